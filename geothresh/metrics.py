@@ -1,0 +1,311 @@
+"""Figures of merit for masks and confidence maps: counts first and added up, ratios last.
+
+Counts of single maps, tiles or batches add to the counts of the whole, so every figure here can
+be computed without holding more than one map. The empty case (nothing predicted and nothing
+there) is a parameter of the ratio, never a smoothing constant.
+
+Names of the means (ThreshNet, section 4.1, leaves "mIoU" open, so each has its own name):
+
+- ``miou``: foreground IoU of each map, averaged over maps; empty against empty is 1.
+- ``iou_pooled``: foreground IoU of the counts of all maps together.
+- ``miou_two_class``: mean of foreground and background IoU of the counts of all maps together.
+- ``boundary_iou``, ``boundary_iou_pooled``: the first two for the pixels near the contours.
+- ``mae``: mean of abs(confidence - truth) within each map, averaged over maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+BoolArray = NDArray[np.bool_]
+
+DIAGONAL_SHARE = 0.02
+"""Reach of the boundary measure, as a share of the raster's diagonal."""
+
+PAPER_SIDE, PAPER_DISTANCE = 512, 15
+"""The paper's constant: 15 pixels at 512 x 512, where 2 % of the diagonal would be 14.48."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Pixels by predicted and true class. Counts add: of tiles to a map, of maps to a set."""
+
+    tp: int = 0
+    """Foreground in both."""
+    fp: int = 0
+    """Predicted foreground, truly background."""
+    fn: int = 0
+    """Predicted background, truly foreground."""
+    tn: int = 0
+    """Background in both."""
+
+    @classmethod
+    def of(
+        cls, *, prediction: BoolArray, target: BoolArray, valid: BoolArray | None = None
+    ) -> Counts:
+        """Count the pixels of a prediction against its target.
+
+        Args:
+            prediction: boolean, any shape, True = foreground.
+            target: boolean, the same shape, True = foreground.
+            valid: boolean, the same shape, True = the pixel counts; None = all count.
+
+        Raises:
+            ValueError: shapes differ or an array is not boolean.
+        """
+        _check(prediction=prediction, target=target, valid=valid)
+        if valid is not None:
+            prediction, target = prediction & valid, target & valid
+        total = prediction.size if valid is None else int(np.count_nonzero(valid))
+        tp = int(np.count_nonzero(prediction & target))
+        fp = int(np.count_nonzero(prediction)) - tp
+        fn = int(np.count_nonzero(target)) - tp
+        return cls(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
+
+    def __add__(self, other: Counts | int) -> Counts:
+        """Counts of both together. Adding 0 changes nothing, so that ``sum`` works."""
+        if isinstance(other, Counts):
+            return Counts(
+                tp=self.tp + other.tp,
+                fp=self.fp + other.fp,
+                fn=self.fn + other.fn,
+                tn=self.tn + other.tn,
+            )
+        return self if other == 0 else NotImplemented
+
+    __radd__ = __add__
+
+    @property
+    def total(self) -> int:
+        """Pixels counted."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    def iou(self, empty: float = 1.0) -> float:
+        """Foreground intersection over union, 0 to 1; ``empty`` where the union is empty."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn, empty)
+
+    def background_iou(self, empty: float = 1.0) -> float:
+        """Background intersection over union, 0 to 1; ``empty`` where the union is empty."""
+        return _ratio(self.tn, self.tn + self.fp + self.fn, empty)
+
+    def two_class_iou(self, empty: float = 1.0) -> float:
+        """Mean of foreground and background IoU, 0 to 1."""
+        return (self.iou(empty) + self.background_iou(empty)) / 2
+
+    def precision(self, empty: float = 1.0) -> float:
+        """Share of the predicted foreground that is right; ``empty`` where none is predicted."""
+        return _ratio(self.tp, self.tp + self.fp, empty)
+
+    def recall(self, empty: float = 1.0) -> float:
+        """Share of the true foreground that is found; ``empty`` where there is none."""
+        return _ratio(self.tp, self.tp + self.fn, empty)
+
+    def as_dict(self) -> dict[str, int]:
+        """The four counts by name."""
+        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, "tn": self.tn}
+
+
+def boundary_distance(height: int, width: int) -> int:
+    """Reach of Boundary IoU in pixels for a raster of this size, at least 1.
+
+    15 at 512 x 512, the paper's constant; 2 % of the diagonal, rounded, at every other size
+    (11 at 400 x 400, 29 at 1024 x 1024).
+
+    Raises:
+        ValueError: a side is less than 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"a raster of {height} x {width} pixels has no diagonal; give sides >= 1")
+    if height == width == PAPER_SIDE:
+        return PAPER_DISTANCE
+    return max(1, round(DIAGONAL_SHARE * math.hypot(height, width)))
+
+
+def boundary_band(mask: BoolArray, distance: int) -> BoolArray:
+    """The mask's own pixels that lie within ``distance`` of its contour.
+
+    These are the pixels that ``distance`` erosions by a 3 x 3 square take away; what lies
+    outside the raster is background, so a mask cut by the raster's border has contour there
+    (Cheng et al., "Boundary IoU", 2021, do the same). All the erosions together are one erosion
+    by a square of 2 x distance + 1 pixels, which is a separable minimum: its cost does not grow
+    with the distance.
+
+    Args:
+        mask: boolean (height, width), True = foreground.
+        distance: pixels, chessboard metric, at least 1.
+
+    Raises:
+        ValueError: the distance is less than 1 or the mask is not a boolean image.
+    """
+    _check(prediction=mask, target=mask, valid=None)
+    if distance < 1 or mask.ndim != 2:
+        raise ValueError(
+            f"boundary of a {mask.ndim}-D mask at distance {distance}; "
+            "give a 2-D mask and a distance of at least 1 pixel"
+        )
+    # Beyond the longer side every pixel is within reach of the border: a larger window adds none.
+    side = 2 * min(distance, max(mask.shape, default=1)) + 1
+    core = ndimage.minimum_filter(mask.view(np.uint8), size=side, mode="constant", cval=0)
+    return mask & np.asarray(core == 0, dtype=np.bool_)
+
+
+def boundary_counts(
+    *, prediction: BoolArray, target: BoolArray, valid: BoolArray | None = None, distance: int
+) -> Counts:
+    """Counts whose ``iou()`` is Boundary IoU: the two masks' boundary bands against each other.
+
+    A pixel is a true positive if it lies in the band of both masks, a false positive if only in
+    the prediction's, a false negative if only in the target's. Pixels that are not valid belong
+    to neither mask and are not counted: a hole in the data acts like the raster's border.
+
+    Args:
+        prediction: boolean (height, width), True = foreground.
+        target: boolean (height, width), True = foreground.
+        valid: boolean (height, width), True = the pixel counts; None = all count.
+        distance: reach of the bands in pixels, see `boundary_distance`.
+
+    Raises:
+        ValueError: shapes differ, an array is not boolean, or the distance is less than 1.
+    """
+    _check(prediction=prediction, target=target, valid=valid)
+    if valid is not None:
+        prediction, target = prediction & valid, target & valid
+    return Counts.of(
+        prediction=boundary_band(prediction, distance),
+        target=boundary_band(target, distance),
+        valid=valid,
+    )
+
+
+def absolute_error(
+    *, confidence: NDArray[Any], target: BoolArray, valid: BoolArray | None = None
+) -> float:
+    """Mean of abs(confidence - truth) over the valid pixels, 0 to 1; 0 where none is valid.
+
+    Args:
+        confidence: float, any shape, [0, 1]; what stands at invalid pixels is not read.
+        target: boolean, the same shape, True = foreground.
+        valid: boolean, the same shape, True = the pixel counts; None = all count.
+
+    Raises:
+        ValueError: shapes differ or target or valid is not boolean.
+    """
+    _check(prediction=target, target=target, valid=valid)
+    if confidence.shape != target.shape:
+        raise ValueError(f"confidence is {confidence.shape}, target {target.shape}; align them")
+    error = np.abs(np.asarray(confidence, dtype=np.float32) - target)
+    if valid is not None:
+        error = error[valid]
+    return float(error.mean(dtype=np.float64)) if error.size else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapScore:
+    """What one predicted mask is worth against its truth."""
+
+    counts: Counts
+    """Of the whole mask."""
+    boundary: Counts
+    """Of the boundary bands, see `boundary_counts`."""
+    mae: float | None = None
+    """Mean abs(confidence - truth), 0 to 1; None where the mask has no confidence of its own."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        prediction: BoolArray,
+        target: BoolArray,
+        valid: BoolArray | None = None,
+        confidence: NDArray[Any] | None = None,
+        distance: int | None = None,
+    ) -> MapScore:
+        """Score one mask (height, width); ``distance`` None takes `boundary_distance`.
+
+        Raises:
+            ValueError: shapes differ or an array has the wrong kind.
+        """
+        if distance is None:
+            distance = boundary_distance(prediction.shape[0], prediction.shape[1])
+        return cls(
+            counts=Counts.of(prediction=prediction, target=target, valid=valid),
+            boundary=boundary_counts(
+                prediction=prediction, target=target, valid=valid, distance=distance
+            ),
+            mae=None
+            if confidence is None
+            else absolute_error(confidence=confidence, target=target, valid=valid),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A set of maps in one line: shares, 0 to 1; the module's text says what each means."""
+
+    n: int
+    """Maps in the set."""
+    miou: float
+    iou_pooled: float
+    miou_two_class: float
+    boundary_iou: float
+    boundary_iou_pooled: float
+    mae: float | None
+    """None unless every map has one."""
+
+    @classmethod
+    def of(cls, scores: Sequence[MapScore]) -> Summary:
+        """Sum a set of maps up.
+
+        Raises:
+            ValueError: the set is empty.
+        """
+        if not scores:
+            raise ValueError("a summary of 0 maps has no mean; give at least one")
+        pooled = sum((s.counts for s in scores), Counts())
+        boundary = sum((s.boundary for s in scores), Counts())
+        errors = [s.mae for s in scores if s.mae is not None]
+        return cls(
+            n=len(scores),
+            miou=math.fsum(s.counts.iou() for s in scores) / len(scores),
+            iou_pooled=pooled.iou(),
+            miou_two_class=pooled.two_class_iou(),
+            boundary_iou=math.fsum(s.boundary.iou() for s in scores) / len(scores),
+            boundary_iou_pooled=boundary.iou(),
+            mae=math.fsum(errors) / len(errors) if len(errors) == len(scores) else None,
+        )
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """The figures by name."""
+        return {
+            "n": self.n,
+            "miou": self.miou,
+            "iou_pooled": self.iou_pooled,
+            "miou_two_class": self.miou_two_class,
+            "boundary_iou": self.boundary_iou,
+            "boundary_iou_pooled": self.boundary_iou_pooled,
+            "mae": self.mae,
+        }
+
+
+def _ratio(part: int, whole: int, empty: float) -> float:
+    return part / whole if whole else empty
+
+
+def _check(*, prediction: BoolArray, target: BoolArray, valid: BoolArray | None) -> None:
+    arrays = {"prediction": prediction, "target": target}
+    if valid is not None:
+        arrays["valid"] = valid
+    for name, array in arrays.items():
+        if array.dtype != np.bool_:
+            raise ValueError(
+                f"{name} is {array.dtype}, not boolean; compare with a threshold first"
+            )
+        if array.shape != prediction.shape:
+            raise ValueError(f"{name} is {array.shape}, prediction {prediction.shape}; align them")
