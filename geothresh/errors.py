@@ -1,0 +1,40 @@
+"""What can go wrong, by whose fault it is. The command line turns ``exit_code`` into its own.
+
+A message is one line: what happened, the numbers, what to do next.
+"""
+
+from __future__ import annotations
+
+
+class GeothreshError(Exception):
+    """Base of every error that geothresh raises on purpose; by itself, a fault of ours."""
+
+    exit_code = 1
+
+
+class UsageError(GeothreshError):
+    """The call contradicts itself or asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class InputError(GeothreshError):
+    """An input cannot be read, or what it holds is not what the operation needs."""
+
+    exit_code = 3
+
+
+class OutputError(GeothreshError):
+    """An output cannot be written, or would destroy something without leave to do so."""
+
+    exit_code = 4
+
+
+class ModelError(GeothreshError):
+    """A model file is missing, damaged, of another kind, or does not fit the request."""
+
+    exit_code = 5
+
+
+class GeothreshWarning(UserWarning):
+    """Something odd in the input that was understood and handled; the text says how."""

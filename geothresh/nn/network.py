@@ -1,0 +1,201 @@
+"""ThreshNet (arXiv 2211.06560, sections 3.3 and 3.4).
+
+An encoder of four levels, pyramid pooling at the bottleneck, and two decoders over the same
+features: the global one sees the whole tile, the local one each patch alone. Their confidences are
+averaged.
+
+Shape letters: B tiles, T side of a tile, S space-to-depth factor, C channels, H = W = side of a
+level, P side of a patch; at level l (0 to 3) one feature is ``S * 2**l`` pixels wide.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geothresh.nn.config import NetworkConfig
+
+#: Confidences are kept this far from 0 and 1 before their logit is taken: a quarter of a grey level
+#: of an 8-bit map, so that 0 and 1 stay distinct from 1/255 and 254/255.
+LOGIT_MARGIN = 1 / 1020
+
+
+class BranchLogits(NamedTuple):
+    """Logits of the two branches, fp32, each (B, 1, T, T)."""
+
+    global_branch: Tensor
+    local_branch: Tensor
+
+
+def conv_norm(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, padded to keep the size, and batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out)
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Basic block of ResNet-34: two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv_norm(n_in, n_out, stride=stride)
+        self.conv2 = conv_norm(n_out, n_out)
+        same = n_in == n_out and stride == 1
+        self.shortcut = nn.Identity() if same else conv_norm(n_in, n_out, kernel=1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.conv1(x)))
+        return F.relu(y + self.shortcut(x))
+
+
+class PyramidPooling(nn.Module):
+    """Means over 1, 2, 4 and 8 cells a side, each through a 1x1 convolution, beside the input."""
+
+    def __init__(self, channels: int, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.branches = nn.ModuleList(conv_norm(channels, channels, kernel=1) for _ in sizes)
+        self.join = conv_norm(channels * (len(sizes) + 1), channels, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [x]
+        for size, branch in zip(self.sizes, self.branches, strict=True):
+            # A map smaller than the grid has no finer mean than its own pixels.
+            pooled = F.adaptive_avg_pool2d(x, (min(size, x.shape[-2]), min(size, x.shape[-1])))
+            wide = F.interpolate(
+                F.relu(branch(pooled)), size=x.shape[-2:], mode="bilinear", align_corners=False
+            )
+            parts.append(wide)
+        return F.relu(self.join(torch.cat(parts, dim=1)))
+
+
+class AttentionGate(nn.Module):
+    """Additive gate of Attention U-Net: the decoder's signal weighs the skip, pixel by pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // 2)
+        self.signal = conv_norm(channels, inner, kernel=1)
+        self.skip = conv_norm(channels, inner, kernel=1)
+        self.weight = nn.Conv2d(inner, 1, 1)
+
+    def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
+        return skip * torch.sigmoid(self.weight(F.relu(self.signal(signal) + self.skip(skip))))
+
+
+class DecoderLevel(nn.Module):
+    """Upsample and convolve, gate the skip, concatenate, two 3x3 convolutions."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.up = conv_norm(n_in, n_out)
+        self.gate = AttentionGate(n_out)
+        self.conv1 = conv_norm(2 * n_out, n_out)
+        self.conv2 = conv_norm(n_out, n_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = F.relu(self.up(x))
+        x = torch.cat([x, self.gate(x, skip)], dim=1)
+        return F.relu(self.conv2(F.relu(self.conv1(x))))
+
+
+class Decoder(nn.Module):
+    """Three levels back to level one, and a 1x1 head in fp32.
+
+    With ``patch`` the features are cut into patches that are folded into the batch, so that
+    upsampling, gates, convolutions and their zero padding all end at the patch's border: no
+    information crosses it, and the number of calls does not depend on P (section 3.4).
+    """
+
+    def __init__(self, widths: tuple[int, ...], n_out: int, *, patch: int | None) -> None:
+        super().__init__()
+        self.patch = patch
+        self.levels = nn.ModuleList(
+            DecoderLevel(widths[i + 1], widths[i]) for i in reversed(range(len(widths) - 1))
+        )
+        self.head = nn.Conv2d(widths[0], n_out, 1)
+
+    def forward(self, bottleneck: Tensor, skips: list[Tensor]) -> Tensor:
+        """``bottleneck`` (B, C3, H/8, W/8), ``skips`` levels 2, 1, 0 -> (B, n_out, H, W), fp32."""
+        n_rows = n_cols = 1
+        if self.patch is not None:
+            n_rows = skips[-1].shape[-2] // self.patch
+            n_cols = skips[-1].shape[-1] // self.patch
+        x = fold(bottleneck, n_rows, n_cols)
+        for level, skip in zip(self.levels, skips, strict=True):
+            x = level(x, fold(skip, n_rows, n_cols))
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.head(x.float())
+        return unfold(logits, n_rows, n_cols)
+
+
+def fold(x: Tensor, n_rows: int, n_cols: int) -> Tensor:
+    """Cut (B, C, H, W) into n_rows x n_cols patches: (B * n_rows * n_cols, C, H/rows, W/cols)."""
+    if n_rows == n_cols == 1:
+        return x
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, n_rows, h // n_rows, n_cols, w // n_cols)
+    x = x.permute(0, 2, 4, 1, 3, 5).reshape(b * n_rows * n_cols, c, h // n_rows, w // n_cols)
+    return x
+
+
+def unfold(x: Tensor, n_rows: int, n_cols: int) -> Tensor:
+    """Put patches back together: the inverse of `fold`."""
+    if n_rows == n_cols == 1:
+        return x
+    n, c, h, w = x.shape
+    x = x.reshape(n // (n_rows * n_cols), n_rows, n_cols, c, h, w)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(-1, c, n_rows * h, n_cols * w)
+
+
+class ThreshNet(nn.Module):
+    """The network: confidence tiles in, logits of both branches out."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, s = config.widths, config.shuffle
+        self.stem = conv_norm(s * s, widths[0])
+        self.encoder = nn.ModuleList()
+        for i, (width, n_blocks) in enumerate(zip(widths, config.blocks, strict=True)):
+            first = ResidualBlock(widths[max(i - 1, 0)], width, stride=1 if i == 0 else 2)
+            rest = [ResidualBlock(width, width) for _ in range(n_blocks - 1)]
+            self.encoder.append(nn.Sequential(first, *rest))
+        self.pyramid = PyramidPooling(widths[-1], config.pool_sizes)
+        self.global_decoder = Decoder(widths, s * s, patch=None)
+        self.local_decoder = Decoder(widths, s * s, patch=config.patch // s)
+        if config.head == "correction":
+            for decoder in (self.global_decoder, self.local_decoder):
+                nn.init.zeros_(decoder.head.weight)
+                nn.init.zeros_(decoder.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, confidence: Tensor) -> BranchLogits:
+        """(B, 1, T, T) in [0, 1] -> logits of both branches; T must be a multiple of P."""
+        x = F.pixel_unshuffle(confidence, self.config.shuffle)
+        x = F.relu(self.stem(2 * x - 1))
+        features = []
+        for level in self.encoder:
+            x = level(x)
+            features.append(x)
+        skips = features[-2::-1]
+        bottleneck = self.pyramid(features[-1])
+        logits = BranchLogits(
+            *(
+                F.pixel_shuffle(decoder(bottleneck, skips), self.config.shuffle)
+                for decoder in (self.global_decoder, self.local_decoder)
+            )
+        )
+        if self.config.head == "confidence":
+            return logits
+        prior = torch.logit(confidence.float().clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN))
+        return BranchLogits(logits.global_branch + prior, logits.local_branch + prior)
+
+    def refine(self, confidence: Tensor) -> Tensor:
+        """Mean confidence of the branches, fp32, (B, 1, T, T)."""
+        logits = self(confidence)
+        return (logits.global_branch.sigmoid() + logits.local_branch.sigmoid()) / 2

@@ -1,0 +1,123 @@
+"""Region-specific thresholds: the best cut of every patch, found from histograms.
+
+The naive way counts true and false positives 19 times for each patch (paper, section 3.2). Here
+every pixel falls into one of 20 bins, a bincount per patch and class tallies them, and a reverse
+cumulative sum turns the bins into the counts at all 19 thresholds at once. Patches of 32, 64 ...
+pixels are sums of 16-pixel ones, so one histogram serves every patch size.
+
+Shapes: ``H, W`` the map; ``R, C = ceil(H / P), ceil(W / P)`` its patches. Patches at the right and
+lower border of a map that is no multiple of ``P`` are smaller.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+#: The candidate cuts 0.05, 0.10 ... 0.95 (section 3.2), in the dtype of a confidence map, so that
+#: ``confidence >= THRESHOLDS[k]`` and the histogram below agree to the last bit.
+THRESHOLDS: Float32Array = (np.arange(1, 20) / 20).astype(np.float32)
+N_BINS = len(THRESHOLDS) + 1
+_LOWER = np.concatenate([[-np.inf], THRESHOLDS]).astype(np.float32)
+_UPPER = np.concatenate([THRESHOLDS, [np.inf]]).astype(np.float32)
+
+
+def threshold_bins(confidence: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Number of thresholds (0 to 19) that each confidence in [0, 1] reaches, same shape.
+
+    Bin ``b`` holds ``THRESHOLDS[b - 1] <= confidence < THRESHOLDS[b]``.
+    """
+    confidence = np.asarray(confidence, dtype=np.float32)
+    bins = np.clip((confidence * N_BINS).astype(np.int64), 0, N_BINS - 1)
+    # The product may round across an edge; one comparison with the true edges puts that right.
+    bins -= confidence < _LOWER[bins]
+    bins += confidence >= _UPPER[bins]
+    return bins
+
+
+def patch_histograms(
+    confidence: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    *,
+    patch: int,
+    valid: NDArray[np.bool_] | None = None,
+) -> IntArray:
+    """Tally the pixels of each patch by class and by threshold bin.
+
+    Args:
+        confidence: (H, W) in [0, 1].
+        truth: (H, W), True = foreground.
+        patch: side of a patch in pixels.
+        valid: (H, W), True = counted; all pixels if left out.
+
+    Returns:
+        (R, C, 2, 20) counts; class 0 is background, class 1 foreground.
+    """
+    if confidence.shape != truth.shape or confidence.ndim != 2:
+        raise ValueError(f"two maps of one shape expected, got {confidence.shape}, {truth.shape}")
+    height, width = confidence.shape
+    n_rows, n_cols = -(-height // patch), -(-width // patch)
+    cell = (np.arange(height) // patch * n_cols)[:, None] + np.arange(width) // patch
+    flat = (cell * 2 + truth) * N_BINS + threshold_bins(confidence)
+    counted = flat.ravel() if valid is None else flat[valid]
+    counts = np.bincount(counted, minlength=n_rows * n_cols * 2 * N_BINS)
+    return counts.reshape(n_rows, n_cols, 2, N_BINS)
+
+
+def coarsen(histograms: IntArray, factor: int) -> IntArray:
+    """Histograms of patches ``factor`` times as wide, by summing ``factor x factor`` of them."""
+    n_rows, n_cols = histograms.shape[:2]
+    pad = [(0, -n_rows % factor), (0, -n_cols % factor), (0, 0), (0, 0)]
+    padded = np.pad(histograms, pad)
+    shape = (padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, 2, N_BINS)
+    return np.asarray(padded.reshape(shape).sum(axis=(1, 3)))
+
+
+def counts_at_thresholds(histograms: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """True positives, false positives (each ``(..., 19)``) and foreground pixels (``(...)``)."""
+    reached = np.flip(np.cumsum(np.flip(histograms, -1), -1), -1)
+    return reached[..., 1, 1:], reached[..., 0, 1:], reached[..., 1, 0]
+
+
+def iou_at_thresholds(histograms: IntArray) -> NDArray[np.float64]:
+    """IoU of each histogram cut at each of the 19 thresholds; empty against empty is 1."""
+    hits, false_alarms, foreground = counts_at_thresholds(histograms)
+    union = foreground[..., None] + false_alarms
+    return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
+
+
+def best_thresholds(histograms: IntArray) -> Float32Array:
+    """The threshold that maximises IoU for each histogram, shape ``histograms.shape[:-2]``.
+
+    The first of equal maxima wins. Without foreground in the truth no IoU but 0 or 1 exists: the
+    lowest threshold that leaves the fewest false positives is taken.
+    """
+    _, false_alarms, foreground = counts_at_thresholds(histograms)
+    by_iou = np.argmax(iou_at_thresholds(histograms), axis=-1)
+    by_false_alarms = np.argmin(false_alarms, axis=-1)
+    return THRESHOLDS[np.where(foreground > 0, by_iou, by_false_alarms)]
+
+
+def apply_thresholds(
+    confidence: NDArray[np.floating], thresholds: Float32Array, *, patch: int
+) -> BoolArray:
+    """Cut a map (H, W) patch by patch with ``thresholds`` (R, C); True = foreground."""
+    height, width = confidence.shape
+    spread = thresholds.repeat(patch, axis=0)[:height].repeat(patch, axis=1)[:, :width]
+    return np.asarray(confidence >= spread)
+
+
+def region_target(
+    confidence: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    *,
+    patch: int,
+    valid: NDArray[np.bool_] | None = None,
+) -> BoolArray:
+    """The region-thresholded target Y_th of section 3.2: the map cut at its best thresholds."""
+    histograms = patch_histograms(confidence, truth, patch=patch, valid=valid)
+    return apply_thresholds(confidence, best_thresholds(histograms), patch=patch)
