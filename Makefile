@@ -1,0 +1,69 @@
+# Two commands on a fresh machine that has Python 3.11 or later and make: `make demo`, `make test`.
+# Each does all the set-up itself; a second call skips what is done.
+
+SHELL := /bin/bash
+VENV ?= .venv
+DEMO_DIR ?= geothresh-demo
+# The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
+PYTHON ?= python3.11 python3.12 python3.13 python3
+PYTEST_ARGS ?= -n 2
+
+BIN := $(VENV)/bin
+# Wheels only: a missing one is to be said at once, not after an attempt to build GDAL.
+INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --constraint constraints.txt
+RUNTIME := $(VENV)/.runtime-installed
+TESTING := $(VENV)/.testing-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(RUNTIME)  ## install, refine the demo scene, write its pictures and its GeoPackage
+	$(BIN)/geothresh demo --output $(DEMO_DIR) --overwrite
+
+test: lint types  ## install, lint, check types, run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm"
+
+lint: $(TESTING)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(TESTING)  ## mypy
+	$(BIN)/mypy
+
+format: $(TESTING)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(TESTING)  ## the benchmarks and the other slow tests, one at a time
+	$(BIN)/python -m pytest -m slow -s
+
+clean:  ## remove the environment, the caches and the demo's output
+	rm -rf $(VENV) $(DEMO_DIR) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find geothresh tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing geothresh and what it needs into $(VENV); the first time takes some minutes."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(TESTING): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing geothresh with the test tools into $(VENV); the first time takes some minutes."
+	$(INSTALL) --editable '.[test]'
+	@touch $@ $(RUNTIME)
+
+# pip is the last thing that venv installs: where it is, the environment is whole.
+$(BIN)/pip:
+	@for candidate in $(PYTHON); do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1; then \
+	    echo "Making $(VENV) with $$candidate ($$("$$candidate" --version))"; \
+	    exec "$$candidate" -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "Error: none of '$(PYTHON)' is a Python 3.11 or later with the venv module;" \
+	  "install one (on Debian and Ubuntu also its python3-venv package)," \
+	  "or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1

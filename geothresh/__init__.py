@@ -1,0 +1,70 @@
+"""Correct the confidence raster of a binary segmentation network with ThreshNet.
+
+The names below are loaded when they are first used, so that ``import geothresh`` waits neither for
+torch nor for GDAL.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geothresh.api.demo import DemoResult, demo
+    from geothresh.api.evaluate import evaluate
+    from geothresh.api.refine import RefineResult, refine, refine_array
+    from geothresh.api.vectorize import VectorizeResult, vectorize
+    from geothresh.errors import GeothreshError, GeothreshWarning
+    from geothresh.mosaic import Refiner
+    from geothresh.nn.refiner import load_model
+    from geothresh.training import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DemoResult": "geothresh.api.demo",
+    "GeothreshError": "geothresh.errors",
+    "GeothreshWarning": "geothresh.errors",
+    "RefineResult": "geothresh.api.refine",
+    "Refiner": "geothresh.mosaic",
+    "VectorizeResult": "geothresh.api.vectorize",
+    "demo": "geothresh.api.demo",
+    "evaluate": "geothresh.api.evaluate",
+    "load_model": "geothresh.nn.refiner",
+    "refine": "geothresh.api.refine",
+    "refine_array": "geothresh.api.refine",
+    "train": "geothresh.training",
+    "vectorize": "geothresh.api.vectorize",
+}
+
+__all__ = [
+    "DemoResult",
+    "GeothreshError",
+    "GeothreshWarning",
+    "RefineResult",
+    "Refiner",
+    "VectorizeResult",
+    "__version__",
+    "demo",
+    "evaluate",
+    "load_model",
+    "refine",
+    "refine_array",
+    "train",
+    "vectorize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home (PEP 562) and keep it here."""
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

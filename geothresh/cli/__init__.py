@@ -1,0 +1,73 @@
+"""The command line: a group that loads each command when it is asked for.
+
+It is reached as ``geothresh`` and, as a plugin, as ``rio geothresh``; in the second case and under
+click's test runner only the group's ``invoke`` is called, so everything that turns an exception
+into a message and an exit code happens there.
+
+Exit codes: 0 done; 1 a fault of ours; 2 wrong usage; 3 input; 4 output; 5 model; 128 + n for a
+signal n (130 interrupt, 143 termination, 141 when the reader of stdout went away).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from geothresh import __version__
+from geothresh.cli import options
+from geothresh.cli.faults import reported
+
+# A command's module holds its click command under its own name and imports nothing heavy.
+COMMANDS = {
+    "demo": "geothresh.cli.demo",
+    "evaluate": "geothresh.cli.evaluate",
+    "model": "geothresh.cli.model",
+    "refine": "geothresh.cli.refine",
+    "train": "geothresh.cli.train",
+    "vectorize": "geothresh.cli.vectorize",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS or importlib.util.find_spec(COMMANDS[cmd_name]) is None:
+            return super().get_command(ctx, cmd_name)
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name]}.{cmd_name} is not a click command")
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with reported(ctx):
+            return super().invoke(ctx)
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        # A UTF-8 file name must be printable in the C locale too.
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(args, *rest, **extra)
+
+
+@click.group(
+    name="geothresh",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@options.common
+@click.version_option(__version__, prog_name="geothresh")
+def main() -> None:
+    """Correct the confidence raster of any binary segmentation network.
+
+    `geothresh refine scene.tif` reads a raster of probabilities, refines it with ThreshNet and
+    writes a georeferenced mask beside it. `geothresh vectorize` turns masks into polygons.
+    """

@@ -1,0 +1,36 @@
+"""The progress bar: the library reports (done, total) to a callback, this draws it on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from geothresh.cli.options import verbosity
+
+Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bar(wanted: bool | None, label: str, unit: str = "tile") -> Iterator[Progress | None]:
+    """Give a callback ``(done, total)`` that draws a bar, or None where none is wanted.
+
+    `wanted` is the value of ``--progress/--no-progress``: None draws one where stderr is a
+    terminal and ``-q`` was not given.
+    """
+    if wanted is None:
+        wanted = sys.stderr.isatty() and verbosity() >= 0
+    if not wanted:
+        yield None
+        return
+
+    from tqdm import tqdm
+
+    # Shown at the first report: until then the total is not known.
+    with tqdm(desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, delay=1e-9) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
