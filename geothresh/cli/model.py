@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 import click
 
 from geothresh.cli import options
@@ -11,3 +15,67 @@ from geothresh.cli import options
 @options.common
 def model() -> None:
     """List the packaged models, or show what one is."""
+
+
+@model.command(name="list")
+@options.as_json
+@options.common
+def list_models(as_json: bool) -> None:
+    """List the models that come with geothresh."""
+    from geothresh.nn.refiner import packaged_models
+
+    models = [_described(path) for path in packaged_models().values()]
+    if as_json:
+        options.print_json({"models": models})
+        return
+    for entry in models:
+        config = entry["config"]
+        click.echo(
+            f"{entry['name']:<12} {entry['bytes'] / 1e6:6.1f} MB   patch {config['patch']}   "
+            f"widths {'-'.join(map(str, config['widths']))}   "
+            f"blocks {'-'.join(map(str, config['blocks']))}"
+        )
+
+
+@model.command()
+@click.argument("name", metavar="NAME|FILE")
+@options.as_json
+@options.common
+def show(name: str, as_json: bool) -> None:
+    """Show a model's configuration and how it was trained."""
+    from geothresh.nn.refiner import find_model
+
+    entry = _described(find_model(name))
+    if as_json:
+        options.print_json(entry)
+        return
+    for key, value in _flattened(entry):
+        click.echo(f"{key}: {value}")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """What is known of a model file, in JSON types."""
+    from geothresh.nn.checkpoint import digest, read_card
+
+    card = read_card(path)
+    text = path.with_suffix(".md")
+    return {
+        "name": path.stem,
+        "file": str(path),
+        "card": str(text) if text.is_file() else None,
+        "bytes": path.stat().st_size,
+        "sha256": digest(path),
+        "config": card.config.as_dict(),
+        "training": card.training,
+    }
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """One (dotted name, text) for every entry that is not itself a mapping."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield prefix + key, ", ".join(map(str, value))
+        else:
+            yield prefix + key, "-" if value is None else str(value)

@@ -1,0 +1,157 @@
+"""Imports go down only, and each heavy library has one home: read from the source, by ast."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import geothresh
+
+PACKAGE = Path(geothresh.__file__).parent
+
+# The room (first name below the package) and its floor. The package's own modules, which only name
+# what the rooms hold, stand above them all.
+FLOORS = {
+    "errors": 0,
+    "files": 0,
+    "windows": 0,
+    "blending": 1,
+    "metrics": 1,
+    "thresholding": 1,
+    "nn": 2,
+    "raster": 2,
+    "vector": 2,
+    "evaluation": 3,
+    "mosaic": 3,
+    "training": 3,
+    "api": 4,
+    "cli": 5,
+    "__init__": 6,
+    "__main__": 6,
+}
+
+# The rooms in which a library may be imported: torch under nn/ and training/, and so on.
+NUMERIC = {room for room, floor in FLOORS.items() if 1 <= floor <= 4}
+HOMES = {
+    "PIL": {"raster"},
+    "affine": {"raster"},
+    "click": {"cli"},
+    "dask": {"mosaic"},
+    "distributed": {"mosaic"},
+    "geopandas": {"vector"},
+    "numpy": NUMERIC,
+    "pandas": {"vector"},
+    "pyogrio": {"vector"},
+    "pyproj": {"vector"},
+    "rasterio": {"raster"},
+    "safetensors": {"nn"},
+    "scipy": NUMERIC,
+    "shapely": {"vector"},
+    "torch": {"nn", "training"},
+    "tqdm": {"cli"},
+}
+
+
+def imported(tree: ast.AST, module: tuple[str, ...], is_package: bool) -> list[tuple[int, str]]:
+    """Every import of a module as (line, dotted name), wherever in the code it stands.
+
+    ``from a import b`` gives ``a.b``, which may be a name or a module: the first two parts decide.
+    """
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                drop = node.level - 1 if is_package else node.level
+                parents = module[: len(module) - drop] if drop else module
+                base = ".".join((*parents, base)).rstrip(".")
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    return found
+
+
+def violations(package: Path) -> list[str]:
+    """What in `package` imports upward, sideways, or a library outside that library's home."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        relative = path.relative_to(package)
+        module = ("geothresh", *relative.with_suffix("").parts)
+        is_package = module[-1] == "__init__"
+        if is_package:
+            module = module[:-1]
+        room = relative.parts[0].removesuffix(".py")
+        if room not in FLOORS:
+            found.append(f"{relative}: the room {room!r} has no floor")
+            continue
+        for line, name in imported(ast.parse(path.read_text("utf-8")), module, is_package):
+            fault = _fault(room, name)
+            if fault:
+                found.append(f"{relative}:{line}: {fault}")
+    return found
+
+
+def _fault(room: str, name: str) -> str | None:
+    first, *rest = name.split(".")
+    if first != "geothresh":
+        if first in sys.stdlib_module_names or room in HOMES.get(first, set()):
+            return None
+        return f"{room} (floor {FLOORS[room]}) is no home of {first}"
+    target = rest[0] if rest else "__init__"
+    # Every room, on the ground floor too, raises the package's errors and may say its version.
+    if target in ("__version__", "errors", room):
+        return None
+    if target not in FLOORS:
+        return f"{name} is no room; import from where it is defined"
+    if FLOORS[target] < FLOORS[room]:
+        return None
+    return f"{room} (floor {FLOORS[room]}) imports {target} (floor {FLOORS[target]})"
+
+
+def test_the_package_keeps_its_floors() -> None:
+    assert violations(PACKAGE) == []
+
+
+def test_every_room_exists() -> None:
+    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
+    assert set(FLOORS) <= rooms
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("errors.py", "import numpy", "errors (floor 0) is no home of numpy"),
+        ("windows.py", "from geothresh.raster import reading", "imports raster (floor 2)"),
+        ("nn/network.py", "from geothresh.raster.reading import x", "imports raster (floor 2)"),
+        ("nn/network.py", "def f():\n    import rasterio.windows", "is no home of rasterio"),
+        (
+            "mosaic.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor",
+            "is no home of torch",
+        ),
+        ("raster/reading.py", "from ..mosaic import Refiner", "imports mosaic (floor 3)"),
+        ("raster/__init__.py", "from .. import mosaic", "imports mosaic (floor 3)"),
+        ("vector/polygons.py", "import geothresh", "imports __init__ (floor 6)"),
+        ("api/refine.py", "from geothresh import vectorize", "is no room"),
+        ("api/refine.py", "import requests", "is no home of requests"),
+        ("utils.py", "", "has no floor"),
+    ],
+)
+def test_the_checker_catches(tmp_path: Path, path: str, source: str, expected: str) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(source)
+    (found,) = violations(tmp_path)
+    assert expected in found
+
+
+def test_the_checker_lets_pass(tmp_path: Path) -> None:
+    (tmp_path / "nn").mkdir()
+    (tmp_path / "nn" / "refiner.py").write_text(
+        "import os.path\nimport torch.nn as nn\nfrom geothresh import __version__\n"
+        "from geothresh.errors import ModelError\nfrom . import network\nfrom .config import x\n"
+    )
+    assert violations(tmp_path) == []
