@@ -1,0 +1,30 @@
+"""The engine: read, refine and blend tiles as a Dask graph. The one home of Dask."""
+
+from geothresh.mosaic.engine import mosaic, mosaic_array
+from geothresh.mosaic.protocols import (
+    BoolArray,
+    ChunkSink,
+    ConfidenceReader,
+    Float32Array,
+    MosaicStats,
+    Progress,
+    ReaderSpec,
+    Refiner,
+    RefinerSource,
+)
+from geothresh.mosaic.reading import ArrayReader
+
+__all__ = [
+    "ArrayReader",
+    "BoolArray",
+    "ChunkSink",
+    "ConfidenceReader",
+    "Float32Array",
+    "MosaicStats",
+    "Progress",
+    "ReaderSpec",
+    "Refiner",
+    "RefinerSource",
+    "mosaic",
+    "mosaic_array",
+]

@@ -1,0 +1,183 @@
+"""Refine a raster tile by tile and blend the tiles, on local threads or on worker processes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.blending import Blend
+from geothresh.errors import UsageError
+from geothresh.mosaic.protocols import (
+    BoolArray,
+    ChunkSink,
+    ConfidenceReader,
+    Float32Array,
+    MosaicStats,
+    Progress,
+    ReaderSpec,
+    Refiner,
+    RefinerSource,
+)
+from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
+from geothresh.mosaic.sources import load_refiner
+from geothresh.mosaic.tasks import Weights
+from geothresh.mosaic.threads import ThreadRun, default_threads
+from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
+
+_GROUP_TILES = 8
+
+
+def mosaic(
+    reader: ConfidenceReader,
+    refiner: Refiner | RefinerSource,
+    sink: ChunkSink,
+    *,
+    grid: TileGrid,
+    blend: Blend = "hann",
+    batch_size: int = 1,
+    chunk_height: int = 512,
+    chunk_width: int = 4096,
+    threads: int | None = None,
+    workers: int = 0,
+    reader_spec: ReaderSpec | None = None,
+    progress: Progress | None = None,
+) -> MosaicStats:
+    """Refine a raster and hand the result to a sink, chunk by chunk, in raster order.
+
+    The result is the same to the last bit whatever the batch, chunks, threads and workers are, as
+    long as the refiner gives the same for a tile alone and in a batch.
+
+    Args:
+        reader: The confidence raster.
+        refiner: The model, or where to load it from; workers need the latter.
+        sink: Takes the finished chunks; called by one thread at a time.
+        grid: The tiles; their raster size is the reader's.
+        blend: How overlapping tiles are weighted.
+        batch_size: Most tiles in one call of the model, at least 1.
+        chunk_height: Rows of a chunk; a multiple of the output's block height.
+        chunk_width: Most columns of a chunk; a multiple of the output's block width.
+        threads: Local threads; by default 3 or 4. The model is called by one at a time.
+        workers: 0 for local threads, else the number of worker processes.
+        reader_spec: From which workers open the raster; needed where there are workers.
+        progress: Told (tiles done, tiles in total).
+
+    Returns:
+        What was done.
+
+    Raises:
+        UsageError: The grid does not keep to the model's patch, a number is out of range, or
+            workers are asked for without specs.
+    """
+    if batch_size < 1 or workers < 0 or (threads is not None and threads < 1):
+        raise UsageError(
+            f"batch size {batch_size}, workers {workers}, threads {threads}: "
+            "give a batch size and threads of at least 1, and workers of at least 0"
+        )
+    if grid.size != reader.size:
+        raise UsageError(f"grid over {grid.size} for a raster of {reader.size}: make them equal")
+    plan = ChunkPlan(
+        grid=grid,
+        chunk_height=chunk_height,
+        chunk_width=chunk_width,
+        # Whole batches per group, as far as the raster has so many columns.
+        group_tiles=-(-_GROUP_TILES // batch_size) * batch_size,
+    )
+    if workers:
+        if reader_spec is None or not isinstance(refiner, RefinerSource):
+            raise UsageError(
+                f"{workers} workers: give a reader_spec and a refiner source, "
+                "from which each worker opens its own"
+            )
+        # dask.distributed takes half a second to import, which local threads do not need.
+        from geothresh.mosaic.cluster import WorkerJob, run_on_workers
+
+        job = WorkerJob(
+            plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size
+        )
+        return run_on_workers(job, sink, workers=workers, progress=progress)
+    guarded = load_refiner(refiner)
+    guarded.check(grid)
+    run = ThreadRun(
+        plan=plan,
+        reader=reader,
+        refiner=guarded,
+        weights=Weights.build(blend, grid),
+        batch_size=batch_size,
+        sink=sink,
+        progress=progress,
+    )
+    return run.run(threads or default_threads())
+
+
+def mosaic_array(
+    confidence: NDArray[np.floating],
+    refiner: Refiner | RefinerSource,
+    *,
+    tile: int = 512,
+    overlap: int = 128,
+    blend: Blend = "hann",
+    batch_size: int = 1,
+    chunk_height: int = 512,
+    chunk_width: int = 4096,
+    threads: int | None = None,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Float32Array:
+    """Refine a confidence array with the engine that refines rasters.
+
+    Args:
+        confidence: Floating-point (rows, columns) in [0, 1]; what is not finite is nodata.
+        refiner: As for `mosaic`, like all other arguments.
+        tile: Side of a tile in pixels.
+        overlap: Pixels that neighbouring tiles share.
+        blend: How overlapping tiles are weighted.
+        batch_size: Most tiles in one call of the model.
+        chunk_height: Rows of a chunk.
+        chunk_width: Most columns of a chunk.
+        threads: Local threads.
+        workers: Worker processes; they read the array from a temporary file.
+        progress: Told (tiles done, tiles in total).
+
+    Returns:
+        float32 of the same shape, in [0, 1], NaN where ``confidence`` is not finite.
+
+    Raises:
+        InputError: The array is not a confidence array.
+        UsageError: As for `mosaic`.
+    """
+    reader = ArrayReader(confidence)
+    result = np.empty(confidence.shape, np.float32)
+
+    def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+        target = result[window.slices()]
+        target[...] = refined
+        if not valid.all():
+            target[~valid] = np.nan
+
+    grid = TileGrid(
+        size=reader.size, tile=tile, overlap=overlap, patch=load_refiner(refiner).refiner.patch
+    )
+    with tempfile.TemporaryDirectory(prefix="geothresh-") as scratch:
+        spec = None
+        if workers:
+            path = Path(scratch) / "confidence.npy"
+            np.save(path, confidence, allow_pickle=False)
+            spec = NpyReaderSpec(path=str(path))
+        mosaic(
+            reader,
+            refiner,
+            store,
+            grid=grid,
+            blend=blend,
+            batch_size=batch_size,
+            chunk_height=chunk_height,
+            chunk_width=chunk_width,
+            threads=threads,
+            workers=workers,
+            reader_spec=spec,
+            progress=progress,
+        )
+    return result

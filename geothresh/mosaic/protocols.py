@@ -1,0 +1,113 @@
+"""What the engine asks of readers, refiners and sinks, and what it tells about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.windows import PixelWindow, RasterSize
+
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in total), never by two threads at once; skipped tiles count."""
+
+
+class ConfidenceReader(Protocol):
+    """A confidence raster, read by window.
+
+    ``read`` is called from several threads at once, and only with windows inside the raster.
+    """
+
+    @property
+    def size(self) -> RasterSize:
+        """Extent of the raster."""
+        ...
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Read one window.
+
+        Returns:
+            The confidence, float32 (height, width) in [0, 1], with 0.0 where it is invalid, and
+            its validity, bool (height, width), True = valid. Neither is changed by the engine.
+        """
+        ...
+
+
+class ReaderSpec(Hashable, Protocol):
+    """A small, frozen, picklable description from which a process opens its own reader."""
+
+    def open(self) -> ConfidenceReader:
+        """Open the raster that this describes."""
+        ...
+
+
+class Refiner(Protocol):
+    """A model that corrects confidence tiles. It is called by one thread at a time."""
+
+    @property
+    def patch(self) -> int:
+        """Tile side and stride must be multiples of this many pixels."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The model's name, for messages and tags."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the model, hexadecimal; empty for what is not a file."""
+        ...
+
+    def __call__(self, tiles: Float32Array, /) -> Float32Array:
+        """Refine tiles.
+
+        Args:
+            tiles: float32 (batch, tile, tile) in [0, 1], without gaps: nodata is 0.0, and what
+                lies beyond the raster mirrors it.
+
+        Returns:
+            float32 of the same shape, in [0, 1]. The engine does not write into it.
+        """
+        ...
+
+
+@runtime_checkable
+class RefinerSource(Hashable, Protocol):
+    """A small, frozen, picklable description from which a process loads its own refiner."""
+
+    def load(self) -> Refiner:
+        """Load the model that this describes."""
+        ...
+
+
+class ChunkSink(Protocol):
+    """Takes finished chunks in raster order, one call at a time."""
+
+    def __call__(self, window: PixelWindow, confidence: Float32Array, valid: BoolArray, /) -> None:
+        """Store one chunk.
+
+        Args:
+            window: Where it lies; chunks are disjoint and cover the raster.
+            confidence: float32 (height, width) in [0, 1], 0.0 where it is invalid.
+            valid: bool (height, width), True = valid.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MosaicStats:
+    """What a run did."""
+
+    tiles: int
+    """Tiles of the grid."""
+    tiles_refined: int
+    """Tiles that went through the refiner."""
+    tiles_skipped: int
+    """Tiles without a valid pixel, which did not."""

@@ -1,0 +1,124 @@
+"""A mosaic on local threads, as one Dask graph whose shape is known before a pixel is read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+from dask.delayed import Delayed, delayed
+
+from geothresh.mosaic.protocols import ChunkSink, ConfidenceReader, MosaicStats, Progress
+from geothresh.mosaic.tasks import Blended, GuardedRefiner, Part, Weights, blend_chunk, refine_group
+from geothresh.windows import ChunkPlan
+
+CHUNKS_AHEAD = 2
+"""Tiles of a chunk are read once the chunk this many places earlier is written: memory is bounded
+by the graph itself, however much faster refining is than writing."""
+
+
+def default_threads() -> int:
+    """Threads that keep reading, refining and writing going at the same time."""
+    return max(3, min(4, os.cpu_count() or 1))
+
+
+class ThreadRun:
+    """The tasks of one run and what they share."""
+
+    def __init__(
+        self,
+        *,
+        plan: ChunkPlan,
+        reader: ConfidenceReader,
+        refiner: GuardedRefiner,
+        weights: Weights,
+        batch_size: int,
+        sink: ChunkSink,
+        progress: Progress | None,
+    ) -> None:
+        """Take what the tasks need; nothing is read yet."""
+        self._plan = plan
+        self._groups = plan.groups()
+        self._reader = reader
+        self._refiner = refiner
+        self._weights = weights
+        self._batch_size = batch_size
+        self._sink = sink
+        self._progress = progress
+        self._progress_lock = threading.Lock()
+        self._tiles_done = 0
+        self._refined = 0
+        self._skipped = 0
+        self._stop = threading.Event()
+
+    def graph(self) -> Delayed:
+        """The whole run as one Dask object, the writing of the last chunk."""
+        starting: dict[int, list[int]] = defaultdict(list)
+        needed: dict[int, list[int]] = defaultdict(list)
+        for group in self._groups:
+            starting[group.chunks[0]].append(group.index)
+            for chunk in group.chunks:
+                needed[chunk].append(group.index)
+        refine = delayed(self.refine, name="refine", traverse=False)
+        blend = delayed(self.blend, name="blend", traverse=False)
+        write = delayed(self.write, name="write", traverse=False)
+        refined: dict[int, Delayed] = {}
+        written: list[Delayed] = []
+        for chunk in range(self._plan.n_chunks):
+            leave = written[chunk - CHUNKS_AHEAD] if chunk >= CHUNKS_AHEAD else None
+            for index in starting.pop(chunk, ()):
+                refined[index] = refine(index, leave, dask_key_name=f"refine-{index}")
+            shares = [refined[index] for index in needed.pop(chunk)]
+            blended = blend(chunk, shares, dask_key_name=f"blend-{chunk}")
+            previous = written[-1] if written else None
+            written.append(write(blended, previous, dask_key_name=f"write-{chunk}"))
+        return written[-1]
+
+    def run(self, threads: int) -> MosaicStats:
+        """Compute the graph on so many threads; when this returns or raises, none is left."""
+        graph = self.graph()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh")
+        try:
+            graph.compute(scheduler="threads", pool=pool, optimize_graph=False)
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+        return MosaicStats(
+            tiles=self._plan.grid.n_tiles,
+            tiles_refined=self._refined,
+            tiles_skipped=self._skipped,
+        )
+
+    def refine(self, index: int, leave: None) -> dict[int, Part]:
+        """Task: refine one group, once there is leave to."""
+        return refine_group(
+            self._groups[index],
+            plan=self._plan,
+            reader=self._reader,
+            refiner=self._refiner,
+            weights=self._weights,
+            batch_size=self._batch_size,
+            on_tiles=self._count,
+            stop=self._stop,
+        )
+
+    def blend(self, index: int, shares: list[dict[int, Part]]) -> Blended:
+        """Task: blend one chunk."""
+        # Each part has this one reader. Taking it out frees it now; Dask would keep it until the
+        # last chunk that the group touches, in the next strip, is done.
+        parts = (share.pop(index) for share in shares)
+        return blend_chunk(self._plan.chunk(index).window, parts)
+
+    def write(self, blended: Blended, previous: None) -> None:
+        """Task: hand one chunk to the sink, after the one before it."""
+        self._refined += blended.tiles_refined
+        self._skipped += blended.tiles_skipped
+        self._sink(blended.window, blended.confidence, blended.valid)
+
+    def _count(self, tiles: int) -> None:
+        if self._progress is None:
+            return
+        with self._progress_lock:
+            self._tiles_done += tiles
+            self._progress(self._tiles_done, self._plan.grid.n_tiles)

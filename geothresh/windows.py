@@ -1,0 +1,297 @@
+"""Pixel geometry: windows, the grid of tiles over a raster, and the plan of chunks and groups.
+
+Integers only: everything here is known before a pixel is read. Rows grow downwards and columns
+to the right, whatever the georeference says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from geothresh.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterSize:
+    """Extent of a raster in pixels; both sides are at least 1."""
+
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise UsageError(
+                f"raster size {self.height} x {self.width} (rows x columns): "
+                "both sides must be at least 1"
+            )
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def window(self) -> PixelWindow:
+        """The window that covers the whole raster."""
+        return PixelWindow(row=0, col=0, height=self.height, width=self.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelWindow:
+    """A pixel rectangle, half-open: rows [row, row + height), columns [col, col + width)."""
+
+    row: int
+    """First row, from the raster's first row."""
+    col: int
+    """First column, from the raster's first column."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+
+    @property
+    def row_stop(self) -> int:
+        """The row after the last one."""
+        return self.row + self.height
+
+    @property
+    def col_stop(self) -> int:
+        """The column after the last one."""
+        return self.col + self.width
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices that cut this window out of the whole raster's array."""
+        return slice(self.row, self.row_stop), slice(self.col, self.col_stop)
+
+    def within(self, outer: PixelWindow) -> tuple[slice, slice]:
+        """Row and column slices that cut this window out of the array that covers ``outer``."""
+        return (
+            slice(self.row - outer.row, self.row_stop - outer.row),
+            slice(self.col - outer.col, self.col_stop - outer.col),
+        )
+
+    def intersection(self, other: PixelWindow) -> PixelWindow | None:
+        """The window common to both, or None where they share no pixel."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        row_stop = min(self.row_stop, other.row_stop)
+        col_stop = min(self.col_stop, other.col_stop)
+        if row >= row_stop or col >= col_stop:
+            return None
+        return PixelWindow(row=row, col=col, height=row_stop - row, width=col_stop - col)
+
+
+def _tiles_along(extent: int, tile: int, stride: int) -> int:
+    return 1 if extent <= tile else -(-(extent - tile) // stride) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileGrid:
+    """Square tiles at multiples of the stride, from the raster's first pixel on.
+
+    The last tile of a row or column may reach beyond the raster; the reader pads it. The stride
+    is a multiple of the patch, so that all tiles share one patch grid.
+    """
+
+    size: RasterSize
+    """The raster."""
+    tile: int = 512
+    """Side of a tile in pixels; a multiple of ``patch``."""
+    overlap: int = 128
+    """Pixels that neighbouring tiles share; ``tile - overlap`` is a multiple of ``patch``."""
+    patch: int = 64
+    """Side of the network's patch in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.patch < 1:
+            raise UsageError(f"patch {self.patch}: must be at least 1 pixel")
+        if self.tile < 1 or self.tile % self.patch:
+            raise UsageError(
+                f"tile size {self.tile}: must be a positive multiple of the patch, {self.patch}"
+            )
+        if not 0 <= self.overlap < self.tile or self.overlap % self.patch:
+            raise UsageError(
+                f"overlap {self.overlap}: must be a multiple of the patch, {self.patch}, "
+                f"from 0 to {self.tile - self.patch}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one tile's origin to the next one's."""
+        return self.tile - self.overlap
+
+    @property
+    def n_rows(self) -> int:
+        """Number of tile rows."""
+        return _tiles_along(self.size.height, self.tile, self.stride)
+
+    @property
+    def n_cols(self) -> int:
+        """Number of tile columns."""
+        return _tiles_along(self.size.width, self.tile, self.stride)
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return self.n_rows * self.n_cols
+
+    def window(self, row: int, col: int) -> PixelWindow:
+        """The tile at tile row ``row`` and tile column ``col``; it may reach beyond the raster."""
+        return PixelWindow(
+            row=row * self.stride, col=col * self.stride, height=self.tile, width=self.tile
+        )
+
+    def tiles(self) -> Iterator[PixelWindow]:
+        """All tiles, row by row."""
+        for row in range(self.n_rows):
+            for col in range(self.n_cols):
+                yield self.window(row, col)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A part of the raster that is blended and written in one go."""
+
+    index: int
+    """Place in raster order, from 0: strip by strip, band by band within a strip."""
+    window: PixelWindow
+    """Its pixels; chunks are disjoint and cover the raster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileGroup:
+    """Neighbouring tiles of one tile row that are read and refined in one go."""
+
+    index: int
+    """Place in the order of the first chunk that needs it, from 0."""
+    row: int
+    """Tile row."""
+    col_start: int
+    """First tile column."""
+    col_stop: int
+    """The tile column after the last one."""
+    window: PixelWindow
+    """The pixels that the tiles cover, cut at the raster's edges."""
+    owned: PixelWindow
+    """The pixels whose validity this group reports; those of all groups are disjoint."""
+    chunks: tuple[int, ...]
+    """Indexes of the chunks that ``window`` touches, in order."""
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return self.col_stop - self.col_start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPlan:
+    """Which chunks are written, which groups of tiles are refined, and who needs whom."""
+
+    grid: TileGrid
+    """The tiles."""
+    chunk_height: int = 512
+    """Rows of a strip; a multiple of the output's block, so that no block is written in parts."""
+    chunk_width: int = 4096
+    """Columns of a band, likewise; a raster at most this wide has one band."""
+    group_tiles: int = 8
+    """Most tiles in one group."""
+
+    def __post_init__(self) -> None:
+        for name, number in (
+            ("chunk height", self.chunk_height),
+            ("chunk width", self.chunk_width),
+            ("tiles per group", self.group_tiles),
+        ):
+            if number < 1:
+                raise UsageError(f"{name} {number}: must be at least 1")
+
+    @property
+    def n_strips(self) -> int:
+        """Number of strips."""
+        return -(-self.grid.size.height // self.chunk_height)
+
+    @property
+    def n_bands(self) -> int:
+        """Number of bands in each strip."""
+        return -(-self.grid.size.width // self.chunk_width)
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks."""
+        return self.n_strips * self.n_bands
+
+    def chunk(self, index: int) -> Chunk:
+        """The chunk at place ``index``."""
+        strip, band = divmod(index, self.n_bands)
+        row, col = strip * self.chunk_height, band * self.chunk_width
+        return Chunk(
+            index=index,
+            window=PixelWindow(
+                row=row,
+                col=col,
+                height=min(self.chunk_height, self.grid.size.height - row),
+                width=min(self.chunk_width, self.grid.size.width - col),
+            ),
+        )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks in raster order."""
+        return map(self.chunk, range(self.n_chunks))
+
+    def groups(self) -> list[TileGroup]:
+        """All groups, ordered by the first chunk that needs them, then by place."""
+        spans = [
+            (row, start, stop)
+            for row in range(self.grid.n_rows)
+            for start, stop in self._column_spans()
+        ]
+        spans.sort(key=lambda span: (self._first_chunk(span[0], span[1]), span))
+        return [self._group(index, *span) for index, span in enumerate(spans)]
+
+    def _first_chunk(self, tile_row: int, tile_col: int) -> int:
+        origin = self.grid.window(tile_row, tile_col)
+        return origin.row // self.chunk_height * self.n_bands + origin.col // self.chunk_width
+
+    def _column_spans(self) -> list[tuple[int, int]]:
+        # Groups stop where a tile's origin enters the next band, so that the first chunks of a
+        # strip never wait for tiles of which they show nothing.
+        spans: list[tuple[int, int]] = []
+        start = 0
+        for col in range(1, self.grid.n_cols + 1):
+            full = col - start == self.group_tiles
+            if col == self.grid.n_cols or full or self._band(col) != self._band(start):
+                spans.append((start, col))
+                start = col
+        return spans
+
+    def _band(self, tile_col: int) -> int:
+        return tile_col * self.grid.stride // self.chunk_width
+
+    def _group(self, index: int, row: int, col_start: int, col_stop: int) -> TileGroup:
+        grid, size = self.grid, self.grid.size
+        top, left = row * grid.stride, col_start * grid.stride
+        last_row, last_col = row == grid.n_rows - 1, col_stop == grid.n_cols
+        bottom = min(top + grid.tile, size.height)
+        right = min((col_stop - 1) * grid.stride + grid.tile, size.width)
+        window = PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+        owned_bottom = size.height if last_row else top + grid.stride
+        owned_right = size.width if last_col else col_stop * grid.stride
+        strips = range(top // self.chunk_height, (bottom - 1) // self.chunk_height + 1)
+        bands = range(left // self.chunk_width, (right - 1) // self.chunk_width + 1)
+        return TileGroup(
+            index=index,
+            row=row,
+            col_start=col_start,
+            col_stop=col_stop,
+            window=window,
+            owned=PixelWindow(
+                row=top, col=left, height=owned_bottom - top, width=owned_right - left
+            ),
+            chunks=tuple(strip * self.n_bands + band for strip in strips for band in bands),
+        )
