@@ -18,13 +18,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 BoolArray = NDArray[np.bool_]
+
+Metric: TypeAlias = Literal["chessboard", "cityblock"]
+"""How the distance to a contour is counted, that is, by what a mask is eroded step by step:
+``chessboard`` by a 3 x 3 square, as the authors of Boundary IoU do; ``cityblock`` by a 3 x 3
+cross, the default of many image libraries. The cross's bands are narrower along slanted edges, so
+its figures are lower: compare only figures of the same metric."""
 
 DIAGONAL_SHARE = 0.02
 """Reach of the boundary measure, as a share of the raster's diagonal."""
@@ -128,36 +134,67 @@ def boundary_distance(height: int, width: int) -> int:
     return max(1, round(DIAGONAL_SHARE * math.hypot(height, width)))
 
 
-def boundary_band(mask: BoolArray, distance: int) -> BoolArray:
+def erode(
+    values: NDArray[np.uint8], distance: int, metric: Metric = "chessboard"
+) -> NDArray[np.uint8]:
+    """Least value within ``distance`` pixels of each pixel; outside the raster all is 0.
+
+    Args:
+        values: (height, width), a mask as 0 and 1 or grey values.
+        distance: pixels, at least 1.
+        metric: see `Metric`.
+
+    Raises:
+        ValueError: the distance is less than 1, the metric is unknown, or the array is not 2-D.
+    """
+    if distance < 1 or values.ndim != 2 or metric not in get_args(Metric):
+        raise ValueError(
+            f"boundary of a {values.ndim}-D mask at distance {distance} ({metric}); give a 2-D "
+            f"mask, at least 1 pixel, and one of {', '.join(get_args(Metric))}"
+        )
+    # From the longer side on the border is within reach of every pixel: nothing is left to erode.
+    distance = min(distance, max(values.shape, default=1))
+    if metric == "chessboard":
+        # All steps at once are a square of 2 d + 1 pixels, which is a separable minimum: its cost
+        # does not grow with the distance.
+        eroded = ndimage.minimum_filter(values, size=2 * distance + 1, mode="constant", cval=0)
+        return np.asarray(eroded, dtype=np.uint8)
+    framed = np.pad(values, 1)
+    for _ in range(distance):  # a diamond is not separable; its steps are cheap
+        inner = np.minimum(framed[:-2, 1:-1], framed[2:, 1:-1])
+        np.minimum(inner, framed[1:-1, :-2], out=inner)
+        np.minimum(inner, framed[1:-1, 2:], out=inner)
+        np.minimum(inner, framed[1:-1, 1:-1], out=framed[1:-1, 1:-1])
+    return framed[1:-1, 1:-1]
+
+
+def boundary_band(mask: BoolArray, distance: int, metric: Metric = "chessboard") -> BoolArray:
     """The mask's own pixels that lie within ``distance`` of its contour.
 
     These are the pixels that ``distance`` erosions by a 3 x 3 square take away; what lies
     outside the raster is background, so a mask cut by the raster's border has contour there
-    (Cheng et al., "Boundary IoU", 2021, do the same). All the erosions together are one erosion
-    by a square of 2 x distance + 1 pixels, which is a separable minimum: its cost does not grow
-    with the distance.
+    (Cheng et al., "Boundary IoU", 2021, do the same).
 
     Args:
         mask: boolean (height, width), True = foreground.
-        distance: pixels, chessboard metric, at least 1.
+        distance: pixels, at least 1.
+        metric: see `Metric`.
 
     Raises:
         ValueError: the distance is less than 1 or the mask is not a boolean image.
     """
     _check(prediction=mask, target=mask, valid=None)
-    if distance < 1 or mask.ndim != 2:
-        raise ValueError(
-            f"boundary of a {mask.ndim}-D mask at distance {distance}; "
-            "give a 2-D mask and a distance of at least 1 pixel"
-        )
-    # Beyond the longer side every pixel is within reach of the border: a larger window adds none.
-    side = 2 * min(distance, max(mask.shape, default=1)) + 1
-    core = ndimage.minimum_filter(mask.view(np.uint8), size=side, mode="constant", cval=0)
-    return mask & np.asarray(core == 0, dtype=np.bool_)
+    core: BoolArray = erode(mask.view(np.uint8), distance, metric).view(np.bool_)
+    return mask & ~core
 
 
 def boundary_counts(
-    *, prediction: BoolArray, target: BoolArray, valid: BoolArray | None = None, distance: int
+    *,
+    prediction: BoolArray,
+    target: BoolArray,
+    valid: BoolArray | None = None,
+    distance: int,
+    metric: Metric = "chessboard",
 ) -> Counts:
     """Counts whose ``iou()`` is Boundary IoU: the two masks' boundary bands against each other.
 
@@ -170,6 +207,7 @@ def boundary_counts(
         target: boolean (height, width), True = foreground.
         valid: boolean (height, width), True = the pixel counts; None = all count.
         distance: reach of the bands in pixels, see `boundary_distance`.
+        metric: see `Metric`.
 
     Raises:
         ValueError: shapes differ, an array is not boolean, or the distance is less than 1.
@@ -178,8 +216,8 @@ def boundary_counts(
     if valid is not None:
         prediction, target = prediction & valid, target & valid
     return Counts.of(
-        prediction=boundary_band(prediction, distance),
-        target=boundary_band(target, distance),
+        prediction=boundary_band(prediction, distance, metric),
+        target=boundary_band(target, distance, metric),
         valid=valid,
     )
 
@@ -226,6 +264,7 @@ class MapScore:
         valid: BoolArray | None = None,
         confidence: NDArray[Any] | None = None,
         distance: int | None = None,
+        metric: Metric = "chessboard",
     ) -> MapScore:
         """Score one mask (height, width); ``distance`` None takes `boundary_distance`.
 
@@ -237,7 +276,11 @@ class MapScore:
         return cls(
             counts=Counts.of(prediction=prediction, target=target, valid=valid),
             boundary=boundary_counts(
-                prediction=prediction, target=target, valid=valid, distance=distance
+                prediction=prediction,
+                target=target,
+                valid=valid,
+                distance=distance,
+                metric=metric,
             ),
             mae=None
             if confidence is None

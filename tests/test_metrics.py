@@ -37,11 +37,18 @@ def smooth_mask(rng: np.random.Generator, height: int, width: int, share: float)
     return np.asarray(noise > np.quantile(noise, 1 - share))
 
 
-def naive_band(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Iterated 3 x 3 erosion of the mask with one row of background around it."""
+STRUCTURES = {
+    "chessboard": np.ones((3, 3), dtype=bool),
+    "cityblock": np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool),
+}
+METRICS = st.sampled_from(list(STRUCTURES))
+
+
+def naive_band(mask: np.ndarray, distance: int, metric: str = "chessboard") -> np.ndarray:
+    """Iterated erosion of the mask with one row of background around it."""
     eroded = np.pad(mask, 1)
     for _ in range(distance):
-        eroded = ndimage.binary_erosion(eroded, structure=np.ones((3, 3)), border_value=1)
+        eroded = ndimage.binary_erosion(eroded, structure=STRUCTURES[metric], border_value=1)
     return mask & ~eroded[1:-1, 1:-1]
 
 
@@ -115,10 +122,12 @@ def test_boundary_distance_of_nothing_is_refused() -> None:
         boundary_distance(0, 5)
 
 
-@given(masks(1), st.integers(1, 20))
-def test_band_equals_iterated_erosion_on_noise(arrays: list[np.ndarray], distance: int) -> None:
+@given(masks(1), st.integers(1, 20), METRICS)
+def test_band_equals_iterated_erosion_on_noise(
+    arrays: list[np.ndarray], distance: int, metric: Any
+) -> None:
     np.testing.assert_array_equal(
-        boundary_band(arrays[0], distance), naive_band(arrays[0], distance)
+        boundary_band(arrays[0], distance, metric), naive_band(arrays[0], distance, metric)
     )
 
 
@@ -128,13 +137,16 @@ def test_band_equals_iterated_erosion_on_noise(arrays: list[np.ndarray], distanc
     st.integers(1, 60),
     st.integers(1, 12),
     st.floats(0.05, 1.0),
+    METRICS,
 )
 @settings(max_examples=60, deadline=None)
 def test_band_equals_iterated_erosion_on_blobs(
-    seed: int, height: int, width: int, distance: int, share: float
+    seed: int, height: int, width: int, distance: int, share: float, metric: Any
 ) -> None:
     mask = smooth_mask(np.random.default_rng(seed), height, width, share)
-    np.testing.assert_array_equal(boundary_band(mask, distance), naive_band(mask, distance))
+    np.testing.assert_array_equal(
+        boundary_band(mask, distance, metric), naive_band(mask, distance, metric)
+    )
 
 
 def test_band_of_a_full_mask_is_a_frame_since_the_border_counts() -> None:
@@ -143,12 +155,16 @@ def test_band_of_a_full_mask_is_a_frame_since_the_border_counts() -> None:
     assert np.count_nonzero(band) == 10 * 12 - 4 * 6
 
 
-@given(masks(3), st.integers(1, 4))
-def test_boundary_counts_equal_sets_of_pixels(arrays: list[np.ndarray], distance: int) -> None:
+@given(masks(3), st.integers(1, 4), METRICS)
+def test_boundary_counts_equal_sets_of_pixels(
+    arrays: list[np.ndarray], distance: int, metric: Any
+) -> None:
     prediction, target, valid = arrays
-    ours = boundary_counts(prediction=prediction, target=target, valid=valid, distance=distance)
-    p = set(zip(*np.nonzero(naive_band(prediction & valid, distance)), strict=True))
-    t = set(zip(*np.nonzero(naive_band(target & valid, distance)), strict=True))
+    ours = boundary_counts(
+        prediction=prediction, target=target, valid=valid, distance=distance, metric=metric
+    )
+    p = set(zip(*np.nonzero(naive_band(prediction & valid, distance, metric)), strict=True))
+    t = set(zip(*np.nonzero(naive_band(target & valid, distance, metric)), strict=True))
     assert ours.iou() == (len(p & t) / len(p | t) if p | t else 1.0)
     assert ours.total == np.count_nonzero(valid)
 
@@ -221,3 +237,5 @@ def test_summary_of_nothing_and_a_bad_distance_are_refused() -> None:
         Summary.of([])
     with pytest.raises(ValueError, match="distance 0"):
         boundary_band(np.zeros((3, 3), dtype=bool), 0)
+    with pytest.raises(ValueError, match="chessboard, cityblock"):
+        boundary_band(np.zeros((3, 3), dtype=bool), 1, "euclid")  # type: ignore[arg-type]

@@ -1,0 +1,9 @@
+"""What a refinement is worth on maps whose truth is known: counts, reports, figures.
+
+It takes the refiner as a callable and so knows neither networks nor engines.
+"""
+
+from geothresh.evaluation.report import Changes, Report, Row, SourceReport
+from geothresh.evaluation.scoring import Sample, score_source
+
+__all__ = ["Changes", "Report", "Row", "Sample", "SourceReport", "score_source"]

@@ -1,0 +1,224 @@
+"""From maps with truth to the rows of a report; holds counts, never more than one map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import InputError
+from geothresh.evaluation.report import Changes, Row, SourceReport
+from geothresh.evaluation.sweep import Sweep, sweep
+from geothresh.metrics import BoolArray, MapScore, Metric, Summary, boundary_distance
+from geothresh.thresholding import THRESHOLDS, region_target
+
+Float32Array = NDArray[np.float32]
+
+CUT = 0.5
+"""The cut that refinement is measured against: what base networks are cut at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One map with its truth."""
+
+    id: str
+    """Name of the map, unique within its source."""
+    confidence: Float32Array
+    """(H, W) in [0, 1], 0 at invalid pixels."""
+    truth: BoolArray
+    """(H, W), True = foreground."""
+    valid: BoolArray | None = None
+    """(H, W), True = confidence and truth are both known; None = everywhere."""
+    refined: Float32Array | None = None
+    """(H, W) refined confidence in [0, 1], 0 at invalid pixels; None = not refined."""
+    refined_mask: BoolArray | None = None
+    """(H, W), True = foreground, where the refined mask exists on its own; None = cut it here."""
+
+
+def score_source(
+    samples: Iterable[Sample],
+    *,
+    name: str,
+    patch: int,
+    threshold: float = 0.5,
+    distance: int | None = None,
+    metric: Metric = "chessboard",
+    unit: str = "map",
+) -> SourceReport:
+    """Score the maps of one base network.
+
+    Args:
+        samples: the maps; read one at a time, each used once.
+        name: name of the base network.
+        patch: side of the regions of the bound (region-specific thresholds), in pixels.
+        threshold: cut of the refined confidence.
+        distance: reach of Boundary IoU in pixels; None takes `boundary_distance` of each map.
+        metric: how that reach is counted, see `geothresh.metrics.Metric`.
+        unit: what one sample is, in the report's words.
+
+    Raises:
+        InputError: there is no sample, or none but some are refined.
+    """
+    tally = _Tally(patch=patch, threshold=threshold, distance=distance, metric=metric)
+    for sample in samples:
+        tally.add(sample)
+    if not tally.ids:
+        raise InputError(f"{name}: 0 {unit}s with valid pixels; nothing to evaluate")
+    return tally.report(name, unit)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """Scores of the maps seen so far, one list per row."""
+
+    patch: int
+    threshold: float
+    distance: int | None
+    metric: Metric
+    ids: list[str] = field(default_factory=list)
+    distances: list[int] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)
+    cut: list[MapScore] = field(default_factory=list)
+    regions: list[MapScore] = field(default_factory=list)
+    refined: list[MapScore] = field(default_factory=list)
+
+    def add(self, sample: Sample) -> None:
+        truth, valid = sample.truth, sample.valid
+        distance = self.distance or boundary_distance(truth.shape[0], truth.shape[1])
+
+        def score(prediction: BoolArray, confidence: Float32Array | None = None) -> MapScore:
+            return MapScore.of(
+                prediction=prediction,
+                target=truth,
+                valid=valid,
+                confidence=confidence,
+                distance=distance,
+                metric=self.metric,
+            )
+
+        self.ids.append(sample.id)
+        self.distances.append(distance)
+        self.sweeps.append(
+            sweep(sample.confidence, truth, distance=distance, metric=self.metric, valid=valid)
+        )
+        self.cut.append(score(sample.confidence >= CUT, sample.confidence))
+        self.regions.append(
+            score(region_target(sample.confidence, truth, patch=self.patch, valid=valid))
+        )
+        if sample.refined is not None:
+            mask = sample.refined_mask
+            if mask is None:
+                mask = sample.refined >= self.threshold
+            self.refined.append(score(mask, sample.refined))
+
+    def report(self, name: str, unit: str) -> SourceReport:
+        if self.refined and len(self.refined) != len(self.ids):
+            raise InputError(
+                f"{name}: {len(self.refined)} of {len(self.ids)} {unit}s are refined; "
+                "refine all of them or none"
+            )
+        rows = [
+            Row(
+                key="cut",
+                label=f"cut at {CUT}",
+                oracle=False,
+                threshold=CUT,
+                summary=Summary.of(self.cut),
+            ),
+            *self._single_thresholds(),
+            Row(
+                key="per_map",
+                label=f"best threshold of each {unit}",
+                oracle=True,
+                threshold=None,
+                summary=Summary.of([_at(s, _best(s)) for s in self.sweeps]),
+            ),
+            Row(
+                key="regions",
+                label=f"best thresholds by region, P = {self.patch}",
+                oracle=True,
+                threshold=None,
+                summary=Summary.of(self.regions),
+            ),
+        ]
+        if self.refined:
+            rows.append(
+                Row(
+                    key="refined",
+                    label=f"refined, cut at {self.threshold:g}",
+                    oracle=False,
+                    threshold=self.threshold,
+                    summary=Summary.of(self.refined),
+                )
+            )
+        return SourceReport(
+            name=name,
+            unit=unit,
+            distances=(min(self.distances), max(self.distances)),
+            metric=self.metric,
+            rows=tuple(rows),
+            changes=self._changes(),
+            maps=tuple(self._maps()),
+        )
+
+    def _single_thresholds(self) -> list[Row]:
+        """The best one cut for all maps, once by miou and once by Boundary IoU."""
+        summaries = [Summary.of([_at(s, k) for s in self.sweeps]) for k in range(len(THRESHOLDS))]
+        rows = []
+        for key, measure, title in (
+            ("single", "miou", "best single threshold"),
+            ("single_boundary", "boundary_iou", "the same for the boundary"),
+        ):
+            values = [getattr(summary, measure) for summary in summaries]
+            k = int(np.argmax(values))  # the first of equals
+            cut = round(float(THRESHOLDS[k]), 2)
+            rows.append(
+                Row(
+                    key=key,
+                    label=f"{title}, {cut:.2f}",
+                    oracle=True,
+                    threshold=cut,
+                    summary=summaries[k],
+                )
+            )
+        return rows
+
+    def _changes(self) -> dict[str, Changes]:
+        if not self.refined:
+            return {}
+        return {
+            "iou": Changes.of(
+                self.ids,
+                [s.counts.iou() for s in self.cut],
+                [s.counts.iou() for s in self.refined],
+            ),
+            "boundary_iou": Changes.of(
+                self.ids,
+                [s.boundary.iou() for s in self.cut],
+                [s.boundary.iou() for s in self.refined],
+            ),
+        }
+
+    def _maps(self) -> Iterable[dict[str, object]]:
+        for i, name in enumerate(self.ids):
+            line: dict[str, object] = {"id": name}
+            for key, scores in (("cut", self.cut), ("refined", self.refined)):
+                if scores:
+                    line[key] = {
+                        "iou": scores[i].counts.iou(),
+                        "boundary_iou": scores[i].boundary.iou(),
+                        **scores[i].counts.as_dict(),
+                    }
+            yield line
+
+
+def _best(scores: Sweep) -> int:
+    """Index of the threshold with the highest IoU; the first of equals."""
+    return int(np.argmax([counts.iou() for counts in scores.counts]))
+
+
+def _at(scores: Sweep, k: int) -> MapScore:
+    return MapScore(counts=scores.counts[k], boundary=scores.boundary[k])
