@@ -1,0 +1,143 @@
+"""Files that appear complete or not at all: checks before the work, a temporary file during it,
+a rename when it is done.
+
+Only the standard library: every writer of the package stands on this module.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from geothresh.errors import OutputError, UsageError
+
+# The longest file name, in bytes, on every file system in common use.
+_LONGEST_NAME = 255
+
+
+def check_output(
+    path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
+    """Return `path` as a Path if a file may be written there; meant to be called before any work.
+
+    Raises:
+        UsageError: the path is one of `inputs`, by name or through a link.
+        OutputError: the directory is missing or not writable, the path is a directory or a
+            device, or the file exists and `overwrite` is false.
+    """
+    target = Path(os.fspath(path))
+    if "\0" in str(target) or not target.name:
+        raise UsageError(f"{str(target)!r} is not the name of a file; name the output otherwise")
+    for source in inputs:
+        if _same_file(target, Path(os.fspath(source))):
+            raise UsageError(
+                f"{target}: the output is the input {source}; name another file with --output"
+            )
+    try:
+        found = target.lstat()
+        parent = target.parent.stat()
+    except FileNotFoundError:
+        found = None
+        try:
+            parent = target.parent.stat()
+        except OSError as error:
+            raise OutputError(
+                f"{target}: the directory {target.parent} does not exist; create it first"
+            ) from error
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
+    if not stat.S_ISDIR(parent.st_mode):
+        raise OutputError(f"{target}: {target.parent} is not a directory; choose another")
+    if found is not None:
+        _check_existing(target, overwrite)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{target}: no permission to write in {target.parent}; choose another directory"
+        )
+    return target
+
+
+def _check_existing(target: Path, overwrite: bool) -> None:
+    if target.is_dir():
+        raise OutputError(f"{target}: is a directory; name a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is not a regular file; choose another name")
+    if not overwrite:
+        raise OutputError(f"{target}: exists already; choose another name or add --overwrite")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return one.absolute() == other.absolute()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give the path of a new empty file beside `target` that replaces it when the block ends well.
+
+    The file carries the permissions that the umask gives to any new file. On every exception,
+    KeyboardInterrupt included, it is removed and `target` is left as it was.
+
+    Raises:
+        OutputError: the file cannot be created, flushed to the disk or renamed.
+    """
+    temporary = create_beside(target)
+    try:
+        yield temporary
+        publish(temporary, target)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def create_beside(target: Path) -> Path:
+    """Create an empty file with an unguessable name in the directory of `target`."""
+    ending = f".{secrets.token_hex(8)}.tmp"
+    # Cut by bytes, not characters: the limit of the file system is in bytes.
+    start = os.fsencode(f".{target.name}")[: _LONGEST_NAME - len(ending)]
+    temporary = target.parent / (start.decode(errors="ignore") + ending)
+    try:
+        # O_EXCL: never a file, nor a link, that somebody else put there.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except OSError as error:
+        raise OutputError(
+            f"{target}: no file can be created in {target.parent} ({error.strerror})"
+        ) from error
+    return temporary
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Bring `temporary` to the disk and rename it to `target`, which changes in one step.
+
+    Raises:
+        OutputError: the file cannot be flushed or renamed; `temporary` is still there.
+    """
+    try:
+        # A rename neither brings the data to the disk nor lasts before the directory does.
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(target.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: the finished file cannot be put in place ({error.strerror})"
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(temporary: Path) -> None:
+    """Remove a temporary file, if it is still there."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Rasters and pictures: the one home of rasterio and Pillow."""

@@ -1,0 +1,144 @@
+"""Where the blocks of a GeoTIFF lie inside its file: what a reader trusts and a writer must prove.
+
+A file whose writer was killed opens and reads as zeros, and one cut short opens too; only the
+offsets of its blocks tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geothresh.windows import PixelWindow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+# About a microsecond each; more blocks than this are looked at in an even sample.
+_MOST_BLOCKS = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockLayout:
+    """How a band is cut into blocks on the disk."""
+
+    height: int
+    """Rows of the raster."""
+    width: int
+    """Columns of the raster."""
+    block_height: int
+    """Rows of a block; the last block of a column may reach beyond the raster."""
+    block_width: int
+    """Columns of a block."""
+
+    @classmethod
+    def of(cls, dataset: DatasetReader, bidx: int) -> BlockLayout:
+        """The layout of band `bidx`, counted from 1."""
+        block_height, block_width = dataset.block_shapes[bidx - 1]
+        return cls(
+            height=dataset.height,
+            width=dataset.width,
+            block_height=block_height,
+            block_width=block_width,
+        )
+
+    @property
+    def columns(self) -> int:
+        """Blocks side by side."""
+        return -(-self.width // self.block_width)
+
+    @property
+    def rows(self) -> int:
+        """Blocks on top of each other."""
+        return -(-self.height // self.block_height)
+
+    @property
+    def count(self) -> int:
+        """All blocks of the band."""
+        return self.rows * self.columns
+
+    def window(self, index: int) -> PixelWindow:
+        """The pixels of block `index` (row by row from the top left), cut to the raster."""
+        row, column = divmod(index, self.columns)
+        top, left = row * self.block_height, column * self.block_width
+        return PixelWindow(
+            row=top,
+            col=left,
+            height=min(self.block_height, self.height - top),
+            width=min(self.block_width, self.width - left),
+        )
+
+    def describe(self, index: int) -> str:
+        """Name block `index` in a message: its place among the blocks and its pixels."""
+        row, column = divmod(index, self.columns)
+        return (
+            f"block ({row}, {column}) of {self.rows} x {self.columns}, {span(self.window(index))}"
+        )
+
+    def touching(self, window: PixelWindow) -> Iterator[int]:
+        """Indices of the blocks that share a pixel with `window`."""
+        last_row = (window.row_stop - 1) // self.block_height
+        last_column = (window.col_stop - 1) // self.block_width
+        for row in range(window.row // self.block_height, last_row + 1):
+            for column in range(window.col // self.block_width, last_column + 1):
+                yield row * self.columns + column
+
+
+def span(window: PixelWindow) -> str:
+    """The pixels of a window in a message, both ends included, counted from 0."""
+    return f"rows {window.row}-{window.row_stop - 1}, columns {window.col}-{window.col_stop - 1}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockInventory:
+    """The blocks of one band as the file's directory tells of them, without decoding any."""
+
+    examined: NDArray[np.int64]
+    """Indices of the blocks that were looked at, ascending; all of them in most files."""
+    ends: NDArray[np.int64]
+    """For each, the position in the file just after its last byte; 0 where it is absent."""
+
+    @classmethod
+    def of(cls, dataset: DatasetReader, bidx: int, layout: BlockLayout) -> BlockInventory:
+        """Ask an open GeoTIFF for the offset and size of the blocks of band `bidx`."""
+        examined = evenly_spread(layout.count, _MOST_BLOCKS)
+        ends = np.zeros(len(examined), np.int64)
+        for place, index in enumerate(examined.tolist()):
+            row, column = divmod(index, layout.columns)
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=bidx)
+            if offset is None or int(offset) == 0:
+                continue
+            size = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=bidx)
+            ends[place] = int(offset) + int(size or 0)
+        return cls(examined=examined, ends=ends)
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """Indices of the examined blocks that are in the file."""
+        return self.examined[self.ends > 0]
+
+    @property
+    def absent_count(self) -> int:
+        """How many examined blocks the file does not hold; they read as nodata or zero."""
+        return int(np.count_nonzero(self.ends == 0))
+
+    def first_beyond(self, file_size: int) -> int | None:
+        """Index of the first block that ends after `file_size` bytes, None if all lie inside."""
+        beyond = self.examined[self.ends > file_size]
+        return int(beyond[0]) if beyond.size else None
+
+
+def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the integers 0 to count - 1, ascending, evenly spread.
+
+    By the multiples of the golden ratio modulo 1: an even step could fall on the same column of
+    blocks every time.
+    """
+    if count <= most:
+        return np.arange(count, dtype=np.int64)
+    fractions = (np.arange(most) * 0.6180339887498949) % 1.0
+    return np.unique((fractions * count).astype(np.int64))

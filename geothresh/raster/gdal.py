@@ -1,0 +1,70 @@
+"""How GDAL is to behave whenever geothresh opens a raster, and what its failures look like."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import (
+    CRSError,
+    NodataShadowWarning,
+    NotGeoreferencedWarning,
+    RasterioError,
+)
+
+# rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
+# damaged file. CRSError is a ValueError of its own.
+RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError)
+
+# Megabytes. GDAL's default is 5 % of the machine's memory, and what is written late hides until
+# close, where failures are silent.
+_CACHE_MB = 64
+
+_OPTIONS: dict[str, str | int] = {
+    "GDAL_CACHEMAX": _CACHE_MB,
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_DRIVER_PATH": "disable",
+    "GDAL_HTTP_TIMEOUT": 30,
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_PAM_ENABLED": "YES",
+    "PROJ_NETWORK": "OFF",
+}
+
+_REMOTE_OPTIONS: dict[str, str | int] = {
+    # Do not list the directory of a remote file, nor look for side files in it.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+}
+
+
+@contextmanager
+def gdal_environment(*, remote: bool = False) -> Iterator[None]:
+    """Open, read or write inside this block: GDAL's cache, drivers and network are bounded.
+
+    rasterio keeps the options per thread, so that each use enters its own block (60 microseconds)
+    in whatever thread or process it runs.
+    """
+    options = {**_OPTIONS, **_REMOTE_OPTIONS} if remote else _OPTIONS
+    with rasterio.Env(**options):
+        yield
+
+
+@contextmanager
+def quiet_georeference() -> Iterator[None]:
+    """Silence rasterio's warnings on what geothresh says in its own words, or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)
+        yield
+
+
+def reason(error: BaseException) -> str:
+    """What GDAL said, in one line: the cause that rasterio chained to its exception, or itself."""
+    cause = error
+    while isinstance(cause.__cause__, RASTER_ERRORS):
+        cause = cause.__cause__
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,90 @@
+"""Where the pixels of a raster lie on the ground, copied from input to output bit for bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rasterio.transform import Affine
+
+if TYPE_CHECKING:
+    from rasterio.control import GroundControlPoint
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.rpc import RPC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterGrid:
+    """The size of a raster and everything that ties its pixels to the ground."""
+
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    transform: Affine = field(default_factory=Affine.identity)
+    """(column, row) of a pixel's outer corner to x, y in units of the CRS; any affine map."""
+    crs: CRS | None = None
+    """None where the file names none."""
+    gcps: tuple[GroundControlPoint, ...] = ()
+    """Ground control points, in place of a transform."""
+    gcps_crs: CRS | None = None
+    """The CRS of the ground control points."""
+    rpcs: RPC | None = None
+    """Rational polynomial coefficients."""
+    area_or_point: str | None = None
+    """The AREA_OR_POINT tag; the transform is that of pixel corners either way."""
+
+    @classmethod
+    def of(cls, dataset: DatasetReader) -> RasterGrid:
+        """The grid of an open dataset."""
+        gcps, gcps_crs = dataset.gcps
+        return cls(
+            height=dataset.height,
+            width=dataset.width,
+            transform=dataset.transform,
+            crs=dataset.crs,
+            gcps=tuple(gcps),
+            gcps_crs=gcps_crs,
+            rpcs=dataset.rpcs,
+            area_or_point=dataset.tags().get("AREA_OR_POINT"),
+        )
+
+    @property
+    def has_transform(self) -> bool:
+        """Whether an affine map is given; the identity is how a file without one reads."""
+        return bool(self.transform != Affine.identity())
+
+    @property
+    def is_georeferenced(self) -> bool:
+        """Whether the pixels have a place on the ground by any of the three ways."""
+        return self.has_transform or bool(self.gcps) or self.rpcs is not None
+
+    def fault(self) -> str | None:
+        """What makes the transform unusable, None if nothing does."""
+        numbers = tuple(self.transform)[:6]
+        if not all(math.isfinite(number) for number in numbers):
+            return f"the transform {numbers} is not finite"
+        if self.transform.determinant == 0.0:
+            return f"the transform {numbers} maps all pixels to a line or point"
+        return None
+
+    def creation(self) -> dict[str, Any]:
+        """Keyword arguments of ``rasterio.open(..., "w")`` that are the grid's."""
+        arguments: dict[str, Any] = {"height": self.height, "width": self.width}
+        # A TIFF holds either a transform or ground control points.
+        if not self.gcps:
+            arguments["crs"] = self.crs
+            if self.has_transform or self.crs is not None:
+                arguments["transform"] = self.transform
+        return arguments
+
+    def write_to(self, dataset: DatasetWriter) -> None:
+        """Set what ``rasterio.open`` takes no argument for."""
+        if self.gcps:
+            dataset.gcps = (list(self.gcps), self.gcps_crs)
+        if self.rpcs is not None:
+            dataset.rpcs = self.rpcs
+        if self.area_or_point is not None:
+            dataset.update_tags(AREA_OR_POINT=self.area_or_point)

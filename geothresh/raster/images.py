@@ -1,0 +1,121 @@
+"""Small pictures as arrays: masks and confidence maps of a training set, figures."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from geothresh.errors import InputError, OutputError
+from geothresh.files import replacing
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.raster.paths import find_raster, is_tiff, require_file
+from geothresh.raster.scene import open_dataset
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FORMATS = ("PNG", "JPEG")
+# What Pillow raises on a damaged picture, its own kinds being OSErrors.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_gray(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Read a one-band picture whole: PNG, JPEG or TIFF, whatever its name ends in.
+
+    A PNG or JPEG in colour is accepted where its three channels are equal; an alpha channel is
+    left out. The nodata value of a TIFF is not looked at; its scale and offset tags are applied.
+
+    Returns:
+        (H, W) array: uint8 as stored (1-bit pictures as 0 and 1), 16-bit PNG as float32 value /
+        65535, TIFF in its own type or float32 where it has scale tags.
+
+    Raises:
+        InputError: missing, damaged, of another format, in colour, or absurdly large.
+    """
+    file = Path(os.fspath(path))
+    require_file(str(file), file)
+    return _read_tiff(file) if is_tiff(file) else _read_picture(file)
+
+
+def _read_tiff(file: Path) -> NDArray[Any]:
+    with open_dataset(find_raster(file)) as dataset, gdal_environment():
+        if dataset.count != 1:
+            raise InputError(f"{file}: holds {dataset.count} bands; give a picture with one")
+        _require_small(file, dataset.width, dataset.height)
+        try:
+            pixels: NDArray[Any] = dataset.read(1)
+        except RASTER_ERRORS as error:
+            raise InputError(
+                f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
+            ) from error
+        scale, offset = dataset.scales[0], dataset.offsets[0]
+    if (scale, offset) != (1.0, 0.0):
+        pixels = (pixels * scale + offset).astype(np.float32)
+    return pixels
+
+
+def _read_picture(file: Path) -> NDArray[Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=_FORMATS) as picture:
+                picture.load()
+                return _gray(file, picture)
+    except Image.DecompressionBombWarning as error:
+        raise InputError(f"{file}: {error}; cut it into smaller pictures") from error
+    except _PILLOW_ERRORS as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"{file}: cannot be read as PNG or JPEG ({text}); copy or write it again"
+        ) from error
+
+
+def _gray(file: Path, picture: Image.Image) -> NDArray[Any]:
+    if picture.mode.startswith("I"):
+        return np.asarray(picture, np.float32) / np.float32(65535.0)
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture, np.uint8)
+    if picture.mode == "LA":
+        return np.asarray(picture.getchannel(0), np.uint8)
+    channels = np.asarray(picture.convert("RGB"), np.uint8)
+    if (channels != channels[..., :1]).any():
+        raise InputError(f"{file}: is in colour ({picture.mode}); give a grey picture")
+    return np.ascontiguousarray(channels[..., 0])
+
+
+def _require_small(file: Path, width: int, height: int) -> None:
+    most = Image.MAX_IMAGE_PIXELS or 2**26
+    if width * height > most:
+        raise InputError(
+            f"{file}: {width} x {height} pixels, more than {most}; cut it into smaller pictures"
+        )
+
+
+def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
+    """Write a picture so that `path` is the old file or the complete new one, nothing else.
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) red, green, blue; uint8.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    target = Path(os.fspath(path))
+    with replacing(target) as temporary:
+        try:
+            Image.fromarray(pixels).save(temporary, format="PNG")
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written ({error})") from error

@@ -1,0 +1,209 @@
+"""From what the user named to what GDAL may open: regular TIFF files, and remote ones if typed."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from geothresh.errors import InputError, UsageError
+
+# Names that GDAL takes for something else than the file of that name.
+_SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
+_SCHEMES = ("https", "http", "s3", "gs", "az", "oss")
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_VSI = re.compile(r"^/vsi[a-z0-9_]+[/?]")
+# Never a raster of the user's: another process's pipe, or the memory of this one's plugins.
+_REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
+_METADATA_HOSTS = {"metadata", "metadata.google.internal", "instance-data"}
+_METADATA_V6 = ipaddress.ip_network("fd00:ec2::/32")
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_OTHER_STARTS = (
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89HDF", "an HDF5 or netCDF-4 file"),
+    (b"CDF", "a netCDF file"),
+    (b"EHFA_HEADER_TAG", "an ERDAS IMG file"),
+    (b"\0\0\0\x0cjP", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"version https://git-lfs", "a git-lfs pointer: fetch the file itself with `git lfs pull`"),
+    (b"SQLite format 3", "an SQLite database or GeoPackage"),
+    (b"%PDF", "a PDF"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterSource:
+    """A raster that may be opened: where, with which driver, and how its file looked."""
+
+    name: str
+    """What to call it in messages: as the user wrote it."""
+    location: str
+    """What GDAL opens: an absolute path, a URL or a /vsi path."""
+    driver: str
+    """The only GDAL driver that may open it: GTiff, or VRT where that is allowed."""
+    remote: bool
+    """True if `location` is not a plain path of the local file system."""
+    file_size: int | None
+    """Bytes; None if remote."""
+    modified_ns: int | None
+    """Time of last change, nanoseconds; None if remote."""
+
+
+def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False) -> RasterSource:
+    """Check what `scene` names: a path, a URL, or an open rasterio dataset (its name is used).
+
+    Raises:
+        InputError: it is no regular file, cannot be read, or is no TIFF.
+        UsageError: it is nothing that names a raster.
+    """
+    name = scene if isinstance(scene, str) else _name_of(scene)
+    if not name or "\0" in name:
+        raise UsageError(f"{name!r} is not the name of a file")
+    if _SPECIAL.match(name):
+        raise InputError(f"{name}: not the path of a file; give the path of a GeoTIFF")
+    url = _URL.match(name)
+    if url and url.group(1).lower() == "file":
+        return _local(name, Path(unquote(urlsplit(name).path)), allow_vrt)
+    if _VSI.match(name) or (url and not os.path.exists(name)):
+        return _remote(name, url.group(1).lower() if url else None, allow_vrt)
+    return _local(name, Path(name), allow_vrt)
+
+
+def _name_of(scene: Any) -> str:
+    if isinstance(scene, os.PathLike):
+        return os.fsdecode(scene)
+    name = getattr(scene, "name", None)
+    if isinstance(name, str) and hasattr(scene, "read"):
+        return name
+    raise UsageError(
+        f"{type(scene).__name__} is not a raster; give a path or an open rasterio dataset "
+        "(arrays go to refine_array)"
+    )
+
+
+def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
+    plain = unquote(name)
+    if scheme is not None and scheme not in _SCHEMES:
+        raise InputError(
+            f"{name}: the scheme {scheme} is not supported; use one of {', '.join(_SCHEMES)}"
+        )
+    if plain.startswith(_REFUSED_VSI):
+        raise InputError(f"{name}: not a file that can be read in any order; give a path")
+    for host in re.findall(r"https?://(?:[^/@?#]*@)?(\[[^\]]*\]|[^/:?#&]+)", plain, re.I):
+        if _is_internal(host.strip("[]")):
+            raise InputError(
+                f"{name}: {host} is a link-local or metadata address, which is never read"
+            )
+    driver = "VRT" if allow_vrt and plain.lower().endswith(".vrt") else "GTiff"
+    return RasterSource(
+        name=name, location=name, driver=driver, remote=True, file_size=None, modified_ns=None
+    )
+
+
+def _is_internal(host: str) -> bool:
+    """Whether a host, written in any of the ways that C accepts, is link-local or metadata."""
+    if host.lower().rstrip(".") in _METADATA_HOSTS:
+        return True
+    try:
+        # inet_aton knows 0xa9fea9fe, 2852039166 and 169.254.43518 too, as libcurl does.
+        address: Any = ipaddress.ip_address(socket.inet_aton(host))
+    except OSError:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped or address
+    return bool(address.is_link_local) or (address.version == 6 and address in _METADATA_V6)
+
+
+def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:
+    status = require_file(name, path)
+    driver = _driver_of(name, path, allow_vrt)
+    _check_mask_file(name, path)
+    return RasterSource(
+        name=name,
+        location=os.path.abspath(path),
+        driver=driver,
+        remote=False,
+        file_size=status.st_size,
+        modified_ns=status.st_mtime_ns,
+    )
+
+
+def require_file(name: str, path: Path) -> os.stat_result:
+    """The status of a regular file that is not empty.
+
+    Raises:
+        InputError: there is none at `path`; the message calls it `name`.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        if path.is_symlink():
+            raise InputError(
+                f"{name}: a link to {os.readlink(path)}, which cannot be found; mend the link"
+            ) from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise InputError(f"{name}: no such file; check the path") from error
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{name}: is a directory; name a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: is not a regular file (pipe or device); give a file")
+    if status.st_size == 0:
+        raise InputError(f"{name}: the file is empty; write or copy it again")
+    return status
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF or BigTIFF does.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return _head(str(path), path).startswith(_TIFF_STARTS)
+
+
+def _head(name: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+
+
+def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
+    head = _head(name, path)
+    if head.startswith(_TIFF_STARTS):
+        return "GTiff"
+    if b"<VRTDataset" in head:
+        if allow_vrt:
+            return "VRT"
+        raise InputError(
+            f"{name}: is a VRT, which can point at any other file; add --allow-vrt if you trust it"
+        )
+    for start, kind in _OTHER_STARTS:
+        if head.startswith(start):
+            raise InputError(f"{name}: is {kind}, not a TIFF; convert it to GeoTIFF first")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        raise InputError(f"{name}: is an HTML page, not a TIFF; download the file itself")
+    raise InputError(f"{name}: is not a TIFF; give a GeoTIFF")
+
+
+def _check_mask_file(name: str, path: Path) -> None:
+    """Refuse a side file NAME.msk of another kind: GDAL would open it with any driver."""
+    mask = path.with_name(path.name + ".msk")
+    if mask.is_file() and not is_tiff(mask):
+        raise InputError(f"{name}: the mask file {mask.name} beside it is not a TIFF; remove it")

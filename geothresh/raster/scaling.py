@@ -1,0 +1,267 @@
+"""How the numbers in a file become confidences: decided once per raster, from its type, its scale
+tags and a sample of its values, and held to for every pixel after that.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from geothresh.errors import GeothreshWarning, InputError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# What --scale takes: decide, divide by a number, or apply the logistic function.
+ScaleOption: TypeAlias = float | Literal["auto", "logit"]
+
+# A resampled probability overshoots a little; more than this is another quantity.
+_TOLERANCE = 0.01
+# Rounding of float32 arithmetic, not worth a warning.
+_ROUNDING = 1e-6
+# Beyond it a value is no logit, percent or count but a marker of missing data.
+_SENTINEL = 9000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandFacts:
+    """What decides the scaling of one band."""
+
+    name: str
+    """The raster's name in messages."""
+    dtype: np.dtype[Any]
+    """Type of the stored numbers."""
+    scale: float = 1.0
+    """The band's scale tag; 1 where there is none."""
+    offset: float = 0.0
+    """The band's offset tag; 0 where there is none."""
+    bits: int | None = None
+    """The NBITS tag: bits per pixel where fewer than the type holds."""
+    sample: NDArray[Any]
+    """Stored values of valid, finite pixels, 1-D, evenly spread over the raster; may be empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """confidence = value * gain + offset, then the logistic function of it if `logit`."""
+
+    gain: float = 1.0
+    offset: float = 0.0
+    logit: bool = False
+    text: str
+    """The decision in words, for the user."""
+
+    def apply(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Turn stored values into confidences in [0, 1]; 0 where `valid` is False.
+
+        Raises:
+            Contradiction: a valid value lies outside [-0.01, 1.01] after scaling.
+        """
+        if values.dtype == np.uint8 and not self.logit:
+            return self._apply_table(values, valid)
+        # What stands in a hole may be anything, inf and 1e300 included.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if (self.gain, self.offset) == (1.0, 0.0):
+                scaled = values.astype(np.float32)
+            else:
+                scaled = (values * np.float64(self.gain) + self.offset).astype(np.float32)
+        scaled[~valid] = 0.0
+        if self.logit:
+            return logistic(scaled, valid)
+        outside = (scaled < -_TOLERANCE) | (scaled > 1.0 + _TOLERANCE)
+        if outside.any():
+            raise Contradiction.at(values, outside)
+        return np.clip(scaled, 0.0, 1.0, out=scaled)
+
+    def _apply_table(
+        self, values: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """The same for uint8, by looking the 256 possible results up."""
+        table = np.arange(256) * self.gain + self.offset
+        outside = (table < -_TOLERANCE) | (table > 1.0 + _TOLERANCE)
+        if outside.any():
+            wrong = outside[values] & valid
+            if wrong.any():
+                raise Contradiction.at(values, wrong)
+        confidence = np.clip(table, 0.0, 1.0).astype(np.float32)[values]
+        confidence[~valid] = 0.0
+        return confidence
+
+
+class Contradiction(Exception):
+    """A value that the scaling decided on cannot explain; the reader adds where it lies."""
+
+    def __init__(self, value: float, row: int, column: int) -> None:
+        super().__init__(value, row, column)
+        self.value = value
+        self.row = row
+        self.column = column
+
+    @classmethod
+    def at(cls, values: NDArray[Any], wrong: NDArray[np.bool_]) -> Contradiction:
+        """The first of the `wrong` values, in raster order."""
+        row, column = np.argwhere(wrong)[0]
+        return cls(values[row, column].item(), int(row), int(column))
+
+
+def logistic(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)) in float32 without overflow; 0 where `valid` is False."""
+    decay = np.exp(-np.abs(values))
+    confidence: NDArray[np.float32] = np.where(values >= 0, 1.0, decay).astype(np.float32)
+    confidence /= 1.0 + decay
+    confidence[~valid] = 0.0
+    return confidence
+
+
+def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
+    """Decide how the band's values become confidences.
+
+    Args:
+        option: "auto" decides from `facts`; a number N divides by it; "logit" applies the logistic
+            function (after the scale and offset tags, if the band has them).
+
+    Raises:
+        UsageError: `option` is none of these.
+        InputError: the values fit no confidence; the message names the option to use.
+    """
+    if np.issubdtype(facts.dtype, np.complexfloating):
+        raise InputError(
+            f"{facts.name}: the band is {facts.dtype}; a confidence is a real number: "
+            "write its real part or modulus to a new file"
+        )
+    if option == "logit":
+        return Scaling(
+            gain=facts.scale, offset=facts.offset, logit=True, text="logistic function of the value"
+        )
+    if option != "auto":
+        return _divided(facts, option)
+    if (facts.scale, facts.offset) != (1.0, 0.0):
+        return _tagged(facts)
+    if facts.bits == 1:
+        return Scaling(text="1-bit values taken as 0 and 1")
+    if facts.dtype == np.uint8:
+        return _uint8(facts)
+    if np.issubdtype(facts.dtype, np.integer):
+        raise InputError(
+            f"{facts.name}: the band is {facts.dtype} without a scale tag, "
+            f"{_range(facts.sample)}; say what stands for confidence 1: "
+            f"{_hint(facts.sample) or 'use --scale N'}"
+        )
+    return _floating(facts)
+
+
+def _divided(facts: BandFacts, divisor: float | str) -> Scaling:
+    if isinstance(divisor, str) or not (math.isfinite(divisor) and divisor > 0):
+        raise UsageError(
+            f"scale {divisor!r} is not 'auto', 'logit' or a positive number; "
+            "give the value that stands for confidence 1"
+        )
+    scaling = Scaling(gain=1.0 / divisor, text=f"value / {divisor:g}, as asked")
+    _require_fit(facts, scaling, f"--scale {divisor:g} does not fit")
+    return scaling
+
+
+def _tagged(facts: BandFacts) -> Scaling:
+    scaling = Scaling(
+        gain=facts.scale,
+        offset=facts.offset,
+        text=f"value * {facts.scale:.9g} + {facts.offset:g}, from the band's scale and offset tags",
+    )
+    _require_fit(
+        facts,
+        scaling,
+        f"the scale and offset tags ({facts.scale:g}, {facts.offset:g}) do not give confidences",
+    )
+    return scaling
+
+
+def _uint8(facts: BandFacts) -> Scaling:
+    highest = int(facts.sample.max()) if facts.sample.size else 0
+    if highest == 1:
+        warnings.warn(
+            f"{facts.name}: uint8 that holds only 0 and 1 is taken as confidence 0 and 1; "
+            "use --scale 255 if it is 1/255",
+            GeothreshWarning,
+            stacklevel=4,
+        )
+        return Scaling(text="uint8 that holds only 0 and 1, taken as such")
+    if highest == 100:
+        warnings.warn(
+            f"{facts.name}: the highest value of the uint8 band is 100; "
+            "it is divided by 255, use --scale 100 if it is a percentage",
+            GeothreshWarning,
+            stacklevel=4,
+        )
+    return Scaling(gain=1.0 / 255.0, text="uint8 / 255")
+
+
+def _floating(facts: BandFacts) -> Scaling:
+    scaling = Scaling(text=f"{facts.dtype} in [0, 1], as it is")
+    _require_fit(facts, scaling, "no confidences in [0, 1]")
+    if facts.sample.size:
+        low, high = float(facts.sample.min()), float(facts.sample.max())
+        if low < -_ROUNDING or high > 1.0 + _ROUNDING:
+            warnings.warn(
+                f"{facts.name}: values from {low:.6g} to {high:.6g} are clipped to [0, 1]",
+                GeothreshWarning,
+                stacklevel=4,
+            )
+    return scaling
+
+
+def _require_fit(facts: BandFacts, scaling: Scaling, complaint: str) -> None:
+    sample = facts.sample
+    if not sample.size:
+        return
+    ends = [float(sample.min()), float(sample.max())]
+    scaled = [end * scaling.gain + scaling.offset for end in ends]
+    if min(scaled) >= -_TOLERANCE and max(scaled) <= 1.0 + _TOLERANCE:
+        return
+    hint = _hint(sample) or "force another reading with --scale N or --scale logit"
+    raise InputError(f"{facts.name}: {complaint}: {_range(sample)}; {hint}")
+
+
+def contradiction_hint(value: float, dtype: np.dtype[Any], scaling: Scaling) -> str:
+    """What to do about a value that the scaling, decided from a sample, did not foresee."""
+    if dtype == np.uint8 and scaling.gain == 1.0:
+        return "use --scale 255 if the values run from 0 to 255"
+    return _hint(np.array([value])) or "force another reading with --scale N or --scale logit"
+
+
+def _range(sample: NDArray[Any]) -> str:
+    if not sample.size:
+        return "no valid value in the sample"
+    low, high = sample.min().item(), sample.max().item()
+    return f"values from {low:.6g} to {high:.6g}"
+
+
+def _hint(sample: NDArray[Any]) -> str | None:
+    """The option that would make confidences of these values, None if no guess is good."""
+    if not sample.size:
+        return None
+    values = sample.astype(np.float64)
+    far = values[np.abs(values) >= _SENTINEL]
+    near = values[np.abs(values) < _SENTINEL]
+    lowest_far = far.min() if far.size else 0.0
+    if far.size and (lowest_far < 0 or far.max() > 65535) and np.ptp(far) == 0:
+        return f"use --nodata {far[0]:.9g} if that marks missing data"
+    if not near.size or (far.size and lowest_far < 0):
+        return None
+    if values.min() < -_TOLERANCE:
+        return "use --scale logit if these are logits"
+    highest = values.max()
+    for divisor, meaning in (
+        (1, "0 and 1"),
+        (100, "percent"),
+        (255, "0 to 255"),
+        (1000, "per mille"),
+        (10000, "0 to 10000"),
+        (65535, "0 to 65535"),
+    ):
+        if highest <= divisor * (1.0 + _TOLERANCE):
+            return f"use --scale {divisor} if these are {meaning}"
+    return None
