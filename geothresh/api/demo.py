@@ -1,0 +1,192 @@
+"""The main job on the scene that ships with the package: refine, vectorise, show what changed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from geothresh.api.refine import refine
+from geothresh.api.vectorize import vectorize
+from geothresh.errors import OutputError
+from geothresh.files import check_output, replacing
+from geothresh.raster.drawing import (
+    Panel,
+    change_picture,
+    confidence_picture,
+    mask_picture,
+    sheet,
+    shrunk,
+)
+from geothresh.raster.images import read_gray, write_png
+from geothresh.raster.reading import open_scene
+
+Bool = NDArray[np.bool_]
+
+#: What the demo writes, by the field of `DemoResult` that holds the path.
+OUTPUTS = {
+    "scene": "scene.tif",
+    "mask": "scene_mask.tif",
+    "confidence": "scene_refined.tif",
+    "vector": "roads.gpkg",
+    "picture": "before_after.png",
+}
+
+_THRESHOLD = 0.5
+_CROP = 366
+_OVERVIEW_FACTOR = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """Where the demo's files are, and what refinement changed against a cut at 0.5."""
+
+    scene: Path
+    """The demo scene: confidence of road, a copy of the one in the package."""
+    mask: Path
+    """The refined mask: 0 background, 1 road, 255 no data."""
+    confidence: Path
+    """The refined confidence."""
+    vector: Path
+    """The GeoPackage with the road polygons."""
+    picture: Path
+    """The PNG that shows before and after."""
+    model: str
+    """The model that refined."""
+    valid_pixels: int
+    """Pixels with data; one is a square metre."""
+    road_before: int
+    """Road pixels of the confidence cut at 0.5."""
+    road_after: int
+    """Road pixels of the refined mask."""
+    removed: int
+    """Pixels that were road and no longer are."""
+    added: int
+    """Pixels that are road and were not."""
+    pieces_before: int
+    """Connected pieces of road, pixels that touch at a corner joined, of the cut at 0.5."""
+    pieces_after: int
+    """The same of the refined mask."""
+    polygons: int
+    """Features in the GeoPackage."""
+    seconds: float
+    """From the first check to the last file."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+
+def demo(
+    output: str | PathLike[str] = "geothresh-demo",
+    *,
+    model: str | Path = "roads",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> DemoResult:
+    """Refine and vectorise the packaged scene into the directory `output`.
+
+    Args:
+        output: directory for the five files of `OUTPUTS`; made if missing, its parent is not.
+        model: a packaged model's name or a model file.
+        overwrite: replace those of the five files that are there; others are never touched.
+        progress: called with (tiles done, tiles in all) while refining.
+
+    Raises:
+        OutputError: the directory cannot be made, or holds one of the files.
+        ModelError: the model is missing or damaged.
+    """
+    started = time.perf_counter()
+    paths = _output_paths(Path(output), overwrite)
+    packaged = files("geothresh").joinpath("data", "demo_scene.tif")
+    with as_file(packaged) as source, replacing(paths["scene"]) as temporary:
+        shutil.copyfile(source, temporary)
+    refine(
+        paths["scene"],
+        paths["mask"],
+        confidence_out=paths["confidence"],
+        model=model,
+        threshold=_THRESHOLD,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    vectors = vectorize(
+        paths["mask"], paths["vector"], confidence=paths["confidence"], overwrite=overwrite
+    )
+
+    with open_scene(paths["scene"]) as scene:
+        confidence, valid = scene.read()
+    before = valid & (confidence >= _THRESHOLD)
+    after = read_gray(paths["mask"]) == 1
+    write_png(paths["picture"], _before_after(confidence, before, after, valid), overwrite=True)
+    return DemoResult(
+        **paths,
+        model=str(model),
+        valid_pixels=int(valid.sum()),
+        road_before=int(before.sum()),
+        road_after=int(after.sum()),
+        removed=int((before & ~after).sum()),
+        added=int((after & ~before).sum()),
+        pieces_before=_pieces(before),
+        pieces_after=_pieces(after),
+        polygons=vectors.features,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _output_paths(directory: Path, overwrite: bool) -> dict[str, Path]:
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{directory}: the directory cannot be made ({error.strerror}); choose another"
+        ) from error
+    return {
+        field: check_output(directory / name, overwrite=overwrite)
+        for field, name in OUTPUTS.items()
+    }
+
+
+def _pieces(road: Bool) -> int:
+    """Connected pieces, pixels that touch at a corner joined."""
+    return int(ndimage.label(road, structure=np.ones((3, 3)))[1])
+
+
+def _before_after(
+    confidence: NDArray[np.float32], before: Bool, after: Bool, valid: Bool
+) -> NDArray[np.uint8]:
+    """The picture: the whole scene's changes, and the crops where they are densest."""
+    overview = shrunk(change_picture(before, after, valid), _OVERVIEW_FACTOR)
+    height, width = valid.shape
+    rows = [[Panel(title=f"the whole scene, {width} x {height} m", image=overview)]]
+    for row, col in _busiest(before ^ after, _CROP, count=2):
+        cut = np.s_[row : row + _CROP, col : col + _CROP]
+        pictures = {
+            f"confidence, {_CROP} x {_CROP} m": confidence_picture(confidence[cut], valid[cut]),
+            "cut at 0.5": mask_picture(before[cut], valid[cut]),
+            "refined": mask_picture(after[cut], valid[cut]),
+            "changed": change_picture(before[cut], after[cut], valid[cut]),
+        }
+        rows.append([Panel(title=title, image=image) for title, image in pictures.items()])
+    return sheet("Road mask before and after refinement: red removed, blue added", rows)
+
+
+def _busiest(changed: Bool, side: int, *, count: int) -> list[tuple[int, int]]:
+    """Corners (row, col) of `count` squares with the most changed pixels, no two overlapping."""
+    sums = np.pad(changed.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    density = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    corners = []
+    for _ in range(count):
+        row, col = (int(i) for i in np.unravel_index(density.argmax(), density.shape))
+        corners.append((row, col))
+        density[max(0, row - side) : row + side, max(0, col - side) : col + side] = -1
+    return corners

@@ -1,0 +1,57 @@
+"""``geothresh demo``: the main job on the scene that ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from geothresh.api.demo import DemoResult
+
+
+@click.command()
+@click.option(
+    "-o", "--output", type=options.PATH, default=Path("geothresh-demo"), show_default=True,
+    help="Directory for the results; made if missing.",
+)  # fmt: skip
+@options.model
+@options.overwrite
+@options.as_json
+@options.progress
+@options.common
+def demo(output: Path, model: str, overwrite: bool, as_json: bool, progress: bool | None) -> None:
+    """Refine and vectorise the scene that ships with geothresh, and show what changed."""
+    from geothresh.api.demo import demo as run
+
+    with progress_bar(progress, "refine") as report:
+        result = run(output, model=model, overwrite=overwrite, progress=report)
+    if as_json:
+        options.print_json(result.as_dict())
+    else:
+        click.echo(_table(result))
+
+
+def _table(result: DemoResult) -> str:
+    """What changed, and what to open."""
+    pairs = [
+        ("road pixels", result.road_before, result.road_after),
+        ("connected pieces", result.pieces_before, result.pieces_after),
+    ]
+    lines = [f"{'':<18}{'cut at 0.5':>12}{'refined':>12}"]
+    lines += [f"{name:<18}{before:>12,}{after:>12,}" for name, before, after in pairs]
+    changed = result.removed + result.added
+    lines += [
+        "",
+        f"{changed:,} of {result.valid_pixels:,} pixels changed: "
+        f"{result.removed:,} removed, {result.added:,} added.",
+        f"{result.polygons:,} polygons; {result.seconds:.1f} s with the model {result.model}.",
+        "",
+        f"Look at {result.picture}",
+        f"Open in QGIS: {result.scene}, {result.mask}, {result.confidence} and {result.vector}",
+    ]
+    return "\n".join(lines)

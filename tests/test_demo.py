@@ -1,0 +1,86 @@
+"""The demo: what it writes, what it counts, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+
+from geothresh.api.demo import OUTPUTS, _busiest, _pieces
+from geothresh.cli import main
+from geothresh.raster.drawing import ADDED, KEPT, NO_DATA, REMOVED, change_picture, shrunk
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    directory = tmp_path_factory.mktemp("demo") / "here"
+    return directory, CliRunner().invoke(main, ["demo", "-o", str(directory), "--json"])
+
+
+def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
+    directory, result = run
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert {said[field] for field in OUTPUTS} == {str(path) for path in directory.iterdir()}
+    with (
+        rasterio.open(directory / "scene.tif") as scene,
+        rasterio.open(directory / "scene_mask.tif") as mask,
+        rasterio.open(directory / "scene_refined.tif") as refined,
+    ):
+        for raster in (mask, refined):
+            assert (raster.shape, raster.transform, raster.crs) == (
+                scene.shape,
+                scene.transform,
+                scene.crs,
+            )
+        valid = scene.read_masks(1) > 0
+        before = valid & (scene.read(1) >= 127.5)
+        after = mask.read(1)
+        assert np.array_equal(after != 255, valid)
+    assert said["valid_pixels"] == valid.sum()
+    assert said["road_before"] == before.sum()
+    assert said["road_after"] == (after == 1).sum()
+    assert said["road_after"] - said["road_before"] == said["added"] - said["removed"]
+    assert 0 < said["polygons"] and 0 < said["pieces_after"]
+
+
+def test_the_demo_replaces_its_files_only_when_told_so(run: tuple[Path, Result]) -> None:
+    directory, _ = run
+    times = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    result = CliRunner().invoke(main, ["demo", "-o", str(directory)])
+    assert result.exit_code == 4
+    assert "--overwrite" in result.output and len(result.output.splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == times
+
+
+def test_the_demo_needs_a_place_to_write(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path / "none" / "there")])
+    assert result.exit_code == 4
+    assert "cannot be made" in result.output
+
+
+def test_pieces_touch_at_corners() -> None:
+    assert _pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]], bool)) == 2
+
+
+def test_the_busiest_windows_do_not_overlap() -> None:
+    changed = np.zeros((40, 60), bool)
+    changed[10:20, 10:20] = True
+    changed[25:33, 40:48] = True
+    (first, second) = _busiest(changed, 10, count=2)
+    assert first == (10, 10)
+    row, col = second
+    assert changed[row : row + 10, col : col + 10].sum() == 64
+
+
+def test_colours_of_change() -> None:
+    before = np.array([[True, True, False, False]])
+    after = np.array([[True, False, True, False]])
+    valid = np.array([[True, True, True, False]])
+    picture = change_picture(before, after, valid)
+    assert [tuple(pixel) for pixel in picture[0]] == [KEPT, REMOVED, ADDED, NO_DATA]
+    assert shrunk(np.full((5, 7, 3), 9, np.uint8), 3).tolist() == [[[9, 9, 9]] * 2]
