@@ -30,7 +30,6 @@ _OPTIONS: dict[str, str | int] = {
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_MAX_RETRY": 3,
-    "GDAL_PAM_ENABLED": "YES",
     "PROJ_NETWORK": "OFF",
 }
 
@@ -40,15 +39,24 @@ _REMOTE_OPTIONS: dict[str, str | int] = {
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
 
+_WRITING_OPTIONS: dict[str, str | int] = {
+    # What a TIFF cannot hold would go to a side file, named after the temporary name.
+    "GDAL_PAM_ENABLED": "NO",
+}
+
 
 @contextmanager
-def gdal_environment(*, remote: bool = False) -> Iterator[None]:
+def gdal_environment(*, remote: bool = False, writing: bool = False) -> Iterator[None]:
     """Open, read or write inside this block: GDAL's cache, drivers and network are bounded.
 
     rasterio keeps the options per thread, so that each use enters its own block (60 microseconds)
     in whatever thread or process it runs.
     """
-    options = {**_OPTIONS, **_REMOTE_OPTIONS} if remote else _OPTIONS
+    options = dict(_OPTIONS)
+    if remote:
+        options |= _REMOTE_OPTIONS
+    if writing:
+        options |= _WRITING_OPTIONS
     with rasterio.Env(**options):
         yield
 

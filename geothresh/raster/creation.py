@@ -1,0 +1,105 @@
+"""What kind of GeoTIFF is written: the defaults, and which of the user's wishes are granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from geothresh.errors import UsageError
+
+# Of every output of geothresh.
+NODATA = 255
+# Confidence 0 to 1 as 0 to 254.
+CONFIDENCE_STEPS = 254
+# Rows and columns of a block on the disk.
+BLOCK = 512
+
+_DEFAULTS = {
+    "TILED": "YES",
+    "BLOCKXSIZE": str(BLOCK),
+    "BLOCKYSIZE": str(BLOCK),
+    "COMPRESS": "DEFLATE",
+    "BIGTIFF": "IF_SAFER",
+}
+# None: any value; GDAL takes what it does not know for its default, without an error.
+_GRANTED: dict[str, tuple[str, ...] | None] = {
+    "BIGTIFF": ("YES", "NO", "IF_NEEDED", "IF_SAFER"),
+    "BLOCKXSIZE": None,
+    "BLOCKYSIZE": None,
+    # Those that give every pixel back.
+    "COMPRESS": ("NONE", "DEFLATE", "LZW", "LZMA", "PACKBITS", "ZSTD"),
+    "ENDIANNESS": ("NATIVE", "INVERTED", "LITTLE", "BIG"),
+    "GEOTIFF_KEYS_FLAVOR": ("STANDARD", "ESRI_PE"),
+    "GEOTIFF_VERSION": ("AUTO", "1.0", "1.1"),
+    "LZMA_PRESET": None,
+    "NUM_THREADS": None,
+    "PREDICTOR": ("1", "2"),
+    "SPARSE_OK": ("TRUE", "FALSE", "YES", "NO"),
+    "TILED": ("YES", "NO", "TRUE", "FALSE"),
+    "ZLEVEL": None,
+    "ZSTD_LEVEL": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandFormat:
+    """What the one uint8 band of an output holds; 255 is nodata in each."""
+
+    description: str
+    """The band's description, shown by GIS programs as its name."""
+    scale: float = 1.0
+    """The band's scale tag: meaning = value * scale."""
+    colours: tuple[tuple[int, tuple[int, int, int, int]], ...] = ()
+    """Pairs of a value and its red, green, blue and alpha (0-255); no colour table if empty."""
+
+
+MASK = BandFormat(
+    description="mask",
+    colours=(
+        (0, (0, 0, 0, 0)),
+        (1, (255, 64, 0, 255)),
+        (NODATA, (0, 0, 0, 0)),
+    ),
+)
+"""0 background, 1 foreground; drawn over a map, the background is transparent."""
+
+CONFIDENCE = BandFormat(description="confidence", scale=1.0 / CONFIDENCE_STEPS)
+"""0 to 254 for confidence 0 to 1."""
+
+
+def gtiff_options(wished: Mapping[str, str]) -> dict[str, str]:
+    """The creation options of an output: the defaults, overlaid with the user's.
+
+    Args:
+        wished: names in any case to values, as after ``--co``.
+
+    Raises:
+        UsageError: a name or value that is unknown, or that would lose pixels or georeference.
+    """
+    options = dict(_DEFAULTS)
+    for given, value in wished.items():
+        name = given.upper()
+        if name not in _GRANTED:
+            raise UsageError(
+                f"creation option {name} is not supported; known are {', '.join(sorted(_GRANTED))}"
+            )
+        allowed = _GRANTED[name]
+        if allowed is not None and str(value).upper() not in allowed:
+            raise UsageError(
+                f"creation option {name}={value} is not supported; "
+                f"choose {name} from {', '.join(allowed)}"
+            )
+        options[name] = str(value).upper()
+    if options["TILED"] in ("NO", "FALSE"):
+        # A strip is as wide as the raster.
+        del options["TILED"], options["BLOCKXSIZE"]
+        if "BLOCKYSIZE" not in {name.upper() for name in wished}:
+            del options["BLOCKYSIZE"]
+    else:
+        options["TILED"] = "YES"
+        for name in ("BLOCKXSIZE", "BLOCKYSIZE"):
+            if not (options[name].isdigit() and int(options[name]) % 16 == 0 < int(options[name])):
+                raise UsageError(
+                    f"creation option {name}={options[name]}: a tile's side is a multiple of 16"
+                )
+    return options

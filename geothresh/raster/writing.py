@@ -1,0 +1,243 @@
+"""Writing a raster that is either complete and proven, or not there.
+
+GDAL reports neither a full disk at close nor blocks that a killed process never wrote: such a file
+opens and reads as zeros. So an output is written under a temporary name, closed, read back and
+compared with checksums taken while writing, and only then renamed.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.files import create_beside, discard, publish
+from geothresh.raster.blocks import BlockInventory, BlockLayout, span
+from geothresh.raster.creation import CONFIDENCE_STEPS, NODATA, BandFormat, gtiff_options
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.grid import RasterGrid
+from geothresh.windows import PixelWindow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetWriter
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def mask_values(
+    confidence: NDArray[np.float32], valid: NDArray[np.bool_], threshold: float
+) -> NDArray[np.uint8]:
+    """1 where confidence >= threshold, 0 where it is less, 255 where `valid` is False."""
+    values = (confidence >= np.float32(threshold)).astype(np.uint8)
+    values[~valid] = NODATA
+    return values
+
+
+def confidence_values(
+    confidence: NDArray[np.float32], valid: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Confidence 0 to 1 as 0 to 254, rounded; 255 where `valid` is False."""
+    scaled = confidence * np.float32(CONFIDENCE_STEPS)
+    scaled += np.float32(0.5)
+    values = scaled.astype(np.uint8)
+    values[~valid] = NODATA
+    return values
+
+
+class RasterWriter:
+    """A one-band uint8 GeoTIFF in the making, written window by window by one thread at a time.
+
+    ``finish`` proves it and ``publish`` puts it in place; leaving the ``with`` block before that,
+    by whatever exception, removes all that was written.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        *,
+        grid: RasterGrid,
+        band: BandFormat,
+        tags: Mapping[str, str],
+        creation_options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create the temporary file.
+
+        Args:
+            target: where the file is to be in the end, as ``check_output`` returned it.
+            grid: size and georeference.
+            band: what the values mean.
+            tags: metadata of the file.
+            creation_options: GDAL's, in place of the defaults.
+
+        Raises:
+            UsageError: a creation option is unknown or would lose data.
+            OutputError: the file cannot be created.
+        """
+        options = gtiff_options(creation_options or {})
+        self.target = target
+        self._grid = grid
+        self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
+        self._checksums: dict[PixelWindow, int] = {}
+        self._temporary = create_beside(target)
+        self._dataset: DatasetWriter | None = None
+        try:
+            self._dataset = self._create(band, tags, options)
+        except RASTER_ERRORS as error:
+            self.discard()
+            raise OutputError(f"{target}: cannot be created ({reason(error)})") from error
+        except BaseException:
+            self.discard()
+            raise
+
+    def _create(
+        self, band: BandFormat, tags: Mapping[str, str], options: Mapping[str, str]
+    ) -> DatasetWriter:
+        with gdal_environment(writing=True), quiet_georeference():
+            dataset = rasterio.open(
+                self._temporary,
+                "w",
+                driver="GTiff",
+                count=1,
+                dtype="uint8",
+                nodata=NODATA,
+                **self._grid.creation(),
+                **{name.lower(): value for name, value in options.items()},
+            )
+            dataset.update_tags(**tags)
+            dataset.set_band_description(1, band.description)
+            if band.scale != 1.0:
+                dataset.scales = (band.scale,)
+            if band.colours:
+                dataset.write_colormap(1, dict(band.colours))
+            self._grid.write_to(dataset)
+        return dataset
+
+    @property
+    def block_height(self) -> int:
+        """Rows of a block on the disk."""
+        return int(self._open().block_shapes[0][0])
+
+    @property
+    def block_width(self) -> int:
+        """Columns of a block on the disk."""
+        return int(self._open().block_shapes[0][1])
+
+    def _open(self) -> DatasetWriter:
+        if self._dataset is None:
+            raise ValueError(f"{self.target}: written after it was finished or discarded")
+        return self._dataset
+
+    def write(self, window: PixelWindow, values: NDArray[np.uint8]) -> None:
+        """Write a window that was not written before.
+
+        Windows that cover whole blocks are written once; others cost time and file size.
+
+        Raises:
+            OutputError: the disk is full or fails, as far as GDAL tells now.
+        """
+        dataset = self._open()
+        self._checksums[window] = _checksum(values)
+        try:
+            with gdal_environment(writing=True):
+                dataset.write(values, 1, window=_place(window))
+        except RASTER_ERRORS as error:
+            raise OutputError(f"{self._failure(span(window))} ({reason(error)})") from error
+
+    def finish(self) -> None:
+        """Close the file and prove it: every block is there and decodes to what was written.
+
+        Raises:
+            OutputError: it is not so; the disk is full as a rule.
+        """
+        dataset = self._open()
+        self._dataset = None
+        try:
+            with gdal_environment(writing=True), quiet_georeference():
+                dataset.close()
+                self._verify()
+        except RASTER_ERRORS as error:
+            raise OutputError(f"{self._failure('the file')} ({reason(error)})") from error
+
+    def _verify(self) -> None:
+        size = self._temporary.stat().st_size
+        with rasterio.open(self._temporary, driver="GTiff", sharing=False) as written:
+            layout = BlockLayout.of(written, 1)
+            inventory = BlockInventory.of(written, 1, layout)
+            beyond = inventory.first_beyond(size)
+            if beyond is not None:
+                raise OutputError(self._failure(layout.describe(beyond)))
+            if inventory.absent_count and not self._sparse:
+                raise OutputError(self._failure(f"{inventory.absent_count} blocks"))
+            for window, checksum in self._checksums.items():
+                if _checksum(written.read(1, window=_place(window))) != checksum:
+                    raise OutputError(self._failure(span(window)))
+            self._compare_grid(RasterGrid.of(written))
+
+    def _compare_grid(self, written: RasterGrid) -> None:
+        if written.crs != self._grid.crs and not self._grid.gcps:
+            warnings.warn(
+                f"{self.target}: a GeoTIFF cannot hold the input's coordinate reference system "
+                "exactly; compare the two before measuring",
+                GeothreshWarning,
+                stacklevel=4,
+            )
+
+    def _failure(self, what: str) -> str:
+        free = shutil.disk_usage(self.target.parent).free
+        return (
+            f"{self.target}: {what} could not be written, {free / 2**20:.0f} MiB are free in "
+            f"{self.target.parent}; make room and run again"
+        )
+
+    def publish(self) -> None:
+        """Put the finished file in place, in one step.
+
+        Raises:
+            OutputError: it cannot be flushed to the disk or renamed.
+        """
+        if self._dataset is not None:
+            raise ValueError(f"{self.target}: published before it was finished")
+        publish(self._temporary, self.target)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was published."""
+        try:
+            if self._dataset is not None:
+                dataset, self._dataset = self._dataset, None
+                with gdal_environment(writing=True), quiet_georeference():
+                    dataset.close()
+        except RASTER_ERRORS as error:
+            # The disk that brought us here may be full still; the file goes in any case.
+            _LOGGER.debug("%s: closed with %s", self.target, reason(error))
+        finally:
+            discard(self._temporary)
+
+    def __enter__(self) -> RasterWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+def _checksum(values: NDArray[np.uint8]) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data)
+
+
+def _place(window: PixelWindow) -> Window:
+    return Window(window.col, window.row, window.width, window.height)
