@@ -10,15 +10,17 @@ import logging
 import os
 import tempfile
 import threading
+import uuid
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dask.distributed import Client, Future, LocalCluster
+from dask.distributed import Client, Future, KilledWorker, LocalCluster
 
 from geothresh.blending import Blend
+from geothresh.errors import InputError
 from geothresh.mosaic.protocols import (
     ChunkSink,
     ConfidenceReader,
@@ -117,7 +119,26 @@ def run_on_workers(
 ) -> MosaicStats:
     """Run a job on so many local worker processes; when this returns or raises, none is left."""
     with _local_client(workers) as client:
-        return _run(client, job, sink, in_flight=2 * workers, progress=progress)
+        try:
+            return _run(client, job, sink, in_flight=2 * workers, progress=progress)
+        except KilledWorker as killed:
+            raise InputError(_deadly(job, str(killed.task))) from killed
+
+
+def _deadly(job: WorkerJob, key: str) -> str:
+    """One line about the task that no worker survived; its key ends in the group's index."""
+    kind, _, index = key.rpartition("-")
+    place = "blending a chunk"
+    if kind.startswith("refine"):
+        window = job.plan.groups()[int(index)].window
+        place = (
+            f"rows {window.row} to {window.row_stop - 1}, "
+            f"columns {window.col} to {window.col_stop - 1}"
+        )
+    return (
+        f"{place}: every worker process that worked on it died; "
+        "use fewer workers or a smaller batch size, or look for a damaged part of the input there"
+    )
 
 
 def _run(
@@ -130,6 +151,7 @@ def _run(
     parts: dict[int, list[Future[Part]]] = defaultdict(list)
     running: deque[Future[Blended]] = deque()
     refined = skipped = 0
+    run = uuid.uuid4().hex
 
     def finish_first() -> None:
         nonlocal refined, skipped
@@ -142,7 +164,8 @@ def _run(
 
     for chunk in plan.chunks():
         for group in starting.pop(chunk.index, ()):
-            share = client.submit(_refine, job, group, pure=False)
+            key = f"refine-{run}-{group.index}"
+            share = client.submit(_refine, job, group, key=key)
             for index in group.chunks:
                 # Parts are futures of their own, so that only what a chunk needs moves and stays.
                 parts[index].append(client.submit(_pick, share, index, pure=False))

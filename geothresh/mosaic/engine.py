@@ -86,7 +86,7 @@ def mosaic(
         group_tiles=-(-_GROUP_TILES // batch_size) * batch_size,
     )
     if workers:
-        if reader_spec is None or not isinstance(refiner, RefinerSource):
+        if reader_spec is None or callable(refiner):
             raise UsageError(
                 f"{workers} workers: give a reader_spec and a refiner source, "
                 "from which each worker opens its own"
@@ -157,9 +157,7 @@ def mosaic_array(
         if not valid.all():
             target[~valid] = np.nan
 
-    grid = TileGrid(
-        size=reader.size, tile=tile, overlap=overlap, patch=load_refiner(refiner).refiner.patch
-    )
+    grid = TileGrid(size=reader.size, tile=tile, overlap=overlap, patch=refiner.patch)
     with tempfile.TemporaryDirectory(prefix="geothresh-") as scratch:
         spec = None
         if workers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +78,16 @@ class Refiner(Protocol):
         ...
 
 
-@runtime_checkable
 class RefinerSource(Hashable, Protocol):
-    """A small, frozen, picklable description from which a process loads its own refiner."""
+    """A small, frozen, picklable description from which a process loads its own refiner.
+
+    It is not callable, which tells it from a refiner.
+    """
+
+    @property
+    def patch(self) -> int:
+        """As the refiner's, known before it is loaded."""
+        ...
 
     def load(self) -> Refiner:
         """Load the model that this describes."""

@@ -21,7 +21,7 @@ def load_refiner(refiner: Refiner | RefinerSource) -> GuardedRefiner:
 
     Only the last source's refiner is kept: a second model does not stay beside the first.
     """
-    if not isinstance(refiner, RefinerSource):
+    if callable(refiner):
         return GuardedRefiner(refiner)
     with _loading:  # lru_cache alone would let two threads load the same model
         return _load(refiner)

@@ -1,0 +1,67 @@
+"""Hypothesis profiles and rasters that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("search", parent=settings.get_profile("ci"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def rotated_transform() -> Affine:
+    """A pixel grid turned by 33 degrees, with oblong pixels: no symmetry hides a swap."""
+    return (
+        Affine.translation(431_234.5, 5_812_345.25) @ Affine.rotation(33) @ Affine.scale(0.5, -0.7)
+    )
+
+
+def coordinate_array(height: int, width: int) -> NDArray[np.float32]:
+    """Confidences in [0, 1] of which no two are equal: each encodes its own row and column.
+
+    Up to 2**22 pixels the values also stay apart in float32.
+    """
+    place = np.arange(height * width, dtype=np.float64).reshape(height, width)
+    return (place / (height * width)).astype(np.float32)
+
+
+@pytest.fixture
+def coordinate_raster(
+    tmp_path: Path, rotated_transform: Affine
+) -> Callable[[int, int], tuple[Path, NDArray[np.float32]]]:
+    """Writes a float32 GeoTIFF of given height and width whose values encode row and column."""
+
+    def write(height: int, width: int) -> tuple[Path, NDArray[np.float32]]:
+        values = coordinate_array(height, width)
+        path = tmp_path / f"coordinates_{height}x{width}.tif"
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=1,
+            dtype="float32",
+            crs="EPSG:32632",
+            transform=rotated_transform,
+        ) as dataset:
+            dataset.write(values, 1)
+        return path, values
+
+    return write

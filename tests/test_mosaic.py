@@ -1,0 +1,482 @@
+"""The laws of the engine, on fakes: nothing lost, nothing doubled, nothing moved, no seam."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import coordinate_array
+from fakes import (
+    FailingRefiner,
+    FakeSource,
+    FrameRefiner,
+    IdentityRefiner,
+    NanRefiner,
+    UnevenRefiner,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from geothresh.blending import BLENDS, Blend, blend_profile
+from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.mosaic import (
+    ArrayReader,
+    BoolArray,
+    ConfidenceReader,
+    Float32Array,
+    MosaicStats,
+    mosaic,
+    mosaic_array,
+)
+from geothresh.mosaic.reading import mirrored_indices, read_mirrored
+from geothresh.windows import PixelWindow, RasterSize, TileGrid
+
+blends = st.sampled_from(BLENDS)
+sides = st.integers(1, 200)
+
+
+@st.composite
+def tile_options(draw: st.DrawFn) -> dict[str, int]:
+    """Tile and overlap in multiples of 16, the overlap up to all but one patch."""
+    patches = draw(st.integers(1, 4))
+    return {"tile": patches * 16, "overlap": draw(st.integers(0, patches - 1)) * 16}
+
+
+@st.composite
+def run_options(draw: st.DrawFn) -> dict[str, int]:
+    """What must not matter: batch, chunks and threads."""
+    return {
+        "batch_size": draw(st.integers(1, 12)),
+        "chunk_height": draw(st.integers(16, 200)),
+        "chunk_width": draw(st.integers(16, 200)),
+        "threads": draw(st.integers(1, 4)),
+    }
+
+
+@st.composite
+def holed_arrays(draw: st.DrawFn) -> Float32Array:
+    """Confidences with rectangles of NaN, down to 1 x 1 and up to all NaN."""
+    height, width = draw(sides), draw(sides)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    confidence = rng.random((height, width), dtype=np.float32)
+    for _ in range(draw(st.integers(0, 3))):
+        row, col = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+        confidence[row : row + draw(sides), col : col + draw(sides)] = np.nan
+    return confidence
+
+
+def naive_mosaic(
+    confidence: Float32Array, refiner: IdentityRefiner, *, tile: int, overlap: int, blend: Blend
+) -> NDArray[np.float64]:
+    """The whole raster at once, in float64: pad, refine tile by tile, add up, divide."""
+    height, width = confidence.shape
+    stride = tile - overlap
+    rows = 1 if height <= tile else -(-(height - tile) // stride) + 1
+    cols = 1 if width <= tile else -(-(width - tile) // stride) + 1
+    full = ((rows - 1) * stride + tile, (cols - 1) * stride + tile)
+    padded = np.pad(
+        np.nan_to_num(confidence, nan=0.0),
+        ((0, full[0] - height), (0, full[1] - width)),
+        mode="symmetric",
+    )
+    total, weights = np.zeros(full), np.zeros(full)
+    for row in range(rows):
+        for col in range(cols):
+            place = np.s_[row * stride : row * stride + tile, col * stride : col * stride + tile]
+            factors = []
+            for index, count in ((row, rows), (col, cols)):
+                profile = blend_profile(blend, tile, overlap).astype(float)
+                if blend == "crop" and index == 0:
+                    profile[: overlap // 2] = 1
+                if blend == "crop" and index == count - 1:
+                    profile[overlap // 2 :] = 1
+                factors.append(profile)
+            weight = np.outer(*factors)
+            total[place] += weight * refiner.refine(padded[place][np.newaxis])[0]
+            weights[place] += weight
+    result = (total / weights)[:height, :width]
+    result[np.isnan(confidence)] = np.nan
+    return result
+
+
+@settings(max_examples=40)
+@given(holed_arrays(), tile_options(), blends, run_options())
+def test_identity_gives_the_input_back(
+    confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, int]
+) -> None:
+    result = mosaic_array(confidence, IdentityRefiner(), blend=blend, **tiles, **options)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, confidence, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(confidence))
+
+
+@settings(max_examples=40)
+@given(holed_arrays(), tile_options(), blends, run_options())
+def test_the_result_is_the_naive_twins(
+    confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, int]
+) -> None:
+    result = mosaic_array(confidence, UnevenRefiner(), blend=blend, **tiles, **options)
+    expected = naive_mosaic(confidence, UnevenRefiner(), blend=blend, **tiles)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+
+
+@settings(max_examples=40)
+@given(holed_arrays(), tile_options(), blends, run_options(), run_options())
+def test_batch_chunks_and_threads_do_not_matter_to_the_last_bit(
+    confidence: Float32Array,
+    tiles: dict[str, int],
+    blend: Blend,
+    some: dict[str, int],
+    other: dict[str, int],
+) -> None:
+    first = mosaic_array(confidence, UnevenRefiner(), blend=blend, **tiles, **some)
+    second = mosaic_array(confidence, UnevenRefiner(), blend=blend, **tiles, **other)
+    assert first.tobytes() == second.tobytes()
+
+
+@settings(max_examples=40)
+@given(sides, sides, tile_options(), blends, run_options())
+def test_the_coordinate_raster_comes_back_unmoved(
+    height: int, width: int, tiles: dict[str, int], blend: Blend, options: dict[str, int]
+) -> None:
+    confidence = coordinate_array(height, width)
+    result = mosaic_array(confidence, IdentityRefiner(), blend=blend, **tiles, **options)
+    place = np.rint(result.astype(float) * confidence.size).astype(int)
+    np.testing.assert_array_equal(place, np.arange(confidence.size).reshape(height, width))
+
+
+@settings(max_examples=40)
+@given(holed_arrays(), tile_options(), blends)
+def test_holes_count_as_zero_whatever_lies_under_them(
+    confidence: Float32Array, tiles: dict[str, int], blend: Blend
+) -> None:
+    results = []
+    for fill in (np.nan, np.inf, -np.inf):
+        filled = np.where(np.isnan(confidence), np.float32(fill), confidence)
+        results.append(mosaic_array(filled, UnevenRefiner(), blend=blend, **tiles))
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+    zeroed = mosaic_array(np.nan_to_num(confidence), UnevenRefiner(), blend=blend, **tiles)
+    known = np.isfinite(confidence)
+    np.testing.assert_array_equal(results[0][known], zeroed[known])
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("overlap", [0, 16, 32, 48])
+def test_moving_the_tile_origin_by_a_stride_changes_nothing_inside(
+    blend: Blend, overlap: int
+) -> None:
+    tile, stride = 64, 64 - overlap
+    confidence = np.random.default_rng(1).random((330, 310), dtype=np.float32)
+    whole = mosaic_array(confidence, UnevenRefiner(), tile=tile, overlap=overlap, blend=blend)
+    moved = mosaic_array(
+        confidence[stride:, stride:], UnevenRefiner(), tile=tile, overlap=overlap, blend=blend
+    )
+    inside = np.s_[tile : 330 - stride, tile : 310 - stride]
+    np.testing.assert_array_equal(whole[stride:, stride:][inside], moved[inside])
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_frames_of_inner_tiles_weigh_next_to_nothing_and_never_all(blend: Blend) -> None:
+    confidence = np.zeros((64 + 32 * 4, 64 + 32 * 4), np.float32)
+    result = mosaic_array(confidence, FrameRefiner(), tile=64, overlap=32, blend=blend)
+    # The raster's own frame has nobody else to ask; inside, a tile's frame is outvoted.
+    inner = result[1:-1, 1:-1]
+    assert result[0].min() == result[-1].min() == result[:, 0].min() == result[:, -1].min() == 1
+    assert inner.max() < 0.1
+
+
+@settings(max_examples=40)
+@given(sides, sides, tile_options(), run_options())
+def test_each_tile_is_refined_once_in_batches_no_larger_than_asked(
+    height: int, width: int, tiles: dict[str, int], options: dict[str, int]
+) -> None:
+    refiner = IdentityRefiner()
+    grid = TileGrid(size=RasterSize(height=height, width=width), patch=16, **tiles)
+    stats = mosaic(
+        ArrayReader(np.zeros((height, width), np.float32)),
+        refiner,
+        lambda window, confidence, valid: None,
+        grid=grid,
+        **options,
+    )
+    assert refiner.tiles == grid.n_tiles
+    assert max(refiner.batches) <= options["batch_size"]
+    assert stats == MosaicStats(tiles=grid.n_tiles, tiles_refined=grid.n_tiles, tiles_skipped=0)
+
+
+@settings(max_examples=40)
+@given(holed_arrays(), tile_options(), run_options())
+def test_tiles_without_a_valid_pixel_are_skipped_and_counted(
+    confidence: Float32Array, tiles: dict[str, int], options: dict[str, int]
+) -> None:
+    refiner = IdentityRefiner()
+    grid = TileGrid(size=ArrayReader(confidence).size, patch=16, **tiles)
+    stats = mosaic(
+        ArrayReader(confidence), refiner, lambda window, values, valid: None, grid=grid, **options
+    )
+    live = sum(bool(np.isfinite(confidence[tile.slices()]).any()) for tile in grid.tiles())
+    assert refiner.tiles == stats.tiles_refined == live
+    assert stats.tiles_skipped == stats.tiles - live
+
+
+@settings(max_examples=40)
+@given(sides, sides, run_options())
+def test_the_sink_gets_disjoint_chunks_in_raster_order(
+    height: int, width: int, options: dict[str, int]
+) -> None:
+    confidence = coordinate_array(height, width)
+    confidence[height // 2, width // 3 :] = np.nan
+    seen = np.zeros((height, width), int)
+    corners: list[tuple[int, int]] = []
+    busy = threading.Lock()
+
+    def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+        assert busy.acquire(blocking=False), "two calls of the sink at once"
+        assert refined.dtype == np.float32
+        assert refined.shape == valid.shape == (window.height, window.width)
+        assert (refined[~valid] == 0).all()
+        np.testing.assert_array_equal(valid, np.isfinite(confidence[window.slices()]))
+        seen[window.slices()] += 1
+        corners.append((window.row, window.col))
+        busy.release()
+
+    reader = ArrayReader(confidence)
+    grid = TileGrid(size=reader.size, tile=32, overlap=16, patch=16)
+    mosaic(reader, IdentityRefiner(), sink, grid=grid, **options)
+    assert (seen == 1).all()
+    assert corners == sorted(corners)
+
+
+class WatchedReader:
+    """Asserts that it is never asked outside the raster; keeps count of what it was asked."""
+
+    def __init__(self, confidence: Float32Array) -> None:
+        self._reader = ArrayReader(confidence)
+        self.size = self._reader.size
+        self.rows_read = 0
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        assert window.row >= 0 and window.col >= 0 and window.pixels > 0
+        assert window.row_stop <= self.size.height and window.col_stop <= self.size.width
+        self.rows_read = max(self.rows_read, window.row_stop)
+        return self._reader.read(window)
+
+
+@settings(max_examples=40)
+@given(sides, sides, tile_options(), run_options())
+def test_the_reader_is_asked_for_pixels_of_the_raster_only(
+    height: int, width: int, tiles: dict[str, int], options: dict[str, int]
+) -> None:
+    reader: ConfidenceReader = WatchedReader(coordinate_array(height, width))
+    grid = TileGrid(size=reader.size, patch=16, **tiles)
+    mosaic(reader, IdentityRefiner(), lambda *chunk: None, grid=grid, **options)
+
+
+def test_reading_waits_for_a_slow_writer() -> None:
+    reader = WatchedReader(np.zeros((4096, 64), np.float32))
+    ahead: list[int] = []
+
+    def slow_sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+        time.sleep(0.01)
+        ahead.append(reader.rows_read - window.row_stop)
+
+    grid = TileGrid(size=reader.size, tile=64, overlap=16, patch=16)
+    mosaic(reader, IdentityRefiner(), slow_sink, grid=grid, chunk_height=64, threads=4)
+    assert max(ahead) <= 3 * 64
+
+
+@given(st.integers(-50, 50), st.integers(1, 80), st.integers(1, 30))
+def test_mirrored_indices_are_those_of_symmetric_padding(
+    start: int, length: int, extent: int
+) -> None:
+    padded = np.pad(np.arange(extent), 150, mode="symmetric")
+    expected = padded[150 + start : 150 + start + length]
+    np.testing.assert_array_equal(mirrored_indices(start, length, extent), expected)
+
+
+def test_a_window_beyond_the_raster_is_mirrored_with_its_validity() -> None:
+    confidence = coordinate_array(5, 7)
+    confidence[4, 6] = np.nan
+    window = PixelWindow(row=3, col=4, height=4, width=6)
+    values, valid = read_mirrored(ArrayReader(confidence), window)
+    padded = np.pad(confidence, 10, mode="symmetric")[13:17, 14:20]
+    np.testing.assert_array_equal(valid, np.isfinite(padded))
+    np.testing.assert_array_equal(values, np.nan_to_num(padded))
+
+
+def test_progress_counts_up_to_all_tiles() -> None:
+    told: list[tuple[int, int]] = []
+    confidence = np.full((100, 200), np.nan, np.float32)
+    confidence[:10, :10] = 0.5
+    mosaic_array(
+        confidence,
+        IdentityRefiner(),
+        tile=32,
+        overlap=0,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert all(total == 28 for _, total in told)
+    assert all(before < after for (before, _), (after, _) in pairwise(told))
+    assert told[-1] == (28, 28)
+
+
+def test_an_error_of_the_refiner_comes_out_as_it_is() -> None:
+    with pytest.raises(ModelError, match="^failing: 3 calls; use another model$"):
+        mosaic_array(np.zeros((200, 200), np.float32), FailingRefiner(), tile=32, overlap=16)
+
+
+def test_an_error_of_the_sink_ends_the_run_and_leaves_no_thread() -> None:
+    def full_disk(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+        raise OSError(28, "No space left on device")
+
+    reader = ArrayReader(np.zeros((400, 400), np.float32))
+    refiner = IdentityRefiner()
+    grid = TileGrid(size=reader.size, tile=32, overlap=16, patch=16)
+    with pytest.raises(OSError, match="No space left"):
+        mosaic(reader, refiner, full_disk, grid=grid, chunk_height=32)
+    assert refiner.tiles < grid.n_tiles
+    assert not [t for t in threading.enumerate() if t.name.startswith("geothresh")]
+
+
+def test_nan_from_a_model_is_an_error() -> None:
+    with pytest.raises(ModelError, match=r"model 'nan': gave values outside \[0, 1\]"):
+        mosaic_array(np.zeros((40, 40), np.float32), NanRefiner(), tile=32, overlap=16)
+
+
+def test_a_model_with_another_patch_is_refused() -> None:
+    reader = ArrayReader(np.zeros((40, 40), np.float32))
+    grid = TileGrid(size=reader.size, tile=48, overlap=16, patch=16)
+    with pytest.raises(UsageError, match="model 'identity' needs multiples of its patch, 32"):
+        mosaic(reader, IdentityRefiner(32), lambda *chunk: None, grid=grid)
+
+
+@pytest.mark.parametrize("bad", [1.5, -0.2])
+def test_values_outside_the_range_are_refused(bad: float) -> None:
+    confidence = np.zeros((40, 40), np.float32)
+    confidence[30, 2] = bad
+    with pytest.raises(InputError, match=r"scale them to \[0, 1\]"):
+        mosaic_array(confidence, IdentityRefiner(), tile=32, overlap=16)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 4, 5)), np.zeros((0, 4)), np.zeros((3, 4), np.uint8)]
+)
+def test_what_is_not_a_confidence_array_is_refused(array: NDArray[np.generic]) -> None:
+    with pytest.raises(InputError, match="confidence array"):
+        mosaic_array(array, IdentityRefiner())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floating_types_are_taken(dtype: type[np.floating]) -> None:
+    confidence = coordinate_array(50, 40).astype(dtype)
+    result = mosaic_array(confidence, IdentityRefiner(), tile=32, overlap=16)
+    np.testing.assert_allclose(result, confidence, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "option", [{"batch_size": 0}, {"workers": -1}, {"threads": 0}, {"chunk_height": 0}]
+)
+def test_numbers_out_of_range_are_refused(option: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        mosaic_array(np.zeros((9, 9), np.float32), IdentityRefiner(), tile=32, overlap=0, **option)
+
+
+def test_workers_without_specs_are_refused() -> None:
+    with pytest.raises(UsageError, match="2 workers: give a reader_spec"):
+        mosaic_array(np.zeros((9, 9), np.float32), IdentityRefiner(), tile=32, overlap=0, workers=2)
+
+
+def test_a_source_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = FakeSource.load
+
+    def counted(source: FakeSource) -> IdentityRefiner:
+        loads.append(source.kind)
+        return load(source)
+
+    monkeypatch.setattr(FakeSource, "load", counted)
+    source = FakeSource(kind="uneven", patch=8)
+    for _ in range(2):
+        mosaic_array(np.zeros((90, 90), np.float32), source, tile=32, overlap=16)
+    assert loads == ["uneven"]
+
+
+def test_worker_processes_give_the_same_to_the_last_bit() -> None:
+    confidence = np.random.default_rng(2).random((300, 333), dtype=np.float32)
+    confidence[40:140, 100:250] = np.nan
+    told: list[tuple[int, int]] = []
+    options = {"tile": 64, "overlap": 32, "chunk_height": 96, "chunk_width": 128}
+    local = mosaic_array(confidence, UnevenRefiner(), **options)
+    remote = mosaic_array(
+        confidence,
+        FakeSource(kind="uneven"),
+        workers=2,
+        batch_size=3,
+        progress=lambda done, total: told.append((done, total)),
+        **options,
+    )
+    assert remote.tobytes() == local.tobytes()
+    assert told[-1] == (90, 90)
+
+
+def test_an_error_in_a_worker_comes_out_as_it_is() -> None:
+    with pytest.raises(ModelError, match="^failing: 3 calls; use another model$"):
+        mosaic_array(
+            np.zeros((200, 200), np.float32),
+            FakeSource(kind="failing"),
+            tile=32,
+            overlap=16,
+            workers=1,
+        )
+
+
+@pytest.mark.slow
+def test_a_tile_that_kills_every_worker_is_one_error() -> None:
+    place = r"^rows \d+ to \d+, columns 0 to 39: every worker process that worked on it died"
+    with pytest.raises(InputError, match=place):
+        mosaic_array(
+            np.zeros((40, 40), np.float32),
+            FakeSource(kind="dying"),
+            tile=32,
+            overlap=16,
+            workers=1,
+        )
+
+
+_SCRIPT = """
+import numpy as np
+from fakes import FakeSource
+from geothresh.mosaic import mosaic_array
+
+if __name__ == "__main__":
+    result = mosaic_array(
+        np.full((70, 70), 0.25, np.float32), FakeSource(kind="identity"),
+        tile=32, overlap=16, workers=1,
+    )
+    assert abs(result - 0.25).max() < 1e-6
+    print("done")
+"""
+
+
+@pytest.mark.slow
+def test_workers_start_from_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={"PYTHONPATH": f"{here}:{here.parent}", "PATH": "/usr/bin:/bin"},
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert done.stderr == ""
