@@ -99,7 +99,7 @@ def best_thresholds(histograms: IntArray) -> Float32Array:
     _, false_alarms, foreground = counts_at_thresholds(histograms)
     by_iou = np.argmax(iou_at_thresholds(histograms), axis=-1)
     by_false_alarms = np.argmin(false_alarms, axis=-1)
-    return THRESHOLDS[np.where(foreground > 0, by_iou, by_false_alarms)]
+    return np.asarray(THRESHOLDS[np.where(foreground > 0, by_iou, by_false_alarms)])
 
 
 def apply_thresholds(

@@ -65,12 +65,14 @@ class NetworkConfig:
             raise ModelError(
                 f"network configuration has entries {sorted(values)}; expected {sorted(names)}"
             )
-        try:
-            return cls(
-                **{k: tuple(map(int, v)) if isinstance(v, list) else v for k, v in values.items()}
-            )
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"network configuration is not understood: {error}") from error
+        numbers: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        for name, value in numbers.items():
+            entries = value if isinstance(value, tuple) else (value,)
+            if name != "head" and not all(type(n) is int for n in entries):
+                raise ModelError(f"network configuration: {name} is {value!r}, not whole numbers")
+        return cls(**numbers)
 
 
 #: ``full`` is the paper's network. ``small`` works at half resolution with half the channels and

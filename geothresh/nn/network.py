@@ -197,5 +197,5 @@ class ThreshNet(nn.Module):
 
     def refine(self, confidence: Tensor) -> Tensor:
         """Mean confidence of the branches, fp32, (B, 1, T, T)."""
-        logits = self(confidence)
+        logits: BranchLogits = self(confidence)
         return (logits.global_branch.sigmoid() + logits.local_branch.sigmoid()) / 2

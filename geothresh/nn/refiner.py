@@ -1,0 +1,272 @@
+"""ThreshNet as the engine sees it: numpy tiles in, numpy tiles out.
+
+Only `TorchRefiner` imports torch, when it is made: a `ModelSource` travels to worker processes as
+a path and a digest, and each of them loads the model once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.nn.checkpoint import digest, load_weights, read_card
+from geothresh.nn.config import NetworkConfig
+
+if TYPE_CHECKING:
+    import torch
+
+Float32Array = NDArray[np.float32]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+BatchSize = int | Literal["auto"]
+
+DEFAULT_MODEL = "roads"
+_PACKAGED = Path(__file__).parent / "models"
+
+
+def packaged_models() -> dict[str, Path]:
+    """Names and files of the models that come with geothresh."""
+    return {path.stem: path for path in sorted(_PACKAGED.glob("*.safetensors"))}
+
+
+def find_model(model: str | Path) -> Path:
+    """The file of a packaged model's name, or the path itself.
+
+    Raises:
+        ModelError: neither a packaged model nor an existing file.
+    """
+    packaged = packaged_models()
+    if str(model) in packaged:
+        return packaged[str(model)]
+    path = Path(model)
+    if not path.is_file():
+        names = ", ".join(packaged) or "none"
+        raise ModelError(
+            f"{model}: no such model file, nor a packaged model (there: {names}); "
+            "name one of these or a .safetensors file"
+        )
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model that can be loaded anywhere: picklable, hashable, a few hundred bytes."""
+
+    path: str
+    """Absolute path of the model file."""
+    sha256: str
+    """Of the file; checked when it is loaded."""
+    patch: int
+    """Side P of the model's patch, in pixels."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:i or mps."""
+    precision: Precision = "auto"
+    batch_size: BatchSize = "auto"
+    """Tiles per forward pass; auto: 1 on a CPU, 16 on a GPU."""
+
+    @classmethod
+    def find(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: BatchSize = "auto",
+    ) -> ModelSource:
+        """Look a model up and read its card; torch is not needed yet.
+
+        Raises:
+            ModelError: it is missing or not a geothresh model.
+        """
+        path = find_model(model).absolute()
+        return cls(
+            path=str(path),
+            sha256=digest(path),
+            patch=read_card(path).config.patch,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending: for packaged models, their name."""
+        return Path(self.path).stem
+
+    def load(self) -> TorchRefiner:
+        """Load the model onto its device.
+
+        Raises:
+            ModelError: the file changed since it was looked up, or is damaged.
+            InputError: the device is not there.
+        """
+        if digest(self.path) != self.sha256:
+            raise ModelError(
+                f"{self.path}: the model file changed while it was in use; run the command again"
+            )
+        config = read_card(self.path).config
+        return TorchRefiner(
+            load_weights(self.path, config),
+            config,
+            name=self.name,
+            sha256=self.sha256,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+        )
+
+
+def load_model(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = "auto",
+) -> TorchRefiner:
+    """Load a packaged model or a model file as a refiner of numpy tiles.
+
+    Raises:
+        ModelError: it is missing, damaged or not a geothresh model.
+        InputError: the device is not there.
+    """
+    source = ModelSource.find(model, device=device, precision=precision, batch_size=batch_size)
+    return source.load()
+
+
+class TorchRefiner:
+    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
+
+    Evaluation mode is this object's own: it is set once, and every call runs without gradients, so
+    that no statistics drift while predicting. Not thread-safe by promise; the engine holds a lock.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, torch.Tensor],
+        config: NetworkConfig,
+        *,
+        name: str = "unnamed",
+        sha256: str = "",
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: BatchSize = "auto",
+    ) -> None:
+        import torch
+
+        from geothresh.nn.network import ThreshNet
+
+        self.name = name
+        self.digest = sha256
+        self.config = config
+        self.patch = config.patch
+        self.device = pick_device(device)
+        self.dtype = pick_dtype(precision, self.device)
+        self.batch_size = batch_size if isinstance(batch_size, int) else self._default_batch()
+        with torch.device("meta"):
+            network = ThreshNet(config)
+        network.load_state_dict(weights, assign=True)
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network.requires_grad_(False)
+
+    def _default_batch(self) -> int:
+        # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
+        return 1 if self.device.type == "cpu" else 16
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles (B, T, T) of confidences in [0, 1]; a batch that does not fit is halved.
+
+        Raises:
+            ModelError: T is not a multiple of the patch, or not even one tile fits in memory.
+        """
+        if tiles.ndim != 3 or tiles.shape[-1] % self.patch or tiles.shape[-2] % self.patch:
+            raise ModelError(
+                f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
+                "take a tile size that is a multiple of it"
+            )
+        refined = np.empty(tiles.shape, np.float32)
+        start = 0
+        while start < len(tiles):
+            stop = min(start + self.batch_size, len(tiles))
+            try:
+                refined[start:stop] = self._forward(tiles[start:stop])
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve_batch(tiles.shape[-1], error)
+            else:
+                start = stop
+        return refined
+
+    def _forward(self, tiles: Float32Array) -> Float32Array:
+        import torch
+
+        # On the device before channels_last: a single channel has no layout to change.
+        batch = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))[:, None].to(self.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32),
+        ):
+            return np.asarray(self.network.refine(batch)[:, 0].float().cpu().numpy())
+
+    def _halve_batch(self, tile: int, error: RuntimeError) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch_size == 1:
+            raise ModelError(
+                f"one tile of {tile} x {tile} does not fit in the memory of {self.device}; "
+                "take a smaller --tile-size or --device cpu"
+            ) from error
+        self.batch_size //= 2
+
+
+def pick_device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps") from (
+            error
+        )
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name}: {torch.cuda.device_count()} CUDA devices are there; say auto or cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {name}: Metal is not available here; say auto or cpu")
+    return device
+
+
+def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    import torch
+
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # A CPU without bf16 instructions emulates them, far slower than fp32.
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    chosen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if chosen is torch.float16 and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
+    return chosen
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    # CPU allocation failures are plain RuntimeErrors, told apart by their text alone.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -1,0 +1,234 @@
+"""Confidence maps and their masks: which belong together, and whether they can be used at all.
+
+Two layouts are understood. DeepGlobe: ``DATA/<id>_mask.png`` (images beside them are not needed),
+with the maps of each base network in a folder of their own, ``<id>.png`` or ``.tif``. Plain:
+``DATA/mask/<id>.png`` and ``DATA/confidence/<id>.png``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import InputError
+from geothresh.raster.images import read_gray
+
+_ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+_MASK_SUFFIX = "_mask"
+_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One confidence map and the ground truth of the same ground."""
+
+    id: str
+    """Name of the place: maps of several base networks share it."""
+    confidence: Path
+    mask: Path
+    dataset: str
+    """Name of the folder that holds the masks."""
+    source: str
+    """Name of the folder that holds the maps: the base network."""
+
+
+def find_pairs(
+    data: str | Path | Sequence[str | Path],
+    confidence: Sequence[str | Path] = (),
+    *,
+    skip_unpaired: bool = False,
+) -> list[Pair]:
+    """Match maps and masks by id.
+
+    Args:
+        data: one or more folders with masks, in either layout.
+        confidence: folders of maps, one per base network and data set; each belongs to the data
+            folder that has its ids. Without any, each data folder's own ``confidence/`` is taken.
+        skip_unpaired: leave out what has no partner rather than raise.
+
+    Returns:
+        Pairs, sorted by data set, base network and id.
+
+    Raises:
+        InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
+    """
+    folders = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
+    masks = {folder: _masks(folder) for folder in folders}
+    repeated = [
+        i for i, n in Counter(i for found in masks.values() for i in found).items() if n > 1
+    ]
+    if repeated:
+        raise InputError(f"{len(repeated)} ids stand in several data folders: {names(repeated)}")
+    maps: list[tuple[Path, str]] = [(Path(c), Path(c).name) for c in confidence]
+    if not maps:
+        maps = [(folder / "confidence", "confidence") for folder in folders]
+    pairs: list[Pair] = []
+    orphans: list[str] = []
+    for folder, source in maps:
+        found = _files(folder)
+        if not found:
+            raise InputError(f"{folder}: no confidence maps ({', '.join(_ENDINGS)}) in it")
+        home = max(folders, key=lambda f: len(found.keys() & masks[f].keys()))
+        orphans += [f"{folder.name}/{i}" for i in found.keys() - masks[home].keys()]
+        pairs += [
+            Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=home.name, source=source)
+            for i in sorted(found.keys() & masks[home].keys())
+        ]
+    matched = {p.id for p in pairs}
+    alone = [i for found in masks.values() for i in found if i not in matched]
+    if not pairs:
+        raise InputError(
+            f"{names(map(str, folders))}: no map has the id of a mask; maps are named like "
+            f"{names(orphans, 2)}, masks like {names(alone, 2)}"
+        )
+    if (orphans or alone) and not skip_unpaired:
+        parts = [
+            f"{len(some)} {what} ({names(some)})"
+            for some, what in ((orphans, "maps without a mask"), (alone, "masks without a map"))
+            if some
+        ]
+        raise InputError(f"{' and '.join(parts)}; complete the data or add --skip-unpaired")
+    return sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
+
+
+def read_confidence(path: Path) -> NDArray[np.float32]:
+    """A confidence map (H, W) in [0, 1]: 8 bits as value / 255, floats as they are.
+
+    Raises:
+        InputError: unreadable, another kind of number, or values outside [0, 1].
+    """
+    pixels = read_gray(path)
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise InputError(f"{path}: {pixels.dtype} is no confidence; write uint8 or float in [0, 1]")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= -0.01 and high <= 1.01):
+        raise InputError(f"{path}: values from {low:g} to {high:g}; a confidence lies in [0, 1]")
+    return np.clip(pixels, 0, 1, dtype=np.float32)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """A ground truth (H, W), True = foreground: 0 against one other value, 1 or 255.
+
+    Raises:
+        InputError: unreadable, or not two-valued.
+    """
+    pixels = read_gray(path)
+    foreground = pixels != 0
+    values = np.unique(pixels[foreground])
+    if len(values) > 1 or (len(values) == 1 and values[0] not in (1, 255)):
+        shown = ", ".join(f"{v:g}" for v in values[:4])
+        raise InputError(
+            f"{path}: not a two-valued mask (beside 0 it holds {len(values)} values: {shown} ...); "
+            "write 0 and 255, or 0 and 1"
+        )
+    return np.asarray(foreground)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskFacts:
+    """What a check learns of a mask."""
+
+    shape: tuple[int, int]
+    """Height and width."""
+    foreground: int
+    """Pixels."""
+    digest: str
+    """sha256 of the pixels and the shape: equal masks are the same place under two names."""
+
+
+def check_pairs(
+    pairs: Sequence[Pair], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, MaskFacts]:
+    """Read every file once, so that broken data is found before the first epoch.
+
+    Args:
+        pairs: to be checked.
+        progress: called with pairs done and their number.
+
+    Returns:
+        The facts of each mask, by id.
+
+    Raises:
+        InputError: files are unusable (up to ten are named), or no mask has any foreground.
+    """
+    facts: dict[str, MaskFacts] = {}
+    broken: dict[Path, str] = {}
+    for done, pair in enumerate(pairs, 1):
+        try:
+            if pair.id not in facts and pair.mask not in broken:
+                facts[pair.id] = _mask_facts(read_mask(pair.mask))
+        except InputError as error:
+            broken[pair.mask] = str(error)
+        try:
+            height, width = read_confidence(pair.confidence).shape
+            if pair.id in facts and facts[pair.id].shape != (height, width):
+                there = facts[pair.id].shape
+                raise InputError(
+                    f"{pair.confidence}: {height} x {width} pixels, its mask {pair.mask.name} has "
+                    f"{there[0]} x {there[1]}"
+                )
+        except InputError as error:
+            broken[pair.confidence] = str(error)
+        if progress is not None:
+            progress(done, len(pairs))
+    if broken:
+        shown = "; ".join(list(broken.values())[:_NAMES_SHOWN])
+        more = f"; and {len(broken) - _NAMES_SHOWN} more" if len(broken) > _NAMES_SHOWN else ""
+        raise InputError(f"{len(broken)} unusable files: {shown}{more}")
+    if not any(f.foreground for f in facts.values()):
+        raise InputError(f"none of the {len(facts)} masks has a foreground pixel; nothing to learn")
+    return facts
+
+
+def _mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:
+    height, width = mask.shape
+    hashed = hashlib.sha256(f"{height} {width} ".encode() + np.packbits(mask).tobytes())
+    return MaskFacts(
+        shape=(height, width), foreground=int(np.count_nonzero(mask)), digest=hashed.hexdigest()
+    )
+
+
+def names(some: Iterable[str], most: int = _NAMES_SHOWN) -> str:
+    """Up to ``most`` names, sorted, for an error message."""
+    every = sorted(some)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() in _ENDINGS:
+            if path.stem in found:
+                raise InputError(
+                    f"{folder}: both {found[path.stem].name} and {path.name} are there"
+                )
+            found[path.stem] = path
+    return found
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    if (folder / "mask").is_dir():
+        masks = _files(folder / "mask")
+    else:
+        masks = {
+            stem.removesuffix(_MASK_SUFFIX): path
+            for stem, path in _files(folder).items()
+            if stem.endswith(_MASK_SUFFIX)
+        }
+    if not masks:
+        raise InputError(
+            f"{folder}: no masks; expected <id>{_MASK_SUFFIX}.png in it, or a folder mask/"
+        )
+    return masks

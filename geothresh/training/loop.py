@@ -1,0 +1,266 @@
+"""The training loop (paper, section 4.2): read it from the top."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from geothresh import __version__
+from geothresh.errors import ModelError, OutputError
+from geothresh.files import replacing
+from geothresh.nn.checkpoint import load_weights, read_card, save_model
+from geothresh.nn.config import NetworkConfig
+from geothresh.nn.losses import threshnet_loss
+from geothresh.nn.network import ThreshNet
+from geothresh.nn.refiner import pick_device, pick_dtype
+from geothresh.raster.pairs import Pair
+from geothresh.training.chips import ChipDataset
+from geothresh.training.recipe import Recipe
+from geothresh.training.state import Progress, load_state, save_state
+from geothresh.training.validation import validate
+
+#: Called after each step with epoch (from 1), step within it, steps of an epoch, and the loss.
+OnStep = Callable[[int, int, int, float], None]
+#: Called after each epoch with its row of the log.
+OnEpoch = Callable[[Mapping[str, float]], None]
+
+
+def fit(
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    *,
+    config: NetworkConfig,
+    recipe: Recipe,
+    output: Path,
+    facts: Mapping[str, Any],
+    init: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    loader_workers: int = 0,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Progress:
+    """Train a network; after each epoch write the model, its log and the state to go on from.
+
+    Args:
+        train: maps to learn from.
+        validation: maps to score after each epoch, of other places.
+        config: sizes of the network.
+        recipe: hyperparameters.
+        output: the model file, best epoch so far; ``.last``, ``.state`` and ``.csv`` stand beside.
+        facts: what the model file and the state say of the data; a resumed run must agree.
+        init: model file of the same sizes to start from.
+        resume: go on from the state beside the output.
+        device: auto, cpu, cuda, cuda:i or mps.
+        loader_workers: processes that prepare chips; 0 = this one.
+        on_step, on_epoch: progress.
+
+    Raises:
+        ModelError: the state or the initial model does not fit.
+        OutputError: a file cannot be written.
+        UsageError, InputError: the device or the precision is not there.
+    """
+    place = pick_device(device)
+    dtype = pick_dtype(recipe.precision, place)
+    torch.manual_seed(recipe.seed)
+    network = ThreshNet(config).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init is not None:
+        if read_card(init).config != config:
+            raise ModelError(f"{init}: a network of other sizes; name one of the same preset")
+        network.load_state_dict(load_weights(init, config))
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, patience=recipe.patience, min_lr=recipe.min_learning_rate
+    )
+    run = {"recipe": recipe.as_dict(), **facts}
+    progress = Progress()
+    state_file = beside(output, ".state.safetensors")
+    if resume:
+        progress, schedule = load_state(
+            state_file,
+            network=network,
+            average=average,
+            optimizer=optimizer,
+            config=config,
+            run=run,
+        )
+        plateau.load_state_dict(schedule)
+
+    chips = ChipDataset(train, recipe, patch=config.patch)
+    n_steps = math.ceil(len(chips) / recipe.batch_size)
+    log = EpochLog(beside(output, ".csv"), epochs=progress.epoch)
+    while progress.epoch < recipe.epochs and not _exhausted(recipe, progress):
+        started = time.perf_counter()
+        epoch = progress.epoch + 1
+        chips.set_epoch(epoch)
+        network.train()
+        sums: dict[str, float] = {}
+        for number, batch in enumerate(_batches(chips, recipe, loader_workers), 1):
+            if recipe.schedule == "cosine":
+                _set_rate(optimizer, cosine_rate(recipe, progress.step, n_steps * recipe.epochs))
+            losses = _step(network, optimizer, batch, recipe, dtype)
+            progress.step += 1
+            _follow(average, network, decay=_decay(recipe, progress.step))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch[0])
+            if not math.isfinite(losses["total"]):
+                raise ModelError(
+                    f"the loss is {losses['total']} in epoch {epoch}, step {number}; the last "
+                    "whole epoch is kept: lower --learning-rate and start anew"
+                )
+            if on_step is not None:
+                on_step(epoch, number, n_steps, losses["total"])
+        # Sums over chips, not means of batch means: the last batch is smaller.
+        row = {f"train_{name}": value / len(chips) for name, value in sums.items()}
+        rate = optimizer.param_groups[0]["lr"]
+        scores = validate(average, validation, dtype=dtype)
+        progress.epoch = epoch
+        progress.seconds += time.perf_counter() - started
+        if recipe.schedule == "plateau":
+            plateau.step(row["train_total"])
+        _count(progress, row["train_total"])
+
+        score = (scores["miou"] + scores["boundary_iou"]) / 2
+        card = {
+            **run,
+            "geothresh": __version__,
+            "torch": torch.__version__,
+            "epoch": epoch,
+            "steps": progress.step,
+            "seconds": round(progress.seconds, 1),
+            "validation": scores,
+        }
+        tensors = average.state_dict()
+        save_model(
+            beside(output, ".last.safetensors"), tensors=tensors, config=config, training=card
+        )
+        if score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, epoch
+            save_model(output, tensors=tensors, config=config, training=card)
+        save_state(
+            state_file,
+            network=network,
+            average=average,
+            optimizer=optimizer,
+            progress=progress,
+            config=config,
+            run=run,
+            schedule=plateau.state_dict(),
+        )
+        row = {"epoch": epoch, "seconds": progress.seconds, "learning_rate": rate, **row, **scores}
+        log.append(row)
+        if on_epoch is not None:
+            on_epoch(row)
+    return progress
+
+
+def _step(
+    network: ThreshNet,
+    optimizer: torch.optim.Optimizer,
+    batch: Sequence[torch.Tensor],
+    recipe: Recipe,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    device = next(network.parameters()).device
+    confidence, region_target, truth = (part.to(device, non_blocking=True) for part in batch)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        logits = network(confidence.contiguous(memory_format=torch.channels_last))
+    losses = threshnet_loss(
+        logits=logits, region_target=region_target, truth=truth, weights=recipe.loss
+    )
+    optimizer.zero_grad(set_to_none=True)
+    losses["total"].backward()
+    optimizer.step()
+    return {name: value.item() for name, value in losses.items()}
+
+
+def _batches(chips: ChipDataset, recipe: Recipe, workers: int) -> Iterable[list[torch.Tensor]]:
+    # The chips are drawn at random already: no sampler, so the order is the same everywhere.
+    return DataLoader(chips, batch_size=recipe.batch_size, num_workers=workers)
+
+
+def cosine_rate(recipe: Recipe, step: int, n_steps: int) -> float:
+    """Learning rate of a step (from 0): linear warm-up over a twentieth, then half a cosine."""
+    warm_up = max(1, n_steps // 20)
+    if step < warm_up:
+        return recipe.learning_rate * (step + 1) / warm_up
+    share = (step - warm_up) / max(1, n_steps - warm_up)
+    span = recipe.learning_rate - recipe.min_learning_rate
+    return recipe.min_learning_rate + span * (1 + math.cos(math.pi * share)) / 2
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _decay(recipe: Recipe, step: int) -> float:
+    # Early on the average is short, or the random start would stay in it for long.
+    return min(recipe.ema, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def _follow(average: ThreshNet, network: ThreshNet, *, decay: float) -> None:
+    """Move the average towards the network, statistics of the norms included."""
+    for mean, value in zip(
+        average.state_dict().values(), network.state_dict().values(), strict=True
+    ):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _count(progress: Progress, loss: float) -> None:
+    if loss < progress.least_loss:
+        progress.least_loss, progress.epochs_without_gain = loss, 0
+    else:
+        progress.epochs_without_gain += 1
+
+
+def _exhausted(recipe: Recipe, progress: Progress) -> bool:
+    return recipe.schedule == "plateau" and progress.epochs_without_gain >= recipe.stop_patience
+
+
+def beside(output: Path, ending: str) -> Path:
+    """A file of the same stem: ``roads.safetensors`` -> ``roads.csv``."""
+    return output.with_name(output.name.removesuffix(".safetensors") + ending)
+
+
+class EpochLog:
+    """One line of CSV per epoch; rows of epochs that a resumed run repeats are replaced."""
+
+    def __init__(self, path: Path, *, epochs: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if epochs:
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    self.rows = [r for r in csv.DictReader(file) if int(r["epoch"]) <= epochs]
+            except (OSError, ValueError, KeyError) as error:
+                raise ModelError(
+                    f"{path}: cannot read the log of the run to resume ({error!r})"
+                ) from error
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row and write the file anew, whole or not at all."""
+        self.rows.append(
+            {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
+        )
+        with replacing(self.path) as temporary:
+            try:
+                with temporary.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
+                    writer.writeheader()
+                    writer.writerows(self.rows)
+            except OSError as error:
+                raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
