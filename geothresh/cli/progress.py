@@ -11,16 +11,20 @@ from geothresh.cli.options import verbosity
 Progress = Callable[[int, int], None]
 
 
+def bar_wanted(wanted: bool | None) -> bool:
+    """What ``--progress/--no-progress`` comes to: by default a bar on a terminal, unless ``-q``."""
+    if wanted is None:
+        return sys.stderr.isatty() and verbosity() >= 0
+    return wanted
+
+
 @contextmanager
 def progress_bar(wanted: bool | None, label: str, unit: str = "tile") -> Iterator[Progress | None]:
     """Give a callback ``(done, total)`` that draws a bar, or None where none is wanted.
 
-    `wanted` is the value of ``--progress/--no-progress``: None draws one where stderr is a
-    terminal and ``-q`` was not given.
+    `wanted` is the value of ``--progress/--no-progress``, see `bar_wanted`.
     """
-    if wanted is None:
-        wanted = sys.stderr.isatty() and verbosity() >= 0
-    if not wanted:
+    if not bar_wanted(wanted):
         yield None
         return
 
