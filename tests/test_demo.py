@@ -45,7 +45,8 @@ def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     assert said["road_before"] == before.sum()
     assert said["road_after"] == (after == 1).sum()
     assert said["road_after"] - said["road_before"] == said["added"] - said["removed"]
-    assert 0 < said["polygons"] and 0 < said["pieces_after"]
+    assert said["model"] == "roads"
+    assert said["polygons"] == said["pieces_after"] > 0
 
 
 def test_the_demo_replaces_its_files_only_when_told_so(run: tuple[Path, Result]) -> None:
@@ -63,8 +64,8 @@ def test_the_demo_needs_a_place_to_write(tmp_path: Path) -> None:
     assert "cannot be made" in result.output
 
 
-def test_pieces_touch_at_corners() -> None:
-    assert _pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]], bool)) == 2
+def test_pieces_are_joined_by_their_sides() -> None:
+    assert _pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]], bool)) == 3
 
 
 def test_the_busiest_windows_do_not_overlap() -> None:

@@ -73,7 +73,7 @@ class DemoResult:
     added: int
     """Pixels that are road and were not."""
     pieces_before: int
-    """Connected pieces of road, pixels that touch at a corner joined, of the cut at 0.5."""
+    """Connected pieces of road of the cut at 0.5: pixels are joined by their sides."""
     pieces_after: int
     """The same of the refined mask."""
     polygons: int
@@ -108,29 +108,30 @@ def demo(
     started = time.perf_counter()
     paths = _output_paths(Path(output), overwrite)
     packaged = files("geothresh").joinpath("data", "demo_scene.tif")
-    with as_file(packaged) as source, replacing(paths["scene"]) as temporary:
-        shutil.copyfile(source, temporary)
-    refine(
-        paths["scene"],
-        paths["mask"],
-        confidence_out=paths["confidence"],
-        model=model,
-        threshold=_THRESHOLD,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    with as_file(packaged) as source:
+        refined = refine(
+            source,
+            paths["mask"],
+            confidence_out=paths["confidence"],
+            model=model,
+            threshold=_THRESHOLD,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        with open_scene(source) as scene:
+            confidence, valid = scene.read(scene.size.window())
+        with replacing(paths["scene"]) as temporary:
+            shutil.copyfile(source, temporary)
     vectors = vectorize(
         paths["mask"], paths["vector"], confidence=paths["confidence"], overwrite=overwrite
     )
 
-    with open_scene(paths["scene"]) as scene:
-        confidence, valid = scene.read()
     before = valid & (confidence >= _THRESHOLD)
     after = read_gray(paths["mask"]) == 1
-    write_png(paths["picture"], _before_after(confidence, before, after, valid), overwrite=True)
+    write_png(paths["picture"], _before_after(confidence, before, after, valid))
     return DemoResult(
         **paths,
-        model=str(model),
+        model=refined.model,
         valid_pixels=int(valid.sum()),
         road_before=int(before.sum()),
         road_after=int(after.sum()),
@@ -157,8 +158,8 @@ def _output_paths(directory: Path, overwrite: bool) -> dict[str, Path]:
 
 
 def _pieces(road: Bool) -> int:
-    """Connected pieces, pixels that touch at a corner joined."""
-    return int(ndimage.label(road, structure=np.ones((3, 3)))[1])
+    """Connected pieces, as polygons see them: pixels are joined by their sides, not corners."""
+    return int(ndimage.label(road)[1])
 
 
 def _before_after(
