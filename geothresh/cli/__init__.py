@@ -25,6 +25,7 @@ from geothresh.cli.faults import reported
 COMMANDS = {
     "demo": "geothresh.cli.demo",
     "evaluate": "geothresh.cli.evaluate",
+    "info": "geothresh.cli.info",
     "model": "geothresh.cli.model",
     "refine": "geothresh.cli.refine",
     "train": "geothresh.cli.train",

@@ -1,0 +1,96 @@
+"""Counting what refinement changed, without reading the scene a second time."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.mosaic import BoolArray, ConfidenceReader, Float32Array
+from geothresh.windows import PixelWindow, RasterSize
+
+
+@dataclass(slots=True, kw_only=True)
+class ChangeCounts:
+    """Pixels, counted chunk by chunk."""
+
+    valid: int = 0
+    """With data."""
+    foreground_before: int = 0
+    """Valid, and in the input at least the threshold."""
+    foreground_after: int = 0
+    """Valid, and refined at least the threshold."""
+    changed: int = 0
+    """Foreground before or after, but not both."""
+
+
+class ThresholdedInput:
+    """A reader that remembers, in one bit per pixel, where what it read reached the threshold.
+
+    The engine reads each part of the scene shortly before the chunk there is finished; what is
+    remembered is as little as lies between the two.
+    """
+
+    def __init__(self, reader: ConfidenceReader, threshold: float) -> None:
+        self._reader = reader
+        self._threshold = np.float32(threshold)
+        self._lock = threading.Lock()
+        self._rows: dict[PixelWindow, NDArray[np.uint8]] = {}
+
+    @property
+    def size(self) -> RasterSize:
+        """Extent of the raster."""
+        return self._reader.size
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Read one window, as the reader below does."""
+        confidence, valid = self._reader.read(window)
+        bits = np.packbits(confidence >= self._threshold, axis=1)
+        with self._lock:
+            self._rows[window] = bits
+        return confidence, valid
+
+    def at(self, window: PixelWindow) -> BoolArray:
+        """Where the input reaches the threshold, True or False; the gaps hold either.
+
+        Windows are asked for in raster order: what only rows above this one need is forgotten.
+        """
+        with self._lock:
+            for past in [seen for seen in self._rows if seen.row_stop <= window.row]:
+                del self._rows[past]
+            seen = [(place, bits) for place, bits in self._rows.items()]
+        foreground = np.zeros((window.height, window.width), np.bool_)
+        for place, bits in seen:
+            common = place.intersection(window)
+            if common is None:
+                continue
+            rows, columns = common.within(place)
+            unpacked = np.unpackbits(bits[rows], axis=1, count=place.width)
+            foreground[common.within(window)] = unpacked[:, columns]
+        return foreground
+
+
+class ReadAgain:
+    """The same from a second reading, for where worker processes did the first one."""
+
+    def __init__(self, reader: ConfidenceReader, threshold: float) -> None:
+        self._reader = reader
+        self._threshold = np.float32(threshold)
+
+    def at(self, window: PixelWindow) -> BoolArray:
+        """Where the input reaches the threshold."""
+        confidence, _ = self._reader.read(window)
+        return np.asarray(confidence >= self._threshold)
+
+
+def count_changes(
+    counts: ChangeCounts, before: BoolArray, after: BoolArray, valid: BoolArray
+) -> None:
+    """Add a chunk, given where input and output reach the threshold, to `counts`."""
+    before, after = before & valid, after & valid
+    counts.valid += int(np.count_nonzero(valid))
+    counts.foreground_before += int(np.count_nonzero(before))
+    counts.foreground_after += int(np.count_nonzero(after))
+    counts.changed += int(np.count_nonzero(before != after))

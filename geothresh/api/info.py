@@ -1,0 +1,96 @@
+"""What a confidence raster is, and how it would be read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from geothresh.raster.reading import open_scene
+from geothresh.raster.scaling import ScaleOption
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneInfo:
+    """The facts about a scene that `refine` would go by."""
+
+    path: str
+    """As it was given."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    bands: int
+    """All bands of the file."""
+    bidx: int
+    """The band that is read, counted from 1."""
+    dtype: str
+    """Type of its stored values."""
+    scaling: str
+    """How they become confidences, in words."""
+    nodata: float | None
+    """The stored value that marks missing data; NaN and infinities always do."""
+    mask: str
+    """``none``, ``mask band`` or ``alpha band``: what else marks missing data."""
+    crs: str | None
+    """Such as ``EPSG:32633``, or WKT where there is no such code; None if the file names none."""
+    transform: tuple[float, ...]
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
+    georeference: str
+    """``transform``, ``control points``, ``RPCs`` or ``none``."""
+    block_height: int
+    """Rows of a block on the disk."""
+    block_width: int
+    """Columns of a block on the disk."""
+    compression: str
+    """GDAL's name of it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        facts = asdict(self)
+        if self.nodata is not None and self.nodata != self.nodata:
+            facts["nodata"] = "nan"
+        return facts
+
+
+def info(
+    scene: str | os.PathLike[str] | Any,
+    *,
+    bidx: int | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
+    allow_vrt: bool = False,
+) -> SceneInfo:
+    """Look at a scene as `refine` would, and tell what was found.
+
+    Args:
+        scene: path, URL or open rasterio dataset; the other arguments are those of `refine`.
+
+    Raises:
+        InputError, UsageError: as `refine` would.
+    """
+    with open_scene(scene, bidx=bidx, scale=scale, nodata=nodata, allow_vrt=allow_vrt) as opened:
+        spec, grid = opened.spec, opened.grid
+        if grid.has_transform:
+            georeference = "transform"
+        elif grid.gcps:
+            georeference = "control points"
+        else:
+            georeference = "none" if grid.rpcs is None else "RPCs"
+        return SceneInfo(
+            path=spec.source.name,
+            height=grid.height,
+            width=grid.width,
+            bands=opened.band_count,
+            bidx=spec.bidx,
+            dtype=str(opened.dtype),
+            scaling=spec.scaling.text,
+            nodata=spec.nodata,
+            mask="alpha band" if spec.mask_band else "mask band" if spec.has_mask else "none",
+            crs=None if grid.crs is None else grid.crs.to_string(),
+            transform=tuple(grid.transform)[:6],
+            georeference=georeference,
+            block_height=opened.layout.block_height,
+            block_width=opened.layout.block_width,
+            compression=opened.compression,
+        )

@@ -1,0 +1,76 @@
+"""What may be given as a model, made into what the engine takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from geothresh.errors import UsageError
+from geothresh.mosaic import Refiner, RefinerSource
+from geothresh.mosaic.sources import load_refiner
+from geothresh.nn.refiner import BatchSize, ModelSource, Precision
+
+Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
+"""A packaged model's name, a model file, a refiner, or a source that loads one."""
+
+# Tiles in one call where the refiner has no opinion: it may cut them into smaller batches.
+_BATCH = 8
+_GPU_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenModel:
+    """A model that is known to exist and to fit the request."""
+
+    refiner: Refiner | RefinerSource
+    """For the engine."""
+    name: str
+    """For messages and tags."""
+    digest: str
+    """sha256 of its file, hexadecimal; empty where there is none."""
+    patch: int
+    """Tile size and overlap are multiples of this many pixels."""
+    batch_size: int
+    """Most tiles that the engine gives it at once."""
+
+
+def choose_model(
+    model: Model, *, device: str, precision: Precision, batch_size: BatchSize, workers: int
+) -> ChosenModel:
+    """Find the model and, unless workers are to do so, load it; `load_model` for the engine.
+
+    Raises:
+        ModelError: it is missing or damaged.
+        UsageError: the batch size is no positive number, or workers cannot load this model.
+    """
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise UsageError(f"batch size {batch_size!r}: say auto or a number of at least 1")
+    if isinstance(model, str | os.PathLike):
+        source = ModelSource.find(
+            Path(os.fspath(model)) if not isinstance(model, str) else model,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+        if workers:
+            # The parent process needs no torch.
+            guess = _BATCH if device == "cpu" else _GPU_BATCH
+            return ChosenModel(
+                refiner=source,
+                name=source.name,
+                digest=source.sha256,
+                patch=source.patch,
+                batch_size=guess if batch_size == "auto" else batch_size,
+            )
+        model = source
+    loaded = load_refiner(model).refiner
+    own_batch = getattr(loaded, "batch_size", _BATCH)
+    return ChosenModel(
+        refiner=model,
+        name=loaded.name,
+        digest=loaded.digest,
+        patch=loaded.patch,
+        batch_size=int(own_batch) if batch_size == "auto" else batch_size,
+    )

@@ -1,0 +1,341 @@
+"""From a confidence raster to a refined mask; from a confidence array to a refined one."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh import __version__
+from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
+from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
+from geothresh.blending import Blend
+from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, mosaic, mosaic_array
+from geothresh.nn.refiner import BatchSize, Precision
+from geothresh.raster.creation import CONFIDENCE, MASK
+from geothresh.raster.paths import find_raster
+from geothresh.raster.reading import open_scene
+from geothresh.raster.scaling import ScaleOption
+from geothresh.raster.scene import Scene
+from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
+from geothresh.windows import PixelWindow, TileGrid
+
+# Chunks are whole blocks, about so many pixels wide: memory does not grow with the scene's width.
+_CHUNK_WIDTH = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineResult:
+    """What was written, and what refinement changed."""
+
+    mask: Path
+    """The mask: 0 background, 1 foreground, 255 nodata."""
+    confidence: Path | None
+    """The refined confidence (0-254 for 0-1, 255 nodata), if it was asked for."""
+    vector: Path | None
+    """The GeoPackage with the foreground's polygons, if it was asked for."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    scaling: str
+    """How stored values became confidences, in words."""
+    model: str
+    """The model's name."""
+    model_sha256: str
+    """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
+    threshold: float
+    """Confidence from which on a pixel is foreground."""
+    tiles: int
+    """Tiles of the grid."""
+    tiles_refined: int
+    """Tiles that went through the model, each once."""
+    tiles_skipped: int
+    """Tiles without a valid pixel, which did not."""
+    valid_pixels: int
+    """Pixels with data."""
+    foreground_before: int
+    """Pixels of the input at the threshold or above it."""
+    foreground_after: int
+    """Foreground pixels of the mask."""
+    changed_pixels: int
+    """Pixels that were foreground and are not, or the other way round."""
+    features: int | None
+    """Polygons in the GeoPackage, if it was asked for."""
+    seconds: float
+    """From the first check to the last file."""
+
+    @property
+    def pixels(self) -> int:
+        """All pixels of the raster."""
+        return self.height * self.width
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in asdict(self).items()
+        }
+
+
+def refine(
+    scene: PathLike | Any,
+    output: PathLike | None = None,
+    *,
+    confidence_out: PathLike | None = None,
+    vector_out: PathLike | None = None,
+    bidx: int | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
+    allow_vrt: bool = False,
+    model: Model = "roads",
+    threshold: float = 0.5,
+    tile_size: int = 512,
+    overlap: int = 128,
+    blend: Blend = "hann",
+    batch_size: BatchSize = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    workers: int | None = 0,
+    creation_options: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RefineResult:
+    """Refine a confidence raster and write the mask, on the same grid bit for bit.
+
+    All that can be checked is checked before the first tile. Each output appears complete under
+    its name, or the name is left as it was.
+
+    Args:
+        scene: confidence raster: path, URL or open rasterio dataset.
+        output: GeoTIFF for the mask; by default the scene's name with ``_mask.tif``, beside it.
+        confidence_out: GeoTIFF for the refined confidence.
+        vector_out: GeoPackage for the foreground's polygons.
+        bidx: band with the confidence, counted from 1; needed where there are several.
+        scale: "auto", the number that stands for confidence 1, or "logit".
+        nodata: stored value that marks missing data, in place of the band's own.
+        allow_vrt: accept a VRT as the scene.
+        model: a packaged model's name, a model file, a refiner or a refiner source.
+        threshold: refined confidence from which on a pixel is foreground, in [0, 1].
+        tile_size: side of the square that the model reads, in pixels.
+        overlap: pixels that neighbouring tiles share.
+        blend: how overlapping tiles are weighted: hann, gaussian, linear or crop.
+        batch_size: tiles that go through the model at once.
+        device: auto, cpu, cuda, cuda:i or mps.
+        precision: auto, fp32, bf16 or fp16.
+        workers: worker processes; 0 or None for threads of this one.
+        creation_options: of the GeoTIFF driver, for mask and confidence.
+        overwrite: replace outputs that exist.
+        progress: called with (tiles done, tiles in all).
+
+    Raises:
+        UsageError: arguments contradict each other or the raster.
+        InputError: the scene cannot be read, or holds no confidences.
+        OutputError: an output exists, or cannot be written.
+        ModelError: the model is missing or damaged, or does not fit.
+    """
+    started = time.perf_counter()
+    if not 0.0 <= threshold <= 1.0:
+        raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
+    workers = workers or 0
+    source = find_raster(scene, allow_vrt=allow_vrt)
+    mask_out = default_mask(source) if output is None else Path(os.fspath(output))
+    targets = check_targets(source, mask_out, confidence_out, vector_out, overwrite)
+    chosen = choose_model(
+        model, device=device, precision=precision, batch_size=batch_size, workers=workers
+    )
+    counts = ChangeCounts()
+    with open_scene(scene, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
+        if targets.vector is not None and not opened.grid.has_transform:
+            raise InputError(
+                f"{opened.name}: has no georeference, so that polygons have no place on the map; "
+                "leave out the vector output, or georeference the scene"
+            )
+        grid = TileGrid(size=opened.size, tile=tile_size, overlap=overlap, patch=chosen.patch)
+        tags = _tags(
+            opened, chosen, threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,
+            batch_size=batch_size, device=device, precision=precision,
+        )  # fmt: skip
+        stats = _write_rasters(
+            opened, targets, chosen, grid, counts, tags,
+            threshold=threshold, blend=blend, workers=workers,
+            creation_options=creation_options or {}, progress=progress,
+        )  # fmt: skip
+        _warn_of(opened, counts)
+        scaling = opened.spec.scaling.text
+    features = None
+    if targets.vector is not None:
+        features = _vectorize(targets, overwrite)
+    return RefineResult(
+        mask=targets.mask,
+        confidence=targets.confidence,
+        vector=targets.vector,
+        height=grid.size.height,
+        width=grid.size.width,
+        scaling=scaling,
+        model=chosen.name,
+        model_sha256=chosen.digest,
+        threshold=threshold,
+        tiles=stats.tiles,
+        tiles_refined=stats.tiles_refined,
+        tiles_skipped=stats.tiles_skipped,
+        valid_pixels=counts.valid,
+        foreground_before=counts.foreground_before,
+        foreground_after=counts.foreground_after,
+        changed_pixels=counts.changed,
+        features=features,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _tags(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict[str, str]:
+    """What a file must say to be made again: version, model, and all that its pixels depend on."""
+    spec = opened.spec
+    described = {
+        "version": __version__,
+        "model": chosen.name,
+        "model_sha256": chosen.digest,
+        "input": Path(spec.source.name).name,
+        "bidx": spec.bidx,
+        "scaling": spec.scaling.text,
+        "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
+        **parameters,
+    }
+    return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in described.items()}
+
+
+def _write_rasters(
+    opened: Scene,
+    targets: Targets,
+    chosen: ChosenModel,
+    grid: TileGrid,
+    counts: ChangeCounts,
+    tags: Mapping[str, str],
+    *,
+    threshold: float,
+    blend: Blend,
+    workers: int,
+    creation_options: Mapping[str, str],
+    progress: Callable[[int, int], None] | None,
+) -> MosaicStats:
+    """Refine the scene into temporary files and put them in place when all are proven."""
+    with ExitStack() as stack:
+
+        def writer(target: Path, band: Any) -> RasterWriter:
+            return stack.enter_context(
+                RasterWriter(
+                    target,
+                    grid=opened.grid,
+                    band=band,
+                    tags=tags,
+                    creation_options=creation_options,
+                )
+            )
+
+        mask = writer(targets.mask, MASK)
+        confidence = writer(targets.confidence, CONFIDENCE) if targets.confidence else None
+        # Workers read by themselves, out of this process's sight.
+        remembering = ThresholdedInput(opened, threshold)
+        before = ReadAgain(opened, threshold) if workers else remembering
+
+        def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+            values = mask_values(refined, valid, threshold)
+            mask.write(window, values)
+            if confidence is not None:
+                confidence.write(window, confidence_values(refined, valid))
+            count_changes(counts, before.at(window), values == 1, valid)
+
+        stats = mosaic(
+            remembering,
+            chosen.refiner,
+            store,
+            grid=grid,
+            blend=blend,
+            batch_size=chosen.batch_size,
+            chunk_height=_whole_blocks(512, mask.block_height),
+            chunk_width=_whole_blocks(_CHUNK_WIDTH, mask.block_width),
+            workers=workers,
+            reader_spec=opened.spec if workers else None,
+            progress=progress,
+        )
+        opened.require_unchanged()
+        made = [mask] if confidence is None else [mask, confidence]
+        for file in made:
+            file.finish()
+        for file in made:
+            file.publish()
+    return stats
+
+
+def _whole_blocks(pixels: int, block: int) -> int:
+    """The multiple of `block` that is at least `pixels`."""
+    return -(-pixels // block) * block
+
+
+def _warn_of(opened: Scene, counts: ChangeCounts) -> None:
+    if counts.valid == 0:
+        text = "holds no data at all; neither does the mask"
+        warnings.warn(f"{opened.name}: {text}", GeothreshWarning, stacklevel=3)
+
+
+def _vectorize(targets: Targets, overwrite: bool) -> int:
+    from geothresh.api.vectorize import vectorize
+
+    result = vectorize(
+        targets.mask, targets.vector, confidence=targets.confidence, overwrite=overwrite
+    )
+    return result.features
+
+
+def refine_array(
+    confidence: NDArray[Any] | Sequence[Sequence[float]],
+    *,
+    model: Model = "roads",
+    tile_size: int = 512,
+    overlap: int = 128,
+    blend: Blend = "hann",
+    batch_size: BatchSize = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    workers: int | None = 0,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Refine a confidence array in memory, by the same engine as `refine`.
+
+    Args:
+        confidence: (H, W) floats in [0, 1]; NaN and infinities are missing data.
+        model: as for `refine`, like all other arguments.
+
+    Returns:
+        (H, W) float32 in [0, 1], NaN where data is missing.
+
+    Raises:
+        UsageError: arguments contradict each other.
+        InputError: the array is not 2-D, not floating-point, or not within [0, 1].
+        ModelError: the model is missing or damaged, or does not fit.
+    """
+    workers = workers or 0
+    chosen = choose_model(
+        model, device=device, precision=precision, batch_size=batch_size, workers=workers
+    )
+    refined: NDArray[np.float32] = mosaic_array(
+        np.asarray(confidence),
+        chosen.refiner,
+        tile=tile_size,
+        overlap=overlap,
+        blend=blend,
+        batch_size=chosen.batch_size,
+        workers=workers,
+        progress=progress,
+    )
+    return refined

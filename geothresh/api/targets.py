@@ -1,0 +1,71 @@
+"""Where the outputs of a run go: names, and checks before any work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from geothresh.errors import UsageError
+from geothresh.files import check_output
+from geothresh.raster.paths import RasterSource
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """The outputs of one run, checked."""
+
+    mask: Path
+    """GeoTIFF."""
+    confidence: Path | None
+    """GeoTIFF, if it was asked for."""
+    vector: Path | None
+    """GeoPackage, if it was asked for."""
+
+
+def default_mask(source: RasterSource) -> Path:
+    """NAME_mask.tif beside the scene.
+
+    Raises:
+        UsageError: the scene is remote.
+    """
+    if source.remote:
+        raise UsageError(f"{source.name}: is not a local file; name the mask with --output")
+    scene = Path(source.name)
+    return scene.with_name(f"{scene.stem}_mask.tif")
+
+
+def check_targets(
+    source: RasterSource,
+    mask: Path,
+    confidence: PathLike | None,
+    vector: PathLike | None,
+    overwrite: bool,
+) -> Targets:
+    """Check every output before any work is done.
+
+    Raises:
+        UsageError: an output is the scene, or two are one file.
+        OutputError: one exists and `overwrite` is false, or cannot be written.
+    """
+    inputs = [] if source.remote else [source.location]
+    checked: list[Path] = []
+    for path in (mask, confidence, vector):
+        if path is None:
+            continue
+        target = check_output(path, overwrite=overwrite, inputs=inputs)
+        if any(target.absolute() == other.absolute() for other in checked):
+            raise UsageError(f"{target}: two outputs have this name; give each its own")
+        checked.append(target)
+    if vector is not None:
+        # geopandas is not needed before the mask is there.
+        from geothresh.vector.writing import check_vector_output
+
+        check_vector_output(Path(os.fspath(vector)), overwrite=overwrite)
+    return Targets(
+        mask=mask,
+        confidence=None if confidence is None else Path(os.fspath(confidence)),
+        vector=None if vector is None else Path(os.fspath(vector)),
+    )

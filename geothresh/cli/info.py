@@ -1,0 +1,37 @@
+"""``geothresh info``: what a confidence raster is, and how it would be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from geothresh.cli import options
+
+
+@click.command()
+@click.argument("scene")
+@options.bidx
+@options.scale
+@options.nodata
+@options.allow_vrt
+@options.as_json
+@options.common
+def info(scene: str, as_json: bool, **arguments: Any) -> None:
+    """Show what SCENE is and how `geothresh refine` would read it.
+
+    Its size, type, blocks and georeference, where data is missing, and how its values become
+    confidences; with the options of `refine`, as they would change that.
+    """
+    from geothresh.api.info import info as look
+
+    facts = look(scene, **arguments).as_dict()
+    if as_json:
+        options.print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        shown = "none" if value is None else value
+        if name == "transform":
+            shown = ", ".join(f"{number:.12g}" for number in value)
+        click.echo(f"{name.replace('_', ' '):{width}}  {shown}")

@@ -1,0 +1,91 @@
+"""``geothresh refine``: a confidence raster becomes a refined mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from geothresh.api.refine import RefineResult
+
+
+@click.command()
+@click.argument("scene")
+@options.output
+@click.option(
+    "--confidence-out", type=options.PATH, metavar="FILE",
+    help="Write the refined confidence too: uint8, 0-254 for 0-1, 255 nodata.",
+)  # fmt: skip
+@click.option(
+    "--vector-out", type=options.PATH, metavar="FILE",
+    help="Write the foreground as polygons too, to a GeoPackage.",
+)  # fmt: skip
+@options.bidx
+@options.scale
+@options.nodata
+@options.allow_vrt
+@options.model
+@options.threshold
+@options.tile_size
+@options.overlap
+@options.blend
+@options.batch_size
+@options.device
+@options.precision
+@options.workers
+@options.creation_options
+@options.overwrite
+@options.progress
+@options.as_json
+@options.common
+def refine(
+    scene: str,
+    output: Path | None,
+    as_json: bool,
+    progress: bool | None,
+    **arguments: Any,
+) -> None:
+    """Refine the confidence raster SCENE and write a mask on the same grid.
+
+    SCENE is a GeoTIFF with the probability of the foreground, pixel by pixel: uint8 as value / 255,
+    floats from 0 to 1, or anything else with --scale. Pixels without data (nodata value, mask,
+    alpha, NaN) stay so.
+
+    The mask is SCENE's name with _mask.tif beside it, or the file named with -o: 0 background,
+    1 foreground, 255 nodata. Its path is printed.
+    """
+    from geothresh.api.refine import refine as run
+
+    with progress_bar(progress, "refine") as report:
+        result = run(scene, output, progress=report, **arguments)
+    if as_json:
+        options.print_json(result.as_dict())
+        return
+    click.echo(result.mask)
+    if options.verbosity() >= 0:
+        for line in summary(result):
+            click.echo(line, err=True)
+
+
+def summary(result: RefineResult) -> list[str]:
+    """What was done, in a few lines for people."""
+    valid = max(result.valid_pixels, 1)
+    lines = [
+        f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}, "
+        f"threshold {result.threshold:g}",
+        f"{result.tiles_refined} tiles refined, {result.tiles_skipped} without data skipped; "
+        f"{result.seconds:.1f} s",
+        f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
+        f"{result.changed_pixels:,} changed ({100 * result.changed_pixels / valid:.2f} % of "
+        f"{result.valid_pixels:,} with data)",
+    ]
+    if result.confidence is not None:
+        lines.append(f"refined confidence: {result.confidence}")
+    if result.vector is not None:
+        lines.append(f"{result.features} polygons: {result.vector}")
+    return lines
