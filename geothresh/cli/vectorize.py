@@ -1,0 +1,84 @@
+"""``geothresh vectorize``: a mask becomes polygons in a GeoPackage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.progress import progress_bar
+
+
+@click.command()
+@click.argument("mask", type=options.PATH)
+@options.output
+@click.option(
+    "--kind", default="polygons", show_default=True, type=click.Choice(["polygons"]),
+    help="What to draw of the foreground.",
+)  # fmt: skip
+@click.option(
+    "--confidence", type=options.PATH, metavar="FILE",
+    help="Raster on the same grid; adds its mean inside each polygon as confidence_mean.",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1),
+    help="MASK holds confidences: foreground is where they are at least this.",
+)  # fmt: skip
+@click.option(
+    "-b", "--bidx", type=click.IntRange(min=1),
+    help="Band with the mask, counted from 1; needed where there are several.",
+)  # fmt: skip
+@click.option("--layer", metavar="NAME", help="Layer to write.  [default: made from MASK's name]")
+@click.option(
+    "--min-area", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M2",
+    help="Leave out regions smaller than this many square metres.",
+)  # fmt: skip
+@click.option(
+    "--simplify", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
+    help="Leave out corners where that moves an outline by at most this many metres.",
+)  # fmt: skip
+@click.option(
+    "--allow-pixel-coords", is_flag=True,
+    help="Write columns and rows where MASK has no georeference.",
+)  # fmt: skip
+@options.allow_vrt
+@options.overwrite
+@options.progress
+@options.as_json
+@options.common
+def vectorize(
+    mask: Path,
+    output: Path | None,
+    as_json: bool,
+    progress: bool | None,
+    **arguments: Any,
+) -> None:
+    """Turn the foreground of MASK into polygons.
+
+    MASK is a GeoTIFF of 0 (background), 1 (foreground) and 255 (nodata), as `geothresh refine`
+    writes it. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
+    Confidences are accepted with --threshold.
+
+    The GeoPackage is MASK's name with .gpkg beside it, or the file named with -o; its path is
+    printed. Each polygon has area_m2 and perimeter_m (geodesic where the CRS is geographic), and
+    confidence_mean where there is a confidence: --confidence, or MASK itself with --threshold.
+    Without a CRS the attributes are area_units2 and perimeter_units, with --allow-pixel-coords
+    area_px2 and perimeter_px, and --min-area and --simplify are in these units.
+    """
+    from geothresh.api.vectorize import vectorize as run
+
+    with progress_bar(progress, "vectorize", unit="strip") as report:
+        result = run(mask, output, progress=report, **arguments)
+    if as_json:
+        options.print_json(result.as_dict())
+        return
+    click.echo(result.output)
+    if options.verbosity() >= 0:
+        left_out = f", {result.left_out} smaller ones left out" if result.left_out else ""
+        click.echo(
+            f"{result.features} polygons, {result.area:,.1f} {result.area_unit}{left_out}; "
+            f"layer {result.layer}, {result.crs or 'no CRS'}; {result.seconds:.1f} s",
+            err=True,
+        )

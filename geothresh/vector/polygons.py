@@ -1,0 +1,221 @@
+"""From outlines in pixels to valid polygons on the map, with their areas and perimeters.
+
+Outlines come in pixel coordinates, which are whole numbers: there every area is exact, corners
+that touch are equal to the last bit, and a repair moves nothing. Only then are they placed on the
+map, measured and simplified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import shape
+
+from geothresh.vector.units import Float64Array, Geometries, MapUnits
+
+# Polygons that are worked on at once: enough for numpy, few enough to hold twice.
+_BATCH = 4096
+
+_POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelToMap:
+    """x = a * column + b * row + c, y = d * column + e * row + f, from a pixel's corner."""
+
+    a: float = 1.0
+    b: float = 0.0
+    c: float = 0.0
+    d: float = 0.0
+    e: float = 1.0
+    f: float = 0.0
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel in square units of the map."""
+        return abs(self.a * self.e - self.b * self.d)
+
+    def place(self, geometries: Geometries) -> Geometries:
+        """The geometries with x, y in place of column, row."""
+
+        def on_map(pixel: Float64Array) -> Float64Array:
+            column, row = pixel.T
+            return np.stack(
+                [
+                    self.a * column + self.b * row + self.c,
+                    self.d * column + self.e * row + self.f,
+                ],
+                axis=1,
+            )
+
+        placed: Geometries = shapely.transform(geometries, on_map)
+        return placed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonBatch:
+    """Polygons and their attributes, entry by entry."""
+
+    geometry: Geometries
+    """(n,) valid Polygons, MultiPolygons where a simplified one cannot be valid otherwise."""
+
+    area: Float64Array
+    """(n,) in the unit of `MapUnits.area_field`."""
+
+    perimeter: Float64Array
+    """(n,) of the outline, holes included, in the unit of `MapUnits.perimeter_field`."""
+
+    first_pixel: NDArray[np.int64]
+    """(n,) row * width + column of the first pixel in reading order; identifies the polygon."""
+
+    pixels: int
+    """Pixels inside all polygons that were read, those that were left out included."""
+
+    left_out: int
+    """Polygons that were smaller than the smallest area."""
+
+
+def make_polygons(
+    outlines: Iterable[Mapping[str, Any]],
+    *,
+    width: int,
+    placing: PixelToMap,
+    units: MapUnits,
+    min_area: float = 0.0,
+    simplify: float = 0.0,
+) -> PolygonBatch:
+    """Build the polygons of a mask, in reading order of their first pixels.
+
+    Args:
+        outlines: GeoJSON polygons in pixel coordinates (column, row).
+        width: columns of the mask.
+        placing: from pixel to map coordinates.
+        units: of the map coordinates.
+        min_area: polygons smaller than this, before they are simplified, are left out.
+        simplify: outlines may move by up to this length; 0 leaves every pixel corner.
+
+    Returns:
+        The polygons. Without `simplify`, their areas add up to their pixels times the pixel area.
+    """
+    batches = [
+        _make_batch(chunk, width, placing, units, min_area, simplify) for chunk in _chunks(outlines)
+    ]
+    if not batches:
+        batches = [_make_batch([], width, placing, units, min_area, simplify)]
+    first_pixel = np.concatenate([batch.first_pixel for batch in batches])
+    order = np.argsort(first_pixel)
+    return PolygonBatch(
+        geometry=np.concatenate([batch.geometry for batch in batches])[order],
+        area=np.concatenate([batch.area for batch in batches])[order],
+        perimeter=np.concatenate([batch.perimeter for batch in batches])[order],
+        first_pixel=first_pixel[order],
+        pixels=sum(batch.pixels for batch in batches),
+        left_out=sum(batch.left_out for batch in batches),
+    )
+
+
+def _chunks(outlines: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """Lists of at most `_BATCH` polygons; each outline is forgotten once it is a polygon."""
+    polygons = map(shape, outlines)
+    while chunk := list(islice(polygons, _BATCH)):
+        yield chunk
+
+
+def _make_batch(
+    chunk: list[Any],
+    width: int,
+    placing: PixelToMap,
+    units: MapUnits,
+    min_area: float,
+    simplify: float,
+) -> PolygonBatch:
+    geometry = np.array(chunk, dtype=np.object_)
+    pixels = shapely.area(geometry)
+    first_pixel = _first_pixels(geometry, width)
+    geometry = repaired(placing.place(repaired(geometry)))
+    area, perimeter = units.areas_and_perimeters(geometry)
+    if units.plane_area is not None:
+        # Pixels times the area of one is exact where sums over map coordinates are rounded.
+        area = pixels * (placing.pixel_area * units.plane_area)
+    kept = area >= min_area
+    geometry, area, perimeter = geometry[kept], area[kept], perimeter[kept]
+    if simplify > 0 and geometry.size:
+        geometry = simplified(geometry, simplify, units)
+        area, perimeter = units.areas_and_perimeters(geometry)
+    return PolygonBatch(
+        geometry=geometry,
+        area=area,
+        perimeter=perimeter,
+        first_pixel=first_pixel[kept],
+        pixels=round(float(pixels.sum())),
+        left_out=int(np.count_nonzero(~kept)),
+    )
+
+
+def _first_pixels(geometry: Geometries, width: int) -> NDArray[np.int64]:
+    """The pixel below and right of each polygon's uppermost, then leftmost corner."""
+    if not geometry.size:
+        return np.empty(0, np.int64)
+    corners, owner = shapely.get_coordinates(shapely.get_exterior_ring(geometry), return_index=True)
+    column, row = np.rint(corners).astype(np.int64).T
+    # A corner at the right edge is no pixel of its row, but never the uppermost leftmost one.
+    place = row * (width + 1) + column
+    starts = np.searchsorted(owner, np.arange(geometry.size))
+    row, column = np.divmod(np.minimum.reduceat(place, starts), width + 1)
+    first: NDArray[np.int64] = row * width + column
+    return first
+
+
+def repaired(geometry: Geometries) -> Geometries:
+    """The same areas as valid Polygons, as MultiPolygons where one polygon cannot be valid."""
+    invalid = ~shapely.is_valid(geometry)
+    if not invalid.any():
+        return geometry
+    result = geometry.copy()
+    result[invalid] = [_areal(part) for part in shapely.make_valid(geometry[invalid])]
+    return result
+
+
+def _areal(geometry: Any) -> Any:
+    """A repaired geometry without the points and lines that a repair may leave."""
+    kind = shapely.get_type_id(geometry)
+    if kind in (_POLYGON, _MULTIPOLYGON):
+        return geometry
+    if kind != _COLLECTION:
+        return shapely.Polygon()
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    parts = parts[shapely.get_type_id(parts) == _POLYGON]
+    return parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
+
+
+def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geometries:
+    """Each polygon with fewer corners, its outline moved by at most `tolerance`; valid.
+
+    The polygons are simplified one by one, so that a corner at which two of them touch may move
+    in one and stay in the other.
+
+    Args:
+        tolerance: in the unit of length of `units` (metres where that is known).
+    """
+    scales = units.metric_scales(geometry)
+    metric = _scaled(geometry, scales)
+    # preserve_topology keeps rings from vanishing and from crossing each other.
+    coarse = repaired(shapely.simplify(metric, tolerance, preserve_topology=True))
+    # Back to map coordinates, where rounding alone could have made a touching corner cross.
+    coarse = repaired(_scaled(coarse, 1.0 / scales))
+    lost = shapely.is_empty(coarse)
+    coarse[lost] = geometry[lost]
+    return coarse
+
+
+def _scaled(geometry: Geometries, scales: NDArray[np.float64]) -> Geometries:
+    """Each geometry with its x and y multiplied by its own two factors."""
+    _, owner = shapely.get_coordinates(geometry, return_index=True)
+    scaled: Geometries = shapely.transform(geometry, lambda xy: xy * scales[owner])
+    return scaled

@@ -1,0 +1,208 @@
+"""Writing a GeoPackage that is complete or not there at all.
+
+A GeoPackage whose writer was killed may open with no features, or refuse to open because of the
+journal beside it. So the file is built under another name, read back and counted, and takes its
+own name last.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio import raw
+
+from geothresh.errors import OutputError, UsageError
+from geothresh.files import check_output, replacing
+from geothresh.vector.names import check_layer_name
+from geothresh.vector.units import Geometries
+
+EXTENSION = ".gpkg"
+
+_SIDE_FILES = ("-journal", "-wal", "-shm")
+
+# Features that are read back at once.
+_BATCH = 20_000
+
+_MULTIPOLYGON = 6
+
+_OGR_ERRORS = (
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FieldError,
+)
+
+
+def check_vector_output(
+    path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
+    """Return `path` as a Path if a GeoPackage may be written there; called before any work.
+
+    Raises:
+        UsageError: the extension is not ``.gpkg``, or the path is one of `inputs`.
+        OutputError: no file can be written there, one exists and `overwrite` is false, or another
+            program holds the one that is there open.
+    """
+    target = Path(os.fspath(path))
+    if target.suffix.lower() != EXTENSION:
+        raise UsageError(
+            f"{target}: vectors are written as GeoPackage; give a name that ends in {EXTENSION}"
+        )
+    target = check_output(target, overwrite=overwrite, inputs=inputs)
+    for side in _side_files(target):
+        # SQLite would apply what it finds there to the new file.
+        if side.exists():
+            raise OutputError(
+                f"{target}: {side.name} beside it says that a program has it open or died while "
+                "writing it; close that program, or delete both files"
+            )
+    return target
+
+
+def write_geopackage(
+    path: str | os.PathLike[str],
+    *,
+    layer: str,
+    geometry: Geometries,
+    attributes: Mapping[str, NDArray[Any]],
+    crs: str | None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Write one layer with a spatial index; `path` is replaced only by a checked file.
+
+    Args:
+        path: the ``.gpkg`` file.
+        layer: its name, see `check_layer_name`.
+        geometry: (n,) valid Polygons and MultiPolygons; n may be 0.
+        attributes: name -> (n,) numbers; NaN is written as NULL.
+        crs: as WKT, None where it is not known.
+        metadata: text that is kept with the layer.
+        overwrite: replace a file that exists.
+
+    Returns:
+        The geometry type of the layer: ``Polygon``, or ``MultiPolygon`` if there is one among them.
+
+    Raises:
+        UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
+            be written, or does not hold what was written when it is read back.
+    """
+    check_layer_name(layer)
+    target = check_vector_output(path, overwrite=overwrite)
+    multi = bool(np.any(shapely.get_type_id(geometry) == _MULTIPOLYGON))
+    kind = "MultiPolygon" if multi else "Polygon"
+    with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        try:
+            _write_layer(temporary, layer, kind, geometry, attributes, crs, metadata)
+            # SQLite gives files 0644 whatever the umask would allow.
+            os.chmod(temporary, mode)
+            _check_database(temporary, layer, len(geometry))
+            _check_geometry(temporary, layer, len(geometry), kind)
+        except (*_OGR_ERRORS, OSError, sqlite3.Error) as error:
+            text = " ".join(str(error).replace(str(temporary), target.name).split())
+            raise OutputError(
+                f"{target}: the GeoPackage could not be written ({text}); "
+                "is the disk full? nothing was left behind"
+            ) from error
+        except _Mismatch as error:
+            raise OutputError(
+                f"{target}: the GeoPackage does not hold what was written: {error}; "
+                "is the disk full? nothing was left behind"
+            ) from error
+    return kind
+
+
+class _Mismatch(Exception):
+    """What was read back is not what was written."""
+
+
+def _write_layer(
+    path: Path,
+    layer: str,
+    kind: str,
+    geometry: Geometries,
+    attributes: Mapping[str, NDArray[Any]],
+    crs: str | None,
+    metadata: Mapping[str, str] | None,
+) -> None:
+    raw.write(
+        str(path),
+        geometry=shapely.to_wkb(geometry),
+        field_data=[np.ascontiguousarray(values) for values in attributes.values()],
+        fields=list(attributes),
+        layer=layer,
+        driver="GPKG",
+        geometry_type=kind,
+        promote_to_multi=kind == "MultiPolygon",
+        crs=crs,
+        layer_metadata=dict(metadata) if metadata else None,
+        layer_options={"SPATIAL_INDEX": "YES"},
+    )
+
+
+def _check_database(path: Path, layer: str, count: int) -> None:
+    """Ask SQLite itself, which shares nothing with the writer, whether the file is whole."""
+    with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as file:
+        (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise _Mismatch(f"SQLite's integrity check says {verdict!r}")
+        # The name was checked: it needs no quotes, and has none.
+        for table in (layer, f"rtree_{layer}_geom_rowid"):
+            (found,) = file.execute(f'SELECT count(*) FROM "{table}"').fetchone()
+            if found != count:
+                raise _Mismatch(f"{found} of {count} features in {table}")
+
+
+def _check_geometry(path: Path, layer: str, count: int, kind: str) -> None:
+    """Read the geometries back: all there, all valid."""
+    for start in range(0, count, _BATCH):
+        meta, _, wkb, _ = raw.read(
+            str(path), layer=layer, columns=[], skip_features=start, max_features=_BATCH
+        )
+        if meta["geometry_type"] != kind:
+            raise _Mismatch(f"a layer of {meta['geometry_type']} in place of {kind}")
+        geometry = shapely.from_wkb(wkb)
+        good = shapely.is_valid(geometry) & ~shapely.is_empty(geometry)
+        if not good.all():
+            which = start + int(np.flatnonzero(~good)[0]) + 1
+            raise _Mismatch(f"feature {which} of {count} is not a valid polygon")
+
+
+def _side_files(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in _SIDE_FILES]
+
+
+@contextmanager
+def _without_side_files(path: Path) -> Iterator[None]:
+    """Leave none of SQLite's files beside `path`, however the block ends."""
+    try:
+        yield
+        for side in _side_files(path):
+            if side.exists():
+                raise OutputError(f"{path}: SQLite left {side.name}: the file is not complete")
+    finally:
+        for side in _side_files(path):
+            with suppress(OSError):
+                side.unlink(missing_ok=True)
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    """Silence pyogrio on the temporary file's extension, and on masks without a CRS."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*filename extension should be", RuntimeWarning)
+        warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+        yield

@@ -1,0 +1,247 @@
+"""The command from end to end: files on the disk, exit codes, one line for each bad input."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from click.testing import CliRunner, Result
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+
+import geothresh
+from geothresh.cli import main
+
+TRANSFORM = Affine(10.0, 0.0, 5e5, 0.0, -10.0, 6e6)
+RNG = np.random.default_rng(3)
+MASK = (RNG.random((40, 50)) < 0.5).astype(np.uint8)
+CONFIDENCE = np.where(MASK == 1, 0.9, 0.1).astype(np.float32)
+
+
+def save(path: Path, values: Any, **options: Any) -> Path:
+    height, width = values.shape[-2:]
+    given = {"crs": "EPSG:32633", "transform": TRANSFORM, **options}
+    count = values.shape[0] if values.ndim == 3 else 1
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=values.dtype,
+        **{name: value for name, value in given.items() if value is not None},
+    ) as dataset:  # fmt: skip
+        dataset.write(values.reshape(count, height, width))
+    return path
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    return save(tmp_path / "scene mask.tif", MASK, nodata=255)
+
+
+# click 8.1 joins the two streams unless it is told not to; later versions know no such option.
+SPLIT = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner(**SPLIT).invoke(main, ["vectorize", *map(str, arguments)])
+
+
+def refused(code: int, words: str, *arguments: object) -> None:
+    folder = Path(str(arguments[0])).parent
+    before = sorted(folder.iterdir()) if folder.is_dir() else []
+    result = run(*arguments)
+    assert result.exit_code == code, result.stderr
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1 and words in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert (sorted(folder.iterdir()) if folder.is_dir() else []) == before
+
+
+def test_the_default_is_a_geopackage_beside_the_mask(mask: Path) -> None:
+    result = run(mask)
+    assert result.exit_code == 0, result.stderr
+    output = mask.with_name("scene mask.gpkg")
+    assert result.stdout == f"{output}\n"
+    frame = geopandas.read_file(output, layer="scene_mask")
+    assert result.stderr.startswith(f"{len(frame)} polygons, ")
+    assert list(frame.columns) == ["area_m2", "perimeter_m", "geometry"]
+    assert frame.crs.to_epsg() == 32633
+    burned = rasterize([(one, 1) for one in frame.geometry], MASK.shape, transform=TRANSFORM)
+    np.testing.assert_array_equal(burned, MASK)
+    assert frame.area_m2.sum() == pytest.approx(MASK.sum() * 100.0, rel=1e-9)
+
+
+def test_all_options_together(mask: Path, tmp_path: Path) -> None:
+    confidence = save(tmp_path / "confidence.tif", CONFIDENCE)
+    output = tmp_path / "roads.gpkg"
+    output.write_text("an old file")
+    result = run(
+        mask, "-o", output, "--kind", "polygons", "--confidence", confidence, "--layer", "roads",
+        "--min-area", 300, "--simplify", 5, "--overwrite", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    frame = geopandas.read_file(output, layer="roads")
+    assert told["output"] == str(output)
+    assert (told["features"], told["crs"], told["area_unit"]) == (len(frame), "EPSG:32633", "m2")
+    assert told["left_out"] > 0
+    assert told["fields"] == ["area_m2", "perimeter_m", "confidence_mean"]
+    assert told["area"] == pytest.approx(frame.area_m2.sum())
+    np.testing.assert_allclose(frame.confidence_mean, 0.9, rtol=1e-6)
+    assert frame.geometry.is_valid.all()
+
+
+def test_quiet_says_nothing_on_stderr(mask: Path) -> None:
+    result = run(mask, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_threshold_makes_a_mask_and_its_confidence(tmp_path: Path) -> None:
+    stored = np.rint(CONFIDENCE * 254).astype(np.uint8)
+    scene = save(tmp_path / "refined.tif", stored, nodata=255)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.scales = [1 / 254]
+    refused(3, "--threshold", scene)
+    result = run(scene, "--threshold", 0.5)
+    assert result.exit_code == 0, result.stderr
+    frame = geopandas.read_file(tmp_path / "refined.gpkg")
+    assert frame.area_m2.sum() == pytest.approx(MASK.sum() * 100.0)
+    np.testing.assert_allclose(frame.confidence_mean, 0.9, atol=0.5 / 254)
+
+
+def test_an_empty_mask_gives_an_empty_layer(tmp_path: Path) -> None:
+    path = save(tmp_path / "empty.tif", np.zeros((20, 20), np.uint8))
+    confidence = save(tmp_path / "confidence.tif", np.full((20, 20), 0.5, np.float32))
+    result = run(path, "--confidence", confidence)
+    assert result.exit_code == 0, result.stderr
+    frame = geopandas.read_file(tmp_path / "empty.gpkg")
+    assert list(frame.columns) == ["area_m2", "perimeter_m", "confidence_mean", "geometry"]
+    assert len(frame) == 0
+
+
+def test_degrees_are_measured_in_metres(tmp_path: Path) -> None:
+    transform = Affine(1e-4, 0, 11, 0, -1e-4, 60)
+    path = save(
+        tmp_path / "degrees.tif", np.ones((9, 9), np.uint8), crs="EPSG:4326", transform=transform
+    )
+    assert run(path).exit_code == 0
+    frame = geopandas.read_file(tmp_path / "degrees.gpkg")
+    geod = frame.crs.get_geod()
+    area, perimeter = geod.geometry_area_perimeter(
+        shapely.geometry.polygon.orient(frame.geometry[0])
+    )
+    assert frame.area_m2[0] == pytest.approx(area)
+    assert frame.perimeter_m[0] == pytest.approx(perimeter)
+
+
+def test_without_a_crs_the_names_say_so(tmp_path: Path) -> None:
+    path = save(tmp_path / "plain.tif", MASK, crs=None)
+    result = run(path)
+    assert result.exit_code == 0
+    assert "Warning: the mask has a transform but no CRS" in result.stderr
+    frame = geopandas.read_file(tmp_path / "plain.gpkg")
+    assert list(frame.columns) == ["area_units2", "perimeter_units", "geometry"]
+    assert frame.crs is None
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_without_a_georeference_only_on_request(tmp_path: Path) -> None:
+    path = save(tmp_path / "bare.tif", MASK, crs=None, transform=None)
+    refused(3, "--allow-pixel-coords", path)
+    assert run(path, "--allow-pixel-coords").exit_code == 0
+    frame = geopandas.read_file(tmp_path / "bare.gpkg")
+    assert list(frame.columns) == ["area_px2", "perimeter_px", "geometry"]
+    burned = rasterize([(one, 1) for one in frame.geometry], MASK.shape)
+    np.testing.assert_array_equal(burned, MASK)
+
+
+def test_bad_inputs(mask: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.tif"
+    text.write_text("no raster")
+    striped = save(tmp_path / "whole.tif", RNG.integers(0, 2, (300, 300)).astype(np.uint8))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(striped.read_bytes()[:40_000])
+    bands = save(tmp_path / "bands.tif", np.stack([MASK, MASK, MASK]))
+    gray = save(tmp_path / "gray.tif", MASK * np.uint8(7))
+    confidence = save(tmp_path / "confidence.tif", CONFIDENCE)
+    small = save(tmp_path / "small.tif", CONFIDENCE[:-1])
+    refused(3, "no such file", tmp_path / "missing.tif")
+    refused(3, "is a directory", tmp_path)
+    refused(3, "is not a TIFF", text)
+    refused(3, "cut short", cut)
+    refused(3, "--bidx", bands)
+    refused(2, "band 4 does not exist", bands, "-b", 4)
+    refused(3, "the value 7", gray)
+    refused(3, "--threshold", confidence)
+    refused(3, "50 x 39 is not the size 50 x 40", mask, "--confidence", small)
+    refused(3, "no such file", mask, "--confidence", tmp_path / "missing.tif")
+
+
+def test_the_band_can_be_chosen(tmp_path: Path) -> None:
+    bands = save(tmp_path / "bands.tif", np.stack([MASK * np.uint8(9), MASK]))
+    assert run(bands, "-b", 2).exit_code == 0
+    frame = geopandas.read_file(tmp_path / "bands.gpkg")
+    assert frame.area_m2.sum() == pytest.approx(MASK.sum() * 100.0)
+
+
+def test_bad_outputs(mask: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.gpkg").write_text("an old file")
+    os.link(mask, tmp_path / "same.gpkg")
+    refused(4, "exists already", mask, "-o", tmp_path / "old.gpkg")
+    refused(4, "does not exist", mask, "-o", tmp_path / "missing" / "roads.gpkg")
+    refused(2, "is the input", mask, "-o", tmp_path / "same.gpkg", "--overwrite")
+    refused(2, "ends in .gpkg", mask, "-o", tmp_path / "roads.shp")
+    assert (tmp_path / "old.gpkg").read_text() == "an old file"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--layer", "gpkg_contents"), ("--layer", 'x"; DROP'), ("--min-area", "-1"),
+     ("--min-area", "inf"), ("--simplify", "nan"), ("--threshold", "2"), ("--kind", "lines")],
+)  # fmt: skip
+def test_bad_arguments(mask: Path, arguments: tuple[str, str]) -> None:
+    result = run(mask, *arguments)
+    assert result.exit_code == 2, result.stderr
+    assert not mask.with_suffix(".gpkg").exists()
+
+
+def test_the_function_takes_an_open_dataset_and_reports_progress(mask: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with rasterio.open(mask) as dataset:
+        result = geothresh.vectorize(
+            dataset, progress=lambda done, total: seen.append((done, total))
+        )
+    assert result.output == mask.with_suffix(".gpkg")
+    assert seen[-1] == (1, 1)
+    assert result.foreground_pixels == MASK.sum()
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from geothresh.cli import main\n"
+        "try: main(['vectorize', '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'rasterio', 'numpy', 'shapely', 'geopandas', 'pyogrio'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_vectorizing_does_not_load_torch(mask: Path) -> None:
+    code = (
+        "import sys, geothresh; geothresh.vectorize(sys.argv[1])\n"
+        "assert not {'torch', 'dask'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(mask)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
