@@ -47,7 +47,7 @@ HOMES = {
     "pyogrio": {"vector"},
     "pyproj": {"vector"},
     "rasterio": {"raster"},
-    "safetensors": {"nn"},
+    "safetensors": {"nn", "training"},
     "scipy": NUMERIC,
     "shapely": {"vector"},
     "torch": {"nn", "training"},

@@ -10,7 +10,7 @@ signal n (130 interrupt, 143 termination, 141 when the reader of stdout went awa
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
         return sorted({*COMMANDS, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS or importlib.util.find_spec(COMMANDS[cmd_name]) is None:
+        if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         if not isinstance(command, click.Command):
