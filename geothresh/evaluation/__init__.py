@@ -4,6 +4,6 @@ It takes the refiner as a callable and so knows neither networks nor engines.
 """
 
 from geothresh.evaluation.report import Changes, Report, Row, SourceReport
-from geothresh.evaluation.scoring import Sample, score_source
+from geothresh.evaluation.scoring import Sample, Tally
 
-__all__ = ["Changes", "Report", "Row", "Sample", "SourceReport", "score_source"]
+__all__ = ["Changes", "Report", "Row", "Sample", "SourceReport", "Tally"]

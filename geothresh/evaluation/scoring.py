@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,50 +34,20 @@ class Sample:
     """(H, W), True = confidence and truth are both known; None = everywhere."""
     refined: Float32Array | None = None
     """(H, W) refined confidence in [0, 1], 0 at invalid pixels; None = not refined."""
-    refined_mask: BoolArray | None = None
-    """(H, W), True = foreground, where the refined mask exists on its own; None = cut it here."""
-
-
-def score_source(
-    samples: Iterable[Sample],
-    *,
-    name: str,
-    patch: int,
-    threshold: float = 0.5,
-    distance: int | None = None,
-    metric: Metric = "chessboard",
-    unit: str = "map",
-) -> SourceReport:
-    """Score the maps of one base network.
-
-    Args:
-        samples: the maps; read one at a time, each used once.
-        name: name of the base network.
-        patch: side of the regions of the bound (region-specific thresholds), in pixels.
-        threshold: cut of the refined confidence.
-        distance: reach of Boundary IoU in pixels; None takes `boundary_distance` of each map.
-        metric: how that reach is counted, see `geothresh.metrics.Metric`.
-        unit: what one sample is, in the report's words.
-
-    Raises:
-        InputError: there is no sample, or none but some are refined.
-    """
-    tally = _Tally(patch=patch, threshold=threshold, distance=distance, metric=metric)
-    for sample in samples:
-        tally.add(sample)
-    if not tally.ids:
-        raise InputError(f"{name}: 0 {unit}s with valid pixels; nothing to evaluate")
-    return tally.report(name, unit)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tally:
-    """Scores of the maps seen so far, one list per row."""
+class Tally:
+    """Scores of the maps of one base network seen so far; the maps themselves are not kept."""
 
     patch: int
-    threshold: float
-    distance: int | None
-    metric: Metric
+    """Side of the regions of the bound (region-specific thresholds), in pixels."""
+    threshold: float = 0.5
+    """Cut of the refined confidence."""
+    distance: int | None = None
+    """Reach of Boundary IoU in pixels; None takes `boundary_distance` of each map."""
+    metric: Metric = "chessboard"
+    """How that reach is counted, see `geothresh.metrics.Metric`."""
     ids: list[str] = field(default_factory=list)
     distances: list[int] = field(default_factory=list)
     sweeps: list[Sweep] = field(default_factory=list)
@@ -86,6 +56,7 @@ class _Tally:
     refined: list[MapScore] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
+        """Score one map. Raises ValueError where its arrays do not fit together."""
         truth, valid = sample.truth, sample.valid
         distance = self.distance or boundary_distance(truth.shape[0], truth.shape[1])
 
@@ -109,12 +80,20 @@ class _Tally:
             score(region_target(sample.confidence, truth, patch=self.patch, valid=valid))
         )
         if sample.refined is not None:
-            mask = sample.refined_mask
-            if mask is None:
-                mask = sample.refined >= self.threshold
-            self.refined.append(score(mask, sample.refined))
+            self.refined.append(score(sample.refined >= self.threshold, sample.refined))
 
-    def report(self, name: str, unit: str) -> SourceReport:
+    def report(self, name: str, unit: str = "map") -> SourceReport:
+        """Sum up what was added.
+
+        Args:
+            name: of the base network.
+            unit: what one sample is, in the report's words.
+
+        Raises:
+            InputError: nothing was added, or some maps were refined and others not.
+        """
+        if not self.ids:
+            raise InputError(f"{name}: 0 {unit}s with valid pixels; nothing to evaluate")
         if self.refined and len(self.refined) != len(self.ids):
             raise InputError(
                 f"{name}: {len(self.refined)} of {len(self.ids)} {unit}s are refined; "
@@ -202,7 +181,7 @@ class _Tally:
             ),
         }
 
-    def _maps(self) -> Iterable[dict[str, object]]:
+    def _maps(self) -> Iterator[dict[str, object]]:
         for i, name in enumerate(self.ids):
             line: dict[str, object] = {"id": name}
             for key, scores in (("cut", self.cut), ("refined", self.refined)):

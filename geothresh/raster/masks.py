@@ -110,8 +110,8 @@ def open_mask(
             with _rewritten(scene, above, beside) as band:
                 yield band
         return
-    with _open_classes(find_raster(mask, allow_vrt=allow_vrt), bidx) as scene:
-        value, foreground = _scan(scene, progress)
+    with open_classes(find_raster(mask, allow_vrt=allow_vrt), bidx) as scene:
+        value, foreground = find_foreground(scene, progress)
         if _is_plain(scene):
             yield MaskBand(
                 name=scene.name,
@@ -138,7 +138,7 @@ def strips(height: int, width: int, block_height: int) -> list[PixelWindow]:
 
 
 @contextmanager
-def _open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
+def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
     """The raster of whole numbers, to be read as it is stored."""
     dataset = open_dataset(source)
     with dataset:
@@ -214,7 +214,7 @@ def _check_blocks(source: RasterSource, dataset: DatasetReader, bidx: int) -> No
         )
 
 
-def _scan(scene: Scene, progress: Progress | None) -> tuple[int, int]:
+def find_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
     """The value that is foreground, and the number of its pixels."""
     ones = highs = 0
     for window, values, valid in _stored(scene, progress):

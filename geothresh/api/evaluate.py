@@ -1,0 +1,297 @@
+"""What refinement is worth on maps whose truth is known: reads, refines, scores, draws."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.blending import Blend
+from geothresh.errors import OutputError, UsageError
+from geothresh.evaluation.figures import figure
+from geothresh.evaluation.report import Report, SourceReport
+from geothresh.evaluation.samples import (
+    CELL,
+    Refine,
+    Side,
+    by_source,
+    cell_samples,
+    cells,
+    choose,
+    pair_sample,
+    read_ids,
+)
+from geothresh.evaluation.scoring import Float32Array, Sample, Tally
+from geothresh.files import check_output, replacing
+from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
+from geothresh.mosaic import mosaic, mosaic_array
+from geothresh.nn.refiner import BatchSize, Precision
+from geothresh.raster.images import write_png
+from geothresh.raster.labels import Labels, open_labels
+from geothresh.raster.pairs import Pair, find_pairs
+from geothresh.raster.reading import open_scene
+from geothresh.raster.scaling import ScaleOption
+from geothresh.raster.scene import Scene
+from geothresh.windows import PixelWindow, TileGrid
+
+StrPath = str | os.PathLike[str]
+Progress = Callable[[int, int], None]
+
+DEFAULT_PATCH = 64
+"""Side of the regions of the bound where no model says otherwise: the paper's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is done with every map, the same for folders and for a raster."""
+
+    model: ChosenModel | None
+    patch: int
+    threshold: float
+    metric: Metric
+    tile_size: int
+    overlap: int
+    blend: Blend
+    figures: Path | None
+    progress: Progress | None
+
+    def tally(self, distance: int | None = None) -> Tally:
+        return Tally(
+            patch=self.patch, threshold=self.threshold, distance=distance, metric=self.metric
+        )
+
+    def draw(self, sample: Sample, source: str) -> None:
+        if self.figures is None:
+            return
+        folder = self.figures / source.replace("/", "_")
+        _make_folder(folder)
+        picture = figure(sample, threshold=self.threshold, source=source)
+        write_png(folder / f"{sample.id}.png", picture)
+
+
+def evaluate(
+    data: StrPath | Sequence[StrPath],
+    *,
+    confidence: Sequence[StrPath] = (),
+    mask: StrPath | None = None,
+    model: Model | None = "roads",
+    ids: StrPath | None = None,
+    split: Side = "validation",
+    skip_unpaired: bool = False,
+    threshold: float = 0.5,
+    patch: int | None = None,
+    boundary_metric: Metric = "chessboard",
+    bidx: int | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
+    tile_size: int = 512,
+    overlap: int = 128,
+    blend: Blend = "hann",
+    batch_size: BatchSize = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    figures: StrPath | None = None,
+    output: StrPath | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare confidences cut at 0.5, at the best thresholds, and refined, against the truth.
+
+    Maps are scored one by one. A single raster is read and refined window by window and scored in
+    cells of 512 x 512 pixels, each of which counts as a map; Boundary IoU is taken within 15
+    pixels there, and the border of a cell counts as contour, as the border of a map does.
+
+    Args:
+        data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``), or one
+            confidence raster.
+        confidence: folders of confidence maps, one per base network.
+        mask: the truth of the one raster: 1 foreground, 0 background, 255 no data.
+        model: a packaged model's name, a model file, a refiner, or None to refine nothing.
+        ids: file with the ids to use, one a line, or the split manifest that training writes.
+        split: which side of that manifest.
+        skip_unpaired: leave out maps and masks without a partner.
+        threshold: cut of the refined confidence.
+        patch: side of the regions of the bound, in pixels; the model's, else 64.
+        boundary_metric: how the reach of Boundary IoU is counted.
+        bidx: band of the raster, counted from 1.
+        scale: what stands for confidence 1 in the raster, "auto" or "logit".
+        nodata: value without data in the raster, in place of its own.
+        tile_size: side of the square that the network reads.
+        overlap: pixels that neighbouring tiles share.
+        blend: how overlapping tiles are joined.
+        batch_size: tiles that go through the network at once.
+        device: where the network runs.
+        precision: number format inside the network.
+        figures: directory for one PNG per map; made if missing.
+        output: JSON file for the report.
+        overwrite: replace the report, and write figures into a directory that holds files.
+        progress: called with what is done and how much there is, in maps, tiles or cells.
+
+    Raises:
+        UsageError: options contradict each other.
+        InputError: maps or masks are missing, damaged, or do not fit each other.
+        OutputError: the report or a figure cannot be written.
+        ModelError: the model is missing or damaged.
+    """
+    started = time.perf_counter()
+    folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
+    as_raster = _is_raster(folders, mask, confidence, ids)
+    inputs = folders if mask is None or not as_raster else [*folders, Path(mask)]
+    target = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
+    chosen = None
+    if model is not None:
+        chosen = choose_model(
+            model, device=device, precision=precision, batch_size=batch_size, workers=0
+        )
+    plan = _Plan(
+        model=chosen,
+        patch=_patch(patch, chosen),
+        threshold=threshold,
+        metric=boundary_metric,
+        tile_size=tile_size,
+        overlap=overlap,
+        blend=blend,
+        figures=None if figures is None else _figures_folder(Path(figures), overwrite),
+        progress=progress,
+    )
+    if as_raster and mask is not None:
+        with (
+            open_scene(folders[0], bidx=bidx, scale=scale, nodata=nodata) as scene,
+            open_labels(mask) as labels,
+        ):
+            sources = [_evaluate_raster(scene, labels, plan)]
+    else:
+        pairs = find_pairs(folders, [Path(c) for c in confidence], skip_unpaired=skip_unpaired)
+        if ids is not None:
+            pairs = choose(pairs, read_ids(Path(ids), split), Path(ids))
+        sources = _evaluate_pairs(by_source(pairs), plan)
+    report = Report(
+        sources=tuple(sources),
+        model=None if chosen is None else chosen.name,
+        digest=None if chosen is None else chosen.digest,
+        patch=plan.patch,
+        threshold=threshold,
+        seconds=time.perf_counter() - started,
+    )
+    if target is not None:
+        with replacing(target) as temporary:
+            temporary.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _is_raster(
+    data: Sequence[Path], mask: StrPath | None, confidence: Sequence[StrPath], ids: StrPath | None
+) -> bool:
+    """Whether one raster is meant rather than folders; what belongs to the other is refused."""
+    if not data:
+        raise UsageError("no data; name a folder with masks, or a confidence raster with --mask")
+    if mask is None:
+        if data[0].is_file():
+            raise UsageError(f"{data[0]}: is a file; name its truth with --mask")
+        return False
+    if len(data) > 1 or data[0].is_dir():
+        raise UsageError(
+            f"--mask is the truth of one raster, and {data[0]} "
+            f"{'is a folder' if data[0].is_dir() else 'is not the only one'}; leave it out"
+        )
+    if confidence or ids is not None:
+        raise UsageError("--confidence and --ids choose among maps in folders; leave them out")
+    return True
+
+
+def _patch(patch: int | None, model: ChosenModel | None) -> int:
+    if patch is None:
+        return DEFAULT_PATCH if model is None else model.patch
+    if patch < 1:
+        raise UsageError(f"patch {patch}: must be at least 1 pixel")
+    return patch
+
+
+def _figures_folder(folder: Path, overwrite: bool) -> Path:
+    _make_folder(folder)
+    if not overwrite and any(folder.iterdir()):
+        raise OutputError(f"{folder}: holds files already; choose another or add --overwrite")
+    return folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the directory cannot be made ({error.strerror}); choose another"
+        ) from error
+
+
+def _refine(plan: _Plan) -> Refine | None:
+    if plan.model is None:
+        return None
+    return partial(
+        mosaic_array,
+        refiner=plan.model.refiner,
+        tile=plan.tile_size,
+        overlap=plan.overlap,
+        blend=plan.blend,
+        batch_size=plan.model.batch_size,
+    )
+
+
+def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> list[SourceReport]:
+    refine = _refine(plan)
+    total = sum(len(pairs) for _, pairs in sources)
+    done = 0
+    reports = []
+    for name, pairs in sources:
+        tally = plan.tally()
+        for pair in pairs:
+            sample = pair_sample(pair, refine)
+            tally.add(sample)
+            plan.draw(sample, name)
+            done += 1
+            if plan.progress is not None:
+                plan.progress(done, total)
+        reports.append(tally.report(name))
+    return reports
+
+
+def _evaluate_raster(scene: Scene, labels: Labels, plan: _Plan) -> SourceReport:
+    labels.require_grid_of(scene)
+    name = Path(scene.name).stem
+    tally = plan.tally(PAPER_DISTANCE)
+
+    def score(window: PixelWindow, refined: Float32Array | None = None) -> None:
+        for sample in cell_samples(scene, labels, window, refined):
+            tally.add(sample)
+            plan.draw(sample, name)
+
+    def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+        score(window, refined)
+
+    if plan.model is None:
+        every = list(cells(scene.size.window()))
+        for done, cell in enumerate(every, start=1):
+            score(cell)
+            if plan.progress is not None:
+                plan.progress(done, len(every))
+    else:
+        grid = TileGrid(
+            size=scene.size, tile=plan.tile_size, overlap=plan.overlap, patch=plan.model.patch
+        )
+        # Chunks are made of whole cells, so that they can be scored as they come.
+        mosaic(
+            scene,
+            plan.model.refiner,
+            sink,
+            grid=grid,
+            blend=plan.blend,
+            batch_size=plan.model.batch_size,
+            chunk_height=CELL,
+            chunk_width=8 * CELL,
+            progress=plan.progress,
+        )
+    return tally.report(name, "cell")

@@ -1,0 +1,99 @@
+"""``geothresh evaluate``: what refinement is worth on maps whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.progress import progress_bar
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=options.PATH)
+@click.option(
+    "--confidence", multiple=True, type=options.PATH, metavar="DIR",
+    help="Folder of confidence maps, one per base network; may be repeated.  "
+    "[default: DATA/confidence]",
+)  # fmt: skip
+@click.option(
+    "--mask", type=options.PATH, metavar="FILE",
+    help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data.",
+)  # fmt: skip
+@options.model
+@click.option("--no-refine", is_flag=True, help="Score the confidences only; needs no model.")
+@click.option(
+    "--ids", type=options.PATH, metavar="FILE",
+    help="Use these ids only: one a line, or the split manifest that `geothresh train` wrote.",
+)  # fmt: skip
+@click.option(
+    "--split", default="validation", show_default=True,
+    type=click.Choice(["train", "validation"]), help="Which side of the split manifest.",
+)  # fmt: skip
+@click.option(
+    "--skip-unpaired", is_flag=True, help="Leave out maps and masks that have no partner."
+)
+@options.threshold
+@click.option(
+    "--patch", type=click.IntRange(min=1), metavar="P",
+    help="Side of the regions of the bound, in pixels.  [default: the model's, else 64]",
+)  # fmt: skip
+@click.option(
+    "--boundary-metric", default="chessboard", show_default=True,
+    type=click.Choice(["chessboard", "cityblock"]),
+    help="Distance of Boundary IoU: erosion by squares, as its authors do, or by crosses.",
+)  # fmt: skip
+@click.option(
+    "--figures", type=options.PATH, metavar="DIR",
+    help="Draw each map into DIR/NETWORK/ID.png: confidence, masks, and errors (missed blue, "
+    "falsely found red).",
+)  # fmt: skip
+@click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write the report as JSON.")
+@options.overwrite
+@options.bidx
+@options.scale
+@options.nodata
+@options.tile_size
+@options.overlap
+@options.blend
+@options.batch_size
+@options.device
+@options.precision
+@options.progress
+@options.as_json
+@options.common
+def evaluate(
+    data: tuple[Path, ...],
+    model: str,
+    no_refine: bool,
+    as_json: bool,
+    progress: bool | None,
+    **arguments: Any,
+) -> None:
+    """Compare confidences cut at 0.5, at the best thresholds, and refined, with the truth.
+
+    DATA is a folder with masks named ID_mask.png, or with the folders mask/ and confidence/; or,
+    with --mask, one confidence raster. Several folders may be given. Options for bands, scale and
+    nodata are for a raster; it is scored in cells of 512 x 512 pixels, each of which counts as a
+    map, with Boundary IoU within 15 pixels.
+
+    The table, one per folder of confidence maps, holds in hundredths: miou (foreground IoU,
+    mean over maps), boundary (Boundary IoU within 2 % of the diagonal, mean over maps), pooled
+    (foreground IoU of all pixels together), two-class (mean of foreground and background IoU of
+    all pixels); and MAE, the mean of |confidence - truth|. Rows with * are chosen with the truth
+    of these very maps at hand: the best fixed cuts and the bound of region-specific thresholds.
+    """
+    from geothresh.api.evaluate import evaluate as run
+
+    unit = "map" if arguments["mask"] is None else "step"
+    with progress_bar(progress, "evaluate", unit=unit) as report:
+        result = run(data, model=None if no_refine else model, progress=report, **arguments)
+    if as_json:
+        options.print_json(result.as_dict())
+        return
+    click.echo(result.table())
+    if options.verbosity() >= 0:
+        by = "not refined" if result.model is None else f"refined with {result.model}"
+        click.echo(f"{by}; {result.seconds:.1f} s", err=True)

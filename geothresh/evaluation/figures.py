@@ -1,0 +1,71 @@
+"""One picture per map: what went in, what came out, and where both are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.evaluation.scoring import CUT, Sample
+from geothresh.metrics import BoolArray, Counts
+from geothresh.raster.drawing import (
+    BACKGROUND,
+    NO_DATA,
+    Panel,
+    confidence_picture,
+    mask_picture,
+    sheet,
+)
+
+Rgb = NDArray[np.uint8]
+
+TRUE_POSITIVE = (235, 235, 235)
+FALSE_NEGATIVE = (60, 130, 255)
+FALSE_POSITIVE = (230, 60, 45)
+
+_LEAST_SIDE = 360
+"""Pixels on paper; smaller maps are enlarged, so that the titles have room."""
+
+
+def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> Rgb:
+    """Found foreground light, missed blue, falsely found red, background dark; (H, W, 3)."""
+    picture = np.empty((*truth.shape, 3), np.uint8)
+    picture[:] = BACKGROUND
+    picture[prediction & truth] = TRUE_POSITIVE
+    picture[~prediction & truth] = FALSE_NEGATIVE
+    picture[prediction & ~truth] = FALSE_POSITIVE
+    picture[~valid] = NO_DATA
+    return picture
+
+
+def figure(sample: Sample, *, threshold: float, source: str) -> Rgb:
+    """Draw a map: confidence, its cut, the refined mask; below, the truth and both's errors.
+
+    Args:
+        sample: the map; without a refined confidence the refined panels are left out.
+        threshold: cut of the refined confidence.
+        source: name of the base network, for the heading.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    truth = sample.truth
+    valid = np.ones(truth.shape, np.bool_) if sample.valid is None else sample.valid
+    masks = {f"cut at {CUT}": sample.confidence >= CUT}
+    if sample.refined is not None:
+        masks["refined"] = sample.refined >= threshold
+    above = [Panel(title="confidence", image=confidence_picture(sample.confidence, valid))]
+    below = [Panel(title="truth", image=mask_picture(truth, valid))]
+    for name, mask in masks.items():
+        iou = Counts.of(prediction=mask, target=truth, valid=valid).iou()
+        above.append(Panel(title=name, image=mask_picture(mask, valid)))
+        below.append(
+            Panel(title=f"{name}: IoU {100 * iou:.1f}", image=error_picture(mask, truth, valid))
+        )
+    heading = f"{sample.id}, {source}: missed blue, falsely found red"
+    return sheet(heading, [[_enlarged(p) for p in row] for row in (above, below)])
+
+
+def _enlarged(panel: Panel) -> Panel:
+    factor = -(-_LEAST_SIDE // panel.image.shape[1])
+    image = panel.image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else panel.image
+    return Panel(title=panel.title, image=image)

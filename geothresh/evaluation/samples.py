@@ -1,0 +1,143 @@
+"""Where the maps and their truth come from: folders of pairs, or the cells of one raster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from geothresh.errors import InputError
+from geothresh.evaluation.scoring import Float32Array, Sample
+from geothresh.metrics import BoolArray
+from geothresh.raster.labels import Labels
+from geothresh.raster.pairs import Pair, names, read_confidence, read_mask
+from geothresh.raster.scene import Scene
+from geothresh.windows import PixelWindow
+
+Refine = Callable[[Float32Array], Float32Array]
+"""A confidence map (H, W) in [0, 1] to its refined confidence, the same shape and range."""
+
+Side = Literal["train", "validation"]
+
+CELL = 512
+"""Side of the cells that one raster is scored in: the paper's size, a multiple of every patch."""
+
+
+def pair_sample(pair: Pair, refine: Refine | None = None) -> Sample:
+    """Read one pair, and refine it if there is something to refine it with.
+
+    Raises:
+        InputError: a file is unusable or the sizes differ.
+    """
+    confidence, truth = read_confidence(pair.confidence), read_mask(pair.mask)
+    if confidence.shape != truth.shape:
+        raise InputError(
+            f"{pair.confidence}: {confidence.shape[0]} x {confidence.shape[1]} pixels, its mask "
+            f"{pair.mask.name} has {truth.shape[0]} x {truth.shape[1]}"
+        )
+    refined = None if refine is None else refine(confidence)
+    return Sample(id=pair.id, confidence=confidence, truth=truth, refined=refined)
+
+
+def by_source(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
+    """The pairs of each data set and base network, under a name that tells them apart."""
+    ordered = sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
+    several = len({pair.dataset for pair in pairs}) > 1
+    return [
+        (f"{dataset}/{source}" if several else source, list(group))
+        for (dataset, source), group in groupby(ordered, key=lambda p: (p.dataset, p.source))
+    ]
+
+
+def read_ids(path: Path, side: Side = "validation") -> frozenset[str]:
+    """Read ids from a file: one a line, or the split manifest that training writes.
+
+    Args:
+        path: of the file; a manifest is JSON with the lists ``train`` and ``validation``.
+        side: which list of a manifest.
+
+    Raises:
+        InputError: unreadable, of neither form, or without ids.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("{"):
+            listed = [str(i) for i in json.loads(text)[side]]
+        else:
+            listed = [line.strip() for line in text.splitlines()]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: neither one id a line nor a split manifest with a list {side} ({error!r})"
+        ) from error
+    ids = frozenset(i for i in listed if i)
+    if not ids:
+        raise InputError(f"{path}: 0 ids in it; write one a line")
+    return ids
+
+
+def choose(pairs: Sequence[Pair], ids: frozenset[str], origin: Path) -> list[Pair]:
+    """The pairs with these ids; `origin` names the file of the ids in the message.
+
+    Raises:
+        InputError: there is none.
+    """
+    chosen = [pair for pair in pairs if pair.id in ids]
+    if not chosen:
+        raise InputError(
+            f"{origin}: none of its {len(ids)} ids ({names(ids, 2)}) is among the "
+            f"{len({p.id for p in pairs})} of the data ({names({p.id for p in pairs}, 2)})"
+        )
+    return chosen
+
+
+def cells(window: PixelWindow) -> Iterator[PixelWindow]:
+    """The cells of `CELL` pixels, counted from the raster's first, that make up a window.
+
+    The window begins where a cell begins, and ends where one ends or the raster does.
+    """
+    for row in range(window.row, window.row_stop, CELL):
+        for col in range(window.col, window.col_stop, CELL):
+            yield PixelWindow(
+                row=row,
+                col=col,
+                height=min(CELL, window.row_stop - row),
+                width=min(CELL, window.col_stop - col),
+            )
+
+
+def cell_samples(
+    scene: Scene,
+    labels: Labels,
+    window: PixelWindow,
+    refined: Float32Array | None = None,
+) -> Iterable[Sample]:
+    """The cells of a window of one raster; those without a valid pixel are left out.
+
+    Args:
+        scene: the confidences.
+        labels: the truth, on the same grid.
+        window: which part; it begins where a cell begins.
+        refined: refined confidence of the window, in [0, 1].
+
+    Raises:
+        InputError: a block cannot be decoded or a value contradicts the scaling.
+    """
+    for cell in cells(window):
+        confidence, known = scene.read(cell)
+        truth, labelled = labels.read(cell)
+        valid: BoolArray = known & labelled
+        if not valid.any():
+            continue
+        yield Sample(
+            id=f"row{cell.row}_col{cell.col}",
+            confidence=np.where(valid, confidence, np.float32(0)),
+            truth=truth,
+            valid=valid,
+            refined=None if refined is None else refined[cell.within(window)],
+        )

@@ -1,0 +1,105 @@
+"""The ground truth of one raster, read window by window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import InputError
+from geothresh.raster.grid import RasterGrid
+from geothresh.raster.masks import find_foreground, open_classes
+from geothresh.raster.paths import find_raster
+from geothresh.raster.scene import Scene
+from geothresh.windows import PixelWindow
+
+_FOREGROUND, _HIGH = 1, 255
+
+# Of a pixel: more is another place, less is how programs round a coordinate.
+_SHIFT = 0.01
+
+
+class Labels:
+    """An open mask whose foreground value is known."""
+
+    def __init__(self, scene: Scene, value: int) -> None:
+        self.name = scene.name
+        self._scene = scene
+        self._value = value
+
+    def read(self, window: PixelWindow) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Read a window that lies inside the raster.
+
+        Returns:
+            truth: (height, width) bool, True = foreground; False where there is no data.
+            valid: (height, width) bool, True where there is data.
+
+        Raises:
+            InputError: a block cannot be decoded.
+        """
+        values, valid = self._scene.stored(window)
+        if self._value == _FOREGROUND:
+            valid = valid & (values != _HIGH)
+        return (values == self._value) & valid, valid
+
+    def require_grid_of(self, scene: Scene) -> None:
+        """Raise InputError unless the mask lies on the pixels of `scene`.
+
+        The place on the ground is compared where both have one.
+        """
+        ours, theirs = self._scene.grid, scene.grid
+        if self._scene.size != scene.size:
+            raise InputError(
+                f"{self.name}: {ours.width} x {ours.height} pixels, the confidences {scene.name} "
+                f"have {theirs.width} x {theirs.height}; cut or warp one to the grid of the other"
+            )
+        if ours.has_transform and theirs.has_transform:
+            shift = _greatest_shift(ours, theirs)
+            if shift > _SHIFT:
+                raise InputError(
+                    f"{self.name}: lies {shift:.3g} pixels off the confidences {scene.name}; "
+                    "warp one to the grid of the other"
+                )
+        if ours.crs and theirs.crs and ours.crs != theirs.crs:
+            raise InputError(
+                f"{self.name}: another coordinate system than the confidences {scene.name}; "
+                "warp one to the grid of the other"
+            )
+
+
+def _greatest_shift(ours: RasterGrid, theirs: RasterGrid) -> float:
+    """Distance on the ground between the same corner of two grids, in pixels of `theirs`."""
+    a, b = ours.transform, theirs.transform
+    side = min(math.hypot(b.a, b.d), math.hypot(b.b, b.e))
+    return max(
+        math.hypot(
+            (a.a - b.a) * col + (a.b - b.b) * row + a.c - b.c,
+            (a.d - b.d) * col + (a.e - b.e) * row + a.f - b.f,
+        )
+        / side
+        for col in (0, ours.width)
+        for row in (0, ours.height)
+    )
+
+
+@contextmanager
+def open_labels(mask: Any, *, bidx: int | None = None) -> Iterator[Labels]:
+    """Open a mask raster; it is read through once, to find out what is foreground in it.
+
+    Foreground is 1, or 255 where only 0 and 255 occur; 255 beside 1 is nodata.
+
+    Args:
+        mask: path of the raster, or an open rasterio dataset.
+        bidx: the band, counted from 1; needed where there are several.
+
+    Raises:
+        InputError: the raster cannot be read, or is no mask.
+        UsageError: the band does not exist.
+    """
+    with open_classes(find_raster(mask), bidx) as scene:
+        value, _ = find_foreground(scene, None)
+        yield Labels(scene, value)

@@ -1,0 +1,140 @@
+"""``geothresh evaluate``: its table, its JSON, its files, its refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geothresh.cli import main
+from geothresh.raster.images import write_png
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command as a shell runs it: the two streams apart, which not every CliRunner does."""
+
+    def call(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as end:
+            main.main(["evaluate", *map(str, arguments)], prog_name="geothresh")
+        said = capsys.readouterr()
+        return Result(exit_code=int(end.value.code or 0), stdout=said.out, stderr=said.err)
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Plain layout: three maps of 64 x 64, and a truth that the cut at 0.4 hits exactly."""
+    folder = tmp_path / "data"
+    for name in ("mask", "confidence"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        levels = rng.integers(0, 256, (64, 64)).astype(np.uint8)
+        write_png(folder / "confidence" / f"{name}.png", levels)
+        write_png(folder / "mask" / f"{name}.png", (levels >= 102).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network that corrects nothing: its correction is zero before training."""
+    from geothresh.nn.checkpoint import save_model
+    from geothresh.nn.config import NetworkConfig
+    from geothresh.nn.network import ThreshNet
+
+    config = NetworkConfig(
+        widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=32, head="correction", shuffle=2
+    )
+    path = tmp_path_factory.mktemp("model") / "nothing.safetensors"
+    save_model(path, tensors=ThreshNet(config).state_dict(), config=config, training={})
+    return path
+
+
+def test_the_table_names_the_best_cut(run: Run, data: Path) -> None:
+    result = run(data, "--no-refine")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "confidence: 3 maps, boundary within 2 px (chessboard)"
+    assert lines[1].split() == ["miou", "boundary", "pooled", "two-class", "MAE"]
+    assert lines[2].startswith("cut at 0.5 ")
+    assert lines[3].startswith("best single threshold, 0.40 * ")
+    assert lines[3].split()[-5:] == ["100.00", "100.00", "100.00", "100.00", "-"]
+    assert "not refined" in result.stderr
+
+
+def test_json_is_one_object_and_nothing_else(run: Run, data: Path, model: Path) -> None:
+    result = run(data, "-m", model, "--json", "--progress", "--tile-size", 64, "--overlap", 32)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["model"], report["patch"], report["threshold"]) == ("nothing", 32, 0.5)
+    assert len(report["model_sha256"]) == 64
+    (source,) = report["sources"]
+    assert source["rows"]["single"]["threshold"] == 0.4
+    assert source["rows"]["refined"]["miou"] == source["rows"]["cut"]["miou"]
+    assert source["changes"]["iou"]["n_worse"] == 0
+    assert [line["id"] for line in source["maps"]] == ["a", "b", "c"]
+    assert "3/3" in result.stderr
+
+
+def test_figures_and_report_are_written(run: Run, data: Path, tmp_path: Path) -> None:
+    figures, report = tmp_path / "figures", tmp_path / "report.json"
+    result = run(data, "--no-refine", "--figures", figures, "-o", report, "-q")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert sorted(p.name for p in (figures / "confidence").iterdir()) == [
+        "a.png",
+        "b.png",
+        "c.png",
+    ]
+    assert json.loads(report.read_text())["sources"][0]["n"] == 3
+
+
+def test_ids_restrict_to_a_side_of_the_split(run: Run, data: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "split.json"
+    manifest.write_text('{"train": ["a", "b"], "validation": ["c"]}')
+    for side, n in (("validation", 1), ("train", 2)):
+        result = run(data, "--no-refine", "--ids", manifest, "--split", side, "--json")
+        assert json.loads(result.stdout)["sources"][0]["n"] == n
+
+
+def test_wrong_input_ends_in_one_line_and_its_code(run: Run, data: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.json"
+    there.write_text("old")
+    cases: list[tuple[int, str, list[object]]] = [
+        (2, "--mask", [data / "mask" / "a.png", "--no-refine"]),
+        (3, "cannot be listed", [tmp_path / "absent", "--no-refine"]),
+        (3, "cannot be read", [data, "--no-refine", "--ids", tmp_path / "absent"]),
+        (4, "exists already", [data, "--no-refine", "-o", there]),
+        (4, "directory", [data, "--no-refine", "--figures", tmp_path / "no" / "figures"]),
+        (5, "no such model", [data, "-m", tmp_path / "absent.safetensors"]),
+    ]
+    for code, text, arguments in cases:
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (code, ""), (arguments, result.stderr)
+        assert result.stderr.startswith("Error: ")
+        assert text in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert there.read_text() == "old"
+
+
+def test_maps_and_masks_of_two_sizes_are_refused(run: Run, data: Path) -> None:
+    write_png(data / "mask" / "b.png", np.zeros((64, 32), np.uint8))
+    result = run(data, "--no-refine")
+    assert result.exit_code == 3
+    assert "64 x 64 pixels, its mask b.png has 64 x 32" in result.stderr
