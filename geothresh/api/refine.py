@@ -151,9 +151,6 @@ def refine(
     source = find_raster(scene, allow_vrt=allow_vrt)
     mask_out = default_mask(source) if output is None else Path(os.fspath(output))
     targets = check_targets(source, mask_out, confidence_out, vector_out, overwrite)
-    chosen = choose_model(
-        model, device=device, precision=precision, batch_size=batch_size, workers=workers
-    )
     counts = ChangeCounts()
     with open_scene(scene, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
         if targets.vector is not None and not opened.grid.has_transform:
@@ -161,6 +158,10 @@ def refine(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
             )
+        # After all that is quick to check: loading a model takes seconds.
+        chosen = choose_model(
+            model, device=device, precision=precision, batch_size=batch_size, workers=workers
+        )
         grid = TileGrid(size=opened.size, tile=tile_size, overlap=overlap, patch=chosen.patch)
         tags = _tags(
             opened, chosen, threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,

@@ -214,7 +214,7 @@ def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
         values, valid = scene.stored(layout.window(index))
         # The extremes and the distinct small values decide; keep few numbers of many.
         kept = values[valid]
-        parts.append(np.unique(kept) if kept.dtype == np.uint8 else _extremes(kept))
+        parts.append(_distinct(kept) if kept.dtype == np.uint8 else _extremes(kept))
     if scene.infinities_seen:
         warnings.warn(
             f"{scene.name}: holds infinite values, which are taken as missing data",
@@ -222,6 +222,10 @@ def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
             stacklevel=3,
         )
     return np.concatenate(parts) if parts else np.zeros(0, scene.dtype)
+
+
+def _distinct(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8)
 
 
 def _extremes(values: NDArray[Any]) -> NDArray[Any]:
