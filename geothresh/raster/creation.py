@@ -49,19 +49,16 @@ class BandFormat:
     """The band's description, shown by GIS programs as its name."""
     scale: float = 1.0
     """The band's scale tag: meaning = value * scale."""
-    colours: tuple[tuple[int, tuple[int, int, int, int]], ...] = ()
-    """Pairs of a value and its red, green, blue and alpha (0-255); no colour table if empty."""
+    colours: tuple[tuple[int, tuple[int, int, int]], ...] = ()
+    """Pairs of a value and its red, green and blue (0-255); no colour table if empty."""
 
 
 MASK = BandFormat(
     description="mask",
-    colours=(
-        (0, (0, 0, 0, 0)),
-        (1, (255, 64, 0, 255)),
-        (NODATA, (0, 0, 0, 0)),
-    ),
+    # The colour table of a TIFF knows no transparency; GDAL gives it to the nodata value itself.
+    colours=((0, (0, 0, 0)), (1, (255, 176, 0)), (NODATA, (0, 0, 0))),
 )
-"""0 background, 1 foreground; drawn over a map, the background is transparent."""
+"""0 background, 1 foreground."""
 
 CONFIDENCE = BandFormat(description="confidence", scale=1.0 / CONFIDENCE_STEPS)
 """0 to 254 for confidence 0 to 1."""
