@@ -19,12 +19,13 @@ from rasterio.errors import (
 # damaged file. CRSError is a ValueError of its own.
 RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError)
 
-# Megabytes. GDAL's default is 5 % of the machine's memory, and what is written late hides until
-# close, where failures are silent.
-_CACHE_MB = 64
+# Bytes: rasterio hands the number to GDALSetCacheMax64, where GDAL's own option of that name would
+# take 64 for megabytes. GDAL's default is 5 % of the machine's memory, and what is written late
+# hides until close, where failures are silent.
+_CACHE_BYTES = 64 * 2**20
 
 _OPTIONS: dict[str, str | int] = {
-    "GDAL_CACHEMAX": _CACHE_MB,
+    "GDAL_CACHEMAX": _CACHE_BYTES,
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DRIVER_PATH": "disable",
     "GDAL_HTTP_TIMEOUT": 30,
