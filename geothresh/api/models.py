@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from geothresh.errors import UsageError
-from geothresh.mosaic import Refiner, RefinerSource
-from geothresh.mosaic.sources import load_refiner
+from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.refiner import BatchSize, ModelSource, Precision
 
 Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
@@ -48,23 +47,22 @@ def choose_model(
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise UsageError(f"batch size {batch_size!r}: say auto or a number of at least 1")
     if isinstance(model, str | os.PathLike):
-        source = ModelSource.find(
-            Path(os.fspath(model)) if not isinstance(model, str) else model,
+        model = ModelSource.find(
+            model if isinstance(model, str) else Path(model),
             device=device,
             precision=precision,
             batch_size=batch_size,
         )
-        if workers:
-            # The parent process needs no torch.
-            guess = _BATCH if device == "cpu" else _GPU_BATCH
-            return ChosenModel(
-                refiner=source,
-                name=source.name,
-                digest=source.sha256,
-                patch=source.patch,
-                batch_size=guess if batch_size == "auto" else batch_size,
-            )
-        model = source
+    if workers and isinstance(model, ModelSource):
+        # The parent process needs no torch.
+        guess = _BATCH if model.device == "cpu" else _GPU_BATCH
+        return ChosenModel(
+            refiner=model,
+            name=model.name,
+            digest=model.sha256,
+            patch=model.patch,
+            batch_size=guess if batch_size == "auto" else batch_size,
+        )
     loaded = load_refiner(model).refiner
     own_batch = getattr(loaded, "batch_size", _BATCH)
     return ChosenModel(

@@ -13,6 +13,7 @@ from geothresh.mosaic.protocols import (
     RefinerSource,
 )
 from geothresh.mosaic.reading import ArrayReader
+from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
 
 __all__ = [
     "ArrayReader",
@@ -20,11 +21,13 @@ __all__ = [
     "ChunkSink",
     "ConfidenceReader",
     "Float32Array",
+    "GuardedRefiner",
     "MosaicStats",
     "Progress",
     "ReaderSpec",
     "Refiner",
     "RefinerSource",
+    "load_refiner",
     "mosaic",
     "mosaic_array",
 ]

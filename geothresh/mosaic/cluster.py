@@ -29,8 +29,8 @@ from geothresh.mosaic.protocols import (
     ReaderSpec,
     RefinerSource,
 )
-from geothresh.mosaic.sources import load_refiner
-from geothresh.mosaic.tasks import Blended, GuardedRefiner, Part, Weights, blend_chunk, refine_group
+from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
+from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 
 _THREADS_PER_WORKER = 2
@@ -63,11 +63,9 @@ class _Opened:
 
 @lru_cache(maxsize=1)
 def _open(job: WorkerJob) -> _Opened:
-    refiner = load_refiner(job.refiner)
-    refiner.check(job.plan.grid)
     return _Opened(
         reader=job.reader.open(),
-        refiner=refiner,
+        refiner=load_refiner(job.refiner),
         weights=Weights.build(job.blend, job.plan.grid),
     )
 
@@ -106,7 +104,7 @@ def _local_client(workers: int) -> Iterator[Client]:
             dashboard_address=None,
             memory_limit=0,  # chunks in flight are bounded here; nothing is to be spilled
             local_directory=scratch,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
             env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

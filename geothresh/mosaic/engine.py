@@ -22,7 +22,7 @@ from geothresh.mosaic.protocols import (
     RefinerSource,
 )
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
-from geothresh.mosaic.sources import load_refiner
+from geothresh.mosaic.refiners import load_refiner
 from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun, default_threads
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
@@ -78,6 +78,11 @@ def mosaic(
         )
     if grid.size != reader.size:
         raise UsageError(f"grid over {grid.size} for a raster of {reader.size}: make them equal")
+    if grid.tile % refiner.patch or grid.stride % refiner.patch:
+        raise UsageError(
+            f"tile size {grid.tile} and overlap {grid.overlap}: the model needs multiples of its "
+            f"patch, {refiner.patch}"
+        )
     plan = ChunkPlan(
         grid=grid,
         chunk_height=chunk_height,
@@ -98,12 +103,10 @@ def mosaic(
             plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size
         )
         return run_on_workers(job, sink, workers=workers, progress=progress)
-    guarded = load_refiner(refiner)
-    guarded.check(grid)
     run = ThreadRun(
         plan=plan,
         reader=reader,
-        refiner=guarded,
+        refiner=load_refiner(refiner),
         weights=Weights.build(blend, grid),
         batch_size=batch_size,
         sink=sink,

@@ -115,6 +115,7 @@ class MosaicStats:
     tiles: int
     """Tiles of the grid."""
     tiles_refined: int
-    """Tiles that went through the refiner."""
+    """Tiles with a valid pixel; each went through the refiner, but equal tiles of one value
+    throughout may have shared a pass."""
     tiles_skipped: int
     """Tiles without a valid pixel, which did not."""

@@ -1,14 +1,71 @@
-"""One refiner per process, whoever asks for it and however often."""
+"""The one refiner of a process: loaded once, called by one thread at a time, its output checked."""
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from functools import lru_cache
 
-from geothresh.mosaic.protocols import Refiner, RefinerSource
-from geothresh.mosaic.tasks import GuardedRefiner
+import numpy as np
 
+from geothresh.errors import ModelError
+from geothresh.mosaic.protocols import Float32Array, Refiner, RefinerSource
+
+_REMEMBERED = 4
 _loading = threading.Lock()
+
+
+class GuardedRefiner:
+    """A refiner behind a lock."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        """Take the refiner into custody."""
+        self.refiner = refiner
+        self._lock = threading.Lock()
+        self._flat: OrderedDict[tuple[float, int], Float32Array] = OrderedDict()
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles, float32 (batch, tile, tile), and give as many.
+
+        Raises:
+            ModelError: The refiner gave another shape, or values that are not in [0, 1].
+        """
+        with self._lock:
+            return self._checked(tiles)
+
+    def flat(self, value: float, tile: int) -> Float32Array:
+        """The refined form, (tile, tile), of a tile that is ``value`` everywhere.
+
+        Empty land and open water make many such tiles; one pass of the model does for all that
+        are equal. The last few are remembered.
+
+        Raises:
+            ModelError: As for a call.
+        """
+        with self._lock:
+            refined = self._flat.pop((value, tile), None)
+            if refined is None:
+                refined = self._checked(np.full((1, tile, tile), value, np.float32))[0]
+                if len(self._flat) == _REMEMBERED:
+                    self._flat.popitem(last=False)
+            self._flat[value, tile] = refined
+            return refined
+
+    def _checked(self, tiles: Float32Array) -> Float32Array:
+        refined = self.refiner(tiles)
+        name = self.refiner.name
+        if refined.shape != tiles.shape:
+            raise ModelError(
+                f"model {name!r}: gave an array of shape {refined.shape} for tiles of shape "
+                f"{tiles.shape}; use a model that keeps the shape"
+            )
+        # NaN fails both comparisons, which is meant.
+        if not (refined.min() >= 0 and refined.max() <= 1):
+            raise ModelError(
+                f"model {name!r}: gave values from {refined.min():g} to {refined.max():g} instead "
+                "of 0 to 1; use a sound model file, or another precision"
+            )
+        return refined
 
 
 @lru_cache(maxsize=1)
@@ -25,3 +82,12 @@ def load_refiner(refiner: Refiner | RefinerSource) -> GuardedRefiner:
         return GuardedRefiner(refiner)
     with _loading:  # lru_cache alone would let two threads load the same model
         return _load(refiner)
+
+
+def flat_value(tile: Float32Array) -> float | None:
+    """The one value of a tile (height, width), or None where it holds several."""
+    value = tile[0, 0]
+    # Nearly all tiles are told apart by one row.
+    if (tile[0] == value).all() and (tile == value).all():
+        return float(value)
+    return None

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.blending import AxisWeights, Blend
-from geothresh.errors import ModelError, UsageError
-from geothresh.mosaic.protocols import BoolArray, ConfidenceReader, Float32Array, Refiner
+from geothresh.mosaic.protocols import BoolArray, ConfidenceReader, Float32Array
 from geothresh.mosaic.reading import read_mirrored
+from geothresh.mosaic.refiners import GuardedRefiner, flat_value
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 
 _UNITS = 2.0**30
@@ -26,46 +26,6 @@ _UNITS = 2.0**30
 
 class Interrupted(Exception):
     """Raised inside a task whose run has already failed elsewhere; never seen by callers."""
-
-
-class GuardedRefiner:
-    """The one refiner of a process: called by one thread at a time, its output checked."""
-
-    def __init__(self, refiner: Refiner) -> None:
-        """Take the refiner into custody."""
-        self.refiner = refiner
-        self._lock = threading.Lock()
-
-    def check(self, grid: TileGrid) -> None:
-        """Raise UsageError where the grid does not keep to the refiner's patch."""
-        patch = self.refiner.patch
-        if grid.tile % patch or grid.stride % patch:
-            raise UsageError(
-                f"tile size {grid.tile} and overlap {grid.overlap}: model {self.refiner.name!r} "
-                f"needs multiples of its patch, {patch}"
-            )
-
-    def __call__(self, tiles: Float32Array) -> Float32Array:
-        """Refine tiles, float32 (batch, tile, tile).
-
-        Raises:
-            ModelError: The refiner gave another shape, or values that are not in [0, 1].
-        """
-        with self._lock:
-            refined = self.refiner(tiles)
-        if refined.shape != tiles.shape:
-            raise ModelError(
-                f"model {self.refiner.name!r}: gave an array of shape {refined.shape} "
-                f"for tiles of shape {tiles.shape}; use a model that keeps the shape"
-            )
-        # NaN fails both comparisons, which is meant.
-        if not (refined.min() >= 0 and refined.max() <= 1):
-            raise ModelError(
-                f"model {self.refiner.name!r}: gave values outside [0, 1], from "
-                f"{refined.min():g} to {refined.max():g}; use a sound model file, "
-                "or another precision"
-            )
-        return refined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +41,7 @@ class Part:
     valid: BoolArray | None
     """Validity over ``owned``, True = valid; None = all valid."""
     tiles_refined: int = 0
-    """Tiles the group refined; told to its first chunk only, so that sums count them once."""
+    """Tiles of the group with a valid pixel; told to its first chunk alone, to count them once."""
     tiles_skipped: int = 0
     """Tiles the group skipped, likewise."""
 
@@ -140,7 +100,8 @@ def refine_group(
         refiner: The model.
         weights: Weights of the plan's grid.
         batch_size: Most tiles in one call of the model.
-        on_tiles: Told the number of tiles after each batch and for the skipped ones.
+        on_tiles: Told the number of tiles after each batch, for the skipped ones, and for those
+            of one value throughout.
         stop: Once set, the task ends before its next batch.
 
     Returns:
@@ -149,8 +110,7 @@ def refine_group(
     Raises:
         Interrupted: ``stop`` was set.
     """
-    grid = plan.grid
-    tile, stride = grid.tile, grid.stride
+    tile, stride = plan.grid.tile, plan.grid.stride
     padded, valid = read_mirrored(
         reader,
         PixelWindow(
@@ -161,45 +121,79 @@ def refine_group(
         ),
     )
     valid = valid[: group.window.height, : group.window.width]
-    whole = bool(valid.all())
-    live = [
-        k for k in range(group.n_tiles) if whole or valid[:, k * stride : k * stride + tile].any()
-    ]
-    windows = {index: _common(group.window, plan.chunk(index).window) for index in group.chunks}
-    totals = {
-        index: np.zeros((window.height, window.width), np.int32) if live else None
-        for index, window in windows.items()
-    }
-    skipped = group.n_tiles - len(live)
-    if skipped and on_tiles:
-        on_tiles(skipped)
+    tiles = {k: padded[:, k * stride : k * stride + tile] for k in range(group.n_tiles)}
+    if not valid.all():
+        tiles = {k: t for k, t in tiles.items() if valid[:, k * stride : k * stride + tile].any()}
+    skipped = group.n_tiles - len(tiles)
+    shares = _Shares(group, plan, weights) if tiles else None
 
-    row_weights = weights.rows.of(group.row) * np.float32(_UNITS)
-    products: dict[int, Float32Array] = {}
-    units = np.empty((tile, tile), np.int32)
-    for start in range(0, len(live), batch_size):
+    def done(count: int) -> None:
+        if on_tiles and count:
+            on_tiles(count)
         if stop is not None and stop.is_set():
             raise Interrupted
-        batch = live[start : start + batch_size]
-        tiles = np.empty((len(batch), tile, tile), np.float32)
+
+    done(skipped)
+    several = []
+    for k, values in tiles.items():
+        value = flat_value(values)
+        if value is None:
+            several.append(k)
+        elif shares is not None:
+            shares.add(k, refiner.flat(value, tile), np.empty((tile, tile), np.float32))
+    done(len(tiles) - len(several))
+    for start in range(0, len(several), batch_size):
+        batch = several[start : start + batch_size]
+        stack = np.stack([tiles[k] for k in batch])
+        refined = refiner(stack)
         for place, k in enumerate(batch):
-            tiles[place] = padded[:, k * stride : k * stride + tile]
-        refined = refiner(tiles)
-        for place, k in enumerate(batch):
-            case = weights.cols.case(group.col_start + k)
-            if case not in products:
-                products[case] = np.outer(row_weights, weights.cols.table[case])
-            # `tiles` has served its purpose and takes the products.
-            np.multiply(refined[place], products[case], out=tiles[place])
-            np.copyto(units, tiles[place], casting="unsafe")
-            for index, window in windows.items():
-                _add_tile(totals[index], window, units, grid.window(group.row, group.col_start + k))
-        if on_tiles:
-            on_tiles(len(batch))
+            if shares is not None:
+                # The stack has served its purpose and takes the products.
+                shares.add(k, refined[place], stack[place])
+        done(len(batch))
     return {
-        index: _part(group, window, totals[index], valid, plan.chunk(index).window, skipped)
-        for index, window in windows.items()
+        chunk: _part(
+            group,
+            plan.chunk(chunk).window,
+            shares.totals[chunk] if shares is not None else None,
+            valid,
+            skipped,
+        )
+        for chunk in group.chunks
     }
+
+
+class _Shares:
+    """Weighted sums of one group's tiles, apart for each chunk that the group touches."""
+
+    def __init__(self, group: TileGroup, plan: ChunkPlan, weights: Weights) -> None:
+        self._group = group
+        self._grid = plan.grid
+        self._cols = weights.cols
+        self._row_weights = weights.rows.of(group.row) * np.float32(_UNITS)
+        self._products: dict[int, Float32Array] = {}
+        self._units = np.empty((plan.grid.tile, plan.grid.tile), np.int32)
+        self._windows = {
+            chunk: _common(group.window, plan.chunk(chunk).window) for chunk in group.chunks
+        }
+        self.totals = {
+            chunk: np.zeros((window.height, window.width), np.int32)
+            for chunk, window in self._windows.items()
+        }
+
+    def add(self, k: int, refined: Float32Array, scratch: Float32Array) -> None:
+        """Add the group's tile ``k``, (tile, tile); ``scratch``, of the same shape, is spoilt."""
+        col = self._group.col_start + k
+        case = self._cols.case(col)
+        if case not in self._products:
+            self._products[case] = np.outer(self._row_weights, self._cols.table[case])
+        np.multiply(refined, self._products[case], out=scratch)
+        np.copyto(self._units, scratch, casting="unsafe")
+        tile = self._grid.window(self._group.row, col)
+        for chunk, window in self._windows.items():
+            common = window.intersection(tile)
+            if common is not None:
+                self.totals[chunk][common.within(window)] += self._units[common.within(tile)]
 
 
 def _common(first: PixelWindow, second: PixelWindow) -> PixelWindow:
@@ -209,23 +203,11 @@ def _common(first: PixelWindow, second: PixelWindow) -> PixelWindow:
     return common
 
 
-def _add_tile(
-    total: NDArray[np.int32] | None,
-    window: PixelWindow,
-    units: NDArray[np.int32],
-    tile: PixelWindow,
-) -> None:
-    common = window.intersection(tile)
-    if total is not None and common is not None:
-        total[common.within(window)] += units[common.within(tile)]
-
-
 def _part(
     group: TileGroup,
-    window: PixelWindow,
+    chunk: PixelWindow,
     total: NDArray[np.int32] | None,
     valid: BoolArray,
-    chunk: PixelWindow,
     skipped: int,
 ) -> Part:
     owned = group.owned.intersection(chunk)
@@ -236,7 +218,7 @@ def _part(
         owned_valid = None if owned_valid.all() else owned_valid.copy()
     first = group.owned.row >= chunk.row and group.owned.col >= chunk.col
     return Part(
-        window=window,
+        window=_common(group.window, chunk),
         total=total,
         owned=owned,
         valid=owned_valid,

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dask.delayed import Delayed, delayed
 
 from geothresh.mosaic.protocols import ChunkSink, ConfidenceReader, MosaicStats, Progress
-from geothresh.mosaic.tasks import Blended, GuardedRefiner, Part, Weights, blend_chunk, refine_group
+from geothresh.mosaic.refiners import GuardedRefiner
+from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan
 
 CHUNKS_AHEAD = 2

@@ -1,0 +1,117 @@
+"""Time and memory of `geothresh vectorize` against `rasterio.features.shapes` on a whole array.
+
+    python tests/benchmarks/bench_vectorize.py --side 24000 --objects 2500
+
+Each row is a process of its own: the time is the wall time of the work without the imports, the
+memory the peak resident size of the process, imports included. Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+CASES = ("plain shapes", "polygons", "polygons + confidence", "from confidence")
+
+
+def make(folder: Path, side: int, objects: int) -> None:
+    """Write a mask of blobs and a uint8 confidence beside it, strip by strip."""
+    rng = np.random.default_rng(0)
+    cells = int(np.ceil(np.sqrt(objects)))
+    pitch = side / cells
+    wave = np.sin(np.arange(512) * 0.05)
+    profile = {
+        "driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": "uint8",
+        "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1,
+        "crs": "EPSG:32633", "transform": Affine(0.5, 0, 5e5, 0, -0.5, 6e6), "nodata": 255,
+    }  # fmt: skip
+    columns = np.arange(side)
+    with (
+        rasterio.open(folder / "mask.tif", "w", **profile) as mask,
+        rasterio.open(folder / "confidence.tif", "w", **profile) as confidence,
+    ):
+        confidence.scales = [1 / 254]
+        for row in range(0, side, 512):
+            height = min(512, side - row)
+            rows = np.arange(row, row + height)[:, None]
+            # One wavy blob in the middle of each cell, of a third of its width.
+            y = (rows % pitch) - pitch / 2
+            x = (columns % pitch) - pitch / 2
+            number = (rows // pitch) * cells + columns // pitch
+            reach = (pitch / 6) * (1 + 0.3 * wave[:height, None])
+            inside = (y * y + x * x < reach * reach) & (number < objects)
+            values = np.where(inside, 200, 20) + rng.integers(-20, 21, inside.shape)
+            place = Window(0, row, side, height)
+            mask.write(inside.astype(np.uint8), 1, window=place)
+            confidence.write(values.astype(np.uint8), 1, window=place)
+
+
+def measure(case: str, folder: Path) -> dict[str, float]:
+    """Run one case here; seconds, megabytes and polygons."""
+    mask, confidence, output = (
+        folder / name for name in ("mask.tif", "confidence.tif", f"{case}.gpkg")
+    )
+    if case == "plain shapes":
+        from rasterio.features import shapes
+        from shapely.geometry import shape
+
+        started = time.perf_counter()
+        with rasterio.open(mask) as dataset:
+            array = dataset.read(1)
+            polygons = [
+                shape(outline)
+                for outline, _ in shapes(array, mask=array == 1, transform=dataset.transform)
+            ]
+        count = len(polygons)
+    else:
+        from geothresh.api.vectorize import vectorize
+
+        started = time.perf_counter()
+        if case == "from confidence":
+            result = vectorize(confidence, output, threshold=0.5)
+        else:
+            wanted = confidence if case == "polygons + confidence" else None
+            result = vectorize(mask, output, confidence=wanted)
+        count = result.features
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "megabytes": peak, "polygons": count}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=8000, help="rows and columns of the mask")
+    parser.add_argument("--objects", type=int, default=2500)
+    parser.add_argument("--folder", type=Path, help="where to put the rasters; default temporary")
+    parser.add_argument("--case", choices=CASES, help="run one case here, print JSON")
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measure(arguments.case, arguments.folder)))
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        make(Path(name), arguments.side, arguments.objects)
+        print(f"mask of {arguments.side} x {arguments.side}, {arguments.objects} objects\n")
+        print(f"| {'case':<22} | seconds | MB peak | polygons |\n|{'-' * 24}|---|---|---|")
+        for case in CASES:
+            command = [sys.executable, __file__, "--folder", name, "--case", case]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            row = json.loads(done.stdout)
+            print(
+                f"| {case:<22} | {row['seconds']:.2f} | {row['megabytes']:.0f} "
+                f"| {row['polygons']} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
