@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-# Pixels of a strip: 8 MB as a mask, 32 MB as confidences.
-_STRIP_PIXELS = 1 << 23
+# Pixels of a strip, some 20 bytes each while it is worked on. Small strips take little memory and
+# read a block several times, which costs nothing while a row of blocks stays in GDAL's cache.
+_STRIP_PIXELS = 1 << 21
+_STRIP_PIXELS_WIDE = 1 << 24
+_CACHED_BLOCK_ROW = 24 << 20
 
 # Nodata by this project's convention, foreground by the habit of others.
 _HIGH = 255
@@ -128,7 +131,8 @@ def open_mask(
 
 def strips(height: int, width: int, block_height: int) -> list[PixelWindow]:
     """Windows of full width, top to bottom; of whole block rows where these are not too large."""
-    rows = max(1, _STRIP_PIXELS // width)
+    cached = width * block_height <= _CACHED_BLOCK_ROW
+    rows = max(1, (_STRIP_PIXELS if cached else _STRIP_PIXELS_WIDE) // width)
     if rows > block_height:
         rows -= rows % block_height
     return [
