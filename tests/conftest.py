@@ -65,3 +65,19 @@ def coordinate_raster(
         return path, values
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with random weights and patch 16."""
+    import torch
+
+    from geothresh.nn.checkpoint import save_model
+    from geothresh.nn.config import NetworkConfig
+    from geothresh.nn.network import ThreshNet
+
+    torch.manual_seed(0)
+    config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_model(path, tensors=ThreshNet(config).state_dict(), config=config, training={})
+    return path

@@ -22,7 +22,7 @@ from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, mosaic, mosaic_array
 from geothresh.nn.refiner import BatchSize, Precision
-from geothresh.raster.creation import CONFIDENCE, MASK
+from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
@@ -148,6 +148,7 @@ def refine(
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
     workers = workers or 0
+    gtiff_options(creation_options or {})
     source = find_raster(scene, allow_vrt=allow_vrt)
     mask_out = default_mask(source) if output is None else Path(os.fspath(output))
     targets = check_targets(source, mask_out, confidence_out, vector_out, overwrite)

@@ -78,6 +78,13 @@ def open_scene(
         sample = _sample(Scene(undecided, dataset), inventory)
         scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), scale)
         return Scene(dataclasses.replace(undecided, scaling=scaling), dataset)
+    except RASTER_ERRORS as error:
+        # GDAL may report a fault in the metadata at whichever question comes next.
+        dataset.close()
+        raise InputError(
+            f"{source.name}: the metadata cannot be understood ({reason(error)}); "
+            "write it again with gdal_translate"
+        ) from error
     except BaseException:
         dataset.close()
         raise
