@@ -111,7 +111,8 @@ def read_confidence(path: Path) -> NDArray[np.float32]:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -0.01 and high <= 1.01):
         raise InputError(f"{path}: values from {low:g} to {high:g}; a confidence lies in [0, 1]")
-    return np.clip(pixels, 0, 1, dtype=np.float32)
+    confidence: NDArray[np.float32] = np.clip(pixels, 0, 1).astype(np.float32)
+    return confidence
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

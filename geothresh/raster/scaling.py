@@ -87,7 +87,7 @@ class Scaling:
             wrong = outside[values] & valid
             if wrong.any():
                 raise Contradiction.at(values, wrong)
-        confidence = np.clip(table, 0.0, 1.0).astype(np.float32)[values]
+        confidence: NDArray[np.float32] = np.clip(table, 0.0, 1.0).astype(np.float32)[values]
         confidence[~valid] = 0.0
         return confidence
 
