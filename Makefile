@@ -15,7 +15,7 @@ RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench clean
+.PHONY: help demo test lint types format slow bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,8 +37,13 @@ format: $(TESTING)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(TESTING)  ## the benchmarks and the other slow tests, one at a time
-	$(BIN)/python -m pytest -m slow -s
+slow: $(TESTING)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does nothing else
+	$(BIN)/python tests/benchmarks/bench_pipeline.py speed
+	$(BIN)/python tests/benchmarks/bench_pipeline.py memory
+	$(BIN)/python tests/benchmarks/bench_vectorize.py
 
 clean:  ## remove the environment, the caches and the demo's output
 	rm -rf $(VENV) $(DEMO_DIR) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
