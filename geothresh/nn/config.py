@@ -36,6 +36,9 @@ class NetworkConfig:
                 f"network has {len(self.widths)} widths and {len(self.blocks)} block counts; "
                 f"{LEVELS} of each are needed"
             )
+        sizes = (*self.widths, *self.blocks, *self.pool_sizes, self.shuffle)
+        if not all(1 <= n <= 4096 for n in sizes):
+            raise ModelError("widths, blocks, pool sizes and shuffle must lie between 1 and 4096")
         if self.patch not in (16, 32, 64, 128, 256):
             raise ModelError(f"patch is {self.patch}; it must be 16, 32, 64, 128 or 256")
         if self.patch % self.multiple:
@@ -45,8 +48,6 @@ class NetworkConfig:
             )
         if self.head not in ("confidence", "correction"):
             raise ModelError(f"head is {self.head!r}; it must be 'confidence' or 'correction'")
-        if not all(1 <= n <= 4096 for n in (*self.widths, *self.blocks, *self.pool_sizes)):
-            raise ModelError("widths, blocks and pool sizes must lie between 1 and 4096")
 
     @property
     def multiple(self) -> int:

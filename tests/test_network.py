@@ -1,0 +1,206 @@
+"""ThreshNet's sizes and its promises: what its patches see, what its batches change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from geothresh.errors import ModelError
+from geothresh.nn.config import PRESETS, NetworkConfig
+from geothresh.nn.network import ThreshNet, fold, unfold
+from geothresh.nn.refiner import TorchRefiner
+
+TINY = NetworkConfig(widths=(4, 4, 6, 8), blocks=(1, 1, 1, 1), patch=64)
+
+
+def network(config: NetworkConfig, seed: int = 0) -> ThreshNet:
+    """A network with random weights and random norm statistics, in evaluation mode."""
+    torch.manual_seed(seed)
+    net = ThreshNet(config).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return net
+
+
+def operations(config: NetworkConfig, tile: int) -> int:
+    """Counted at a quarter of the tile's side: convolutions grow with the area."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        ThreshNet(config).eval()(torch.rand(1, 1, tile // 4, tile // 4))
+    return 16 * counter.get_total_flops()
+
+
+def test_full_has_the_papers_size() -> None:
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in ThreshNet(PRESETS["full"]).parameters())
+    assert parameters == pytest.approx(7.9e6, rel=0.005)
+    assert operations(PRESETS["full"], 512) == pytest.approx(299e9, rel=0.005)
+
+
+def test_small_has_a_twentieth_of_the_operations_of_full() -> None:
+    assert operations(PRESETS["small"], 512) <= operations(PRESETS["full"], 512) / 20
+
+
+@pytest.mark.parametrize("patch", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("shuffle", [1, 2])
+def test_every_patch_size_gives_a_tile_of_logits(patch: int, shuffle: int) -> None:
+    net = network(dataclasses.replace(TINY, patch=patch, shuffle=shuffle))
+    with torch.no_grad():
+        logits = net(torch.rand(2, 1, 256, 256))
+    assert [part.shape for part in logits] == [(2, 1, 256, 256)] * 2
+
+
+@pytest.mark.parametrize("shuffle", [1, 2, 4])
+def test_no_information_crosses_a_patch_border_in_the_local_decoder(shuffle: int) -> None:
+    """Features changed in one patch alone change the local logits of that patch alone."""
+    config = dataclasses.replace(TINY, shuffle=shuffle)
+    net = network(config)
+    generator = torch.Generator().manual_seed(1)
+    sides = [256 // (shuffle * 2**level) for level in range(4)]
+    features = [
+        torch.rand(1, width, side, side, generator=generator)
+        for width, side in zip(config.widths, sides, strict=True)
+    ]
+    changed = []
+    for feature, side in zip(features, sides, strict=True):
+        patch = side // 4
+        other = feature.clone()
+        other[:, :, patch : 2 * patch, 2 * patch : 3 * patch] += 1
+        changed.append(other)
+    with torch.no_grad():
+        before, after = (
+            F.pixel_shuffle(net.local_decoder(f[3], f[2::-1]), shuffle)[0, 0]
+            for f in (features, changed)
+        )
+        reach = F.pixel_shuffle(net.global_decoder(changed[3], changed[2::-1]), shuffle)
+        reach -= F.pixel_shuffle(net.global_decoder(features[3], features[2::-1]), shuffle)
+    moved = before != after
+    inside = torch.zeros_like(moved)
+    inside[64:128, 128:192] = True
+    assert moved[inside].float().mean() > 0.5  # not all: some units are off either way
+    assert not moved[~inside].any()
+    assert (reach[0, 0][~inside] != 0).any(), "the global decoder is to see across the border"
+
+
+def test_the_number_of_calls_does_not_depend_on_the_patch_size() -> None:
+    def calls(patch: int) -> int:
+        net = network(dataclasses.replace(TINY, patch=patch))
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            net(torch.rand(1, 1, 256, 256))
+        kernels = ("aten::convolution", "aten::batch_norm", "aten::cat", "aten::add", "aten::mul")
+        return sum(event.count for event in profile.key_averages() if event.key in kernels)
+
+    assert calls(16) == calls(32) == calls(64) == calls(128)
+
+
+def test_fold_and_unfold_are_inverse_and_keep_patches_whole() -> None:
+    x = torch.arange(2 * 3 * 8 * 12.0).reshape(2, 3, 8, 12)
+    folded = fold(x, 2, 3)
+    assert folded.shape == (12, 3, 4, 4)
+    assert torch.equal(folded[7], x[1, :, 0:4, 4:8])
+    assert torch.equal(unfold(folded, 2, 3), x)
+
+
+@pytest.mark.parametrize("head", ["confidence", "correction"])
+def test_a_tile_alone_equals_the_same_tile_in_a_batch(head: str) -> None:
+    net = network(dataclasses.replace(TINY, head=head))
+    torch.nn.init.normal_(net.global_decoder.head.weight)
+    tiles = torch.rand(5, 1, 128, 128)
+    with torch.no_grad():
+        together = net.refine(tiles)
+        alone = torch.cat([net.refine(tile[None]) for tile in tiles])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_an_untrained_correction_changes_nothing() -> None:
+    net = network(dataclasses.replace(TINY, head="correction"))
+    tiles = torch.linspace(0, 1, 256).expand(1, 1, 256, 256).contiguous()
+    with torch.no_grad():
+        torch.testing.assert_close(net.refine(tiles), tiles, rtol=0, atol=1.1e-3)
+
+
+def test_heads_sigmoid_and_mean_are_fp32_under_autocast() -> None:
+    net = network(TINY)
+    tiles = torch.rand(1, 1, 128, 128)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = net(tiles)
+        refined = net.refine(tiles)
+    assert {part.dtype for part in (*logits, refined)} == {torch.float32}
+    for values in (*logits, refined):
+        # Not merely stored in fp32: rounded to bf16 they would be others.
+        assert (values != values.bfloat16().float()).float().mean() > 0.9
+
+
+def test_the_refiner_owns_evaluation_mode() -> None:
+    """Statistics of the norms stay as they are, whatever passes through."""
+    weights = network(TINY).state_dict()
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    refiner = TorchRefiner(weights, TINY, device="cpu", precision="fp32", batch_size=2)
+    tiles = np.random.default_rng(0).random((3, 128, 128), np.float32)
+    first, second = refiner(tiles), refiner(tiles)
+    np.testing.assert_array_equal(first, second)
+    assert not refiner.network.training
+    assert first.dtype == np.float32 and first.min() >= 0 and first.max() <= 1
+    for name, tensor in refiner.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = TorchRefiner(
+        network(TINY).state_dict(), TINY, device="cpu", precision="fp32", batch_size=8
+    )
+    forward, asked = refiner._forward, []
+
+    def limited(tiles: np.ndarray) -> np.ndarray:
+        asked.append(len(tiles))
+        if len(tiles) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return forward(tiles)
+
+    tiles = np.random.default_rng(0).random((6, 64, 64), np.float32)
+    expected = refiner(tiles)
+    monkeypatch.setattr(refiner, "_forward", limited)
+    np.testing.assert_allclose(refiner(tiles), expected, atol=1e-5)
+    assert asked == [6, 4, 2, 2, 2]
+
+    monkeypatch.setattr(refiner, "_forward", lambda tiles: limited(np.repeat(tiles, 4, axis=0)))
+    with pytest.raises(ModelError, match="one tile of 64 x 64 does not fit"):
+        refiner(tiles)
+
+
+def test_tiles_that_are_no_multiple_of_the_patch_are_refused() -> None:
+    refiner = TorchRefiner(network(TINY).state_dict(), TINY, device="cpu")
+    with pytest.raises(ModelError, match="multiple"):
+        refiner(np.zeros((1, 100, 100), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch": 48}, "patch is 48"),
+        ({"patch": 10**9}, "patch is 1000000000"),
+        ({"widths": (1, 2)}, "2 widths"),
+        ({"blocks": (0, 1, 1, 1)}, "between 1 and 4096"),
+        ({"head": "eval"}, "head is 'eval'"),
+        ({"patch": 16, "shuffle": 4}, "no multiple of 32"),
+        ({"shuffle": 0}, "between 1 and 4096"),
+    ],
+)
+def test_nonsense_sizes_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        dataclasses.replace(TINY, **change)
+
+
+def test_a_configuration_survives_json(tmp_path: Path) -> None:
+    for config in PRESETS.values():
+        assert NetworkConfig.from_dict(config.as_dict()) == config
+    for broken in ({}, {**TINY.as_dict(), "more": 1}, {**TINY.as_dict(), "patch": "64"}):
+        with pytest.raises(ModelError):
+            NetworkConfig.from_dict(broken)
