@@ -1,0 +1,127 @@
+"""The losses against their formulas, and where formulas break down: at 0 and 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from geothresh.nn import losses
+from geothresh.nn.losses import LossWeights, threshnet_loss
+from geothresh.nn.network import BranchLogits
+
+LOSSES = [
+    losses.focal_loss,
+    losses.cross_entropy_loss,
+    losses.boundary_loss,
+    losses.overlap_loss,
+]
+
+
+def maps(seed: int, *, margin: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    prediction = torch.from_numpy(rng.uniform(margin, 1 - margin, (2, 1, 24, 24)))
+    blobs = ndimage.gaussian_filter(rng.normal(size=(2, 1, 24, 24)), (0, 0, 2, 2)) > 0
+    return prediction, torch.from_numpy(blobs.astype(np.float64))
+
+
+def test_focal_is_the_papers_formula() -> None:
+    prediction, target = maps(0, margin=0.01)
+    p, t = prediction.numpy(), target.numpy()
+    given = np.where(t == 1, p, 1 - p)
+    expected = np.mean(-((1 - given) ** 2) * np.log(given))
+    found = losses.focal_loss(prediction=prediction, target=target)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_cross_entropy_is_torchs() -> None:
+    prediction, target = maps(1, margin=0.01)
+    found = losses.cross_entropy_loss(prediction=prediction, target=target)
+    torch.testing.assert_close(
+        found, F.binary_cross_entropy(prediction, target), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_edge_map_is_the_hyperbolic_tangent_of_the_laplacian() -> None:
+    _, target = maps(2)
+    expected = np.abs(np.tanh(ndimage.laplace(target[0, 0].numpy(), mode="nearest")))
+    found = losses.edge_map(target.float())[0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not losses.edge_map(torch.ones(1, 1, 5, 5)).any(), "the frame is no edge"
+
+
+def test_overlap_is_one_minus_iou_for_hard_masks() -> None:
+    _, target = maps(3)
+    _, other = maps(4)
+    both, either = ((target * other).sum((1, 2, 3)), (target + other).clamp(max=1).sum((1, 2, 3)))
+    found = losses.overlap_loss(prediction=other, target=target)
+    assert found.item() == pytest.approx((1 - (both + 1) / (either + 1)).mean().item())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_prediction_and_target_cannot_be_swapped_by_position(loss) -> None:
+    with pytest.raises(TypeError):
+        loss(*maps(5))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_value_and_gradient_are_finite_at_0_and_1(loss, dtype: torch.dtype, value: float) -> None:
+    target = maps(6)[1].to(dtype)
+    if loss is losses.boundary_loss and dtype == torch.float64:
+        pytest.skip("the Laplace kernel is fp32, as the loss is in training")
+    for prediction in (torch.full_like(target, value), target.clone(), 1 - target):
+        prediction.requires_grad_(True)
+        result = loss(prediction=prediction, target=target)
+        result.backward()
+        assert torch.isfinite(result)
+        assert torch.isfinite(prediction.grad).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_falls_as_the_prediction_moves_to_the_target(loss) -> None:
+    start, target = (part.float() for part in maps(7))
+    # From the far side through the start: no part may reward standing still.
+    values = [
+        loss(prediction=torch.lerp(start, target, share), target=target).item()
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.6 * values[0]
+
+
+def test_the_gradient_points_to_the_target() -> None:
+    start, target = (part.float() for part in maps(8))
+    for loss in (losses.focal_loss, losses.cross_entropy_loss, losses.overlap_loss):
+        prediction = start.clone().requires_grad_(True)
+        loss(prediction=prediction, target=target).backward()
+        assert ((prediction.grad < 0) == (target == 1)).all(), loss.__name__
+
+
+def test_the_total_weighs_the_parts_as_section_3_5_does() -> None:
+    prediction, region_target = (part.float() for part in maps(9))
+    truth = maps(10)[1].float()
+    branches = BranchLogits(torch.logit(prediction), torch.logit(prediction) / 2)
+    weights = LossWeights(region=0.7, focal=1.0, boundary=1.0, overlap=0.0)
+    found = threshnet_loss(
+        logits=branches, region_target=region_target, truth=truth, weights=weights
+    )
+    expected = 0.0
+    for branch in branches:
+        p = branch.sigmoid()
+        region = losses.focal_loss(prediction=p, target=region_target)
+        region += losses.boundary_loss(prediction=p, target=region_target)
+        regular = losses.cross_entropy_loss(prediction=p, target=truth)
+        expected += (0.7 * region + 0.3 * regular).item() / 2
+    assert found["total"].item() == pytest.approx(expected, rel=1e-5)
+    with_overlap = threshnet_loss(
+        logits=branches,
+        region_target=region_target,
+        truth=truth,
+        weights=LossWeights(overlap=2.0),
+    )
+    extra = with_overlap["total"] - found["total"]
+    assert extra.item() == pytest.approx(2 * found["overlap"].item(), rel=1e-4)
