@@ -20,7 +20,7 @@ from shapely.geometry import shape
 from geothresh.vector.units import Float64Array, Geometries, MapUnits
 
 # Polygons that are worked on at once: enough for numpy, few enough to hold twice.
-_BATCH = 4096
+_BATCH = 256
 
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 

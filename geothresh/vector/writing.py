@@ -33,7 +33,7 @@ EXTENSION = ".gpkg"
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
 # Features that are read back at once.
-_BATCH = 20_000
+_BATCH = 2_000
 
 _MULTIPOLYGON = 6
 
