@@ -104,9 +104,9 @@ def test_the_doubtful_is_told(band: BandFacts, text: str, expected: list[float])
     ("dtype", "scaling", "value"),
     [
         ("uint8", Scaling(text=""), 7),
-        ("uint8", Scaling(text="", gain=1 / 100), 200),
+        ("uint8", Scaling(text="", divisor=100), 200),
         ("float32", Scaling(text=""), 1.5),
-        ("uint16", Scaling(text="", gain=1e-4), 20000),
+        ("uint16", Scaling(text="", divisor=1e4), 20000),
     ],
 )
 def test_a_later_contradiction_is_found_unless_it_is_no_data(
@@ -120,6 +120,17 @@ def test_a_later_contradiction_is_found_unless_it_is_no_data(
     assert (caught.value.row, caught.value.column, caught.value.value) == (1, 2, value)
     valid[1, 2] = False
     assert not scaling.apply(values, valid).any()
+
+
+def test_tags_of_one_over_a_whole_number_are_exact() -> None:
+    (half,) = confidences(facts("uint8", 127, scale=1 / 254))
+    assert half == 0.5
+
+
+@pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf")])
+def test_scale_tags_without_meaning(scale: float) -> None:
+    with pytest.raises(InputError, match="tags"):
+        decide_scaling(facts("uint8", 3, 200, scale=scale))
 
 
 @given(

@@ -47,9 +47,12 @@ class BandFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """confidence = value * gain + offset, then the logistic function of it if `logit`."""
+    """confidence = value / divisor + offset, then the logistic function of it if `logit`.
 
-    gain: float = 1.0
+    A division, not a product with the inverse: 127 / 254 is 0.5 to the last bit.
+    """
+
+    divisor: float = 1.0
     offset: float = 0.0
     logit: bool = False
     text: str
@@ -61,35 +64,24 @@ class Scaling:
         Raises:
             Contradiction: a valid value lies outside [-0.01, 1.01] after scaling.
         """
-        if values.dtype == np.uint8 and not self.logit:
-            return self._apply_table(values, valid)
         # What stands in a hole may be anything, inf and 1e300 included.
         with np.errstate(over="ignore", invalid="ignore"):
-            if (self.gain, self.offset) == (1.0, 0.0):
-                scaled = values.astype(np.float32)
-            else:
-                scaled = (values * np.float64(self.gain) + self.offset).astype(np.float32)
-        scaled[~valid] = 0.0
+            scaled: NDArray[np.float32] = np.divide(
+                values, np.float32(self.divisor), dtype=np.float32
+            )
+            if self.offset != 0.0:
+                scaled += np.float32(self.offset)
+        if not valid.all():
+            scaled[~valid] = 0.0
         if self.logit:
             return logistic(scaled, valid)
-        outside = (scaled < -_TOLERANCE) | (scaled > 1.0 + _TOLERANCE)
-        if outside.any():
+        low, high = float(scaled.min()), float(scaled.max())
+        if low < -_TOLERANCE or high > 1.0 + _TOLERANCE:
+            outside = (scaled < -_TOLERANCE) | (scaled > 1.0 + _TOLERANCE)
             raise Contradiction.at(values, outside)
-        return np.clip(scaled, 0.0, 1.0, out=scaled)
-
-    def _apply_table(
-        self, values: NDArray[np.uint8], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """The same for uint8, by looking the 256 possible results up."""
-        table = np.arange(256) * self.gain + self.offset
-        outside = (table < -_TOLERANCE) | (table > 1.0 + _TOLERANCE)
-        if outside.any():
-            wrong = outside[values] & valid
-            if wrong.any():
-                raise Contradiction.at(values, wrong)
-        confidence: NDArray[np.float32] = np.clip(table, 0.0, 1.0).astype(np.float32)[values]
-        confidence[~valid] = 0.0
-        return confidence
+        if low < 0.0 or high > 1.0:
+            np.clip(scaled, 0.0, 1.0, out=scaled)
+        return scaled
 
 
 class Contradiction(Exception):
@@ -135,7 +127,10 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
         )
     if option == "logit":
         return Scaling(
-            gain=facts.scale, offset=facts.offset, logit=True, text="logistic function of the value"
+            divisor=_tag_divisor(facts),
+            offset=facts.offset,
+            logit=True,
+            text="logistic function of the value",
         )
     if option != "auto":
         return _divided(facts, option)
@@ -154,20 +149,32 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
     return _floating(facts)
 
 
+def _tag_divisor(facts: BandFacts) -> float:
+    """1 / scale tag; the whole number where the tag was meant to be one over it."""
+    if facts.scale == 0.0 or not math.isfinite(facts.scale) or not math.isfinite(facts.offset):
+        raise InputError(
+            f"{facts.name}: the scale and offset tags ({facts.scale:g}, {facts.offset:g}) mean "
+            "nothing; correct them with gdal_edit.py -scale 1 -offset 0, or give --scale N"
+        )
+    inverse = 1.0 / facts.scale
+    whole = round(inverse)
+    return float(whole) if whole and abs(inverse - whole) <= 1e-9 * abs(inverse) else inverse
+
+
 def _divided(facts: BandFacts, divisor: float | str) -> Scaling:
     if isinstance(divisor, str) or not (math.isfinite(divisor) and divisor > 0):
         raise UsageError(
             f"scale {divisor!r} is not 'auto', 'logit' or a positive number; "
             "give the value that stands for confidence 1"
         )
-    scaling = Scaling(gain=1.0 / divisor, text=f"value / {divisor:g}, as asked")
+    scaling = Scaling(divisor=float(divisor), text=f"value / {divisor:g}, as asked")
     _require_fit(facts, scaling, f"--scale {divisor:g} does not fit")
     return scaling
 
 
 def _tagged(facts: BandFacts) -> Scaling:
     scaling = Scaling(
-        gain=facts.scale,
+        divisor=_tag_divisor(facts),
         offset=facts.offset,
         text=f"value * {facts.scale:.9g} + {facts.offset:g}, from the band's scale and offset tags",
     )
@@ -196,7 +203,7 @@ def _uint8(facts: BandFacts) -> Scaling:
             GeothreshWarning,
             stacklevel=4,
         )
-    return Scaling(gain=1.0 / 255.0, text="uint8 / 255")
+    return Scaling(divisor=255.0, text="uint8 / 255")
 
 
 def _floating(facts: BandFacts) -> Scaling:
@@ -218,7 +225,7 @@ def _require_fit(facts: BandFacts, scaling: Scaling, complaint: str) -> None:
     if not sample.size:
         return
     ends = [float(sample.min()), float(sample.max())]
-    scaled = [end * scaling.gain + scaling.offset for end in ends]
+    scaled = [end / scaling.divisor + scaling.offset for end in ends]
     if min(scaled) >= -_TOLERANCE and max(scaled) <= 1.0 + _TOLERANCE:
         return
     hint = _hint(sample) or "force another reading with --scale N or --scale logit"
@@ -227,7 +234,7 @@ def _require_fit(facts: BandFacts, scaling: Scaling, complaint: str) -> None:
 
 def contradiction_hint(value: float, dtype: np.dtype[Any], scaling: Scaling) -> str:
     """What to do about a value that the scaling, decided from a sample, did not foresee."""
-    if dtype == np.uint8 and scaling.gain == 1.0:
+    if dtype == np.uint8 and scaling.divisor == 1.0:
         return "use --scale 255 if the values run from 0 to 255"
     return _hint(np.array([value])) or "force another reading with --scale N or --scale logit"
 

@@ -39,8 +39,9 @@ def mask_values(
     confidence: NDArray[np.float32], valid: NDArray[np.bool_], threshold: float
 ) -> NDArray[np.uint8]:
     """1 where confidence >= threshold, 0 where it is less, 255 where `valid` is False."""
-    values = (confidence >= np.float32(threshold)).astype(np.uint8)
-    values[~valid] = NODATA
+    values = (confidence >= np.float32(threshold)).view(np.uint8)
+    if not valid.all():
+        values[~valid] = NODATA
     return values
 
 
@@ -51,7 +52,8 @@ def confidence_values(
     scaled = confidence * np.float32(CONFIDENCE_STEPS)
     scaled += np.float32(0.5)
     values = scaled.astype(np.uint8)
-    values[~valid] = NODATA
+    if not valid.all():
+        values[~valid] = NODATA
     return values
 
 
