@@ -91,10 +91,16 @@ def test_reading_back_goes_by_batches(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(writing, "_BATCH", 4)
     write(tmp_path / "many.gpkg", 11)
     assert len(geopandas.read_file(tmp_path / "many.gpkg")) == 11
-    bad = squares(11)
-    bad[9] = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
-    with pytest.raises(OutputError, match="feature 10 of 11 is not a valid polygon"):
-        write(tmp_path / "bad.gpkg", geometry=bad)
+
+    def move_one(target: str, *, geometry: Any, **rest: Any) -> None:
+        moved = geometry.copy()
+        moved[9] = moved[8]
+        real(target, geometry=moved, **rest)
+
+    real = raw.write
+    monkeypatch.setattr(raw, "write", move_one)
+    with pytest.raises(OutputError, match="feature 10 of 11 has other corners"):
+        write(tmp_path / "bad.gpkg", 11)
     assert names_in(tmp_path) == ["many.gpkg"]
 
 

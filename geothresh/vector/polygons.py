@@ -1,8 +1,8 @@
 """From outlines in pixels to valid polygons on the map, with their areas and perimeters.
 
-Outlines come in pixel coordinates, which are whole numbers: there every area is exact, corners
-that touch are equal to the last bit, and a repair moves nothing. Only then are they placed on the
-map, measured and simplified.
+Outlines come in pixel coordinates, which are whole numbers: there every area is exact. Corners
+that touch are the same numbers, and stay so when they are placed on the map. Whether a polygon of
+a million corners is valid takes longer to find out than all the rest, so that each is asked once.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _make_batch(
     geometry = np.array(chunk, dtype=np.object_)
     pixels = shapely.area(geometry)
     first_pixel = _first_pixels(geometry, width)
-    geometry = repaired(placing.place(repaired(geometry)))
+    geometry = repaired(placing.place(geometry))
     area, perimeter = units.areas_and_perimeters(geometry)
     if units.plane_area is not None:
         # Pixels times the area of one is exact where sums over map coordinates are rounded.
@@ -205,9 +205,8 @@ def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geome
     """
     scales = units.metric_scales(geometry)
     metric = _scaled(geometry, scales)
-    # preserve_topology keeps rings from vanishing and from crossing each other.
-    coarse = repaired(shapely.simplify(metric, tolerance, preserve_topology=True))
-    # Back to map coordinates, where rounding alone could have made a touching corner cross.
+    # preserve_topology keeps rings from vanishing and, but for rare touching ones, from crossing.
+    coarse = shapely.simplify(metric, tolerance, preserve_topology=True)
     coarse = repaired(_scaled(coarse, 1.0 / scales))
     lost = shapely.is_empty(coarse)
     coarse[lost] = geometry[lost]
