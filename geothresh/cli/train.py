@@ -100,6 +100,17 @@ _WEIGHT = click.FloatRange(min=0)
     help="Spread of a random bias and temperature of each chip's logits.",
 )  # fmt: skip
 @click.option(
+    "--regional-jitter", type=_WEIGHT, default=0.0, show_default=True,
+    help="Spread of a bias of the logits that varies smoothly over the chip.",
+)  # fmt: skip
+@click.option(
+    "--zoom", type=click.FloatRange(min=1), default=1.0, show_default=True,
+    help="Enlarge or reduce half of the chips by up to this factor.",
+)  # fmt: skip
+@click.option(
+    "--weight-decay", type=_WEIGHT, default=0.0, show_default=True, help="As in AdamW; 0 is Adam."
+)
+@click.option(
     "--split", type=options.PATH, help="Follow this manifest, MODEL.split.json of another run."
 )  # fmt: skip
 @click.option(
@@ -157,6 +168,9 @@ def train(
     balance: bool,
     mix: float,
     jitter: float,
+    regional_jitter: float,
+    zoom: float,
+    weight_decay: float,
     split: Path | None,
     validation_fraction: float,
     hold_out: tuple[str, ...],
@@ -200,6 +214,9 @@ def train(
         balance=balance,
         mix=mix,
         jitter=jitter,
+        regional_jitter=regional_jitter,
+        zoom=zoom,
+        weight_decay=weight_decay,
         precision=precision,
         seed=seed,
     )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch.utils.data import Dataset
 
 from geothresh.errors import UsageError
@@ -66,16 +67,18 @@ class ChipDataset(Dataset[Chip]):
     def __getitem__(self, position: int) -> Chip:
         rng = np.random.default_rng([self.recipe.seed, self.epoch, position])
         pair = self.pairs[self._draw(position, rng)]
+        size = self.recipe.chip_size
         truth = self._cached(pair.mask, _read_truth)
-        window = _random_window(truth.shape, self.recipe.chip_size, rng)
-        confidence = self._confidence(pair, window, rng)
-        if self.recipe.jitter:
-            confidence = _jittered(confidence, self.recipe.jitter, rng)
+        factor = _zoom_factor(self.recipe.zoom, rng)
+        window = _random_window(truth.shape, round(size / factor), rng)
+        confidence, cover = self._confidence(pair, window, rng), truth[window].astype(np.float32)
+        if factor != 1:
+            confidence, cover = (_zoomed(a, factor)[:size, :size] for a in (confidence, cover))
+        if self.recipe.jitter or self.recipe.regional_jitter:
+            confidence = _jittered(confidence, self.recipe, rng)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        confidence, mask = (
-            _turned(pad_to(array, self.recipe.chip_size, self.recipe.chip_size), turns, flip)
-            for array in (confidence, truth[window] != 0)
-        )
+        confidence = _turned(pad_to(confidence, size, size), turns, flip)
+        mask = _turned(pad_to(cover >= 0.5, size, size), turns, flip)
         target = region_target(confidence, mask, patch=self.patch)
         return Chip(
             *(np.ascontiguousarray(a[None], np.float32) for a in (confidence, target, mask))
@@ -143,10 +146,31 @@ def _turned(array: NDArray[Any], turns: int, flip: bool) -> NDArray[Any]:
     return turned[:, ::-1] if flip else turned
 
 
-def _jittered(confidence: Float32Array, spread: float, rng: np.random.Generator) -> Float32Array:
-    """The map of a network that is differently calibrated: a random temperature and bias."""
-    temperature = np.exp(np.float32(rng.normal() * spread / 2))
-    return _logistic(_logit(confidence) * temperature + np.float32(rng.normal() * spread))
+def _zoom_factor(most: float, rng: np.random.Generator) -> float:
+    """1 for half of the chips, otherwise log-uniform between 1 / most and most."""
+    if most == 1 or rng.random() < 0.5:
+        return 1.0
+    return float(np.exp(rng.uniform(-1, 1) * np.log(most)))
+
+
+def _zoomed(array: Float32Array, factor: float) -> Float32Array:
+    """Resampled bilinearly; pixels are areas, so both borders stay where they are."""
+    zoomed = ndimage.zoom(array, factor, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(zoomed, np.float32)
+
+
+def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator) -> Float32Array:
+    """The map of a network that is differently calibrated: a random temperature and bias, and a
+    bias that varies over the chip."""
+    temperature = np.exp(np.float32(rng.normal() * recipe.jitter / 2))
+    bias = np.full(confidence.shape, rng.normal() * recipe.jitter, np.float32)
+    if recipe.regional_jitter:
+        cells = int(rng.integers(2, 8))
+        values = rng.normal(size=(cells, cells)) * abs(rng.normal()) * recipe.regional_jitter
+        # Enlarged to the longer side and cut: the cells stay square.
+        field = _zoomed(values.astype(np.float32), max(confidence.shape) / cells + 1e-6)
+        bias += field[: confidence.shape[0], : confidence.shape[1]]
+    return _logistic(_logit(confidence) * temperature + bias)
 
 
 def _unit(pixels: NDArray[np.uint8]) -> Float32Array:

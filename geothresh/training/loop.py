@@ -77,7 +77,9 @@ def fit(
             raise ModelError(f"{init}: a network of other sizes; name one of the same preset")
         network.load_state_dict(load_weights(init, config))
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, patience=recipe.patience, min_lr=recipe.min_learning_rate
     )

@@ -38,6 +38,13 @@ class Recipe:
     """Share of chips whose map is a random mean, in logits, of several base networks' maps."""
     jitter: float = 0.0
     """Spread of a random bias and log temperature of the input's logit, per chip."""
+    regional_jitter: float = 0.0
+    """Spread of a random bias of the input's logit that varies smoothly over the chip: what a
+    threshold of its own per region is to undo."""
+    zoom: float = 1.0
+    """Half of the chips are enlarged or reduced by a factor between 1 / zoom and zoom."""
+    weight_decay: float = 0.0
+    """Decoupled from the gradient, as in AdamW; 0 is plain Adam."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 0
 
@@ -49,6 +56,7 @@ class Recipe:
             "learning rate": self.learning_rate,
             "chips per epoch": 1 if self.chips_per_epoch is None else self.chips_per_epoch,
             "stop patience": self.stop_patience,
+            "zoom": self.zoom,
         }
         for name, value in positive.items():
             if value <= 0:
