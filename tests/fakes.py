@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +99,16 @@ class NanRefiner(IdentityRefiner):
         return refined
 
 
+class SlowRefiner(IdentityRefiner):
+    """Takes a tenth of a second for each tile."""
+
+    name = "slow"
+
+    def refine(self, tiles: Float32Array) -> Float32Array:
+        time.sleep(0.1 * len(tiles))
+        return tiles.copy()
+
+
 class DyingRefiner(IdentityRefiner):
     """Kills its own process, as the kernel does where memory runs out."""
 
@@ -117,6 +128,7 @@ _KINDS = {
         FailingRefiner,
         NanRefiner,
         DyingRefiner,
+        SlowRefiner,
     )
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,12 +34,15 @@ from geothresh.mosaic import (
     BoolArray,
     ConfidenceReader,
     Float32Array,
+    GuardedRefiner,
     MosaicStats,
     mosaic,
     mosaic_array,
 )
 from geothresh.mosaic.reading import mirrored_indices, read_mirrored
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.mosaic.tasks import Weights
+from geothresh.mosaic.threads import ThreadRun
+from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid
 
 blends = st.sampled_from(BLENDS)
 sides = st.integers(1, 200)
@@ -290,6 +296,24 @@ def test_the_reader_is_asked_for_pixels_of_the_raster_only(
     mosaic(reader, IdentityRefiner(), lambda *chunk: None, grid=grid, **options)
 
 
+def test_the_graph_of_a_huge_raster_is_small_and_soon_made() -> None:
+    size = RasterSize(height=100_000, width=100_000)
+    reader = SimpleNamespace(size=size)
+    plan = ChunkPlan(grid=TileGrid(size=size))
+    start = time.perf_counter()
+    graph = ThreadRun(
+        plan=plan,
+        reader=reader,  # type: ignore[arg-type]
+        refiner=GuardedRefiner(IdentityRefiner()),
+        weights=Weights.build("hann", plan.grid),
+        batch_size=8,
+        sink=lambda *chunk: None,
+        progress=None,
+    ).graph()
+    assert time.perf_counter() - start < 20
+    assert len(graph) == 2 * plan.n_chunks + len(plan.groups()) < plan.grid.n_tiles / 2
+
+
 def test_reading_waits_for_a_slow_writer() -> None:
     reader = WatchedReader(np.zeros((4096, 64), np.float32))
     ahead: list[int] = []
@@ -463,6 +487,49 @@ def test_a_tile_that_kills_every_worker_is_one_error() -> None:
         )
 
 
+def _environment() -> dict[str, str]:
+    here = Path(__file__).parent
+    return {"PYTHONPATH": f"{here}:{here.parent}", "PATH": "/usr/bin:/bin"}
+
+
+_ENDLESS = """
+import sys
+import numpy as np
+from fakes import FakeSource
+from geothresh.mosaic import mosaic_array
+
+if __name__ == "__main__":
+    values = np.random.default_rng(0).random((2000, 2000), dtype=np.float32)
+    mosaic_array(
+        values, FakeSource(kind="slow"), tile=32, overlap=16, workers=int(sys.argv[1]),
+        progress=lambda done, total: print(done, flush=True), chunk_height=32, chunk_width=32,
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupt_ends_all_processes_soon(workers: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_ENDLESS)
+    run = subprocess.Popen(
+        [sys.executable, str(script), str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=_environment(),
+    )
+    assert run.stdout is not None and run.stderr is not None
+    run.stdout.readline()
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    # The pipe ends when its last holder, parent or worker, is gone: none is left behind.
+    problems = run.stderr.read()
+    assert run.wait(timeout=30) == -signal.SIGINT
+    assert problems.count("Traceback") == 1
+    assert problems.endswith("KeyboardInterrupt\n")
+
+
 _SCRIPT = """
 import numpy as np
 from fakes import FakeSource
@@ -482,14 +549,13 @@ if __name__ == "__main__":
 def test_workers_start_from_a_script(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
-    here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={"PYTHONPATH": f"{here}:{here.parent}", "PATH": "/usr/bin:/bin"},
+        env=_environment(),
     )
     assert done.stdout == "done\n", done.stderr
     assert done.stderr == ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import threading
 import uuid
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dask.distributed import Client, Future, KilledWorker, LocalCluster
+from dask.distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin
 
 from geothresh.blending import Blend
 from geothresh.errors import InputError
@@ -36,6 +37,8 @@ from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 _THREADS_PER_WORKER = 2
 """One reads and weights while the other one is in the model."""
 _opening = threading.Lock()
+_stop = threading.Event()
+"""Set in a worker once its run has failed elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,19 @@ def _refine(job: WorkerJob, group: TileGroup) -> dict[int, Part]:
         refiner=opened.refiner,
         weights=opened.weights,
         batch_size=job.batch_size,
+        stop=_stop,
     )
+
+
+def _halt() -> None:
+    _stop.set()
+
+
+class _DeafToInterrupts(WorkerPlugin):
+    """Ctrl-C goes to all processes of a terminal; this process alone answers it, and ends them."""
+
+    def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _pick(parts: dict[int, Part], chunk: int) -> Part:
@@ -101,7 +116,9 @@ def _local_client(workers: int) -> Iterator[Client]:
             threads_per_worker=_THREADS_PER_WORKER,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            # A port that is free; without a dashboard, a small page of health remains.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
             memory_limit=0,  # chunks in flight are bounded here; nothing is to be spilled
             local_directory=scratch,
             silence_logs=logging.CRITICAL,  # what matters comes back as an exception
@@ -109,7 +126,13 @@ def _local_client(workers: int) -> Iterator[Client]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield client
+        client.register_plugin(_DeafToInterrupts())
+        try:
+            yield client
+        except BaseException:
+            # Closing waits for running tasks; these need not go on to their last batch.
+            client.run(_halt, on_error="ignore")
+            raise
 
 
 def run_on_workers(

@@ -245,7 +245,7 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
     # Rounded weights can add up to a hair more than 1.
     np.minimum(confidence, np.float32(1), out=confidence)
     if not valid.all():
-        confidence[~valid] = 0
+        confidence[~valid] = 0  # partly valid tiles were refined there too
     return Blended(
         window=window,
         confidence=confidence,

@@ -7,7 +7,10 @@ import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
-from dask.delayed import Delayed, delayed
+# The documented class for the tasks of a graph has no other home. dask.delayed is no way round: it
+# merges graphs at each call, in quadratic time along the chain of writing tasks.
+from dask._task_spec import List, Task, TaskRef
+from dask.threaded import get
 
 from geothresh.mosaic.protocols import ChunkSink, ConfidenceReader, MosaicStats, Progress
 from geothresh.mosaic.refiners import GuardedRefiner
@@ -53,35 +56,32 @@ class ThreadRun:
         self._skipped = 0
         self._stop = threading.Event()
 
-    def graph(self) -> Delayed:
-        """The whole run as one Dask object, the writing of the last chunk."""
+    def graph(self) -> dict[str, Task]:
+        """The whole run as a Dask graph; it ends in the writing of the last chunk."""
         starting: dict[int, list[int]] = defaultdict(list)
-        needed: dict[int, list[int]] = defaultdict(list)
+        needed: dict[int, list[TaskRef]] = defaultdict(list)
         for group in self._groups:
             starting[group.chunks[0]].append(group.index)
             for chunk in group.chunks:
-                needed[chunk].append(group.index)
-        refine = delayed(self.refine, name="refine", traverse=False)
-        blend = delayed(self.blend, name="blend", traverse=False)
-        write = delayed(self.write, name="write", traverse=False)
-        refined: dict[int, Delayed] = {}
-        written: list[Delayed] = []
+                needed[chunk].append(TaskRef(f"refine-{group.index}"))
+        tasks: list[Task] = []
         for chunk in range(self._plan.n_chunks):
-            leave = written[chunk - CHUNKS_AHEAD] if chunk >= CHUNKS_AHEAD else None
+            leave = TaskRef(f"write-{chunk - CHUNKS_AHEAD}") if chunk >= CHUNKS_AHEAD else None
             for index in starting.pop(chunk, ()):
-                refined[index] = refine(index, leave, dask_key_name=f"refine-{index}")
-            shares = [refined[index] for index in needed.pop(chunk)]
-            blended = blend(chunk, shares, dask_key_name=f"blend-{chunk}")
-            previous = written[-1] if written else None
-            written.append(write(blended, previous, dask_key_name=f"write-{chunk}"))
-        return written[-1]
+                tasks.append(Task(f"refine-{index}", self.refine, index, leave))
+            shares = List(*needed.pop(chunk))
+            tasks.append(Task(f"blend-{chunk}", self.blend, chunk, shares))
+            previous = TaskRef(f"write-{chunk - 1}") if chunk else None
+            blended = TaskRef(f"blend-{chunk}")
+            tasks.append(Task(f"write-{chunk}", self.write, blended, previous))
+        return {str(task.key): task for task in tasks}
 
     def run(self, threads: int) -> MosaicStats:
         """Compute the graph on so many threads; when this returns or raises, none is left."""
         graph = self.graph()
         pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh")
         try:
-            graph.compute(scheduler="threads", pool=pool, optimize_graph=False)
+            get(graph, f"write-{self._plan.n_chunks - 1}", pool=pool)
         finally:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
