@@ -26,7 +26,7 @@ from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
-from geothresh.raster.scene import Scene
+from geothresh.raster.scene import INFINITIES, Scene
 from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
 from geothresh.windows import PixelWindow, TileGrid
 
@@ -285,8 +285,13 @@ def _whole_blocks(pixels: int, block: int) -> int:
 
 
 def _warn_of(opened: Scene, counts: ChangeCounts) -> None:
+    """Tell what only the whole scene could show."""
+    texts = []
+    if opened.infinities_seen:
+        texts.append(INFINITIES)
     if counts.valid == 0:
-        text = "holds no data at all; neither does the mask"
+        texts.append("holds no data at all; neither does the mask")
+    for text in texts:
         warnings.warn(f"{opened.name}: {text}", GeothreshWarning, stacklevel=3)
 
 

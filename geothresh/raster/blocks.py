@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # About a microsecond each; more blocks than this are looked at in an even sample.
 _MOST_BLOCKS = 500_000
+# Beyond the end of any file: damaged offsets may be larger than int64 holds.
+_NOWHERE = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class BlockInventory:
             if offset is None or int(offset) == 0:
                 continue
             size = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=bidx)
-            ends[place] = int(offset) + int(size or 0)
+            ends[place] = min(int(offset) + int(size or 0), _NOWHERE)
         return cls(examined=examined, ends=ends)
 
     @property

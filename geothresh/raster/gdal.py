@@ -16,8 +16,8 @@ from rasterio.errors import (
 )
 
 # rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
-# damaged file. CRSError is a ValueError of its own.
-RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError)
+# damaged file. CRSError is a ValueError of its own, and so is metadata that is no UTF-8.
+RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
 
 # Bytes: rasterio hands the number to GDALSetCacheMax64, where GDAL's own option of that name would
 # take 64 for megabytes. GDAL's default is 5 % of the machine's memory, and what is written late

@@ -11,12 +11,12 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.raster.blocks import BlockInventory, BlockLayout, evenly_spread
-from geothresh.raster.gdal import RASTER_ERRORS, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.nodata import nodata_of_band
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.scaling import BandFacts, ScaleOption, Scaling, decide_scaling
-from geothresh.raster.scene import Scene, SceneSpec, open_dataset
+from geothresh.raster.scene import INFINITIES, Scene, SceneSpec, open_dataset
 
 if TYPE_CHECKING:
     import os
@@ -59,25 +59,9 @@ def open_scene(
     source = find_raster(scene, allow_vrt=allow_vrt)
     dataset = open_dataset(source)
     try:
-        _check_size(source, dataset, most_pixels)
-        chosen = _choose_band(source.name, dataset, bidx)
-        _check_band(source.name, dataset, chosen)
-        _check_georeference(source.name, dataset)
-        layout = BlockLayout.of(dataset, chosen)
-        inventory = _take_inventory(source, dataset, chosen, layout)
-        flags = dataset.mask_flag_enums[chosen - 1]
-        mask_band = _alpha_band(dataset, chosen)
-        undecided = SceneSpec(
-            source=source,
-            bidx=chosen,
-            mask_band=mask_band,
-            has_mask=MaskFlags.per_dataset in flags and mask_band is None,
-            nodata=nodata_of_band(source.name, dataset, chosen, nodata),
-            scaling=Scaling(text="undecided"),
-        )
-        sample = _sample(Scene(undecided, dataset), inventory)
-        scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), scale)
-        return Scene(dataclasses.replace(undecided, scaling=scaling), dataset)
+        # Questions about the metadata may make GDAL read, and complain.
+        with gdal_environment(remote=source.remote), quiet_georeference():
+            return _examine(source, dataset, bidx, nodata, scale, most_pixels)
     except RASTER_ERRORS as error:
         # GDAL may report a fault in the metadata at whichever question comes next.
         dataset.close()
@@ -88,6 +72,36 @@ def open_scene(
     except BaseException:
         dataset.close()
         raise
+
+
+def _examine(
+    source: RasterSource,
+    dataset: DatasetReader,
+    bidx: int | None,
+    nodata: float | None,
+    scale: ScaleOption,
+    most_pixels: int,
+) -> Scene:
+    """Check and decide everything about an open dataset."""
+    _check_size(source, dataset, most_pixels)
+    chosen = _choose_band(source.name, dataset, bidx)
+    _check_band(source.name, dataset, chosen)
+    _check_georeference(source.name, dataset)
+    layout = BlockLayout.of(dataset, chosen)
+    inventory = _take_inventory(source, dataset, chosen, layout)
+    flags = dataset.mask_flag_enums[chosen - 1]
+    mask_band = _alpha_band(dataset, chosen)
+    undecided = SceneSpec(
+        source=source,
+        bidx=chosen,
+        mask_band=mask_band,
+        has_mask=MaskFlags.per_dataset in flags and mask_band is None,
+        nodata=nodata_of_band(source.name, dataset, chosen, nodata),
+        scaling=Scaling(text="undecided"),
+    )
+    sample = _sample(Scene(undecided, dataset), inventory)
+    scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), scale)
+    return Scene(dataclasses.replace(undecided, scaling=scaling), dataset)
 
 
 def _check_size(source: RasterSource, dataset: DatasetReader, most_pixels: int) -> None:
@@ -192,8 +206,8 @@ def _take_inventory(
     beyond = inventory.first_beyond(source.file_size)
     if beyond is not None:
         raise InputError(
-            f"{source.name}: {layout.describe(beyond)} ends at byte {inventory.ends.max()} or "
-            f"before, but the file has only {source.file_size}; it was cut short: copy it again"
+            f"{source.name}: {layout.describe(beyond)} lies beyond the end of the file, which has "
+            f"{source.file_size} bytes; it was cut short: copy it again"
         )
     absent = inventory.absent_count
     if absent:
@@ -223,11 +237,7 @@ def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
         kept = values[valid]
         parts.append(_distinct(kept) if kept.dtype == np.uint8 else _extremes(kept))
     if scene.infinities_seen:
-        warnings.warn(
-            f"{scene.name}: holds infinite values, which are taken as missing data",
-            GeothreshWarning,
-            stacklevel=3,
-        )
+        warnings.warn(f"{scene.name}: {INFINITIES}", GeothreshWarning, stacklevel=3)
     return np.concatenate(parts) if parts else np.zeros(0, scene.dtype)
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
+# Said when the sample shows it, or else when the reading has.
+INFINITIES = "holds infinite values, which are taken as missing data"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSpec:
@@ -49,7 +52,9 @@ class SceneSpec:
             InputError: the file is gone, or has changed since it was first opened.
         """
         _require_unchanged(self.source)
-        return Scene(self, open_dataset(self.source))
+        dataset = open_dataset(self.source)
+        with gdal_environment(remote=self.source.remote), quiet_georeference():
+            return Scene(self, dataset)
 
 
 class Scene:
@@ -160,9 +165,9 @@ def open_dataset(source: RasterSource) -> DatasetReader:
         with gdal_environment(remote=source.remote), quiet_georeference():
             return rasterio.open(source.location, driver=source.driver, sharing=False)
     except (*RASTER_ERRORS, ValueError) as error:
+        advice = "address, network and credentials" if source.remote else "that it is complete"
         raise InputError(
-            f"{source.name}: cannot be opened as {source.driver} ({reason(error)}); "
-            "check that the file is complete"
+            f"{source.name}: cannot be opened as {source.driver} ({reason(error)}); check {advice}"
         ) from error
 
 
