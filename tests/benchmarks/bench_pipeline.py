@@ -4,7 +4,8 @@
     python tests/benchmarks/bench_pipeline.py memory   # peak memory over height and width
 
 Not part of the test run. Every figure comes from a process of its own; speeds are the best of
-several. Memory is the highest resident size of the process, libraries included.
+several. Memory is the highest resident size of the process, libraries included. On a machine that
+is busy otherwise, look at the megapixels per second of processor time.
 """
 
 from __future__ import annotations
@@ -70,6 +71,17 @@ class EndlessReader:
         values = np.empty((window.height, window.width), np.float32)
         values[...] = self._line[window.col : window.col_stop]
         return values, np.ones(values.shape, np.bool_)
+
+
+class Clock:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Wall seconds, processor seconds of all threads."""
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
 def to_bytes(confidence: Float32Array) -> Uint8Array:
@@ -145,18 +157,18 @@ ON_ARRAYS: dict[str, Callable[[Uint8Array], Uint8Array]] = {
 }
 
 
-def time_on_array(name: str, side: int) -> float:
+def time_on_array(name: str, side: int) -> tuple[float, float]:
     """Seconds for a square uint8 array; checks that the identity came out."""
     values = random_bytes(side, side)
     ON_ARRAYS[name](values[:1024, :1024])  # imports and first calls are not what is measured
-    start = time.perf_counter()
+    clock = Clock()
     result = ON_ARRAYS[name](values)
-    seconds = time.perf_counter() - start
+    seconds = clock.read()
     assert (result == values).all()
     return seconds
 
 
-def time_on_file(name: str, side: int) -> float:
+def time_on_file(name: str, side: int) -> tuple[float, float]:
     """Seconds from a tiled, deflated uint8 GeoTIFF to another one, by the engine or by copying."""
     import rasterio
     from rasterio.windows import Window
@@ -172,7 +184,7 @@ def time_on_file(name: str, side: int) -> float:
         source, target = Path(scratch) / "in.tif", Path(scratch) / "out.tif"
         with rasterio.open(source, "w", **profile) as dataset:
             dataset.write(random_bytes(side, side), 1)
-        start = time.perf_counter()
+        clock = Clock()
         with rasterio.open(target, "w", **profile) as out:
 
             def write(window: PixelWindow, values: Uint8Array) -> None:
@@ -194,16 +206,16 @@ def time_on_file(name: str, side: int) -> float:
                     lambda window, refined, valid: write(window, to_bytes(refined)),
                     grid=grid,
                 )
-        return time.perf_counter() - start
+        return clock.read()
 
 
-def run_endless(height: int, width: int) -> float:
+def run_endless(height: int, width: int) -> tuple[float, float]:
     """Seconds for a raster that is made on the fly and thrown away."""
     reader = EndlessReader(height, width)
     grid = TileGrid(size=reader.size, tile=TILE, overlap=OVERLAP)
-    start = time.perf_counter()
+    clock = Clock()
     mosaic(reader, Identity(), lambda *chunk: None, grid=grid)
-    return time.perf_counter() - start
+    return clock.read()
 
 
 def measure(*case: str | int) -> dict[str, float]:
@@ -223,10 +235,10 @@ def run_case(kind: str, *case: str) -> None:
     else:
         seconds = run_endless(int(case[0]), int(case[1]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": seconds[0], "cpu": seconds[1], "peak": peak}))
 
 
-def best(repeat: int, *case: str | int) -> float:
+def best(repeat: int, *case: str | int) -> tuple[float, float]:
     """Seconds of the fastest of several runs."""
     return min(measure(*case)["seconds"] for _ in range(repeat))
 
@@ -245,8 +257,11 @@ def main(arguments: list[str]) -> None:
         side, repeat = 8192, 3
         for kind, names in (("array", list(ON_ARRAYS)), ("file", ["engine", "copy"])):
             for name in names:
-                seconds = best(repeat, kind, name, side)
-                print(f"{kind:6} {name:13} {side} x {side}: {side**2 / 1e6 / seconds:6.1f} MP/s")
+                wall, cpu = (side**2 / 1e6 / seconds for seconds in best(repeat, kind, name, side))
+                print(
+                    f"{kind:6} {name:13} {side} x {side}: {wall:6.1f} MP/s, "
+                    f"{cpu:6.1f} MP per processor second"
+                )
     elif arguments == ["memory"]:
         for height, width in ((4000, 4000), (64000, 4000), (4000, 20000), (4000, 80000)):
             figures = measure("endless", height, width)
