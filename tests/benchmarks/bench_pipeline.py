@@ -137,7 +137,7 @@ def with_accumulators(values: Uint8Array) -> Uint8Array:
     rows, cols = (max(0, -(-(side - TILE) // stride)) + 1 for side in (height, width))
     full = ((rows - 1) * stride + TILE, (cols - 1) * stride + TILE)
     pad = ((0, full[0] - height), (0, full[1] - width))
-    padded = np.pad(values, pad, mode="symmetric").astype(np.float32) / 255
+    padded = np.pad(values, pad, mode="symmetric").astype(np.float32) / np.float32(255)
     profile = blend_profile("hann", TILE, OVERLAP)
     weight = np.outer(profile, profile)
     total, weights = np.zeros(full), np.zeros(full)
@@ -236,11 +236,6 @@ def run_case(kind: str, *case: str) -> None:
         seconds = run_endless(int(case[0]), int(case[1]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": seconds[0], "cpu": seconds[1], "peak": peak}))
-
-
-def best(repeat: int, *case: str | int) -> tuple[float, float]:
-    """Seconds of the fastest of several runs."""
-    return min(measure(*case)["seconds"] for _ in range(repeat))
 
 
 def main(arguments: list[str]) -> None:
