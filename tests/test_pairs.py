@@ -1,0 +1,223 @@
+"""Pairs of maps and masks: what belongs together, and what is found broken before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geothresh.errors import InputError, UsageError
+from geothresh.raster.pairs import Pair, check_pairs, find_pairs, read_mask
+from geothresh.training.split import Split, split_pairs
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def deepglobe(folder: Path, ids: list[str], *, seed: int = 0, side: int = 40) -> Path:
+    """Masks in DeepGlobe's layout, no two alike, with the image that is not needed beside them."""
+    for number, i in enumerate(ids):
+        mask = np.random.default_rng([seed, number]).random((side, side)) < 0.3
+        write(folder / f"{i}_mask.png", mask.astype(np.uint8) * 255)
+        (folder / f"{i}_sat.jpg").write_bytes(b"not looked at")
+    return folder
+
+
+def maps(folder: Path, ids: list[str], *, side: int = 40) -> Path:
+    for number, i in enumerate(ids):
+        pixels = np.random.default_rng(number).integers(0, 256, (side, side), np.uint8)
+        write(folder / f"{i}.png", pixels)
+    return folder
+
+
+def test_several_networks_and_data_sets_are_told_apart(tmp_path: Path) -> None:
+    data = [deepglobe(tmp_path / "roads", ["a", "b"]), deepglobe(tmp_path / "more", ["c"])]
+    confidence = [
+        maps(tmp_path / "1" / "unet", ["a", "b"]),
+        maps(tmp_path / "1" / "fcn", ["b", "a"]),
+        maps(tmp_path / "2" / "unet", ["c"]),
+    ]
+    pairs = find_pairs(data, confidence)
+    assert [(p.dataset, p.source, p.id) for p in pairs] == [
+        ("more", "unet", "c"),
+        ("roads", "fcn", "a"),
+        ("roads", "fcn", "b"),
+        ("roads", "unet", "a"),
+        ("roads", "unet", "b"),
+    ]
+    assert pairs[0].mask == tmp_path / "more" / "c_mask.png"
+    assert pairs[0].confidence == tmp_path / "2" / "unet" / "c.png"
+    assert set(check_pairs(pairs)) == {"a", "b", "c"}
+
+
+def test_the_plain_layout_needs_no_further_folder(tmp_path: Path) -> None:
+    write(tmp_path / "mask" / "a.png", np.eye(5, dtype=np.uint8))
+    maps(tmp_path / "confidence", ["a"], side=5)
+    (pair,) = find_pairs(tmp_path)
+    assert (pair.id, pair.source) == ("a", "confidence")
+
+
+def test_masks_of_0_and_1_equal_masks_of_0_and_255(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).random((9, 9)) < 0.5
+    one = write(tmp_path / "1.png", truth.astype(np.uint8))
+    other = write(tmp_path / "255.png", truth.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(read_mask(one), truth)
+    np.testing.assert_array_equal(read_mask(other), truth)
+
+
+def test_what_has_no_partner_is_named_up_to_ten(tmp_path: Path) -> None:
+    ids = [f"id{k:02}" for k in range(14)]
+    data = deepglobe(tmp_path / "data", ids[:2])
+    confidence = maps(tmp_path / "net", ids[1:])
+    with pytest.raises(InputError) as caught:
+        find_pairs(data, [confidence])
+    message = str(caught.value)
+    assert "12 maps without a mask" in message and "1 masks without a map (id00)" in message
+    assert "id11" in message and "id12" not in message and "and 2 more" in message
+    assert "--skip-unpaired" in message
+    assert [p.id for p in find_pairs(data, [confidence], skip_unpaired=True)] == ["id01"]
+
+
+def test_no_pairs_at_all_shows_how_both_sides_are_named(tmp_path: Path) -> None:
+    data = deepglobe(tmp_path / "data", ["a"])
+    with pytest.raises(InputError, match="named like net/b, masks like a"):
+        find_pairs(data, [maps(tmp_path / "net", ["b"])])
+
+
+def test_empty_or_missing_folders(tmp_path: Path) -> None:
+    data = deepglobe(tmp_path / "data", ["a"])
+    (tmp_path / "empty").mkdir()
+    for folder, message in (("empty", "no confidence maps"), ("missing", "cannot be listed")):
+        with pytest.raises(InputError, match=message):
+            find_pairs(data, [tmp_path / folder])
+    with pytest.raises(InputError, match="no masks"):
+        find_pairs(tmp_path / "empty", [maps(tmp_path / "net", ["a"])])
+
+
+def test_ids_in_two_data_folders_are_ambiguous(tmp_path: Path) -> None:
+    data = [deepglobe(tmp_path / "x", ["a"]), deepglobe(tmp_path / "y", ["a"])]
+    with pytest.raises(InputError, match="1 ids stand in several data folders: a"):
+        find_pairs(data, [maps(tmp_path / "net", ["a"])])
+
+
+def test_every_kind_of_broken_file_is_found_and_named(tmp_path: Path) -> None:
+    ids = ["cut", "grey", "good", "size", "text"]
+    data = deepglobe(tmp_path / "data", ids)
+    confidence = maps(tmp_path / "net", ids)
+    whole = (confidence / "cut.png").read_bytes()
+    (confidence / "cut.png").write_bytes(whole[: len(whole) // 2])
+    write(data / "grey_mask.png", np.arange(1600, dtype=np.uint8).reshape(40, 40))
+    write(confidence / "size.png", np.zeros((40, 41), np.uint8))
+    (data / "text_mask.png").write_text("a mask")
+    with pytest.raises(InputError) as caught:
+        check_pairs(find_pairs(data, [confidence]))
+    message = str(caught.value)
+    assert message.startswith("4 unusable files")
+    for part in ("cut.png", "grey_mask.png", "size.png: 40 x 41", "text_mask.png"):
+        assert part in message
+    assert "good" not in message and "\n" not in message
+
+
+def test_a_mask_in_colour_is_refused(tmp_path: Path) -> None:
+    data = deepglobe(tmp_path / "data", ["a"])
+    colours = np.zeros((40, 40, 3), np.uint8)
+    colours[5:9, 5:9] = (255, 0, 0)
+    write(data / "a_mask.png", colours)
+    with pytest.raises(InputError, match="a_mask.png"):
+        check_pairs(find_pairs(data, [maps(tmp_path / "net", ["a"])]))
+
+
+def test_masks_without_any_foreground_teach_nothing(tmp_path: Path) -> None:
+    data = deepglobe(tmp_path / "data", ["a"])
+    write(data / "a_mask.png", np.zeros((40, 40), np.uint8))
+    with pytest.raises(InputError, match="none of the 1 masks has a foreground"):
+        check_pairs(find_pairs(data, [maps(tmp_path / "net", ["a"])]))
+
+
+def scenes(tmp_path: Path, n: int = 40) -> tuple[list[Pair], dict]:
+    ids = [f"{'test' if k % 5 == 0 else 'train'}_{k // 4:02}_{k}" for k in range(n)]
+    data = deepglobe(tmp_path / "data", ids)
+    empty, twin = write(data / f"{ids[1]}_mask.png", np.zeros((40, 40), np.uint8)), ids[2]
+    (data / f"{ids[6]}_mask.png").write_bytes(empty.read_bytes())
+    (data / f"{ids[-1]}_mask.png").write_bytes((data / f"{twin}_mask.png").read_bytes())
+    pairs = find_pairs(data, [maps(tmp_path / net, ids) for net in ("unet", "fcn")])
+    return pairs, check_pairs(pairs)
+
+
+def test_a_split_covers_all_ids_once_and_keeps_networks_together(tmp_path: Path) -> None:
+    pairs, facts = scenes(tmp_path)
+    split = split_pairs(pairs, facts, fraction=0.25, seed=3)
+    assert sorted(split.train + split.validation) == sorted({p.id for p in pairs})
+    assert len(split.validation) in (9, 10, 11)
+    assert split == split_pairs(pairs[::-1], facts, fraction=0.25, seed=3)
+    assert split != split_pairs(pairs, facts, fraction=0.25, seed=4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_place_under_two_names_stays_on_one_side(tmp_path: Path, seed: int) -> None:
+    pairs, facts = scenes(tmp_path)
+    twins = {"train_00_2", "train_09_39"}
+    split = split_pairs(
+        pairs, facts, fraction=0.3, seed=seed, place_pattern=r"^(?:train|test)_(\d+)_"
+    )
+    validation = set(split.validation)
+    assert len(twins & validation) in (0, 2)
+    # The pattern joins ids of one number; the twins join their two places.
+    for place in range(10):
+        members = {i for i in split.train + split.validation if f"_{place:02}_" in i}
+        assert members <= validation or not members & validation
+    empty = {"train_00_1", "train_01_6"}
+    assert facts["train_00_1"].digest == facts["train_01_6"].digest
+    assert len(empty & validation) in (0, 1, 2)
+
+
+def test_empty_masks_are_not_one_place(tmp_path: Path) -> None:
+    pairs, facts = scenes(tmp_path)
+    empty = {"train_00_1", "train_01_6"}
+    sides = [
+        len(empty & set(split_pairs(pairs, facts, fraction=0.4, seed=s).validation))
+        for s in range(12)
+    ]
+    assert 1 in sides
+
+
+def test_ids_held_out_by_name_are_all_that_is_held_out(tmp_path: Path) -> None:
+    pairs, facts = scenes(tmp_path)
+    split = split_pairs(pairs, facts, fraction=0.3, hold_out=["test_*"])
+    assert set(split.validation) == {p.id for p in pairs if p.id.startswith("test_")}
+
+
+def test_splits_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    pairs, facts = scenes(tmp_path)
+    for options, message in (
+        ({"fraction": 1.0}, "fraction"),
+        ({"fraction": 0.0}, "validation-fraction"),
+        ({"fraction": 0.2, "hold_out": ["*"]}, "leave some to train"),
+        ({"fraction": 0.2, "place_pattern": "("}, "regular expression"),
+        ({"fraction": 0.2, "place_pattern": "a"}, "no group"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            split_pairs(pairs, facts, **options)
+
+
+def test_a_manifest_comes_back_and_is_not_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    split = Split(train=("a", "b"), validation=("c",))
+    split.save(path)
+    assert Split.load(path) == split
+    for text, message in (
+        ('{"train": ["a"], "validation": ["a"]}', "1 ids are on both sides: a"),
+        ('{"train": ["a"]}', "not a split manifest"),
+        ("[]", "not a split manifest"),
+        ("nonsense", "not a split manifest"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            Split.load(path)
+    with pytest.raises(InputError, match="cannot read"):
+        Split.load(tmp_path / "none.json")

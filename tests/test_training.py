@@ -1,0 +1,240 @@
+"""Training on small data, on the disk and through the command line."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from geothresh.cli import main
+from geothresh.errors import InputError, ModelError, OutputError, UsageError
+from geothresh.nn.checkpoint import read_card
+from geothresh.nn.config import PRESETS
+from geothresh.nn.refiner import load_model
+from geothresh.raster.pairs import find_pairs
+from geothresh.thresholding import region_target
+from geothresh.training import Recipe, loop, train
+from geothresh.training.chips import ChipDataset
+from geothresh.training.loop import cosine_rate
+from tests.cli_runner import runner
+from tests.test_pairs import write
+
+SIDE = 96
+QUICK = Recipe(
+    epochs=3, chip_size=64, batch_size=4, chips_per_epoch=8, learning_rate=2e-3, precision="fp32"
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Path, list[Path]]:
+    """Six places with straight roads, and two base networks that see them blurred."""
+    rng = np.random.default_rng(0)
+    folder, networks = tmp_path / "roads", [tmp_path / "net1", tmp_path / "net2"]
+    for k in range(6):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[10 + 8 * k : 16 + 8 * k] = True
+        mask[:, 70 - 7 * k : 76 - 7 * k] = True
+        write(folder / f"p{k}_mask.png", mask.astype(np.uint8) * 255)
+        for number, network in enumerate(networks):
+            seen = ndimage.gaussian_filter(mask.astype(float), 2 + number)
+            seen += rng.normal(size=mask.shape) * 0.05
+            write(network / f"p{k}.png", (np.clip(seen, 0, 1) * 255).astype(np.uint8))
+    return folder, networks
+
+
+def run(data: tuple[Path, list[Path]], output: Path, recipe: Recipe = QUICK, **options):
+    options = {"validation_fraction": 0.34, "device": "cpu", "head": "correction", **options}
+    return train(data[0], output, confidence=data[1], recipe=recipe, **options)
+
+
+def test_a_run_writes_model_log_split_and_state(data, tmp_path: Path) -> None:
+    steps, rows = [], []
+    result = run(
+        data,
+        tmp_path / "m.safetensors",
+        on_step=lambda *args: steps.append(args),
+        on_epoch=rows.append,
+    )
+    assert (result.epochs, result.steps, result.train_maps, result.validation_maps) == (3, 6, 8, 4)
+    assert [(epoch, step, n) for epoch, step, n, _ in steps][:3] == [
+        (1, 1, 2),
+        (1, 2, 2),
+        (2, 1, 2),
+    ]
+    with result.log.open() as file:
+        logged = list(csv.DictReader(file))
+    assert [row["epoch"] for row in logged] == ["1", "2", "3"]
+    for column in ("train_focal", "train_boundary", "train_cross_entropy", "miou", "boundary_iou"):
+        assert 0 <= float(logged[-1][column]) < 10
+    assert float(logged[0]["miou/roads/net1"]) == pytest.approx(
+        rows[0]["miou/roads/net1"], rel=1e-5
+    )
+    split = json.loads(result.split.read_text())
+    assert len(split["train"]) == 4 and len(split["validation"]) == 2
+
+    card = read_card(result.model)
+    assert card.config == dataclasses.replace(PRESETS["small"], head="correction")
+    told = card.training
+    assert told["epoch"] == result.best_epoch
+    assert told["recipe"]["learning_rate"] == 2e-3
+    assert told["data"]["train_maps"] == {"roads/net1": 4, "roads/net2": 4}
+    assert len(told["data"]["sha256"]) == 64
+    assert told["validation"]["miou"] == pytest.approx(rows[result.best_epoch - 1]["miou"])
+    refiner = load_model(result.model, device="cpu")
+    assert refiner(np.full((1, 64, 64), 0.5, np.float32)).shape == (1, 64, 64)
+
+
+def test_training_learns(data, tmp_path: Path) -> None:
+    rows = []
+    recipe = dataclasses.replace(QUICK, epochs=4, chips_per_epoch=16)
+    run(data, tmp_path / "m.safetensors", recipe, head="confidence", on_epoch=rows.append)
+    assert rows[-1]["train_total"] < 0.7 * rows[0]["train_total"]
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_a_resumed_run_equals_one_that_was_never_stopped(data, tmp_path: Path, schedule) -> None:
+    recipe = dataclasses.replace(QUICK, schedule=schedule, ema=0.9, mix=0.5, jitter=0.3, zoom=1.3)
+    whole = run(data, tmp_path / "whole.safetensors", recipe)
+
+    def stop(row) -> None:
+        if row["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "cut.safetensors", recipe, on_epoch=stop)
+    cut = run(data, tmp_path / "cut.safetensors", recipe, resume=True)
+    for one, other in ((whole.model, cut.model), (whole.last, cut.last)):
+        first, second = load_file(one), load_file(other)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (cut.steps, cut.best_epoch) == (whole.steps, whole.best_epoch)
+    with whole.log.open() as one, cut.log.open() as other:
+        rows = [list(csv.DictReader(file)) for file in (one, other)]
+    for first, second in zip(*rows, strict=True):
+        assert {**first, "seconds": ""} == {**second, "seconds": ""}
+
+
+def test_a_run_is_resumed_with_the_same_recipe_and_data_only(data, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    recipe = dataclasses.replace(QUICK, epochs=1)
+    run(data, output, recipe)
+    with pytest.raises(ModelError, match="another recipe"):
+        run(data, output, dataclasses.replace(recipe, learning_rate=1e-3), resume=True)
+    with pytest.raises(ModelError, match="another config"):
+        run(data, output, recipe, resume=True, patch=32)
+    path = data[1][0] / "p0.png"
+    write(path, np.zeros((SIDE, SIDE), np.uint8))
+    with pytest.raises(ModelError, match="another data"):
+        run(data, output, recipe, resume=True)
+    with pytest.raises(OutputError, match="exists"):
+        run(data, output, recipe)
+    with pytest.raises(UsageError, match="one of them"):
+        run(data, output, recipe, resume=True, overwrite=True)
+
+
+def test_the_run_stops_when_the_training_loss_stalls(data, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "_step", lambda *args: {"total": 1.0})
+    recipe = dataclasses.replace(QUICK, epochs=50, stop_patience=3, patience=1)
+    rows = []
+    result = run(data, tmp_path / "m.safetensors", recipe, on_epoch=rows.append)
+    assert result.epochs == 4
+    assert [row["learning_rate"] for row in rows] == pytest.approx([2e-3, 2e-3, 2e-3, 2e-4])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "_step", lambda *args: {"total": float("nan")})
+    with pytest.raises(ModelError, match="learning-rate"):
+        run(data, tmp_path / "m.safetensors")
+
+
+def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:
+    recipe = dataclasses.replace(QUICK, chip_size=64, chips_per_epoch=None, mix=0.5, zoom=1.5)
+    chips = ChipDataset(find_pairs(data[0], data[1]), recipe, patch=32)
+    assert len(chips) == 12
+    for chip in (chips[k] for k in range(len(chips))):
+        assert all(a.shape == (1, 64, 64) and a.dtype == np.float32 for a in chip)
+        assert 0 <= chip.confidence.min() and chip.confidence.max() <= 1
+        expected = region_target(chip.confidence[0], chip.truth[0] == 1, patch=32)
+        np.testing.assert_array_equal(chip.region_target[0] == 1, expected)
+        assert set(np.unique(chip.truth)) <= {0.0, 1.0}
+    with pytest.raises(UsageError, match="no multiple of the patch"):
+        ChipDataset(find_pairs(data[0], data[1]), recipe, patch=48)
+
+
+def test_chips_depend_on_seed_epoch_and_position_alone(data) -> None:
+    pairs = find_pairs(data[0], data[1])
+    one, other = (ChipDataset(pairs, QUICK, patch=32) for _ in range(2))
+    one.set_epoch(1)
+    other.set_epoch(1)
+    _ = other[5]
+    np.testing.assert_array_equal(one[3].confidence, other[3].confidence)
+    other.set_epoch(2)
+    assert any((one[k].confidence != other[k].confidence).any() for k in range(8))
+
+
+def test_an_epoch_without_balance_takes_every_map_once(data, monkeypatch) -> None:
+    recipe = dataclasses.replace(QUICK, chips_per_epoch=24)
+    chips = ChipDataset(find_pairs(data[0], data[1]), recipe, patch=32)
+    drawn = [chips._draw(k, np.random.default_rng(k)) for k in range(24)]
+    assert sorted(drawn[:12]) == sorted(drawn[12:]) == list(range(12))
+
+
+def test_maps_smaller_than_a_chip_are_mirrored_outwards(data) -> None:
+    recipe = dataclasses.replace(QUICK, chip_size=128)
+    chip = ChipDataset(find_pairs(data[0], data[1]), recipe, patch=64)[0]
+    assert chip.truth.shape == (1, 128, 128)
+    assert chip.truth.any()
+
+
+def test_the_cosine_warms_up_and_ends_at_the_least_rate() -> None:
+    recipe = dataclasses.replace(QUICK, learning_rate=1e-3, min_learning_rate=1e-6)
+    rates = [cosine_rate(recipe, step, 200) for step in range(201)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) * 1e-4)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[200] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"mix": 2.0}, {"ema": -0.1}, {"batch_size": 0}, {"zoom": 0.0}]
+)
+def test_recipes_that_make_no_sense_are_refused(change) -> None:
+    with pytest.raises(UsageError):
+        dataclasses.replace(QUICK, **change)
+
+
+def test_the_command_trains_and_prints_the_model(data, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    arguments = ["train", str(data[0]), "-o", str(output), "--epochs", "1", "--chip-size", "64"]
+    for network in data[1]:
+        arguments += ["--confidence", str(network)]
+    result = runner().invoke(main, [*arguments, "--hold-out", "p[01]", "--device", "cpu"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == str(output)
+    assert json.loads((tmp_path / "m.split.json").read_text())["validation"] == ["p0", "p1"]
+    again = runner().invoke(main, arguments)
+    assert again.exit_code == 4 and "exists" in again.stderr
+
+
+def test_the_command_finds_broken_data_before_the_first_epoch(data, tmp_path: Path) -> None:
+    (data[0] / "p3_mask.png").write_text("no picture")
+    output = tmp_path / "m.safetensors"
+    result = runner().invoke(
+        main, ["train", str(data[0]), "--confidence", str(data[1][0]), "-o", str(output)]
+    )
+    assert result.exit_code == 3
+    assert result.stderr.startswith("Error: ") and "p3_mask.png" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("m.*"))
+
+
+def test_unusable_data_is_said_by_python_too(data, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        train(tmp_path / "none", tmp_path / "m.safetensors")
+    with pytest.raises(UsageError, match="safetensors"):
+        train(data[0], tmp_path / "m.pt")
