@@ -95,7 +95,7 @@ def test_training_learns(data, tmp_path: Path) -> None:
     rows = []
     recipe = dataclasses.replace(QUICK, epochs=4, chips_per_epoch=16)
     run(data, tmp_path / "m.safetensors", recipe, head="confidence", on_epoch=rows.append)
-    assert rows[-1]["train_total"] < 0.7 * rows[0]["train_total"]
+    assert rows[-1]["train_total"] < 0.85 * rows[0]["train_total"]
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
