@@ -43,6 +43,9 @@ slow: $(TESTING)  ## the tests that take minutes
 bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does nothing else
 	$(BIN)/python tests/benchmarks/bench_pipeline.py speed
 	$(BIN)/python tests/benchmarks/bench_pipeline.py memory
+	$(BIN)/python tests/benchmarks/bench_refine.py speed
+	$(BIN)/python tests/benchmarks/bench_refine.py memory
+	$(BIN)/python tests/benchmarks/bench_refine.py network
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
 
 clean:  ## remove the environment, the caches and the demo's output

@@ -1,0 +1,172 @@
+"""`refine` beside the network alone, and its peak memory from file to file.
+
+    python tests/benchmarks/bench_refine.py speed     # wall time over bare forward, demo scene
+    python tests/benchmarks/bench_refine.py memory    # peak memory over height and width
+    python tests/benchmarks/bench_refine.py network   # presets, tile by tile
+
+Speeds are measured in turn in one process, so that a machine that is busy otherwise hurts both
+sides alike; the ratio is what to look at. Memory is the highest resident size of a process of its
+own, libraries included, with a model that costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from bench_pipeline import OVERLAP, TILE, Identity, random_bytes
+
+import geothresh
+from geothresh.mosaic.reading import read_mirrored
+from geothresh.raster.reading import open_scene
+from geothresh.windows import TileGrid
+
+SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
+SIZES = ((4000, 4000), (64000, 4000), (4000, 64000))
+
+
+def scene_tiles() -> list[np.ndarray]:
+    """The demo scene's tiles that hold data, as `refine` gives them to the network."""
+    with open_scene(SCENE) as scene:
+        grid = TileGrid(size=scene.size, tile=TILE, overlap=OVERLAP, patch=64)
+        tiles = [read_mirrored(scene, window) for window in _windows(grid)]
+    return [np.ascontiguousarray(tile) for tile, valid in tiles if valid.any()]
+
+
+def _windows(grid: TileGrid) -> list:
+    return [grid.window(row, col) for row in range(grid.n_rows) for col in range(grid.n_cols)]
+
+
+def speed(repeat: int) -> None:
+    """Print seconds of both and their ratio, run by run and over all."""
+    model = geothresh.load_model("roads")
+    tiles = scene_tiles()
+    ratios, bare_times, refine_times = [], [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        for run in range(repeat + 1):
+            start = time.perf_counter()
+            for first in range(0, len(tiles), model.batch_size):
+                model(np.stack(tiles[first : first + model.batch_size]))
+            bare = time.perf_counter() - start
+            start = time.perf_counter()
+            result = geothresh.refine(
+                SCENE,
+                Path(scratch) / "mask.tif",
+                confidence_out=Path(scratch) / "refined.tif",
+                model=model,
+                overwrite=True,
+            )
+            whole = time.perf_counter() - start
+            if run == 0:
+                continue  # first calls and imports are not what is measured
+            if result.tiles_refined != len(tiles):
+                raise SystemExit(f"{result.tiles_refined} tiles refined, {len(tiles)} forwarded")
+            bare_times.append(bare)
+            refine_times.append(whole)
+            ratios.append(whole / bare)
+    print(f"demo scene, {len(tiles)} tiles of {TILE}, model roads, {model.dtype}")
+    print(
+        f"bare forward {min(bare_times):6.2f} s at best, {len(tiles) / min(bare_times):.1f} tiles/s"
+    )
+    print(f"refine       {min(refine_times):6.2f} s at best (mask and refined confidence)")
+    print(
+        f"refine over bare forward: {min(refine_times) / min(bare_times):.2f} best over best, "
+        f"{statistics.median(ratios):.2f} median of {repeat} pairs"
+    )
+
+
+def network(repeat: int) -> None:
+    """Print the time of one tile through each preset, untrained, fp32 and as `auto` has it."""
+    import torch
+
+    from geothresh.nn.config import PRESETS
+    from geothresh.nn.network import ThreshNet
+    from geothresh.nn.refiner import TorchRefiner
+
+    tile = np.random.default_rng(0).random((1, TILE, TILE), np.float32)
+    for name, config in PRESETS.items():
+        weights = ThreshNet(config).state_dict()
+        parameters = sum(p.numel() for p in ThreshNet(config).parameters())
+        for precision in ("fp32", "auto"):
+            refiner = TorchRefiner(weights, config, device="cpu", precision=precision)
+            times = []
+            for _ in range(repeat + 1):
+                start = time.perf_counter()
+                refiner(tile)
+                times.append(time.perf_counter() - start)
+            print(
+                f"{name:6} {parameters / 1e6:5.2f} M parameters, {str(refiner.dtype)[6:]:9}"
+                f"{min(times):7.3f} s a tile, {1 / min(times):6.2f} tiles/s"
+                f" ({torch.get_num_threads()} threads)"
+            )
+
+
+def memory() -> None:
+    """Print the peak memory of `refine` at several sizes, each in a process of its own."""
+    for height, width in SIZES:
+        command = [sys.executable, __file__, "case", str(height), str(width)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+        figures = json.loads(done.stdout)
+        print(
+            f"{height:6} x {width:6}: peak {figures['peak']:4.0f} MB "
+            f"({figures['peak'] - figures['before']:4.0f} MB above the start of refine), "
+            f"{height * width / 1e6 / figures['seconds']:6.1f} MP/s"
+        )
+
+
+def case(height: int, width: int) -> None:
+    """Refine one raster of this size with a model that costs nothing; print figures as JSON."""
+    import rasterio
+    from rasterio.windows import Window
+
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8",
+        "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate",
+        "crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6),
+    }  # fmt: skip
+    block = random_bytes(512, 4096)
+    with tempfile.TemporaryDirectory() as scratch, rasterio.Env(GDAL_CACHEMAX=16 * 2**20):
+        source = Path(scratch) / "in.tif"
+        with rasterio.open(source, "w", **profile) as dataset:
+            for row in range(0, height, 512):
+                for col in range(0, width, 4096):
+                    part = block[: height - row, : width - col]
+                    window = Window(col, row, part.shape[1], part.shape[0])
+                    dataset.write(part, 1, window=window)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        start = time.perf_counter()
+        geothresh.refine(source, Path(scratch) / "out.tif", model=Identity())
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "before": before, "peak": peak}))
+
+
+def main(arguments: list[str]) -> None:
+    """Run what is asked for."""
+    if arguments[:1] == ["case"]:
+        case(int(arguments[1]), int(arguments[2]))
+        return
+    modes = {"speed": lambda: speed(5), "memory": memory, "network": lambda: network(5)}
+    if len(arguments) != 1 or arguments[0] not in modes:
+        raise SystemExit(__doc__)
+    names = ("torch", "numpy", "dask", "rasterio")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in names)
+    )
+    modes[arguments[0]]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
