@@ -18,17 +18,11 @@ from scipy import ndimage
 from geothresh.api.evaluate import evaluate
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.evaluation import Changes, Report, Sample, Tally
-from geothresh.evaluation.figures import (
-    FALSE_NEGATIVE,
-    FALSE_POSITIVE,
-    TRUE_POSITIVE,
-    error_picture,
-    figure,
-)
+from geothresh.evaluation.figures import error_picture, figure
 from geothresh.evaluation.samples import read_ids
 from geothresh.evaluation.sweep import sweep
 from geothresh.metrics import Counts, boundary_counts
-from geothresh.raster.drawing import NO_DATA
+from geothresh.raster.drawing import ADDED, KEPT, NO_DATA, REMOVED
 from geothresh.raster.images import write_png
 from geothresh.thresholding import THRESHOLDS
 
@@ -326,13 +320,13 @@ def test_errors_have_their_colours() -> None:
     valid = np.array([[1, 1, 1, 0]], dtype=bool)
     picture = error_picture(prediction, truth, valid)
     assert [tuple(p) for p in picture[0].tolist()] == [
-        TRUE_POSITIVE,
-        FALSE_POSITIVE,
-        FALSE_NEGATIVE,
+        KEPT,
+        REMOVED,
+        ADDED,
         NO_DATA,
     ]
-    assert FALSE_NEGATIVE[2] == max(FALSE_NEGATIVE)  # blue
-    assert FALSE_POSITIVE[0] == max(FALSE_POSITIVE)  # red
+    assert ADDED[2] == max(ADDED), "what is missed is blue"
+    assert REMOVED[0] == max(REMOVED), "what is falsely found is red"
 
 
 def test_a_figure_shows_both_masks_and_their_errors() -> None:

@@ -71,8 +71,6 @@ def test_prediction_and_target_cannot_be_swapped_by_position(loss) -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_value_and_gradient_are_finite_at_0_and_1(loss, dtype: torch.dtype, value: float) -> None:
     target = maps(6)[1].to(dtype)
-    if loss is losses.boundary_loss and dtype == torch.float64:
-        pytest.skip("the Laplace kernel is fp32, as the loss is in training")
     for prediction in (torch.full_like(target, value), target.clone(), 1 - target):
         prediction.requires_grad_(True)
         result = loss(prediction=prediction, target=target)

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import BoolArray, Counts
 from geothresh.raster.drawing import (
-    BACKGROUND,
-    NO_DATA,
     Panel,
+    change_picture,
     confidence_picture,
     mask_picture,
     sheet,
@@ -18,23 +17,14 @@ from geothresh.raster.drawing import (
 
 Rgb = NDArray[np.uint8]
 
-TRUE_POSITIVE = (235, 235, 235)
-FALSE_NEGATIVE = (60, 130, 255)
-FALSE_POSITIVE = (230, 60, 45)
-
 _LEAST_SIDE = 360
 """Pixels on paper; smaller maps are enlarged, so that the titles have room."""
 
 
 def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> Rgb:
     """Found foreground light, missed blue, falsely found red, background dark; (H, W, 3)."""
-    picture = np.empty((*truth.shape, 3), np.uint8)
-    picture[:] = BACKGROUND
-    picture[prediction & truth] = TRUE_POSITIVE
-    picture[~prediction & truth] = FALSE_NEGATIVE
-    picture[prediction & ~truth] = FALSE_POSITIVE
-    picture[~valid] = NO_DATA
-    return picture
+    # The change from prediction to truth: what is false has to go, what is missed to come.
+    return change_picture(prediction, truth, valid)
 
 
 def figure(sample: Sample, *, threshold: float, source: str) -> Rgb:

@@ -66,7 +66,7 @@ def overlap_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
 def edge_map(confidence: Tensor) -> Tensor:
     """abs(tanh(Laplace)), replicated at the border so that the frame is no edge."""
     padded = F.pad(confidence, (1, 1, 1, 1), mode="replicate")
-    return torch.tanh(F.conv2d(padded, _laplace(confidence.device))).abs()
+    return torch.tanh(F.conv2d(padded, _laplace(confidence.device).to(padded.dtype))).abs()
 
 
 def threshnet_loss(

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard
+from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
@@ -146,47 +147,24 @@ def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
     """The raster of whole numbers, to be read as it is stored."""
     dataset = open_dataset(source)
     with dataset:
-        _check_grid(source.name, dataset)
-        chosen = _choose_band(source.name, dataset, bidx)
+        sound_grid(source.name, dataset)
+        chosen = choose_band(source.name, dataset, bidx, meaning="the mask")
         _refuse_confidences(source.name, dataset, chosen)
         _check_blocks(source, dataset, chosen)
         nodata = dataset.nodatavals[chosen - 1]
         if nodata is not None and not can_hold(np.dtype(dataset.dtypes[chosen - 1]), nodata):
             nodata = None
         flags = dataset.mask_flag_enums[chosen - 1]
-        alpha = [i for i, kind in enumerate(dataset.colorinterp, 1) if kind == ColorInterp.alpha]
+        mask_band = alpha_band(dataset, chosen)
         spec = SceneSpec(
             source=source,
             bidx=chosen,
-            mask_band=alpha[0] if alpha and alpha[0] != chosen else None,
-            has_mask=MaskFlags.per_dataset in flags and not alpha,
+            mask_band=mask_band,
+            has_mask=MaskFlags.per_dataset in flags and mask_band is None,
             nodata=nodata,
             scaling=Scaling(text="none: the numbers are classes"),
         )
         yield Scene(spec, dataset)
-
-
-def _check_grid(name: str, dataset: DatasetReader) -> None:
-    try:
-        fault = RasterGrid.of(dataset).fault()
-    except (*RASTER_ERRORS, ValueError) as error:
-        raise InputError(
-            f"{name}: the georeference cannot be understood ({reason(error)}); "
-            "set it anew with gdal_edit.py -a_srs"
-        ) from error
-    if fault:
-        raise InputError(f"{name}: {fault}; set it anew with gdal_edit.py -a_ullr")
-
-
-def _choose_band(name: str, dataset: DatasetReader, bidx: int | None) -> int:
-    count = dataset.count
-    if bidx is not None:
-        if not 1 <= bidx <= count:
-            raise UsageError(f"{name}: band {bidx} does not exist; choose --bidx from 1 to {count}")
-        return bidx
-    if count == 1 or (count == 2 and dataset.colorinterp[1] == ColorInterp.alpha):
-        return 1
-    raise InputError(f"{name}: holds {count} bands; say with --bidx which one is the mask")
 
 
 def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout, evenly_spread
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
@@ -84,13 +85,13 @@ def _examine(
 ) -> Scene:
     """Check and decide everything about an open dataset."""
     _check_size(source, dataset, most_pixels)
-    chosen = _choose_band(source.name, dataset, bidx)
+    chosen = choose_band(source.name, dataset, bidx, meaning="the confidence")
     _check_band(source.name, dataset, chosen)
-    _check_georeference(source.name, dataset)
+    _tell_georeference(source.name, sound_grid(source.name, dataset))
     layout = BlockLayout.of(dataset, chosen)
     inventory = _take_inventory(source, dataset, chosen, layout)
     flags = dataset.mask_flag_enums[chosen - 1]
-    mask_band = _alpha_band(dataset, chosen)
+    mask_band = alpha_band(dataset, chosen)
     undecided = SceneSpec(
         source=source,
         bidx=chosen,
@@ -125,19 +126,6 @@ def _check_size(source: RasterSource, dataset: DatasetReader, most_pixels: int) 
             )
 
 
-def _choose_band(name: str, dataset: DatasetReader, bidx: int | None) -> int:
-    count = dataset.count
-    if bidx is not None:
-        if not 1 <= bidx <= count:
-            raise UsageError(f"{name}: band {bidx} does not exist; choose --bidx from 1 to {count}")
-        return bidx
-    if count == 1 or (count == 2 and dataset.colorinterp[1] == ColorInterp.alpha):
-        return 1
-    if count == 0:
-        raise InputError(f"{name}: holds no band; give a GeoTIFF with one")
-    raise InputError(f"{name}: holds {count} bands; say with --bidx which one is the confidence")
-
-
 def _check_band(name: str, dataset: DatasetReader, bidx: int) -> None:
     if dataset.dtypes[bidx - 1].startswith("complex"):
         raise InputError(
@@ -160,17 +148,7 @@ def _check_band(name: str, dataset: DatasetReader, bidx: int) -> None:
         raise UsageError(f"{name}: band {bidx} is the alpha band; choose another with --bidx")
 
 
-def _check_georeference(name: str, dataset: DatasetReader) -> None:
-    try:
-        grid = RasterGrid.of(dataset)
-    except (*RASTER_ERRORS, ValueError) as error:
-        raise InputError(
-            f"{name}: the georeference cannot be understood ({reason(error)}); "
-            "set it anew with gdal_edit.py -a_srs"
-        ) from error
-    fault = grid.fault()
-    if fault:
-        raise InputError(f"{name}: {fault}; set it anew with gdal_edit.py -a_ullr")
+def _tell_georeference(name: str, grid: RasterGrid) -> None:
     if not grid.is_georeferenced:
         text = "no georeference; the outputs will have none either"
     elif not grid.has_transform:
@@ -180,15 +158,6 @@ def _check_georeference(name: str, dataset: DatasetReader) -> None:
     else:
         return
     warnings.warn(f"{name}: {text}", GeothreshWarning, stacklevel=3)
-
-
-def _alpha_band(dataset: DatasetReader, bidx: int) -> int | None:
-    bands = [
-        band
-        for band, meaning in enumerate(dataset.colorinterp, 1)
-        if meaning == ColorInterp.alpha and band != bidx
-    ]
-    return bands[0] if bands else None
 
 
 def _bits(dataset: DatasetReader, bidx: int) -> int | None:
