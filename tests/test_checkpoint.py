@@ -53,6 +53,12 @@ def test_the_file_alone_rebuilds_its_network(model: Path) -> None:
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
 
 
+def test_a_model_has_the_permissions_of_any_new_file(model: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert model.stat().st_mode == plain.stat().st_mode
+
+
 def test_a_saved_model_refines_as_the_network_does(model: Path) -> None:
     refiner = load_model(model, device="cpu", precision="fp32")
     assert (refiner.name, refiner.digest) == ("tiny", digest(model))

@@ -138,8 +138,7 @@ def save_model(
     Raises:
         OutputError: the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {
         "format": FORMAT,
@@ -151,9 +150,12 @@ def save_model(
     target = Path(path)
     with replacing(target) as temporary:
         try:
-            save_file(flat, temporary, metadata=metadata)
-        except (SafetensorError, OSError) as error:
-            raise OutputError(f"{target}: the model cannot be written ({error})") from error
+            # Not safetensors' save_file, which makes a new file that its owner alone may read.
+            temporary.write_bytes(save(flat, metadata=metadata))
+        except OSError as error:
+            raise OutputError(
+                f"{target}: the model cannot be written ({error.strerror})"
+            ) from error
 
 
 def digest(path: str | Path) -> str:
