@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         find_model(tmp_path)
 
 
+def test_a_model_that_goes_away_or_is_a_pipe_is_refused(model: Path, tmp_path: Path) -> None:
+    source = ModelSource.find(model)
+    model.unlink()
+    with pytest.raises(ModelError, match="cannot read the model"):
+        source.load()
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(ModelError, match="0 bytes are no model"):
+        read_card(tmp_path / "pipe.safetensors")
+
+
 class Bomb:
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -146,6 +157,10 @@ def test_truncated_files_are_refused(model: Path) -> None:
         ({"config": json.dumps({**TINY.as_dict(), "patch": 10**12})}, "patch is 1000000000000"),
         ({"config": json.dumps({**TINY.as_dict(), "head": "__import__('os')"})}, "head is"),
         ({"config": json.dumps({**TINY.as_dict(), "widths": [2, 2, 2, 4]})}, "tensor"),
+        ({"config": json.dumps({**TINY.as_dict(), "widths": 2})}, "not a list of whole numbers"),
+        ({"config": json.dumps({**TINY.as_dict(), "pool_sizes": 1})}, "not a list of whole"),
+        ({"config": json.dumps({**TINY.as_dict(), "shuffle": [2]})}, "not a whole number"),
+        ({"config": json.dumps({**TINY.as_dict(), "patch": 16.0})}, "not a whole number"),
         ({"training": "not json"}, "not a geothresh model"),
     ],
 )

@@ -43,12 +43,13 @@ def read_card(path: str | Path) -> ModelCard:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        # Before it is opened, which on a pipe would wait for a writer.
+        if not path.is_file() or size < 8:
+            raise ModelError(f"{path}: {size} bytes are no model; train one or name another")
+        if size > MAX_BYTES:
+            raise ModelError(f"{path}: {size} bytes; a model has at most {MAX_BYTES}")
         with path.open("rb") as file:
-            size = path.stat().st_size
-            if not path.is_file() or size < 8:
-                raise ModelError(f"{path}: {size} bytes are no model; train one or name another")
-            if size > MAX_BYTES:
-                raise ModelError(f"{path}: {size} bytes; a model has at most {MAX_BYTES}")
             (n_header,) = struct.unpack("<Q", file.read(8))
             if n_header > min(_MAX_HEADER, size - 8):
                 raise ModelError(
@@ -159,9 +160,16 @@ def save_model(
 
 
 def digest(path: str | Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """sha256 of a file, hexadecimal.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
 
 
 def _finite(value: Any) -> Any:

@@ -70,9 +70,13 @@ class NetworkConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         for name, value in numbers.items():
-            entries = value if isinstance(value, tuple) else (value,)
-            if name != "head" and not all(type(n) is int for n in entries):
-                raise ModelError(f"network configuration: {name} is {value!r}, not whole numbers")
+            if name == "head":
+                continue
+            several = name in ("widths", "blocks", "pool_sizes")
+            entries = value if several and isinstance(value, tuple) else (value,)
+            if several != isinstance(value, tuple) or not all(type(n) is int for n in entries):
+                wanted = "a list of whole numbers" if several else "a whole number"
+                raise ModelError(f"network configuration: {name} is {value!r}, not {wanted}")
         return cls(**numbers)
 
 
