@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from geothresh.errors import ModelError
+from geothresh.errors import ModelError, UsageError
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.network import ThreshNet, fold, unfold
 from geothresh.nn.refiner import TorchRefiner
@@ -173,6 +173,29 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(refiner, "_forward", lambda tiles: limited(np.repeat(tiles, 4, axis=0)))
     with pytest.raises(ModelError, match="one tile of 64 x 64 does not fit"):
         refiner(tiles)
+
+
+def test_memory_that_the_processor_lacks_is_known_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = TorchRefiner(
+        network(TINY).state_dict(), TINY, device="cpu", precision="fp32", batch_size=4
+    )
+    forward, asked = refiner._forward, []
+
+    def limited(tiles: np.ndarray) -> np.ndarray:
+        asked.append(len(tiles))
+        if len(tiles) > 1:
+            torch.empty(2**60, dtype=torch.uint8)  # what torch says itself, on this machine
+        return forward(tiles)
+
+    monkeypatch.setattr(refiner, "_forward", limited)
+    assert refiner(np.zeros((2, 64, 64), np.float32)).shape == (2, 64, 64)
+    assert asked == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"precision": "fp8"}, {"device": "tpu"}])
+def test_a_refiner_with_options_that_make_no_sense_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        TorchRefiner(network(TINY).state_dict(), TINY, **{"device": "cpu", **options})
 
 
 def test_tiles_that_are_no_multiple_of_the_patch_are_refused() -> None:

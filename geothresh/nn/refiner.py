@@ -159,6 +159,8 @@ class TorchRefiner:
 
         from geothresh.nn.network import ThreshNet
 
+        if isinstance(batch_size, int) and batch_size < 1:
+            raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
         self.name = name
         self.digest = sha256
         self.config = config
@@ -259,7 +261,10 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         # A CPU without bf16 instructions emulates them, far slower than fp32.
         fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
-    chosen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in dtypes:
+        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(dtypes)}")
+    chosen = dtypes[precision]
     if chosen is torch.float16 and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
     return chosen
@@ -268,5 +273,7 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
-    # CPU allocation failures are plain RuntimeErrors, told apart by their text alone.
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    # Failures to allocate on a CPU (of Linux and macOS, of Windows) and on Metal are plain
+    # RuntimeErrors, told apart by their text alone.
+    texts = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
