@@ -96,6 +96,19 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write a text file, UTF-8; it appears complete or not at all, and replaces an old one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(target) as temporary:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
+
+
 def create_beside(target: Path) -> Path:
     """Create an empty file with an unguessable name in the directory of `target`."""
     ending = f".{secrets.token_hex(8)}.tmp"

@@ -105,6 +105,16 @@ def test_ids_in_two_data_folders_are_ambiguous(tmp_path: Path) -> None:
         find_pairs(data, [maps(tmp_path / "net", ["a"])])
 
 
+def test_base_networks_whose_folders_have_one_name_are_ambiguous(tmp_path: Path) -> None:
+    data = deepglobe(tmp_path / "data", ["a", "b", "c"])
+    one, other = (maps(tmp_path / net / "oof", ["a", "b"]) for net in ("unet", "fcn"))
+    with pytest.raises(InputError, match=r"2 maps stand in several .* \(oof/a, oof/b\)"):
+        find_pairs(data, [one, other], skip_unpaired=True)
+    # The parts of one network's maps may lie apart.
+    rest = maps(tmp_path / "more" / "oof", ["c"])
+    assert [p.id for p in find_pairs(data, [one, rest])] == ["a", "b", "c"]
+
+
 def test_every_kind_of_broken_file_is_found_and_named(tmp_path: Path) -> None:
     ids = ["cut", "grey", "good", "size", "text"]
     data = deepglobe(tmp_path / "data", ids)
@@ -184,6 +194,26 @@ def test_empty_masks_are_not_one_place(tmp_path: Path) -> None:
         for s in range(12)
     ]
     assert 1 in sides
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_place_that_two_data_sets_show_stays_on_one_side(tmp_path: Path, seed: int) -> None:
+    numbers = range(12)
+    data, networks = [], []
+    for number, name in enumerate(("narrow", "wide")):
+        ids = [f"{name}_{k:02}" for k in numbers]
+        data.append(deepglobe(tmp_path / name, ids, seed=number))
+        networks.append(maps(tmp_path / "net" / name, ids))
+    # The same label in both, where no pattern tells.
+    (data[1] / "wide_11_mask.png").write_bytes((data[0] / "narrow_03_mask.png").read_bytes())
+    pairs = find_pairs(data, networks)
+    facts = check_pairs(pairs)
+    for pattern in (None, r"_(\d+)$"):
+        split = split_pairs(pairs, facts, fraction=0.3, seed=seed, place_pattern=pattern)
+        validation = set(split.validation)
+        assert len({"narrow_03", "wide_11"} & validation) in (0, 2)
+        for k in numbers if pattern else ():
+            assert len({f"narrow_{k:02}", f"wide_{k:02}"} & validation) in (0, 2)
 
 
 def test_ids_held_out_by_name_are_all_that_is_held_out(tmp_path: Path) -> None:

@@ -80,6 +80,16 @@ def find_pairs(
             Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=home.name, source=source)
             for i in sorted(found.keys() & masks[home].keys())
         ]
+    repeated = [
+        f"{source}/{i}"
+        for (_, source, i), n in Counter((p.dataset, p.source, p.id) for p in pairs).items()
+        if n > 1
+    ]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} maps stand in several confidence folders of one name "
+            f"({names(repeated)}); give each base network a folder with a name of its own"
+        )
     matched = {p.id for p in pairs}
     alone = [i for found in masks.values() for i in found if i not in matched]
     if not pairs:

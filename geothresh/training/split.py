@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from geothresh.errors import InputError, UsageError
+from geothresh.files import write_text
 from geothresh.raster.pairs import MaskFacts, Pair, names
 
 
@@ -28,9 +29,13 @@ class Split:
     validation: tuple[str, ...]
 
     def save(self, path: Path) -> None:
-        """Write the manifest, JSON with the entries ``train`` and ``validation``."""
+        """Write the manifest, JSON with the entries ``train`` and ``validation``.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         lists = {"train": self.train, "validation": self.validation}
-        path.write_text(json.dumps(lists, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(lists, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Split:
@@ -84,10 +89,14 @@ def split_pairs(
     by_dataset: dict[str, set[str]] = defaultdict(set)
     for pair in pairs:
         by_dataset[pair.dataset].add(pair.id)
+    # Of all data sets together: two of them may show the same ground under other names.
+    everywhere = _places(set().union(*by_dataset.values()), facts, place_pattern)
     validation: set[str] = set()
     for number, dataset in enumerate(sorted(by_dataset)):
-        places = _places(by_dataset[dataset], facts, place_pattern)
-        held = [p for p in places if any(fnmatch.fnmatchcase(i, h) for i in p for h in hold_out)]
+        ids = by_dataset[dataset]
+        named = {i for i in ids if any(fnmatch.fnmatchcase(i, h) for h in hold_out)}
+        places = [place for place in everywhere if not ids.isdisjoint(place)]
+        held = [place for place in places if not named.isdisjoint(place)]
         if not held:
             order = np.random.default_rng([seed, number]).permutation(len(places))
             held = [places[k] for k in order[: round(fraction * len(places))]]
