@@ -138,6 +138,26 @@ def test_a_run_is_resumed_with_the_same_recipe_and_data_only(data, tmp_path: Pat
         run(data, output, recipe, resume=True, overwrite=True)
 
 
+def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path: Path) -> None:
+    output, other = tmp_path / "m.safetensors", tmp_path / "other.json"
+    recipe = dataclasses.replace(QUICK, epochs=1)
+    result = run(data, output, recipe)
+    manifest = result.split.read_text()
+    split = json.loads(manifest)
+    swapped = {"train": split["validation"], "validation": split["train"]}
+    other.write_text(json.dumps(swapped))
+    with pytest.raises(ModelError, match="another data"):
+        run(data, output, recipe, resume=True, split=other)
+    assert result.split.read_text() == manifest
+    assert run(data, output, recipe, resume=True).epochs == 1
+
+
+def test_a_split_that_cannot_be_written_is_an_output_error(data, tmp_path: Path) -> None:
+    (tmp_path / "m.split.json").mkdir()
+    with pytest.raises(OutputError, match="m.split.json"):
+        run(data, tmp_path / "m.safetensors")
+
+
 def test_the_run_stops_when_the_training_loss_stalls(data, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "_step", lambda *args: {"total": 1.0})
     recipe = dataclasses.replace(QUICK, epochs=50, stop_patience=3, patience=1)

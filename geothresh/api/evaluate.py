@@ -27,7 +27,7 @@ from geothresh.evaluation.samples import (
     read_ids,
 )
 from geothresh.evaluation.scoring import Float32Array, Sample, Tally
-from geothresh.files import check_output, replacing
+from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
 from geothresh.mosaic import mosaic, mosaic_array
 from geothresh.nn.refiner import BatchSize, Precision
@@ -179,8 +179,7 @@ def evaluate(
         seconds=time.perf_counter() - started,
     )
     if target is not None:
-        with replacing(target) as temporary:
-            temporary.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")
     return report
 
 

@@ -127,7 +127,9 @@ def train(
             seed=recipe.seed,
         )
     train_pairs, validation_pairs = _sides(pairs, sides)
-    sides.save(manifest)
+    if not resume or not manifest.exists():
+        # A resumed run has its manifest; another split, which `fit` refuses, must not replace it.
+        sides.save(manifest)
     progress = fit(
         train_pairs,
         validation_pairs,
