@@ -134,6 +134,8 @@ def test_info(scene: Path) -> None:
     assert lines["dtype"] == "float32" and lines["crs"] == "EPSG:32632"
     assert lines["scaling"] == "float32 in [0, 1], as it is"
     assert lines["transform"] == "2, 0, 500000, 0, -2, 5000000"
+    for never in ("inf", "-inf"):
+        assert json.loads(run("info", scene, "--json", "--nodata", never).stdout)["nodata"] == never
     facts = json.loads(run("info", scene, "--json", "--nodata", "nan").stdout)
     assert (facts["height"], facts["width"], facts["bands"], facts["bidx"]) == (70, 80, 1, 1)
     assert facts["nodata"] == "nan" and facts["mask"] == "none"

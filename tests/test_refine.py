@@ -296,6 +296,7 @@ def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
         ({"output": "none/m.tif"}, OutputError, "does not exist"),
         ({"output": "x.tif"}, UsageError, "is the input"),
         ({"confidence_out": "x_mask.tif"}, UsageError, "two outputs"),
+        ({"confidence_out": "../{here}/x_mask.tif"}, UsageError, "two outputs"),
         ({"vector_out": "x.shp"}, UsageError, "gpkg"),
         ({"workers": 1, "model": IdentityRefiner(16)}, UsageError, "workers"),
     ],
@@ -309,6 +310,10 @@ def test_what_is_refused_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_raster(Path("x.tif"), smooth(20, 20))
+    options = {
+        key: value.format(here=tmp_path.name) if isinstance(value, str) else value
+        for key, value in options.items()
+    }
     with pytest.raises(error) as caught:
         refine("x.tif", **options)
     assert text in str(caught.value) and "\n" not in str(caught.value)

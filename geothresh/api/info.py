@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,8 +49,8 @@ class SceneInfo:
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
         facts = asdict(self)
-        if self.nodata is not None and self.nodata != self.nodata:
-            facts["nodata"] = "nan"
+        if self.nodata is not None and not math.isfinite(self.nodata):
+            facts["nodata"] = str(self.nodata)  # JSON has no such numbers
         return facts
 
 

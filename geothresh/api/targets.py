@@ -56,7 +56,8 @@ def check_targets(
         if path is None:
             continue
         target = check_output(path, overwrite=overwrite, inputs=inputs)
-        if any(target.absolute() == other.absolute() for other in checked):
+        # Links and `..` in mind: the second file would replace the first without a word.
+        if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
         checked.append(target)
     if vector is not None:
