@@ -438,6 +438,22 @@ def test_gray_pictures(tmp_path: Path, ending: str) -> None:
     np.testing.assert_array_equal(found, values)
 
 
+def test_pictures_with_gaps_are_refused_unless_asked_for(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 255], [0, 255, 1]], np.uint8)
+    hole = np.array([[1, 1, 1], [1, 0, 1]], np.uint8) * 255
+    for name, missing, options in (
+        ("tag.tif", 2, {"nodata": 255}),
+        ("mask.tif", 1, {"mask": hole}),
+    ):
+        path = write_raster(tmp_path / name, values, **options)
+        with pytest.raises(InputError, match=f"{name}: {missing} pixels have no data"):
+            read_gray(path)
+        np.testing.assert_array_equal(read_gray(path, gaps=True), values)
+    # The background of masks as others burn them.
+    path = write_raster(tmp_path / "zero.tif", values, nodata=0)
+    np.testing.assert_array_equal(read_gray(path), values)
+
+
 def test_pictures_in_colour_and_damaged_ones(tmp_path: Path) -> None:
     grey = np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4, 1), 3, axis=2)
     write_png(tmp_path / "grey.png", grey)

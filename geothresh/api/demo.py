@@ -127,7 +127,7 @@ def demo(
     )
 
     before = valid & (confidence >= _THRESHOLD)
-    after = read_gray(paths["mask"]) == 1
+    after = read_gray(paths["mask"], gaps=True) == 1
     write_png(paths["picture"], _before_after(confidence, before, after, valid))
     return DemoResult(
         **paths,

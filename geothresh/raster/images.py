@@ -19,6 +19,7 @@ from geothresh.raster.scene import open_dataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
 _FORMATS = ("PNG", "JPEG")
 # What Pillow raises on a damaged picture, its own kinds being OSErrors.
@@ -32,39 +33,54 @@ _PILLOW_ERRORS = (
 )
 
 
-def read_gray(path: str | os.PathLike[str]) -> NDArray[Any]:
+def read_gray(path: str | os.PathLike[str], *, gaps: bool = False) -> NDArray[Any]:
     """Read a one-band picture whole: PNG, JPEG or TIFF, whatever its name ends in.
 
     A PNG or JPEG in colour is accepted where its three channels are equal; an alpha channel is
-    left out. The nodata value of a TIFF is not looked at; its scale and offset tags are applied.
+    left out. The scale and offset tags of a TIFF are applied.
+
+    Args:
+        gaps: accept a TIFF with missing pixels, which come as they are stored. A nodata value of
+            0, by which others mark background, makes no gap.
 
     Returns:
         (H, W) array: uint8 as stored (1-bit pictures as 0 and 1), 16-bit PNG as float32 value /
         65535, TIFF in its own type or float32 where it has scale tags.
 
     Raises:
-        InputError: missing, damaged, of another format, in colour, or absurdly large.
+        InputError: missing, damaged, of another format, in colour, absurdly large, or with gaps.
     """
     file = Path(os.fspath(path))
     require_file(str(file), file)
-    return _read_tiff(file) if is_tiff(file) else _read_picture(file)
+    return _read_tiff(file, gaps) if is_tiff(file) else _read_picture(file)
 
 
-def _read_tiff(file: Path) -> NDArray[Any]:
+def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
     with open_dataset(find_raster(file)) as dataset, gdal_environment():
         if dataset.count != 1:
             raise InputError(f"{file}: holds {dataset.count} bands; give a picture with one")
         _require_small(file, dataset.width, dataset.height)
         try:
             pixels: NDArray[Any] = dataset.read(1)
+            missing = 0 if gaps or dataset.nodata == 0 else _missing(dataset)
         except RASTER_ERRORS as error:
             raise InputError(
                 f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
             ) from error
         scale, offset = dataset.scales[0], dataset.offsets[0]
+    if missing:
+        # A stored 255 would pass for a confidence of 1, or for foreground.
+        raise InputError(
+            f"{file}: {missing} pixels have no data; cut the picture to where there is some"
+        )
     if (scale, offset) != (1.0, 0.0):
         pixels = (pixels * scale + offset).astype(np.float32)
     return pixels
+
+
+def _missing(dataset: DatasetReader) -> int:
+    """Pixels without data by the nodata value or the mask of the band."""
+    return int(np.count_nonzero(dataset.read_masks(1) == 0))
 
 
 def _read_picture(file: Path) -> NDArray[Any]:
