@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
-from geothresh.nn.checkpoint import read_card
+from geothresh.nn.checkpoint import digest, read_card
 from geothresh.nn.config import PRESETS
 from geothresh.nn.refiner import load_model
 from geothresh.raster.pairs import find_pairs
@@ -136,6 +136,17 @@ def test_a_run_is_resumed_with_the_same_recipe_and_data_only(data, tmp_path: Pat
         run(data, output, recipe)
     with pytest.raises(UsageError, match="one of them"):
         run(data, output, recipe, resume=True, overwrite=True)
+
+
+def test_a_model_says_which_model_it_was_started_from(data, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(QUICK, epochs=1)
+    first = run(data, tmp_path / "first.safetensors", recipe)
+    assert "init" not in read_card(first.model).training
+    second = run(data, tmp_path / "second.safetensors", recipe, init=first.model)
+    told = read_card(second.model).training["init"]
+    assert told == {"name": "first", "sha256": digest(first.model)}
+    with pytest.raises(ModelError, match="another init"):
+        run(data, tmp_path / "second.safetensors", recipe, resume=True)
 
 
 def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path: Path) -> None:

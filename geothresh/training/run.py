@@ -12,6 +12,7 @@ from typing import Any
 
 from geothresh.errors import InputError, UsageError
 from geothresh.files import check_output
+from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import PRESETS
 from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs, names
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
@@ -130,13 +131,19 @@ def train(
     if not resume or not manifest.exists():
         # A resumed run has its manifest; another split, which `fit` refuses, must not replace it.
         sides.save(manifest)
+    described: dict[str, Any] = {
+        "preset": preset,
+        "data": describe(train_pairs, validation_pairs, facts),
+    }
+    if init is not None:
+        described["init"] = {"name": Path(init).stem, "sha256": digest(init)}
     progress = fit(
         train_pairs,
         validation_pairs,
         config=config,
         recipe=recipe,
         output=output,
-        facts={"preset": preset, "data": describe(train_pairs, validation_pairs, facts)},
+        facts=described,
         init=None if init is None else Path(init),
         resume=resume,
         device=device,
