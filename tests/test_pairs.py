@@ -228,6 +228,7 @@ def test_splits_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         ({"fraction": 1.0}, "fraction"),
         ({"fraction": 0.0}, "validation-fraction"),
         ({"fraction": 0.2, "hold_out": ["*"]}, "leave some to train"),
+        ({"fraction": 0.2, "hold_out": ["test_*", "tset_*"]}, "no id matches --hold-out 'tset_"),
         ({"fraction": 0.2, "place_pattern": "("}, "regular expression"),
         ({"fraction": 0.2, "place_pattern": "a"}, "no group"),
     ):

@@ -82,15 +82,23 @@ def split_pairs(
         seed: of the draw.
 
     Raises:
-        UsageError: the pattern or the fraction makes no sense, or a side stays empty.
+        UsageError: a pattern or the fraction makes no sense, no id matches a pattern of those held
+            out, or a side stays empty.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
     by_dataset: dict[str, set[str]] = defaultdict(set)
     for pair in pairs:
         by_dataset[pair.dataset].add(pair.id)
+    every = {pair.id for pair in pairs}
+    for pattern in hold_out:
+        if not any(fnmatch.fnmatchcase(i, pattern) for i in every):
+            # Silence would train on what was to be kept apart.
+            raise UsageError(
+                f"no id matches --hold-out {pattern!r}; ids are like {names(every, 2)}"
+            )
     # Of all data sets together: two of them may show the same ground under other names.
-    everywhere = _places(set().union(*by_dataset.values()), facts, place_pattern)
+    everywhere = _places(every, facts, place_pattern)
     validation: set[str] = set()
     for number, dataset in enumerate(sorted(by_dataset)):
         ids = by_dataset[dataset]
@@ -101,7 +109,7 @@ def split_pairs(
             order = np.random.default_rng([seed, number]).permutation(len(places))
             held = [places[k] for k in order[: round(fraction * len(places))]]
         validation.update(i for place in held for i in place)
-    train = {pair.id for pair in pairs} - validation
+    train = every - validation
     if not train:
         raise UsageError(f"all {len(validation)} ids are held out; leave some to train on")
     if not validation:
