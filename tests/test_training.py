@@ -163,6 +163,21 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
     assert run(data, output, recipe, resume=True).epochs == 1
 
 
+@pytest.mark.parametrize("ending", ["last.safetensors", "state.safetensors", "csv", "split.json"])
+def test_a_file_beside_the_model_is_not_replaced_unasked(data, tmp_path: Path, ending) -> None:
+    mine = tmp_path / f"m.{ending}"
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match=f"m.{ending}: exists"):
+        run(data, tmp_path / "m.safetensors")
+    assert mine.read_text() == "mine"
+
+
+def test_a_split_and_patterns_contradict_each_other(data, tmp_path: Path) -> None:
+    for options in ({"hold_out": ["p0"]}, {"place_pattern": "(p)"}):
+        with pytest.raises(UsageError, match="one or the other"):
+            run(data, tmp_path / "m.safetensors", split=tmp_path / "s.json", **options)
+
+
 def test_a_split_that_cannot_be_written_is_an_output_error(data, tmp_path: Path) -> None:
     (tmp_path / "m.split.json").mkdir()
     with pytest.raises(OutputError, match="m.split.json"):
@@ -250,6 +265,8 @@ def test_the_command_trains_and_prints_the_model(data, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m.split.json").read_text())["validation"] == ["p0", "p1"]
     again = runner().invoke(main, arguments)
     assert again.exit_code == 4 and "exists" in again.stderr
+    quiet = runner().invoke(main, [*arguments, "--hold-out", "p[01]", "--overwrite", "-q"])
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
 
 
 def test_the_command_finds_broken_data_before_the_first_epoch(data, tmp_path: Path) -> None:

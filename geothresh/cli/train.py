@@ -249,13 +249,14 @@ def train(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(
-        f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
-        f"{result.train_maps} maps; best epoch {result.best_epoch} on {result.validation_maps} "
-        f"validation maps; log {result.log}",
-        err=True,
-    )
     click.echo(result.model)
+    if options.verbosity() >= 0:
+        click.echo(
+            f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
+            f"{result.train_maps} maps; best epoch {result.best_epoch} on "
+            f"{result.validation_maps} validation maps; log {result.log}",
+            err=True,
+        )
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def train(
         place_pattern: what makes ids one place.
         skip_unpaired: leave out maps and masks without a partner.
         resume: go on from ``.state.safetensors``.
-        overwrite: replace an existing model.
+        overwrite: replace an existing model and what stands beside it.
         device: auto, cpu, cuda, cuda:i or mps.
         loader_workers: processes that prepare chips.
         on_check, on_step, on_epoch: progress.
@@ -105,7 +105,15 @@ def train(
         raise UsageError(f"{output}: a model is a .safetensors file; name it so")
     if resume and overwrite:
         raise UsageError("--resume goes on and --overwrite starts anew; give one of them")
-    check_output(output, overwrite=overwrite or resume)
+    manifest = beside(output, ".split.json")
+    others = (beside(output, e) for e in (".last.safetensors", ".state.safetensors", ".csv"))
+    for file in (output, manifest, *others):
+        check_output(file, overwrite=overwrite or resume)
+    if split is not None and (hold_out or place_pattern is not None):
+        raise UsageError(
+            "--split says which ids to validate on, and so do --hold-out and --place-pattern; "
+            "give one or the other"
+        )
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
     config = dataclasses.replace(PRESETS[preset], patch=patch, head=head)  # type: ignore[arg-type]
@@ -113,7 +121,6 @@ def train(
 
     pairs = find_pairs(data, confidence, skip_unpaired=skip_unpaired)
     facts = check_pairs(pairs, progress=on_check)
-    manifest = beside(output, ".split.json")
     if resume and split is None:
         split = manifest
     if split is not None:
