@@ -97,14 +97,19 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file, UTF-8; it appears complete or not at all, and replaces an old one.
+    """Write a text file, UTF-8, as `write_bytes` does."""
+    write_bytes(target, text.encode())
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a small file; it appears complete or not at all, and replaces an old one.
 
     Raises:
         OutputError: it cannot be written.
     """
     with replacing(target) as temporary:
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
         except OSError as error:
             raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
 

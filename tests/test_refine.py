@@ -228,6 +228,11 @@ def test_an_open_dataset(tmp_path: Path) -> None:
         assert refine(dataset).mask == tmp_path / "x_mask.tif"
 
 
+def test_the_mask_of_a_scene_named_by_its_url(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(20, 20))
+    assert refine(scene.as_uri()).mask == tmp_path / "x_mask.tif"
+
+
 def test_polygons_come_along(tmp_path: Path) -> None:
     pytest.importorskip("geothresh.api.vectorize")
     values = np.zeros((40, 40), np.float32)

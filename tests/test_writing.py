@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from geothresh.errors import OutputError, UsageError
-from geothresh.files import check_output, replacing
+from geothresh.files import check_output, replacing, write_bytes, write_text
 from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.reading import open_scene
@@ -347,3 +348,19 @@ def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:
         temporary.write_text("newer")
         raise KeyboardInterrupt
     assert target.read_text() == "new" and os.listdir(tmp_path) == ["x"]
+
+
+def test_a_small_file_that_does_not_fit_is_an_output_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.json"
+    write_text(target, "é")
+    assert target.read_bytes() == "é".encode()
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="x.json: cannot be written .No space left"):
+        write_bytes(target, b"new")
+    assert os.listdir(tmp_path) == ["x.json"] and target.read_text("utf-8") == "é"

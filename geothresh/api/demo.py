@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from scipy import ndimage
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import OutputError
-from geothresh.files import check_output, replacing
+from geothresh.files import check_output, write_bytes
 from geothresh.raster.drawing import (
     Panel,
     change_picture,
@@ -120,8 +119,7 @@ def demo(
         )
         with open_scene(source) as scene:
             confidence, valid = scene.read(scene.size.window())
-        with replacing(paths["scene"]) as temporary:
-            shutil.copyfile(source, temporary)
+        write_bytes(paths["scene"], source.read_bytes())
     vectors = vectorize(
         paths["mask"], paths["vector"], confidence=paths["confidence"], overwrite=overwrite
     )

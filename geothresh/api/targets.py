@@ -33,7 +33,7 @@ def default_mask(source: RasterSource) -> Path:
     """
     if source.remote:
         raise UsageError(f"{source.name}: is not a local file; name the mask with --output")
-    scene = Path(source.name)
+    scene = Path(source.location if "://" in source.name else source.name)
     return scene.with_name(f"{scene.stem}_mask.tif")
 
 
