@@ -234,7 +234,6 @@ def test_the_mask_of_a_scene_named_by_its_url(tmp_path: Path) -> None:
 
 
 def test_polygons_come_along(tmp_path: Path) -> None:
-    pytest.importorskip("geothresh.api.vectorize")
     values = np.zeros((40, 40), np.float32)
     values[5:10, 5:30] = values[20:30, 20:25] = 1
     scene = write_raster(tmp_path / "x.tif", values)
@@ -298,6 +297,7 @@ def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
         ({"bidx": 2}, UsageError, "from 1 to 1"),
         ({"creation_options": {"COMPRESS": "JPEG"}}, UsageError, "COMPRESS"),
         ({"model": "no-such-model"}, ModelError, "no-such-model"),
+        ({"model": None}, UsageError, "None is no model"),
         ({"output": "none/m.tif"}, OutputError, "does not exist"),
         ({"output": "x.tif"}, UsageError, "is the input"),
         ({"confidence_out": "x_mask.tif"}, UsageError, "two outputs"),
@@ -332,6 +332,10 @@ def test_arrays(tmp_path: Path) -> None:
     assert refined.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(refined), np.isnan(values))
     assert np.nanmax(np.abs(refined - values)) < 1e-6
+    masked = np.ma.masked_array(np.nan_to_num(values, nan=9.0), np.isnan(values))
+    again = geothresh.refine_array(masked, model=IdentityRefiner(16), **SMALL)
+    np.testing.assert_array_equal(again, refined)
+    assert masked.data[3, 4] == 9.0
     scene = write_raster(tmp_path / "x.tif", values)
     result = refine(scene, model=UnevenRefiner(16), confidence_out=tmp_path / "c.tif")
     array = geothresh.refine_array(values, model=UnevenRefiner(16), **SMALL)

@@ -42,7 +42,8 @@ def choose_model(
 
     Raises:
         ModelError: it is missing or damaged.
-        UsageError: the batch size is no positive number, or workers cannot load this model.
+        UsageError: it is nothing that names or is a model, the batch size is no positive number,
+            or workers cannot load this model.
     """
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise UsageError(f"batch size {batch_size!r}: say auto or a number of at least 1")
@@ -53,6 +54,8 @@ def choose_model(
             precision=precision,
             batch_size=batch_size,
         )
+    elif not callable(model) and not hasattr(model, "load"):
+        raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
     if workers and isinstance(model, ModelSource):
         # The parent process needs no torch.
         guess = _BATCH if model.device == "cpu" else _GPU_BATCH

@@ -320,7 +320,8 @@ def refine_array(
     """Refine a confidence array in memory, by the same engine as `refine`.
 
     Args:
-        confidence: (H, W) floats in [0, 1]; NaN and infinities are missing data.
+        confidence: (H, W) floats in [0, 1]; NaN, infinities and what a masked array masks are
+            missing data.
         model: as for `refine`, like all other arguments.
 
     Returns:
@@ -335,8 +336,12 @@ def refine_array(
     chosen = choose_model(
         model, device=device, precision=precision, batch_size=batch_size, workers=workers
     )
+    values = np.asarray(confidence)
+    if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
+        # asarray shows what lies under the mask.
+        values = confidence.filled(np.nan)
     refined: NDArray[np.float32] = mosaic_array(
-        np.asarray(confidence),
+        values,
         chosen.refiner,
         tile=tile_size,
         overlap=overlap,
