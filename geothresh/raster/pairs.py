@@ -213,14 +213,15 @@ def names(some: Iterable[str], most: int = _NAMES_SHOWN) -> str:
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, tail: str = "") -> dict[str, Path]:
+    """Pictures in a folder by their stem; only those whose stem ends in `tail`."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
     found: dict[str, Path] = {}
     for path in paths:
-        if path.suffix.lower() in _ENDINGS:
+        if path.suffix.lower() in _ENDINGS and path.stem.endswith(tail):
             if path.stem in found:
                 raise InputError(
                     f"{folder}: both {found[path.stem].name} and {path.name} are there"
@@ -235,8 +236,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     else:
         masks = {
             stem.removesuffix(_MASK_SUFFIX): path
-            for stem, path in _files(folder).items()
-            if stem.endswith(_MASK_SUFFIX)
+            for stem, path in _files(folder, _MASK_SUFFIX).items()
         }
     if not masks:
         raise InputError(
