@@ -347,6 +347,7 @@ def test_a_figure_shows_both_masks_and_their_errors() -> None:
         ({"data": "{file}"}, "--mask"),
         ({"data": "{file}", "mask": "{file}", "confidence": ["{data}"]}, "--confidence"),
         ({"data": "{data}", "patch": 0}, "patch 0"),
+        ({"data": "{data}", "threshold": float("nan")}, "threshold nan"),
     ],
 )
 def test_contradictions_are_refused(

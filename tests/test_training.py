@@ -193,6 +193,19 @@ def test_the_run_stops_when_the_training_loss_stalls(data, tmp_path: Path, monke
     assert [row["learning_rate"] for row in rows] == pytest.approx([2e-3, 2e-3, 2e-3, 2e-4])
 
 
+def test_a_device_without_bf16_trains_in_fp32(data, tmp_path: Path, monkeypatch) -> None:
+    seen = set()
+
+    def step(network, optimizer, batch, recipe, dtype) -> dict[str, float]:
+        seen.add(dtype)
+        return {"total": 1.0}
+
+    monkeypatch.setattr(loop, "pick_dtype", lambda *args: torch.float16)
+    monkeypatch.setattr(loop, "_step", step)
+    run(data, tmp_path / "m.safetensors", dataclasses.replace(QUICK, epochs=1))
+    assert seen == {torch.float32}
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "_step", lambda *args: {"total": float("nan")})
     with pytest.raises(ModelError, match="learning-rate"):

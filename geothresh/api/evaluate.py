@@ -139,6 +139,8 @@ def evaluate(
         ModelError: the model is missing or damaged.
     """
     started = time.perf_counter()
+    if not 0.0 <= threshold <= 1.0:
+        raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
     as_raster = _is_raster(folders, mask, confidence, ids)
     inputs = folders if mask is None or not as_raster else [*folders, Path(mask)]

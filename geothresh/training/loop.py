@@ -70,6 +70,9 @@ def fit(
     """
     place = pick_device(device)
     dtype = pick_dtype(recipe.precision, place)
+    if dtype == torch.float16:
+        # What auto gives on GPUs without bf16: small gradients would vanish in it.
+        dtype = torch.float32
     torch.manual_seed(recipe.seed)
     network = ThreshNet(config).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
