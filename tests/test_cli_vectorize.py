@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -163,12 +164,26 @@ def test_without_a_georeference_only_on_request(tmp_path: Path) -> None:
     np.testing.assert_array_equal(burned, MASK)
 
 
+def with_odd_offsets(tiff: bytes) -> bytes:
+    """A little-endian TIFF whose tag of strip offsets (273) is of a type that does not exist."""
+    torn = bytearray(tiff)
+    (directory,) = struct.unpack_from("<I", torn, 4)
+    (count,) = struct.unpack_from("<H", torn, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", torn, entry) == (273,):
+            struct.pack_into("<H", torn, entry + 2, 232)
+    assert torn != tiff
+    return bytes(torn)
+
+
 def test_bad_inputs(mask: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.tif"
     text.write_text("no raster")
     striped = save(tmp_path / "whole.tif", RNG.integers(0, 2, (300, 300)).astype(np.uint8))
     cut = tmp_path / "cut.tif"
     cut.write_bytes(striped.read_bytes()[:40_000])
+    torn = tmp_path / "torn.tif"
+    torn.write_bytes(with_odd_offsets(mask.read_bytes()))
     bands = save(tmp_path / "bands.tif", np.stack([MASK, MASK, MASK]))
     gray = save(tmp_path / "gray.tif", MASK * np.uint8(7))
     confidence = save(tmp_path / "confidence.tif", CONFIDENCE)
@@ -177,6 +192,7 @@ def test_bad_inputs(mask: Path, tmp_path: Path) -> None:
     refused(3, "is a directory", tmp_path)
     refused(3, "is not a TIFF", text)
     refused(3, "cut short", cut)
+    refused(3, "metadata cannot be understood", torn)
     refused(3, "--bidx", bands)
     refused(2, "band 4 does not exist", bands, "-b", 4)
     refused(3, "the value 7", gray)

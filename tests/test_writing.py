@@ -127,6 +127,15 @@ def test_the_grid_comes_back_bit_for_bit(
         assert tuple(dataset.transform) == tuple(grid.transform)
 
 
+def test_control_points_of_no_known_crs_are_copied(tmp_path: Path) -> None:
+    points = tuple(GroundControlPoint(row, 3, row + 5, 7, 0, str(row)) for row in range(3))
+    grid = RasterGrid(height=4, width=4, gcps=points)
+    with rasterio.open(write(tmp_path / "x.tif", pattern(4, 4), grid)) as dataset:
+        found, crs = dataset.gcps
+        assert [(p.row, p.col, p.x, p.y) for p in found] == [(r, 3, r + 5, 7) for r in range(3)]
+        assert not crs
+
+
 def test_control_points_and_rpcs_are_copied(tmp_path: Path) -> None:
     points = (
         GroundControlPoint(0, 0, 1, 2, 3, "1"),

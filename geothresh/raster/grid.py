@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 if TYPE_CHECKING:
     from rasterio.control import GroundControlPoint
-    from rasterio.crs import CRS
     from rasterio.io import DatasetReader, DatasetWriter
     from rasterio.rpc import RPC
 
@@ -83,7 +83,8 @@ class RasterGrid:
     def write_to(self, dataset: DatasetWriter) -> None:
         """Set what ``rasterio.open`` takes no argument for."""
         if self.gcps:
-            dataset.gcps = (list(self.gcps), self.gcps_crs)
+            # rasterio asks even a missing CRS for its WKT.
+            dataset.gcps = (list(self.gcps), self.gcps_crs or CRS())
         if self.rpcs is not None:
             dataset.rpcs = self.rpcs
         if self.area_or_point is not None:

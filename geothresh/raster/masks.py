@@ -147,24 +147,37 @@ def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
     """The raster of whole numbers, to be read as it is stored."""
     dataset = open_dataset(source)
     with dataset:
-        sound_grid(source.name, dataset)
-        chosen = choose_band(source.name, dataset, bidx, meaning="the mask")
-        _refuse_confidences(source.name, dataset, chosen)
-        _check_blocks(source, dataset, chosen)
-        nodata = dataset.nodatavals[chosen - 1]
-        if nodata is not None and not can_hold(np.dtype(dataset.dtypes[chosen - 1]), nodata):
-            nodata = None
-        flags = dataset.mask_flag_enums[chosen - 1]
-        mask_band = alpha_band(dataset, chosen)
-        spec = SceneSpec(
-            source=source,
-            bidx=chosen,
-            mask_band=mask_band,
-            has_mask=MaskFlags.per_dataset in flags and mask_band is None,
-            nodata=nodata,
-            scaling=Scaling(text="none: the numbers are classes"),
-        )
-        yield Scene(spec, dataset)
+        try:
+            # Questions about the metadata may make GDAL read, and complain.
+            with gdal_environment(remote=source.remote), quiet_georeference():
+                scene = _examine(source, dataset, bidx)
+        except RASTER_ERRORS as error:
+            raise InputError(
+                f"{source.name}: the metadata cannot be understood ({reason(error)}); "
+                "write it again with gdal_translate"
+            ) from error
+        yield scene
+
+
+def _examine(source: RasterSource, dataset: DatasetReader, bidx: int | None) -> Scene:
+    sound_grid(source.name, dataset)
+    chosen = choose_band(source.name, dataset, bidx, meaning="the mask")
+    _refuse_confidences(source.name, dataset, chosen)
+    _check_blocks(source, dataset, chosen)
+    nodata = dataset.nodatavals[chosen - 1]
+    if nodata is not None and not can_hold(np.dtype(dataset.dtypes[chosen - 1]), nodata):
+        nodata = None
+    flags = dataset.mask_flag_enums[chosen - 1]
+    mask_band = alpha_band(dataset, chosen)
+    spec = SceneSpec(
+        source=source,
+        bidx=chosen,
+        mask_band=mask_band,
+        has_mask=MaskFlags.per_dataset in flags and mask_band is None,
+        nodata=nodata,
+        scaling=Scaling(text="none: the numbers are classes"),
+    )
+    return Scene(spec, dataset)
 
 
 def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int) -> None:
