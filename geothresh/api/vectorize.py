@@ -232,8 +232,9 @@ def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
     if polygons.pixels != band.foreground:
         raise GeothreshError(
             f"{band.name}: the polygons cover {polygons.pixels} pixels, but "
-            f"{band.foreground} were foreground when they were counted; if the disk is not full "
-            "and nobody changed the file meanwhile, please report this with the mask"
+            f"{band.foreground} were foreground when they were counted: the file was changed "
+            "meanwhile or is damaged in a way that GDAL does not tell, or the disk is full; if it "
+            "is none of these, please report this with the mask"
         )
 
 
