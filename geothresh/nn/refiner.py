@@ -257,7 +257,8 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
     if precision == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
         # A CPU without bf16 instructions emulates them, far slower than fp32.
         fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
