@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_runner import runner
 from safetensors.torch import load_file
 from scipy import ndimage
+from test_pairs import write
 
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
@@ -23,8 +25,6 @@ from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop, train
 from geothresh.training.chips import ChipDataset
 from geothresh.training.loop import cosine_rate
-from tests.cli_runner import runner
-from tests.test_pairs import write
 
 SIDE = 96
 QUICK = Recipe(
