@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_the_refiner_owns_evaluation_mode() -> None:
     assert first.dtype == np.float32 and first.min() >= 0 and first.max() <= 1
     for name, tensor in refiner.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_all_callers_share_one_thread_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would each bring an OpenMP pool of their own, which halves the speed."""
+    refiner = TorchRefiner(network(TINY).state_dict(), TINY, device="cpu", precision="fp32")
+    forward, threads = refiner._forward, set()
+
+    def watched(tiles: np.ndarray) -> np.ndarray:
+        threads.add(threading.get_ident())
+        return forward(tiles)
+
+    monkeypatch.setattr(refiner, "_forward", watched)
+    tiles = np.random.default_rng(0).random((1, 64, 64), np.float32)
+    callers = [threading.Thread(target=refiner, args=(tiles,)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    refiner(tiles)
+    assert len(threads) == 1 and threading.get_ident() not in threads
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:

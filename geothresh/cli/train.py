@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from geothresh.cli import options
-from geothresh.cli.progress import bar_wanted, progress_bar
+from geothresh.cli.progress import Progress, bar_wanted, progress_bar
 
 _POSITIVE = click.IntRange(min=1)
 _SHARE = click.FloatRange(0, 1)
@@ -221,7 +221,7 @@ def train(
         seed=seed,
     )
     with (
-        progress_bar(progress, "check data", unit="map") as on_check,
+        _checking_bar(progress) as on_check,
         _training_bar(progress, epochs) as (on_step, on_epoch),
     ):
         result = run(
@@ -257,6 +257,23 @@ def train(
             f"{result.validation_maps} validation maps; log {result.log}",
             err=True,
         )
+
+
+@contextmanager
+def _checking_bar(wanted: bool | None) -> Iterator[Progress | None]:
+    """A bar for the look at the data, which ends with it, hours before the training does."""
+    with ExitStack() as bar:
+        report = bar.enter_context(progress_bar(wanted, "check data", unit="map"))
+        if report is None:
+            yield None
+            return
+
+        def on_check(done: int, total: int) -> None:
+            report(done, total)
+            if done == total:
+                bar.close()
+
+        yield on_check
 
 
 @contextmanager

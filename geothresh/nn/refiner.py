@@ -6,9 +6,12 @@ a path and a digest, and each of them loads the model once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,11 @@ from geothresh.nn.config import NetworkConfig
 
 if TYPE_CHECKING:
     import torch
+
+    from geothresh.nn.network import ThreshNet
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 Float32Array = NDArray[np.float32]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -110,7 +118,7 @@ class ModelSource:
             )
         config = read_card(self.path).config
         return TorchRefiner(
-            load_weights(self.path, config),
+            on_compute_thread(load_weights, self.path, config),
             config,
             name=self.name,
             sha256=self.sha256,
@@ -137,11 +145,29 @@ def load_model(
     return source.load()
 
 
+@cache
+def _compute_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="geothresh-torch")
+
+
+def on_compute_thread(
+    call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Run ``call`` on the one thread of this process that runs torch, and wait for it.
+
+    Every thread that calls torch on a CPU gets a pool of OpenMP threads of its own. Once there are
+    more of these than cores, GNU OpenMP puts them to sleep at each barrier instead of letting them
+    wait: all forward passes then take nearly twice as long.
+    """
+    return _compute_thread().submit(call, *args, **kwargs).result()
+
+
 class TorchRefiner:
     """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
 
     Evaluation mode is this object's own: it is set once, and every call runs without gradients, so
-    that no statistics drift while predicting. Not thread-safe by promise; the engine holds a lock.
+    that no statistics drift while predicting. Calls from several threads wait for one another:
+    the network runs on the one compute thread of the process.
     """
 
     def __init__(
@@ -155,10 +181,6 @@ class TorchRefiner:
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
     ) -> None:
-        import torch
-
-        from geothresh.nn.network import ThreshNet
-
         if isinstance(batch_size, int) and batch_size < 1:
             raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
         self.name = name
@@ -168,11 +190,18 @@ class TorchRefiner:
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
         self.batch_size = batch_size if isinstance(batch_size, int) else self._default_batch()
+        self.network = on_compute_thread(self._network, weights)
+
+    def _network(self, weights: dict[str, torch.Tensor]) -> ThreshNet:
+        import torch
+
+        from geothresh.nn.network import ThreshNet
+
         with torch.device("meta"):
-            network = ThreshNet(config)
+            network = ThreshNet(self.config)
         network.load_state_dict(weights, assign=True)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.network.requires_grad_(False)
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.eval().requires_grad_(False)
 
     def _default_batch(self) -> int:
         # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
@@ -189,6 +218,9 @@ class TorchRefiner:
                 f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
                 "take a tile size that is a multiple of it"
             )
+        return on_compute_thread(self._refine, tiles)
+
+    def _refine(self, tiles: Float32Array) -> Float32Array:
         refined = np.empty(tiles.shape, np.float32)
         start = 0
         while start < len(tiles):
