@@ -372,7 +372,7 @@ def test_an_error_of_the_sink_ends_the_run_and_leaves_no_thread() -> None:
     with pytest.raises(OSError, match="No space left"):
         mosaic(reader, refiner, full_disk, grid=grid, chunk_height=32)
     assert refiner.tiles < grid.n_tiles / 2
-    assert not [t for t in threading.enumerate() if t.name.startswith("geothresh")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("geothresh-mosaic")]
 
 
 def test_nan_from_a_model_is_an_error() -> None:

@@ -274,7 +274,7 @@ def test_a_run_that_fails_leaves_the_old_file_and_nothing_else(
         )  # fmt: skip
     assert sorted(os.listdir(tmp_path)) == ["x.tif", "x_mask.tif"]
     assert mask.read_text() == "old"
-    assert not [t for t in threading.enumerate() if t.name.startswith("geothresh")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("geothresh-mosaic")]
 
 
 def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:

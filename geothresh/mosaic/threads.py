@@ -79,7 +79,7 @@ class ThreadRun:
     def run(self, threads: int) -> MosaicStats:
         """Compute the graph on so many threads; when this returns or raises, none is left."""
         graph = self.graph()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh")
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh-mosaic")
         try:
             get(graph, f"write-{self._plan.n_chunks - 1}", pool=pool)
         finally:
