@@ -32,7 +32,7 @@ from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 
 SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
-SIZES = ((4000, 4000), (64000, 4000), (4000, 64000))
+SIZES = ((4000, 4000), (64000, 4000), (128000, 4000), (4000, 64000))
 
 
 def scene_tiles() -> list[np.ndarray]:
