@@ -13,7 +13,7 @@ import rasterio
 from fakes import IdentityRefiner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from geothresh.api.evaluate import evaluate
 from geothresh.errors import InputError, OutputError, UsageError
@@ -154,6 +154,15 @@ def test_changes_count_gains_and_losses() -> None:
     assert changes.mean_loss == pytest.approx(0.0275)
     assert (changes.worst_id, changes.worst_loss) == ("c", pytest.approx(0.05))
     assert Changes.of(["a"], [0.5], [0.5]).as_dict()["worst_id"] is None
+
+
+def test_the_mean_change_comes_with_its_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.random(40), rng.random(40)
+    changes = Changes.of([str(k) for k in range(40)], before.tolist(), after.tolist())
+    assert changes.mean_difference == pytest.approx((after - before).mean())
+    assert changes.standard_error == pytest.approx(stats.sem(after - before))
+    assert Changes.of(["a"], [0.2], [0.5]).standard_error is None
 
 
 def test_invalid_pixels_change_nothing() -> None:

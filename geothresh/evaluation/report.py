@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from geothresh.metrics import Metric, Summary
@@ -37,6 +38,11 @@ class Changes:
     n_worse: int
     n_worse_by_a_point: int
     """Maps that lost more than 0.01."""
+    mean_difference: float
+    """Mean over all maps, after less before."""
+    standard_error: float | None
+    """Of that mean, over the maps taken as independent; None for a single map. It knows nothing of
+    other splits and seeds."""
     mean_gain: float
     """Mean gain of the maps that gained, 0 where none did."""
     mean_loss: float
@@ -57,6 +63,8 @@ class Changes:
             n_better=len(gains),
             n_worse=len(losses),
             n_worse_by_a_point=sum(loss > POINT for loss in losses),
+            mean_difference=fmean(differences),
+            standard_error=stdev(differences) / len(ids) ** 0.5 if len(ids) > 1 else None,
             mean_gain=sum(gains) / len(gains) if gains else 0.0,
             mean_loss=sum(losses) / len(losses) if losses else 0.0,
             worst_id=None if worst is None else ids[worst],
@@ -71,6 +79,8 @@ class Changes:
             "n_worse": self.n_worse,
             "share_worse": self.n_worse / self.n,
             "n_worse_by_a_point": self.n_worse_by_a_point,
+            "mean_difference": self.mean_difference,
+            "standard_error": self.standard_error,
             "mean_gain": self.mean_gain,
             "mean_loss": self.mean_loss,
             "worst_id": self.worst_id,
@@ -186,10 +196,13 @@ def _plural(n: int, unit: str) -> str:
 
 
 def _changes_line(title: str, changes: Changes, unit: str) -> str:
+    mean = f"{title} {100 * changes.mean_difference:+.2f}"
+    if changes.standard_error is not None:
+        mean += f" (standard error {100 * changes.standard_error:.2f})"
     if not changes.n_worse:
-        return f"{title}: no {unit} worse than its cut at 0.5, {changes.n_better} better"
+        return f"{mean}: no {unit} worse than its cut at 0.5, {changes.n_better} better"
     return (
-        f"{title}: {changes.n_worse} of {_plural(changes.n, unit)} "
+        f"{mean}: {changes.n_worse} of {_plural(changes.n, unit)} "
         f"({100 * changes.n_worse / changes.n:.0f} %) worse than cut at 0.5, "
         f"by {100 * changes.mean_loss:.2f} on average, {changes.n_worse_by_a_point} by more than 1 "
         f"(most: {changes.worst_id}, {100 * changes.worst_loss:.2f}); "
