@@ -1,0 +1,210 @@
+"""What all model files have in common: one safetensors file whose metadata says its kind.
+
+safetensors only: a header of JSON and raw tensors, nothing that could run code. What the entries
+of the metadata mean is the business of each kind: `geothresh.nn.checkpoint` for ThreshNet,
+`geothresh.base.checkpoint` for base networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geothresh.errors import ModelError, OutputError
+from geothresh.files import replacing
+
+if TYPE_CHECKING:
+    import torch
+
+#: A full ThreshNet is 32 MB, a large base network 1 GB; whatever claims more than this is neither.
+MAX_BYTES = 2 * 1024**3
+_MAX_HEADER = 16 * 1024**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of model file."""
+
+    format: str
+    """Tag in the metadata."""
+    version: int
+    """Of the format; others are refused."""
+    what: str
+    """In words, for messages."""
+    maker: str
+    """The command that writes such files."""
+    use: str
+    """The commands that read such files."""
+
+
+THRESHNET = Kind(
+    format="geothresh-threshnet",
+    version=1,
+    what="a ThreshNet",
+    maker="geothresh train",
+    use="`geothresh refine` and `evaluate`",
+)
+BASE = Kind(
+    format="geothresh-base",
+    version=1,
+    what="a base network",
+    maker="geothresh base train",
+    use="`geothresh base predict`",
+)
+_KINDS = {kind.format: kind for kind in (THRESHNET, BASE)}
+
+
+def read_metadata(path: str | Path, kind: Kind, entries: tuple[str, ...]) -> dict[str, Any]:
+    """The metadata of a model file, without its weights and without torch.
+
+    Args:
+        path: the file.
+        kind: that it must be of.
+        entries: names of those that are decoded from JSON and returned.
+
+    Raises:
+        ModelError: the file is missing, unreadable, damaged or of another kind.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        # Before it is opened, which on a pipe would wait for a writer.
+        if not path.is_file() or size < 8:
+            raise ModelError(f"{path}: {size} bytes are no model; train one or name another")
+        if size > MAX_BYTES:
+            raise ModelError(f"{path}: {size} bytes; a model has at most {MAX_BYTES}")
+        with path.open("rb") as file:
+            (n_header,) = struct.unpack("<Q", file.read(8))
+            if n_header > min(_MAX_HEADER, size - 8):
+                raise ModelError(
+                    f"{path}: not a safetensors file (header of {n_header} bytes in a file of "
+                    f"{size}); name a .safetensors file that geothresh has written"
+                )
+            header = json.loads(file.read(n_header))
+        metadata = header["__metadata__"]
+        other = _KINDS.get(metadata["format"])
+        if other is not None and other != kind:
+            raise ModelError(
+                f"{path}: is {other.what}, which is for {other.use}, not {kind.what}; name a "
+                f".safetensors file that `{kind.maker}` has written"
+            )
+        if other is None:
+            raise KeyError("format")
+        version = int(metadata["format_version"])
+        found = {name: json.loads(metadata[name]) for name in entries}
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: not a geothresh model (its header lacks or garbles {error}); "
+            f"name a .safetensors file that `{kind.maker}` has written"
+        ) from error
+    if version != kind.version:
+        raise ModelError(
+            f"{path}: model format {version}, this geothresh reads {kind.version}; "
+            "update geothresh or train again"
+        )
+    return found
+
+
+def read_tensors(
+    path: str | Path, expected: Mapping[str, torch.Tensor], *, prefix: str = ""
+) -> dict[str, torch.Tensor]:
+    """The tensors of a network, checked one by one.
+
+    Args:
+        path: a model file whose metadata was read.
+        expected: name -> tensor (of the meta device, say) of the shape and type it must have.
+        prefix: of the tensors' names in the file; only these are read.
+
+    Raises:
+        ModelError: a tensor is missing, superfluous, of another shape, or not finite.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}
+            if names != set(expected):
+                missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
+                raise ModelError(
+                    f"{path}: {len(missing)} tensors missing and {len(extra)} unknown "
+                    f"(such as {(missing + extra)[0]}); the file is damaged or of another kind"
+                )
+            for name, like in expected.items():
+                shape = tuple(file.get_slice(prefix + name).get_shape())
+                if shape != tuple(like.shape):
+                    raise ModelError(
+                        f"{path}: tensor {name} is {shape}, the network needs {tuple(like.shape)}"
+                    )
+                weights[name] = file.get_tensor(prefix + name).to(like.dtype)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: damaged model file ({error}); fetch it again") from error
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: tensor {name} holds NaN or infinity; the model is unusable")
+    return weights
+
+
+def write_model(
+    path: str | Path, kind: Kind, *, tensors: Mapping[str, Any], entries: Mapping[str, Any]
+) -> None:
+    """Write a model file; it appears complete or not at all.
+
+    Args:
+        path: replaced if it exists.
+        kind: of the file.
+        tensors: name -> torch tensor.
+        entries: of the metadata, name -> JSON types; NaN is written as null.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    metadata = {
+        "format": kind.format,
+        "format_version": str(kind.version),
+        **{name: json.dumps(_finite(value), allow_nan=False) for name, value in entries.items()},
+    }
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    target = Path(path)
+    with replacing(target) as temporary:
+        try:
+            # Not safetensors' save_file, which makes a new file that its owner alone may read.
+            temporary.write_bytes(save(flat, metadata=metadata))
+        except OSError as error:
+            raise OutputError(
+                f"{target}: the model cannot be written ({error.strerror})"
+            ) from error
+
+
+def digest(path: str | Path) -> str:
+    """sha256 of a file, hexadecimal.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
