@@ -5,6 +5,8 @@ A message is one line: what happened, the numbers, what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class GeothreshError(Exception):
     """Base of every error that geothresh raises on purpose; by itself, a fault of ours."""
@@ -38,3 +40,9 @@ class ModelError(GeothreshError):
 
 class GeothreshWarning(UserWarning):
     """Something odd in the input that was understood and handled; the text says how."""
+
+
+def names(some: Iterable[str], most: int = 10) -> str:
+    """Up to ``most`` names, sorted, for a message."""
+    every = sorted(some)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from geothresh.errors import InputError
+from geothresh.errors import InputError, names
 from geothresh.evaluation.scoring import Float32Array, Sample
 from geothresh.metrics import BoolArray
 from geothresh.raster.labels import Labels
-from geothresh.raster.pairs import Pair, names, read_confidence, read_mask
+from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.raster.scene import Scene
 from geothresh.windows import PixelWindow
 

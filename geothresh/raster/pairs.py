@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import InputError
+from geothresh.errors import InputError, names
 from geothresh.raster.images import read_gray
 
 _ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -59,7 +59,7 @@ def find_pairs(
         InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
     """
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
-    masks = {folder: _masks(folder) for folder in folders}
+    masks = {folder: find_masks(folder) for folder in folders}
     repeated = [
         i for i, n in Counter(i for found in masks.values() for i in found).items() if n > 1
     ]
@@ -71,7 +71,7 @@ def find_pairs(
     pairs: list[Pair] = []
     orphans: list[str] = []
     for folder, source in maps:
-        found = _files(folder)
+        found = picture_files(folder)
         if not found:
             raise InputError(f"{folder}: no confidence maps ({', '.join(_ENDINGS)}) in it")
         home = max(folders, key=lambda f: len(found.keys() & masks[f].keys()))
@@ -154,6 +154,11 @@ class MaskFacts:
     digest: str
     """sha256 of the pixels and the shape: equal masks are the same place under two names."""
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What tells the place: the digest, but of an empty mask, which all are equal, nothing."""
+        return (self.digest,) if self.foreground else ()
+
 
 def check_pairs(
     pairs: Sequence[Pair], *, progress: Callable[[int, int], None] | None = None
@@ -175,7 +180,7 @@ def check_pairs(
     for done, pair in enumerate(pairs, 1):
         try:
             if pair.id not in facts and pair.mask not in broken:
-                facts[pair.id] = _mask_facts(read_mask(pair.mask))
+                facts[pair.id] = mask_facts(read_mask(pair.mask))
         except InputError as error:
             broken[pair.mask] = str(error)
         try:
@@ -199,7 +204,8 @@ def check_pairs(
     return facts
 
 
-def _mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:
+def mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:
+    """The facts of a ground truth (H, W)."""
     height, width = mask.shape
     hashed = hashlib.sha256(f"{height} {width} ".encode() + np.packbits(mask).tobytes())
     return MaskFacts(
@@ -207,14 +213,12 @@ def _mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:
     )
 
 
-def names(some: Iterable[str], most: int = _NAMES_SHOWN) -> str:
-    """Up to ``most`` names, sorted, for an error message."""
-    every = sorted(some)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
+    """Pictures in a folder by their stem; only those whose stem ends in `tail`.
 
-
-def _files(folder: Path, tail: str = "") -> dict[str, Path]:
-    """Pictures in a folder by their stem; only those whose stem ends in `tail`."""
+    Raises:
+        InputError: the folder cannot be listed, or two pictures have one stem.
+    """
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
@@ -230,13 +234,18 @@ def _files(folder: Path, tail: str = "") -> dict[str, Path]:
     return found
 
 
-def _masks(folder: Path) -> dict[str, Path]:
+def find_masks(folder: Path) -> dict[str, Path]:
+    """The masks of a data folder, in either layout, by id.
+
+    Raises:
+        InputError: there are none, or the folder cannot be listed.
+    """
     if (folder / "mask").is_dir():
-        masks = _files(folder / "mask")
+        masks = picture_files(folder / "mask")
     else:
         masks = {
             stem.removesuffix(_MASK_SUFFIX): path
-            for stem, path in _files(folder, _MASK_SUFFIX).items()
+            for stem, path in picture_files(folder, _MASK_SUFFIX).items()
         }
     if not masks:
         raise InputError(

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import Dataset
 
+from geothresh.chipping import in_passes, pad_to, random_window, turned
 from geothresh.errors import UsageError
 from geothresh.nn.network import LOGIT_MARGIN
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
@@ -70,15 +71,16 @@ class ChipDataset(Dataset[Chip]):
         size = self.recipe.chip_size
         truth = self._cached(pair.mask, _read_truth)
         factor = _zoom_factor(self.recipe.zoom, rng)
-        window = _random_window(truth.shape, round(size / factor), rng)
+        window = random_window(truth.shape, round(size / factor), rng)
         confidence, cover = self._confidence(pair, window, rng), truth[window].astype(np.float32)
         if factor != 1:
             confidence, cover = (_zoomed(a, factor)[:size, :size] for a in (confidence, cover))
         if self.recipe.jitter or self.recipe.regional_jitter:
             confidence = _jittered(confidence, self.recipe, rng)
+        # The patch grid falls onto itself.
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        confidence = _turned(pad_to(confidence, size, size), turns, flip)
-        mask = _turned(pad_to(cover >= 0.5, size, size), turns, flip)
+        confidence = turned(pad_to(confidence, size, size), turns, flip)
+        mask = turned(pad_to(cover >= 0.5, size, size), turns, flip)
         target = region_target(confidence, mask, patch=self.patch)
         return Chip(
             *(np.ascontiguousarray(a[None], np.float32) for a in (confidence, target, mask))
@@ -88,10 +90,7 @@ class ChipDataset(Dataset[Chip]):
         if self.recipe.balance:
             datasets = sorted(self._by_dataset)
             return int(rng.choice(self._by_dataset[datasets[rng.integers(len(datasets))]]))
-        # Every map once before any comes again: a permutation per pass, the same in all workers.
-        passes, place = divmod(position, len(self.pairs))
-        order = np.random.default_rng([self.recipe.seed, self.epoch, passes, 1])
-        return int(order.permutation(len(self.pairs))[place])
+        return in_passes(position, len(self.pairs), (self.recipe.seed, self.epoch))
 
     def _confidence(
         self, pair: Pair, window: tuple[slice, slice], rng: np.random.Generator
@@ -122,28 +121,6 @@ def _read_map(path: Path) -> NDArray[np.uint8]:
 
 def _read_truth(path: Path) -> NDArray[np.uint8]:
     return read_mask(path).astype(np.uint8)
-
-
-def _random_window(
-    shape: tuple[int, ...], chip_size: int, rng: np.random.Generator
-) -> tuple[slice, slice]:
-    """A square of the chip's size, or all of a side that is shorter."""
-    starts = [int(rng.integers(max(side - chip_size, 0) + 1)) for side in shape]
-    rows, cols = (slice(start, start + chip_size) for start in starts)
-    return rows, cols
-
-
-def pad_to(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Mirror an array (H, W) outwards, below and to the right, as `refine` does with tiles that
-    reach beyond the raster."""
-    rows, cols = max(height - array.shape[0], 0), max(width - array.shape[1], 0)
-    return np.pad(array, ((0, rows), (0, cols)), mode="symmetric")
-
-
-def _turned(array: NDArray[Any], turns: int, flip: bool) -> NDArray[Any]:
-    """One of the eight symmetries of the square; the patch grid falls onto itself."""
-    turned = np.rot90(array, turns)
-    return turned[:, ::-1] if flip else turned
 
 
 def _zoom_factor(most: float, rng: np.random.Generator) -> float:

@@ -1,63 +1,17 @@
-"""Which places are trained on and which are kept to validate, decided once and written down.
+"""The split of confidence maps: by id, so that the maps of several base networks stay together.
 
-Ids are split, not maps: the maps that several base networks made of one place stay together. Ids
-whose masks are equal pixel by pixel are one place under two names, and stay together as well.
+Ids whose masks are equal pixel by pixel are one place under two names.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
+from geothresh.raster.pairs import MaskFacts, Pair
+from geothresh.splitting import Split, split_ids
 
-from geothresh.errors import InputError, UsageError
-from geothresh.files import write_text
-from geothresh.raster.pairs import MaskFacts, Pair, names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Ids on either side, sorted."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-
-    def save(self, path: Path) -> None:
-        """Write the manifest, JSON with the entries ``train`` and ``validation``.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        lists = {"train": self.train, "validation": self.validation}
-        write_text(path, json.dumps(lists, indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> Split:
-        """Read a manifest.
-
-        Raises:
-            InputError: unreadable, not a manifest, or an id on both sides.
-        """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            train, validation = (sorted(map(str, values[k])) for k in ("train", "validation"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot read the split ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not a split manifest ({error!r}); it is JSON with two lists of ids, "
-                "train and validation"
-            ) from error
-        both = set(train) & set(validation)
-        if both:
-            raise InputError(f"{path}: {len(both)} ids are on both sides: {names(both)}")
-        return cls(train=tuple(train), validation=tuple(validation))
+__all__ = ["Split", "split_pairs"]
 
 
 def split_pairs(
@@ -74,80 +28,19 @@ def split_pairs(
     Args:
         pairs: all of them.
         facts: of each id's mask.
-        fraction: of the places of a data set that goes to validation, if none of its ids is held
-            out by name.
-        hold_out: shell patterns of ids that go to validation, such as ``testing_*``.
-        place_pattern: regular expression whose first group names the place of an id; ids without
-            a match are their own place.
-        seed: of the draw.
+        fraction, hold_out, place_pattern, seed: as for `split_ids`.
 
     Raises:
-        UsageError: a pattern or the fraction makes no sense, no id matches a pattern of those held
-            out, or a side stays empty.
+        UsageError: as `split_ids` does.
     """
-    if not 0 <= fraction < 1:
-        raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
     by_dataset: dict[str, set[str]] = defaultdict(set)
     for pair in pairs:
         by_dataset[pair.dataset].add(pair.id)
-    every = {pair.id for pair in pairs}
-    for pattern in hold_out:
-        if not any(fnmatch.fnmatchcase(i, pattern) for i in every):
-            # Silence would train on what was to be kept apart.
-            raise UsageError(
-                f"no id matches --hold-out {pattern!r}; ids are like {names(every, 2)}"
-            )
-    # Of all data sets together: two of them may show the same ground under other names.
-    everywhere = _places(every, facts, place_pattern)
-    validation: set[str] = set()
-    for number, dataset in enumerate(sorted(by_dataset)):
-        ids = by_dataset[dataset]
-        named = {i for i in ids if any(fnmatch.fnmatchcase(i, h) for h in hold_out)}
-        places = [place for place in everywhere if not ids.isdisjoint(place)]
-        held = [place for place in places if not named.isdisjoint(place)]
-        if not held:
-            order = np.random.default_rng([seed, number]).permutation(len(places))
-            held = [places[k] for k in order[: round(fraction * len(places))]]
-        validation.update(i for place in held for i in place)
-    train = every - validation
-    if not train:
-        raise UsageError(f"all {len(validation)} ids are held out; leave some to train on")
-    if not validation:
-        raise UsageError(
-            f"none of {len(train)} ids is left to validate on; raise --validation-fraction"
-        )
-    return Split(train=tuple(sorted(train)), validation=tuple(sorted(validation)))
-
-
-def _places(
-    ids: set[str], facts: Mapping[str, MaskFacts], pattern: str | None
-) -> list[tuple[str, ...]]:
-    """Ids joined by the pattern's group and, across it, by equal masks."""
-    try:
-        expression = re.compile(pattern) if pattern else None
-    except re.error as error:
-        raise UsageError(f"place pattern {pattern!r} is no regular expression: {error}") from error
-    if expression is not None and expression.groups < 1:
-        raise UsageError(f"place pattern {pattern!r} has no group; put the place in parentheses")
-    parent = {i: i for i in ids}
-
-    def root(i: str) -> str:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    first: dict[tuple[str, str], str] = {}
-    for i in sorted(ids):
-        keys = []
-        match = expression.search(i) if expression else None
-        if match:
-            keys.append(("place", match.group(1)))
-        if facts[i].foreground:
-            # Empty masks are all equal and say nothing about the place.
-            keys.append(("mask", facts[i].digest))
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
-    joined: dict[str, list[str]] = defaultdict(list)
-    for i in sorted(ids):
-        joined[root(i)].append(i)
-    return sorted(tuple(place) for place in joined.values())
+    return split_ids(
+        by_dataset,
+        {pair.id: facts[pair.id].marks for pair in pairs},
+        fraction=fraction,
+        hold_out=hold_out,
+        place_pattern=place_pattern,
+        seed=seed,
+    )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geothresh.chipping import pad_to
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.network import ThreshNet
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
-from geothresh.training.chips import pad_to
 
 TILE = 512
 
