@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from geothresh.nn import losses
-from geothresh.nn.losses import LossWeights, threshnet_loss
+from geothresh.nn.loss_weights import LossWeights
+from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.network import BranchLogits
 
 LOSSES = [
@@ -17,6 +18,7 @@ LOSSES = [
     losses.cross_entropy_loss,
     losses.boundary_loss,
     losses.overlap_loss,
+    losses.centerline_loss,
 ]
 
 

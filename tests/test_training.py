@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import runner
+from roads import SIDE, make_roads
 from safetensors.torch import load_file
-from scipy import ndimage
 from test_pairs import write
 
 from geothresh.cli import main
@@ -26,7 +26,6 @@ from geothresh.training import Recipe, loop, train
 from geothresh.training.chips import ChipDataset
 from geothresh.training.loop import cosine_rate
 
-SIDE = 96
 QUICK = Recipe(
     epochs=3, chip_size=64, batch_size=4, chips_per_epoch=8, learning_rate=2e-3, precision="fp32"
 )
@@ -34,19 +33,7 @@ QUICK = Recipe(
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, list[Path]]:
-    """Six places with straight roads, and two base networks that see them blurred."""
-    rng = np.random.default_rng(0)
-    folder, networks = tmp_path / "roads", [tmp_path / "net1", tmp_path / "net2"]
-    for k in range(6):
-        mask = np.zeros((SIDE, SIDE), bool)
-        mask[10 + 8 * k : 16 + 8 * k] = True
-        mask[:, 70 - 7 * k : 76 - 7 * k] = True
-        write(folder / f"p{k}_mask.png", mask.astype(np.uint8) * 255)
-        for number, network in enumerate(networks):
-            seen = ndimage.gaussian_filter(mask.astype(float), 2 + number)
-            seen += rng.normal(size=mask.shape) * 0.05
-            write(network / f"p{k}.png", (np.clip(seen, 0, 1) * 255).astype(np.uint8))
-    return folder, networks
+    return make_roads(tmp_path)
 
 
 def run(data: tuple[Path, list[Path]], output: Path, recipe: Recipe = QUICK, **options):
@@ -270,6 +257,7 @@ def test_recipes_that_make_no_sense_are_refused(change) -> None:
 def test_the_command_trains_and_prints_the_model(data, tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
     arguments = ["train", str(data[0]), "-o", str(output), "--epochs", "1", "--chip-size", "64"]
+    arguments += ["--recipe", "paper"]
     for network in data[1]:
         arguments += ["--confidence", str(network)]
     result = runner().invoke(main, [*arguments, "--hold-out", "p[01]", "--device", "cpu"])

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from geothresh.cli import options
 from geothresh.cli.progress import Progress, bar_wanted, progress_bar
-
-_POSITIVE = click.IntRange(min=1)
-_SHARE = click.FloatRange(0, 1)
-_WEIGHT = click.FloatRange(min=0)
+from geothresh.cli.recipe import recipe as recipe_options
+from geothresh.training.recipe import Recipe
 
 
 @click.command()
@@ -37,79 +35,8 @@ _WEIGHT = click.FloatRange(min=0)
     "--patch", type=click.Choice(["16", "32", "64", "128", "256"]), default="64",
     show_default=True, help="Side of a patch that has its own threshold, in pixels.",
 )  # fmt: skip
-@click.option(
-    "--head", type=click.Choice(["confidence", "correction"]), default="confidence",
-    show_default=True,
-    help="Predict the confidence (the paper), or a correction to the logit of the input.",
-)  # fmt: skip
 @click.option("--init", type=options.PATH, help="Start from this model, of the same sizes.")
-@click.option("--epochs", type=_POSITIVE, default=300, show_default=True, help="At most.")
-@click.option(
-    "--chips-per-epoch", type=_POSITIVE,
-    help="Random squares that make an epoch; the default is the number of maps.",
-)  # fmt: skip
-@click.option(
-    "--chip-size", type=_POSITIVE, default=512, show_default=True,
-    help="Side of a chip in pixels, a multiple of the patch; smaller maps are mirrored outwards.",
-)  # fmt: skip
-@click.option(
-    "--batch-size", type=_POSITIVE, default=4, show_default=True, help="Chips in a step."
-)  # fmt: skip
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4,
-    show_default=True, help="Of Adam, at the start or at its highest.",
-)  # fmt: skip
-@click.option(
-    "--min-learning-rate", type=click.FloatRange(min=0), default=5e-8, show_default=True,
-    help="Least rate.",
-)  # fmt: skip
-@click.option(
-    "--schedule", type=click.Choice(["plateau", "cosine"]), default="plateau", show_default=True,
-    help="Reduce the rate when the training loss stalls, or along half a cosine over all epochs.",
-)  # fmt: skip
-@click.option(
-    "--patience", type=click.IntRange(min=0), default=5, show_default=True,
-    help="Epochs without a lower training loss before the rate is reduced.",
-)  # fmt: skip
-@click.option(
-    "--stop-patience", type=_POSITIVE, default=10, show_default=True,
-    help="Epochs without a lower training loss before training ends (plateau only).",
-)  # fmt: skip
-@click.option(
-    "--ema", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
-    help="Decay of the moving average of the weights that becomes the model; 0 keeps the weights.",
-)  # fmt: skip
-@click.option(
-    "--region-weight", type=_SHARE, default=0.7, show_default=True,
-    help="The paper's a: weight of the loss against the region-thresholded target; 1 - a goes to "
-    "the ground truth.",
-)  # fmt: skip
-@click.option("--focal-weight", type=_WEIGHT, default=1.0, show_default=True, help="Within a.")
-@click.option("--boundary-weight", type=_WEIGHT, default=1.0, show_default=True, help="Within a.")
-@click.option(
-    "--overlap-weight", type=_WEIGHT, default=0.0, show_default=True,
-    help="Soft IoU against the ground truth, per chip (not in the paper).",
-)  # fmt: skip
-@click.option("--balance", is_flag=True, help="Draw every DATA equally often.")
-@click.option(
-    "--mix", type=_SHARE, default=0.0, show_default=True,
-    help="Share of chips that mix the maps of several base networks.",
-)  # fmt: skip
-@click.option(
-    "--jitter", type=_WEIGHT, default=0.0, show_default=True,
-    help="Spread of a random bias and temperature of each chip's logits.",
-)  # fmt: skip
-@click.option(
-    "--regional-jitter", type=_WEIGHT, default=0.0, show_default=True,
-    help="Spread of a bias of the logits that varies smoothly over the chip.",
-)  # fmt: skip
-@click.option(
-    "--zoom", type=click.FloatRange(min=1), default=1.0, show_default=True,
-    help="Enlarge or reduce half of the chips by up to this factor.",
-)  # fmt: skip
-@click.option(
-    "--weight-decay", type=_WEIGHT, default=0.0, show_default=True, help="As in AdamW; 0 is Adam."
-)
+@recipe_options
 @click.option(
     "--split", type=options.PATH, help="Follow this manifest, MODEL.split.json of another run."
 )  # fmt: skip
@@ -127,11 +54,6 @@ _WEIGHT = click.FloatRange(min=0)
     help="Ids with the same first group are one place and stay on one side.",
 )  # fmt: skip
 @click.option("--skip-unpaired", is_flag=True, help="Leave out maps and masks without a partner.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
-    help="Number format of the convolutions; heads and losses stay fp32.",
-)  # fmt: skip
 @click.option(
     "--loader-workers", type=click.IntRange(min=0), default=0, show_default=True,
     help="Processes that prepare chips.",
@@ -149,35 +71,13 @@ def train(
     confidence: tuple[Path, ...],
     preset: str,
     patch: str,
-    head: str,
     init: Path | None,
-    epochs: int,
-    chips_per_epoch: int | None,
-    chip_size: int,
-    batch_size: int,
-    learning_rate: float,
-    min_learning_rate: float,
-    schedule: Literal["plateau", "cosine"],
-    patience: int,
-    stop_patience: int,
-    ema: float,
-    region_weight: float,
-    focal_weight: float,
-    boundary_weight: float,
-    overlap_weight: float,
-    balance: bool,
-    mix: float,
-    jitter: float,
-    regional_jitter: float,
-    zoom: float,
-    weight_decay: float,
+    recipe: Recipe,
     split: Path | None,
     validation_fraction: float,
     hold_out: tuple[str, ...],
     place_pattern: str | None,
     skip_unpaired: bool,
-    seed: int,
-    precision: Literal["auto", "fp32", "bf16"],
     loader_workers: int,
     device: str,
     resume: bool,
@@ -188,41 +88,13 @@ def train(
     """Train a ThreshNet on the masks in DATA and the confidence maps of base networks.
 
     DATA holds <id>_mask.png (DeepGlobe's layout), or folders mask/ and confidence/. The maps must
-    come from networks that were not trained on the same images. The defaults are the paper's.
+    come from networks that were not trained on the same images.
     """
-    from geothresh.nn.losses import LossWeights
-    from geothresh.training import Recipe
     from geothresh.training import train as run
 
-    recipe = Recipe(
-        epochs=epochs,
-        chips_per_epoch=chips_per_epoch,
-        chip_size=chip_size,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        min_learning_rate=min_learning_rate,
-        schedule=schedule,
-        patience=patience,
-        stop_patience=stop_patience,
-        ema=ema,
-        loss=LossWeights(
-            region=region_weight,
-            focal=focal_weight,
-            boundary=boundary_weight,
-            overlap=overlap_weight,
-        ),
-        balance=balance,
-        mix=mix,
-        jitter=jitter,
-        regional_jitter=regional_jitter,
-        zoom=zoom,
-        weight_decay=weight_decay,
-        precision=precision,
-        seed=seed,
-    )
     with (
         _checking_bar(progress) as on_check,
-        _training_bar(progress, epochs) as (on_step, on_epoch),
+        _training_bar(progress, recipe.epochs) as (on_step, on_epoch),
     ):
         result = run(
             data,
@@ -230,7 +102,6 @@ def train(
             confidence=confidence,
             preset=preset,
             patch=int(patch),
-            head=head,
             recipe=recipe,
             init=init,
             split=split,

@@ -7,13 +7,14 @@ keyword only: swapped, they would still give a number. Values and gradients are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geothresh.nn.centerline import centerline_loss
+from geothresh.nn.loss_weights import LossWeights
 from geothresh.nn.network import BranchLogits
 
 #: Confidences are drawn this far from 0 and 1 before a logarithm is taken. Drawn, not clamped: a
@@ -21,18 +22,6 @@ from geothresh.nn.network import BranchLogits
 _MARGIN = 1e-6
 #: Edge maps are exactly 0 wherever a map is flat, so theirs is wider.
 _EDGE_MARGIN = 1e-3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossWeights:
-    """How the parts are weighed; the defaults are the paper's."""
-
-    region: float = 0.7
-    """The paper's a: weight of the terms against the region-thresholded target."""
-    focal: float = 1.0
-    boundary: float = 1.0
-    overlap: float = 0.0
-    """Soft IoU against the ground truth, per chip; not in the paper."""
 
 
 def focal_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
@@ -82,19 +71,20 @@ def threshnet_loss(
 
     Returns:
         ``total`` (to be differentiated) and ``focal``, ``boundary``, ``cross_entropy``,
-        ``overlap``, each unweighted.
+        ``overlap``, each unweighted; ``centerline`` too where it has a weight, for it takes time.
     """
     branches = []
     for branch in logits:
         prediction = branch.float().sigmoid()
-        branches.append(
-            {
-                "focal": focal_loss(prediction=prediction, target=region_target),
-                "boundary": boundary_loss(prediction=prediction, target=region_target),
-                "cross_entropy": cross_entropy_loss(prediction=prediction, target=truth),
-                "overlap": overlap_loss(prediction=prediction, target=truth),
-            }
-        )
+        parts = {
+            "focal": focal_loss(prediction=prediction, target=region_target),
+            "boundary": boundary_loss(prediction=prediction, target=region_target),
+            "cross_entropy": cross_entropy_loss(prediction=prediction, target=truth),
+            "overlap": overlap_loss(prediction=prediction, target=truth),
+        }
+        if weights.centerline:
+            parts["centerline"] = centerline_loss(prediction=prediction, target=truth)
+        branches.append(parts)
     parts = {name: torch.stack([b[name] for b in branches]).mean() for name in branches[0]}
     a = weights.region
     total = (
@@ -102,6 +92,8 @@ def threshnet_loss(
         + (1 - a) * parts["cross_entropy"]
         + weights.overlap * parts["overlap"]
     )
+    if weights.centerline:
+        total = total + weights.centerline * parts["centerline"]
     return {"total": total, **parts}
 
 

@@ -1,18 +1,26 @@
-"""How a ThreshNet is trained: every number that the command line offers, with its default."""
+"""How a ThreshNet is trained: every number that the command line offers, and the named recipes.
+
+No torch here: the command line shows these numbers in its help.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
-from geothresh.nn.losses import LossWeights
+from geothresh.nn.config import Head
+from geothresh.nn.loss_weights import LossWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Hyperparameters; the defaults are section 4.2 of the paper."""
 
+    name: str = ""
+    """The named recipe that these numbers started from; empty = none."""
+    head: Head = "confidence"
+    """What the network predicts, see `geothresh.nn.config.NetworkConfig`."""
     epochs: int = 300
     """At most."""
     chips_per_epoch: int | None = None
@@ -73,3 +81,51 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
         return asdict(self)
+
+
+RECIPES: dict[str, Recipe] = {
+    "paper": Recipe(name="paper"),
+    "best": Recipe(
+        name="best",
+        head="correction",
+        epochs=11,
+        chips_per_epoch=3200,
+        chip_size=320,
+        batch_size=8,
+        schedule="cosine",
+        ema=0.998,
+        loss=LossWeights(overlap=1.0),
+        mix=0.5,
+        jitter=0.5,
+        regional_jitter=1.0,
+        zoom=1.6,
+        weight_decay=0.02,
+    ),
+}
+"""``paper`` is section 4.2; ``best`` is what measures better, and how the packaged model came
+about."""
+
+DEFAULT_RECIPE = "best"
+
+
+def recipe_of(name: str, **changes: Any) -> Recipe:
+    """A named recipe with some of its numbers changed.
+
+    Args:
+        name: ``paper`` or ``best``.
+        **changes: fields of `Recipe`, or ``region_weight``, ``focal_weight`` and so on for those
+            of its `LossWeights`; None keeps the recipe's, and 0 chips per epoch are as many as
+            there are maps.
+
+    Raises:
+        UsageError: there is no such recipe, or a number makes no sense.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} is unknown; there are {', '.join(RECIPES)}")
+    given = {key: value for key, value in changes.items() if value is not None}
+    if given.get("chips_per_epoch") == 0:
+        given["chips_per_epoch"] = None
+    parts = {part.name for part in fields(LossWeights)}
+    weights = {part: given.pop(f"{part}_weight") for part in parts if f"{part}_weight" in given}
+    recipe = RECIPES[name]
+    return replace(recipe, loss=replace(recipe.loss, **weights), **given)

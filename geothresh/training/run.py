@@ -16,7 +16,7 @@ from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import PRESETS
 from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs, names
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
-from geothresh.training.recipe import Recipe
+from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
 from geothresh.training.split import Split, split_pairs
 
 
@@ -52,8 +52,8 @@ def train(
     confidence: Sequence[str | Path] = (),
     preset: str = "small",
     patch: int = 64,
-    head: str = "confidence",
-    recipe: Recipe | None = None,
+    head: str | None = None,
+    recipe: Recipe | str = DEFAULT_RECIPE,
     init: str | Path | None = None,
     split: str | Path | None = None,
     validation_fraction: float = 0.15,
@@ -80,8 +80,8 @@ def train(
         confidence: folders of maps; default is ``confidence/`` in each data folder.
         preset: ``full`` or ``small``.
         patch: side P of a patch in pixels.
-        head: ``confidence`` (the paper) or ``correction``.
-        recipe: hyperparameters; the paper's if left out.
+        head: ``confidence`` (the paper) or ``correction``; the recipe's if left out.
+        recipe: hyperparameters, or the name of a recipe: ``paper`` or ``best``.
         init: model file to start from.
         split: manifest to follow; otherwise ids are drawn, see `split_pairs` for the next three.
         validation_fraction: share of places to validate on.
@@ -116,8 +116,11 @@ def train(
         )
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
-    config = dataclasses.replace(PRESETS[preset], patch=patch, head=head)  # type: ignore[arg-type]
-    recipe = recipe or Recipe()
+    if isinstance(recipe, str):
+        recipe = recipe_of(recipe)
+    if head is not None:
+        recipe = dataclasses.replace(recipe, head=head)  # type: ignore[arg-type]
+    config = dataclasses.replace(PRESETS[preset], patch=patch, head=recipe.head)
 
     pairs = find_pairs(data, confidence, skip_unpaired=skip_unpaired)
     facts = check_pairs(pairs, progress=on_check)
