@@ -37,7 +37,7 @@ def soft_skeleton(confidence: Tensor, *, iterations: int) -> Tensor:
     return skeleton.transpose(0, 1)
 
 
-def centerline_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
+def centerline_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """1 minus the harmonic mean of the two shares of centreline that lie in the other mask, per
     chip.
 
@@ -47,7 +47,10 @@ def centerline_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
     Args:
         prediction: confidences in [0, 1], float (B, 1, H, W).
         target: 0 or 1, the same shape.
+        valid: 1 where a pixel counts, the same shape; None = everywhere.
     """
+    if valid is not None:
+        prediction, target = (torch.where(valid > 0.5, m, 0.0) for m in (prediction, target))
     predicted, true = (F.avg_pool2d(mask, _SCALE) for mask in (prediction, target))
     precision = _share(soft_skeleton(predicted, iterations=_ITERATIONS), inside=true)
     with torch.no_grad():
