@@ -125,3 +125,59 @@ def test_the_total_weighs_the_parts_as_section_3_5_does() -> None:
     )
     extra = with_overlap["total"] - found["total"]
     assert extra.item() == pytest.approx(2 * found["overlap"].item(), rel=1e-4)
+
+
+def holes(seed: int) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    blobs = ndimage.gaussian_filter(rng.normal(size=(2, 1, 24, 24)), (0, 0, 3, 3)) > -0.05
+    return torch.from_numpy(blobs.astype(np.float64))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pixels_that_are_not_valid_have_no_influence(loss) -> None:
+    valid = holes(11)
+    assert 0.2 < valid.mean() < 0.9
+    outcomes = []
+    for seed in (12, 13):
+        prediction, target = maps(14, margin=0.01)
+        other_prediction, other_target = maps(seed, margin=0.01)
+        prediction = torch.where(valid == 1, prediction, other_prediction).requires_grad_(True)
+        target = torch.where(valid == 1, target, other_target)
+        value = loss(prediction=prediction, target=target, valid=valid)
+        value.backward()
+        assert not prediction.grad[valid == 0].any()
+        assert prediction.grad[valid == 1].any()
+        outcomes.append((value.item(), prediction.grad))
+    assert outcomes[0][0] == outcomes[1][0]
+    assert torch.equal(outcomes[0][1], outcomes[1][1])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_over_all_pixels_is_the_loss_without_a_mask(loss) -> None:
+    prediction, target = (part.float() for part in maps(15))
+    with_mask = loss(prediction=prediction, target=target, valid=torch.ones_like(target))
+    assert with_mask.item() == pytest.approx(
+        loss(prediction=prediction, target=target).item(), rel=1e-6
+    )
+    nothing = loss(prediction=prediction, target=target, valid=torch.zeros_like(target))
+    assert nothing.item() == 0
+
+
+def test_means_are_over_the_valid_pixels() -> None:
+    prediction, target = maps(16, margin=0.01)
+    valid = torch.zeros_like(target)
+    valid[:, :, :, 5:17] = 1
+    inside = [part[:, :, :, 5:17].contiguous() for part in (prediction, target)]
+    # A rectangle stands for itself in these: its border is replicated as a map's own is.
+    for loss in (losses.focal_loss, losses.cross_entropy_loss, losses.boundary_loss):
+        found = loss(prediction=prediction, target=target, valid=valid)
+        expected = loss(prediction=inside[0], target=inside[1])
+        assert found.item() == pytest.approx(expected.item(), rel=1e-9), loss.__name__
+
+
+def test_the_border_of_missing_data_is_no_edge() -> None:
+    valid = holes(17).float()
+    flat = torch.where(valid == 1, 1.0, 0.0)
+    edges = losses.edge_map(flat, valid)
+    assert not edges[valid == 1].any()
+    assert losses.edge_map(flat)[valid == 1].any()

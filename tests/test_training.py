@@ -19,12 +19,15 @@ from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.nn.checkpoint import digest, read_card
 from geothresh.nn.config import PRESETS
+from geothresh.nn.losses import LossWeights, threshnet_loss
+from geothresh.nn.network import BranchLogits
 from geothresh.nn.refiner import load_model
 from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop, train
 from geothresh.training.chips import ChipDataset
 from geothresh.training.loop import cosine_rate
+from geothresh.training.sources import pair_sources
 
 QUICK = Recipe(
     epochs=3, chip_size=64, batch_size=4, chips_per_epoch=8, learning_rate=2e-3, precision="fp32"
@@ -201,7 +204,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatc
 
 def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:
     recipe = dataclasses.replace(QUICK, chip_size=64, chips_per_epoch=None, mix=0.5, zoom=1.5)
-    chips = ChipDataset(find_pairs(data[0], data[1]), recipe, patch=32)
+    chips = ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=32)
     assert len(chips) == 12
     for chip in (chips[k] for k in range(len(chips))):
         assert all(a.shape == (1, 64, 64) and a.dtype == np.float32 for a in chip)
@@ -210,12 +213,12 @@ def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:
         np.testing.assert_array_equal(chip.region_target[0] == 1, expected)
         assert set(np.unique(chip.truth)) <= {0.0, 1.0}
     with pytest.raises(UsageError, match="no multiple of the patch"):
-        ChipDataset(find_pairs(data[0], data[1]), recipe, patch=48)
+        ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=48)
 
 
 def test_chips_depend_on_seed_epoch_and_position_alone(data) -> None:
-    pairs = find_pairs(data[0], data[1])
-    one, other = (ChipDataset(pairs, QUICK, patch=32) for _ in range(2))
+    sources = pair_sources(find_pairs(data[0], data[1]))
+    one, other = (ChipDataset(sources, QUICK, patch=32) for _ in range(2))
     one.set_epoch(1)
     other.set_epoch(1)
     _ = other[5]
@@ -226,14 +229,14 @@ def test_chips_depend_on_seed_epoch_and_position_alone(data) -> None:
 
 def test_an_epoch_without_balance_takes_every_map_once(data, monkeypatch) -> None:
     recipe = dataclasses.replace(QUICK, chips_per_epoch=24)
-    chips = ChipDataset(find_pairs(data[0], data[1]), recipe, patch=32)
+    chips = ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=32)
     drawn = [chips._draw(k, np.random.default_rng(k)) for k in range(24)]
     assert sorted(drawn[:12]) == sorted(drawn[12:]) == list(range(12))
 
 
 def test_maps_smaller_than_a_chip_are_mirrored_outwards(data) -> None:
     recipe = dataclasses.replace(QUICK, chip_size=128)
-    chip = ChipDataset(find_pairs(data[0], data[1]), recipe, patch=64)[0]
+    chip = ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=64)[0]
     assert chip.truth.shape == (1, 128, 128)
     assert chip.truth.any()
 
@@ -287,3 +290,28 @@ def test_unusable_data_is_said_by_python_too(data, tmp_path: Path) -> None:
         train(tmp_path / "none", tmp_path / "m.safetensors")
     with pytest.raises(UsageError, match="safetensors"):
         train(data[0], tmp_path / "m.pt")
+
+
+def test_maps_in_folders_are_valid_everywhere_and_the_mask_changes_no_loss(data) -> None:
+    recipe = dataclasses.replace(QUICK, chip_size=128, zoom=1.5)
+    chips = ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=32)
+    batch = [
+        torch.from_numpy(np.stack(part)) for part in zip(*(chips[k] for k in range(6)), strict=True)
+    ]
+    confidence, target, truth, valid = batch
+    assert valid.all()
+    logits = BranchLogits(*[(confidence * scale - 1).requires_grad_(True) for scale in (3, 2)])
+    outcomes = []
+    for mask in (None, valid):
+        found = threshnet_loss(
+            logits=logits,
+            region_target=target,
+            truth=truth,
+            weights=LossWeights(overlap=1.0, centerline=1.0),
+            valid=mask,
+        )
+        outcomes.append((found, torch.autograd.grad(found["total"], logits)))
+    for name, value in outcomes[0][0].items():
+        assert outcomes[1][0][name].item() == pytest.approx(value.item(), rel=1e-6), name
+    for one, other in zip(outcomes[0][1], outcomes[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)

@@ -3,6 +3,10 @@ entropy against the ground truth.
 
 All take confidences in [0, 1] and targets in {0, 1}, float tensors of one shape (B, 1, H, W), by
 keyword only: swapped, they would still give a number. Values and gradients are finite at 0 and 1.
+
+``valid``, of the same shape, is 1 where a pixel counts; None = everywhere. What stands at the other
+pixels has no influence on any loss, nor a gradient: means are over the valid pixels of the batch,
+and the border of the others is no edge.
 """
 
 from __future__ import annotations
@@ -24,42 +28,56 @@ _MARGIN = 1e-6
 _EDGE_MARGIN = 1e-3
 
 
-def focal_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
+def focal_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean of -(1 - c_t)^2 log c_t, c_t = confidence given to the true class."""
     given = torch.where(target > 0.5, prediction, 1 - prediction)
-    return torch.mean(-((1 - given) ** 2) * torch.log(_inside(given, _MARGIN)))
+    return _mean(-((1 - given) ** 2) * torch.log(_inside(given, _MARGIN)), valid)
 
 
-def cross_entropy_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
+def cross_entropy_loss(
+    *, prediction: Tensor, target: Tensor, valid: Tensor | None = None
+) -> Tensor:
     """Mean binary cross entropy; the target may be soft."""
-    return _cross_entropy(prediction, target, _MARGIN)
+    return _mean(_cross_entropy(prediction, target, _MARGIN), valid)
 
 
-def boundary_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
+def boundary_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean binary cross entropy between the edge maps of target and prediction."""
-    return _cross_entropy(edge_map(prediction), edge_map(target), _EDGE_MARGIN)
+    edges = edge_map(prediction, valid), edge_map(target, valid)
+    return _mean(_cross_entropy(*edges, _EDGE_MARGIN), valid)
 
 
-def overlap_loss(*, prediction: Tensor, target: Tensor) -> Tensor:
+def overlap_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """One minus soft IoU, averaged over chips.
 
     One pixel is added to intersection and union: a chip without foreground then still pulls its
     false positives down.
     """
     dims = (1, 2, 3)
+    prediction, target = _known(prediction, valid), _known(target, valid)
     intersection = (prediction * target).sum(dims)
     union = (prediction + target - prediction * target).sum(dims)
     return torch.mean(1 - (intersection + 1) / (union + 1))
 
 
-def edge_map(confidence: Tensor) -> Tensor:
-    """abs(tanh(Laplace)), replicated at the border so that the frame is no edge."""
-    padded = F.pad(confidence, (1, 1, 1, 1), mode="replicate")
-    return torch.tanh(F.conv2d(padded, _laplace(confidence.device).to(padded.dtype))).abs()
+def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
+    """abs(tanh(Laplace)), replicated at the border so that neither the frame nor the border of
+    what is not valid is an edge; means nothing where it is not valid itself."""
+    laplace = _laplacian(_known(confidence, valid))
+    if valid is not None:
+        # A neighbour that is not valid stands at 0: raise it to the pixel itself.
+        missing = 1 - valid.to(confidence.dtype)
+        laplace = laplace + _known(confidence, valid) * (_laplacian(missing) + 4 * missing)
+    return torch.tanh(laplace).abs()
 
 
 def threshnet_loss(
-    *, logits: BranchLogits, region_target: Tensor, truth: Tensor, weights: LossWeights
+    *,
+    logits: BranchLogits,
+    region_target: Tensor,
+    truth: Tensor,
+    weights: LossWeights,
+    valid: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The training loss and its parts, each the mean over the two branches.
 
@@ -68,6 +86,7 @@ def threshnet_loss(
         region_target: Y_th, the confidence map cut at its best region-specific thresholds.
         truth: Y, the ground truth.
         weights: of the parts.
+        valid: 1 where confidence and truth are known, (B, 1, T, T); None = everywhere.
 
     Returns:
         ``total`` (to be differentiated) and ``focal``, ``boundary``, ``cross_entropy``,
@@ -77,13 +96,13 @@ def threshnet_loss(
     for branch in logits:
         prediction = branch.float().sigmoid()
         parts = {
-            "focal": focal_loss(prediction=prediction, target=region_target),
-            "boundary": boundary_loss(prediction=prediction, target=region_target),
-            "cross_entropy": cross_entropy_loss(prediction=prediction, target=truth),
-            "overlap": overlap_loss(prediction=prediction, target=truth),
+            "focal": focal_loss(prediction=prediction, target=region_target, valid=valid),
+            "boundary": boundary_loss(prediction=prediction, target=region_target, valid=valid),
+            "cross_entropy": cross_entropy_loss(prediction=prediction, target=truth, valid=valid),
+            "overlap": overlap_loss(prediction=prediction, target=truth, valid=valid),
         }
         if weights.centerline:
-            parts["centerline"] = centerline_loss(prediction=prediction, target=truth)
+            parts["centerline"] = centerline_loss(prediction=prediction, target=truth, valid=valid)
         branches.append(parts)
     parts = {name: torch.stack([b[name] for b in branches]).mean() for name in branches[0]}
     a = weights.region
@@ -103,7 +122,24 @@ def _inside(values: Tensor, margin: float) -> Tensor:
 
 def _cross_entropy(prediction: Tensor, target: Tensor, margin: float) -> Tensor:
     p = _inside(prediction, margin)
-    return torch.mean(-target * torch.log(p) - (1 - target) * torch.log(1 - p))
+    return -target * torch.log(p) - (1 - target) * torch.log(1 - p)
+
+
+def _known(values: Tensor, valid: Tensor | None) -> Tensor:
+    """0 where not valid, and no gradient from there."""
+    return values if valid is None else torch.where(valid > 0.5, values, 0.0)
+
+
+def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Over the valid pixels; 0 where there is none."""
+    if valid is None:
+        return torch.mean(values)
+    return _known(values, valid).sum() / (valid > 0.5).sum().clamp(min=1)
+
+
+def _laplacian(values: Tensor) -> Tensor:
+    padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, _laplace(values.device).to(padded.dtype))
 
 
 @cache

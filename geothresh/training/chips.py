@@ -7,26 +7,22 @@ resumed, or loaded by other workers, sees the very same chips.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from geothresh.chipping import in_passes, pad_to, random_window, turned
+from geothresh.chipping import in_passes, pad_to, turned
 from geothresh.errors import UsageError
-from geothresh.nn.network import LOGIT_MARGIN
-from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.thresholding import region_target
+from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe
+from geothresh.training.sources import ChipSource, Float32Array, logistic, logit
 
-Float32Array = NDArray[np.float32]
-
-#: Decoded maps are kept in memory up to this many bytes.
-_CACHE_BYTES = 2 * 1024**3
+# Interpolated from pixels that are all there, but for rounding.
+_WHOLE = 1 - 1e-4
 
 
 class Chip(NamedTuple):
@@ -35,92 +31,79 @@ class Chip(NamedTuple):
     confidence: Float32Array
     region_target: Float32Array
     truth: Float32Array
+    valid: Float32Array
+    """1 where confidence and truth are known: the losses ignore all else."""
 
 
 class ChipDataset(Dataset[Chip]):
     """The chips of one epoch; `set_epoch` draws the next ones."""
 
-    def __init__(self, pairs: Sequence[Pair], recipe: Recipe, *, patch: int) -> None:
+    def __init__(self, sources: Sequence[ChipSource], recipe: Recipe, *, patch: int) -> None:
         if recipe.chip_size % patch:
             raise UsageError(
                 f"chip size {recipe.chip_size} is no multiple of the patch {patch}, which keeps "
                 "its grid inside every chip"
             )
-        self.pairs = list(pairs)
+        self.sources = list(sources)
         self.recipe = recipe
         self.patch = patch
         self.epoch = 0
-        self._by_id: dict[str, list[Pair]] = defaultdict(list)
+        # The number of a source, once for every chip of it in a pass over all.
+        self._pass = np.repeat(np.arange(len(self.sources)), [s.n_chips for s in self.sources])
         self._by_dataset: dict[str, list[int]] = defaultdict(list)
-        for position, pair in enumerate(self.pairs):
-            self._by_id[pair.id].append(pair)
-            self._by_dataset[pair.dataset].append(position)
-        self._cache: dict[Path, NDArray[np.uint8]] = {}
-        self._cached_bytes = 0
+        for number in self._pass.tolist():
+            self._by_dataset[self.sources[number].dataset].append(number)
 
     def set_epoch(self, epoch: int) -> None:
         """Chips from now on are those of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.recipe.chips_per_epoch or len(self.pairs)
+        return self.recipe.chips_per_epoch or len(self._pass)
 
     def __getitem__(self, position: int) -> Chip:
         rng = np.random.default_rng([self.recipe.seed, self.epoch, position])
-        pair = self.pairs[self._draw(position, rng)]
+        source = self.sources[self._draw(position, rng)]
         size = self.recipe.chip_size
-        truth = self._cached(pair.mask, _read_truth)
         factor = _zoom_factor(self.recipe.zoom, rng)
-        window = random_window(truth.shape, round(size / factor), rng)
-        confidence, cover = self._confidence(pair, window, rng), truth[window].astype(np.float32)
+        confidence, truth, data, valid = source.cut(round(size / factor), rng, mix=self.recipe.mix)
         if factor != 1:
-            confidence, cover = (_zoomed(a, factor)[:size, :size] for a in (confidence, cover))
+            confidence = _zoomed(confidence, factor)[:size, :size]
+            truth = _zoomed(truth.astype(np.float32), factor)[:size, :size] >= 0.5
+            # What is made from a pixel without data has none either.
+            data, valid = (
+                None
+                if mask is None
+                else _zoomed(mask.astype(np.float32), factor)[:size, :size] > _WHOLE
+                for mask in (data, valid)
+            )
+        if self.recipe.synthesise and rng.random() < self.recipe.synthesise:
+            confidence = logistic(synthesise(truth, rng))
+        elif self.recipe.degrade and rng.random() < self.recipe.degrade:
+            confidence = logistic(degrade(logit(confidence), truth, rng))
         if self.recipe.jitter or self.recipe.regional_jitter:
             confidence = _jittered(confidence, self.recipe, rng)
+        if data is not None:
+            # As `refine` gives it to the network, whatever was done to it above.
+            confidence = np.where(data, confidence, np.float32(0))
+        if valid is None:
+            valid = np.ones(truth.shape, np.bool_)
         # The patch grid falls onto itself.
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        confidence = turned(pad_to(confidence, size, size), turns, flip)
-        mask = turned(pad_to(cover >= 0.5, size, size), turns, flip)
-        target = region_target(confidence, mask, patch=self.patch)
-        return Chip(
-            *(np.ascontiguousarray(a[None], np.float32) for a in (confidence, target, mask))
+        confidence, truth, valid = (
+            turned(pad_to(part, size, size), turns, flip) for part in (confidence, truth, valid)
         )
+        target = region_target(confidence, truth, patch=self.patch, valid=valid)
+        parts = (confidence, target, truth, valid)
+        return Chip(*(np.ascontiguousarray(part[None], np.float32) for part in parts))
 
     def _draw(self, position: int, rng: np.random.Generator) -> int:
+        """Number of the source that a chip is cut from."""
         if self.recipe.balance:
             datasets = sorted(self._by_dataset)
             return int(rng.choice(self._by_dataset[datasets[rng.integers(len(datasets))]]))
-        return in_passes(position, len(self.pairs), (self.recipe.seed, self.epoch))
-
-    def _confidence(
-        self, pair: Pair, window: tuple[slice, slice], rng: np.random.Generator
-    ) -> Float32Array:
-        confidence = _unit(self._cached(pair.confidence, _read_map)[window])
-        others = [p for p in self._by_id[pair.id] if p.source != pair.source]
-        if others and rng.random() < self.recipe.mix:
-            path = others[rng.integers(len(others))].confidence
-            other = _unit(self._cached(path, _read_map)[window])
-            share = np.float32(rng.random())
-            confidence = _logistic(share * _logit(confidence) + (1 - share) * _logit(other))
-        return confidence
-
-    def _cached(self, path: Path, read: Callable[[Path], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        if path not in self._cache:
-            pixels = read(path)
-            if self._cached_bytes + pixels.nbytes > _CACHE_BYTES:
-                return pixels
-            self._cache[path] = pixels
-            self._cached_bytes += pixels.nbytes
-        return self._cache[path]
-
-
-def _read_map(path: Path) -> NDArray[np.uint8]:
-    """A map in 8 bits: what base networks leave, and a quarter of the memory of floats."""
-    return np.rint(read_confidence(path) * 255).astype(np.uint8)
-
-
-def _read_truth(path: Path) -> NDArray[np.uint8]:
-    return read_mask(path).astype(np.uint8)
+        place = in_passes(position, len(self._pass), (self.recipe.seed, self.epoch))
+        return int(self._pass[place])
 
 
 def _zoom_factor(most: float, rng: np.random.Generator) -> float:
@@ -147,17 +130,4 @@ def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator
         # Enlarged to the longer side and cut: the cells stay square.
         field = _zoomed(values.astype(np.float32), max(confidence.shape) / cells + 1e-6)
         bias += field[: confidence.shape[0], : confidence.shape[1]]
-    return _logistic(_logit(confidence) * temperature + bias)
-
-
-def _unit(pixels: NDArray[np.uint8]) -> Float32Array:
-    return pixels.astype(np.float32) / np.float32(255)
-
-
-def _logit(confidence: Float32Array) -> Float32Array:
-    inside = np.clip(confidence, LOGIT_MARGIN, 1 - LOGIT_MARGIN)
-    return np.asarray(np.log(inside / (1 - inside)), np.float32)
-
-
-def _logistic(logit: Float32Array) -> Float32Array:
-    return np.asarray(1 / (1 + np.exp(-logit)), np.float32)
+    return logistic(logit(confidence) * temperature + bias)

@@ -21,9 +21,9 @@ from geothresh.nn.config import NetworkConfig
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import pick_device, pick_dtype
-from geothresh.raster.pairs import Pair
 from geothresh.training.chips import ChipDataset
 from geothresh.training.recipe import Recipe
+from geothresh.training.sources import ChipSource, ValidationMap
 from geothresh.training.state import Progress, load_state, save_state
 from geothresh.training.validation import validate
 
@@ -34,8 +34,8 @@ OnEpoch = Callable[[Mapping[str, float]], None]
 
 
 def fit(
-    train: Sequence[Pair],
-    validation: Sequence[Pair],
+    train: Sequence[ChipSource],
+    validation: Sequence[ValidationMap],
     *,
     config: NetworkConfig,
     recipe: Recipe,
@@ -176,11 +176,11 @@ def _step(
     dtype: torch.dtype,
 ) -> dict[str, float]:
     device = next(network.parameters()).device
-    confidence, region_target, truth = (part.to(device, non_blocking=True) for part in batch)
+    confidence, region_target, truth, valid = (part.to(device, non_blocking=True) for part in batch)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         logits = network(confidence.contiguous(memory_format=torch.channels_last))
     losses = threshnet_loss(
-        logits=logits, region_target=region_target, truth=truth, weights=recipe.loss
+        logits=logits, region_target=region_target, truth=truth, valid=valid, weights=recipe.loss
     )
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geothresh.errors import InputError, UsageError
+from geothresh.errors import InputError, UsageError, names
 from geothresh.files import check_output
 from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import PRESETS
-from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs, names
+from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
+from geothresh.training.sources import pair_maps, pair_sources
 from geothresh.training.split import Split, split_pairs
 
 
@@ -148,8 +149,8 @@ def train(
     if init is not None:
         described["init"] = {"name": Path(init).stem, "sha256": digest(init)}
     progress = fit(
-        train_pairs,
-        validation_pairs,
+        pair_sources(train_pairs),
+        pair_maps(validation_pairs),
         config=config,
         recipe=recipe,
         output=output,

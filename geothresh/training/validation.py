@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geothresh.chipping import pad_to
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.network import ThreshNet
-from geothresh.raster.pairs import Pair, read_confidence, read_mask
+from geothresh.training.sources import ValidationMap
 
 TILE = 512
 
@@ -37,8 +37,10 @@ def refine_map(
     return refined[:height, :width]
 
 
-def validate(network: ThreshNet, pairs: Sequence[Pair], *, dtype: torch.dtype) -> dict[str, float]:
-    """Refine every pair's map, cut it at 0.5 and score it.
+def validate(
+    network: ThreshNet, maps: Sequence[ValidationMap], *, dtype: torch.dtype
+) -> dict[str, float]:
+    """Refine every map, cut it at 0.5 and score it.
 
     The network's mode is its own when this returns.
 
@@ -49,10 +51,11 @@ def validate(network: ThreshNet, pairs: Sequence[Pair], *, dtype: torch.dtype) -
     was_training = network.training
     network.eval()
     scores: dict[str, list[MapScore]] = defaultdict(list)
-    for pair in pairs:
-        refined = refine_map(network, read_confidence(pair.confidence), dtype=dtype)
-        score = MapScore.of(prediction=refined >= 0.5, target=read_mask(pair.mask))
-        scores[f"{pair.dataset}/{pair.source}"].append(score)
+    for one in maps:
+        confidence, truth, _, valid = one.read()
+        refined = refine_map(network, confidence, dtype=dtype)
+        score = MapScore.of(prediction=refined >= 0.5, target=truth, valid=valid)
+        scores[f"{one.dataset}/{one.source}"].append(score)
     network.train(was_training)
     figures: dict[str, float] = {}
     for group, found in sorted(scores.items()):
