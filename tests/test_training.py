@@ -91,6 +91,7 @@ def test_training_learns(data, tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 def test_a_resumed_run_equals_one_that_was_never_stopped(data, tmp_path: Path, schedule) -> None:
     recipe = dataclasses.replace(QUICK, schedule=schedule, ema=0.9, mix=0.5, jitter=0.3, zoom=1.3)
+    recipe = dataclasses.replace(recipe, degrade=0.5, synthesise=0.3)
     whole = run(data, tmp_path / "whole.safetensors", recipe)
 
     def stop(row) -> None:

@@ -76,6 +76,11 @@ _OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = (
         "--zoom", click.FloatRange(min=1),
         "Enlarge or reduce half of the chips by up to this factor.",
     ),
+    (
+        "--degrade", _SHARE,
+        "Share of chips whose map is made worse: blur, gaps, false roads, displaced outlines.",
+    ),
+    ("--synthesise", _SHARE, "Share of chips whose map is made from the mask alone."),
     ("--weight-decay", _WEIGHT, "As in AdamW; 0 is Adam."),
     ("--seed", click.IntRange(min=0), "Of all."),
     (

@@ -51,6 +51,11 @@ class Recipe:
     threshold of its own per region is to undo."""
     zoom: float = 1.0
     """Half of the chips are enlarged or reduced by a factor between 1 / zoom and zoom."""
+    degrade: float = 0.0
+    """Share of chips whose map is made worse, as base networks do; see
+    `geothresh.training.degradation`."""
+    synthesise: float = 0.0
+    """Share of chips whose map is made from the mask alone; the others may be degraded."""
     weight_decay: float = 0.0
     """Decoupled from the gradient, as in AdamW; 0 is plain Adam."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -72,6 +77,8 @@ class Recipe:
         shares = {
             "EMA decay": self.ema,
             "mix": self.mix,
+            "degrade": self.degrade,
+            "synthesise": self.synthesise,
             "region weight": self.loss.region,
         }
         for name, value in shares.items():

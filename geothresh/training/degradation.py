@@ -1,0 +1,248 @@
+"""Maps that base networks might have made: real ones degraded further, and ones made from a mask.
+
+All is done to logits, (H, W) float32, with the truth at hand to say where roads are. The kinds of
+damage are those of base networks: outlines that are displaced, too wide or too narrow, blur, gaps
+along roads, false roads, driveways, roofs and speckle in some quarters, and a bias and a
+temperature that change from region to region. Each is drawn anew for each chip, so the supply never
+ends; the chip's generator is the only source of chance.
+
+Smooth random fields and soft spots are products of matrices, one side of the chip by few columns:
+a tenth of the time of an interpolation or of drawing them one by one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+#: Logits stay within those of an 8-bit map.
+_MOST = 6.0
+
+
+def degrade(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """A map made worse: about half of all kinds of damage, each at a random strength.
+
+    Args:
+        logits: (H, W), of the map.
+        truth: (H, W), True = foreground.
+        rng: of the chip.
+
+    Returns:
+        Logits (H, W), a new array.
+    """
+    kinds = (_with_gaps, _with_false, _displaced, _swollen, _with_speckle, _blurred, _uneven)
+    for kind, chosen in zip(kinds, rng.random(len(kinds)) < 0.5, strict=True):
+        if chosen:
+            logits = kind(logits, truth, rng)
+    return _bounded(logits)
+
+
+def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """A map made from the mask alone, as a base network might have seen it.
+
+    Args:
+        truth: (H, W), True = foreground.
+        rng: of the chip.
+
+    Returns:
+        Logits (H, W).
+    """
+    shape = truth.shape
+    # Missed: some networks see all streets, some leave out whole ones and most of the others.
+    seen = truth * _logistic(
+        rng.uniform(-0.5, 4.0)
+        + rng.uniform(0.5, 2.5) * _field(shape, rng, pixels=rng.uniform(25, 100))
+        + rng.uniform(0.0, 1.5) * _field(shape, rng, pixels=rng.uniform(5, 20))
+    )
+    false = _logistic(2.5 * _field(shape, rng) - rng.uniform(0.0, 3.5))
+    seen = np.maximum(seen, _false_roads(truth, rng) * false)
+    if rng.random() < 0.6:
+        seen = np.maximum(seen, _clutter(truth, rng) * _logistic(2 * _field(shape, rng)))
+    # Displaced, and outlines that wobble.
+    seen = _warped(seen, rng, most=rng.uniform(0.5, 3.5))
+    seen = ndimage.gaussian_filter(seen, np.exp(rng.uniform(0.0, np.log(4.0))), truncate=2.5)
+    grain = _field(shape, rng, pixels=rng.uniform(3, 10)) * _logistic(2 * _field(shape, rng))
+    seen += rng.uniform(0.03, 0.22) * grain
+    # How much of a road must lie under the blur for a confidence of a half: wide or narrow roads.
+    half = rng.uniform(0.25, 0.55) + 0.08 * _field(shape, rng)
+    logits = (seen - half) * np.float32(np.exp(rng.uniform(np.log(6.0), np.log(16.0))))
+    for kind in (_with_speckle, _uneven):
+        if rng.random() < 0.5:
+            logits = kind(logits, truth, rng)
+    return _bounded(logits)
+
+
+def _displaced(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    return _warped(logits, rng, most=rng.uniform(1.0, 3.0))
+
+
+def _swollen(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Outlines moved outwards in some regions, inwards in others."""
+    side = int(rng.choice([3, 5]))
+    wide = ndimage.maximum_filter(logits, side)
+    narrow = ndimage.minimum_filter(logits, side)
+    share = _logistic(3 * (_field(logits.shape, rng) + rng.normal()))
+    return np.asarray(narrow + share * (wide - narrow), np.float32)
+
+
+def _with_gaps(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Roads interrupted: trees, shadows, bridges."""
+    n = int(rng.integers(1, 9))
+    rows, cols = _road_pixels(truth, rng, n)
+    depth = rng.uniform(2.0, 9.0, len(rows))
+    holes = _spots(logits.shape, rows, cols, rng.uniform(3, 14, len(rows)), depth)
+    return np.asarray(logits - holes, np.float32)
+
+
+def _with_false(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Driveways and roofs found as roads, with more or less certainty."""
+    certain = rng.uniform(-2.0, 2.0) + _field(logits.shape, rng, pixels=rng.uniform(10, 40))
+    evidence = _warped(_clutter(truth, rng), rng, most=2.0)
+    false = evidence * (certain + np.float32(_MOST)) - np.float32(_MOST)
+    return np.asarray(np.maximum(logits, false), np.float32)
+
+
+def _clutter(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Driveways, which start at roads, and roofs, which stand near them; 0 to 1."""
+    shape = truth.shape
+    n = int(rng.integers(2, 14))
+    rows, cols = _road_pixels(truth, rng, n)
+    angle = rng.uniform(0, 2 * np.pi, len(rows))
+    along = np.linspace(0, 1, 12) * rng.uniform(8, 40, len(rows))[:, None]
+    spurs = _spots(
+        shape,
+        (rows[:, None] + np.sin(angle)[:, None] * along).ravel(),
+        (cols[:, None] + np.cos(angle)[:, None] * along).ravel(),
+        np.repeat(rng.uniform(1.0, 2.5, len(rows)), 12),
+        np.repeat(rng.uniform(0.2, 0.8, len(rows)), 12),
+    )
+    away = rng.uniform(8, 30, len(rows))
+    roofs = _spots(
+        shape,
+        rows + np.cos(angle) * away,
+        cols - np.sin(angle) * away,
+        rng.uniform(3, 8, len(rows)),
+        rng.uniform(0, 1, len(rows)),
+    )
+    return np.asarray(np.minimum(spurs + roofs, 1), np.float32)
+
+
+def _with_speckle(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Small false spots all over some quarters, where there are houses."""
+    grain = _field(logits.shape, rng, pixels=rng.uniform(3, 9)) - np.float32(rng.uniform(0.5, 1.6))
+    quarter = _logistic(4 * (_field(logits.shape, rng, pixels=rng.uniform(30, 90)) - 0.3))
+    spots = np.maximum(grain, 0) * quarter * np.float32(rng.uniform(2, 8))
+    return np.asarray(logits + spots, np.float32)
+
+
+def _blurred(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """As networks do whose last layer is coarse: confidences, not logits, are interpolated."""
+    soft = ndimage.gaussian_filter(_logistic(logits), rng.uniform(0.7, 3.0), truncate=2.5)
+    inside = np.clip(soft, 1e-3, 1 - 1e-3)
+    return np.asarray(np.log(inside / (1 - inside)), np.float32)
+
+
+def _uneven(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """A bias and a temperature that change from region to region, and noise."""
+    shape = logits.shape
+    bias = _field(shape, rng, pixels=rng.uniform(30, 120)) * np.float32(rng.uniform(0, 2))
+    bias += _field(shape, rng, pixels=rng.uniform(2.5, 12)) * np.float32(rng.uniform(0, 0.7))
+    temperature = np.exp(0.3 * _field(shape, rng, pixels=rng.uniform(40, 120)))
+    # Least where the network is sure that there is nothing: maps have no fog on open land.
+    bias *= 0.2 + 0.8 * _logistic(logits + 2)
+    return np.asarray(logits * temperature + bias, np.float32)
+
+
+def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """Roads where there are none: the mask turned over, or the contour lines of a smooth field."""
+    if rng.random() < 0.5 and truth.shape[0] == truth.shape[1]:
+        turned = truth.T[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+        return np.asarray(np.roll(turned, rng.integers(truth.shape[0], size=2), (0, 1)), np.float32)
+    height = _field(truth.shape, rng, pixels=rng.uniform(25, 60))
+    slope = np.hypot(*np.gradient(height)) + np.float32(1e-3)
+    return np.asarray(np.abs(height) < slope * rng.uniform(1, 5), np.float32)
+
+
+def _road_pixels(
+    truth: BoolArray, rng: np.random.Generator, n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows and columns of n pixels of the foreground, none where there is no foreground."""
+    pixels = np.flatnonzero(truth)
+    if not len(pixels):
+        return np.empty(0), np.empty(0)
+    rows, cols = np.divmod(rng.choice(pixels, n), truth.shape[1])
+    return rows.astype(np.float64), cols.astype(np.float64)
+
+
+def _field(
+    shape: tuple[int, ...], rng: np.random.Generator, *, pixels: float | None = None
+) -> Float32Array:
+    """Smooth noise with mean 0 and variance 1 that changes over this many pixels."""
+    if pixels is None:
+        pixels = rng.uniform(15, 100)
+    across = [_bumps(side, np.arange(-pixels, side + pixels, pixels), pixels) for side in shape]
+    # Each pixel is a sum of few independent numbers: divided by the root of the sum of squares.
+    across = [a / np.sqrt((a * a).sum(1, keepdims=True)) for a in across]
+    numbers = rng.standard_normal((across[0].shape[1], across[1].shape[1]), np.float32)
+    return np.asarray(across[0] @ numbers @ across[1].T, np.float32)
+
+
+def _bumps(
+    side: int, centres: NDArray[np.float64], width: NDArray[np.float64] | float
+) -> Float32Array:
+    """(side, n): a bell over the pixels for each centre."""
+    distance = (np.arange(side)[:, None] - centres) / width
+    return np.asarray(np.exp(-(distance.astype(np.float32) ** 2) / 2), np.float32)
+
+
+def _spots(
+    shape: tuple[int, ...],
+    rows: NDArray[np.float64],
+    cols: NDArray[np.float64],
+    widths: NDArray[np.float64],
+    heights: NDArray[np.float64],
+) -> Float32Array:
+    """The sum of round spots with soft ends."""
+    down, across = (_bumps(side, at, widths) for side, at in zip(shape, (rows, cols), strict=True))
+    return np.asarray((down * heights.astype(np.float32)) @ across.T, np.float32)
+
+
+def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> Float32Array:
+    """Displaced smoothly by up to about this many pixels, interpolated bilinearly."""
+    height, width = values.shape
+    pixels = np.exp(rng.uniform(np.log(6), np.log(60)))
+    row, col = (
+        np.clip(
+            index + _field(values.shape, rng, pixels=pixels) * np.float32(most / 2),
+            0,
+            # A little off the last pixel: the one after it is read as well.
+            side - np.float32(1.001),
+        )
+        for side, index in (
+            (height, np.arange(height, dtype=np.float32)[:, None]),
+            (width, np.arange(width, dtype=np.float32)),
+        )
+    )
+    above, left = row.astype(np.intp), col.astype(np.intp)
+    down, right = row - above.astype(np.float32), col - left.astype(np.float32)
+    corner = above * width + left
+    flat = np.ascontiguousarray(values, np.float32).ravel()
+
+    def between(first: NDArray[np.intp]) -> Float32Array:
+        start = flat.take(first)
+        return np.asarray(start + (flat.take(first + 1) - start) * right, np.float32)
+
+    top = between(corner)
+    return np.asarray(top + (between(corner + width) - top) * down, np.float32)
+
+
+def _logistic(values: Float32Array) -> Float32Array:
+    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
+
+
+def _bounded(logits: Float32Array) -> Float32Array:
+    return np.asarray(np.clip(logits, -_MOST, _MOST), np.float32)
