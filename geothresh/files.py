@@ -1,5 +1,5 @@
-"""Files that appear complete or not at all: checks before the work, a temporary file during it,
-a rename when it is done.
+"""Files that are there to be read, and files that appear complete or not at all: checks before the
+work, a temporary file during it, a rename when it is done.
 
 Only the standard library: every writer of the package stands on this module.
 """
@@ -13,10 +13,35 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from geothresh.errors import OutputError, UsageError
+from geothresh.errors import InputError, OutputError, UsageError
 
 # The longest file name, in bytes, on every file system in common use.
 _LONGEST_NAME = 255
+
+
+def require_file(name: str, path: Path) -> os.stat_result:
+    """The status of a regular file that is not empty.
+
+    Raises:
+        InputError: there is none at `path`; the message calls it `name`.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        if path.is_symlink():
+            raise InputError(
+                f"{name}: a link to {os.readlink(path)}, which cannot be found; mend the link"
+            ) from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise InputError(f"{name}: no such file; check the path") from error
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{name}: is a directory; name a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: is not a regular file (pipe or device); give a file")
+    if status.st_size == 0:
+        raise InputError(f"{name}: the file is empty; write or copy it again")
+    return status
 
 
 def check_output(

@@ -6,13 +6,13 @@ import ipaddress
 import os
 import re
 import socket
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geothresh.errors import InputError, UsageError
+from geothresh.files import require_file
 
 # Names that GDAL takes for something else than the file of that name.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -139,31 +139,6 @@ def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:
         file_size=status.st_size,
         modified_ns=status.st_mtime_ns,
     )
-
-
-def require_file(name: str, path: Path) -> os.stat_result:
-    """The status of a regular file that is not empty.
-
-    Raises:
-        InputError: there is none at `path`; the message calls it `name`.
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        if path.is_symlink():
-            raise InputError(
-                f"{name}: a link to {os.readlink(path)}, which cannot be found; mend the link"
-            ) from error
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise InputError(f"{name}: no such file; check the path") from error
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{name}: is a directory; name a file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name}: is not a regular file (pipe or device); give a file")
-    if status.st_size == 0:
-        raise InputError(f"{name}: the file is empty; write or copy it again")
-    return status
 
 
 def is_tiff(path: Path) -> bool:
