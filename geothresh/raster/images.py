@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from geothresh.errors import InputError, OutputError
-from geothresh.files import replacing
+from geothresh.files import replacing, require_file
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
-from geothresh.raster.paths import find_raster, is_tiff, require_file
+from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.raster.scene import open_dataset
 
 if TYPE_CHECKING:
