@@ -27,7 +27,8 @@ from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun, default_threads
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
 
-_GROUP_TILES = 8
+# Eight tiles of the usual size are read in one go; of larger tiles fewer.
+_GROUP_PIXELS = 8 * 512 * 512
 
 
 def mosaic(
@@ -88,7 +89,7 @@ def mosaic(
         chunk_height=chunk_height,
         chunk_width=chunk_width,
         # Whole batches per group, as far as the raster has so many columns.
-        group_tiles=-(-_GROUP_TILES // batch_size) * batch_size,
+        group_tiles=-(-min(8, max(1, _GROUP_PIXELS // grid.tile**2)) // batch_size) * batch_size,
     )
     if workers:
         if reader_spec is None or callable(refiner):

@@ -11,6 +11,10 @@ Head = Literal["confidence", "correction"]
 
 LEVELS = 4
 
+#: Confidences are kept this far from 0 and 1 before their logit is taken: a quarter of a grey level
+#: of an 8-bit map, so that 0 and 1 stay distinct from 1/255 and 254/255.
+LOGIT_MARGIN = 1 / 1020
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:

@@ -16,11 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geothresh.nn.config import LOGIT_MARGIN as LOGIT_MARGIN
 from geothresh.nn.config import NetworkConfig
-
-#: Confidences are kept this far from 0 and 1 before their logit is taken: a quarter of a grey level
-#: of an 8-bit map, so that 0 and 1 stay distinct from 1/255 and 254/255.
-LOGIT_MARGIN = 1 / 1020
 
 
 class BranchLogits(NamedTuple):

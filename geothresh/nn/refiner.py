@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.tiles import Float32Array
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Float32Array = NDArray[np.float32]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 BatchSize = int | Literal["auto"]
 
@@ -70,6 +70,8 @@ class ModelSource:
     """Of the file; checked when it is loaded."""
     patch: int
     """Side P of the model's patch, in pixels."""
+    ground_sample_distance: GroundSampleDistance | None = None
+    """The pixels that it was trained on; None where its card does not tell."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:i or mps."""
     precision: Precision = "auto"
@@ -91,10 +93,12 @@ class ModelSource:
             ModelError: it is missing or not a geothresh model.
         """
         path = find_model(model).absolute()
+        card = read_card(path)
         return cls(
             path=str(path),
             sha256=digest(path),
-            patch=read_card(path).config.patch,
+            patch=card.config.patch,
+            ground_sample_distance=GroundSampleDistance.of_card(card.training),
             device=device,
             precision=precision,
             batch_size=batch_size,
@@ -122,6 +126,7 @@ class ModelSource:
             config,
             name=self.name,
             sha256=self.sha256,
+            ground_sample_distance=self.ground_sample_distance,
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
@@ -177,6 +182,7 @@ class TorchRefiner:
         *,
         name: str = "unnamed",
         sha256: str = "",
+        ground_sample_distance: GroundSampleDistance | None = None,
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
@@ -185,6 +191,7 @@ class TorchRefiner:
             raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
         self.name = name
         self.digest = sha256
+        self.ground_sample_distance = ground_sample_distance
         self.config = config
         self.patch = config.patch
         self.device = pick_device(device)

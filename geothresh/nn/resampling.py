@@ -1,0 +1,95 @@
+"""A refiner for rasters whose pixels are larger or smaller than those that its network knows.
+
+The engine works in the raster's pixels; here each tile is brought to the network's, refined, and
+the change is brought back. Nothing but the change is resampled: added in logits to the raster's own
+confidences, it leaves them as sharp as they were, and where the network changes nothing, nothing
+changes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit, logit
+
+from geothresh.errors import ModelError
+from geothresh.nn.config import LOGIT_MARGIN
+from geothresh.nn.tiles import Float32Array, TileRefiner
+
+
+class ResampledRefiner:
+    """Refines tiles of (T p / P) pixels with a network that reads T pixels and has the patch P.
+
+    ``patch``, p, is the network's patch in pixels of the raster: any whole number. Tiles are
+    enlarged bilinearly or reduced to means over areas; the change is brought back the other way.
+    """
+
+    def __init__(self, refiner: TileRefiner, *, patch: int) -> None:
+        self.refiner = refiner
+        self.name = refiner.name
+        self.digest = refiner.digest
+        self.patch = patch
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles, (B, t, t) float32 in [0, 1], t a multiple of `patch`.
+
+        Raises:
+            ModelError: t is no such multiple, or the refiner refuses the tiles.
+        """
+        side = tiles.shape[-1]
+        if tiles.ndim != 3 or tiles.shape[1] != side or side % self.patch:
+            raise ModelError(
+                f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
+                "take a tile size that is a multiple of it"
+            )
+        network_side = side // self.patch * self.refiner.patch
+        seen = resize(tiles, network_side)
+        refined = resize(_logit(self.refiner(seen)) - _logit(seen), side)
+        refined += _logit(tiles)
+        return np.asarray(expit(refined, out=refined))
+
+
+def _logit(confidence: Float32Array) -> Float32Array:
+    # One margin for all three: a 0 that stays a 0 is no change, also to its neighbours.
+    inside = np.clip(confidence, np.float32(LOGIT_MARGIN), np.float32(1 - LOGIT_MARGIN))
+    return np.asarray(logit(inside), np.float32)
+
+
+def resize(tiles: Float32Array, side: int) -> Float32Array:
+    """Tiles (B, t, t) as (B, side, side): bilinear when enlarged, means over areas when reduced.
+
+    Every pixel is a weighted mean of the tile's, with weights that add up to 1.
+    """
+    weights = _weights(tiles.shape[-1], side)
+    resized = np.empty((len(tiles), side, side), np.float32)
+    for tile, out in zip(tiles, resized, strict=True):
+        out[...] = (weights @ (weights @ tile).T).T
+    return resized
+
+
+@lru_cache(maxsize=8)
+def _weights(n_in: int, n_out: int) -> Any:
+    """Sparse (n_out, n_in) float32: what each pixel along one axis takes from where.
+
+    Sparse products are sums in a fixed order, the same on any machine and number of threads.
+    """
+    out = np.arange(n_out)
+    if n_out >= n_in:
+        centre = np.clip((out + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+        first = np.minimum(centre.astype(np.intp), max(n_in - 2, 0))
+        share = centre - first
+        rows, cols = np.concatenate([out, out]), np.concatenate([first, first + (n_in > 1)])
+        values = np.concatenate([1 - share, share])
+    else:
+        # Pixel o of the result covers [o n_in, (o + 1) n_in), in units of 1 / n_out pixels.
+        taps = n_in // n_out + 2
+        cols = (out * n_in // n_out)[:, None] + np.arange(taps)
+        start, stop = (out * n_in)[:, None], ((out + 1) * n_in)[:, None]
+        common = np.minimum(stop, (cols + 1) * n_out) - np.maximum(start, cols * n_out)
+        inside = common > 0
+        rows = np.broadcast_to(out[:, None], cols.shape)[inside]
+        cols, values = cols[inside], common[inside] / n_in
+    return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))

@@ -1,0 +1,75 @@
+"""A model as one run uses it: from eight sides, in the raster's pixels, or just as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from geothresh.nn.resampling import ResampledRefiner
+from geothresh.nn.symmetry import SymmetricRefiner, Tta
+from geothresh.nn.tiles import TileRefiner
+
+
+class TileRefinerSource(Hashable, Protocol):
+    """Describes a refiner and loads it, in any process; it is not callable."""
+
+    @property
+    def patch(self) -> int:
+        """As the refiner's."""
+        ...
+
+    def load(self) -> TileRefiner:
+        """Load it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedSource:
+    """Loads a refiner and wraps it; as small and picklable as what it wraps."""
+
+    source: TileRefinerSource
+    """What it wraps."""
+    tta: Tta
+    patch: int
+    """Side of the model's patch, in pixels of the raster."""
+
+    def load(self) -> TileRefiner:
+        """Load the model and wrap it."""
+        return _wrapped(self.source.load(), tta=self.tta, patch=self.patch)
+
+
+def wrapped(
+    model: TileRefiner | TileRefinerSource, *, tta: Tta = "none", patch: int | None = None
+) -> TileRefiner | TileRefinerSource:
+    """A refiner, or a source of one, that works as asked; the same object where nothing is.
+
+    Args:
+        model: a refiner, or a source that loads one.
+        tta: see `geothresh.nn.symmetry.SymmetricRefiner`.
+        patch: side of the model's patch in pixels of the raster; None for the model's own, see
+            `geothresh.nn.resampling.ResampledRefiner`.
+    """
+    patch = model.patch if patch is None else patch
+    if tta == "none" and patch == model.patch:
+        return model
+    if callable(model):
+        return _wrapped(model, tta=tta, patch=patch)
+    return WrappedSource(source=model, tta=tta, patch=patch)
+
+
+def _wrapped(refiner: TileRefiner, *, tta: Tta, patch: int) -> TileRefiner:
+    # In this order the eight passes read the network's pixels, and resampling is done once.
+    network_patch = refiner.patch
+    if tta == "d4":
+        refiner = SymmetricRefiner(refiner)
+    if patch != network_patch:
+        refiner = ResampledRefiner(refiner, patch=patch)
+    return refiner
+
+
+def unwrapped(refiner: TileRefiner) -> TileRefiner:
+    """The refiner inside."""
+    while isinstance(refiner, ResampledRefiner | SymmetricRefiner):
+        refiner = refiner.refiner
+    return refiner
