@@ -72,6 +72,7 @@ def test_every_option_reaches_the_library(
         "--threshold", "0.4", "--tile-size", "256", "--overlap", "64", "--blend", "crop",
         "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16", "--workers", "2",
         "--co", "compress=ZSTD", "--co", "ZSTD_LEVEL=1", "--overwrite", "--no-progress",
+        "--tta", "d4", "--match-resolution",
     )  # fmt: skip
     assert result.exit_code == 130
     assert given == {
@@ -83,6 +84,8 @@ def test_every_option_reaches_the_library(
         "nodata": -9999.0,
         "allow_vrt": True,
         "model": "full",
+        "tta": "d4",
+        "match_resolution": True,
         "threshold": 0.4,
         "tile_size": 256,
         "overlap": 64,
@@ -156,7 +159,8 @@ class Slow:
         return tiles
 
 api.choose_model = lambda *given, **options: ChosenModel(
-    refiner=Slow(), name="slow", digest="", patch=16, batch_size=1
+    refiner=Slow(), name="slow", digest="", patch=16, raster_patch=16,
+    ground_sample_distance=None, batch_size=1,
 )
 main(sys.argv[1:], prog_name="geothresh")
 """

@@ -31,6 +31,7 @@ from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
 from geothresh.mosaic import mosaic, mosaic_array
 from geothresh.nn.refiner import BatchSize, Precision
+from geothresh.nn.symmetry import Tta
 from geothresh.raster.images import write_png
 from geothresh.raster.labels import Labels, open_labels
 from geothresh.raster.pairs import Pair, find_pairs
@@ -80,6 +81,7 @@ def evaluate(
     confidence: Sequence[StrPath] = (),
     mask: StrPath | None = None,
     model: Model | None = "roads",
+    tta: Tta = "none",
     ids: StrPath | None = None,
     split: Side = "validation",
     skip_unpaired: bool = False,
@@ -112,6 +114,7 @@ def evaluate(
         confidence: folders of confidence maps, one per base network.
         mask: the truth of the one raster: 1 foreground, 0 background, 255 no data.
         model: a packaged model's name, a model file, a refiner, or None to refine nothing.
+        tta: "d4" refines with the mean over the eight symmetries of the square.
         ids: file with the ids to use, one a line, or the split manifest that training writes.
         split: which side of that manifest.
         skip_unpaired: leave out maps and masks without a partner.
@@ -148,7 +151,7 @@ def evaluate(
     chosen = None
     if model is not None:
         chosen = choose_model(
-            model, device=device, precision=precision, batch_size=batch_size, workers=0
+            model, device=device, precision=precision, batch_size=batch_size, workers=0, tta=tta
         )
     plan = _Plan(
         model=chosen,
@@ -179,6 +182,7 @@ def evaluate(
         patch=plan.patch,
         threshold=threshold,
         seconds=time.perf_counter() - started,
+        tta="none" if chosen is None else tta,
     )
     if target is not None:
         write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geothresh.api.resolution import pixel_size
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 
@@ -39,6 +40,9 @@ class SceneInfo:
     """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
     georeference: str
     """``transform``, ``control points``, ``RPCs`` or ``none``."""
+    pixel_size: tuple[float, float] | None
+    """Metres on the ground along a row and down a column, at the centre of the scene; None where it
+    does not say."""
     block_height: int
     """Rows of a block on the disk."""
     block_width: int
@@ -78,6 +82,7 @@ def info(
             georeference = "control points"
         else:
             georeference = "none" if grid.rpcs is None else "RPCs"
+        pixel = pixel_size(grid)
         return SceneInfo(
             path=spec.source.name,
             height=grid.height,
@@ -91,6 +96,7 @@ def info(
             crs=None if grid.crs is None else grid.crs.to_string(),
             transform=tuple(grid.transform)[:6],
             georeference=georeference,
+            pixel_size=None if pixel is None else (pixel.x, pixel.y),
             block_height=opened.layout.block_height,
             block_width=opened.layout.block_width,
             compression=opened.compression,

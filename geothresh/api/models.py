@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from geothresh.errors import UsageError
+from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.refiner import BatchSize, ModelSource, Precision
+from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
+from geothresh.nn.symmetry import Tta, require_tta
+from geothresh.nn.wrapped import unwrapped, wrapped
+from geothresh.windows import RasterSize, TileGrid
 
 Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 """A packaged model's name, a model file, a refiner, or a source that loads one."""
@@ -17,6 +21,8 @@ Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 # Tiles in one call where the refiner has no opinion: it may cut them into smaller batches.
 _BATCH = 8
 _GPU_BATCH = 16
+# Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
+_BATCH_PIXELS = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +36,67 @@ class ChosenModel:
     digest: str
     """sha256 of its file, hexadecimal; empty where there is none."""
     patch: int
-    """Tile size and overlap are multiples of this many pixels."""
+    """Side of its patch in its own pixels, of which tile size and overlap are multiples."""
+    raster_patch: int
+    """The same in pixels of the raster, which may be smaller or larger."""
+    ground_sample_distance: GroundSampleDistance | None
+    """The pixels that it was trained on; None where nobody knows."""
     batch_size: int
     """Most tiles that the engine gives it at once."""
 
+    @property
+    def resampling(self) -> float:
+        """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
+        return self.patch / self.raster_patch
+
+    def grid(self, size: RasterSize, *, tile: int, overlap: int) -> TileGrid:
+        """The tiles over a raster.
+
+        Args:
+            size: of the raster.
+            tile: side of what the model reads, in its own pixels.
+            overlap: of neighbouring tiles, likewise.
+
+        Raises:
+            UsageError: they are no multiples of the patch.
+        """
+        asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=self.patch)
+        if self.patch == self.raster_patch:
+            return asked
+        return TileGrid(
+            size=size,
+            tile=tile // self.patch * self.raster_patch,
+            overlap=overlap // self.patch * self.raster_patch,
+            patch=self.raster_patch,
+        )
+
 
 def choose_model(
-    model: Model, *, device: str, precision: Precision, batch_size: BatchSize, workers: int
+    model: Model,
+    *,
+    device: str,
+    precision: Precision,
+    batch_size: BatchSize,
+    workers: int,
+    tta: Tta = "none",
+    match: float | None = None,
 ) -> ChosenModel:
     """Find the model and, unless workers are to do so, load it; `load_model` for the engine.
 
+    Args:
+        model: see `Model`.
+        device, precision, batch_size: of a model that is a name or a file.
+        workers: worker processes, which load models themselves.
+        tta: test-time augmentation.
+        match: size of the raster's pixels on the ground in metres, which are then brought to the
+            size that the model was trained on; None leaves them as they are.
+
     Raises:
-        ModelError: it is missing or damaged.
+        ModelError: it is missing or damaged, or does not know what it was trained on.
         UsageError: it is nothing that names or is a model, the batch size is no positive number,
-            or workers cannot load this model.
+            workers cannot load this model, or the raster's pixels are out of its reach.
     """
+    require_tta(tta)
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise UsageError(f"batch size {batch_size!r}: say auto or a number of at least 1")
     if isinstance(model, str | os.PathLike):
@@ -56,22 +108,38 @@ def choose_model(
         )
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
+    known = getattr(model, "ground_sample_distance", None)
+    patch = model.patch if match is None else _matched_patch(model, known, match)
+    refiner = wrapped(model, tta=tta, patch=patch)
     if workers and isinstance(model, ModelSource):
         # The parent process needs no torch.
-        guess = _BATCH if model.device == "cpu" else _GPU_BATCH
-        return ChosenModel(
-            refiner=model,
-            name=model.name,
-            digest=model.sha256,
-            patch=model.patch,
-            batch_size=guess if batch_size == "auto" else batch_size,
-        )
-    loaded = load_refiner(model).refiner
-    own_batch = getattr(loaded, "batch_size", _BATCH)
+        own_batch = _BATCH if model.device == "cpu" else _GPU_BATCH
+        name, sha256 = model.name, model.sha256
+    else:
+        loaded = unwrapped(load_refiner(refiner).refiner)
+        own_batch = int(getattr(loaded, "batch_size", _BATCH))
+        name, sha256 = loaded.name, loaded.digest
+    batch = own_batch if batch_size == "auto" else batch_size
+    if patch > model.patch:
+        batch = min(batch, max(1, _BATCH_PIXELS // (512 * patch // model.patch) ** 2))
     return ChosenModel(
-        refiner=model,
-        name=loaded.name,
-        digest=loaded.digest,
-        patch=loaded.patch,
-        batch_size=int(own_batch) if batch_size == "auto" else batch_size,
+        refiner=refiner,
+        name=name,
+        digest=sha256,
+        patch=model.patch,
+        raster_patch=patch,
+        ground_sample_distance=known,
+        batch_size=batch,
     )
+
+
+def _matched_patch(
+    model: Refiner | RefinerSource, known: GroundSampleDistance | None, metres: float
+) -> int:
+    if known is None:
+        raise ModelError(
+            f"model {getattr(model, 'name', '')!r}: does not say what pixels it was trained on, so "
+            "that no raster can be matched to them; leave out --match-resolution, or train with "
+            "--ground-sample-distance"
+        )
+    return resampled_patch(model.patch, known.ratio(metres))

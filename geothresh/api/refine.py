@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -17,18 +18,20 @@ from numpy.typing import NDArray
 from geothresh import __version__
 from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
 from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, mosaic, mosaic_array
 from geothresh.nn.refiner import BatchSize, Precision
+from geothresh.nn.symmetry import Tta
 from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import INFINITIES, Scene
 from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 # Chunks are whole blocks, about so many pixels wide: memory does not grow with the scene's width.
 _CHUNK_WIDTH = 4096
@@ -56,6 +59,12 @@ class RefineResult:
     """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
     threshold: float
     """Confidence from which on a pixel is foreground."""
+    tta: str
+    """Test-time augmentation: ``none`` or ``d4``."""
+    pixel_size: tuple[float, float] | None
+    """Metres on the ground along a row and down a column; None where the scene does not say."""
+    resampling: float
+    """Pixels of the model along one of the scene; 1 = it was read as it is."""
     tiles: int
     """Tiles of the grid."""
     tiles_refined: int
@@ -70,6 +79,8 @@ class RefineResult:
     """Foreground pixels of the mask."""
     changed_pixels: int
     """Pixels that were foreground and are not, or the other way round."""
+    changed_share: float
+    """Their share of the pixels with data; 0 where there are none."""
     features: int | None
     """Polygons in the GeoPackage, if it was asked for."""
     seconds: float
@@ -99,6 +110,8 @@ def refine(
     nodata: float | None = None,
     allow_vrt: bool = False,
     model: Model = "roads",
+    tta: Tta = "none",
+    match_resolution: bool = False,
     threshold: float = 0.5,
     tile_size: int = 512,
     overlap: int = 128,
@@ -126,9 +139,12 @@ def refine(
         nodata: stored value that marks missing data, in place of the band's own.
         allow_vrt: accept a VRT as the scene.
         model: a packaged model's name, a model file, a refiner or a refiner source.
+        tta: "d4" for the mean over the eight symmetries of the square, at eight times the cost.
+        match_resolution: refine at the resolution that the model was trained at, where the scene's
+            is not within its range; what changes is brought back to the scene's pixels.
         threshold: refined confidence from which on a pixel is foreground, in [0, 1].
-        tile_size: side of the square that the model reads, in pixels.
-        overlap: pixels that neighbouring tiles share.
+        tile_size: side of the square that the model reads, in its pixels.
+        overlap: pixels that neighbouring tiles share, likewise.
         blend: how overlapping tiles are weighted: hann, gaussian, linear or crop.
         batch_size: tiles that go through the model at once.
         device: auto, cpu, cuda, cuda:i or mps.
@@ -159,13 +175,19 @@ def refine(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
             )
+        pixel = pixel_size(opened.grid)
+        match = require_pixel_size(pixel, opened.name).mean if match_resolution else None
         # After all that is quick to check: loading a model takes seconds.
         chosen = choose_model(
-            model, device=device, precision=precision, batch_size=batch_size, workers=workers
-        )
-        grid = TileGrid(size=opened.size, tile=tile_size, overlap=overlap, patch=chosen.patch)
+            model, device=device, precision=precision, batch_size=batch_size, workers=workers,
+            tta=tta, match=match,
+        )  # fmt: skip
+        grid = chosen.grid(opened.size, tile=tile_size, overlap=overlap)
+        if (unlike := mismatch(pixel, chosen)) is not None:
+            warnings.warn(f"{opened.name}: {unlike}", GeothreshWarning, stacklevel=2)
         tags = _tags(
-            opened, chosen, threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,
+            opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
+            threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,
             batch_size=batch_size, device=device, precision=precision,
         )  # fmt: skip
         stats = _write_rasters(
@@ -188,6 +210,9 @@ def refine(
         model=chosen.name,
         model_sha256=chosen.digest,
         threshold=threshold,
+        tta=tta,
+        pixel_size=None if pixel is None else (pixel.x, pixel.y),
+        resampling=chosen.resampling,
         tiles=stats.tiles,
         tiles_refined=stats.tiles_refined,
         tiles_skipped=stats.tiles_skipped,
@@ -195,6 +220,7 @@ def refine(
         foreground_before=counts.foreground_before,
         foreground_after=counts.foreground_after,
         changed_pixels=counts.changed,
+        changed_share=counts.changed / max(counts.valid, 1),
         features=features,
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -308,6 +334,8 @@ def refine_array(
     confidence: NDArray[Any] | Sequence[Sequence[float]],
     *,
     model: Model = "roads",
+    tta: Tta = "none",
+    ground_sample_distance: float | None = None,
     tile_size: int = 512,
     overlap: int = 128,
     blend: Blend = "hann",
@@ -323,19 +351,28 @@ def refine_array(
         confidence: (H, W) floats in [0, 1]; NaN, infinities and what a masked array masks are
             missing data.
         model: as for `refine`, like all other arguments.
+        ground_sample_distance: metres on the ground from one pixel to the next; where the model was
+            trained on others, the array is resampled as `refine` does with match_resolution. None
+            takes the array as it is.
 
     Returns:
         (H, W) float32 in [0, 1], NaN where data is missing.
 
     Raises:
-        UsageError: arguments contradict each other.
+        UsageError: arguments contradict each other, or the model is out of the resolution's reach.
         InputError: the array is not 2-D, not floating-point, or not within [0, 1].
         ModelError: the model is missing or damaged, or does not fit.
     """
     workers = workers or 0
+    if ground_sample_distance is not None and not 0 < ground_sample_distance < math.inf:
+        raise UsageError(
+            f"ground sample distance {ground_sample_distance:g}: give metres above 0, or None"
+        )
     chosen = choose_model(
-        model, device=device, precision=precision, batch_size=batch_size, workers=workers
-    )
+        model, device=device, precision=precision, batch_size=batch_size, workers=workers,
+        tta=tta, match=ground_sample_distance,
+    )  # fmt: skip
+    tiles = chosen.grid(RasterSize(height=1, width=1), tile=tile_size, overlap=overlap)
     values = np.asarray(confidence)
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # asarray shows what lies under the mask.
@@ -343,8 +380,8 @@ def refine_array(
     refined: NDArray[np.float32] = mosaic_array(
         values,
         chosen.refiner,
-        tile=tile_size,
-        overlap=overlap,
+        tile=tiles.tile,
+        overlap=tiles.overlap,
         blend=blend,
         batch_size=chosen.batch_size,
         workers=workers,

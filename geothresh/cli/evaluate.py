@@ -23,6 +23,7 @@ from geothresh.cli.progress import progress_bar
     help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data.",
 )  # fmt: skip
 @options.model
+@options.tta
 @click.option("--no-refine", is_flag=True, help="Score the confidences only; needs no model.")
 @click.option(
     "--ids", type=options.PATH, metavar="FILE",
@@ -96,4 +97,5 @@ def evaluate(
     click.echo(result.table())
     if options.verbosity() >= 0:
         by = "not refined" if result.model is None else f"refined with {result.model}"
+        by += "" if result.tta == "none" else f", TTA {result.tta}"
         click.echo(f"{by}; {result.seconds:.1f} s", err=True)

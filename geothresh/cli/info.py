@@ -20,8 +20,9 @@ from geothresh.cli import options
 def info(scene: str, as_json: bool, **arguments: Any) -> None:
     """Show what SCENE is and how `geothresh refine` would read it.
 
-    Its size, type, blocks and georeference, where data is missing, and how its values become
-    confidences; with the options of `refine`, as they would change that.
+    Its size, type, blocks, georeference and the size of its pixels on the ground, where data is
+    missing, and how its values become confidences; with the options of `refine`, as they would
+    change that.
     """
     from geothresh.api.info import info as look
 
@@ -34,4 +35,6 @@ def info(scene: str, as_json: bool, **arguments: Any) -> None:
         shown = "none" if value is None else value
         if name == "transform":
             shown = ", ".join(f"{number:.12g}" for number in value)
+        elif name == "pixel_size" and value is not None:
+            shown = " x ".join(f"{side:.3g}" for side in value) + " m on the ground"
         click.echo(f"{name.replace('_', ' '):{width}}  {shown}")

@@ -139,13 +139,23 @@ model = click.option(
     "-m", "--model", default="roads", show_default=True, metavar="NAME|FILE",
     help="A packaged model (see `geothresh model list`) or a .safetensors file.",
 )  # fmt: skip
+tta = click.option(
+    "--tta", default="none", show_default=True, type=click.Choice(["none", "d4"]),
+    help="Test-time augmentation: d4 refines every tile turned and mirrored in all eight ways and "
+    "takes the mean, which takes eight times as long.",
+)  # fmt: skip
+match_resolution = click.option(
+    "--match-resolution", is_flag=True,
+    help="Refine at the resolution that the model was trained at (see `geothresh model show`) and "
+    "bring the changes back to the raster's own pixels; up to 8 times finer or coarser.",
+)  # fmt: skip
 threshold = click.option(
     "--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1),
     help="Refined confidence from which on a pixel is foreground.",
 )  # fmt: skip
 tile_size = click.option(
     "--tile-size", default=512, show_default=True, type=click.IntRange(min=1),
-    help="Side of the square that the network reads, in pixels; a multiple of its patch.",
+    help="Side of the square that the network reads, in its pixels; a multiple of its patch.",
 )  # fmt: skip
 overlap = click.option(
     "--overlap", default=128, show_default=True, type=click.IntRange(min=0),

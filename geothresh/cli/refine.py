@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 @options.nodata
 @options.allow_vrt
 @options.model
+@options.tta
+@options.match_resolution
 @options.threshold
 @options.tile_size
 @options.overlap
@@ -74,16 +76,24 @@ def refine(
 
 def summary(result: RefineResult) -> list[str]:
     """What was done, in a few lines for people."""
-    valid = max(result.valid_pixels, 1)
+    tta = "" if result.tta == "none" else f", TTA {result.tta}"
     lines = [
-        f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}, "
+        f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}{tta}, "
         f"threshold {result.threshold:g}",
         f"{result.tiles_refined} tiles refined, {result.tiles_skipped} without data skipped; "
         f"{result.seconds:.1f} s",
         f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
-        f"{result.changed_pixels:,} changed ({100 * result.changed_pixels / valid:.2f} % of "
+        f"{result.changed_pixels:,} changed ({100 * result.changed_share:.2f} % of "
         f"{result.valid_pixels:,} with data)",
     ]
+    if result.pixel_size is not None and result.resampling != 1:
+        across, down = result.pixel_size
+        lines.insert(
+            1,
+            f"resampled: a pixel of {across:.3g} x {down:.3g} m is read as {result.resampling:.3g} "
+            f"of the model's, of {across / result.resampling:.3g} x "
+            f"{down / result.resampling:.3g} m",
+        )
     if result.confidence is not None:
         lines.append(f"refined confidence: {result.confidence}")
     if result.vector is not None:

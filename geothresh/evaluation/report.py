@@ -79,6 +79,7 @@ class Changes:
             "n_worse": self.n_worse,
             "share_worse": self.n_worse / self.n,
             "n_worse_by_a_point": self.n_worse_by_a_point,
+            "share_worse_by_a_point": self.n_worse_by_a_point / self.n,
             "mean_difference": self.mean_difference,
             "standard_error": self.standard_error,
             "mean_gain": self.mean_gain,
@@ -173,12 +174,15 @@ class Report:
     """Cut of the refined confidence."""
     seconds: float
     """Wall time."""
+    tta: str = "none"
+    """Test-time augmentation of the refinement."""
 
     def as_dict(self) -> dict[str, Any]:
         """All that is known, ready for JSON."""
         return {
             "model": self.model,
             "model_sha256": self.digest,
+            "tta": self.tta,
             "patch": self.patch,
             "threshold": self.threshold,
             "seconds": round(self.seconds, 3),
@@ -204,7 +208,8 @@ def _changes_line(title: str, changes: Changes, unit: str) -> str:
     return (
         f"{mean}: {changes.n_worse} of {_plural(changes.n, unit)} "
         f"({100 * changes.n_worse / changes.n:.0f} %) worse than cut at 0.5, "
-        f"by {100 * changes.mean_loss:.2f} on average, {changes.n_worse_by_a_point} by more than 1 "
+        f"by {100 * changes.mean_loss:.2f} on average, {changes.n_worse_by_a_point} "
+        f"({100 * changes.n_worse_by_a_point / changes.n:.0f} %) by more than 1 "
         f"(most: {changes.worst_id}, {100 * changes.worst_loss:.2f}); "
         f"{changes.n_better} better, by {100 * changes.mean_gain:.2f}"
     )
