@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,25 @@ class NumberOrWord(click.ParamType):
         except click.BadParameter as error:
             self.fail(f"{error.message} Or say {' or '.join(self.words)}.", param, ctx)
         return number
+
+
+class SizeRange(click.ParamType):
+    """One size above 0, or the least and the greatest with a comma between: two numbers."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] < math.inf:
+            self.fail(f"{value!r} is neither a size above 0 nor MIN,MAX.", param, ctx)
+        return numbers[0], numbers[-1]
 
 
 def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:

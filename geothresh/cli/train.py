@@ -36,6 +36,11 @@ from geothresh.training.recipe import Recipe
     show_default=True, help="Side of a patch that has its own threshold, in pixels.",
 )  # fmt: skip
 @click.option("--init", type=options.PATH, help="Start from this model, of the same sizes.")
+@click.option(
+    "--ground-sample-distance", "--gsd", type=options.SizeRange(), metavar="M|MIN,MAX",
+    help="Size of a pixel on the ground in metres, or the least and the greatest; kept in the "
+    "model, which `geothresh refine` compares with its scenes.",
+)  # fmt: skip
 @recipe_options
 @click.option(
     "--split", type=options.PATH, help="Follow this manifest, MODEL.split.json of another run."
@@ -72,6 +77,7 @@ def train(
     preset: str,
     patch: str,
     init: Path | None,
+    ground_sample_distance: tuple[float, float] | None,
     recipe: Recipe,
     split: Path | None,
     validation_fraction: float,
@@ -104,6 +110,7 @@ def train(
             patch=int(patch),
             recipe=recipe,
             init=init,
+            ground_sample_distance=ground_sample_distance,
             split=split,
             validation_fraction=validation_fraction,
             hold_out=hold_out,

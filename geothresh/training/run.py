@@ -14,6 +14,7 @@ from geothresh.errors import InputError, UsageError, names
 from geothresh.files import check_output
 from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import PRESETS
+from geothresh.nn.resolution import ENTRY, GroundSampleDistance
 from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
@@ -56,6 +57,7 @@ def train(
     head: str | None = None,
     recipe: Recipe | str = DEFAULT_RECIPE,
     init: str | Path | None = None,
+    ground_sample_distance: tuple[float, float] | None = None,
     split: str | Path | None = None,
     validation_fraction: float = 0.15,
     hold_out: Sequence[str] = (),
@@ -84,6 +86,8 @@ def train(
         head: ``confidence`` (the paper) or ``correction``; the recipe's if left out.
         recipe: hyperparameters, or the name of a recipe: ``paper`` or ``best``.
         init: model file to start from.
+        ground_sample_distance: the least and the greatest size of a pixel on the ground, in metres;
+            the model file tells them to `geothresh.refine`. None where nobody knows.
         split: manifest to follow; otherwise ids are drawn, see `split_pairs` for the next three.
         validation_fraction: share of places to validate on.
         hold_out: patterns of ids to validate on.
@@ -115,6 +119,10 @@ def train(
             "--split says which ids to validate on, and so do --hold-out and --place-pattern; "
             "give one or the other"
         )
+    known = None
+    if ground_sample_distance is not None:
+        least, greatest = ground_sample_distance
+        known = GroundSampleDistance(least=least, greatest=greatest)
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
     if isinstance(recipe, str):
@@ -146,6 +154,8 @@ def train(
         "preset": preset,
         "data": describe(train_pairs, validation_pairs, facts),
     }
+    if known is not None:
+        described[ENTRY] = [known.least, known.greatest]
     if init is not None:
         described["init"] = {"name": Path(init).stem, "sha256": digest(init)}
     progress = fit(
