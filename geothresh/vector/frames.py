@@ -1,0 +1,228 @@
+"""The coordinates that vectors go through on their way to a raster: those of their layer, some to
+measure metres in, those of the raster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS, Proj, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from geothresh.errors import GeothreshWarning, InputError
+from geothresh.vector.reading import VectorLayer
+from geothresh.vector.units import Geometries
+from geothresh.windows import RasterSize
+
+Bounds = tuple[float, float, float, float]
+
+# A map whose lengths are off by more than this is not one to measure in.
+_TRUE_LENGTHS = 0.01
+# Circles at the ends of lines: 8 chords a quarter are off by half a percent of the radius.
+_CHORDS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterPlace:
+    """Where a raster lies."""
+
+    name: str
+    """For messages."""
+    crs: str | None
+    """As WKT; None where it names none."""
+    transform: tuple[float, ...]
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
+    size: RasterSize
+
+    def to_map(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2) columns and rows to x and y."""
+        a, b, c, d, e, f = self.transform
+        return np.asarray(pixels @ np.array([[a, d], [b, e]]) + (c, f))
+
+    def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2) x and y to columns and rows."""
+        a, b, c, d, e, f = self.transform
+        return np.asarray((points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]])))
+
+    def bounds(self, margin: float = 0.0) -> Bounds:
+        """Left, bottom, right, top, each moved outwards by `margin` units of the CRS."""
+        height, width = self.size.height, self.size.width
+        corners = self.to_map(np.array([(0, 0), (width, 0), (0, height), (width, height)], float))
+        (left, bottom), (right, top) = corners.min(0) - margin, corners.max(0) + margin
+        return float(left), float(bottom), float(right), float(top)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """The coordinates that shapes go through: the layer's, those to measure in, the raster's."""
+
+    to_scene: Transformer | None
+    """From the layer's CRS to the raster's; None where they are the same."""
+    metric: CRS | None
+    """A CRS in metres to measure in; None = the raster's own."""
+    layer_crs: CRS | None
+    scene_crs: CRS | None
+    unit: float
+    """Metres in one unit of the raster's CRS, where that is measured in."""
+    chord: float
+    """Longest edge, in the layer's units, that is reprojected without a corner in between."""
+
+    @classmethod
+    def of(cls, layer: VectorLayer, raster: RasterPlace, what: str) -> Frames:
+        scene_crs = None if raster.crs is None else _parsed(raster)
+        if (layer.crs is None) != (scene_crs is None):
+            without, with_crs = (
+                (layer, raster.name) if layer.crs is None else (raster.name, str(layer))
+            )
+            raise InputError(
+                f"{without}: has no CRS, so the {what} cannot be laid over {with_crs}, which has "
+                "one; assign it with ogr2ogr -a_srs or gdal_edit -a_srs"
+            )
+        if layer.crs is None or scene_crs is None:
+            warnings.warn(
+                f"{layer}: neither it nor {raster.name} has a CRS: coordinates are taken as they "
+                "are, and widths are in their unit",
+                GeothreshWarning,
+                stacklevel=3,
+            )
+            return cls(
+                to_scene=None, metric=None, layer_crs=None, scene_crs=None, unit=1.0, chord=np.inf
+            )
+        metric, unit = _measuring(scene_crs, raster)
+        same = layer.crs.equals(scene_crs, ignore_axis_order=True)
+        chord = np.inf
+        if not same:
+            warnings.warn(
+                f"{layer}: the {what} are in {_short(layer.crs)} and are reprojected to "
+                f"{_short(scene_crs)}, the CRS of {raster.name}",
+                GeothreshWarning,
+                stacklevel=3,
+            )
+            back = Transformer.from_crs(scene_crs, layer.crs, always_xy=True)
+            left, bottom, right, top = _transformed_bounds(back, raster, 0.0)
+            chord = max(right - left, top - bottom) / 256
+        return cls(
+            to_scene=None if same else Transformer.from_crs(layer.crs, scene_crs, always_xy=True),
+            metric=metric,
+            layer_crs=layer.crs,
+            scene_crs=scene_crs,
+            unit=unit,
+            chord=chord,
+        )
+
+    def search_box(self, raster: RasterPlace, reach: float) -> Bounds:
+        """What to read: the raster's extent and `reach` metres around it, in the layer's CRS."""
+        if self.metric is not None and self.scene_crs is not None:
+            # One unit of the raster's CRS is some number of metres near it: measured at its middle.
+            there = Transformer.from_crs(self.scene_crs, self.metric, always_xy=True)
+            back = Transformer.from_crs(self.metric, self.scene_crs, always_xy=True)
+            left, bottom, right, top = there.transform_bounds(*raster.bounds(), densify_pts=21)
+            margin = reach * 1.1
+            bounds = left - margin, bottom - margin, right + margin, top + margin
+            left, bottom, right, top = back.transform_bounds(*bounds, densify_pts=21)
+        else:
+            left, bottom, right, top = raster.bounds(reach / self.unit * 1.1)
+        if self.to_scene is None:
+            return left, bottom, right, top
+        inverse = Transformer.from_crs(self.scene_crs, self.layer_crs, always_xy=True)
+        found = inverse.transform_bounds(left, bottom, right, top, densify_pts=21)
+        return _finite(found, raster)
+
+    def to_raster(self, shapes: Geometries) -> Geometries:
+        """From the layer's CRS to the raster's."""
+        return shapes if self.to_scene is None else self._moved(shapes, self.to_scene)
+
+    def buffered(self, shapes: Geometries, metres: NDArray[np.float64]) -> Geometries:
+        """Widened to each side, in the raster's CRS."""
+        if self.metric is None:
+            wide = shapely.buffer(self.to_raster(shapes), metres / self.unit, quad_segs=_CHORDS)
+            return np.asarray(wide, object)
+        there = Transformer.from_crs(self.layer_crs, self.metric, always_xy=True)
+        back = Transformer.from_crs(self.metric, self.scene_crs, always_xy=True)
+        wide = shapely.buffer(self._moved(shapes, there), metres, quad_segs=_CHORDS)
+        return _reprojected(np.asarray(wide, object), back)
+
+    def _moved(self, shapes: Geometries, transformer: Transformer) -> Geometries:
+        if np.isfinite(self.chord):
+            # A straight edge in one map is a curve in the other.
+            shapes = shapely.segmentize(shapes, self.chord)
+        return _reprojected(shapes, transformer)
+
+
+def _measuring(crs: CRS, raster: RasterPlace) -> tuple[CRS | None, float]:
+    """A CRS to measure metres in near a raster: its own (None and its unit) where lengths are true
+    in it, otherwise one that is centred on it."""
+    left, bottom, right, top = raster.bounds()
+    x, y = (left + right) / 2, (bottom + top) / 2
+    geodetic = crs.geodetic_crs
+    if geodetic is None:
+        raise InputError(f"{raster.name}: its CRS {_short(crs)} is tied to no ellipsoid")
+    try:
+        lon, lat = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
+    except ProjError as error:
+        raise InputError(
+            f"{raster.name}: its centre lies where its CRS {_short(crs)} is not defined ({error})"
+        ) from error
+    if not (np.isfinite(lon) and np.isfinite(lat)):
+        raise InputError(
+            f"{raster.name}: its centre ({x:g}, {y:g}) lies where its CRS {_short(crs)} is not "
+            "defined; set its georeference anew"
+        )
+    factors = {axis.unit_conversion_factor for axis in crs.axis_info[:2]}
+    if crs.is_projected and len(factors) == 1 and _lengths_are_true(crs, lon, lat):
+        return None, factors.pop()
+    local = {"proj": "aeqd", "lon_0": lon, "lat_0": lat, "units": "m", "type": "crs"}
+    ellipsoid = crs.ellipsoid
+    if ellipsoid is not None:
+        local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
+    # On the same datum: only the map is another.
+    metric = CRS.from_dict(local)
+    return metric, 1.0
+
+
+def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
+    """Whether a metre near a place is a metre in the map: not in Mercator, save at the equator."""
+    try:
+        factors = Proj(crs).get_factors(lon, lat)
+    except (CRSError, ProjError):
+        return False
+    scales = np.array([factors.tissot_semimajor, factors.tissot_semiminor])
+    return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
+
+
+def _reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
+    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(transformer.transform(points[:, 0], points[:, 1]), axis=1)
+
+    return np.asarray(shapely.transform(shapes, move), object)
+
+
+def _transformed_bounds(transformer: Transformer, raster: RasterPlace, margin: float) -> Bounds:
+    found = transformer.transform_bounds(*raster.bounds(margin), densify_pts=21)
+    return _finite(found, raster)
+
+
+def _finite(bounds: tuple[float, ...], raster: RasterPlace) -> Bounds:
+    left, bottom, right, top = bounds
+    if not np.isfinite(bounds).all():
+        raise InputError(
+            f"{raster.name}: its extent has no place in the CRS of the vectors; reproject them to "
+            "the CRS of the raster"
+        )
+    return left, bottom, right, top
+
+
+def _parsed(raster: RasterPlace) -> CRS:
+    try:
+        return CRS.from_wkt(raster.crs or "").to_2d()
+    except CRSError as error:
+        raise InputError(f"{raster.name}: its CRS cannot be read: {error}") from error
+
+
+def _short(crs: CRS) -> str:
+    code = crs.to_authority()
+    return ":".join(code) if code else str(crs.name)

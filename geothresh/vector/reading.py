@@ -1,0 +1,213 @@
+"""Opening a vector file of a stranger: one layer of a format that holds its own data.
+
+GDAL opens far more than files of vectors (lists that point elsewhere, services), so a file is
+looked at before GDAL is.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio import raw
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from geothresh.errors import InputError, UsageError, names
+from geothresh.files import require_file
+from geothresh.vector.units import Geometries
+
+_STARTS = (
+    b"SQLite format 3\0",  # GeoPackage
+    b"\0\0\x27\x0a",  # the .shp of a shapefile
+    b"fgb\x03",  # FlatGeobuf
+)
+_OGR_ERRORS = (
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FieldError,
+    pyogrio.errors.FeatureError,
+    pyogrio.errors.GeometryError,
+    pyogrio.errors.CRSError,
+    shapely.errors.ShapelyError,
+    UnicodeDecodeError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorLayer:
+    """A layer that was looked at, not yet read."""
+
+    path: Path
+    name: str
+    """Of the layer."""
+    crs: CRS | None
+    """None where the file names none, or one that is tied to no place on the Earth."""
+    fields: tuple[str, ...]
+    """Names of the attributes."""
+    n_features: int
+    """Features in the layer; -1 where only reading tells."""
+
+    def __str__(self) -> str:
+        return str(self.path) if self.name == self.path.stem else f"{self.path} ({self.name})"
+
+
+def is_vector_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file looks like one that `find_layer` takes.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    file = Path(os.fspath(path))
+    require_file(str(file), file)
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(512)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    return head.startswith(_STARTS) or head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+
+
+def find_layer(
+    path: str | os.PathLike[str], layer: str | None = None, *, option: str | None = "--layer"
+) -> VectorLayer:
+    """Find a layer with geometries.
+
+    Args:
+        path: GeoPackage, shapefile (.shp), GeoJSON or FlatGeobuf.
+        layer: its name; needed where several have geometries.
+        option: what to name in a message where a layer has to be chosen; None = it cannot be.
+
+    Raises:
+        InputError: the file cannot be read, is of another kind, or has no layer with geometries.
+        UsageError: the layer does not exist, or has to be chosen.
+    """
+    file = Path(os.fspath(path))
+    if not is_vector_file(file):
+        raise InputError(
+            f"{file}: is no GeoPackage, shapefile (.shp), GeoJSON or FlatGeobuf; convert it with "
+            "ogr2ogr"
+        )
+    with _known_errors(file):
+        found = [str(name) for name, kind in pyogrio.list_layers(file) if kind is not None]
+        if not found:
+            raise InputError(f"{file}: no layer in it has geometries; give one that does")
+        if layer is None and len(found) > 1:
+            advice = f"choose one with {option}" if option else "give a file with one"
+            raise UsageError(f"{file}: holds {len(found)} layers ({names(found)}); {advice}")
+        if layer is not None and layer not in found:
+            raise UsageError(f"{file}: there is no layer {layer!r}; there are {names(found)}")
+        name = layer or found[0]
+        info = pyogrio.read_info(file, layer=name)
+        return VectorLayer(
+            path=file,
+            name=name,
+            crs=_crs_of(file, info["crs"]),
+            fields=tuple(str(field) for field in info["fields"]),
+            n_features=int(info["features"]),
+        )
+
+
+def read_geometries(
+    layer: VectorLayer,
+    *,
+    bounds: tuple[float, float, float, float] | None = None,
+    columns: Sequence[str] = (),
+) -> tuple[Geometries, list[NDArray[Any]]]:
+    """Read the features of a layer, in two dimensions.
+
+    Args:
+        layer: from `find_layer`.
+        bounds: left, bottom, right, top in the layer's CRS; features off this box are left out.
+        columns: attributes to read as well.
+
+    Returns:
+        (n,) geometries, without missing and empty ones, and (n,) values of each column.
+
+    Raises:
+        InputError: the layer cannot be read.
+    """
+    with _known_errors(layer.path):
+        _, _, wkb, values = raw.read(
+            layer.path,
+            layer=layer.name,
+            columns=list(columns),
+            bbox=bounds,
+            force_2d=True,
+        )
+        geometry: Geometries = np.asarray(shapely.from_wkb(wkb), object)
+    there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
+    return geometry[there], [np.asarray(column)[there] for column in values]
+
+
+def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
+    """All values of an attribute, NaN where there is none.
+
+    Raises:
+        UsageError: there is no such attribute, or it does not hold numbers.
+        InputError: the layer cannot be read.
+    """
+    if column not in layer.fields:
+        raise UsageError(
+            f"{layer}: there is no attribute {column!r}; there are {names(layer.fields) or 'none'}"
+        )
+    with _known_errors(layer.path):
+        _, _, _, (values,) = raw.read(
+            layer.path, layer=layer.name, columns=[column], read_geometry=False
+        )
+    return as_numbers(layer, column, values)
+
+
+def as_numbers(layer: VectorLayer, column: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """The values of an attribute as numbers, text that is a number too; NaN where there is none.
+
+    Raises:
+        UsageError: a value is no number.
+    """
+    if values.dtype != object:
+        return np.asarray(values, np.float64)
+    try:
+        return np.array([np.nan if v in (None, "") else float(v) for v in values], np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{layer}: the attribute {column!r} does not hold numbers only ({error}); choose "
+            "another, or make one that does"
+        ) from error
+
+
+def _crs_of(file: Path, text: str | None) -> CRS | None:
+    if not text:
+        return None
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError as error:
+        raise InputError(
+            f"{file}: the CRS of the layer cannot be understood ({error}); set it anew with "
+            "ogr2ogr -a_srs"
+        ) from error
+    # "Undefined" of the GeoPackage standard comes as an engineering CRS.
+    return crs if crs.is_geographic or crs.is_projected else None
+
+
+@contextmanager
+def _known_errors(file: Path) -> Iterator[None]:
+    with warnings.catch_warnings():
+        # What matters of pyogrio's warnings (dimensions dropped, unknown fields) is not read.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            yield
+        except _OGR_ERRORS as error:
+            raise InputError(
+                f"{file}: cannot be read ({' '.join(str(error).split())}); check that it is "
+                "complete, or convert it with ogr2ogr"
+            ) from error
