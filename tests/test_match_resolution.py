@@ -15,6 +15,7 @@ from cli_runner import runner
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasters import write_raster
+from roads import make_roads
 
 from geothresh import refine, refine_array
 from geothresh.api.models import choose_model
@@ -222,3 +223,23 @@ def test_the_packaged_model_knows_its_resolution() -> None:
     from geothresh.nn.refiner import find_model
 
     assert read_card(find_model("roads")).training["ground_sample_distance"] == [0.3, 1.0]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("0.5", [0.5, 0.5]), ("0.3,1", [0.3, 1.0])])
+def test_train_keeps_what_it_is_told(tmp_path: Path, given: str, kept: list[float]) -> None:
+    folder, networks = make_roads(tmp_path)
+    output = tmp_path / "m.safetensors"
+    result = runner().invoke(
+        main,
+        ["train", str(folder), "--confidence", str(networks[0]), "-o", str(output), "--gsd", given,
+         "--recipe", "paper", "--epochs", "1", "--chip-size", "64", "--chips-per-epoch", "4",
+         "--device", "cpu"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert read_card(output).training["ground_sample_distance"] == kept
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "2,1", "1,2,3", "half", "nan", "1,inf"])
+def test_train_refuses_what_is_no_size(given: str) -> None:
+    result = runner().invoke(main, ["train", "x", "-o", "m.safetensors", "--gsd", given])
+    assert result.exit_code == 2 and "MIN,MAX" in result.stderr
