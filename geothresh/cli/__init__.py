@@ -10,7 +10,6 @@ signal n (130 interrupt, 143 termination, 141 when the reader of stdout went awa
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +19,11 @@ import click
 from geothresh import __version__
 from geothresh.cli import options
 from geothresh.cli.faults import reported
+from geothresh.cli.lazy import LazyGroup
 
 # A command's module holds its click command under its own name and imports nothing heavy.
 COMMANDS = {
+    "base": "geothresh.cli.base",
     "demo": "geothresh.cli.demo",
     "evaluate": "geothresh.cli.evaluate",
     "info": "geothresh.cli.info",
@@ -33,19 +34,8 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A click group whose commands are imported when they are looked up."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*COMMANDS, *super().list_commands(ctx)})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{COMMANDS[cmd_name]}.{cmd_name} is not a click command")
-        return command
+class Frame(LazyGroup):
+    """The outermost group: it turns exceptions into messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with reported(ctx):
@@ -61,7 +51,8 @@ class LazyGroup(click.Group):
 
 @click.group(
     name="geothresh",
-    cls=LazyGroup,
+    cls=Frame,
+    homes=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @options.common

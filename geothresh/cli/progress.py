@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from geothresh.cli.options import verbosity
 
@@ -38,3 +38,20 @@ def progress_bar(wanted: bool | None, label: str, unit: str = "tile") -> Iterato
             bar.update(done - bar.n)
 
         yield report
+
+
+@contextmanager
+def checking_bar(wanted: bool | None) -> Iterator[Progress | None]:
+    """A bar for the look at the data, which ends with it, hours before the training does."""
+    with ExitStack() as bar:
+        report = bar.enter_context(progress_bar(wanted, "check data", unit="map"))
+        if report is None:
+            yield None
+            return
+
+        def on_check(done: int, total: int) -> None:
+            report(done, total)
+            if done == total:
+                bar.close()
+
+        yield on_check

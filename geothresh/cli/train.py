@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geothresh.cli import options
-from geothresh.cli.progress import Progress, bar_wanted, progress_bar
+from geothresh.cli.progress import bar_wanted, checking_bar
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.training.recipe import Recipe
 
@@ -99,7 +99,7 @@ def train(
     from geothresh.training import train as run
 
     with (
-        _checking_bar(progress) as on_check,
+        checking_bar(progress) as on_check,
         _training_bar(progress, recipe.epochs) as (on_step, on_epoch),
     ):
         result = run(
@@ -135,23 +135,6 @@ def train(
             f"{result.validation_maps} validation maps; log {result.log}",
             err=True,
         )
-
-
-@contextmanager
-def _checking_bar(wanted: bool | None) -> Iterator[Progress | None]:
-    """A bar for the look at the data, which ends with it, hours before the training does."""
-    with ExitStack() as bar:
-        report = bar.enter_context(progress_bar(wanted, "check data", unit="map"))
-        if report is None:
-            yield None
-            return
-
-        def on_check(done: int, total: int) -> None:
-            report(done, total)
-            if done == total:
-                bar.close()
-
-        yield on_check
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,44 @@ def read_gray(path: str | os.PathLike[str], *, gaps: bool = False) -> NDArray[An
     """
     file = Path(os.fspath(path))
     require_file(str(file), file)
-    return _read_tiff(file, gaps) if is_tiff(file) else _read_picture(file)
+    return _read_tiff(file, gaps) if is_tiff(file) else _open_picture(file, _gray)
+
+
+def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read a colour picture whole: PNG, JPEG or TIFF, whatever its name ends in.
+
+    Grey pictures come with three equal channels; an alpha channel is left out.
+
+    Returns:
+        (H, W, 3) uint8: red, green, blue.
+
+    Raises:
+        InputError: missing, damaged, of another format, absurdly large, not in 8 bits, or a TIFF
+            that has not three bands or has gaps.
+    """
+    file = Path(os.fspath(path))
+    require_file(str(file), file)
+    if not is_tiff(file):
+        return _open_picture(file, _rgb)
+    with open_dataset(find_raster(file)) as dataset, gdal_environment():
+        if dataset.count not in (3, 4) or dataset.dtypes[0] != "uint8":
+            raise InputError(
+                f"{file}: {dataset.count} bands of {dataset.dtypes[0]}; give red, green and blue "
+                "in 8 bits"
+            )
+        _require_small(file, dataset.width, dataset.height)
+        try:
+            pixels: NDArray[np.uint8] = dataset.read((1, 2, 3))
+            missing = _missing(dataset)
+        except RASTER_ERRORS as error:
+            raise InputError(
+                f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
+            ) from error
+    if missing:
+        raise InputError(
+            f"{file}: {missing} pixels have no data; cut the picture to where there is some"
+        )
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
@@ -83,13 +121,13 @@ def _missing(dataset: DatasetReader) -> int:
     return int(np.count_nonzero(dataset.read_masks(1) == 0))
 
 
-def _read_picture(file: Path) -> NDArray[Any]:
+def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any]]) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=_FORMATS) as picture:
                 picture.load()
-                return _gray(file, picture)
+                return convert(file, picture)
     except Image.DecompressionBombWarning as error:
         raise InputError(f"{file}: {error}; cut it into smaller pictures") from error
     except _PILLOW_ERRORS as error:
@@ -110,6 +148,12 @@ def _gray(file: Path, picture: Image.Image) -> NDArray[Any]:
     if (channels != channels[..., :1]).any():
         raise InputError(f"{file}: is in colour ({picture.mode}); give a grey picture")
     return np.ascontiguousarray(channels[..., 0])
+
+
+def _rgb(file: Path, picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode.startswith(("I", "F")):
+        raise InputError(f"{file}: has more than 8 bits a channel ({picture.mode}); give it in 8")
+    return np.asarray(picture.convert("RGB"), np.uint8)
 
 
 def _require_small(file: Path, width: int, height: int) -> None:

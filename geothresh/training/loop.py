@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from geothresh import __version__
 from geothresh.errors import ModelError, OutputError
 from geothresh.files import replacing
+from geothresh.nn import optimizers
 from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.losses import threshnet_loss
@@ -111,7 +112,9 @@ def fit(
         sums: dict[str, float] = {}
         for number, batch in enumerate(_batches(chips, recipe, loader_workers), 1):
             if recipe.schedule == "cosine":
-                _set_rate(optimizer, cosine_rate(recipe, progress.step, n_steps * recipe.epochs))
+                optimizers.set_rate(
+                    optimizer, cosine_rate(recipe, progress.step, n_steps * recipe.epochs)
+                )
             losses = _step(network, optimizer, batch, recipe, dtype)
             progress.step += 1
             _follow(average, network, decay=_decay(recipe, progress.step))
@@ -194,18 +197,10 @@ def _batches(chips: ChipDataset, recipe: Recipe, workers: int) -> Iterable[list[
 
 
 def cosine_rate(recipe: Recipe, step: int, n_steps: int) -> float:
-    """Learning rate of a step (from 0): linear warm-up over a twentieth, then half a cosine."""
-    warm_up = max(1, n_steps // 20)
-    if step < warm_up:
-        return recipe.learning_rate * (step + 1) / warm_up
-    share = (step - warm_up) / max(1, n_steps - warm_up)
-    span = recipe.learning_rate - recipe.min_learning_rate
-    return recipe.min_learning_rate + span * (1 + math.cos(math.pi * share)) / 2
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    """Learning rate of a step (from 0) by the recipe's cosine schedule."""
+    return optimizers.cosine_rate(
+        step, n_steps, highest=recipe.learning_rate, least=recipe.min_learning_rate
+    )
 
 
 def _decay(recipe: Recipe, step: int) -> float:

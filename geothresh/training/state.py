@@ -19,8 +19,9 @@ from torch import Tensor
 from geothresh.errors import ModelError
 from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.optimizers import optimizer_tensors, restore_optimizer
 
-_WEIGHTS, _AVERAGE, _OPTIMIZER = "weights.", "average.", "optimizer."
+_WEIGHTS, _AVERAGE = "weights.", "average."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,14 +58,11 @@ def save_state(
     tensors: dict[str, Tensor] = {}
     tensors |= {_WEIGHTS + k: v for k, v in network.state_dict().items()}
     tensors |= {_AVERAGE + k: v.clone() for k, v in average.state_dict().items()}
-    stored = optimizer.state_dict()
-    for number, entries in stored["state"].items():
-        for name, value in entries.items():
-            tensors[f"{_OPTIMIZER}{number}.{name}"] = torch.as_tensor(value)
+    tensors |= optimizer_tensors(optimizer)
     training = {
         "run": dict(run),
         "progress": _exact(asdict(progress)),
-        "optimizer_groups": stored["param_groups"],
+        "optimizer_groups": optimizer.state_dict()["param_groups"],
         "schedule": dict(schedule),
     }
     save_model(path, tensors=tensors, config=config, training={"state": json.dumps(training)})
@@ -87,8 +85,6 @@ def load_state(
     Raises:
         ModelError: the file is damaged, or of a run with another network, recipe or data.
     """
-    from safetensors import safe_open
-
     card = read_card(path)
     try:
         training = json.loads(card.training["state"])
@@ -106,13 +102,7 @@ def load_state(
         )
     network.load_state_dict(load_weights(path, config, prefix=_WEIGHTS))
     average.load_state_dict(load_weights(path, config, prefix=_AVERAGE))
-    entries: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        for key in file.keys():
-            if key.startswith(_OPTIMIZER):
-                number, name = key.removeprefix(_OPTIMIZER).split(".")
-                entries.setdefault(int(number), {})[name] = file.get_tensor(key)
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    restore_optimizer(optimizer, path, groups)
     return progress, dict(training["schedule"])
 
 

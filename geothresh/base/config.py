@@ -1,0 +1,110 @@
+"""What a base network is, and how it is trained: every number that the command line offers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from geothresh.errors import ModelError, UsageError
+
+#: The networks, by the names of the command line.
+NETWORKS = ("linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s")
+#: Sides of what goes through a network are multiples of this many pixels: the encoders halve the
+#: image five times.
+STRIDE = 32
+
+# Mean and standard deviation of ImageNet's images, which most pretrained encoders expect.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseConfig:
+    """All that is needed to build a base network, kept inside each checkpoint."""
+
+    network: str = "linknet"
+    """One of `NETWORKS`."""
+    encoder: str = "resnet18"
+    """Name of an encoder of segmentation-models-pytorch."""
+    mean: tuple[float, float, float] = _MEAN
+    """Subtracted from red, green and blue in [0, 1] ..."""
+    std: tuple[float, float, float] = _STD
+    """... which are then divided by this."""
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise UsageError(
+                f"base network {self.network!r} is unknown; there are {', '.join(NETWORKS)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Network and encoder, fit for the name of a folder: ``linknet-resnet18``."""
+        return f"{self.network}-{self.encoder}".replace("/", "_")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BaseConfig:
+        """The same from JSON types.
+
+        Raises:
+            ModelError: an entry is missing, unknown or of another type.
+        """
+        try:
+            return cls(
+                network=str(values["network"]),
+                encoder=str(values["encoder"]),
+                mean=_three(values["mean"]),
+                std=_three(values["std"]),
+            )
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise ModelError(
+                f"the configuration of the base network is garbled ({error}); train it again"
+            ) from error
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRecipe:
+    """Hyperparameters of base networks."""
+
+    steps: int = 2000
+    """Optimiser steps."""
+    crop_size: int = 256
+    """Side of a crop in pixels, a multiple of 32; smaller images are mirrored outwards."""
+    batch_size: int = 8
+    """Crops in a step, at least 2: the norms take their statistics over them."""
+    learning_rate: float = 5e-4
+    """Of AdamW at its highest: warm-up over a twentieth of the steps, then half a cosine to 0."""
+    weight_decay: float = 1e-2
+    jitter: float = 0.2
+    """Most that contrast is multiplied by above or below 1, and half of it the most that is added
+    to the brightness."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crop_size < STRIDE or self.crop_size % STRIDE:
+            raise UsageError(f"crop size {self.crop_size}: give a multiple of {STRIDE}")
+        if self.batch_size < 2:
+            raise UsageError(f"batch size {self.batch_size}: a step needs at least 2 crops")
+        if self.steps < 1 or self.learning_rate <= 0:
+            raise UsageError(
+                f"{self.steps} steps at learning rate {self.learning_rate:g}: give numbers above 0"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return asdict(self)
+
+    def with_epochs(self, epochs: int, images: int) -> BaseRecipe:
+        """The same with as many steps as show every image so many times."""
+        return replace(self, steps=max(1, math.ceil(epochs * images / self.batch_size)))

@@ -1,0 +1,192 @@
+"""The training loop of base networks: read it from the top."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from geothresh import __version__
+from geothresh.base.checkpoint import save_base_model
+from geothresh.base.config import BaseConfig, BaseRecipe
+from geothresh.base.crops import Crops
+from geothresh.base.networks import build_network
+from geothresh.base.state import load_state, save_state
+from geothresh.errors import ModelError
+from geothresh.nn.optimizers import cosine_rate, set_rate
+from geothresh.nn.refiner import pick_device, pick_dtype
+from geothresh.raster.imagery import ImagePair
+
+#: Called after each step with the steps done, their number, and the loss.
+OnStep = Callable[[int, int, float], None]
+
+#: The state is written when so many seconds have passed since the last time.
+STATE_SECONDS = 120.0
+
+
+def fit(
+    pairs: Sequence[ImagePair],
+    *,
+    config: BaseConfig,
+    recipe: BaseRecipe,
+    output: Path,
+    data: Mapping[str, Any],
+    weights: str | None = None,
+    snapshots: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    state_seconds: float = STATE_SECONDS,
+    on_step: OnStep | None = None,
+) -> float:
+    """Train a base network and write its model files: snapshots on the way, the last step's.
+
+    Args:
+        pairs: images to learn from.
+        config: which network.
+        recipe: hyperparameters.
+        output: the model file; ``.stepNNNNN`` and ``.state`` stand beside it, the latter until
+            the run is complete.
+        data: what the model file says of the data, with the ids under ``train``; a resumed run
+            must agree.
+        weights: "imagenet" to start from the encoder's, None for random ones.
+        snapshots: models to be kept on the way.
+        resume: go on from the state beside the output, if there is one.
+        device: auto, cpu, cuda, cuda:i or mps.
+        state_seconds: time between two writings of the state.
+        on_step: progress.
+
+    Returns:
+        Seconds spent training, in all.
+
+    Raises:
+        ModelError: the state does not fit, or the loss is not finite.
+        OutputError: a file cannot be written.
+        UsageError, InputError: the device, the encoder or its weights are not there.
+    """
+    place = pick_device(device)
+    dtype = pick_dtype(recipe.precision, place)
+    if dtype == torch.float16:
+        # What auto gives on GPUs without bf16: small gradients would vanish in it.
+        dtype = torch.float32
+    run = {
+        "recipe": recipe.as_dict(),
+        "data": dict(data),
+        "encoder_weights": weights or "none",
+        "snapshots": snapshots,
+    }
+    state_file = beside(output, ".state.safetensors")
+    resuming = resume and state_file.exists()
+    torch.manual_seed(recipe.seed)
+    network = build_network(config, None if resuming else weights)
+    network = network.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    done, seconds = 0, 0.0
+    if resuming:
+        done, seconds = load_state(
+            state_file, network=network, optimizer=optimizer, config=config, run=run
+        )
+    kept = set(snapshot_steps(recipe.steps, snapshots))
+    crops = Crops(pairs, recipe)
+    started = written = time.perf_counter()
+    for step in range(done, recipe.steps):
+        set_rate(optimizer, cosine_rate(step, recipe.steps, highest=recipe.learning_rate))
+        images, masks = crops.batch(step)
+        # Dropout's noise, too, is that of the step, wherever the run began.
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        loss = _step(network, optimizer, normalised(images, config), masks, dtype)
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"the loss is {loss} in step {step + 1}; lower --learning-rate and start anew"
+            )
+        now = time.perf_counter()
+        total = seconds + now - started
+        card = {**run, **_made(step + 1, total)}
+        if step + 1 in kept:
+            snapshot = snapshot_file(output, step + 1)
+            save_base_model(snapshot, tensors=network.state_dict(), config=config, training=card)
+        if step + 1 == recipe.steps:
+            save_base_model(output, tensors=network.state_dict(), config=config, training=card)
+        elif now - written >= state_seconds:
+            save_state(
+                state_file,
+                network=network,
+                optimizer=optimizer,
+                config=config,
+                run=run,
+                step=step + 1,
+                seconds=total,
+            )
+            written = time.perf_counter()
+        if on_step is not None:
+            on_step(step + 1, recipe.steps, loss)
+    state_file.unlink(missing_ok=True)
+    return seconds + time.perf_counter() - started
+
+
+def normalised(images: NDArray[np.float32], config: BaseConfig) -> Tensor:
+    """Images (B, H, W, 3) in [0, 1] as the network wants them: (B, 3, H, W), channels last."""
+    mean, std = (np.array(part, np.float32) for part in (config.mean, config.std))
+    values = (images - mean) / std
+    # Permuted, not copied: memory stays in the order of channels_last.
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+def segmentation_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy plus 1 - Dice over the batch; both (B, H, W), truth 0 or 1."""
+    share = torch.sigmoid(logits)
+    common, size = (share * truth).sum(), share.sum() + truth.sum()
+    # 1: of two empty masks, the Dice coefficient is 1, and its gradient finite.
+    dice = (2 * common + 1) / (size + 1)
+    return functional.binary_cross_entropy_with_logits(logits, truth) + 1 - dice
+
+
+def _step(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    masks: NDArray[np.float32],
+    dtype: torch.dtype,
+) -> float:
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        logits = network(images.to(device, non_blocking=True))
+    loss = segmentation_loss(logits[:, 0].float(), torch.from_numpy(masks).to(device))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _made(step: int, seconds: float) -> dict[str, Any]:
+    return {
+        "geothresh": __version__,
+        "torch": torch.__version__,
+        "step": step,
+        "seconds": round(seconds, 1),
+    }
+
+
+def snapshot_steps(steps: int, snapshots: int) -> list[int]:
+    """The steps after which snapshots are kept: evenly spread, without the last."""
+    marks = {round(steps * k / (snapshots + 1)) for k in range(1, snapshots + 1)}
+    return sorted(marks - {0, steps})
+
+
+def snapshot_file(output: Path, step: int) -> Path:
+    """The model file of a snapshot."""
+    return beside(output, f".step{step:05}.safetensors")
+
+
+def beside(output: Path, ending: str) -> Path:
+    """A file of the same stem: ``roads.safetensors`` -> ``roads.state.safetensors``."""
+    return output.with_name(output.name.removesuffix(".safetensors") + ending)

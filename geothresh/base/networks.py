@@ -1,0 +1,217 @@
+"""The base networks: three of them as they come, LinkNet with another centre, and FCN-8s.
+
+Every network takes images (B, 3, H, W), H and W multiples of 32, and gives logits (B, 1, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geothresh.base.config import BaseConfig
+from geothresh.base.library import segmentation_models
+from geothresh.errors import InputError, UsageError
+
+_CLASSES = {
+    "unet": "Unet",
+    "deeplabv3plus": "DeepLabV3Plus",
+    "pspnet": "PSPNet",
+    "linknet": "Linknet",
+    "dlinknet": "Linknet",
+}
+_DILATIONS = (1, 2, 4, 8)
+
+
+class DilatedCentre(nn.Module):
+    """The centre of D-LinkNet (Zhou, Zhang and Wu, CVPR Workshops 2018).
+
+    3 x 3 convolutions of growing dilation, one after the other; the input and the outputs of all
+    of them are added up.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, dilation=d, padding=d) for d in _DILATIONS
+        )
+        for convolution in self.convolutions:
+            bias = cast(nn.Conv2d, convolution).bias
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C, H, W) to the same shape."""
+        total = features
+        for convolution in self.convolutions:
+            features = functional.relu(convolution(features))
+            total = total + features
+        return total
+
+
+class CentredDecoder(nn.Module):
+    """A decoder with a centre between it and the encoder's last features."""
+
+    def __init__(self, centre: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.centre = centre
+        self.decoder = decoder
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of the encoder, from fine to coarse, to those of the decoder."""
+        return cast(Tensor, self.decoder([*features[:-1], self.centre(features[-1])]))
+
+
+class FCN8s(nn.Module):
+    """FCN-8s (Long, Shelhamer and Darrell, CVPR 2015) on an encoder.
+
+    Scores of 1 x 1 convolutions at 1/32, 1/16 and 1/8 of the image are added up on the way to the
+    finer grid. The two doublings are learnt, from bilinear interpolation on; the last is bilinear.
+    """
+
+    def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.score8, self.score16, self.score32 = (nn.Conv2d(c, 1, 1) for c in channels[-3:])
+        self.up32, self.up16 = _doubling(), _doubling()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to logits (B, 1, H, W)."""
+        fine, middle, coarse = self.encoder(image)[-3:]
+        score = self.score16(middle) + self.up32(self.score32(coarse))
+        score = self.score8(fine) + self.up16(score)
+        return functional.interpolate(score, scale_factor=8, mode="bilinear")
+
+
+def _doubling() -> nn.ConvTranspose2d:
+    """A transposed convolution that starts as bilinear interpolation to twice the size."""
+    doubling = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1, bias=False)
+    tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    with torch.no_grad():
+        doubling.weight.copy_(torch.outer(tent, tent)[None, None])
+    return doubling
+
+
+def describe_network(network: str, encoder: str, weights: str | None) -> BaseConfig:
+    """The configuration of a network, with the normalisation that its encoder's weights expect.
+
+    Args:
+        network: one of `NETWORKS`.
+        encoder: name of an encoder.
+        weights: "imagenet", or None for random initial weights.
+
+    Raises:
+        UsageError: the library or the encoder is not there, or has no such weights.
+    """
+    config = BaseConfig(network=network, encoder=encoder)
+    encoders = segmentation_models().encoders
+    if not encoder.startswith("tu-") and encoder not in encoders.encoders:
+        near = [name for name in sorted(encoders.encoders) if name[:3] == encoder[:3]]
+        raise UsageError(
+            f"encoder {encoder!r} is unknown; segmentation-models-pytorch "
+            f"{segmentation_models().__version__} has {len(encoders.encoders)}, such as "
+            f"{', '.join(near[:6] or ['resnet18', 'mobilenet_v2', 'efficientnet-b0'])}, and those "
+            "of timm with the prefix tu-"
+        )
+    if weights is None:
+        return config
+    if not encoder.startswith("tu-"):
+        there = encoders.encoders[encoder]["pretrained_settings"]
+        if weights not in there:
+            raise UsageError(
+                f"encoder {encoder!r} has no {weights} weights; say --encoder-weights none, or "
+                "choose another encoder"
+            )
+    with _fetching(config, weights):
+        wanted = encoders.get_preprocessing_params(encoder, pretrained=weights)
+    if wanted.get("input_space", "RGB") != "RGB":
+        raise UsageError(
+            f"the {weights} weights of encoder {encoder!r} want {wanted['input_space']} images; "
+            "choose another encoder, or say --encoder-weights none"
+        )
+    most = (wanted.get("input_range") or (0, 1))[1]
+    return BaseConfig.from_dict(
+        {
+            **config.as_dict(),
+            "mean": [float(value) / most for value in wanted.get("mean") or (0, 0, 0)],
+            "std": [float(value) / most for value in wanted.get("std") or (most,) * 3],
+        }
+    )
+
+
+def build_network(config: BaseConfig, weights: str | None = None) -> nn.Module:
+    """Build a network.
+
+    Args:
+        config: which one.
+        weights: "imagenet" fetches the encoder's; None leaves them random.
+
+    Raises:
+        UsageError: the encoder does not go with the network, or is not there.
+        InputError: the weights cannot be fetched.
+    """
+    library = segmentation_models()
+    # Fetched first and alone: what fails afterwards is no fault of the connection.
+    pretrained = None if weights is None else _fetch(config, weights)
+    try:
+        if config.network == "fcn8s":
+            encoder = library.encoders.get_encoder(config.encoder, depth=5)
+            network: nn.Module = FCN8s(encoder, _sound(config, encoder.out_channels))
+        else:
+            make = getattr(library, _CLASSES[config.network])
+            network = make(config.encoder, encoder_weights=None)
+    except (KeyError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise UsageError(
+            f"{config.network} cannot be built on encoder {config.encoder!r} ({error}); "
+            "choose another encoder"
+        ) from error
+    parts: Any = network
+    if config.network == "dlinknet":
+        channels = _sound(config, parts.encoder.out_channels)[-1]
+        parts.decoder = CentredDecoder(DilatedCentre(channels), parts.decoder)
+    if pretrained is not None:
+        # PSPNet's encoder is shallower: it takes what it has of these.
+        own = parts.encoder.state_dict()
+        parts.encoder.load_state_dict({k: pretrained[k] for k in own})
+    return network
+
+
+def _sound(config: BaseConfig, channels: Sequence[int]) -> Sequence[int]:
+    if len(channels) < 6 or 0 in channels[-3:]:
+        raise UsageError(
+            f"{config.network} needs features at 1/8, 1/16 and 1/32 of the image, which encoder "
+            f"{config.encoder!r} does not give; choose another encoder"
+        )
+    return channels
+
+
+def _fetch(config: BaseConfig, weights: str) -> dict[str, Tensor]:
+    """The pretrained tensors of an encoder, from the hub or from its cache."""
+    kind = True if config.encoder.startswith("tu-") else weights
+    with _fetching(config, weights):
+        encoder = segmentation_models().encoders.get_encoder(config.encoder, weights=kind)
+    return dict(encoder.state_dict())
+
+
+@contextmanager
+def _fetching(config: BaseConfig, weights: str) -> Iterator[None]:
+    """Whatever goes wrong in here is told as one failure to fetch weights.
+
+    Connections fail in dozens of ways, each library on the way with errors of its own; the last
+    one says least, so the first of the chain is shown.
+    """
+    try:
+        yield
+    except Exception as error:
+        first: BaseException = error
+        while first.__cause__ or first.__context__:
+            first = first.__cause__ or first.__context__ or first
+        reason = " ".join(str(first).split())[:200]
+        raise InputError(
+            f"the {weights} weights of encoder {config.encoder!r} cannot be fetched ({reason}); "
+            "connect to the network, or train from scratch with --encoder-weights none"
+        ) from error

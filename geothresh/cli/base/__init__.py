@@ -1,0 +1,22 @@
+"""``geothresh base``: base networks, from images to confidences. One file per command."""
+
+from __future__ import annotations
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "crossfit": "geothresh.cli.base.crossfit",
+}
+
+
+@click.group(name="base", cls=LazyGroup, homes=COMMANDS)
+@options.common
+def base() -> None:
+    """Train base networks on images and predict confidences with them.
+
+    The networks come from segmentation-models-pytorch: pip install 'geothresh[base]'. Whoever has
+    a segmentation network already needs none of this: `refine` takes the raster of any.
+    """

@@ -1,0 +1,87 @@
+"""``geothresh base crossfit``: confidence maps by networks that have not seen the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.base.shared import recipe_of, training, training_bar
+from geothresh.cli.progress import checking_bar
+
+if TYPE_CHECKING:
+    from geothresh.api.crossfit import CrossfitResult
+
+
+@click.command()
+@training
+@click.option(
+    "-o", "--output", type=options.PATH, required=True, metavar="DIR",
+    help="Folder for the maps, the manifest and the models.",
+)  # fmt: skip
+@click.option(
+    "--folds", type=click.IntRange(min=2), default=2, show_default=True, metavar="K",
+    help="Parts of the data; each is predicted by a network trained on the others.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Start anew where there is an earlier run.")
+def crossfit(
+    data: tuple[Path, ...],
+    output: Path,
+    as_json: bool,
+    progress: bool | None,
+    **arguments: Any,
+) -> None:
+    """Write out-of-fold confidence maps of the images in DATA.
+
+    DATA are folders with <id>_sat.jpg and <id>_mask.png. The places are dealt out to K folds; for
+    each, a network is trained on all the others and predicts it, so that no map is made by a
+    network that has seen its place. Such maps, of all labelled data, are what `geothresh train`
+    learns from.
+
+    The maps are DIR/<network>-<encoder>/<id>.png, of several DATA DIR/<name of DATA>/..., and can
+    be given to `geothresh train --confidence`. The same command again goes on where it was
+    stopped. The folders of the maps are printed.
+    """
+    from geothresh.api.crossfit import crossfit as run
+    from geothresh.base.config import BaseRecipe
+
+    recipe = BaseRecipe(**recipe_of(arguments))
+    with checking_bar(progress) as on_check, training_bar(progress) as on_step:
+        result = run(
+            data,
+            output,
+            recipe=recipe,
+            on_check=on_check,
+            on_step=None
+            if on_step is None
+            else lambda fold, folds, step, steps, loss: on_step(
+                f"fold {fold}/{folds}", step, steps, loss
+            ),
+            **arguments,
+        )
+    if as_json:
+        options.print_json(result.as_dict())
+        return
+    for folders in result.maps.values():
+        for folder in folders:
+            click.echo(folder)
+    if options.verbosity() >= 0:
+        for line in summary(result):
+            click.echo(line, err=True)
+
+
+def summary(result: CrossfitResult) -> list[str]:
+    """What was done, in a few lines for people."""
+    lines = [
+        f"{result.images} images, {result.folds} folds of {result.steps} steps each, "
+        f"{result.seconds:.0f} s of training; manifest {result.manifest}"
+    ]
+    for name, scores in result.scores.items():
+        for dataset, score in scores.items():
+            lines.append(
+                f"{name} on {dataset}: miou {100 * score['miou']:.1f}, pooled IoU "
+                f"{100 * score['iou_pooled']:.1f} at 0.5"
+            )
+    return lines

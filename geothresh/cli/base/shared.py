@@ -1,0 +1,131 @@
+"""Options of the commands that train base networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.progress import bar_wanted
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_POSITIVE = click.IntRange(min=1)
+_RECIPE = (
+    "steps", "crop_size", "batch_size", "learning_rate", "weight_decay", "jitter", "precision",
+    "seed",
+)  # fmt: skip
+
+
+def training(command: Command) -> Command:
+    """The network and its hyperparameters; `recipe_of` takes the latter out of the arguments."""
+    for decorate in reversed(
+        (
+            click.argument("data", type=options.PATH, nargs=-1, required=True),
+            click.option(
+                "--network", default="linknet", show_default=True,
+                type=click.Choice(
+                    ["linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s"]
+                ),
+                help="Architecture.",
+            ),
+            click.option(
+                "--encoder", default="resnet18", show_default=True, metavar="NAME",
+                help="Any encoder of segmentation-models-pytorch.",
+            ),
+            click.option(
+                "--encoder-weights", type=click.Choice(["none", "imagenet"]), default="none",
+                show_default=True,
+                help="What the encoder starts from: random numbers, or weights that are fetched.",
+            ),
+            click.option(
+                "--steps", type=_POSITIVE, default=2000, show_default=True,
+                help="Optimiser steps.",
+            ),
+            click.option(
+                "--epochs", type=_POSITIVE,
+                help="Passes through the images, in place of --steps.",
+            ),
+            click.option(
+                "--crop-size", type=_POSITIVE, default=256, show_default=True,
+                help="Side of a crop in pixels, a multiple of 32; smaller images are mirrored "
+                "outwards.",
+            ),
+            click.option(
+                "--batch-size", type=click.IntRange(min=2), default=8, show_default=True,
+                help="Crops in a step.",
+            ),
+            click.option(
+                "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-4,
+                show_default=True, help="Of AdamW, at its highest.",
+            ),
+            click.option(
+                "--weight-decay", type=click.FloatRange(min=0), default=1e-2, show_default=True,
+                help="Of AdamW.",
+            ),
+            click.option(
+                "--jitter", type=click.FloatRange(0, 1, max_open=True), default=0.2,
+                show_default=True, help="How far contrast and brightness are changed at random.",
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+            click.option(
+                "--snapshots", type=click.IntRange(min=0), default=0, show_default=True,
+                metavar="N",
+                help="Keep the network at N moments of the training too: cheap further networks.",
+            ),
+            click.option(
+                "--place-pattern", metavar="REGEX",
+                help="What makes ids one place: the first group, such as '^(.*)_[0-9]+$'.",
+            ),
+            click.option(
+                "--skip-unpaired", is_flag=True,
+                help="Leave out images and masks without a partner.",
+            ),
+            options.device,
+            click.option(
+                "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto",
+                show_default=True, help="Number format inside the network.",
+            ),
+            options.progress,
+            options.as_json,
+            options.common,
+        )
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def recipe_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take the recipe's numbers out of a command's arguments."""
+    return {name: arguments.pop(name) for name in _RECIPE}
+
+
+@contextmanager
+def training_bar(
+    wanted: bool | None,
+) -> Iterator[Callable[[str, int, int, float], None] | None]:
+    """A bar on stderr that is told (label, step, steps, loss); a new label starts anew."""
+    if not bar_wanted(wanted):
+        yield None
+        return
+
+    from tqdm import tqdm
+
+    with tqdm(unit="step", dynamic_ncols=True, delay=1e-9) as bar:
+        shown: Mapping[str, str] = {}
+
+        def on_step(label: str, step: int, steps: int, loss: float) -> None:
+            nonlocal shown
+            if shown.get("label") != label:
+                shown = {"label": label}
+                bar.reset(total=steps)
+                bar.set_description(label, refresh=False)
+                # Steps of an earlier run are done, but took no time in this one.
+                bar.initial = bar.n = step - 1
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update()
+
+        yield on_step

@@ -1,0 +1,153 @@
+"""Images and their masks, to train base networks on: which belong together, and are they usable.
+
+DeepGlobe layout: ``DATA/<id>_sat.jpg`` (or .png, .tif) and ``DATA/<id>_mask.png``. Plain layout:
+``DATA/image/<id>.jpg`` and ``DATA/mask/<id>.png``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geothresh.errors import InputError, names
+from geothresh.raster.images import read_rgb
+from geothresh.raster.pairs import find_masks, mask_facts, picture_files, read_mask
+
+_IMAGE_SUFFIX = "_sat"
+_BROKEN_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePair:
+    """One image and the ground truth of the same ground."""
+
+    id: str
+    """Name of the place."""
+    image: Path
+    mask: Path
+    dataset: str
+    """Name of the folder that holds both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What a check learns of an image and its mask."""
+
+    shape: tuple[int, int]
+    """Height and width."""
+    foreground: int
+    """Pixels of the mask."""
+    digest: str
+    """sha256 of the pixels of image and mask."""
+    marks: tuple[str, ...]
+    """What tells the place: digests of the image's and of the mask's pixels."""
+
+
+def find_images(
+    data: str | Path | Sequence[str | Path], *, skip_unpaired: bool = False
+) -> list[ImagePair]:
+    """Match images and masks by id.
+
+    Args:
+        data: one or more folders, in either layout.
+        skip_unpaired: leave out what has no partner rather than raise.
+
+    Returns:
+        Pairs, sorted by data set and id.
+
+    Raises:
+        InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
+    """
+    folders = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
+    pairs: list[ImagePair] = []
+    alone: dict[str, list[str]] = {"images without a mask": [], "masks without an image": []}
+    for folder in folders:
+        dataset = folder.resolve().name
+        masks = find_masks(folder)
+        images = _images(folder)
+        shared = images.keys() & masks.keys()
+        alone["images without a mask"] += [f"{dataset}/{i}" for i in images.keys() - shared]
+        alone["masks without an image"] += [f"{dataset}/{i}" for i in masks.keys() - shared]
+        pairs += [ImagePair(id=i, image=images[i], mask=masks[i], dataset=dataset) for i in shared]
+    for what, counted in (
+        ("data folders have one name", Counter(f.resolve().name for f in folders)),
+        ("ids stand in several data folders", Counter(p.id for p in pairs)),
+    ):
+        repeated = [name for name, n in counted.items() if n > 1]
+        if repeated:
+            raise InputError(f"{len(repeated)} {what}: {names(repeated)}; rename them")
+    parts = [f"{len(ids)} {what} ({names(ids)})" for what, ids in alone.items() if ids]
+    if not pairs:
+        raise InputError(f"{names(map(str, folders))}: no image has a mask; {', '.join(parts)}")
+    if parts and not skip_unpaired:
+        raise InputError(f"{' and '.join(parts)}; complete the data or add --skip-unpaired")
+    return sorted(pairs, key=lambda p: (p.dataset, p.id))
+
+
+def check_images(
+    pairs: Sequence[ImagePair], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, ImageFacts]:
+    """Read every file once, so that broken data is found before the first step.
+
+    Args:
+        pairs: to be checked.
+        progress: called with pairs done and their number.
+
+    Returns:
+        The facts of each pair, by id.
+
+    Raises:
+        InputError: files are unusable (up to ten are named), or no mask has any foreground.
+    """
+    facts: dict[str, ImageFacts] = {}
+    broken: list[str] = []
+    for done, pair in enumerate(pairs, 1):
+        try:
+            facts[pair.id] = _facts(pair)
+        except InputError as error:
+            broken.append(str(error))
+        if progress is not None:
+            progress(done, len(pairs))
+    if broken:
+        more = len(broken) - _BROKEN_SHOWN
+        shown = "; ".join(broken[:_BROKEN_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise InputError(f"{len(broken)} unusable files: {shown}")
+    if not any(f.foreground for f in facts.values()):
+        raise InputError(f"none of the {len(facts)} masks has a foreground pixel; nothing to learn")
+    return facts
+
+
+def digest_of(pairs: Sequence[ImagePair], facts: Mapping[str, ImageFacts]) -> str:
+    """sha256 of all the pixels and ids, whatever the order of the pairs."""
+    lines = sorted(f"{p.dataset} {p.id} {facts[p.id].digest}\n" for p in pairs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _facts(pair: ImagePair) -> ImageFacts:
+    image, mask = read_rgb(pair.image), mask_facts(read_mask(pair.mask))
+    height, width = image.shape[:2]
+    if mask.shape != (height, width):
+        raise InputError(
+            f"{pair.image}: {height} x {width} pixels, its mask {pair.mask.name} has "
+            f"{mask.shape[0]} x {mask.shape[1]}"
+        )
+    pixels = hashlib.sha256(image.tobytes()).hexdigest()
+    return ImageFacts(
+        shape=(height, width),
+        foreground=mask.foreground,
+        digest=hashlib.sha256(f"{pixels} {mask.digest}".encode()).hexdigest(),
+        # A blank image is no place; every other one is, under whatever mask.
+        marks=(*mask.marks, *((pixels,) if image.min() != image.max() else ())),
+    )
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    if (folder / "image").is_dir():
+        return picture_files(folder / "image")
+    return {
+        stem.removesuffix(_IMAGE_SUFFIX): path
+        for stem, path in picture_files(folder, _IMAGE_SUFFIX).items()
+    }
