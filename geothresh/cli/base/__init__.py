@@ -9,6 +9,7 @@ from geothresh.cli.lazy import LazyGroup
 
 COMMANDS = {
     "crossfit": "geothresh.cli.base.crossfit",
+    "train": "geothresh.cli.base.train",
 }
 
 

@@ -1,0 +1,162 @@
+"""From folders of images and masks to a base network: pair, check, split, fit, score."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geothresh.base.config import BaseRecipe
+from geothresh.base.loop import OnStep, beside, fit, snapshot_file, snapshot_steps
+from geothresh.base.networks import describe_network
+from geothresh.errors import UsageError
+from geothresh.files import check_output
+from geothresh.nn.refiner import pick_device, pick_dtype
+from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, digest_of, find_images
+from geothresh.splitting import Split, split_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseTrainResult:
+    """Where the base network is, and what it has learnt from."""
+
+    model: Path
+    snapshots: list[Path]
+    """Models of moments on the way."""
+    split: Path
+    """Manifest of the ids trained on and kept back."""
+    steps: int
+    images: int
+    """Trained on."""
+    held_out: int
+    """Kept back."""
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            **asdict(self),
+            "model": str(self.model),
+            "snapshots": [str(file) for file in self.snapshots],
+            "split": str(self.split),
+        }
+
+
+def train_base(
+    data: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    network: str = "linknet",
+    encoder: str = "resnet18",
+    encoder_weights: str = "none",
+    recipe: BaseRecipe | None = None,
+    epochs: int | None = None,
+    snapshots: int = 0,
+    hold_out: Sequence[str] = (),
+    validation_fraction: float = 0.0,
+    place_pattern: str | None = None,
+    skip_unpaired: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    on_check: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
+) -> BaseTrainResult:
+    """Train a base network on images and masks.
+
+    Args:
+        data: folders of images and masks, see `geothresh.raster.imagery`.
+        output: the model file, ``.safetensors``. Beside it come ``.split.json``, and while it is
+            trained ``.state.safetensors``, from which a stopped run goes on.
+        network: one of `geothresh.base.config.NETWORKS`.
+        encoder: name of an encoder of segmentation-models-pytorch.
+        encoder_weights: "imagenet" or "none".
+        recipe: hyperparameters.
+        epochs: passes through the training images, in place of the recipe's steps.
+        snapshots: models of moments on the way, ``.stepNNNNN.safetensors`` beside the output.
+        hold_out: patterns of ids that are kept back.
+        validation_fraction: of the places of a data set that is kept back, if none of its ids is
+            by name.
+        place_pattern: regular expression whose first group names the place of an id.
+        skip_unpaired: leave out images and masks without a partner.
+        resume: go on from ``.state.safetensors``.
+        overwrite: replace an existing model.
+        device: auto, cpu, cuda, cuda:i or mps.
+        on_check, on_step: progress.
+
+    Raises:
+        InputError: the data cannot be used, or the encoder's weights cannot be fetched.
+        OutputError: the output exists or cannot be written.
+        UsageError: options contradict each other or the data.
+        ModelError: the state does not fit.
+    """
+    recipe, output = recipe or BaseRecipe(), Path(output)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: a model is a .safetensors file; name it so")
+    if resume and overwrite:
+        raise UsageError("--resume goes on and --overwrite starts anew; give one of them")
+    state, manifest = beside(output, ".state.safetensors"), beside(output, ".split.json")
+    for file in (output, state, manifest):
+        check_output(file, overwrite=overwrite or resume)
+    if resume and not state.exists():
+        raise UsageError(
+            f"{state}: no run to go on with; leave --resume out, or name its model with --output"
+        )
+    pick_dtype(recipe.precision, pick_device(device))
+    found = find_images(data, skip_unpaired=skip_unpaired)
+    config = describe_network(
+        network, encoder, None if encoder_weights == "none" else encoder_weights
+    )
+    facts = check_images(found, progress=on_check)
+    split = _split(
+        found, facts, fraction=validation_fraction, hold_out=hold_out,
+        place_pattern=place_pattern, seed=recipe.seed,
+    )  # fmt: skip
+    training = [pair for pair in found if pair.id in set(split.train)]
+    if epochs is not None:
+        recipe = recipe.with_epochs(epochs, len(training))
+    marks = snapshot_steps(recipe.steps, snapshots)
+    for step in marks:
+        check_output(snapshot_file(output, step), overwrite=overwrite or resume)
+    if overwrite:
+        state.unlink(missing_ok=True)
+    seconds = fit(
+        training,
+        config=config,
+        recipe=recipe,
+        output=output,
+        data={
+            "sha256": digest_of(found, facts),
+            "train": list(split.train),
+            "left_out": list(split.validation),
+        },
+        weights=None if encoder_weights == "none" else encoder_weights,
+        snapshots=snapshots,
+        resume=resume,
+        device=device,
+        on_step=on_step,
+    )
+    split.save(manifest)
+    return BaseTrainResult(
+        model=output,
+        snapshots=[snapshot_file(output, step) for step in marks],
+        split=manifest,
+        steps=recipe.steps,
+        images=len(training),
+        held_out=len(split.validation),
+        seconds=round(seconds, 1),
+    )
+
+
+def _split(
+    pairs: Sequence[ImagePair], facts: dict[str, ImageFacts], *, fraction: float, **how: Any
+) -> Split:
+    """The sides of the split; all ids are trained on where nothing is to be kept back."""
+    by_dataset: dict[str, list[str]] = defaultdict(list)
+    for pair in pairs:
+        by_dataset[pair.dataset].append(pair.id)
+    if fraction == 0 and not how["hold_out"]:
+        return Split(train=tuple(sorted(pair.id for pair in pairs)), validation=())
+    return split_ids(by_dataset, {i: f.marks for i, f in facts.items()}, fraction=fraction, **how)

@@ -1,0 +1,69 @@
+"""``geothresh base train``: a base network from images and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.base.shared import recipe_of, training, training_bar
+from geothresh.cli.progress import checking_bar
+
+
+@click.command()
+@training
+@click.option(
+    "-o", "--output", type=options.PATH, required=True, metavar="MODEL.safetensors",
+    help="The model. The split comes beside it, and until it is there the state to resume from.",
+)  # fmt: skip
+@click.option(
+    "--hold-out", multiple=True, metavar="PATTERN",
+    help="Keep back the ids that match, such as 'testing_*'; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+    show_default=True, help="Share of places to keep back.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
+def train(
+    data: tuple[Path, ...],
+    output: Path,
+    as_json: bool,
+    progress: bool | None,
+    **arguments: Any,
+) -> None:
+    """Train a base network on the images in DATA.
+
+    DATA are folders with <id>_sat.jpg and <id>_mask.png (or image/<id>.jpg and mask/<id>.png).
+    The loss is binary cross-entropy plus Dice; crops are turned, flipped, and changed in
+    brightness and contrast. What is kept back is listed in MODEL.split.json and not looked at.
+    The model's path is printed.
+    """
+    from geothresh.base.config import BaseRecipe
+    from geothresh.base.run import train_base
+
+    recipe = BaseRecipe(**recipe_of(arguments))
+    with checking_bar(progress) as on_check, training_bar(progress) as on_step:
+        result = train_base(
+            data,
+            output,
+            recipe=recipe,
+            on_check=on_check,
+            on_step=None
+            if on_step is None
+            else lambda step, steps, loss: on_step("train", step, steps, loss),
+            **arguments,
+        )
+    if as_json:
+        options.print_json(result.as_dict())
+        return
+    click.echo(result.model)
+    if options.verbosity() >= 0:
+        click.echo(
+            f"{result.steps} steps, {result.seconds:.0f} s on {result.images} images; "
+            f"{result.held_out} kept back, listed in {result.split}",
+            err=True,
+        )
