@@ -11,10 +11,9 @@ and the border of the others is no edge.
 
 from __future__ import annotations
 
-from functools import cache
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from geothresh.nn.centerline import centerline_loss
@@ -92,19 +91,25 @@ def threshnet_loss(
         ``total`` (to be differentiated) and ``focal``, ``boundary``, ``cross_entropy``,
         ``overlap``, each unweighted; ``centerline`` too where it has a weight, for it takes time.
     """
-    branches = []
-    for branch in logits:
-        prediction = branch.float().sigmoid()
-        parts = {
+    predictions = [branch.float().sigmoid() for branch in logits]
+    branches = [
+        {
             "focal": focal_loss(prediction=prediction, target=region_target, valid=valid),
             "boundary": boundary_loss(prediction=prediction, target=region_target, valid=valid),
             "cross_entropy": cross_entropy_loss(prediction=prediction, target=truth, valid=valid),
             "overlap": overlap_loss(prediction=prediction, target=truth, valid=valid),
         }
-        if weights.centerline:
-            parts["centerline"] = centerline_loss(prediction=prediction, target=truth, valid=valid)
-        branches.append(parts)
+        for prediction in predictions
+    ]
     parts = {name: torch.stack([b[name] for b in branches]).mean() for name in branches[0]}
+    if weights.centerline:
+        # Both branches at once: pooling is quicker the more chips there are.
+        n = len(predictions)
+        parts["centerline"] = centerline_loss(
+            prediction=torch.cat(predictions),
+            target=truth.repeat(n, 1, 1, 1),
+            valid=None if valid is None else valid.repeat(n, 1, 1, 1),
+        )
     a = weights.region
     total = (
         a * (weights.focal * parts["focal"] + weights.boundary * parts["boundary"])
@@ -137,12 +142,27 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
     return _known(values, valid).sum() / (valid > 0.5).sum().clamp(min=1)
 
 
+class _Laplacian(torch.autograd.Function):
+    """Sums of the differences to the neighbours that there are, which is what the convolution with
+    replicated borders gives. It is its own adjoint. A convolution of a single channel, forwards
+    and backwards, takes three quarters of the whole loss on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        laplacian = torch.zeros_like(values)
+        for dim in (-2, -1):
+            n = values.shape[dim] - 1
+            step = values.narrow(dim, 1, n) - values.narrow(dim, 0, n)
+            laplacian.narrow(dim, 0, n).add_(step)
+            laplacian.narrow(dim, 1, n).sub_(step)
+        return laplacian
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _laplacian(gradients[0])
+
+
 def _laplacian(values: Tensor) -> Tensor:
-    padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, _laplace(values.device).to(padded.dtype))
-
-
-@cache
-def _laplace(device: torch.device) -> Tensor:
-    kernel = [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]
-    return torch.tensor(kernel, device=device)[None, None]
+    laplacian: Tensor = _Laplacian.apply(values)  # type: ignore[no-untyped-call]
+    return laplacian
