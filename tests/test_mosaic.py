@@ -27,7 +27,7 @@ from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.mosaic import (
     ArrayReader,
     BoolArray,
-    ConfidenceReader,
+    RasterReader,
     Float32Array,
     GuardedRefiner,
     MosaicStats,
@@ -286,7 +286,7 @@ class WatchedReader:
 def test_the_reader_is_asked_for_pixels_of_the_raster_only(
     height: int, width: int, tiles: dict[str, int], options: dict[str, int]
 ) -> None:
-    reader: ConfidenceReader = WatchedReader(coordinate_array(height, width))
+    reader: RasterReader = WatchedReader(coordinate_array(height, width))
     grid = TileGrid(size=reader.size, patch=16, **tiles)
     mosaic(reader, IdentityRefiner(), lambda *chunk: None, grid=grid, **options)
 

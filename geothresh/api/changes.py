@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.mosaic import BoolArray, ConfidenceReader, Float32Array
+from geothresh.mosaic import BoolArray, RasterReader, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
 
@@ -33,7 +33,7 @@ class ThresholdedInput:
     remembered is as little as lies between the two.
     """
 
-    def __init__(self, reader: ConfidenceReader, threshold: float) -> None:
+    def __init__(self, reader: RasterReader, threshold: float) -> None:
         self._reader = reader
         self._threshold = np.float32(threshold)
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class ThresholdedInput:
 class ReadAgain:
     """The same from a second reading, for where worker processes did the first one."""
 
-    def __init__(self, reader: ConfidenceReader, threshold: float) -> None:
+    def __init__(self, reader: RasterReader, threshold: float) -> None:
         self._reader = reader
         self._threshold = np.float32(threshold)
 

@@ -4,7 +4,7 @@ from geothresh.mosaic.engine import mosaic, mosaic_array
 from geothresh.mosaic.protocols import (
     BoolArray,
     ChunkSink,
-    ConfidenceReader,
+    RasterReader,
     Float32Array,
     MosaicStats,
     Progress,
@@ -19,7 +19,7 @@ __all__ = [
     "ArrayReader",
     "BoolArray",
     "ChunkSink",
-    "ConfidenceReader",
+    "RasterReader",
     "Float32Array",
     "GuardedRefiner",
     "MosaicStats",

@@ -24,7 +24,7 @@ from geothresh.blending import Blend
 from geothresh.errors import InputError
 from geothresh.mosaic.protocols import (
     ChunkSink,
-    ConfidenceReader,
+    RasterReader,
     MosaicStats,
     Progress,
     ReaderSpec,
@@ -59,7 +59,7 @@ class WorkerJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
-    reader: ConfidenceReader
+    reader: RasterReader
     refiner: GuardedRefiner
     weights: Weights
 

@@ -13,7 +13,7 @@ from geothresh.errors import UsageError
 from geothresh.mosaic.protocols import (
     BoolArray,
     ChunkSink,
-    ConfidenceReader,
+    RasterReader,
     Float32Array,
     MosaicStats,
     Progress,
@@ -32,7 +32,7 @@ _GROUP_PIXELS = 8 * 512 * 512
 
 
 def mosaic(
-    reader: ConfidenceReader,
+    reader: RasterReader,
     refiner: Refiner | RefinerSource,
     sink: ChunkSink,
     *,

@@ -18,8 +18,8 @@ Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in total), never by two threads at once; skipped tiles count."""
 
 
-class ConfidenceReader(Protocol):
-    """A confidence raster, read by window.
+class RasterReader(Protocol):
+    """What tiles are cut from: a confidence raster, or an image of several bands.
 
     ``read`` is called from several threads at once, and only with windows inside the raster.
     """
@@ -33,8 +33,10 @@ class ConfidenceReader(Protocol):
         """Read one window.
 
         Returns:
-            The confidence, float32 (height, width) in [0, 1], with 0.0 where it is invalid, and
-            its validity, bool (height, width), True = valid. Neither is changed by the engine.
+            The confidence, float32 (height, width) in [0, 1], with 0.0 where it is invalid; or
+            the bands of an image, float32 (bands, height, width), with one value per band, always
+            the same, where it is invalid. And the validity, bool (height, width), True = valid.
+            Neither is changed by the engine.
         """
         ...
 
@@ -42,13 +44,16 @@ class ConfidenceReader(Protocol):
 class ReaderSpec(Hashable, Protocol):
     """A small, frozen, picklable description from which a process opens its own reader."""
 
-    def open(self) -> ConfidenceReader:
+    def open(self) -> RasterReader:
         """Open the raster that this describes."""
         ...
 
 
 class Refiner(Protocol):
-    """A model that corrects confidence tiles. It is called by one thread at a time."""
+    """A model that corrects confidence tiles, or makes confidences of tiles of an image.
+
+    It is called by one thread at a time.
+    """
 
     @property
     def patch(self) -> int:
@@ -69,11 +74,12 @@ class Refiner(Protocol):
         """Refine tiles.
 
         Args:
-            tiles: float32 (batch, tile, tile) in [0, 1], without gaps: nodata is 0.0, and what
+            tiles: float32 (batch, tile, tile) in [0, 1], or (batch, bands, tile, tile) where the
+                reader gives bands. Without gaps: nodata is what the reader puts there, and what
                 lies beyond the raster mirrors it.
 
         Returns:
-            float32 of the same shape, in [0, 1]. The engine does not write into it.
+            float32 (batch, tile, tile) in [0, 1]. The engine does not write into it.
         """
         ...
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
-from geothresh.mosaic.protocols import BoolArray, ConfidenceReader, Float32Array
+from geothresh.mosaic.protocols import BoolArray, RasterReader, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
 
@@ -41,7 +41,7 @@ class ArrayReader:
         return RasterSize(height=height, width=width)
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read one window, as `ConfidenceReader.read` says.
+        """Read one window, as `RasterReader.read` says.
 
         Raises:
             InputError: A finite value lies outside [0, 1].
@@ -81,11 +81,11 @@ def mirrored_indices(start: int, length: int, extent: int) -> NDArray[np.intp]:
     return np.minimum(index, 2 * extent - 1 - index)
 
 
-def read_mirrored(reader: ConfidenceReader, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+def read_mirrored(reader: RasterReader, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
     """Read a window that may reach beyond the raster; there the raster is mirrored.
 
     Returns:
-        Confidence and validity of the whole window, as `ConfidenceReader.read` gives them.
+        Values and validity of the whole window, as `RasterReader.read` gives them.
     """
     size = reader.size
     inside = (
@@ -102,6 +102,6 @@ def read_mirrored(reader: ConfidenceReader, window: PixelWindow) -> tuple[Float3
     source = PixelWindow(
         row=row, col=col, height=int(rows.max()) - row + 1, width=int(cols.max()) - col + 1
     )
-    confidence, valid = reader.read(source)
-    take = np.ix_(rows - row, cols - col)
-    return confidence[take], valid[take]
+    values, valid = reader.read(source)
+    rows, cols = np.ix_(rows - row, cols - col)
+    return values[..., rows, cols], valid[rows, cols]

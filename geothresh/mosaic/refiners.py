@@ -22,10 +22,10 @@ class GuardedRefiner:
         """Take the refiner into custody."""
         self.refiner = refiner
         self._lock = threading.Lock()
-        self._flat: OrderedDict[tuple[float, int], Float32Array] = OrderedDict()
+        self._flat: OrderedDict[tuple[bytes, int], Float32Array] = OrderedDict()
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
-        """Refine tiles, float32 (batch, tile, tile), and give as many.
+        """Refine tiles, float32 (batch, [bands,] tile, tile), and give (batch, tile, tile).
 
         Raises:
             ModelError: The refiner gave another shape, or values that are not in [0, 1].
@@ -33,8 +33,8 @@ class GuardedRefiner:
         with self._lock:
             return self._checked(tiles)
 
-    def flat(self, value: float, tile: int) -> Float32Array:
-        """The refined form, (tile, tile), of a tile that is ``value`` everywhere.
+    def flat(self, value: Float32Array, tile: int) -> Float32Array:
+        """The refined form, (tile, tile), of a tile that is ``value``, ([bands,] 1, 1), everywhere.
 
         Empty land and open water make many such tiles; one pass of the model does for all that
         are equal. The last few are remembered.
@@ -43,18 +43,20 @@ class GuardedRefiner:
             ModelError: As for a call.
         """
         with self._lock:
-            refined = self._flat.pop((value, tile), None)
+            key = (value.tobytes(), tile)
+            refined = self._flat.pop(key, None)
             if refined is None:
-                refined = self._checked(np.full((1, tile, tile), value, np.float32))[0]
+                shape = (1, *value.shape[:-2], tile, tile)
+                refined = self._checked(np.full(shape, value, np.float32))[0]
                 if len(self._flat) == _REMEMBERED:
                     self._flat.popitem(last=False)
-            self._flat[value, tile] = refined
+            self._flat[key] = refined
             return refined
 
     def _checked(self, tiles: Float32Array) -> Float32Array:
         refined = self.refiner(tiles)
         name = self.refiner.name
-        if refined.shape != tiles.shape:
+        if refined.shape != (len(tiles), *tiles.shape[-2:]):
             raise ModelError(
                 f"model {name!r}: gave an array of shape {refined.shape} for tiles of shape "
                 f"{tiles.shape}; use a model that keeps the shape"
@@ -84,10 +86,10 @@ def load_refiner(refiner: Refiner | RefinerSource) -> GuardedRefiner:
         return _load(refiner)
 
 
-def flat_value(tile: Float32Array) -> float | None:
-    """The one value of a tile (height, width), or None where it holds several."""
-    value = tile[0, 0]
+def flat_value(tile: Float32Array) -> Float32Array | None:
+    """The one value of a tile ([bands,] height, width), as ([bands,] 1, 1), or None if several."""
+    value = tile[..., :1, :1]
     # Nearly all tiles are told apart by one row.
-    if (tile[0] == value).all() and (tile == value).all():
-        return float(value)
+    if (tile[..., :1, :] == value).all() and (tile == value).all():
+        return value.copy()
     return None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.blending import AxisWeights, Blend
-from geothresh.mosaic.protocols import BoolArray, ConfidenceReader, Float32Array
+from geothresh.mosaic.protocols import BoolArray, RasterReader, Float32Array
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.refiners import GuardedRefiner, flat_value
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
@@ -84,7 +84,7 @@ def refine_group(
     group: TileGroup,
     *,
     plan: ChunkPlan,
-    reader: ConfidenceReader,
+    reader: RasterReader,
     refiner: GuardedRefiner,
     weights: Weights,
     batch_size: int,
@@ -121,7 +121,7 @@ def refine_group(
         ),
     )
     valid = valid[: group.window.height, : group.window.width]
-    tiles = {k: padded[:, k * stride : k * stride + tile] for k in range(group.n_tiles)}
+    tiles = {k: padded[..., k * stride : k * stride + tile] for k in range(group.n_tiles)}
     if not valid.all():
         tiles = {k: t for k, t in tiles.items() if valid[:, k * stride : k * stride + tile].any()}
     skipped = group.n_tiles - len(tiles)
@@ -148,8 +148,8 @@ def refine_group(
         refined = refiner(stack)
         for place, k in enumerate(batch):
             if shares is not None:
-                # The stack has served its purpose and takes the products.
-                shares.add(k, refined[place], stack[place])
+                # The stack has served its purpose and takes the products, in its first band.
+                shares.add(k, refined[place], stack[place].reshape(-1, tile, tile)[0])
         done(len(batch))
     return {
         chunk: _part(

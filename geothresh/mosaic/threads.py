@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dask._task_spec import List, Task, TaskRef
 from dask.threaded import get
 
-from geothresh.mosaic.protocols import ChunkSink, ConfidenceReader, MosaicStats, Progress
+from geothresh.mosaic.protocols import ChunkSink, RasterReader, MosaicStats, Progress
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan
@@ -34,7 +34,7 @@ class ThreadRun:
         self,
         *,
         plan: ChunkPlan,
-        reader: ConfidenceReader,
+        reader: RasterReader,
         refiner: GuardedRefiner,
         weights: Weights,
         batch_size: int,
