@@ -92,6 +92,15 @@ def test_json_is_one_object_and_nothing_else(run: Run, data: Path, model: Path) 
     assert "3/3" in result.stderr
 
 
+def test_the_augmentation_is_passed_on_and_told(run: Run, data: Path, model: Path) -> None:
+    result = run(data, "-m", model, "--json", "--tta", "d4", "--tile-size", 64, "--overlap", 32)
+    report = json.loads(result.stdout)
+    assert report["tta"] == "d4" and "n_worse" in report["sources"][0]["changes"]["iou"]
+    assert json.loads(run(data, "--no-refine", "--json", "--tta", "d4").stdout)["tta"] == "none"
+    result = run(data, "-m", model, "--tta", "d4", "--tile-size", 64, "--overlap", 32)
+    assert "refined with nothing, TTA d4" in result.stderr
+
+
 def test_figures_and_report_are_written(run: Run, data: Path, tmp_path: Path) -> None:
     figures, report = tmp_path / "figures", tmp_path / "report.json"
     result = run(data, "--no-refine", "--figures", figures, "-o", report, "-q")

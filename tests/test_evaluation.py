@@ -156,6 +156,27 @@ def test_changes_count_gains_and_losses() -> None:
     assert Changes.of(["a"], [0.5], [0.5]).as_dict()["worst_id"] is None
 
 
+def test_the_share_of_maps_that_lost_is_told() -> None:
+    """Two of four maps lose a quarter of their IoU, and one a hair of it."""
+    truth = np.zeros((40, 40), np.bool_)
+    truth[10:14, :] = True
+    tally = Tally(patch=8)
+    for name, lost in (("a", 40), ("b", 40), ("c", 1), ("d", 0)):
+        refined = truth.astype(np.float32)
+        refined[13, :lost] = 0
+        confidence = truth.astype(np.float32)
+        tally.add(Sample(id=name, confidence=confidence, truth=truth, refined=refined))
+    report = tally.report("net")
+    told = report.as_dict()["changes"]["iou"]
+    assert (told["n"], told["n_better"], told["n_worse"]) == (4, 0, 3)
+    assert (told["share_worse"], told["share_worse_by_a_point"]) == (0.75, 0.5)
+    assert told["mean_loss"] == pytest.approx((40 + 40 + 1) / 160 / 3)
+    assert (told["worst_id"], told["worst_loss"]) == ("a", pytest.approx(0.25))
+    (line,) = [line for line in report.table().splitlines() if line.startswith("IoU ")]
+    assert "3 of 4 maps (75 %) worse than cut at 0.5, by 16.88 on average" in line
+    assert "2 (50 %) by more than 1 (most: a, 25.00); 0 better" in line
+
+
 def test_the_mean_change_comes_with_its_standard_error() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random(40), rng.random(40)
