@@ -15,8 +15,8 @@ from PIL import Image
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import find_raster, is_tiff
-from geothresh.raster.scene import open_dataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,10 +27,11 @@ from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.nodata import can_hold
+from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import Scaling
-from geothresh.raster.scene import Scene, SceneSpec, open_dataset
+from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
