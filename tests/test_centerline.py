@@ -10,7 +10,6 @@ from scipy import ndimage
 from geothresh.nn.centerline import centerline_loss, soft_skeleton
 from geothresh.nn.loss_weights import LossWeights
 from geothresh.nn.losses import threshnet_loss
-from geothresh.nn.network import BranchLogits
 
 
 def blobs(seed: int) -> np.ndarray:
@@ -65,7 +64,7 @@ def test_false_roads_on_an_empty_chip_are_pulled_down() -> None:
 
 
 def test_the_term_joins_the_total_where_it_has_a_weight() -> None:
-    logits = BranchLogits(torch.logit(0.8 * road(gap=10) + 0.1), torch.logit(0.5 * road() + 0.2))
+    logits = (torch.logit(0.8 * road(gap=10) + 0.1), torch.logit(0.5 * road() + 0.2))
     plain, weighed = (
         threshnet_loss(logits=logits, region_target=road(), truth=road(), weights=weights)
         for weights in (LossWeights(), LossWeights(centerline=0.5))

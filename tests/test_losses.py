@@ -11,7 +11,6 @@ from scipy import ndimage
 from geothresh.nn import losses
 from geothresh.nn.loss_weights import LossWeights
 from geothresh.nn.losses import threshnet_loss
-from geothresh.nn.network import BranchLogits
 
 LOSSES = [
     losses.focal_loss,
@@ -104,7 +103,7 @@ def test_the_gradient_points_to_the_target() -> None:
 def test_the_total_weighs_the_parts_as_section_3_5_does() -> None:
     prediction, region_target = (part.float() for part in maps(9))
     truth = maps(10)[1].float()
-    branches = BranchLogits(torch.logit(prediction), torch.logit(prediction) / 2)
+    branches = (torch.logit(prediction), torch.logit(prediction) / 2)
     weights = LossWeights(region=0.7, focal=1.0, boundary=1.0, overlap=0.0)
     found = threshnet_loss(
         logits=branches, region_target=region_target, truth=truth, weights=weights

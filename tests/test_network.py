@@ -248,3 +248,37 @@ def test_a_configuration_survives_json(tmp_path: Path) -> None:
     for broken in ({}, {**TINY.as_dict(), "more": 1}, {**TINY.as_dict(), "patch": "64"}):
         with pytest.raises(ModelError):
             NetworkConfig.from_dict(broken)
+
+
+def test_the_first_model_files_did_not_name_their_branches() -> None:
+    old = {k: v for k, v in TINY.as_dict().items() if k != "branches"}
+    assert NetworkConfig.from_dict(old) == TINY
+    with pytest.raises(ModelError, match="branches is 'none'"):
+        NetworkConfig.from_dict({**old, "branches": "none"})
+
+
+@pytest.mark.parametrize(("branches", "number"), [("global", 0), ("local", 1)])
+def test_a_network_of_one_branch_is_that_half_of_the_whole(branches, number: int) -> None:
+    whole = ThreshNet(TINY).eval()
+    half = ThreshNet(dataclasses.replace(TINY, branches=branches)).eval()
+    wanted = half.state_dict()
+    assert len(wanted) < len(whole.state_dict())
+    half.load_state_dict({name: whole.state_dict()[name] for name in wanted})
+    tile = torch.rand(1, 1, 128, 128)
+    with torch.no_grad():
+        (alone,), both = half(tile), whole(tile)
+        assert torch.equal(alone, both[number])
+        assert torch.equal(half.refine(tile), both[number].sigmoid())
+        mean = (both[0].sigmoid() + both[1].sigmoid()) / 2
+        assert torch.equal(whole.refine(tile), mean)
+
+
+def test_dropout_is_for_training_alone() -> None:
+    torch.manual_seed(0)
+    net = ThreshNet(TINY, dropout=0.5)
+    assert net.state_dict().keys() == ThreshNet(TINY).state_dict().keys()
+    tile = torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        assert not torch.equal(net(tile)[0], net(tile)[0])
+        net.eval()
+        assert torch.equal(net(tile)[0], net(tile)[0])

@@ -20,7 +20,6 @@ from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.nn.checkpoint import digest, read_card
 from geothresh.nn.config import PRESETS
 from geothresh.nn.losses import LossWeights, threshnet_loss
-from geothresh.nn.network import BranchLogits
 from geothresh.nn.refiner import load_model
 from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
@@ -91,7 +90,7 @@ def test_training_learns(data, tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 def test_a_resumed_run_equals_one_that_was_never_stopped(data, tmp_path: Path, schedule) -> None:
     recipe = dataclasses.replace(QUICK, schedule=schedule, ema=0.9, mix=0.5, jitter=0.3, zoom=1.3)
-    recipe = dataclasses.replace(recipe, degrade=0.5, synthesise=0.3)
+    recipe = dataclasses.replace(recipe, degrade=0.5, synthesise=0.3, dropout=0.2)
     whole = run(data, tmp_path / "whole.safetensors", recipe)
 
     def stop(row) -> None:
@@ -301,7 +300,7 @@ def test_maps_in_folders_are_valid_everywhere_and_the_mask_changes_no_loss(data)
     ]
     confidence, target, truth, valid = batch
     assert valid.all()
-    logits = BranchLogits(*[(confidence * scale - 1).requires_grad_(True) for scale in (3, 2)])
+    logits = [(confidence * scale - 1).requires_grad_(True) for scale in (3, 2)]
     outcomes = []
     for mask in (None, valid):
         found = threshnet_loss(

@@ -19,6 +19,10 @@ _OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = (
         "--head", click.Choice(["confidence", "correction"]),
         "Predict the confidence (the paper), or a correction to the logit of the input.",
     ),
+    (
+        "--branches", click.Choice(["both", "global", "local"]),
+        "Decoders of the network: the paper's two, or one alone.",
+    ),
     ("--epochs", _COUNT, "At most."),
     (
         "--chips-per-epoch", click.IntRange(min=0),
@@ -81,6 +85,10 @@ _OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = (
         "Share of chips whose map is made worse: blur, gaps, false roads, displaced outlines.",
     ),
     ("--synthesise", _SHARE, "Share of chips whose map is made from the mask alone."),
+    (
+        "--dropout", click.FloatRange(0, 1, max_open=True),
+        "Probability that a channel of the bottleneck is left out of a chip.",
+    ),
     ("--weight-decay", _WEIGHT, "As in AdamW; 0 is Adam."),
     ("--seed", click.IntRange(min=0), "Of all."),
     (

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from geothresh.errors import ModelError
 
 Head = Literal["confidence", "correction"]
+Branches = Literal["both", "global", "local"]
 
 LEVELS = 4
 
@@ -33,6 +34,9 @@ class NetworkConfig:
     head: Head = "confidence"
     """What the heads give: the confidence's logit (the paper), or a correction that is added to
     the logit of the input, zero before training."""
+    branches: Branches = "both"
+    """Which decoders there are: the mean of both (the paper), or one alone, to see what each is
+    worth."""
 
     def __post_init__(self) -> None:
         if len(self.widths) != LEVELS or len(self.blocks) != LEVELS:
@@ -52,6 +56,8 @@ class NetworkConfig:
             )
         if self.head not in ("confidence", "correction"):
             raise ModelError(f"head is {self.head!r}; it must be 'confidence' or 'correction'")
+        if self.branches not in ("both", "global", "local"):
+            raise ModelError(f"branches is {self.branches!r}; it must be both, global or local")
 
     @property
     def multiple(self) -> int:
@@ -66,6 +72,9 @@ class NetworkConfig:
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
         """Rebuild from `as_dict`; raises ModelError on unknown or missing entries."""
         names = {f.name for f in fields(cls)}
+        if isinstance(values, dict):
+            # The first model files do not say, and have both.
+            values = {"branches": "both", **values}
         if not isinstance(values, dict) or set(values) != names:
             raise ModelError(
                 f"network configuration has entries {sorted(values)}; expected {sorted(names)}"
@@ -74,7 +83,7 @@ class NetworkConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         for name, value in numbers.items():
-            if name == "head":
+            if name in ("head", "branches"):
                 continue
             several = name in ("widths", "blocks", "pool_sizes")
             entries = value if several and isinstance(value, tuple) else (value,)

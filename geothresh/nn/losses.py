@@ -11,6 +11,7 @@ and the border of the others is no edge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from geothresh.nn.centerline import centerline_loss
 from geothresh.nn.loss_weights import LossWeights
-from geothresh.nn.network import BranchLogits
 
 #: Confidences are drawn this far from 0 and 1 before a logarithm is taken. Drawn, not clamped: a
 #: clamp would stop the gradient just where the prediction is most wrong.
@@ -72,16 +72,16 @@ def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
 
 def threshnet_loss(
     *,
-    logits: BranchLogits,
+    logits: Sequence[Tensor],
     region_target: Tensor,
     truth: Tensor,
     weights: LossWeights,
     valid: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The training loss and its parts, each the mean over the two branches.
+    """The training loss and its parts, each the mean over the branches.
 
     Args:
-        logits: of both branches, (B, 1, T, T).
+        logits: of each branch, (B, 1, T, T).
         region_target: Y_th, the confidence map cut at its best region-specific thresholds.
         truth: Y, the ground truth.
         weights: of the parts.

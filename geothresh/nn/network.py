@@ -10,21 +10,12 @@ level, P side of a patch; at level l (0 to 3) one feature is ``S * 2**l`` pixels
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geothresh.nn.config import LOGIT_MARGIN as LOGIT_MARGIN
 from geothresh.nn.config import NetworkConfig
-
-
-class BranchLogits(NamedTuple):
-    """Logits of the two branches, fp32, each (B, 1, T, T)."""
-
-    global_branch: Tensor
-    local_branch: Tensor
 
 
 def conv_norm(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -151,9 +142,14 @@ def unfold(x: Tensor, n_rows: int, n_cols: int) -> Tensor:
 
 
 class ThreshNet(nn.Module):
-    """The network: confidence tiles in, logits of both branches out."""
+    """The network: confidence tiles in, logits of the branches out.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    Args:
+        config: the sizes.
+        dropout: probability with which, in training mode, a channel of the bottleneck is left out.
+    """
+
+    def __init__(self, config: NetworkConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         widths, s = config.widths, config.shuffle
@@ -164,15 +160,28 @@ class ThreshNet(nn.Module):
             rest = [ResidualBlock(width, width) for _ in range(n_blocks - 1)]
             self.encoder.append(nn.Sequential(first, *rest))
         self.pyramid = PyramidPooling(widths[-1], config.pool_sizes)
-        self.global_decoder = Decoder(widths, s * s, patch=None)
-        self.local_decoder = Decoder(widths, s * s, patch=config.patch // s)
+        self.dropout = nn.Dropout2d(dropout)
+        if config.branches != "local":
+            self.global_decoder = Decoder(widths, s * s, patch=None)
+        if config.branches != "global":
+            self.local_decoder = Decoder(widths, s * s, patch=config.patch // s)
         if config.head == "correction":
-            for decoder in (self.global_decoder, self.local_decoder):
+            for decoder in self.decoders():
                 nn.init.zeros_(decoder.head.weight)
                 nn.init.zeros_(decoder.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, confidence: Tensor) -> BranchLogits:
-        """(B, 1, T, T) in [0, 1] -> logits of both branches; T must be a multiple of P."""
+    def decoders(self) -> list[Decoder]:
+        """Those that there are, the global one first."""
+        decoders = []
+        if self.config.branches != "local":
+            decoders.append(self.global_decoder)
+        if self.config.branches != "global":
+            decoders.append(self.local_decoder)
+        return decoders
+
+    def forward(self, confidence: Tensor) -> tuple[Tensor, ...]:
+        """(B, 1, T, T) in [0, 1] -> fp32 logits of the branches, the global one first, each
+        (B, 1, T, T); T must be a multiple of P."""
         x = F.pixel_unshuffle(confidence, self.config.shuffle)
         x = F.relu(self.stem(2 * x - 1))
         features = []
@@ -180,19 +189,20 @@ class ThreshNet(nn.Module):
             x = level(x)
             features.append(x)
         skips = features[-2::-1]
-        bottleneck = self.pyramid(features[-1])
-        logits = BranchLogits(
-            *(
-                F.pixel_shuffle(decoder(bottleneck, skips), self.config.shuffle)
-                for decoder in (self.global_decoder, self.local_decoder)
-            )
+        bottleneck = self.dropout(self.pyramid(features[-1]))
+        logits = tuple(
+            F.pixel_shuffle(decoder(bottleneck, skips), self.config.shuffle)
+            for decoder in self.decoders()
         )
         if self.config.head == "confidence":
             return logits
         prior = torch.logit(confidence.float().clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN))
-        return BranchLogits(logits.global_branch + prior, logits.local_branch + prior)
+        return tuple(branch + prior for branch in logits)
 
     def refine(self, confidence: Tensor) -> Tensor:
         """Mean confidence of the branches, fp32, (B, 1, T, T)."""
-        logits: BranchLogits = self(confidence)
-        return (logits.global_branch.sigmoid() + logits.local_branch.sigmoid()) / 2
+        branches: tuple[Tensor, ...] = self(confidence)
+        refined = branches[0].sigmoid()
+        for branch in branches[1:]:
+            refined = refined + branch.sigmoid()
+        return refined / len(branches)

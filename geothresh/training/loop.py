@@ -76,7 +76,7 @@ def fit(
         # What auto gives on GPUs without bf16: small gradients would vanish in it.
         dtype = torch.float32
     torch.manual_seed(recipe.seed)
-    network = ThreshNet(config).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = ThreshNet(config, dropout=recipe.dropout).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
         if read_card(init).config != config:
             raise ModelError(f"{init}: a network of other sizes; name one of the same preset")
@@ -109,6 +109,8 @@ def fit(
         started = time.perf_counter()
         epoch = progress.epoch + 1
         chips.set_epoch(epoch)
+        # What is left out by dropout depends on seed and epoch alone, as the chips do.
+        torch.manual_seed(1_000_003 * epoch + recipe.seed)
         network.train()
         sums: dict[str, float] = {}
         for number, batch in enumerate(_batches(chips, recipe, loader_workers), 1):

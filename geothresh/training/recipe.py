@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
-from geothresh.nn.config import Head
+from geothresh.nn.config import Branches, Head
 from geothresh.nn.loss_weights import LossWeights
 
 
@@ -21,6 +21,8 @@ class Recipe:
     """The named recipe that these numbers started from; empty = none."""
     head: Head = "confidence"
     """What the network predicts, see `geothresh.nn.config.NetworkConfig`."""
+    branches: Branches = "both"
+    """Which decoders the network has."""
     epochs: int = 300
     """At most."""
     chips_per_epoch: int | None = None
@@ -56,6 +58,8 @@ class Recipe:
     `geothresh.training.degradation`."""
     synthesise: float = 0.0
     """Share of chips whose map is made from the mask alone; the others may be degraded."""
+    dropout: float = 0.0
+    """Probability that a channel of the network's bottleneck is left out of a chip."""
     weight_decay: float = 0.0
     """Decoupled from the gradient, as in AdamW; 0 is plain Adam."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -77,6 +81,7 @@ class Recipe:
         shares = {
             "EMA decay": self.ema,
             "mix": self.mix,
+            "dropout": self.dropout,
             "degrade": self.degrade,
             "synthesise": self.synthesise,
             "region weight": self.loss.region,

@@ -129,7 +129,9 @@ def train(
         recipe = recipe_of(recipe)
     if head is not None:
         recipe = dataclasses.replace(recipe, head=head)  # type: ignore[arg-type]
-    config = dataclasses.replace(PRESETS[preset], patch=patch, head=recipe.head)
+    config = dataclasses.replace(
+        PRESETS[preset], patch=patch, head=recipe.head, branches=recipe.branches
+    )
 
     pairs = find_pairs(data, confidence, skip_unpaired=skip_unpaired)
     facts = check_pairs(pairs, progress=on_check)

@@ -1,7 +1,7 @@
 """The state of a training run between two epochs, in one safetensors file, so that a run that was
 stopped goes on exactly.
 
-Chips depend on (seed, epoch, position) alone and the network has no dropout, so weights, moving
+Chips depend on (seed, epoch, position) alone and dropout on (seed, epoch), so weights, moving
 average, optimiser and the counters below are all there is.
 """
 
