@@ -159,7 +159,7 @@ def test_a_file_rebuilds_its_network(tmp_path: Path) -> None:
     card = read_base_card(path)
     assert card.config == SMALL
     assert card.trained_ids == {"a", "b"}
-    predictor = load_base(path, device="cpu", precision="fp32").predictor
+    predictor = load_base(path, device="cpu", precision="fp32")
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     values = (image / 255 - np.array(SMALL.mean)) / np.array(SMALL.std)
     with torch.no_grad():

@@ -306,16 +306,16 @@ def _predict(
     """Write the maps of a fold that are not there yet."""
     missing = [i for i in ids if not run.map(name, i).exists()]
     if missing:
-        loaded = load_base(model, device=device, precision=run.recipe.precision)
-        seen = loaded.card.trained_ids & set(ids)
+        seen = read_base_card(model).trained_ids & set(ids)
         if seen:
             raise ModelError(
                 f"{model}: was trained on {len(seen)} images of the fold that it is to predict "
                 f"({names(seen, 3)}); start anew with --overwrite"
             )
+        predictor = load_base(model, device=device, precision=run.recipe.precision)
     for i in ids:
         if i in missing:
-            write_png(run.map(name, i), predict_picture(loaded.predictor, run.pairs[i].image))
+            write_png(run.map(name, i), predict_picture(predictor, run.pairs[i].image))
         on_map()
 
 

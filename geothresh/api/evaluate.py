@@ -30,7 +30,8 @@ from geothresh.evaluation.scoring import Float32Array, Sample, Tally
 from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
 from geothresh.mosaic import mosaic, mosaic_array
-from geothresh.nn.refiner import BatchSize, Precision
+from geothresh.nn.batching import BatchSize
+from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
 from geothresh.raster.images import write_png
 from geothresh.raster.labels import Labels, open_labels

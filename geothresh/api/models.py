@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
-from geothresh.nn.refiner import BatchSize, ModelSource, Precision
+from geothresh.nn.batching import BatchSize
+from geothresh.nn.refiner import ModelSource, Precision
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.nn.symmetry import Tta, require_tta
 from geothresh.nn.wrapped import unwrapped, wrapped

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from geothresh import __version__
 from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
+from geothresh.api.chunks import chunk_size
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, mosaic, mosaic_array
-from geothresh.nn.refiner import BatchSize, Precision
+from geothresh.nn.batching import BatchSize
+from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
 from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.paths import find_raster
@@ -32,9 +34,6 @@ from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import INFINITIES, Scene
 from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
-
-# Chunks are whole blocks, about so many pixels wide: memory does not grow with the scene's width.
-_CHUNK_WIDTH = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,8 +289,7 @@ def _write_rasters(
             grid=grid,
             blend=blend,
             batch_size=chosen.batch_size,
-            chunk_height=_whole_blocks(512, mask.block_height),
-            chunk_width=_whole_blocks(_CHUNK_WIDTH, mask.block_width),
+            **chunk_size(mask),
             workers=workers,
             reader_spec=opened.spec if workers else None,
             progress=progress,
@@ -303,11 +301,6 @@ def _write_rasters(
         for file in made:
             file.publish()
     return stats
-
-
-def _whole_blocks(pixels: int, block: int) -> int:
-    """The multiple of `block` that is at least `pixels`."""
-    return -(-pixels // block) * block
 
 
 def _warn_of(opened: Scene, counts: ChangeCounts) -> None:

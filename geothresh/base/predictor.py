@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geothresh.base.checkpoint import BaseCard, load_base_weights, read_base_card
+from geothresh.base.checkpoint import load_base_weights, read_base_card
 from geothresh.base.config import STRIDE, BaseConfig
 from geothresh.base.loop import normalised
 from geothresh.base.networks import build_network
+from geothresh.errors import ModelError
+from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.modelfile import digest
 from geothresh.nn.refiner import Precision, on_compute_thread, pick_device, pick_dtype
 
@@ -20,7 +22,10 @@ Float32Array = NDArray[np.float32]
 
 
 class BasePredictor:
-    """Confidences of a base network; runs on the one compute thread of the process."""
+    """Confidences of a base network, as the engine wants them: it is a refiner of three bands.
+
+    It runs in evaluation mode, on the one compute thread of the process.
+    """
 
     patch = STRIDE
 
@@ -33,12 +38,14 @@ class BasePredictor:
         sha256: str = "",
         device: str = "auto",
         precision: Precision = "auto",
+        batch_size: BatchSize = "auto",
     ) -> None:
         self.name = name
         self.digest = sha256
         self.config = config
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
+        self._batches = Batches(batch_size, self.device)
         self.network = on_compute_thread(self._network, weights)
 
     def _network(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
@@ -48,6 +55,25 @@ class BasePredictor:
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval().requires_grad_(False)
 
+    @property
+    def batch_size(self) -> int:
+        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        return self._batches.size
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Confidences (B, T, T) of tiles (B, 3, T, T), red, green and blue in [0, 1].
+
+        Raises:
+            ModelError: they have not three bands, T is no multiple of 32, or not even one tile
+                fits in memory.
+        """
+        if tiles.ndim != 4 or tiles.shape[1] != 3 or any(s % STRIDE for s in tiles.shape[2:]):
+            raise ModelError(
+                f"tiles of shape {tiles.shape} do not suit a base network, which reads three bands "
+                f"and sides that are multiples of {STRIDE}"
+            )
+        return on_compute_thread(self._batches.run, self._forward, tiles)
+
     def image(self, image: NDArray[np.uint8]) -> Float32Array:
         """The confidence (H, W) in [0, 1] of an image (H, W, 3), in one pass of the network.
 
@@ -56,12 +82,12 @@ class BasePredictor:
         height, width = image.shape[:2]
         rows, cols = -height % STRIDE, -width % STRIDE
         padded = np.pad(image, ((0, rows), (0, cols), (0, 0)), mode="symmetric")
-        batch = padded[None].astype(np.float32) / np.float32(255)
-        return on_compute_thread(self._forward, batch)[0, :height, :width]
+        bands = padded.transpose(2, 0, 1)[None].astype(np.float32)
+        return self(bands / np.float32(255))[0, :height, :width]
 
-    def _forward(self, images: Float32Array) -> Float32Array:
-        """Images (B, H, W, 3) in [0, 1] to confidences (B, H, W)."""
-        batch = normalised(images, self.config).to(self.device)
+    def _forward(self, tiles: Float32Array) -> Float32Array:
+        batch = normalised(tiles.transpose(0, 2, 3, 1), self.config).to(self.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32),
@@ -71,30 +97,81 @@ class BasePredictor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedBase:
-    """A base network that is ready, with what its file says."""
+class BaseSource:
+    """A base network that can be loaded anywhere: picklable, hashable, a few hundred bytes."""
 
-    predictor: BasePredictor
-    card: BaseCard
+    path: str
+    """Absolute path of the model file."""
+    sha256: str
+    """Of the file; checked when it is loaded."""
+    device: str = "auto"
+    precision: Precision = "auto"
+    batch_size: BatchSize = "auto"
+    """Tiles per forward pass; auto: 1 on a CPU, 16 on a GPU."""
+
+    @classmethod
+    def find(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: BatchSize = "auto",
+    ) -> BaseSource:
+        """Look a model file up.
+
+        Raises:
+            ModelError: it is missing or no base network.
+        """
+        read_base_card(path)
+        return cls(
+            path=str(Path(path).absolute()),
+            sha256=digest(path),
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+
+    @property
+    def patch(self) -> int:
+        """Sides of tiles are multiples of so many pixels."""
+        return STRIDE
+
+    def load(self) -> BasePredictor:
+        """Load the model onto its device.
+
+        Raises:
+            ModelError: the file changed since it was looked up, or is damaged.
+            UsageError, InputError: the library or the device is not there.
+        """
+        if digest(self.path) != self.sha256:
+            raise ModelError(
+                f"{self.path}: the model file changed while it was in use; run the command again"
+            )
+        config = read_base_card(self.path).config
+        return BasePredictor(
+            on_compute_thread(load_base_weights, self.path, config),
+            config,
+            name=Path(self.path).name.removesuffix(".safetensors"),
+            sha256=self.sha256,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+        )
 
 
 def load_base(
-    path: str | Path, *, device: str = "auto", precision: Precision = "auto"
-) -> LoadedBase:
-    """Load a base network from its file.
+    path: str | Path,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = "auto",
+) -> BasePredictor:
+    """Load a base network from its file; as `BaseSource.find` and `load` in one.
 
     Raises:
         ModelError: it is missing, damaged or no base network.
         UsageError, InputError: the library or the device is not there.
     """
-    path = Path(path)
-    card = read_base_card(path)
-    predictor = BasePredictor(
-        load_base_weights(path, card.config),
-        card.config,
-        name=path.name.removesuffix(".safetensors"),
-        sha256=digest(path),
-        device=device,
-        precision=precision,
-    )
-    return LoadedBase(predictor=predictor, card=card)
+    found = BaseSource.find(path, device=device, precision=precision, batch_size=batch_size)
+    return found.load()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.resolution import GroundSampleDistance
@@ -30,7 +31,6 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-BatchSize = int | Literal["auto"]
 
 DEFAULT_MODEL = "roads"
 _PACKAGED = Path(__file__).parent / "models"
@@ -187,8 +187,6 @@ class TorchRefiner:
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
     ) -> None:
-        if isinstance(batch_size, int) and batch_size < 1:
-            raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
         self.name = name
         self.digest = sha256
         self.ground_sample_distance = ground_sample_distance
@@ -196,7 +194,7 @@ class TorchRefiner:
         self.patch = config.patch
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
-        self.batch_size = batch_size if isinstance(batch_size, int) else self._default_batch()
+        self._batches = Batches(batch_size, self.device)
         self.network = on_compute_thread(self._network, weights)
 
     def _network(self, weights: dict[str, torch.Tensor]) -> ThreshNet:
@@ -210,9 +208,10 @@ class TorchRefiner:
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval().requires_grad_(False)
 
-    def _default_batch(self) -> int:
-        # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
-        return 1 if self.device.type == "cpu" else 16
+    @property
+    def batch_size(self) -> int:
+        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        return self._batches.size
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
         """Refine tiles (B, T, T) of confidences in [0, 1]; a batch that does not fit is halved.
@@ -225,22 +224,7 @@ class TorchRefiner:
                 f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
                 "take a tile size that is a multiple of it"
             )
-        return on_compute_thread(self._refine, tiles)
-
-    def _refine(self, tiles: Float32Array) -> Float32Array:
-        refined = np.empty(tiles.shape, np.float32)
-        start = 0
-        while start < len(tiles):
-            stop = min(start + self.batch_size, len(tiles))
-            try:
-                refined[start:stop] = self._forward(tiles[start:stop])
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                self._halve_batch(tiles.shape[-1], error)
-            else:
-                start = stop
-        return refined
+        return on_compute_thread(self._batches.run, self._forward, tiles)
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch
@@ -253,18 +237,6 @@ class TorchRefiner:
             torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32),
         ):
             return np.asarray(self.network.refine(batch)[:, 0].float().cpu().numpy())
-
-    def _halve_batch(self, tile: int, error: RuntimeError) -> None:
-        import torch
-
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.batch_size == 1:
-            raise ModelError(
-                f"one tile of {tile} x {tile} does not fit in the memory of {self.device}; "
-                "take a smaller --tile-size or --device cpu"
-            ) from error
-        self.batch_size //= 2
 
 
 def pick_device(name: str) -> torch.device:
@@ -308,12 +280,3 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if chosen is torch.float16 and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
     return chosen
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    # Failures to allocate on a CPU (of Linux and macOS, of Windows) and on Metal are plain
-    # RuntimeErrors, told apart by their text alone.
-    texts = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -1,0 +1,80 @@
+"""Tiles through a network in batches that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Float32Array = NDArray[np.float32]
+BatchSize = int | Literal["auto"]
+
+
+class Batches:
+    """The size of the batches of one network on one device; it shrinks where memory runs out."""
+
+    def __init__(self, batch_size: BatchSize, device: torch.device) -> None:
+        """Take a number of at least 1, or "auto": 1 on a CPU, 16 on a GPU.
+
+        Raises:
+            UsageError: the number is below 1.
+        """
+        if isinstance(batch_size, int) and batch_size < 1:
+            raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
+        # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
+        default = 1 if device.type == "cpu" else 16
+        self.device = device
+        self.size = batch_size if isinstance(batch_size, int) else default
+
+    def run(
+        self, forward: Callable[[Float32Array], Float32Array], tiles: Float32Array
+    ) -> Float32Array:
+        """Call `forward` on tiles (B, ..., T, T) batch by batch, halving those that do not fit.
+
+        Returns:
+            (B, T, T), what `forward` gave.
+
+        Raises:
+            ModelError: not even one tile fits in memory.
+        """
+        refined = np.empty((len(tiles), *tiles.shape[-2:]), np.float32)
+        start = 0
+        while start < len(tiles):
+            stop = min(start + self.size, len(tiles))
+            try:
+                refined[start:stop] = forward(tiles[start:stop])
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve(tiles.shape[-1], error)
+            else:
+                start = stop
+        return refined
+
+    def _halve(self, tile: int, error: RuntimeError) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.size == 1:
+            raise ModelError(
+                f"one tile of {tile} x {tile} does not fit in the memory of {self.device}; "
+                "take a smaller --tile-size or --device cpu"
+            ) from error
+        self.size //= 2
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    # Failures to allocate on a CPU (of Linux and macOS, of Windows) and on Metal are plain
+    # RuntimeErrors, told apart by their text alone.
+    texts = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -1,0 +1,203 @@
+"""An image of any size as a raster: red, green and blue in 8 bits, window by window."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
+
+from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.raster.bands import alpha_band, sound_grid
+from geothresh.raster.blocks import BlockLayout
+from geothresh.raster.examining import (
+    check_size,
+    open_examined,
+    take_inventory,
+    tell_georeference,
+)
+from geothresh.raster.gdal import gdal_environment, quiet_georeference
+from geothresh.raster.nodata import can_hold
+from geothresh.raster.opened import OpenRaster, open_dataset, require_unchanged
+from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.windows import PixelWindow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """What is known and decided about an image; opens it again in any process."""
+
+    source: RasterSource
+    """The file."""
+    bands: tuple[int, int, int]
+    """Red, green and blue, counted from 1."""
+    mask_band: int | None
+    """The band whose zeros mark missing data (alpha), counted from 1."""
+    has_mask: bool
+    """Whether there is a mask, inside the file or in NAME.msk."""
+    nodata: tuple[int | None, int | None, int | None]
+    """The stored values that mark missing data where all three bands hold theirs."""
+    fill: tuple[float, float, float]
+    """Red, green and blue in [0, 1] of pixels without data."""
+
+    def open(self) -> ImageScene:
+        """Open the image without deciding anything again.
+
+        Raises:
+            InputError: the file is gone, or has changed since it was first opened.
+        """
+        require_unchanged(self.source)
+        dataset = open_dataset(self.source)
+        with gdal_environment(remote=self.source.remote), quiet_georeference():
+            return ImageScene(self, dataset)
+
+
+class ImageScene(OpenRaster):
+    """An open image; several threads may read it."""
+
+    def __init__(self, spec: ImageSpec, dataset: DatasetReader) -> None:
+        super().__init__(spec.source, dataset, spec.bands[0])
+        self.spec = spec
+
+    def read(self, window: PixelWindow) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window that lies inside the raster.
+
+        Returns:
+            values: (3, height, width) float32 in [0, 1], the fill where there is no data.
+            valid: (height, width) bool, True where there is data.
+
+        Raises:
+            InputError: a block cannot be decoded.
+        """
+        stored, mask = self._decoded(window, partial(_read_bands, spec=self.spec))
+        valid = np.ones(stored.shape[1:], np.bool_) if mask is None else mask != 0
+        if None not in self.spec.nodata:
+            # A black roof may be 0 in one band: only all three together mean that data is missing.
+            marks = np.array(self.spec.nodata, np.uint8)[:, None, None]
+            valid &= ~(stored == marks).all(axis=0)
+        values = stored.astype(np.float32)
+        values /= np.float32(255)
+        if not valid.all():
+            values[:, ~valid] = np.array(self.spec.fill, np.float32)[:, None]
+        return values, valid
+
+
+def open_image(
+    scene: str | os.PathLike[str] | Any,
+    *,
+    nodata: float | None = None,
+    allow_vrt: bool = False,
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> ImageScene:
+    """Open an image after checking all that can be checked without reading it whole.
+
+    The bands are those that the file says are red, green and blue, or else the first three of
+    three, or of four of which the last is alpha.
+
+    Args:
+        scene: path, URL, or open rasterio dataset (opened anew by its name).
+        nodata: stored value that marks missing data where all bands hold it, in place of the
+            file's own.
+        allow_vrt: accept a VRT.
+        fill: red, green and blue in [0, 1] that take the place of missing data.
+
+    Raises:
+        InputError: the file is not a readable GeoTIFF, or not an image in 8 bits.
+        UsageError: `nodata` does not exist in this raster.
+    """
+    return open_examined(
+        find_raster(scene, allow_vrt=allow_vrt),
+        lambda source, dataset: _examine(source, dataset, nodata, fill),
+    )
+
+
+def _examine(
+    source: RasterSource,
+    dataset: DatasetReader,
+    nodata: float | None,
+    fill: tuple[float, float, float],
+) -> ImageScene:
+    check_size(source, dataset)
+    bands = _bands(source.name, dataset)
+    tell_georeference(source.name, sound_grid(source.name, dataset))
+    take_inventory(source, dataset, bands[0], BlockLayout.of(dataset, bands[0]))
+    mask_band = alpha_band(dataset, bands[0])
+    flags = dataset.mask_flag_enums[bands[0] - 1]
+    spec = ImageSpec(
+        source=source,
+        bands=bands,
+        mask_band=mask_band,
+        has_mask=MaskFlags.per_dataset in flags and mask_band is None,
+        nodata=_nodata(source.name, dataset, bands, nodata),
+        fill=fill,
+    )
+    return ImageScene(spec, dataset)
+
+
+def _bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
+    meanings = list(dataset.colorinterp)
+    if all(meanings.count(colour) == 1 for colour in _COLOURS):
+        red, green, blue = (meanings.index(colour) + 1 for colour in _COLOURS)
+    elif len(meanings) == 3 or (len(meanings) == 4 and meanings[3] == ColorInterp.alpha):
+        red, green, blue = 1, 2, 3
+    else:
+        raise InputError(
+            f"{name}: holds {len(meanings)} bands and does not say which are red, green and blue; "
+            "pick three with gdal_translate -b 1 -b 2 -b 3"
+        )
+    types = {dataset.dtypes[band - 1] for band in (red, green, blue)}
+    if types != {"uint8"}:
+        raise InputError(
+            f"{name}: is of type {', '.join(sorted(types))}; base networks read 8 bits: stretch it "
+            "with gdal_translate -ot Byte -scale"
+        )
+    return red, green, blue
+
+
+def _nodata(
+    name: str, dataset: DatasetReader, bands: tuple[int, int, int], forced: float | None
+) -> tuple[int | None, int | None, int | None]:
+    if forced is not None:
+        if not can_hold(np.dtype(np.uint8), forced):
+            raise UsageError(
+                f"{name}: no uint8 value is {forced:g}; choose another value for --nodata"
+            )
+        return (int(forced),) * 3
+    tagged = [dataset.nodatavals[band - 1] for band in bands]
+    sound = [
+        int(value) if value is not None and can_hold(np.dtype(np.uint8), value) else None
+        for value in tagged
+    ]
+    if sound != tagged:
+        shown = ", ".join(sorted({f"{value:g}" for value in tagged if value is not None}))
+        warnings.warn(
+            f"{name}: the nodata value {shown} cannot occur in a uint8 band and is ignored",
+            GeothreshWarning,
+            stacklevel=5,
+        )
+    red, green, blue = sound
+    return red, green, blue
+
+
+def _read_bands(
+    dataset: DatasetReader, window: PixelWindow, *, spec: ImageSpec
+) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
+    """The stored values of a window, and the mask or alpha band there if the image has one."""
+    place = Window(window.col, window.row, window.width, window.height)
+    values = dataset.read(spec.bands, window=place)
+    if spec.mask_band is not None:
+        return values, dataset.read(spec.mask_band, window=place)
+    if spec.has_mask:
+        return values, dataset.read_masks(spec.bands[0], window=place)
+    return values, None
