@@ -177,7 +177,7 @@ def test_labels_in_another_crs_land_on_the_same_pixels_and_it_is_said(
     with warnings.catch_warnings():
         warnings.simplefilter("error", GeothreshWarning)
         expected = burnt(place(find_layer(here), where, width=width, what="labels"), where)
-    with pytest.warns(GeothreshWarning, match=r"EPSG:4326 .*reprojected to .*EPSG:32632"):
+    with pytest.warns(GeothreshWarning, match=r"in EPSG:4326, .*reprojected to EPSG:32632"):
         found = burnt(place(find_layer(there), where, width=width, what="labels"), where)
     assert expected.sum() > 100
     # Straight in degrees is not straight in metres, by less than this.

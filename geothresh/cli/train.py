@@ -1,4 +1,4 @@
-"""``geothresh train``: a model from confidence maps and masks."""
+"""``geothresh train``: a model from confidence maps and masks, or from scenes and labels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from geothresh.cli import options
 from geothresh.cli.progress import bar_wanted, checking_bar
 from geothresh.cli.recipe import recipe as recipe_options
+from geothresh.cli.scenes import scenes as scene_options
 from geothresh.training.recipe import Recipe
 
 
@@ -27,15 +29,21 @@ from geothresh.training.recipe import Recipe
     help="Confidence maps of one base network, <id>.png or .tif; may be repeated. The default is "
     "confidence/ in each DATA.",
 )  # fmt: skip
+@scene_options
 @click.option(
-    "--preset", type=click.Choice(["full", "small"]), default="small", show_default=True,
-    help="Size of the network; full is the paper's and wants a GPU.",
+    "--preset", type=click.Choice(["full", "small"]),
+    help="Size of the network; full is the paper's and wants a GPU.  [default: that of --init, or "
+    "small]",
 )  # fmt: skip
 @click.option(
-    "--patch", type=click.Choice(["16", "32", "64", "128", "256"]), default="64",
-    show_default=True, help="Side of a patch that has its own threshold, in pixels.",
+    "--patch", type=click.Choice(["16", "32", "64", "128", "256"]),
+    help="Side of a patch that has its own threshold, in pixels.  [default: that of --init, or 64]",
 )  # fmt: skip
-@click.option("--init", type=options.PATH, help="Start from this model, of the same sizes.")
+@click.option(
+    "--init", metavar="NAME|FILE",
+    help="Start from this model: a packaged one (see `geothresh model list`) or a .safetensors "
+    "file.",
+)  # fmt: skip
 @click.option(
     "--ground-sample-distance", "--gsd", type=options.SizeRange(), metavar="M|MIN,MAX",
     help="Size of a pixel on the ground in metres, or the least and the greatest; kept in the "
@@ -74,9 +82,10 @@ def train(
     output: Path,
     *,
     confidence: tuple[Path, ...],
-    preset: str,
-    patch: str,
-    init: Path | None,
+    scenes: dict[str, Any],
+    preset: str | None,
+    patch: str | None,
+    init: str | None,
     ground_sample_distance: tuple[float, float] | None,
     recipe: Recipe,
     split: Path | None,
@@ -91,10 +100,12 @@ def train(
     as_json: bool,
     progress: bool | None,
 ) -> None:
-    """Train a ThreshNet on the masks in DATA and the confidence maps of base networks.
+    """Train a ThreshNet on confidence maps and masks, or on confidence rasters and labels.
 
-    DATA holds <id>_mask.png (DeepGlobe's layout), or folders mask/ and confidence/. The maps must
-    come from networks that were not trained on the same images.
+    DATA are folders with <id>_mask.png (DeepGlobe's layout) or with folders mask/ and confidence/.
+    Or they are scenes, confidence rasters as `geothresh refine` takes them, and --labels says what
+    is on the ground. The confidences must come from networks that were not trained on the same
+    images.
     """
     from geothresh.training import train as run
 
@@ -106,8 +117,10 @@ def train(
             data,
             output,
             confidence=confidence,
+            **scenes,
             preset=preset,
-            patch=int(patch),
+            patch=None if patch is None else int(patch),
+            head=recipe.head if _was_given("head") else None,
             recipe=recipe,
             init=init,
             ground_sample_distance=ground_sample_distance,
@@ -131,10 +144,17 @@ def train(
     if options.verbosity() >= 0:
         click.echo(
             f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
-            f"{result.train_maps} maps; best epoch {result.best_epoch} on "
-            f"{result.validation_maps} validation maps; log {result.log}",
+            f"{result.train_maps} {result.unit}; best epoch {result.best_epoch} on "
+            f"{result.validation_maps} validation "
+            f"{'maps' if result.unit == 'maps' else 'tiles'}; log {result.log}",
             err=True,
         )
+
+
+def _was_given(name: str) -> bool:
+    """Whether an option was on the command line, rather than left to its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, ParameterSource.DEFAULT)
 
 
 @contextmanager

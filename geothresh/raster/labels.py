@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from geothresh.errors import InputError
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.masks import find_foreground, open_classes
 from geothresh.raster.paths import find_raster
-from geothresh.raster.scene import Scene
+from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.windows import PixelWindow
 
 _FOREGROUND, _HIGH = 1, 255
@@ -23,11 +24,30 @@ _FOREGROUND, _HIGH = 1, 255
 _SHIFT = 0.01
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsSpec:
+    """What is known about a mask; opens it again in any process."""
+
+    scene: SceneSpec
+    """The file."""
+    value: int
+    """What stands for foreground in it."""
+
+    def open(self) -> Labels:
+        """Open the mask without looking through it again.
+
+        Raises:
+            InputError: the file is gone, or has changed since it was first opened.
+        """
+        return Labels(self.scene.open(), self.value)
+
+
 class Labels:
     """An open mask whose foreground value is known."""
 
     def __init__(self, scene: Scene, value: int) -> None:
         self.name = scene.name
+        self.spec = LabelsSpec(scene=scene.spec, value=value)
         self._scene = scene
         self._value = value
 

@@ -1,25 +1,25 @@
-"""From folders to a model: pair, check, split, fit."""
+"""From folders or scenes to a model: check, split, fit."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from geothresh.errors import InputError, UsageError, names
-from geothresh.files import check_output
+from geothresh.errors import UsageError
+from geothresh.files import check_output, write_text
 from geothresh.nn.checkpoint import digest
-from geothresh.nn.config import PRESETS
+from geothresh.nn.config import Head
+from geothresh.nn.refiner import find_model
 from geothresh.nn.resolution import ENTRY, GroundSampleDistance
-from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs
+from geothresh.raster.scaling import ScaleOption
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
+from geothresh.training.material import Material, PairOptions, gather_pairs
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
-from geothresh.training.sources import pair_maps, pair_sources
-from geothresh.training.split import Split, split_pairs
+from geothresh.training.scene_material import SceneOptions, gather_scenes
+from geothresh.training.sizes import choose_sizes, preset_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,11 @@ class TrainResult:
     steps: int
     seconds: float
     train_maps: int
+    """Maps trained on; blocks of scenes."""
     validation_maps: int
+    """Maps validated on; tiles of scenes."""
+    unit: Literal["maps", "blocks"] = "maps"
+    """What was trained on."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
@@ -52,9 +56,19 @@ def train(
     output: str | Path,
     *,
     confidence: Sequence[str | Path] = (),
-    preset: str = "small",
-    patch: int = 64,
-    head: str | None = None,
+    labels: str | Path | Sequence[str | Path] = (),
+    layer: str | None = None,
+    buffer: float | None = None,
+    width_field: str | None = None,
+    aoi: str | Path | None = None,
+    validation_aoi: str | Path | None = None,
+    block_size: int | None = None,
+    bidx: int | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
+    preset: str | None = None,
+    patch: int | None = None,
+    head: Head | None = None,
     recipe: Recipe | str = DEFAULT_RECIPE,
     init: str | Path | None = None,
     ground_sample_distance: tuple[float, float] | None = None,
@@ -71,24 +85,40 @@ def train(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainResult:
-    """Train a ThreshNet on confidence maps and their masks.
+    """Train a ThreshNet on confidence maps and their masks, or on scenes and their labels.
 
     The maps must come from base networks that have not been trained on the same images (section
     4.1 of the paper): those of the validation set, or out-of-fold maps.
 
     Args:
-        data: one or more folders with masks, see `geothresh.raster.pairs`.
+        data: one or more folders with masks, see `geothresh.raster.pairs`; or confidence rasters.
         output: the model file, ``.safetensors``. Beside it come ``.last.safetensors``,
             ``.state.safetensors`` (to resume), ``.csv`` and ``.split.json``.
         confidence: folders of maps; default is ``confidence/`` in each data folder.
-        preset: ``full`` or ``small``.
-        patch: side P of a patch in pixels.
-        head: ``confidence`` (the paper) or ``correction``; the recipe's if left out.
+        labels: of the rasters, one for all or one for each: vectors (GeoPackage, shapefile,
+            GeoJSON, FlatGeobuf), or a mask on the same grid (1 foreground, 0 background, 255 no
+            data). Vectors in another CRS are reprojected.
+        layer: of the vectors, where there are several.
+        buffer: metres on the ground to each side of lines and points.
+        width_field: attribute with the full width of lines and points in metres; `buffer` stands
+            in where it holds no number above 0.
+        aoi: vector file with the polygons in which the labels are complete; what lies outside of
+            them is ignored, and chips are cut where they are.
+        validation_aoi: the same for what is validated on, and so not trained on; otherwise blocks
+            are drawn.
+        block_size: side of the blocks in pixels of which some are validated on; 2048, or less so
+            that there are about twelve, if left out.
+        bidx, scale, nodata: of the rasters, as in `geothresh.refine`.
+        preset: ``full`` or ``small``; if left out, the initial model's, or ``small``.
+        patch: side P of a patch in pixels; if left out, the initial model's, or 64.
+        head: ``confidence`` (the paper) or ``correction``; if left out, the initial model's, or
+            the recipe's.
         recipe: hyperparameters, or the name of a recipe: ``paper`` or ``best``.
-        init: model file to start from.
+        init: a packaged model's name or a model file to start from.
         ground_sample_distance: the least and the greatest size of a pixel on the ground, in metres;
-            the model file tells them to `geothresh.refine`. None where nobody knows.
-        split: manifest to follow; otherwise ids are drawn, see `split_pairs` for the next three.
+            the model file tells them to `geothresh.refine`. None takes the scenes', where they
+            tell.
+        split: manifest to follow; otherwise places are drawn.
         validation_fraction: share of places to validate on.
         hold_out: patterns of ids to validate on.
         place_pattern: what makes ids one place.
@@ -114,60 +144,82 @@ def train(
     others = (beside(output, e) for e in (".last.safetensors", ".state.safetensors", ".csv"))
     for file in (output, manifest, *others):
         check_output(file, overwrite=overwrite or resume)
-    if split is not None and (hold_out or place_pattern is not None):
-        raise UsageError(
-            "--split says which ids to validate on, and so do --hold-out and --place-pattern; "
-            "give one or the other"
-        )
     known = None
     if ground_sample_distance is not None:
         least, greatest = ground_sample_distance
         known = GroundSampleDistance(least=least, greatest=greatest)
-    if preset not in PRESETS:
-        raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
     if isinstance(recipe, str):
         recipe = recipe_of(recipe)
-    if head is not None:
-        recipe = dataclasses.replace(recipe, head=head)  # type: ignore[arg-type]
-    config = dataclasses.replace(
-        PRESETS[preset], patch=patch, head=recipe.head, branches=recipe.branches
+    start = None if init is None else find_model(init)
+    config = choose_sizes(
+        preset=preset,
+        patch=patch,
+        head=head,
+        usual_head=recipe.head,
+        branches=recipe.branches,
+        init=start,
     )
-
-    pairs = find_pairs(data, confidence, skip_unpaired=skip_unpaired)
-    facts = check_pairs(pairs, progress=on_check)
+    recipe = dataclasses.replace(recipe, head=config.head, branches=config.branches)
+    if recipe.chip_size % config.patch:
+        raise UsageError(
+            f"chip size {recipe.chip_size} is no multiple of the patch {config.patch}, which keeps "
+            "its grid inside every chip"
+        )
+    others_split = {
+        "--hold-out": bool(hold_out),
+        "--place-pattern": place_pattern is not None,
+        "--validation-aoi": validation_aoi is not None,
+    }
+    if split is not None and any(others_split.values()):
+        also = next(name for name, there in others_split.items() if there)
+        raise UsageError(
+            f"--split says what to validate on, and so does {also}; give one or the other"
+        )
     if resume and split is None:
         split = manifest
-    if split is not None:
-        sides = Split.load(Path(split))
-    else:
-        sides = split_pairs(
-            pairs,
-            facts,
-            fraction=validation_fraction,
+    paths = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
+    material = _gather(
+        paths,
+        PairOptions(
+            confidence=confidence,
             hold_out=hold_out,
             place_pattern=place_pattern,
-            seed=recipe.seed,
-        )
-    train_pairs, validation_pairs = _sides(pairs, sides)
+            skip_unpaired=skip_unpaired,
+        ),
+        SceneOptions(
+            labels=[labels] if isinstance(labels, str | Path) else labels,
+            layer=layer,
+            buffer=buffer,
+            width_field=width_field,
+            aoi=aoi,
+            validation_aoi=validation_aoi,
+            block_size=block_size,
+            bidx=bidx,
+            scale=scale,
+            nodata=nodata,
+        ),
+        split=None if split is None else Path(split),
+        fraction=validation_fraction,
+        recipe=recipe,
+        progress=on_check,
+    )
     if not resume or not manifest.exists():
         # A resumed run has its manifest; another split, which `fit` refuses, must not replace it.
-        sides.save(manifest)
-    described: dict[str, Any] = {
-        "preset": preset,
-        "data": describe(train_pairs, validation_pairs, facts),
-    }
+        write_text(manifest, material.manifest)
+    described: dict[str, Any] = {"preset": preset_of(config), "data": material.described}
+    known = known or material.resolution
     if known is not None:
         described[ENTRY] = [known.least, known.greatest]
-    if init is not None:
-        described["init"] = {"name": Path(init).stem, "sha256": digest(init)}
+    if start is not None:
+        described["init"] = {"name": start.stem, "sha256": digest(start)}
     progress = fit(
-        pair_sources(train_pairs),
-        pair_maps(validation_pairs),
+        material.train,
+        material.validation,
         config=config,
         recipe=recipe,
         output=output,
         facts=described,
-        init=None if init is None else Path(init),
+        init=start,
         resume=resume,
         device=device,
         loader_workers=loader_workers,
@@ -183,36 +235,43 @@ def train(
         best_epoch=progress.best_epoch,
         steps=progress.step,
         seconds=progress.seconds,
-        train_maps=len(train_pairs),
-        validation_maps=len(validation_pairs),
+        train_maps=material.n_train,
+        validation_maps=material.n_validation,
+        unit="blocks" if paths[0].is_file() else "maps",
     )
 
 
-def _sides(pairs: Sequence[Pair], split: Split) -> tuple[list[Pair], list[Pair]]:
-    train, validation = set(split.train), set(split.validation)
-    lost = {p.id for p in pairs} - train - validation
-    if lost:
-        raise InputError(
-            f"{len(lost)} ids of the data stand on neither side of the split: {names(lost)}"
+def _gather(
+    data: Sequence[Path],
+    pairs: PairOptions,
+    scenes: SceneOptions,
+    *,
+    split: Path | None,
+    fraction: float,
+    recipe: Recipe,
+    progress: Callable[[int, int], None] | None,
+) -> Material:
+    """Rasters with labels, or folders with masks; what belongs to the other is refused."""
+    if not data:
+        raise UsageError("no data; name folders with masks, or confidence rasters with --labels")
+    are_scenes = bool(scenes.labels) or any(path.is_file() for path in data)
+    strange = pairs.given() if are_scenes else scenes.given()
+    if strange:
+        raise UsageError(
+            f"{strange[0]} is for {'folders with masks' if are_scenes else 'scenes with labels'}, "
+            f"and {data[0]} is {'a scene' if are_scenes else 'a folder'}; leave it out"
         )
-    sides = tuple([p for p in pairs if p.id in ids] for ids in (train, validation))
-    if not all(sides):
-        raise InputError("the split leaves no map of this data on one side; check its ids")
-    return sides[0], sides[1]
-
-
-def describe(
-    train: Sequence[Pair], validation: Sequence[Pair], facts: Mapping[str, MaskFacts]
-) -> dict[str, Any]:
-    """What the model file says of its data: maps per base network, and a digest of all of it."""
-    hashed = hashlib.sha256()
-    for side, pairs in (("train", train), ("validation", validation)):
-        for pair in pairs:
-            content = hashlib.sha256(pair.confidence.read_bytes()).hexdigest()
-            line = f"{side} {pair.dataset} {pair.source} {pair.id} {content}"
-            hashed.update(f"{line} {facts[pair.id].digest}\n".encode())
-    return {
-        "sha256": hashed.hexdigest(),
-        "train_maps": dict(Counter(f"{p.dataset}/{p.source}" for p in train)),
-        "validation_maps": dict(Counter(f"{p.dataset}/{p.source}" for p in validation)),
-    }
+    if are_scenes:
+        return gather_scenes(
+            data,
+            scenes,
+            split=split,
+            fraction=fraction,
+            seed=recipe.seed,
+            chip_size=recipe.chip_size,
+            largest=round(recipe.chip_size * recipe.zoom),
+            progress=progress,
+        )
+    return gather_pairs(
+        data, pairs, split=split, fraction=fraction, seed=recipe.seed, progress=progress
+    )

@@ -97,7 +97,7 @@ class Frames:
         chord = np.inf
         if not same:
             warnings.warn(
-                f"{layer}: the {what} are in {_short(layer.crs)} and are reprojected to "
+                f"{layer}: in {_short(layer.crs)}, so the {what} will be reprojected to "
                 f"{_short(scene_crs)}, the CRS of {raster.name}",
                 GeothreshWarning,
                 stacklevel=3,

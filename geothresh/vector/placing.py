@@ -59,7 +59,12 @@ class PlacedShapes:
 
 
 def place(
-    layer: VectorLayer, raster: RasterPlace, *, width: Width | None, what: str
+    layer: VectorLayer,
+    raster: RasterPlace,
+    *,
+    width: Width | None,
+    what: str,
+    required: bool = True,
 ) -> PlacedShapes:
     """Lay the features of a layer that touch a raster onto its pixels.
 
@@ -68,6 +73,7 @@ def place(
         raster: where the pixels are.
         width: of lines and points; None = only polygons make sense.
         what: the features are, for messages: "labels", "area of interest".
+        required: nothing is not enough.
 
     Raises:
         InputError: one side has no CRS, or nothing of the layer touches the raster.
@@ -106,7 +112,7 @@ def place(
     areas = _in_pixels(layer, areas, raster)
     box = shapely.box(0, 0, raster.size.width, raster.size.height)
     meets = shapely.intersects(areas, box)
-    if not meets.any():
+    if required and not meets.any():
         raise InputError(_nowhere(layer, raster, what))
     pieces = _subdivided(_polygons(areas[meets]))
     return PlacedShapes(

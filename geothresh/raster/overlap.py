@@ -1,0 +1,64 @@
+"""Where the pixels of one raster lie in another."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rasterio.warp import transform
+
+from geothresh.errors import InputError
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.raster.grid import RasterGrid
+from geothresh.windows import PixelWindow
+
+# Points along an edge: straight edges of one map are curves in another.
+_POINTS = 21
+
+
+def same_pixels(one: RasterGrid, other: RasterGrid) -> bool:
+    """Whether two rasters have a place on the ground, and the same for every pixel."""
+    return (
+        one.has_transform
+        and (one.height, one.width) == (other.height, other.width)
+        and bool(one.transform.almost_equals(other.transform, precision=1e-6 * one.transform.a))
+        and one.crs == other.crs
+    )
+
+
+def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> PixelWindow | None:
+    """The window of `target` that covers the ground of a window of `source`.
+
+    Returns:
+        The extent of that ground in pixels of `target`, rounded outwards and cut to it; None where
+        they do not meet, or one of the two has no place on the ground.
+
+    Raises:
+        InputError: the ground has no place in the CRS of `target`.
+    """
+    if not (source.has_transform and target.has_transform):
+        return None
+    if (source.crs is None) != (target.crs is None):
+        return None
+    along = np.linspace(0, 1, _POINTS)
+    cols = np.concatenate([along, np.ones(_POINTS), along, np.zeros(_POINTS)])
+    rows = np.concatenate([np.zeros(_POINTS), along, np.ones(_POINTS), along])
+    x, y = source.transform * (window.col + cols * window.width, window.row + rows * window.height)
+    if source.crs is not None and source.crs != target.crs:
+        try:
+            with gdal_environment():
+                x, y = (np.array(part) for part in transform(source.crs, target.crs, x, y))
+        except RASTER_ERRORS as error:
+            raise InputError(
+                "a scene has no place in the CRS of another "
+                f"({reason(error)}); reproject one to the CRS of the other"
+            ) from error
+    col, row = ~target.transform * (x, y)
+    if not (np.isfinite(col).all() and np.isfinite(row).all()):
+        return None
+    top, left = max(math.floor(row.min()), 0), max(math.floor(col.min()), 0)
+    bottom = min(math.ceil(row.max()), target.height)
+    right = min(math.ceil(col.max()), target.width)
+    if bottom <= top or right <= left:
+        return None
+    return PixelWindow(row=top, col=left, height=bottom - top, width=right - left)

@@ -1,0 +1,199 @@
+"""Which blocks of several scenes are held out, and what that forbids in each of them.
+
+Scenes may show the same ground, by several base networks or by overlapping tiles. Those on the same
+pixels share their blocks; what is held out in one is cut out of all others that reach into it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geothresh.errors import InputError, UsageError
+from geothresh.raster.grid import RasterGrid
+from geothresh.raster.overlap import same_pixels, window_in
+from geothresh.splitting import Split
+from geothresh.training.blocks import BlockGrid, Survey, cells_of
+from geothresh.training.sources import BoolArray
+from geothresh.windows import PixelWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitScene:
+    """A scene, its blocks, and the names of those that are held out."""
+
+    name: str
+    grid: RasterGrid
+    mask: str | None
+    """Path of its labels, if they are a raster: scenes that share it show the same ground."""
+    survey: Survey
+    blocks: BlockGrid
+    held: frozenset[str] = frozenset()
+
+    def pixels(self, *, foreground: bool = False) -> dict[str, int]:
+        """What counts in each block that has anything that does."""
+        survey = self.survey
+        cells = survey.held_foreground if foreground else survey.held_valid
+        return {
+            name: int(cells[cells_of(window)].sum())
+            for name, window in self.blocks.blocks().items()
+            if survey.held_valid[cells_of(window)].any()
+        }
+
+    def held_windows(self) -> list[PixelWindow]:
+        """The blocks that are held out."""
+        return [window for name, window in self.blocks.blocks().items() if name in self.held]
+
+
+def split_scenes(
+    scenes: Sequence[SplitScene], *, fraction: float, seed: int
+) -> tuple[frozenset[str], ...]:
+    """Draw blocks to hold out until they make up a share of what counts.
+
+    Args:
+        scenes: none of their blocks is held yet.
+        fraction: of the pixels that count, over all scenes.
+        seed: of the draw.
+
+    Returns:
+        The names of the blocks to hold, scene by scene.
+
+    Raises:
+        UsageError: there are not two blocks to be parted.
+        InputError: only one block has foreground.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
+    grounds = _grounds(scenes)
+    pixels: dict[tuple[int, str], int] = {}
+    foreground: dict[tuple[int, str], int] = {}
+    for scene, ground in zip(scenes, grounds, strict=True):
+        for counts, of in ((pixels, scene.pixels()), (foreground, scene.pixels(foreground=True))):
+            for name, count in of.items():
+                counts[ground, name] = counts.get((ground, name), 0) + count
+    places = sorted(pixels)
+    if len(places) < 2:
+        raise UsageError(
+            f"{len(places)} block of the scenes holds anything that counts, and one is to be "
+            "trained on and another validated on; lower --block-size, or name what to validate on "
+            "with --validation-aoi"
+        )
+    order = [places[k] for k in np.random.default_rng([seed, 2]).permutation(len(places))]
+    with_foreground = [place for place in order if foreground[place]]
+    if len(with_foreground) < 2:
+        raise InputError(
+            f"the labels lie in {len(with_foreground)} of {len(places)} blocks; two are needed, to "
+            "train on and to validate on: lower --block-size or give more labels"
+        )
+    # One with foreground on either side: the first to be held, the last to be trained on.
+    first, last = with_foreground[0], with_foreground[-1]
+    order = [first, *(place for place in order if place not in (first, last)), last]
+    held, wanted = [first], fraction * sum(pixels.values())
+    for place in order[1:-1]:
+        # Nearer to the share with it than without.
+        if sum(pixels[p] for p in held) + pixels[place] / 2 <= wanted:
+            held.append(place)
+    return tuple(frozenset(name for g, name in held if g == ground) for ground in grounds)
+
+
+def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
+    """The scenes with the blocks of a manifest that `save_split` wrote.
+
+    Raises:
+        InputError: unreadable, or of other scenes.
+    """
+    sides = Split.load(path)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["scenes"]
+        grids = {
+            str(name): BlockGrid(
+                rows=tuple(map(int, entry["rows"])), cols=tuple(map(int, entry["cols"]))
+            )
+            for name, entry in entries.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not the split of a training on scenes ({error!r}); give one that `geothresh "
+            "train` wrote for these"
+        ) from error
+    followed = []
+    for scene in scenes:
+        grid = grids.get(scene.name)
+        if grid is None or not _fits(grid, scene):
+            raise InputError(
+                f"{path}: says nothing of {scene.name} with {scene.grid.width} x "
+                f"{scene.grid.height} pixels; give the split of these scenes"
+            )
+        names = grid.blocks()
+        held = frozenset(name for name in names if f"{scene.name}/{name}" in sides.validation)
+        followed.append(_with(scene, grid, held))
+    return followed
+
+
+def save_split(scenes: Sequence[SplitScene]) -> str:
+    """The manifest: names of blocks on either side, and where the blocks lie."""
+    used = {scene.name: scene.pixels() for scene in scenes}
+    lists: dict[str, Any] = {
+        side: sorted(
+            f"{scene.name}/{name}"
+            for scene in scenes
+            for name in used[scene.name]
+            if (name in scene.held) == (side == "validation")
+        )
+        for side in ("train", "validation")
+    }
+    lists["scenes"] = {
+        scene.name: {"rows": list(scene.blocks.rows), "cols": list(scene.blocks.cols)}
+        for scene in scenes
+    }
+    return json.dumps(lists, indent=1) + "\n"
+
+
+def forbidden_cells(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArray:
+    """(R, C) cells of a scene that no training chip may touch."""
+    forbidden = np.zeros(scene.survey.valid.shape, np.bool_)
+    for other in scenes:
+        same = other is scene or same_ground(other, scene)
+        for window in other.held_windows():
+            here = window if same else window_in(scene.grid, window, other.grid)
+            if here is not None:
+                forbidden[cells_of(here)] = True
+    return forbidden
+
+
+def same_ground(one: SplitScene, other: SplitScene) -> bool:
+    """Whether two scenes have their pixels in the same places, as far as anything tells."""
+    shared = one.mask is not None and one.mask == other.mask
+    return shared or same_pixels(one.grid, other.grid)
+
+
+def hold(scenes: Sequence[SplitScene], held: Sequence[frozenset[str]]) -> list[SplitScene]:
+    """The scenes with these blocks held out."""
+    return [_with(s, s.blocks, names) for s, names in zip(scenes, held, strict=True)]
+
+
+def _with(scene: SplitScene, blocks: BlockGrid, held: frozenset[str]) -> SplitScene:
+    return replace(scene, blocks=blocks, held=held)
+
+
+def _grounds(scenes: Sequence[SplitScene]) -> list[int]:
+    """For each scene the number of the first on the same pixels of the ground."""
+    return [
+        next(k for k, one in enumerate(scenes) if one is scene or same_ground(one, scene))
+        for scene in scenes
+    ]
+
+
+def _fits(grid: BlockGrid, scene: SplitScene) -> bool:
+    return all(
+        len(edges) >= 2
+        and edges[0] == 0
+        and edges[-1] == length
+        and all(a < b for a, b in zip(edges, edges[1:], strict=False))
+        for edges, length in ((grid.rows, scene.grid.height), (grid.cols, scene.grid.width))
+    )

@@ -1,0 +1,388 @@
+"""From confidence rasters and labels to what a training run is fed with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geothresh.errors import InputError, UsageError, names
+from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.raster.grid import RasterGrid
+from geothresh.raster.labels import LabelsSpec, open_labels
+from geothresh.raster.paths import is_tiff
+from geothresh.raster.reading import open_scene
+from geothresh.raster.scaling import ScaleOption
+from geothresh.raster.scene import Scene
+from geothresh.training.blocks import (
+    CELL,
+    TILE,
+    BlockGrid,
+    ChipPlaces,
+    Survey,
+    block_side,
+    cells_of,
+    survey,
+    tiles,
+)
+from geothresh.training.holding import (
+    SplitScene,
+    follow_split,
+    forbidden_cells,
+    hold,
+    same_ground,
+    save_split,
+    split_scenes,
+)
+from geothresh.training.material import Material, OnCheck
+from geothresh.training.scenes import LabelledScene, SceneSource, SceneTile
+from geothresh.vector.frames import RasterPlace
+from geothresh.vector.placing import PlacedShapes, Width, place
+from geothresh.vector.reading import VectorLayer, find_layer
+from geothresh.vector.resolution import pixel_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneOptions:
+    """What is particular to scenes, see `geothresh.training.train`."""
+
+    labels: Sequence[str | Path] = ()
+    layer: str | None = None
+    buffer: float | None = None
+    width_field: str | None = None
+    aoi: str | Path | None = None
+    validation_aoi: str | Path | None = None
+    block_size: int | None = None
+    bidx: int | None = None
+    scale: ScaleOption = "auto"
+    nodata: float | None = None
+
+    def given(self) -> list[str]:
+        """The options that were used."""
+        used = {
+            "--labels": bool(self.labels),
+            "--layer": self.layer is not None,
+            "--buffer": self.buffer is not None,
+            "--width-field": self.width_field is not None,
+            "--aoi": self.aoi is not None,
+            "--validation-aoi": self.validation_aoi is not None,
+            "--block-size": self.block_size is not None,
+            "--bidx": self.bidx is not None,
+            "--scale": self.scale != "auto",
+            "--nodata": self.nodata is not None,
+        }
+        return [name for name, there in used.items() if there]
+
+    def width(self) -> Width:
+        """Of lines and points."""
+        return Width(buffer=self.buffer, field=self.width_field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A scene that was looked at."""
+
+    scene: LabelledScene
+    block_height: int
+    mask: str | None
+    """Path of the labels, if they are a raster."""
+
+
+def gather_scenes(
+    data: Sequence[Path],
+    options: SceneOptions,
+    *,
+    split: Path | None,
+    fraction: float,
+    seed: int,
+    chip_size: int,
+    largest: int,
+    progress: OnCheck | None,
+) -> Material:
+    """Open, check and split scenes.
+
+    Args:
+        data: confidence rasters.
+        options: where their labels are, and what counts.
+        split: manifest to follow; otherwise blocks are drawn.
+        fraction: share of the pixels that count to validate on.
+        seed: of the draw.
+        chip_size: side of a chip in pixels.
+        largest: side of the largest square that chips are made from, in pixels.
+        progress: called with rows read and all rows.
+
+    Raises:
+        InputError: the data cannot be used.
+        UsageError: options contradict each other.
+    """
+    sources = _label_sources(data, options)
+    if options.block_size is not None and options.block_size < CELL:
+        raise UsageError(f"block size {options.block_size}: give at least {CELL} pixels")
+    opened = [_open(path, labels, options) for path, labels in zip(data, sources, strict=True)]
+    stems = Counter(one.scene.name for one in opened)
+    repeated = [stem for stem, n in stems.items() if n > 1]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} names stand for several scenes: {names(repeated)}; rename them, so "
+            "that the split and the log can tell them apart"
+        )
+    surveys = _surveys(opened, two_areas=options.validation_aoi is not None, progress=progress)
+    _require_labels(opened, surveys, options)
+
+    side = TILE if options.validation_aoi is not None else options.block_size
+    side = side or block_side(surveys, largest)
+    scenes = [
+        SplitScene(
+            name=one.scene.name,
+            grid=one.scene.grid,
+            mask=one.mask,
+            survey=counted,
+            blocks=BlockGrid.of(one.scene.size, side),
+        )
+        for one, counted in zip(opened, surveys, strict=True)
+    ]
+    if split is not None:
+        scenes = follow_split(scenes, split)
+    elif options.validation_aoi is not None:
+        scenes = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
+    else:
+        scenes = hold(scenes, split_scenes(scenes, fraction=fraction, seed=seed))
+    _require_validation(scenes, options)
+    train = _sources(opened, scenes, chip_size=chip_size, largest=largest)
+    validation = [
+        SceneTile(scene=one.scene, window=tile)
+        for one, scene in zip(opened, scenes, strict=True)
+        for block in scene.held_windows()
+        for tile in tiles(block)
+        if scene.survey.held_valid[cells_of(tile)].any()
+    ]
+    n_train = {s.name: len(s.pixels().keys() - s.held) for s in scenes}
+    return Material(
+        train=train,
+        validation=validation,
+        described=_describe(opened, scenes, validation, n_train, options),
+        manifest=save_split(scenes),
+        n_train=sum(n_train.values()),
+        n_validation=len(validation),
+        resolution=_resolution([one.scene.grid for one in opened]),
+    )
+
+
+def _label_sources(data: Sequence[Path], options: SceneOptions) -> list[Path]:
+    """One source of labels for each scene."""
+    labels = [Path(path) for path in options.labels]
+    if not labels:
+        raise UsageError(
+            f"{data[0]}: is a file; name its labels with --labels, or give a folder with masks"
+        )
+    folders = [path for path in data if path.is_dir()]
+    if folders:
+        raise UsageError(
+            f"{folders[0]}: is a folder, and --labels are for rasters; train on folders with "
+            "masks, or on scenes with labels, in runs of their own (the second with --init)"
+        )
+    if len(labels) not in (1, len(data)):
+        raise UsageError(
+            f"{len(labels)} sources of labels for {len(data)} scenes; give one for all of them, or "
+            "one for each in the same order"
+        )
+    return labels * len(data) if len(labels) == 1 else labels
+
+
+def _open(path: Path, labels: Path, options: SceneOptions) -> _Opened:
+    with open_scene(path, bidx=options.bidx, scale=options.scale, nodata=options.nodata) as scene:
+        where = _place_of(scene)
+        aoi = _area(options.aoi, where, "area of interest")
+        held = _area(options.validation_aoi, where, "area to validate on", required=False)
+        found, mask = _labels(labels, scene, where, options)
+        return _Opened(
+            scene=LabelledScene(
+                scene.spec,
+                grid=scene.grid,
+                dataset=labels.stem,
+                labels=found,
+                aoi=aoi,
+                validation_aoi=held,
+            ),
+            block_height=scene.layout.block_height,
+            mask=mask,
+        )
+
+
+def _labels(
+    path: Path, scene: Scene, where: RasterPlace, options: SceneOptions
+) -> tuple[PlacedShapes | LabelsSpec, str | None]:
+    if path.is_file() and is_tiff(path):
+        unused = {
+            "--layer": options.layer,
+            "--buffer": options.buffer,
+            "--width-field": options.width_field,
+        }
+        given = [name for name, value in unused.items() if value is not None]
+        if given:
+            raise UsageError(
+                f"{path}: labels that are a raster have no {given[0]}; leave it out, or give the "
+                "vectors"
+            )
+        with open_labels(path) as labels:
+            labels.require_grid_of(scene)
+            return labels.spec, str(path.resolve())
+    layer = find_layer(path, options.layer)
+    _require_place(layer, scene)
+    return place(layer, where, width=options.width(), what="labels"), None
+
+
+def _area(
+    path: str | Path | None, where: RasterPlace, what: str, *, required: bool = True
+) -> PlacedShapes | None:
+    if path is None:
+        return None
+    return place(find_layer(path, option=None), where, width=None, what=what, required=required)
+
+
+def _place_of(scene: Scene) -> RasterPlace:
+    grid = scene.grid
+    return RasterPlace(
+        name=scene.name,
+        crs=None if grid.crs is None else grid.crs.to_wkt(),
+        transform=tuple(grid.transform)[:6],
+        size=scene.size,
+    )
+
+
+def _require_place(layer: VectorLayer, scene: Scene) -> None:
+    if not scene.grid.has_transform:
+        raise InputError(
+            f"{scene.name}: has no georeference, so {layer} cannot be laid over it; give labels "
+            "as a raster of the same size"
+        )
+
+
+def _surveys(
+    opened: Sequence[_Opened], *, two_areas: bool, progress: OnCheck | None
+) -> list[Survey]:
+    total = sum(one.scene.size.height for one in opened)
+    surveys: list[Survey] = []
+    before = 0
+    for one in opened:
+
+        def report(done: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, total)
+
+        surveys.append(
+            survey(
+                one.scene,
+                block_height=one.block_height,
+                two_areas=two_areas,
+                progress=report,
+            )
+        )
+        before += one.scene.size.height
+    return surveys
+
+
+def _require_labels(
+    opened: Sequence[_Opened], surveys: Sequence[Survey], options: SceneOptions
+) -> None:
+    for one, counted in zip(opened, surveys, strict=True):
+        if not counted.valid.any():
+            where = f"the area of interest {options.aoi}" if options.aoi else "it"
+            raise InputError(
+                f"{one.scene.spec.source.name}: no pixel of {where} has both a confidence and a "
+                "label; check the nodata values and the area"
+            )
+    if not any(counted.foreground.any() for counted in surveys):
+        raise InputError(
+            f"the labels of {len(opened)} scenes cover no pixel that counts; nothing to learn: "
+            "give labels of this place, or another area of interest"
+        )
+
+
+def _require_validation(scenes: Sequence[SplitScene], options: SceneOptions) -> None:
+    held = [
+        counted.survey.held_foreground[cells_of(window)].sum()
+        for counted in scenes
+        for window in counted.held_windows()
+    ]
+    if not held:
+        raise InputError(
+            f"{options.validation_aoi or 'the split'}: none of the {len(scenes)} scenes has "
+            "anything to validate on there; give an area or a split of these scenes"
+        )
+    if not sum(held):
+        raise InputError(
+            f"none of the {len(held)} blocks to validate on has a foreground pixel; choose others"
+        )
+
+
+def _sources(
+    opened: Sequence[_Opened], scenes: Sequence[SplitScene], *, chip_size: int, largest: int
+) -> list[SceneSource]:
+    sources = []
+    for one, scene in zip(opened, scenes, strict=True):
+        forbidden = forbidden_cells(scene, scenes)
+        free = int(np.where(forbidden, 0, scene.survey.valid).sum())
+        if not free:
+            continue
+        others = [
+            other.scene
+            for other, there in zip(opened, scenes, strict=True)
+            if there is not scene and same_ground(there, scene)
+        ]
+        sources.append(
+            SceneSource(
+                scene=one.scene,
+                places=ChipPlaces(scene.survey, forbidden, largest),
+                n_chips=-(-free // chip_size**2),
+                others=others,
+            )
+        )
+    if not sources:
+        raise UsageError("all that counts is held out to validate on; leave something to train on")
+    return sources
+
+
+def _describe(
+    opened: Sequence[_Opened],
+    scenes: Sequence[SplitScene],
+    validation: Sequence[SceneTile],
+    n_train: dict[str, int],
+    options: SceneOptions,
+) -> dict[str, Any]:
+    hashed = hashlib.sha256(save_split(scenes).encode())
+    for scene in scenes:
+        hashed.update(f"{scene.name} {scene.survey.digest}\n".encode())
+    labels = {one.scene.name: one.scene.dataset for one in opened}
+    return {
+        "sha256": hashed.hexdigest(),
+        "train_maps": {f"{labels[name]}/{name}": n for name, n in n_train.items()},
+        "validation_maps": dict(Counter(f"{t.dataset}/{t.source}" for t in validation)),
+        "labels": {
+            "files": [Path(path).name for path in options.labels],
+            "layer": options.layer,
+            "buffer": options.buffer,
+            "width_field": options.width_field,
+            "aoi": None if options.aoi is None else Path(options.aoi).name,
+        },
+    }
+
+
+def _resolution(grids: Sequence[RasterGrid]) -> GroundSampleDistance | None:
+    """Sizes of the pixels of all scenes; None unless every one tells."""
+    sizes: list[float] = []
+    for grid in grids:
+        found = None
+        if grid.has_transform and grid.crs is not None:
+            found = pixel_size(
+                grid.crs.to_wkt(), tuple(grid.transform), height=grid.height, width=grid.width
+            )
+        if found is None:
+            return None
+        sizes.append(float(np.sqrt(found[0] * found[1])))
+    return GroundSampleDistance(least=min(sizes), greatest=max(sizes))

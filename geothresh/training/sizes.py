@@ -1,0 +1,68 @@
+"""The sizes of the network to be trained: asked for, or those of the model that it starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from geothresh.errors import UsageError
+from geothresh.nn.checkpoint import read_card
+from geothresh.nn.config import PRESETS, Branches, Head, NetworkConfig
+
+DEFAULT_PRESET = "small"
+DEFAULT_PATCH = 64
+
+
+def choose_sizes(
+    *,
+    preset: str | None,
+    patch: int | None,
+    head: Head | None,
+    usual_head: Head,
+    branches: Branches,
+    init: Path | None,
+) -> NetworkConfig:
+    """The configuration of the network.
+
+    Args:
+        preset: asked for; None = the model's, or ``small``.
+        patch: asked for, in pixels; None = the model's, or 64.
+        head: asked for; None = the model's, or the usual one.
+        usual_head: the recipe's.
+        branches: the recipe's; those of the model, where there is one.
+        init: file of the model to start from.
+
+    Raises:
+        UsageError: there is no such preset, or what is asked for is not what the model is.
+        ModelError: the model cannot be used, or the patch does not suit the preset.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
+    if init is None:
+        return dataclasses.replace(
+            PRESETS[preset or DEFAULT_PRESET],
+            patch=DEFAULT_PATCH if patch is None else patch,
+            head=head or usual_head,
+            branches=branches,
+        )
+    config = read_card(init).config
+    asked = {"preset": preset, "patch": patch, "head": head}
+    found = {"preset": preset_of(config), "patch": config.patch, "head": config.head}
+    for name, value in asked.items():
+        if value is not None and value != found[name]:
+            raise UsageError(
+                f"{init}: the model to start from has {name} {found[name]}, not {value}; leave "
+                f"--{name} out, or start from another"
+            )
+    return config
+
+
+def preset_of(config: NetworkConfig) -> str:
+    """Name of the preset that a network has the sizes of; ``own`` where there is none."""
+    for name, preset in PRESETS.items():
+        same = dataclasses.replace(
+            preset, patch=config.patch, head=config.head, branches=config.branches
+        )
+        if same == config:
+            return name
+    return "own"
