@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geothresh.mosaic import Refiner
+
 
 def road_image(seed: int, side: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """An image (side, side, 3) with one road across it, and its mask, 0 and 255."""
@@ -30,3 +32,11 @@ def image_set(folder: Path, count: int, *, side: int = 64, prefix: str = "r") ->
         Image.fromarray(image).save(folder / f"{prefix}{n}_sat.png")
         Image.fromarray(mask).save(folder / f"{prefix}{n}_mask.png")
     return folder
+
+
+def in_one_pass(predictor: Refiner, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The confidence (H, W) of a whole image (H, W, 3), its sides mirrored to multiples of 32."""
+    height, width = image.shape[:2]
+    padded = np.pad(image, ((0, -height % 32), (0, -width % 32), (0, 0)), mode="symmetric")
+    tiles = (padded.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[None]
+    return predictor(tiles)[0, :height, :width]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from imagery import image_set
+from imagery import image_set, in_one_pass
 
 from geothresh.base import library
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
@@ -165,7 +165,7 @@ def test_a_file_rebuilds_its_network(tmp_path: Path) -> None:
     with torch.no_grad():
         logits = network(torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None])
     expected = torch.sigmoid(logits)[0, 0].numpy()
-    np.testing.assert_allclose(predictor.image(image), expected, atol=1e-5)
+    np.testing.assert_allclose(in_one_pass(predictor, image), expected, atol=1e-5)
 
 
 def test_files_of_the_other_kind_are_refused(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def loaded_by(arguments: list[str]) -> list[str]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+@pytest.mark.parametrize(
+    "command", ["", *cli.COMMANDS, *(f"base {name}" for name in cli.base.COMMANDS)]
+)
 def test_help_waits_for_no_heavy_library(command: str) -> None:
     assert loaded_by([*command.split(), "--help"]) == []
 

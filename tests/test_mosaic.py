@@ -27,10 +27,10 @@ from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.mosaic import (
     ArrayReader,
     BoolArray,
-    RasterReader,
     Float32Array,
     GuardedRefiner,
     MosaicStats,
+    RasterReader,
     mosaic,
     mosaic_array,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.mosaic import BoolArray, RasterReader, Float32Array
+from geothresh.mosaic import BoolArray, Float32Array, RasterReader
 from geothresh.windows import PixelWindow, RasterSize
 
 

@@ -7,17 +7,64 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.base.predictor import BasePredictor
+from geothresh.blending import Blend
+from geothresh.mosaic import BoolArray, Float32Array, Refiner, mosaic
 from geothresh.raster.images import read_rgb
+from geothresh.windows import PixelWindow, RasterSize, TileGrid
+
+#: Side of the tiles of a base network, and what neighbours share. Larger than ThreshNet's: a base
+#: network needs more of the surroundings, and the larger a tile, the less is predicted twice.
+TILE, OVERLAP = 1024, 128
 
 
-def predict_picture(predictor: BasePredictor, image: Path) -> NDArray[np.uint8]:
+class PictureReader:
+    """A picture (H, W, 3) in 8 bits as a reader of three bands."""
+
+    def __init__(self, picture: NDArray[np.uint8]) -> None:
+        self._picture = picture
+
+    @property
+    def size(self) -> RasterSize:
+        """Extent of the picture."""
+        return RasterSize(height=self._picture.shape[0], width=self._picture.shape[1])
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Red, green and blue (3, height, width) in [0, 1] of a window, all of it valid."""
+        values = self._picture[window.slices()].transpose(2, 0, 1).astype(np.float32)
+        values /= np.float32(255)
+        return values, np.ones(values.shape[1:], np.bool_)
+
+
+def predict_picture(
+    predictor: Refiner,
+    image: Path,
+    *,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
+    blend: Blend = "hann",
+    batch_size: int = 1,
+) -> NDArray[np.uint8]:
     """The confidence map (H, W) of a picture: confidence x 255, of the picture's size.
+
+    A picture that fits into a tile goes through the network in one pass, mirrored outwards to the
+    next multiple of the patch; a larger one in tiles, as `mosaic` does it.
 
     Raises:
         InputError: the picture cannot be read.
     """
-    return map_values(predictor.image(read_rgb(image)))
+    reader = PictureReader(read_rgb(image))
+    size, patch = reader.size, predictor.patch
+    longest = -(-max(size.height, size.width) // patch) * patch
+    if longest <= tile:
+        tile, overlap = longest, 0
+    confidence = np.empty((size.height, size.width), np.float32)
+
+    def store(window: PixelWindow, values: Float32Array, valid: BoolArray) -> None:
+        confidence[window.slices()] = values
+
+    grid = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
+    mosaic(reader, predictor, store, grid=grid, blend=blend, batch_size=batch_size)
+    return map_values(confidence)
 
 
 def map_values(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:

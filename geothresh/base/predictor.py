@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,17 +75,6 @@ class BasePredictor:
             )
         return on_compute_thread(self._batches.run, self._forward, tiles)
 
-    def image(self, image: NDArray[np.uint8]) -> Float32Array:
-        """The confidence (H, W) in [0, 1] of an image (H, W, 3), in one pass of the network.
-
-        Sides that are no multiple of 32 are mirrored outwards on the way.
-        """
-        height, width = image.shape[:2]
-        rows, cols = -height % STRIDE, -width % STRIDE
-        padded = np.pad(image, ((0, rows), (0, cols), (0, 0)), mode="symmetric")
-        bands = padded.transpose(2, 0, 1)[None].astype(np.float32)
-        return self(bands / np.float32(255))[0, :height, :width]
-
     def _forward(self, tiles: Float32Array) -> Float32Array:
         batch = normalised(tiles.transpose(0, 2, 3, 1), self.config).to(self.device)
         batch = batch.contiguous(memory_format=torch.channels_last)
@@ -112,7 +102,7 @@ class BaseSource:
     @classmethod
     def find(
         cls,
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
         device: str = "auto",
         precision: Precision = "auto",
@@ -123,9 +113,10 @@ class BaseSource:
         Raises:
             ModelError: it is missing or no base network.
         """
+        path = Path(os.fspath(path))
         read_base_card(path)
         return cls(
-            path=str(Path(path).absolute()),
+            path=str(path.absolute()),
             sha256=digest(path),
             device=device,
             precision=precision,
@@ -161,7 +152,7 @@ class BaseSource:
 
 
 def load_base(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     device: str = "auto",
     precision: Precision = "auto",

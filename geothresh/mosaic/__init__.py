@@ -4,10 +4,10 @@ from geothresh.mosaic.engine import mosaic, mosaic_array
 from geothresh.mosaic.protocols import (
     BoolArray,
     ChunkSink,
-    RasterReader,
     Float32Array,
     MosaicStats,
     Progress,
+    RasterReader,
     ReaderSpec,
     Refiner,
     RefinerSource,

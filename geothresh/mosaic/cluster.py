@@ -24,9 +24,9 @@ from geothresh.blending import Blend
 from geothresh.errors import InputError
 from geothresh.mosaic.protocols import (
     ChunkSink,
-    RasterReader,
     MosaicStats,
     Progress,
+    RasterReader,
     ReaderSpec,
     RefinerSource,
 )

@@ -13,10 +13,10 @@ from geothresh.errors import UsageError
 from geothresh.mosaic.protocols import (
     BoolArray,
     ChunkSink,
-    RasterReader,
     Float32Array,
     MosaicStats,
     Progress,
+    RasterReader,
     ReaderSpec,
     Refiner,
     RefinerSource,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
-from geothresh.mosaic.protocols import BoolArray, RasterReader, Float32Array
+from geothresh.mosaic.protocols import BoolArray, Float32Array, RasterReader
 from geothresh.windows import PixelWindow, RasterSize
 
 

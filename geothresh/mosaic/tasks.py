@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.blending import AxisWeights, Blend
-from geothresh.mosaic.protocols import BoolArray, RasterReader, Float32Array
+from geothresh.mosaic.protocols import BoolArray, Float32Array, RasterReader
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.refiners import GuardedRefiner, flat_value
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup

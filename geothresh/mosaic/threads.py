@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dask._task_spec import List, Task, TaskRef
 from dask.threaded import get
 
-from geothresh.mosaic.protocols import ChunkSink, RasterReader, MosaicStats, Progress
+from geothresh.mosaic.protocols import ChunkSink, MosaicStats, Progress, RasterReader
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan

@@ -87,6 +87,20 @@ def find_images(
     return sorted(pairs, key=lambda p: (p.dataset, p.id))
 
 
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """The images of a folder by id, masks or not: in either layout, or any pictures but masks.
+
+    Raises:
+        InputError: there are none, or the folder cannot be listed.
+    """
+    found = _images(folder) or {
+        stem: path for stem, path in picture_files(folder).items() if not stem.endswith("_mask")
+    }
+    if not found:
+        raise InputError(f"{folder}: no pictures in it; give a folder of PNG or JPEG images")
+    return found
+
+
 def check_images(
     pairs: Sequence[ImagePair], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, ImageFacts]:

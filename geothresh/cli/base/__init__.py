@@ -9,6 +9,7 @@ from geothresh.cli.lazy import LazyGroup
 
 COMMANDS = {
     "crossfit": "geothresh.cli.base.crossfit",
+    "predict": "geothresh.cli.base.predict",
     "train": "geothresh.cli.base.train",
 }
 
