@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from geothresh import cli
 from geothresh.cli import main, options
+from geothresh.cli.base import COMMANDS as BASE_COMMANDS
 from geothresh.cli.faults import Terminated, one_line
 from geothresh.cli.progress import progress_bar
 from geothresh.errors import (
@@ -46,7 +47,7 @@ def loaded_by(arguments: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["", *cli.COMMANDS, *(f"base {name}" for name in cli.base.COMMANDS)]
+    "command", ["", *cli.COMMANDS, *(f"base {name}" for name in BASE_COMMANDS)]
 )
 def test_help_waits_for_no_heavy_library(command: str) -> None:
     assert loaded_by([*command.split(), "--help"]) == []
