@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
+from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from geothresh.errors import InputError
@@ -43,7 +45,8 @@ def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> Pi
     along = np.linspace(0, 1, _POINTS)
     cols = np.concatenate([along, np.ones(_POINTS), along, np.zeros(_POINTS)])
     rows = np.concatenate([np.zeros(_POINTS), along, np.ones(_POINTS), along])
-    x, y = source.transform * (window.col + cols * window.width, window.row + rows * window.height)
+    points = window.col + cols * window.width, window.row + rows * window.height
+    x, y = _applied(source.transform, *points)
     if source.crs is not None and source.crs != target.crs:
         try:
             with gdal_environment():
@@ -53,7 +56,7 @@ def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> Pi
                 "a scene has no place in the CRS of another "
                 f"({reason(error)}); reproject one to the CRS of the other"
             ) from error
-    col, row = ~target.transform * (x, y)
+    col, row = _applied(~target.transform, x, y)
     if not (np.isfinite(col).all() and np.isfinite(row).all()):
         return None
     top, left = max(math.floor(row.min()), 0), max(math.floor(col.min()), 0)
@@ -62,3 +65,10 @@ def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> Pi
     if bottom <= top or right <= left:
         return None
     return PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+
+
+def _applied(
+    affine: Affine, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    # Written out: the operator that applies transforms depends on the version of affine.
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f

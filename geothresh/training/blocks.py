@@ -28,6 +28,9 @@ CELL = 64
 TILE = 512
 """Side at most of the tiles in which blocks are validated."""
 
+FINE = 256
+"""Side of the blocks where it is said what to validate on."""
+
 _BLOCK = 2048
 _N_BLOCKS = 12
 
@@ -225,7 +228,12 @@ class ChipPlaces:
 
         Returns:
             The window, cut to the raster where that is smaller.
+
+        Raises:
+            ValueError: the square is larger than the largest.
         """
+        if side > self.side:
+            raise ValueError(f"a square of {side} pixels is wider than the largest, {self.side}")
         share = rng.random() * self._cumulative[-1]
         number = int(np.searchsorted(self._cumulative, share, "right")) % len(self._row)
         row, col = int(self._row[number]), int(self._col[number])

@@ -21,7 +21,7 @@ from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.training.blocks import (
     CELL,
-    TILE,
+    FINE,
     BlockGrid,
     ChipPlaces,
     Survey,
@@ -134,8 +134,9 @@ def gather_scenes(
     surveys = _surveys(opened, two_areas=options.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, options)
 
-    side = TILE if options.validation_aoi is not None else options.block_size
-    side = side or block_side(surveys, largest)
+    # An area to validate on is followed closely, so that little around it is lost to training.
+    fine = None if options.validation_aoi is None else FINE
+    side = options.block_size or fine or block_side(surveys, largest)
     scenes = [
         SplitScene(
             name=one.scene.name,

@@ -18,7 +18,7 @@ from geothresh.raster.burning import burn
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import Labels, LabelsSpec
 from geothresh.raster.scene import Scene, SceneSpec
-from geothresh.training.blocks import ChipPlaces, Side
+from geothresh.training.blocks import TILE, ChipPlaces, Side
 from geothresh.training.sources import BoolArray, Cut, logistic, logit
 from geothresh.vector.placing import PlacedShapes
 from geothresh.windows import PixelWindow, RasterSize
@@ -145,7 +145,11 @@ class SceneSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneTile:
-    """A window of a scene that is validated on."""
+    """A window of a scene that is validated on.
+
+    It is read with as much around it as the network takes in at once: that is seen, as `refine`
+    would see it, but not scored.
+    """
 
     scene: LabelledScene
     window: PixelWindow
@@ -161,8 +165,21 @@ class SceneTile:
         return self.scene.name
 
     def read(self) -> Cut:
-        """Confidence, truth and what counts in the window."""
-        return self.scene.read(self.window, "validation")
+        """Confidence, truth and what counts in the window and around it."""
+        size, window = self.scene.size, self.window
+        row, height = _widened(window.row, window.height, size.height)
+        col, width = _widened(window.col, window.width, size.width)
+        outer = PixelWindow(row=row, col=col, height=height, width=width)
+        cut = self.scene.read(outer, "validation")
+        scored = np.zeros(cut.truth.shape, np.bool_)
+        scored[window.within(outer)] = True
+        return cut._replace(valid=scored if cut.valid is None else scored & cut.valid)
+
+
+def _widened(start: int, length: int, extent: int) -> tuple[int, int]:
+    """Start and length of a side made as long as a tile, as far as the raster goes."""
+    longer = min(max(length, TILE), extent)
+    return min(max(start - (longer - length) // 2, 0), extent - longer), longer
 
 
 def _both(one: BoolArray | None, other: BoolArray | None) -> BoolArray | None:

@@ -1,0 +1,522 @@
+"""Training from scenes: what counts, where chips are cut, what is held out, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+import torch
+from cli_runner import runner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.transform import Affine
+from rasters import NORTH_UP, write_raster
+from scipy import ndimage
+
+from geothresh.cli import main
+from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
+from geothresh.nn.checkpoint import read_card
+from geothresh.nn.losses import LossWeights, threshnet_loss
+from geothresh.raster.grid import RasterGrid
+from geothresh.raster.overlap import window_in
+from geothresh.training import Recipe, train
+from geothresh.training.blocks import (
+    CELL,
+    BlockGrid,
+    ChipPlaces,
+    Survey,
+    block_side,
+    cells_of,
+    survey,
+    tiles,
+)
+from geothresh.training.chips import ChipDataset
+from geothresh.training.material import Material
+from geothresh.training.scene_material import SceneOptions, gather_scenes
+from geothresh.training.sources import Cut
+from geothresh.windows import PixelWindow, RasterSize
+
+HEIGHT, WIDTH = 400, 700
+QUICK = Recipe(
+    epochs=1, chip_size=64, batch_size=4, chips_per_epoch=8, learning_rate=2e-3, precision="fp32"
+)
+
+
+def on_map(t: Affine, col, row):
+    return t.a * col + t.c, t.e * row + t.f
+
+
+def to_map(col: float, row: float) -> tuple[float, float]:
+    return on_map(NORTH_UP, col, row)
+
+
+def box(left: float, top: float, right: float, bottom: float) -> shapely.Polygon:
+    """Of pixels, in the map."""
+    return shapely.box(*to_map(left, bottom), *to_map(right, top))
+
+
+#: Roads across the scene, their edges off the pixels' centres; 8 m to each side are 8 pixels wide.
+ROADS = [
+    shapely.LineString([to_map(-50, 60.25 + 85 * k), to_map(760, 40.25 + 85 * k)]) for k in range(5)
+] + [
+    shapely.LineString([to_map(90.25 + 130 * k, -9), to_map(60.25 + 130 * k, 450)])
+    for k in range(6)
+]
+
+
+def truth() -> np.ndarray:
+    rows, cols = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    x, y = on_map(NORTH_UP, cols.ravel(), rows.ravel())
+    near = shapely.dwithin(shapely.MultiLineString(ROADS), shapely.points(x, y), 8.0)
+    return near.reshape(HEIGHT, WIDTH)
+
+
+def write_layer(path: Path, shapes: list, crs: str = "EPSG:32632", to: str | None = None) -> Path:
+    frame = geopandas.GeoDataFrame(geometry=shapes, crs=crs)
+    frame = frame if to is None else frame.to_crs(to)
+    frame.to_file(path)
+    return path
+
+
+def write_scene(path: Path, seed: int = 0, *, under: int = 0, **options) -> Path:
+    """Roads seen blurred, without data in a corner; `under` is what stands there in the file."""
+    rng = np.random.default_rng(seed)
+    seen = (
+        ndimage.gaussian_filter(truth().astype(float), 2) + rng.normal(size=(HEIGHT, WIDTH)) * 0.05
+    )
+    values = (np.clip(seen, 0, 1) * 255).astype(np.uint8)
+    rows, cols = np.mgrid[:HEIGHT, :WIDTH]
+    data = rows + cols < 900
+    values[~data] = under
+    return write_raster(path, values, mask=data, **options)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scene.tif, roads.gpkg, mask.tif of the same roads, aoi.geojson in degrees."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scene(folder / "scene.tif")
+    write_layer(folder / "roads.gpkg", ROADS)
+    write_raster(folder / "mask.tif", truth().astype(np.uint8))
+    write_layer(folder / "aoi.geojson", [box(10, 10, 300, 390)], to="EPSG:4326")
+    return folder
+
+
+def gather(place: Path, scenes: list[Path] | None = None, **options) -> Material:
+    recipe = options.pop("recipe", QUICK)
+    known = {"split": None, "fraction": 0.2, "seed": 0, "progress": None}
+    known |= {key: options.pop(key) for key in list(options) if key in known}
+    options = {"labels": [place / "roads.gpkg"], "buffer": 8.0, **options}
+    return gather_scenes(
+        scenes or [place / "scene.tif"],
+        SceneOptions(**options),
+        chip_size=recipe.chip_size,
+        largest=round(recipe.chip_size * recipe.zoom),
+        **known,
+    )
+
+
+def held_pixels(material: Material, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+    """Where the manifest's validation blocks are in a scene."""
+    manifest = json.loads(material.manifest)
+    held = np.zeros(shape, bool)
+    for name in manifest["validation"]:
+        scene, block = name.split("/")
+        grid = BlockGrid(**{k: tuple(v) for k, v in manifest["scenes"][scene].items()})
+        held[grid.blocks()[block].slices()] = True
+    return held
+
+
+class Array:
+    """A scene in memory."""
+
+    def __init__(self, truth: np.ndarray, valid: np.ndarray) -> None:
+        self.size = RasterSize(height=truth.shape[0], width=truth.shape[1])
+        self.truth, self.valid = truth, valid
+
+    def read(self, window: PixelWindow, side: str = "train") -> Cut:
+        confidence = np.full((window.height, window.width), 0.25, np.float32)
+        part = window.slices()
+        return Cut(confidence, self.truth[part], self.valid[part], self.valid[part])
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_survey_counts_what_is_there(data) -> None:
+    height, width = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 300))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    truth, valid = rng.random((2, height, width)) < 0.4
+    found = survey(Array(truth, valid), block_height=64, two_areas=False)
+    for row, col in np.ndindex(found.valid.shape):
+        cell = np.s_[row * CELL : (row + 1) * CELL, col * CELL : (col + 1) * CELL]
+        assert found.valid[row, col] == valid[cell].sum()
+        assert found.foreground[row, col] == (truth & valid)[cell].sum()
+    assert found.valid.sum() == valid.sum()
+    blocks = BlockGrid.of(RasterSize(height=height, width=width), data.draw(st.integers(64, 200)))
+    covered = np.zeros((height, width), int)
+    for block in blocks.blocks().values():
+        for tile in tiles(block):
+            covered[tile.slices()] += 1
+            assert found.valid[cells_of(tile)].sum() == valid[tile.slices()].sum()
+    assert (covered == 1).all()
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_square_touches_what_is_held_out(data) -> None:
+    height, width = data.draw(st.integers(30, 900)), data.draw(st.integers(30, 900))
+    size = RasterSize(height=height, width=width)
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    shape = (-(-height // CELL), -(-width // CELL))
+    valid = rng.integers(0, 2, shape) * rng.integers(0, CELL**2, shape)
+    nothing = np.zeros(shape, np.int64)
+    counted = Survey(
+        size=size,
+        valid=valid,
+        foreground=nothing,
+        held_valid=nothing,
+        held_foreground=nothing,
+        digest="",
+    )
+    held = np.zeros(shape, bool)
+    pixels = np.zeros((height, width), bool)
+    for block in BlockGrid.of(size, data.draw(st.integers(64, 400))).blocks().values():
+        if rng.random() < 0.25:
+            held[cells_of(block)] = True
+            pixels[block.slices()] = True
+    largest = data.draw(st.integers(16, 300))
+    try:
+        places = ChipPlaces(counted, held, largest)
+    except UsageError as error:
+        assert "no chip of" in str(error)
+        return
+    for _ in range(30):
+        side = data.draw(st.integers(8, largest))
+        window = places.draw(side, rng)
+        assert (window.height, window.width) == (min(side, height), min(side, width))
+        assert 0 <= window.row and window.row_stop <= height
+        assert 0 <= window.col and window.col_stop <= width
+        assert not pixels[window.slices()].any()
+    with pytest.raises(ValueError, match="wider than the largest"):
+        places.draw(largest + 1, rng)
+
+
+def test_chips_show_the_scene_off_the_blocks_to_validate_on(place: Path) -> None:
+    material = gather(place, recipe=dataclasses.replace(QUICK, zoom=1.4))
+    held = held_pixels(material)
+    assert 0.1 < held.mean() < 0.4
+    reads = []
+    scene = material.train[0].scene
+    original = scene.read
+    scene.read = lambda window, side="train": reads.append(window) or original(window, side)
+    chips = ChipDataset(material.train, dataclasses.replace(QUICK, zoom=1.4), patch=32)
+    for epoch in range(12):
+        chips.set_epoch(epoch)
+        for k in range(len(chips)):
+            assert chips[k].valid.any()
+    assert len(reads) >= 96
+    seen = np.zeros((HEIGHT, WIDTH), bool)
+    for window in reads:
+        seen[window.slices()] = True
+    assert not (seen & held).any()
+    assert seen[~held].mean() > 0.5
+
+
+def test_values_without_data_change_nothing(place: Path, tmp_path: Path) -> None:
+    other = write_scene(tmp_path / "scene.tif", under=201)
+    recipe = dataclasses.replace(QUICK, zoom=1.3, jitter=0.5, regional_jitter=0.5)
+    outcomes = []
+    for scene in (place / "scene.tif", other):
+        material = gather(place, [scene], recipe=recipe)
+        chips = ChipDataset(material.train, recipe, patch=32)
+        drawn = [chips[k] for k in range(24)]
+        batch = [torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True)]
+        confidence, target, true, valid = batch
+        logits = [(confidence * s - 1).requires_grad_(True) for s in (3, 2)]
+        weights = LossWeights(overlap=1.0, centerline=1.0)
+        found = threshnet_loss(
+            logits=logits, region_target=target, truth=true, weights=weights, valid=valid
+        )
+        gradients = torch.autograd.grad(found["total"], logits)
+        outcomes.append((batch, found["total"], gradients, material.described["sha256"]))
+    (batch, loss, gradients, digest), (others, other_loss, other_gradients, other_digest) = outcomes
+    valid = batch[3]
+    assert 0.5 < valid.mean() < 1, "the corner without data must be among the chips"
+    for one, two in zip(batch, others, strict=True):
+        assert torch.equal(one, two)
+    assert loss == other_loss and digest == other_digest
+    for one, two in zip(gradients, other_gradients, strict=True):
+        assert torch.equal(one, two)
+        assert not one[valid == 0].any()
+
+
+def test_labels_are_the_same_as_vectors_as_a_mask_and_in_degrees(
+    place: Path, tmp_path: Path
+) -> None:
+    # With corners all along: the file's own edges are straight in its own coordinates.
+    areas = [shapely.segmentize(shapely.buffer(road, 8.0, quad_segs=64), 20) for road in ROADS]
+    here = write_layer(tmp_path / "areas.gpkg", areas)
+    there = write_layer(tmp_path / "degrees.gpkg", areas, to="EPSG:4326")
+    mask = gather(place, labels=[place / "mask.tif"], buffer=None)
+    lines = gather(place)
+    polygons = gather(place, labels=[here], buffer=None)
+    with pytest.warns(GeothreshWarning, match="reprojected to EPSG:32632"):
+        degrees = gather(place, labels=[there], buffer=None)
+    whole = RasterSize(height=HEIGHT, width=WIDTH).window()
+    expected = mask.train[0].scene.read(whole).truth
+    np.testing.assert_array_equal(expected, truth())
+    for material, most in ((lines, 0), (polygons, 0), (degrees, 3)):
+        found = material.train[0].scene.read(whole)
+        assert (found.truth != expected).sum() <= most
+    assert lines.described["sha256"] == mask.described["sha256"]
+
+
+def test_only_the_area_of_interest_counts(place: Path) -> None:
+    with pytest.warns(GeothreshWarning, match="area of interest will be reprojected"):
+        material = gather(place, aoi=place / "aoi.geojson")
+    whole = RasterSize(height=HEIGHT, width=WIDTH).window()
+    cut = material.train[0].scene.read(whole)
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[10:390, 10:300] = True
+    assert (cut.valid != (inside & cut.data)).sum() <= 2
+    assert cut.data[:, 320:400].all(), "what lies outside is still seen"
+    for tile in material.validation:
+        assert tile.read().valid.any()
+
+
+def test_the_area_to_validate_on_is_trained_on_nowhere(place: Path, tmp_path: Path) -> None:
+    corner = write_layer(tmp_path / "corner.gpkg", [box(5, 5, 60, 60)])
+    material = gather(place, validation_aoi=corner)
+    held = held_pixels(material)
+    assert held[5:60, 5:60].all() and held.mean() < 0.5
+    counted = sum(int(tile.read().valid.sum()) for tile in material.validation)
+    assert counted == 55 * 55
+    places = material.train[0].places
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        assert not held[places.draw(64, rng).slices()].any()
+
+
+def test_scenes_of_one_ground_share_their_blocks(place: Path, tmp_path: Path) -> None:
+    other = write_scene(tmp_path / "other.tif", seed=1)
+    material = gather(place, [place / "scene.tif", other])
+    sides = json.loads(material.manifest)
+    held = {name.split("/")[1] for name in sides["validation"]}
+    for scene in ("scene", "other"):
+        assert {n.split("/")[1] for n in sides["validation"] if n.startswith(f"{scene}/")} == held
+    first, second = material.train
+    assert first.others == [second.scene]
+    mixed = first.cut(64, np.random.default_rng(0), mix=1.0)
+    plain = first.cut(64, np.random.default_rng(0), mix=0.0)
+    assert (mixed.confidence != plain.confidence).any()
+    np.testing.assert_array_equal(mixed.truth, plain.truth)
+
+
+def test_what_is_held_out_in_one_scene_is_cut_out_of_another_that_overlaps(
+    place: Path, tmp_path: Path
+) -> None:
+    """The second scene begins half a pixel off, 150 pixels further right, on pixels of 3 m."""
+    east = Affine(3.0, 0, NORTH_UP.c + 301, 0, -3.0, NORTH_UP.f - 1)
+    values = np.full((260, 400), 255, np.uint8)
+    write_raster(tmp_path / "east.tif", values, transform=east)
+    material = gather(place, [place / "scene.tif", tmp_path / "east.tif"], fraction=0.4)
+    manifest = json.loads(material.manifest)
+    rng = np.random.default_rng(0)
+    held = [(n.split("/")[0], n.split("/")[1]) for n in manifest["validation"]]
+    transforms = {"scene": NORTH_UP, "east": east}
+    areas = []
+    for scene, block in held:
+        grid = BlockGrid(**{k: tuple(v) for k, v in manifest["scenes"][scene].items()})
+        window = grid.blocks()[block]
+        left, top = on_map(transforms[scene], window.col, window.row)
+        right, bottom = on_map(transforms[scene], window.col_stop, window.row_stop)
+        areas.append(shapely.box(left, bottom, right, top))
+    assert {scene for scene, _ in held} == {"scene", "east"}
+    for source in material.train:
+        transform = transforms[source.scene.name]
+        for _ in range(100):
+            window = source.places.draw(64, rng)
+            left, top = on_map(transform, window.col, window.row)
+            right, bottom = on_map(transform, window.col_stop, window.row_stop)
+            chip = shapely.box(left, bottom, right, top)
+            assert max(shapely.area(shapely.intersection(chip, a)) for a in areas) < 1e-6
+
+
+def test_a_window_is_found_in_a_raster_of_another_crs() -> None:
+    here = RasterGrid(height=400, width=700, transform=NORTH_UP, crs="EPSG:32632")
+    frame = geopandas.GeoSeries([box(100, 100, 200, 160)], crs="EPSG:32632").to_crs("EPSG:4326")
+    left, bottom, right, top = frame.total_bounds
+    there = RasterGrid(
+        height=90,
+        width=80,
+        transform=Affine((right - left) / 50, 0, left, 0, (bottom - top) / 60, top),
+        crs="EPSG:4326",
+    )
+    window = PixelWindow(row=100, col=100, height=60, width=100)
+    found = window_in(there, window, here)
+    assert found is not None
+    assert (found.row, found.col) == (0, 0)
+    assert 60 <= found.height <= 61 and 50 <= found.width <= 51
+    assert window_in(there, PixelWindow(row=0, col=500, height=9, width=9), here) is None
+    nowhere = RasterGrid(height=9, width=9)
+    assert window_in(nowhere, window, here) is None
+
+
+def test_the_usual_block_is_smaller_in_smaller_scenes() -> None:
+    def counted(side: int) -> Survey:
+        cells = np.full((side, side), CELL**2)
+        size = RasterSize(height=side * CELL, width=side * CELL)
+        fields = ("valid", "foreground", "held_valid", "held_foreground")
+        return Survey(size=size, digest="", **dict.fromkeys(fields, cells))
+
+    assert block_side([counted(500)], 512) == 2048
+    assert block_side([counted(40)], 512) == 739
+    assert block_side([counted(10)], 512) == 512
+    assert block_side([counted(10)] * 30, 512) == 1011
+
+
+def test_scenes_travel_to_other_processes(place: Path) -> None:
+    material = gather(place)
+    recipe = dataclasses.replace(QUICK, zoom=1.0)
+    chips = ChipDataset(material.train, recipe, patch=32)
+    here = [chips[k] for k in range(8)]
+    again = pickle.loads(pickle.dumps(chips))
+    loader = torch.utils.data.DataLoader(chips, batch_size=None, num_workers=2)
+    for one, two, three in zip(here, (again[k] for k in range(8)), loader, strict=True):
+        for a, b, c in zip(one, two, three, strict=True):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(a, np.asarray(c))
+
+
+def arguments(place: Path, output: Path, *more: object) -> list[str]:
+    start = ["train", place / "scene.tif", "--labels", place / "roads.gpkg", "--buffer", 8]
+    start += ["-o", output, "--epochs", 1, "--chips-per-epoch", 4, "--chip-size", 64, "--zoom", 1]
+    return [str(a) for a in [*start, "--device", "cpu", "--precision", "fp32", *more]]
+
+
+def test_the_command_trains_resumes_and_starts_from_a_packaged_model(
+    place: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.safetensors"
+    result = runner().invoke(main, arguments(place, output, "--patch", 32))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == str(output)
+    assert "blocks" in result.stderr and "validation tiles" in result.stderr
+    card = read_card(output)
+    assert card.config.patch == 32
+    assert card.training["ground_sample_distance"] == pytest.approx([2.0, 2.0], rel=1e-3)
+    assert card.training["data"]["labels"]["buffer"] == 8.0
+    assert list(card.training["data"]["validation_maps"]) == ["roads/scene"]
+    manifest = json.loads((tmp_path / "m.split.json").read_text())
+    assert manifest["train"] and manifest["validation"]
+
+    again = runner().invoke(main, arguments(place, output, "--patch", 32, "--resume"))
+    assert again.exit_code == 0, again.stderr
+    changed = runner().invoke(
+        main, arguments(place, output, "--patch", 32, "--resume", "--buffer", 4)
+    )
+    assert changed.exit_code == 5 and "another data" in changed.stderr
+
+    tuned = tmp_path / "tuned.safetensors"
+    more = ["--init", "roads", "--split", tmp_path / "m.split.json", "--seed", 5]
+    result = runner().invoke(main, arguments(place, tuned, *more))
+    assert result.exit_code == 0, result.stderr
+    assert read_card(tuned).config == read_card_of_roads().config
+    assert read_card(tuned).training["init"]["name"] == "roads"
+    followed = json.loads((tmp_path / "tuned.split.json").read_text())
+    assert followed == manifest
+    for option, value in (("--patch", 32), ("--preset", "full"), ("--head", "confidence")):
+        if getattr(read_card_of_roads().config, option[2:], None) == value:
+            continue
+        refused = runner().invoke(
+            main, arguments(place, tmp_path / "no.safetensors", "--init", "roads", option, value)
+        )
+        assert refused.exit_code == 2 and f"leave {option} out" in refused.stderr
+
+
+def read_card_of_roads():
+    from geothresh.nn.refiner import find_model
+
+    return read_card(find_model("roads"))
+
+
+def test_bad_input_is_one_line_before_the_first_epoch(place: Path, tmp_path: Path) -> None:
+    far = write_layer(tmp_path / "far.gpkg", [shapely.box(0, 0, 9, 9)])
+    corner = write_layer(tmp_path / "corner.gpkg", [box(690, 390, 699, 399)])
+    between = write_layer(tmp_path / "between.gpkg", [box(101, 101, 104, 104)])
+    bare = write_raster(
+        tmp_path / "bare.tif", np.full((90, 90), 9, np.uint8), crs=None, transform=None
+    )
+    small = write_raster(tmp_path / "small.tif", np.zeros((90, 90), np.uint8))
+    empty = write_raster(tmp_path / "empty.tif", np.zeros((HEIGHT, WIDTH), np.uint8))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken.gpkg").write_text("no database")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "validation": ["b"]}')
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    write_scene(twin / "scene.tif")
+    scene, roads, mask = place / "scene.tif", place / "roads.gpkg", place / "mask.tif"
+    wide = {"labels": roads, "buffer": 8.0}
+    cases: list[tuple[list[Path], dict, type[GeothreshError], str]] = [
+        ([scene], {}, UsageError, "name its labels with --labels"),
+        ([scene], {"labels": roads}, UsageError, "give --buffer METRES"),
+        ([scene], {"labels": far}, InputError, "none of its 1 features touches"),
+        ([scene], {**wide, "aoi": far}, InputError, "give the area of interest of this place"),
+        ([scene], {**wide, "aoi": roads}, UsageError, "the area of interest must be polygons"),
+        ([scene], {**wide, "aoi": corner}, InputError, "no pixel of the area of interest"),
+        ([scene], {"labels": tmp_path / "broken.gpkg"}, InputError, "convert it with ogr2ogr"),
+        ([scene], {"labels": tmp_path / "none.gpkg"}, InputError, "no such file"),
+        ([scene], {"labels": small}, InputError, "cut or warp one to the grid of the other"),
+        ([scene], {"labels": empty}, InputError, "nothing to learn"),
+        ([scene], {"labels": mask, "buffer": 3.0}, UsageError, "have no --buffer"),
+        ([scene], {**wide, "layer": "rivers"}, UsageError, "there is no layer 'rivers'"),
+        ([scene], {**wide, "block_size": 4000}, UsageError, "lower --block-size"),
+        ([scene], {**wide, "block_size": 9}, UsageError, "at least 64"),
+        ([scene], {**wide, "validation_aoi": far}, InputError, "anything to validate on"),
+        ([scene], {**wide, "validation_aoi": between}, InputError, "has a foreground pixel"),
+        ([scene], {**wide, "split": tmp_path / "split.json"}, InputError, "not the split of"),
+        ([scene], {**wide, "split": "x", "validation_aoi": far}, UsageError, "one or the other"),
+        ([scene], {**wide, "confidence": [place]}, UsageError, "--confidence is for folders"),
+        ([tmp_path / "folder"], {"buffer": 2.0}, UsageError, "--buffer is for scenes"),
+        ([scene, tmp_path / "folder"], wide, UsageError, "in runs of their own"),
+        ([scene], {"labels": [roads] * 2, "buffer": 2.0}, UsageError, "2 sources of labels for 1"),
+        ([scene, twin / "scene.tif"], wide, InputError, "stand for several scenes: scene"),
+        ([bare], wide, InputError, "has no georeference"),
+        ([roads], wide, InputError, "GeoPackage, not a TIFF"),
+        ([scene], {**wide, "bidx": 2}, UsageError, "band 2 does not exist"),
+    ]
+    output = tmp_path / "m.safetensors"
+    for data, options, kind, message in cases:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GeothreshWarning)
+            with pytest.raises(kind, match=message) as caught:
+                train(data, output, recipe=QUICK, device="cpu", patch=32, **options)
+        assert "\n" not in str(caught.value), message
+    large = dataclasses.replace(QUICK, chip_size=384)
+    with pytest.raises(UsageError, match="no chip of 384 pixels fits"):
+        train([scene], output, recipe=large, device="cpu", block_size=128, **wide)
+    assert not list(tmp_path.glob("m.*"))
+
+
+def test_a_scene_that_is_damaged_is_found_before_the_first_epoch(
+    place: Path, tmp_path: Path
+) -> None:
+    path = write_scene(
+        tmp_path / "scene.tif", compress="deflate", tiled=True, blockxsize=128, blockysize=128
+    )
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    result = runner().invoke(main, arguments(place, tmp_path / "m.safetensors")[:1] + [str(path)]
+                             + arguments(place, tmp_path / "m.safetensors")[2:])  # fmt: skip
+    assert result.exit_code == 3, result.stderr
+    assert "cannot be decoded" in result.stderr
+    assert not list(tmp_path.glob("m.*"))
