@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 VENV ?= .venv
 DEMO_DIR ?= geothresh-demo
+STUDIES ?= studies
 # The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PYTEST_ARGS ?= -n 2
@@ -15,7 +16,7 @@ RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow bench clean
+.PHONY: help demo test lint types format slow bench study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -47,6 +48,14 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_refine.py memory
 	$(BIN)/python tests/benchmarks/bench_refine.py network
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
+
+study: $(TESTING)  ## all studies, which take days on a CPU: make study DATA=folder STUDIES=folder
+	@test -n "$(DATA)" || { echo "Error: no data; say make study DATA=folder, which holds" \
+	  "SET/<id>_mask.png and confidence/SET/NETWORK/<id>.png" >&2; exit 1; }
+	for name in leave-network-out leave-set-out ablation patch seeds; do \
+	  $(BIN)/python tests/benchmarks/study.py $$name --data "$(DATA)" --output "$(STUDIES)" \
+	    || exit 1; \
+	done
 
 clean:  ## remove the environment, the caches and the demo's output
 	rm -rf $(VENV) $(DEMO_DIR) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,205 @@
+"""Studies of the method, each one command; long ones: a run of 4,400 steps takes about an hour on
+two cores.
+
+    python tests/benchmarks/study.py leave-network-out --data DATA --output studies
+    python tests/benchmarks/study.py leave-set-out     --data DATA --output studies
+    python tests/benchmarks/study.py ablation          --data DATA --output studies
+    python tests/benchmarks/study.py patch             --data DATA --output studies
+    python tests/benchmarks/study.py seeds             --data DATA --output studies
+
+DATA holds SET/<id>_mask.png and confidence/SET/NETWORK/<id>.png; --confidence adds folders with
+SET/NETWORK. Each study writes its page STUDY.md and its figures STUDY.json after every run, and a
+folder for each run; a run that is done is not done again, and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from study_runs import Maps, Run, Setting, find_maps, perform, stepped
+from study_tables import page
+
+import geothresh
+from geothresh.errors import GeothreshError
+from geothresh.files import write_text
+from geothresh.nn.config import PRESETS
+from geothresh.nn.loss_weights import LossWeights
+from geothresh.training import RECIPES, Recipe
+
+SPLIT = Path(geothresh.__file__).parent / "nn" / "models" / "roads.split.json"
+#: How long is trained, on what chips and with what seed is no ingredient.
+NO_INGREDIENTS = (
+    "name",
+    "epochs",
+    "chips_per_epoch",
+    "chip_size",
+    "batch_size",
+    "seed",
+    "precision",
+)
+#: A chip that all patches divide, and as many pixels in a batch as 8 chips of 320.
+PATCH_CHIP, PATCH_BATCH = 256, 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What was asked for on the command line."""
+
+    maps: tuple[Maps, ...]
+    recipe: Recipe
+    """Over as many steps as were asked for."""
+    steps: int
+    preset: str
+
+
+Runs = Iterator[Run]
+
+
+def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
+    """A command from a function that yields the runs; `text` heads its page."""
+
+    def decorate(runs: Callable[..., Runs]) -> click.Command:
+        name = runs.__name__.replace("_", "-")
+
+        @main.command(name, help=text)
+        @click.option("--data", type=click.Path(path_type=Path), required=True)
+        @click.option(
+            "--confidence", type=click.Path(path_type=Path), multiple=True,
+            help="A further folder with SET/NETWORK; may be repeated.",
+        )  # fmt: skip
+        @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+        @click.option("--split", type=click.Path(path_type=Path), default=SPLIT)
+        @click.option("--recipe", type=click.Choice(list(RECIPES)), default="best")
+        @click.option("--preset", type=click.Choice(list(PRESETS)), default="small")
+        @click.option("--steps", type=click.IntRange(min=1), default=4400, show_default=True)
+        @click.option("--only", multiple=True, metavar="GLOB", help="Do these runs; repeatable.")
+        @click.option("--device", default="auto")
+        @wraps(runs)
+        def command(
+            data: Path,
+            confidence: tuple[Path, ...],
+            output: Path,
+            split: Path,
+            recipe: str,
+            preset: str,
+            steps: int,
+            only: tuple[str, ...],
+            device: str,
+            **options: Any,
+        ) -> None:
+            try:
+                maps = find_maps(data, confidence)
+                chosen = stepped(RECIPES[recipe], steps)
+                asked = Study(maps=maps, recipe=chosen, steps=steps, preset=preset)
+                setting = Setting(
+                    maps=maps, split=split, preset=preset, device=device, output=output / name
+                )
+                results = []
+                for run in runs(asked, **options):
+                    done = (setting.output / run.name / "result.json").exists()
+                    if only and not done and not any(fnmatchcase(run.name, o) for o in only):
+                        continue
+                    results.append(perform(run, setting, lambda line: click.echo(line, err=True)))
+                    _write(output / name, name, text, results)
+            except GeothreshError as error:
+                raise click.ClickException(str(error)) from error
+            if not results:
+                raise click.ClickException(f"no run is named like {', '.join(only)}")
+            click.echo(output / f"{name}.md")
+
+        return command
+
+    return decorate
+
+
+def _write(stem: Path, name: str, text: str, results: list[dict[str, Any]]) -> None:
+    command = shlex.join(["python", "tests/benchmarks/study.py", *sys.argv[1:]])
+    title = name.replace("-", " ").capitalize()
+    write_text(stem.with_name(f"{name}.json"), json.dumps(results, indent=1) + "\n")
+    write_text(stem.with_name(f"{name}.md"), page(title, text, results, command=command))
+
+
+@click.group()
+def main() -> None:
+    """Studies of the method; each is one command."""
+
+
+@study("Each base network is left out of training, in all data sets, and refined.")
+def leave_network_out(asked: Study) -> Runs:
+    """All maps, then all but one network's."""
+    yield Run(name="all", maps=asked.maps, recipe=asked.recipe)
+    for network in sorted({maps.network for maps in asked.maps}):
+        rest = tuple(maps for maps in asked.maps if maps.network != network)
+        if rest:
+            yield Run(name=f"without-{network}", maps=rest, recipe=asked.recipe)
+
+
+@study("Each data set is left out of training: another place, and another style of label.")
+def leave_set_out(asked: Study) -> Runs:
+    """All maps, then all but one data set's."""
+    yield Run(name="all", maps=asked.maps, recipe=asked.recipe)
+    for dataset in sorted({maps.dataset for maps in asked.maps}):
+        rest = tuple(maps for maps in asked.maps if maps.dataset != dataset)
+        if rest:
+            yield Run(name=f"without-{dataset}", maps=rest, recipe=asked.recipe)
+
+
+@study("Branches, losses, and the recipe's ingredients: one alone, or one taken away.")
+def ablation(asked: Study) -> Runs:
+    """The paper's Table 1, and each ingredient that the recipe has and the paper's has not."""
+
+    def run(name: str, **changes: Any) -> Run:
+        return Run(name=name, maps=asked.maps, recipe=replace(asked.recipe, **changes))
+
+    yield run("all")
+    yield run("branch-global", branches="global")
+    yield run("branch-local", branches="local")
+    # The paper's losses by themselves: what is added to them would stand in for what is left out.
+    yield run("loss-paper", loss=LossWeights())
+    yield run("loss-truth-only", loss=LossWeights(region=0.0))
+    yield run("loss-region-only", loss=LossWeights(region=1.0))
+    yield run("loss-focal-only", loss=LossWeights(region=1.0, boundary=0.0))
+    yield run("loss-boundary-only", loss=LossWeights(region=1.0, focal=0.0))
+    paper = RECIPES["paper"]
+    for field in dataclasses.fields(Recipe):
+        plain = getattr(paper, field.name)
+        used = getattr(asked.recipe, field.name)
+        if field.name not in (*NO_INGREDIENTS, "loss") and used != plain:
+            yield run(f"without-{field.name.replace('_', '-')}", **{field.name: plain})
+    for part in dataclasses.fields(LossWeights):
+        plain, used = (getattr(recipe.loss, part.name) for recipe in (paper, asked.recipe))
+        if used != plain:
+            loss = replace(asked.recipe.loss, **{part.name: plain})
+            yield run(f"without-{part.name}-loss", loss=loss)
+
+
+@study("The side of a patch, from 256 pixels down to the least that the preset has.")
+def patch(asked: Study) -> Runs:
+    """The paper's Fig. 5; all on the same chips."""
+    recipe = replace(asked.recipe, chip_size=PATCH_CHIP, batch_size=PATCH_BATCH)
+    for side in (256, 128, 64, 32, 16):
+        if side % PRESETS[asked.preset].multiple == 0:
+            yield Run(
+                name=f"p{side}", maps=asked.maps, recipe=stepped(recipe, asked.steps), patch=side
+            )
+
+
+@study("The same with several seeds.")
+def seeds(asked: Study) -> Runs:
+    """Three of them."""
+    for seed in range(3):
+        yield Run(name=f"seed-{seed}", maps=asked.maps, recipe=replace(asked.recipe, seed=seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The studies: which runs they make, and one of them from data to page on small data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_runner import runner
+from roads import make_roads
+
+from geothresh.training import RECIPES
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "benchmarks"))
+    import study
+    import study_runs
+
+    return study, study_runs
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two data sets with the same two networks, and a split by place."""
+    root = tmp_path / "data"
+    for name, turn in (("one", ""), ("two", "q")):
+        masks, networks = make_roads(tmp_path / name)
+        (root / name).mkdir(parents=True)
+        for mask in masks.iterdir():
+            shutil.copy(mask, root / name / f"{turn}{mask.name}")
+        for network in networks:
+            folder = root / "confidence" / name / network.name
+            folder.mkdir(parents=True)
+            for file in network.iterdir():
+                shutil.copy(file, folder / f"{turn}{file.name}")
+    ids = [f"{turn}p{k}" for turn in ("", "q") for k in range(6)]
+    held = ["p0", "p1", "qp0", "qp1"]
+    split = {"train": [i for i in ids if i not in held], "validation": held}
+    (root / "split.json").write_text(json.dumps(split))
+    return root
+
+
+def planned(modules, monkeypatch, data: Path, tmp_path: Path, *arguments: str) -> list:
+    """The runs that a study would make."""
+    study, _ = modules
+    found = []
+
+    def remember(run, setting, say):
+        found.append(run)
+        return {}
+
+    monkeypatch.setattr(study, "perform", remember)
+    monkeypatch.setattr(study, "_write", lambda *arguments: None)
+    command = [*arguments, "--data", str(data), "--output", str(tmp_path / "out")]
+    result = runner().invoke(study.main, command)
+    assert result.exit_code == 0, result.output
+    return found
+
+
+def test_what_is_left_out_is_not_trained_on(modules, monkeypatch, data, tmp_path) -> None:
+    for name, part, left in (
+        ("leave-network-out", 1, ["net1", "net2"]),
+        ("leave-set-out", 0, ["one", "two"]),
+    ):
+        every, *runs = planned(modules, monkeypatch, data, tmp_path, name)
+        assert len(every.maps) == 4
+        assert [run.name for run in runs] == [f"without-{what}" for what in left]
+        for run, what in zip(runs, left, strict=True):
+            assert len(run.maps) == 2
+            assert what not in {maps.name.split("/")[part] for maps in run.maps}
+
+
+def test_the_ablation_takes_one_thing_away_at_a_time(modules, monkeypatch, data, tmp_path) -> None:
+    runs = {r.name: r for r in planned(modules, monkeypatch, data, tmp_path, "ablation")}
+    best = runs["all"].recipe
+    assert (runs["without-zoom"].recipe.zoom, runs["without-ema"].recipe.ema) == (1.0, 0.0)
+    assert runs["without-overlap-loss"].recipe.loss.overlap == 0
+    assert runs["branch-local"].recipe.branches == "local"
+    loss = runs["loss-focal-only"].recipe.loss
+    assert (loss.region, loss.focal, loss.boundary, loss.overlap) == (1, 1, 0, 0)
+    for name, run in runs.items():
+        before, after = best.as_dict(), run.recipe.as_dict()
+        assert sum(before[key] != after[key] for key in before) == (name != "all"), name
+
+
+def test_patches_share_their_chips_and_seeds_their_all_else(
+    modules, monkeypatch, data, tmp_path
+) -> None:
+    runs = planned(modules, monkeypatch, data, tmp_path, "patch", "--steps", "800")
+    assert [run.patch for run in runs] == [256, 128, 64, 32]
+    assert len({run.recipe for run in runs}) == 1
+    assert runs[0].recipe.epochs * runs[0].recipe.chips_per_epoch == 800 * 12
+    runs = planned(modules, monkeypatch, data, tmp_path, "patch", "--preset", "full")
+    assert [run.patch for run in runs] == [256, 128, 64, 32, 16]
+    runs = planned(modules, monkeypatch, data, tmp_path, "seeds")
+    assert [run.recipe.seed for run in runs] == [0, 1, 2]
+
+
+def test_folders_of_one_name_are_refused(modules, monkeypatch, data, tmp_path) -> None:
+    study, _ = modules
+    command = ["seeds", "--data", str(data), "--output", str(tmp_path / "out")]
+    result = runner().invoke(study.main, [*command, "--confidence", str(data / "confidence")])
+    assert result.exit_code == 1 and "same name" in result.stderr
+
+
+def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: Path) -> None:
+    study, study_runs = modules
+    small = {"chip_size": 64, "batch_size": 2, "precision": "fp32"}
+    quick = study.replace(RECIPES["best"], **small)
+    monkeypatch.setitem(study.RECIPES, "best", quick)
+    command = ["leave-set-out", "--data", str(data), "--output", str(tmp_path / "out")]
+    command += ["--split", str(data / "split.json"), "--steps", "2", "--device", "cpu"]
+    first = runner().invoke(study.main, [*command, "--only", "without-two"])
+    assert first.exit_code == 0, first.output
+    page = Path(first.stdout.strip())
+    assert page == tmp_path / "out" / "leave-set-out.md"
+    (result,) = json.loads(page.with_suffix(".json").read_text())
+    assert result["steps"] == 2 and set(result["scores"]) == {
+        "one/net1", "one/net2", "two/net1", "two/net2"
+    }  # fmt: skip
+    text = page.read_text()
+    assert "| without-two | one/net1 | yes | 2 | miou |" in text
+    assert "| without-two | two/net1 | no such labels | 2 | Boundary IoU |" in text
+
+    def never(*arguments, **options):
+        raise AssertionError("a run that is done is not done again")
+
+    monkeypatch.setattr(study_runs, "train", never)
+    again = runner().invoke(study.main, [*command, "--only", "without-two"])
+    assert again.exit_code == 0 and "done before" in again.stderr
+    other = runner().invoke(study.main, [*command, "--only", "without-two", "--steps", "3"])
+    assert other.exit_code == 1 and "other options" in other.stderr
