@@ -69,10 +69,10 @@ def test_the_command_starts_from_a_recipe_and_changes_what_is_given(received, na
     runner().invoke(
         main,
         ["train", "data", "-o", "m.safetensors", *chosen]
-        + ["--epochs", "7", "--ema", "0", "--overlap-weight", "0.25", "--balance"],
+        + ["--epochs", "7", "--ema", "0", "--overlap-weight", "0.25", "--balance", "0.5"],
     )
     loss = dataclasses.replace(start.loss, overlap=0.25)
-    changed = dataclasses.replace(start, epochs=7, ema=0.0, loss=loss, balance=True)
+    changed = dataclasses.replace(start, epochs=7, ema=0.0, loss=loss, balance=0.5)
     assert received == [start, changed]
 
 

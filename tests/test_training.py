@@ -234,6 +234,21 @@ def test_an_epoch_without_balance_takes_every_map_once(data, monkeypatch) -> Non
     assert sorted(drawn[:12]) == sorted(drawn[12:]) == list(range(12))
 
 
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_balance_lets_small_data_sets_catch_up(data, balance) -> None:
+    pairs = [
+        dataclasses.replace(pair, dataset="small" if number < 3 else "large")
+        for number, pair in enumerate(find_pairs(data[0], data[1]))
+    ]
+    sources = pair_sources(pairs)
+    recipe = dataclasses.replace(QUICK, balance=balance)
+    chips = ChipDataset(sources, recipe, patch=32)
+    drawn = np.array([chips._draw(0, np.random.default_rng(k)) for k in range(2000)])
+    weights = np.array([3, len(sources) - 3]) ** (1 - balance)
+    assert (drawn < 3).mean() == pytest.approx(weights[0] / weights.sum(), abs=0.04)
+    assert set(drawn) == set(range(len(sources)))
+
+
 def test_maps_smaller_than_a_chip_are_mirrored_outwards(data) -> None:
     recipe = dataclasses.replace(QUICK, chip_size=128)
     chip = ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=64)[0]

@@ -69,7 +69,11 @@ _OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = (
         "--centerline-weight", _WEIGHT,
         "Soft centreline Dice (clDice) against the ground truth, per chip (not in the paper).",
     ),
-    ("--balance/--no-balance", click.BOOL, "Draw every DATA equally often."),
+    (
+        "--balance", _SHARE,
+        "How far a small DATA catches up: 0 takes every map once an epoch, 1 draws every DATA "
+        "equally often, 0.5 goes by the root of the number of maps.",
+    ),
     ("--mix", _SHARE, "Share of chips that mix the maps of several base networks."),
     ("--jitter", _WEIGHT, "Spread of a random bias and temperature of each chip's logits."),
     (

@@ -101,7 +101,9 @@ class ChipDataset(Dataset[Chip]):
         """Number of the source that a chip is cut from."""
         if self.recipe.balance:
             datasets = sorted(self._by_dataset)
-            return int(rng.choice(self._by_dataset[datasets[rng.integers(len(datasets))]]))
+            weights = [len(self._by_dataset[d]) ** (1 - self.recipe.balance) for d in datasets]
+            chosen = rng.choice(len(datasets), p=np.divide(weights, sum(weights)))
+            return int(rng.choice(self._by_dataset[datasets[chosen]]))
         place = in_passes(position, len(self._pass), (self.recipe.seed, self.epoch))
         return int(self._pass[place])
 

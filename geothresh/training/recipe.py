@@ -42,8 +42,9 @@ class Recipe:
     ema: float = 0.0
     """Decay per step of the moving average of the weights that is kept as the model; 0 = off."""
     loss: LossWeights = field(default_factory=LossWeights)
-    balance: bool = False
-    """Draw every data set equally often instead of every map once an epoch."""
+    balance: float = 0.0
+    """How far small data sets catch up: one of n maps is drawn with weight n ** (1 - balance).
+    0 takes every map once an epoch, 1 draws all data sets equally often."""
     mix: float = 0.0
     """Share of chips whose map is a random mean, in logits, of several base networks' maps."""
     jitter: float = 0.0
@@ -80,6 +81,7 @@ class Recipe:
                 raise UsageError(f"{name} is {value}; it must be above 0")
         shares = {
             "EMA decay": self.ema,
+            "balance": self.balance,
             "mix": self.mix,
             "dropout": self.dropout,
             "degrade": self.degrade,

@@ -44,7 +44,7 @@ class ChipSource(Protocol):
 
     @property
     def dataset(self) -> str:
-        """What it belongs to; `Recipe.balance` draws all of these equally often."""
+        """What it belongs to; `Recipe.balance` weighs these against each other."""
         ...
 
     @property
