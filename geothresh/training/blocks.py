@@ -39,7 +39,7 @@ _TRIES = 8
 
 # Pixels of a strip of the survey, and of one where a row of blocks does not fit in GDAL's cache,
 # so that every strip decodes its blocks anew.
-_STRIP = 1 << 21
+_STRIP = 1 << 23
 _STRIP_WIDE = 1 << 24
 _CACHED_BLOCK_ROW = 24 << 20
 

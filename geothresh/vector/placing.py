@@ -51,11 +51,14 @@ class PlacedShapes:
     """Features of the layer that touch the raster."""
 
     def touching(self, window: PixelWindow) -> Geometries:
-        """The pieces whose extents meet a window."""
+        """What of the pieces lies in a window, and up to a pixel around it."""
         box = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
         # In the order of the layer: the answer is then the same in every process.
         found: Geometries = self.pieces[np.sort(self.tree.query(box))]
-        return found
+        left, top = window.col - 1, window.row - 1
+        right, bottom = window.col_stop + 1, window.row_stop + 1
+        # Burning takes time by the corner, and most of a long road's lie elsewhere.
+        return _polygons(np.asarray(shapely.clip_by_rect(found, left, top, right, bottom), object))
 
 
 def place(
