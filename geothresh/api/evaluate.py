@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.resolution import pixel_size, require_pixel_size
 from geothresh.blending import Blend
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
@@ -39,7 +40,7 @@ from geothresh.raster.pairs import Pair, find_pairs
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
@@ -52,7 +53,10 @@ DEFAULT_PATCH = 64
 class _Plan:
     """What is done with every map, the same for folders and for a raster."""
 
-    model: ChosenModel | None
+    model: Callable[[float | None], ChosenModel] | None
+    """The model for pixels of a size on the ground in metres; None = for pixels as they are."""
+    sizes: Mapping[str, float]
+    """Of the pixels of each data set, in metres, where they are to be matched."""
     patch: int
     threshold: float
     metric: Metric
@@ -86,6 +90,8 @@ def evaluate(
     ids: StrPath | None = None,
     split: Side = "validation",
     skip_unpaired: bool = False,
+    ground_sample_distance: Sequence[float] = (),
+    match_resolution: bool = False,
     threshold: float = 0.5,
     patch: int | None = None,
     boundary_metric: Metric = "chessboard",
@@ -119,6 +125,9 @@ def evaluate(
         ids: file with the ids to use, one a line, or the split manifest that training writes.
         split: which side of that manifest.
         skip_unpaired: leave out maps and masks without a partner.
+        ground_sample_distance: size of a pixel on the ground in metres, of all folders or of each;
+            a raster tells it by itself.
+        match_resolution: refine at the resolution that the model was trained at, as `refine` does.
         threshold: cut of the refined confidence.
         patch: side of the regions of the bound, in pixels; the model's, else 64.
         boundary_metric: how the reach of Boundary IoU is counted.
@@ -149,13 +158,20 @@ def evaluate(
     as_raster = _is_raster(folders, mask, confidence, ids)
     inputs = folders if mask is None or not as_raster else [*folders, Path(mask)]
     target = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
-    chosen = None
+    sizes = _sizes(folders, ground_sample_distance, match_resolution, as_raster)
+    choose_for = chosen = None
     if model is not None:
-        chosen = choose_model(
-            model, device=device, precision=precision, batch_size=batch_size, workers=0, tta=tta
-        )
+
+        def choose_for(metres: float | None) -> ChosenModel:
+            return choose_model(
+                model, device=device, precision=precision, batch_size=batch_size, workers=0,
+                tta=tta, match=metres,
+            )  # fmt: skip
+
+        chosen = choose_for(None)
     plan = _Plan(
-        model=chosen,
+        model=choose_for,
+        sizes=sizes,
         patch=_patch(patch, chosen),
         threshold=threshold,
         metric=boundary_metric,
@@ -170,7 +186,10 @@ def evaluate(
             open_scene(folders[0], bidx=bidx, scale=scale, nodata=nodata) as scene,
             open_labels(mask) as labels,
         ):
-            sources = [_evaluate_raster(scene, labels, plan)]
+            metres = None
+            if match_resolution:
+                metres = require_pixel_size(pixel_size(scene.grid), scene.name).mean
+            sources = [_evaluate_raster(scene, labels, plan, metres)]
     else:
         pairs = find_pairs(folders, [Path(c) for c in confidence], skip_unpaired=skip_unpaired)
         if ids is not None:
@@ -234,26 +253,54 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _refine(plan: _Plan) -> Refine | None:
+def _sizes(
+    folders: Sequence[Path], given: Sequence[float], match: bool, as_raster: bool
+) -> dict[str, float]:
+    """The size of the pixels of each folder, where they are to be matched."""
+    if as_raster and given:
+        raise UsageError("a raster tells the size of its pixels; leave out the distance")
+    if not match or as_raster:
+        if given:
+            raise UsageError("a ground sample distance is for --match-resolution; add it")
+        return {}
+    if not given:
+        raise UsageError(
+            "folders do not tell the size of their pixels, to match the resolution; add "
+            "--ground-sample-distance, once for all or once for each"
+        )
+    if len(given) not in (1, len(folders)):
+        raise UsageError(
+            f"{len(given)} ground sample distances for {len(folders)} folders; give one for all "
+            "of them, or one for each in the same order"
+        )
+    each = list(given) * len(folders) if len(given) == 1 else given
+    return {folder.name: metres for folder, metres in zip(folders, each, strict=True)}
+
+
+def _refine(plan: _Plan, dataset: str) -> tuple[Refine | None, float]:
+    """What refines the maps of a data set, and pixels of the model along one of theirs."""
     if plan.model is None:
-        return None
-    return partial(
+        return None, 1.0
+    chosen = plan.model(plan.sizes.get(dataset))
+    grid = chosen.grid(RasterSize(height=1, width=1), tile=plan.tile_size, overlap=plan.overlap)
+    refine = partial(
         mosaic_array,
-        refiner=plan.model.refiner,
-        tile=plan.tile_size,
-        overlap=plan.overlap,
+        refiner=chosen.refiner,
+        tile=grid.tile,
+        overlap=grid.overlap,
         blend=plan.blend,
-        batch_size=plan.model.batch_size,
+        batch_size=chosen.batch_size,
     )
+    return refine, chosen.resampling
 
 
 def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> list[SourceReport]:
-    refine = _refine(plan)
     total = sum(len(pairs) for _, pairs in sources)
     done = 0
     reports = []
     for name, pairs in sources:
         tally = plan.tally()
+        refine, resampling = _refine(plan, pairs[0].dataset)
         for pair in pairs:
             sample = pair_sample(pair, refine)
             tally.add(sample)
@@ -261,11 +308,13 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
             done += 1
             if plan.progress is not None:
                 plan.progress(done, total)
-        reports.append(tally.report(name))
+        reports.append(replace(tally.report(name), resampling=resampling))
     return reports
 
 
-def _evaluate_raster(scene: Scene, labels: Labels, plan: _Plan) -> SourceReport:
+def _evaluate_raster(
+    scene: Scene, labels: Labels, plan: _Plan, metres: float | None
+) -> SourceReport:
     labels.require_grid_of(scene)
     name = Path(scene.name).stem
     tally = plan.tally(PAPER_DISTANCE)
@@ -278,6 +327,7 @@ def _evaluate_raster(scene: Scene, labels: Labels, plan: _Plan) -> SourceReport:
     def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         score(window, refined)
 
+    resampling = 1.0
     if plan.model is None:
         every = list(cells(scene.size.window()))
         for done, cell in enumerate(every, start=1):
@@ -285,19 +335,19 @@ def _evaluate_raster(scene: Scene, labels: Labels, plan: _Plan) -> SourceReport:
             if plan.progress is not None:
                 plan.progress(done, len(every))
     else:
-        grid = TileGrid(
-            size=scene.size, tile=plan.tile_size, overlap=plan.overlap, patch=plan.model.patch
-        )
+        chosen = plan.model(metres)
+        resampling = chosen.resampling
+        grid = chosen.grid(scene.size, tile=plan.tile_size, overlap=plan.overlap)
         # Chunks are made of whole cells, so that they can be scored as they come.
         mosaic(
             scene,
-            plan.model.refiner,
+            chosen.refiner,
             sink,
             grid=grid,
             blend=plan.blend,
-            batch_size=plan.model.batch_size,
+            batch_size=chosen.batch_size,
             chunk_height=CELL,
             chunk_width=8 * CELL,
             progress=plan.progress,
         )
-    return tally.report(name, "cell")
+    return replace(tally.report(name, "cell"), resampling=resampling)

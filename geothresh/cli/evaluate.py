@@ -36,6 +36,13 @@ from geothresh.cli.progress import progress_bar
 @click.option(
     "--skip-unpaired", is_flag=True, help="Leave out maps and masks that have no partner."
 )
+@options.match_resolution
+@click.option(
+    "--ground-sample-distance", "--gsd", type=click.FloatRange(min=0, min_open=True),
+    multiple=True, metavar="M",
+    help="Size of a pixel of DATA on the ground in metres, for --match-resolution; may be "
+    "repeated, one for each DATA. A raster tells it by itself.",
+)  # fmt: skip
 @options.threshold
 @click.option(
     "--patch", type=click.IntRange(min=1), metavar="P",

@@ -46,8 +46,15 @@ from geothresh.training.recipe import Recipe
 )  # fmt: skip
 @click.option(
     "--ground-sample-distance", "--gsd", type=options.SizeRange(), metavar="M|MIN,MAX",
-    help="Size of a pixel on the ground in metres, or the least and the greatest; kept in the "
-    "model, which `geothresh refine` compares with its scenes.",
+    multiple=True,
+    help="Size of a pixel of DATA on the ground in metres, or the least and the greatest; may be "
+    "repeated, one for each DATA. Kept in the model, which `geothresh refine` compares with its "
+    "scenes.  [default: what scenes tell]",
+)  # fmt: skip
+@click.option(
+    "--resolution", type=click.FloatRange(min=0, min_open=True), metavar="METRES",
+    help="Train on pixels of this size: all DATA is resampled to it, from its ground sample "
+    "distance.  [default: DATA as it is]",
 )  # fmt: skip
 @recipe_options
 @click.option(
@@ -86,7 +93,8 @@ def train(
     preset: str | None,
     patch: str | None,
     init: str | None,
-    ground_sample_distance: tuple[float, float] | None,
+    ground_sample_distance: tuple[tuple[float, float], ...],
+    resolution: float | None,
     recipe: Recipe,
     split: Path | None,
     validation_fraction: float,
@@ -124,6 +132,7 @@ def train(
             recipe=recipe,
             init=init,
             ground_sample_distance=ground_sample_distance,
+            resolution=resolution,
             split=split,
             validation_fraction=validation_fraction,
             hold_out=hold_out,

@@ -106,6 +106,8 @@ class SourceReport:
     """By measure, "iou" and "boundary_iou"; empty where nothing was refined."""
     maps: tuple[dict[str, Any], ...]
     """Per map: id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
+    resampling: float = 1.0
+    """Pixels of the model along one of a map, where the resolution was matched."""
 
     def row(self, key: str) -> Row:
         """The row of this key. Raises KeyError if there is none."""
@@ -122,6 +124,7 @@ class SourceReport:
             "n": self.rows[0].summary.n,
             "boundary_distance_px": list(self.distances),
             "boundary_metric": self.metric,
+            "resampling": self.resampling,
             "rows": {
                 row.key: {
                     "label": row.label,
@@ -140,9 +143,10 @@ class SourceReport:
         low, high = self.distances
         reach = f"{low} px" if low == high else f"{low} to {high} px"
         n = self.rows[0].summary.n
+        read = "" if self.resampling == 1 else f", read at {self.resampling:.3g} of the size"
         width = max(len(row.label) for row in self.rows) + 2
         lines = [
-            f"{self.name}: {_plural(n, self.unit)}, boundary within {reach} ({self.metric})",
+            f"{self.name}: {_plural(n, self.unit)}, boundary within {reach} ({self.metric}){read}",
             f"{'':{width}}{'miou':>9}{'boundary':>10}{'pooled':>9}{'two-class':>11}{'MAE':>9}",
         ]
         for row in self.rows:

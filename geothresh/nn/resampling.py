@@ -63,14 +63,19 @@ def resize(tiles: Float32Array, side: int) -> Float32Array:
 
     Every pixel is a weighted mean of the tile's, with weights that add up to 1.
     """
-    weights = _weights(tiles.shape[-1], side)
     resized = np.empty((len(tiles), side, side), np.float32)
     for tile, out in zip(tiles, resized, strict=True):
-        out[...] = (weights @ (weights @ tile).T).T
+        out[...] = resize_map(tile, side, side)
     return resized
 
 
-@lru_cache(maxsize=8)
+def resize_map(values: Float32Array, height: int, width: int) -> Float32Array:
+    """One array (h, w) as (height, width), by the same rules."""
+    rows, cols = _weights(values.shape[0], height), _weights(values.shape[1], width)
+    return np.asarray((cols @ (rows @ values).T).T, np.float32)
+
+
+@lru_cache(maxsize=64)
 def _weights(n_in: int, n_out: int) -> Any:
     """Sparse (n_out, n_in) float32: what each pixel along one axis takes from where.
 

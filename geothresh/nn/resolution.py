@@ -59,6 +59,12 @@ class GroundSampleDistance:
             ) from error
 
     @property
+    def middle(self) -> float:
+        """One size in their place: as many times larger than the least as smaller than the
+        greatest."""
+        return math.sqrt(self.least * self.greatest)
+
+    @property
     def text(self) -> str:
         """Such as ``0.3 to 1 m``."""
         if self.least == self.greatest:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 from torch.utils.data import Dataset
 
 from geothresh.chipping import in_passes, pad_to, turned
 from geothresh.errors import UsageError
+from geothresh.nn.resampling import resize_map
 from geothresh.thresholding import region_target
 from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe
@@ -65,7 +65,7 @@ class ChipDataset(Dataset[Chip]):
         rng = np.random.default_rng([self.recipe.seed, self.epoch, position])
         source = self.sources[self._draw(position, rng)]
         size = self.recipe.chip_size
-        factor = _zoom_factor(self.recipe.zoom, rng)
+        factor = source.factor * _zoom_factor(self.recipe.zoom, rng)
         confidence, truth, data, valid = source.cut(round(size / factor), rng, mix=self.recipe.mix)
         if factor != 1:
             confidence = _zoomed(confidence, factor)[:size, :size]
@@ -116,9 +116,9 @@ def _zoom_factor(most: float, rng: np.random.Generator) -> float:
 
 
 def _zoomed(array: Float32Array, factor: float) -> Float32Array:
-    """Resampled bilinearly; pixels are areas, so both borders stay where they are."""
-    zoomed = ndimage.zoom(array, factor, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(zoomed, np.float32)
+    """As `refine` resamples: bilinear when enlarged, means over areas when reduced."""
+    height, width = (max(1, round(side * factor)) for side in array.shape)
+    return resize_map(array, height, width)
 
 
 def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator) -> Float32Array:

@@ -13,6 +13,7 @@ from typing import Any
 from geothresh.errors import InputError, names
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs
+from geothresh.training.pixels import Pixels
 from geothresh.training.sources import ChipSource, ValidationMap, pair_maps, pair_sources
 from geothresh.training.split import Split, split_pairs
 
@@ -34,7 +35,7 @@ class Material:
     n_validation: int
     """Maps, or tiles of scenes."""
     resolution: GroundSampleDistance | None = None
-    """Sizes of the pixels on the ground, where the data tells."""
+    """Sizes on the ground of the pixels that the network sees, where they are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class PairOptions:
 def gather_pairs(
     data: Sequence[Path],
     options: PairOptions,
+    pixels: Pixels,
     *,
     split: Path | None,
     fraction: float,
@@ -71,6 +73,7 @@ def gather_pairs(
     Args:
         data: folders with masks.
         options: how to pair and split them.
+        pixels: their size on the ground, and what the network is to see.
         split: manifest to follow; otherwise ids are drawn, see `split_pairs`.
         fraction: share of places to validate on.
         seed: of the draw.
@@ -80,6 +83,11 @@ def gather_pairs(
         InputError: the data cannot be used.
         UsageError: options contradict each other.
     """
+    sizes = pixels.sizes(data)
+    factors = {
+        folder.name: factor
+        for folder, factor in zip(data, pixels.factors(data, sizes), strict=True)
+    }
     pairs = find_pairs(data, options.confidence, skip_unpaired=options.skip_unpaired)
     facts = check_pairs(pairs, progress=progress)
     if split is not None:
@@ -95,13 +103,15 @@ def gather_pairs(
         )
     train, validation = _sides(pairs, sides)
     return Material(
-        train=pair_sources(train),
-        validation=pair_maps(validation),
-        described=_describe(train, validation, facts),
+        train=pair_sources(train, factors),
+        validation=pair_maps(validation, factors),
+        described=_describe(train, validation, facts)
+        | pixels.described([folder.name for folder in data], sizes),
         manifest=json.dumps({"train": sides.train, "validation": sides.validation}, indent=1)
         + "\n",
         n_train=len(train),
         n_validation=len(validation),
+        resolution=pixels.seen(sizes),
     )
 
 

@@ -13,10 +13,11 @@ from geothresh.files import check_output, write_text
 from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import Head
 from geothresh.nn.refiner import find_model
-from geothresh.nn.resolution import ENTRY, GroundSampleDistance
+from geothresh.nn.resolution import ENTRY
 from geothresh.raster.scaling import ScaleOption
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
 from geothresh.training.material import Material, PairOptions, gather_pairs
+from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
 from geothresh.training.scene_material import SceneOptions, gather_scenes
 from geothresh.training.sizes import choose_sizes, preset_of
@@ -71,7 +72,8 @@ def train(
     head: Head | None = None,
     recipe: Recipe | str = DEFAULT_RECIPE,
     init: str | Path | None = None,
-    ground_sample_distance: tuple[float, float] | None = None,
+    ground_sample_distance: Sequence[tuple[float, float]] = (),
+    resolution: float | None = None,
     split: str | Path | None = None,
     validation_fraction: float = 0.15,
     hold_out: Sequence[str] = (),
@@ -115,9 +117,11 @@ def train(
             the recipe's.
         recipe: hyperparameters, or the name of a recipe: ``paper`` or ``best``.
         init: a packaged model's name or a model file to start from.
-        ground_sample_distance: the least and the greatest size of a pixel on the ground, in metres;
-            the model file tells them to `geothresh.refine`. None takes the scenes', where they
-            tell.
+        ground_sample_distance: the least and the greatest size of a pixel on the ground in metres,
+            of all data or of each; scenes that tell it need none. The model file tells it to
+            `geothresh.refine`.
+        resolution: size in metres of the pixels that the network is to see: all data is resampled
+            to it, as `geothresh.refine` does with ``match_resolution``.
         split: manifest to follow; otherwise places are drawn.
         validation_fraction: share of places to validate on.
         hold_out: patterns of ids to validate on.
@@ -144,10 +148,7 @@ def train(
     others = (beside(output, e) for e in (".last.safetensors", ".state.safetensors", ".csv"))
     for file in (output, manifest, *others):
         check_output(file, overwrite=overwrite or resume)
-    known = None
-    if ground_sample_distance is not None:
-        least, greatest = ground_sample_distance
-        known = GroundSampleDistance(least=least, greatest=greatest)
+    pixels = Pixels.of(ground_sample_distance, resolution)
     if isinstance(recipe, str):
         recipe = recipe_of(recipe)
     start = None if init is None else find_model(init)
@@ -198,6 +199,7 @@ def train(
             scale=scale,
             nodata=nodata,
         ),
+        pixels,
         split=None if split is None else Path(split),
         fraction=validation_fraction,
         recipe=recipe,
@@ -207,9 +209,8 @@ def train(
         # A resumed run has its manifest; another split, which `fit` refuses, must not replace it.
         write_text(manifest, material.manifest)
     described: dict[str, Any] = {"preset": preset_of(config), "data": material.described}
-    known = known or material.resolution
-    if known is not None:
-        described[ENTRY] = [known.least, known.greatest]
+    if material.resolution is not None:
+        described[ENTRY] = [material.resolution.least, material.resolution.greatest]
     if start is not None:
         described["init"] = {"name": start.stem, "sha256": digest(start)}
     progress = fit(
@@ -245,6 +246,7 @@ def _gather(
     data: Sequence[Path],
     pairs: PairOptions,
     scenes: SceneOptions,
+    pixels: Pixels,
     *,
     split: Path | None,
     fraction: float,
@@ -265,13 +267,14 @@ def _gather(
         return gather_scenes(
             data,
             scenes,
+            pixels,
             split=split,
             fraction=fraction,
             seed=recipe.seed,
             chip_size=recipe.chip_size,
-            largest=round(recipe.chip_size * recipe.zoom),
+            largest=recipe.chip_size * recipe.zoom,
             progress=progress,
         )
     return gather_pairs(
-        data, pairs, split=split, fraction=fraction, seed=recipe.seed, progress=progress
+        data, pairs, pixels, split=split, fraction=fraction, seed=recipe.seed, progress=progress
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from geothresh.training.holding import (
     split_scenes,
 )
 from geothresh.training.material import Material, OnCheck
+from geothresh.training.pixels import Pixels
 from geothresh.training.scenes import LabelledScene, SceneSource, SceneTile
 from geothresh.vector.frames import RasterPlace
 from geothresh.vector.placing import PlacedShapes, Width, place
@@ -96,12 +98,13 @@ class _Opened:
 def gather_scenes(
     data: Sequence[Path],
     options: SceneOptions,
+    pixels: Pixels,
     *,
     split: Path | None,
     fraction: float,
     seed: int,
     chip_size: int,
-    largest: int,
+    largest: float,
     progress: OnCheck | None,
 ) -> Material:
     """Open, check and split scenes.
@@ -109,11 +112,12 @@ def gather_scenes(
     Args:
         data: confidence rasters.
         options: where their labels are, and what counts.
+        pixels: their size on the ground, and what the network is to see.
         split: manifest to follow; otherwise blocks are drawn.
         fraction: share of the pixels that count to validate on.
         seed: of the draw.
-        chip_size: side of a chip in pixels.
-        largest: side of the largest square that chips are made from, in pixels.
+        chip_size: side of a chip in pixels of the network.
+        largest: side of the largest square that chips are made from, likewise.
         progress: called with rows read and all rows.
 
     Raises:
@@ -131,12 +135,14 @@ def gather_scenes(
             f"{len(repeated)} names stand for several scenes: {names(repeated)}; rename them, so "
             "that the split and the log can tell them apart"
         )
+    sizes = pixels.sizes(data, [_pixel_size(one.scene.grid) for one in opened])
+    factors = pixels.factors(data, sizes)
     surveys = _surveys(opened, two_areas=options.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, options)
 
     # An area to validate on is followed closely, so that little around it is lost to training.
     fine = None if options.validation_aoi is None else FINE
-    side = options.block_size or fine or block_side(surveys, largest)
+    side = options.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
     scenes = [
         SplitScene(
             name=one.scene.name,
@@ -154,10 +160,10 @@ def gather_scenes(
     else:
         scenes = hold(scenes, split_scenes(scenes, fraction=fraction, seed=seed))
     _require_validation(scenes, options)
-    train = _sources(opened, scenes, chip_size=chip_size, largest=largest)
+    train = _sources(opened, scenes, factors, chip_size=chip_size, largest=largest)
     validation = [
-        SceneTile(scene=one.scene, window=tile)
-        for one, scene in zip(opened, scenes, strict=True)
+        SceneTile(scene=one.scene, window=tile, factor=factor)
+        for one, scene, factor in zip(opened, scenes, factors, strict=True)
         for block in scene.held_windows()
         for tile in tiles(block)
         if scene.survey.held_valid[cells_of(tile)].any()
@@ -166,11 +172,12 @@ def gather_scenes(
     return Material(
         train=train,
         validation=validation,
-        described=_describe(opened, scenes, validation, n_train, options),
+        described=_describe(opened, scenes, validation, n_train, options)
+        | pixels.described([one.scene.name for one in opened], sizes),
         manifest=save_split(scenes),
         n_train=sum(n_train.values()),
         n_validation=len(validation),
-        resolution=_resolution([one.scene.grid for one in opened]),
+        resolution=pixels.seen(sizes),
     )
 
 
@@ -323,10 +330,15 @@ def _require_validation(scenes: Sequence[SplitScene], options: SceneOptions) -> 
 
 
 def _sources(
-    opened: Sequence[_Opened], scenes: Sequence[SplitScene], *, chip_size: int, largest: int
+    opened: Sequence[_Opened],
+    scenes: Sequence[SplitScene],
+    factors: Sequence[float],
+    *,
+    chip_size: int,
+    largest: float,
 ) -> list[SceneSource]:
     sources = []
-    for one, scene in zip(opened, scenes, strict=True):
+    for one, scene, factor in zip(opened, scenes, factors, strict=True):
         forbidden = forbidden_cells(scene, scenes)
         free = int(np.where(forbidden, 0, scene.survey.valid).sum())
         if not free:
@@ -339,9 +351,10 @@ def _sources(
         sources.append(
             SceneSource(
                 scene=one.scene,
-                places=ChipPlaces(scene.survey, forbidden, largest),
-                n_chips=-(-free // chip_size**2),
+                places=ChipPlaces(scene.survey, forbidden, math.ceil(largest / factor)),
+                n_chips=math.ceil(free / (chip_size / factor) ** 2),
                 others=others,
+                factor=factor,
             )
         )
     if not sources:
@@ -374,16 +387,14 @@ def _describe(
     }
 
 
-def _resolution(grids: Sequence[RasterGrid]) -> GroundSampleDistance | None:
-    """Sizes of the pixels of all scenes; None unless every one tells."""
-    sizes: list[float] = []
-    for grid in grids:
-        found = None
-        if grid.has_transform and grid.crs is not None:
-            found = pixel_size(
-                grid.crs.to_wkt(), tuple(grid.transform), height=grid.height, width=grid.width
-            )
-        if found is None:
-            return None
-        sizes.append(float(np.sqrt(found[0] * found[1])))
-    return GroundSampleDistance(least=min(sizes), greatest=max(sizes))
+def _pixel_size(grid: RasterGrid) -> GroundSampleDistance | None:
+    """Of a scene, on the ground; None where it does not tell."""
+    if not grid.has_transform or grid.crs is None:
+        return None
+    found = pixel_size(
+        grid.crs.to_wkt(), tuple(grid.transform), height=grid.height, width=grid.width
+    )
+    if found is None:
+        return None
+    side = math.sqrt(found[0] * found[1])
+    return GroundSampleDistance(least=side, greatest=side)

@@ -117,6 +117,8 @@ class SceneSource:
     """Area that is trained on over the area of a chip."""
     others: Sequence[LabelledScene] = ()
     """The same ground by other base networks, on the same grid."""
+    factor: float = 1.0
+    """Pixels of the network along one of the scene."""
 
     @property
     def dataset(self) -> str:
@@ -153,6 +155,8 @@ class SceneTile:
 
     scene: LabelledScene
     window: PixelWindow
+    factor: float = 1.0
+    """Pixels of the network along one of the scene."""
 
     @property
     def dataset(self) -> str:
@@ -167,8 +171,9 @@ class SceneTile:
     def read(self) -> Cut:
         """Confidence, truth and what counts in the window and around it."""
         size, window = self.scene.size, self.window
-        row, height = _widened(window.row, window.height, size.height)
-        col, width = _widened(window.col, window.width, size.width)
+        seen = round(TILE / self.factor)
+        row, height = _widened(window.row, window.height, size.height, seen)
+        col, width = _widened(window.col, window.width, size.width, seen)
         outer = PixelWindow(row=row, col=col, height=height, width=width)
         cut = self.scene.read(outer, "validation")
         scored = np.zeros(cut.truth.shape, np.bool_)
@@ -176,9 +181,9 @@ class SceneTile:
         return cut._replace(valid=scored if cut.valid is None else scored & cut.valid)
 
 
-def _widened(start: int, length: int, extent: int) -> tuple[int, int]:
-    """Start and length of a side made as long as a tile, as far as the raster goes."""
-    longer = min(max(length, TILE), extent)
+def _widened(start: int, length: int, extent: int, seen: int) -> tuple[int, int]:
+    """Start and length of a side made as long as what is seen, as far as the raster goes."""
+    longer = min(max(length, seen), extent)
     return min(max(start - (longer - length) // 2, 0), extent - longer), longer
 
 

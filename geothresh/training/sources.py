@@ -7,9 +7,10 @@ flipping, disturbing them, is the same for all of them: see `geothresh.training.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -52,6 +53,11 @@ class ChipSource(Protocol):
         """How often it is drawn until everything was seen about once."""
         ...
 
+    @property
+    def factor(self) -> float:
+        """Pixels of the network along one of the map; 1 = it is read as it is."""
+        ...
+
     def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
         """A square at random.
 
@@ -76,6 +82,11 @@ class ValidationMap(Protocol):
         """Name of its base network, for the log."""
         ...
 
+    @property
+    def factor(self) -> float:
+        """Pixels of the network along one of the map; 1 = it is read as it is."""
+        ...
+
     def read(self) -> Cut:
         """All of it."""
         ...
@@ -86,6 +97,8 @@ class PairMap:
     """The whole of a pair, to be validated on."""
 
     pair: Pair
+    factor: float = 1.0
+    """Pixels of the network along one of the map."""
 
     @property
     def dataset(self) -> str:
@@ -129,6 +142,8 @@ class PairSource:
     """Maps of the same place by other base networks."""
     cache: MapCache
     """Shared by all pairs."""
+    factor: float = 1.0
+    """Pixels of the network along one of the map."""
 
     @property
     def dataset(self) -> str:
@@ -156,8 +171,13 @@ class PairSource:
         return pixels.astype(np.float32) / np.float32(255)
 
 
-def pair_sources(pairs: Sequence[Pair]) -> list[PairSource]:
-    """A source for each pair; they know of each other's maps of the same place."""
+def pair_sources(
+    pairs: Sequence[Pair], factors: Mapping[str, float] = MappingProxyType({})
+) -> list[PairSource]:
+    """A source for each pair; they know of each other's maps of the same place.
+
+    `factors` are the pixels of the network along one of a data set's maps, 1 if left out.
+    """
     by_id: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_id[pair.id].append(pair)
@@ -167,14 +187,17 @@ def pair_sources(pairs: Sequence[Pair]) -> list[PairSource]:
             pair=pair,
             others=tuple(p.confidence for p in by_id[pair.id] if p.source != pair.source),
             cache=cache,
+            factor=factors.get(pair.dataset, 1.0),
         )
         for pair in pairs
     ]
 
 
-def pair_maps(pairs: Iterable[Pair]) -> list[PairMap]:
-    """The pairs as maps to validate on."""
-    return [PairMap(pair=pair) for pair in pairs]
+def pair_maps(
+    pairs: Iterable[Pair], factors: Mapping[str, float] = MappingProxyType({})
+) -> list[PairMap]:
+    """The pairs as maps to validate on; `factors` as for `pair_sources`."""
+    return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]
 
 
 def logit(confidence: Float32Array) -> Float32Array:

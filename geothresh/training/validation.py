@@ -13,27 +13,59 @@ from numpy.typing import NDArray
 from geothresh.chipping import pad_to
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.network import ThreshNet
+from geothresh.nn.resampling import ResampledRefiner
+from geothresh.nn.resolution import resampled_patch
+from geothresh.nn.tiles import TileRefiner
 from geothresh.training.sources import ValidationMap
 
 TILE = 512
 
 
-@torch.no_grad()
+class _InTraining:
+    """The network as `refine` knows one: numpy in, numpy out."""
+
+    name = "in training"
+    digest = ""
+
+    def __init__(self, network: ThreshNet, dtype: torch.dtype) -> None:
+        self.network = network
+        self.dtype = dtype
+        self.patch = network.config.patch
+
+    @torch.no_grad()
+    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tiles (B, T, T), refined."""
+        device = next(self.network.parameters()).device
+        batch = torch.from_numpy(np.ascontiguousarray(tiles))[:, None].to(device)
+        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return np.asarray(self.network.refine(batch)[:, 0].float().cpu().numpy())
+
+
 def refine_map(
-    network: ThreshNet, confidence: NDArray[np.float32], *, dtype: torch.dtype
+    network: ThreshNet,
+    confidence: NDArray[np.float32],
+    *,
+    dtype: torch.dtype,
+    factor: float = 1.0,
 ) -> NDArray[np.float32]:
-    """A whole map (H, W) refined in abutting tiles: quicker than `refine`, and seams are few."""
+    """A whole map (H, W) refined in abutting tiles: quicker than `refine`, and seams are few.
+
+    `factor` is how many pixels of the network go along one of the map, which is resampled as by
+    `refine` if they differ.
+    """
+    refine: TileRefiner = _InTraining(network, dtype)
+    patch = resampled_patch(refine.patch, factor)
+    side = TILE // refine.patch * patch
+    if patch != refine.patch:
+        refine = ResampledRefiner(refine, patch=patch)
     height, width = confidence.shape
-    n_rows, n_cols = -(-height // TILE), -(-width // TILE)
-    padded = pad_to(confidence, n_rows * TILE, n_cols * TILE)
-    device = next(network.parameters()).device
+    n_rows, n_cols = -(-height // side), -(-width // side)
+    padded = pad_to(confidence, n_rows * side, n_cols * side)
     refined = np.empty_like(padded)
-    for row in range(0, n_rows * TILE, TILE):
-        for col in range(0, n_cols * TILE, TILE):
-            window = np.s_[row : row + TILE, col : col + TILE]
-            tile = torch.from_numpy(padded[window])[None, None].to(device)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                refined[window] = network.refine(tile)[0, 0].float().cpu().numpy()
+    for row in range(0, n_rows * side, side):
+        for col in range(0, n_cols * side, side):
+            window = np.s_[row : row + side, col : col + side]
+            refined[window] = refine(padded[window][None])[0]
     return refined[:height, :width]
 
 
@@ -53,7 +85,7 @@ def validate(
     scores: dict[str, list[MapScore]] = defaultdict(list)
     for one in maps:
         confidence, truth, _, valid = one.read()
-        refined = refine_map(network, confidence, dtype=dtype)
+        refined = refine_map(network, confidence, dtype=dtype, factor=one.factor)
         score = MapScore.of(prediction=refined >= 0.5, target=truth, valid=valid)
         scores[f"{one.dataset}/{one.source}"].append(score)
     network.train(was_training)
