@@ -117,7 +117,7 @@ def test_maps_are_scored_at_the_resolution_of_the_model(tmp_path: Path, model: P
     """As `refine_array` refines them, map by map; and the report says so."""
     folder, networks = make_roads(tmp_path)
     arguments = ["evaluate", str(folder), "--confidence", str(networks[0]), "-m", str(model)]
-    given = ["--match-resolution", "--gsd", "0.25", *TILES]
+    given = ["--match-resolution", "--gsd", "0.125,0.5", *TILES]
     result = runner().invoke(main, [*arguments, *given, "--json"])
     assert result.exit_code == 0, result.stderr
     (source,) = json.loads(result.stdout)["sources"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,11 @@ from geothresh.cli.progress import progress_bar
 )
 @options.match_resolution
 @click.option(
-    "--ground-sample-distance", "--gsd", type=click.FloatRange(min=0, min_open=True),
-    multiple=True, metavar="M",
-    help="Size of a pixel of DATA on the ground in metres, for --match-resolution; may be "
-    "repeated, one for each DATA. A raster tells it by itself.",
+    "--ground-sample-distance", "--gsd", type=options.SizeRange(), metavar="M|MIN,MAX",
+    multiple=True,
+    help="Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
+    "the middle counts; for --match-resolution; may be repeated, one for each DATA. A raster tells "
+    "it by itself.",
 )  # fmt: skip
 @options.threshold
 @click.option(
@@ -76,6 +78,7 @@ def evaluate(
     data: tuple[Path, ...],
     model: str,
     no_refine: bool,
+    ground_sample_distance: tuple[tuple[float, float], ...],
     as_json: bool,
     progress: bool | None,
     **arguments: Any,
@@ -95,9 +98,17 @@ def evaluate(
     """
     from geothresh.api.evaluate import evaluate as run
 
+    # The middle of a range, as `geothresh train` takes it.
+    sizes = [math.sqrt(least * most) for least, most in ground_sample_distance]
     unit = "map" if arguments["mask"] is None else "step"
     with progress_bar(progress, "evaluate", unit=unit) as report:
-        result = run(data, model=None if no_refine else model, progress=report, **arguments)
+        result = run(
+            data,
+            model=None if no_refine else model,
+            progress=report,
+            ground_sample_distance=sizes,
+            **arguments,
+        )
     if as_json:
         options.print_json(result.as_dict())
         return
