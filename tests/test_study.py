@@ -73,6 +73,15 @@ def test_what_is_left_out_is_not_trained_on(modules, monkeypatch, data, tmp_path
             assert what not in {maps.name.split("/")[part] for maps in run.maps}
 
 
+def test_snapshots_are_left_out_with_their_network(modules, monkeypatch, data, tmp_path) -> None:
+    for maps in (data / "confidence").glob("*/net1"):
+        shutil.copytree(maps, maps.with_name("net1-step00050"))
+    _, *runs = planned(modules, monkeypatch, data, tmp_path, "leave-network-out")
+    assert [run.name for run in runs] == ["without-net1", "without-net2"]
+    assert {maps.network for maps in runs[0].maps} == {"net2"}
+    assert {maps.network for maps in runs[1].maps} == {"net1", "net1-step00050"}
+
+
 def test_the_ablation_takes_one_thing_away_at_a_time(modules, monkeypatch, data, tmp_path) -> None:
     runs = {r.name: r for r in planned(modules, monkeypatch, data, tmp_path, "ablation")}
     best = runs["all"].recipe
@@ -113,6 +122,7 @@ def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: P
     monkeypatch.setitem(study.RECIPES, "best", quick)
     command = ["leave-set-out", "--data", str(data), "--output", str(tmp_path / "out")]
     command += ["--split", str(data / "split.json"), "--steps", "2", "--device", "cpu"]
+    command += ["--gsd", "one=0.5", "--gsd", "two=0.5,2", "--resolution", "1"]
     first = runner().invoke(study.main, [*command, "--only", "without-two"])
     assert first.exit_code == 0, first.output
     page = Path(first.stdout.strip())
@@ -121,6 +131,7 @@ def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: P
     assert result["steps"] == 2 and set(result["scores"]) == {
         "one/net1", "one/net2", "two/net1", "two/net2"
     }  # fmt: skip
+    assert result["run"]["pixels"] == {"one": [0.5, 0.5], "two": [0.5, 2.0]}
     text = page.read_text()
     assert "| without-two | one/net1 | yes | 2 | miou |" in text
     assert "| without-two | two/net1 | no such labels | 2 | Boundary IoU |" in text
@@ -131,5 +142,7 @@ def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: P
     monkeypatch.setattr(study_runs, "train", never)
     again = runner().invoke(study.main, [*command, "--only", "without-two"])
     assert again.exit_code == 0 and "done before" in again.stderr
+    unsized = runner().invoke(study.main, [*command[:-6], "--resolution", "1", "--only", "all"])
+    assert unsized.exit_code == 1 and "--gsd SET=M" in unsized.stderr
     other = runner().invoke(study.main, [*command, "--only", "without-two", "--steps", "3"])
     assert other.exit_code == 1 and "other options" in other.stderr

@@ -8,8 +8,10 @@ two cores.
     python tests/benchmarks/study.py seeds             --data DATA --output studies
 
 DATA holds SET/<id>_mask.png and confidence/SET/NETWORK/<id>.png; --confidence adds folders with
-SET/NETWORK. Each study writes its page STUDY.md and its figures STUDY.json after every run, and a
-folder for each run; a run that is done is not done again, and one that was stopped goes on.
+SET/NETWORK. Folders NETWORK-step00500 are snapshots of a network: trained on and left out with it,
+not scored. --gsd SET=M and --resolution M bring all data sets to one resolution. Each study writes
+its page STUDY.md and its figures STUDY.json after every run, and a folder for each run; a run that
+is done is not done again, and one that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from study_runs import Maps, Run, Setting, find_maps, perform, stepped
 from study_tables import page
 
 import geothresh
+from geothresh.cli.options import SizeRange
 from geothresh.errors import GeothreshError
 from geothresh.files import write_text
 from geothresh.nn.config import PRESETS
@@ -81,6 +84,14 @@ def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
         @click.option("--split", type=click.Path(path_type=Path), default=SPLIT)
         @click.option("--recipe", type=click.Choice(list(RECIPES)), default="best")
         @click.option("--preset", type=click.Choice(list(PRESETS)), default="small")
+        @click.option("--chip-size", type=click.IntRange(min=1), help="In place of the recipe's.")
+        @click.option(
+            "--gsd", multiple=True, metavar="SET=M|MIN,MAX",
+            help="Pixels of a data set on the ground, in metres.",
+        )  # fmt: skip
+        @click.option(
+            "--resolution", type=float, help="Bring all data sets to pixels of this size."
+        )
         @click.option("--steps", type=click.IntRange(min=1), default=4400, show_default=True)
         @click.option("--only", multiple=True, metavar="GLOB", help="Do these runs; repeatable.")
         @click.option("--device", default="auto")
@@ -92,6 +103,9 @@ def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
             split: Path,
             recipe: str,
             preset: str,
+            chip_size: int | None,
+            gsd: tuple[str, ...],
+            resolution: float | None,
             steps: int,
             only: tuple[str, ...],
             device: str,
@@ -99,11 +113,13 @@ def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
         ) -> None:
             try:
                 maps = find_maps(data, confidence)
-                chosen = stepped(RECIPES[recipe], steps)
+                start = RECIPES[recipe]
+                chosen = stepped(replace(start, chip_size=chip_size or start.chip_size), steps)
                 asked = Study(maps=maps, recipe=chosen, steps=steps, preset=preset)
                 setting = Setting(
-                    maps=maps, split=split, preset=preset, device=device, output=output / name
-                )
+                    maps=maps, split=split, preset=preset, device=device, output=output / name,
+                    sizes=dict(map(_size, gsd)), resolution=resolution,
+                )  # fmt: skip
                 results = []
                 for run in runs(asked, **options):
                     done = (setting.output / run.name / "result.json").exists()
@@ -122,6 +138,14 @@ def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
     return decorate
 
 
+def _size(text: str) -> tuple[str, tuple[float, float]]:
+    """``SET=M`` or ``SET=MIN,MAX``."""
+    name, found, numbers = text.partition("=")
+    if not found:
+        raise click.BadParameter(f"{text!r} is not SET=M", param_hint="--gsd")
+    return name, SizeRange().convert(numbers, None, None)
+
+
 def _write(stem: Path, name: str, text: str, results: list[dict[str, Any]]) -> None:
     command = shlex.join(["python", "tests/benchmarks/study.py", *sys.argv[1:]])
     title = name.replace("-", " ").capitalize()
@@ -138,8 +162,8 @@ def main() -> None:
 def leave_network_out(asked: Study) -> Runs:
     """All maps, then all but one network's."""
     yield Run(name="all", maps=asked.maps, recipe=asked.recipe)
-    for network in sorted({maps.network for maps in asked.maps}):
-        rest = tuple(maps for maps in asked.maps if maps.network != network)
+    for network in sorted({maps.family for maps in asked.maps}):
+        rest = tuple(maps for maps in asked.maps if maps.family != network)
         if rest:
             yield Run(name=f"without-{network}", maps=rest, recipe=asked.recipe)
 

@@ -7,11 +7,13 @@ are what the command line calls.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.files import write_text
 from geothresh.training import Recipe, train
 
+SNAPSHOT = re.compile(r"-step\d+$")
 #: Steps between two validations, about; a run that is stopped goes on from the last of them.
 STEPS_PER_EPOCH = 400
 
@@ -45,6 +48,16 @@ class Maps:
     def network(self) -> str:
         """Name of the base network."""
         return self.folder.name
+
+    @property
+    def family(self) -> str:
+        """The network, of which a snapshot (``-step00500``) is no other."""
+        return SNAPSHOT.sub("", self.network)
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether the network was still in training: good to learn from, no row of a table."""
+        return self.family != self.network
 
     @property
     def name(self) -> str:
@@ -74,6 +87,23 @@ class Setting:
     device: str
     output: Path
     """Folder with a folder for each run."""
+    sizes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Least and greatest pixel of each data set on the ground, in metres."""
+    resolution: float | None = None
+    """Of the network, to which all data is brought; None = the data as it is."""
+
+    def pixels(self, data: Sequence[Path]) -> list[tuple[float, float]]:
+        """Of these data sets, where they are to be brought to one resolution.
+
+        Raises:
+            UsageError: one is not known.
+        """
+        if self.resolution is None:
+            return []
+        lacking = [folder.name for folder in data if folder.name not in self.sizes]
+        if lacking:
+            raise UsageError(f"--resolution needs the pixels of {lacking[0]}: add --gsd SET=M")
+        return [self.sizes[folder.name] for folder in data]
 
 
 def find_maps(data: Path, further: Sequence[Path] = ()) -> tuple[Maps, ...]:
@@ -125,13 +155,16 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.safetensors"
     going_on = (folder / "model.state.safetensors").exists()
+    data = sorted({maps.data for maps in run.maps})
     trained = train(
-        sorted({maps.data for maps in run.maps}),
+        data,
         model,
         confidence=[maps.folder for maps in run.maps],
         preset=setting.preset,
         patch=run.patch,
         recipe=run.recipe,
+        ground_sample_distance=setting.pixels(data),
+        resolution=setting.resolution,
         split=setting.split,
         skip_unpaired=True,
         resume=going_on,
@@ -144,7 +177,7 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
     )
     started = time.perf_counter()
     scores = {}
-    for maps in setting.maps:
+    for maps in (m for m in setting.maps if not m.is_snapshot):
         # The last epoch: none is chosen by what is reported.
         report = evaluate(
             maps.data,
@@ -152,6 +185,8 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
             model=trained.last,
             ids=setting.split,
             skip_unpaired=True,
+            ground_sample_distance=[math.sqrt(a * b) for a, b in setting.pixels([maps.data])],
+            match_resolution=setting.resolution is not None,
             device=setting.device,
         )
         (source,) = report.sources
@@ -173,7 +208,9 @@ def _describe(run: Run, setting: Setting) -> dict[str, Any]:
     return {
         "name": run.name,
         "trained_on": [maps.name for maps in run.maps],
-        "scored_on": [maps.name for maps in setting.maps],
+        "scored_on": [maps.name for maps in setting.maps if not maps.is_snapshot],
+        "resolution": setting.resolution,
+        "pixels": dict(setting.sizes),
         "split": setting.split.name,
         "preset": setting.preset,
         "patch": run.patch,
