@@ -153,6 +153,56 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
     assert run(data, output, recipe, resume=True).epochs == 1
 
 
+@pytest.mark.parametrize(
+    "options, kind, said",
+    [
+        ({"resume": True}, UsageError, "no run to go on with"),
+        ({"split": "nowhere.json"}, InputError, "cannot read the split"),
+        ({"device": "cuda:99"}, InputError, "CUDA devices are there"),
+        ({"split": "m.split.json", "block_size": 512}, UsageError, "so does --block-size"),
+    ],
+)
+def test_what_is_wrong_besides_the_data_is_found_before_it_is_read(
+    data, tmp_path: Path, options, kind, said
+) -> None:
+    seen: list[int] = []
+    with pytest.raises(kind, match=said):
+        run(data, tmp_path / "m.safetensors", on_check=lambda done, _: seen.append(done), **options)
+    assert not seen
+    # Nothing is left that would stand in the way of the next run.
+    assert not list(tmp_path.glob("m.*"))
+
+
+def test_a_run_that_is_killed_while_it_writes_its_state_can_be_resumed(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, recipe = tmp_path / "m.safetensors", dataclasses.replace(QUICK, epochs=2)
+    save_state = loop.save_state
+
+    def killed(*arguments, **values) -> None:
+        save_state(*arguments, **values)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, output, recipe)
+    result = run(data, output, recipe, resume=True)
+    with result.log.open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_one_branch_is_not_trained_from_a_model_with_two(data, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has branches both, not global"):
+        run(
+            data,
+            tmp_path / "m.safetensors",
+            dataclasses.replace(QUICK, branches="global"),
+            init="roads",
+            head=None,
+        )
+
+
 @pytest.mark.parametrize("ending", ["last.safetensors", "state.safetensors", "csv", "split.json"])
 def test_a_file_beside_the_model_is_not_replaced_unasked(data, tmp_path: Path, ending) -> None:
     mine = tmp_path / f"m.{ending}"

@@ -157,6 +157,9 @@ def fit(
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
             save_model(output, tensors=tensors, config=config, training=card)
+        row = {"epoch": epoch, "seconds": progress.seconds, "learning_rate": rate, **row, **scores}
+        # Before the state: a row too many is replaced on resuming, one that lacks is lost.
+        log.append(row)
         save_state(
             state_file,
             network=network,
@@ -167,8 +170,6 @@ def fit(
             run=run,
             schedule=plateau.state_dict(),
         )
-        row = {"epoch": epoch, "seconds": progress.seconds, "learning_rate": rate, **row, **scores}
-        log.append(row)
         if on_epoch is not None:
             on_epoch(row)
     return progress

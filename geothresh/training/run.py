@@ -12,9 +12,10 @@ from geothresh.errors import UsageError
 from geothresh.files import check_output, write_text
 from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import Head
-from geothresh.nn.refiner import find_model
+from geothresh.nn.refiner import find_model, pick_device, pick_dtype
 from geothresh.nn.resolution import ENTRY
 from geothresh.raster.scaling import ScaleOption
+from geothresh.splitting import Split
 from geothresh.training.loop import OnEpoch, OnStep, beside, fit
 from geothresh.training.material import Material, PairOptions, gather_pairs
 from geothresh.training.pixels import Pixels
@@ -148,6 +149,10 @@ def train(
     others = (beside(output, e) for e in (".last.safetensors", ".state.safetensors", ".csv"))
     for file in (output, manifest, *others):
         check_output(file, overwrite=overwrite or resume)
+    if resume and not (state := beside(output, ".state.safetensors")).exists():
+        raise UsageError(
+            f"{state}: no run to go on with; leave --resume out, or name its model with --output"
+        )
     pixels = Pixels.of(ground_sample_distance, resolution)
     if isinstance(recipe, str):
         recipe = recipe_of(recipe)
@@ -170,6 +175,7 @@ def train(
         "--hold-out": bool(hold_out),
         "--place-pattern": place_pattern is not None,
         "--validation-aoi": validation_aoi is not None,
+        "--block-size": block_size is not None,
     }
     if split is not None and any(others_split.values()):
         also = next(name for name, there in others_split.items() if there)
@@ -178,6 +184,10 @@ def train(
         )
     if resume and split is None:
         split = manifest
+    # The data takes long to read: all that may be wrong elsewhere is found before.
+    if split is not None:
+        Split.load(Path(split))
+    pick_dtype(recipe.precision, pick_device(device))
     paths = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
     material = _gather(
         paths,

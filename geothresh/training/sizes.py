@@ -46,8 +46,11 @@ def choose_sizes(
             branches=branches,
         )
     config = read_card(init).config
-    asked = {"preset": preset, "patch": patch, "head": head}
+    # Both branches are also what is meant where nothing is asked for.
+    alone = None if branches == "both" else branches
+    asked = {"preset": preset, "patch": patch, "head": head, "branches": alone}
     found = {"preset": preset_of(config), "patch": config.patch, "head": config.head}
+    found |= {"branches": config.branches}
     for name, value in asked.items():
         if value is not None and value != found[name]:
             raise UsageError(
