@@ -107,6 +107,18 @@ def test_pixels_that_make_no_sense_are_refused(
     assert not list(tmp_path.glob("m.*"))
 
 
+def test_folders_of_one_name_cannot_have_pixels_of_two_sizes(tmp_path: Path) -> None:
+    """Pairs carry the name of their folder: one of the sizes would be taken for both."""
+    one, _ = make_roads(tmp_path / "one")
+    other, _ = make_roads(tmp_path / "other")
+    for options in (["train", "-o", str(tmp_path / "m.safetensors"), "--resolution", "1"],
+                    ["evaluate", "--match-resolution"]):  # fmt: skip
+        result = runner().invoke(
+            main, [*options, str(one), str(other), "--gsd", "1", "--gsd", "0.5"]
+        )
+        assert result.exit_code == 2 and "another size" in result.stderr, result.stderr
+
+
 def test_the_middle_of_a_range_is_what_counts() -> None:
     pixels = Pixels.of([(0.25, 1.0), (1.0, 1.0)], 1.0)
     data = [Path("a"), Path("b")]

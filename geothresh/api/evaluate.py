@@ -36,7 +36,7 @@ from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
 from geothresh.raster.images import write_png
 from geothresh.raster.labels import Labels, open_labels
-from geothresh.raster.pairs import Pair, find_pairs
+from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
@@ -274,7 +274,7 @@ def _sizes(
             "of them, or one for each in the same order"
         )
     each = list(given) * len(folders) if len(given) == 1 else given
-    return {folder.name: metres for folder, metres in zip(folders, each, strict=True)}
+    return by_dataset(folders, each)
 
 
 def _refine(plan: _Plan, dataset: str) -> tuple[Refine | None, float]:

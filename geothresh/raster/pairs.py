@@ -12,16 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import InputError, names
+from geothresh.errors import InputError, UsageError, names
 from geothresh.raster.images import read_gray
 
 _ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 _MASK_SUFFIX = "_mask"
 _NAMES_SHOWN = 10
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,22 @@ def find_pairs(
         ]
         raise InputError(f"{' and '.join(parts)}; complete the data or add --skip-unpaired")
     return sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
+
+
+def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Value]:
+    """What was said of each data folder, by the name that its pairs carry.
+
+    Raises:
+        UsageError: two folders have one name, but not one value.
+    """
+    found: dict[str, Value] = {}
+    for folder, value in zip(folders, values, strict=True):
+        if found.setdefault(folder.name, value) != value:
+            raise UsageError(
+                f"{folder}: another data folder is named {folder.name} too, and its pixels have "
+                "another size; rename one of them"
+            )
+    return found
 
 
 def read_confidence(path: Path) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from geothresh.errors import InputError, names
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.raster.pairs import MaskFacts, Pair, check_pairs, find_pairs
+from geothresh.raster.pairs import MaskFacts, Pair, by_dataset, check_pairs, find_pairs
 from geothresh.training.pixels import Pixels
 from geothresh.training.sources import ChipSource, ValidationMap, pair_maps, pair_sources
 from geothresh.training.split import Split, split_pairs
@@ -84,10 +84,7 @@ def gather_pairs(
         UsageError: options contradict each other.
     """
     sizes = pixels.sizes(data)
-    factors = {
-        folder.name: factor
-        for folder, factor in zip(data, pixels.factors(data, sizes), strict=True)
-    }
+    factors = by_dataset(data, pixels.factors(data, sizes))
     pairs = find_pairs(data, options.confidence, skip_unpaired=options.skip_unpaired)
     facts = check_pairs(pairs, progress=progress)
     if split is not None:
