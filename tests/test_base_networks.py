@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,26 @@ def test_fcn8s_starts_as_bilinear_interpolation_of_its_scores() -> None:
     [
         ("segnet", "resnet18", "'segnet' is unknown"),
         ("linknet", "resnet19", "'resnet19' is unknown.*resnet18"),
+        ("linknet", "tu-hf-hub:timm/resnet18.a1_in1k", "no name of letters"),
     ],
 )
 def test_what_does_not_exist_is_named(network: str, encoder: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         describe_network(network, encoder, None)
+
+
+def test_a_file_cannot_have_its_encoder_fetched_or_overflow_a_float(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    for entry in (
+        {"encoder": "tu-hf-hub:a/b"},
+        {"encoder": "tu-local-dir:/"},
+        {"mean": [10**400] * 3},
+    ):
+        values = BaseConfig().as_dict() | entry
+        config = SimpleNamespace(as_dict=lambda values=values: values)
+        save_base_model(path, tensors={}, config=config, training={"data": {"train": []}})
+        with pytest.raises(ModelError, match="garbled"):
+            read_base_card(path)
 
 
 def test_an_encoder_that_does_not_go_with_a_network_is_named() -> None:

@@ -163,7 +163,7 @@ def test_a_range_that_is_none_is_refused(ends: tuple[float, float]) -> None:
         GroundSampleDistance(least=ends[0], greatest=ends[1])
 
 
-@pytest.mark.parametrize("entry", [0.5, [0.5], ["a", "b"], [2, 1], "0.5", [None, 1]])
+@pytest.mark.parametrize("entry", [0.5, [0.5], ["a", "b"], [2, 1], "0.5", [None, 1], [10**400] * 2])
 def test_a_card_with_another_entry_is_an_unusable_model(entry: object) -> None:
     with pytest.raises(ModelError, match="not a least and a greatest size"):
         GroundSampleDistance.of_card({"ground_sample_distance": entry})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -37,11 +38,18 @@ class BaseConfig:
             raise UsageError(
                 f"base network {self.network!r} is unknown; there are {', '.join(NETWORKS)}"
             )
+        # timm takes a name like hf-hub:OWNER/NAME for a place to fetch the network from, and a
+        # model file is a stranger's.
+        if not re.fullmatch(r"[\w.-]+", self.encoder):
+            raise UsageError(
+                f"encoder {self.encoder!r} is no name of letters, digits and . _ -; give one of "
+                "segmentation-models-pytorch"
+            )
 
     @property
     def name(self) -> str:
         """Network and encoder, fit for the name of a folder: ``linknet-resnet18``."""
-        return f"{self.network}-{self.encoder}".replace("/", "_")
+        return f"{self.network}-{self.encoder}"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -61,7 +69,7 @@ class BaseConfig:
                 mean=_three(values["mean"]),
                 std=_three(values["std"]),
             )
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
             raise ModelError(
                 f"the configuration of the base network is garbled ({error}); train it again"
             ) from error

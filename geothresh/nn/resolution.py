@@ -52,7 +52,7 @@ class GroundSampleDistance:
         try:
             least, greatest = entry
             return cls(least=float(least), greatest=float(greatest))
-        except (TypeError, ValueError, UsageError) as error:
+        except (TypeError, ValueError, OverflowError, UsageError) as error:
             raise ModelError(
                 f"the model's {ENTRY} is {entry!r}, not a least and a greatest size in metres; "
                 "fetch the model again or train another"
