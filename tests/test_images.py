@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.enums import ColorInterp
 from rasters import write_raster
 
 from geothresh.errors import InputError
-from geothresh.raster.images import read_gray, write_png
+from geothresh.raster.images import read_gray, read_rgb, write_png
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -56,3 +60,43 @@ def test_pictures_in_colour_and_damaged_ones(tmp_path: Path) -> None:
             read_gray(tmp_path / name)
         assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob(".*"))
+
+
+def png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """A PNG (H, W, 3) as it stands in the specification: Pillow writes none."""
+    height, width, _ = pixels.shape
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_colour_in_16_bits_is_refused_rather_than_cut(tmp_path: Path) -> None:
+    """An image of 11 bits in 16 would come out black."""
+    path = tmp_path / "deep.png"
+    path.write_bytes(png_of_16_bits(np.full((4, 5, 3), 2000, np.uint16)))
+    with pytest.raises(InputError, match="more than 8 bits"):
+        read_rgb(path)
+
+
+def test_colours_of_a_tiff_are_found_as_for_scenes(tmp_path: Path) -> None:
+    values = np.arange(1, 37, dtype=np.uint8).reshape(3, 3, 4)
+    values[0, 0, 0] = 0  # in one band only, so that nothing is missing
+    path = write_raster(tmp_path / "bgr.tif", values, nodata=0)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = (ColorInterp.blue, ColorInterp.green, ColorInterp.red)
+    np.testing.assert_array_equal(read_rgb(path), values[::-1].transpose(1, 2, 0))
+    values[:, 0, 0] = 0
+    hole = write_raster(tmp_path / "hole.tif", values, nodata=0)
+    with pytest.raises(InputError, match="1 pixels have no data"):
+        read_rgb(hole)
+    four = write_raster(
+        tmp_path / "four.tif", np.ones((4, 3, 4), np.uint8), photometric="MINISBLACK"
+    )
+    with pytest.raises(InputError, match="which are red, green and blue"):
+        read_rgb(four)

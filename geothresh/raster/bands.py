@@ -1,5 +1,5 @@
-"""What a confidence raster and a mask have in common when they are opened: the choice of the band,
-its alpha band, and a grid that makes sense.
+"""What rasters of all kinds have in common when they are opened: the choice of the bands, their
+alpha band, and a grid that makes sense.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from geothresh.raster.grid import RasterGrid
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning: str) -> int:
@@ -39,6 +41,32 @@ def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning:
     if count == 0:
         raise InputError(f"{name}: holds no band; give a GeoTIFF with one")
     raise InputError(f"{name}: holds {count} bands; say with --bidx which one is {meaning}")
+
+
+def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
+    """Red, green and blue, counted from 1: those that the file says, or else the first three of
+    three, or of four of which the last is alpha.
+
+    Raises:
+        InputError: it cannot be told which they are, or they are not in 8 bits.
+    """
+    meanings = list(dataset.colorinterp)
+    if all(meanings.count(colour) == 1 for colour in _COLOURS):
+        red, green, blue = (meanings.index(colour) + 1 for colour in _COLOURS)
+    elif len(meanings) == 3 or (len(meanings) == 4 and meanings[3] == ColorInterp.alpha):
+        red, green, blue = 1, 2, 3
+    else:
+        raise InputError(
+            f"{name}: holds {len(meanings)} bands and does not say which are red, green and blue; "
+            "pick three with gdal_translate -b 1 -b 2 -b 3"
+        )
+    types = {dataset.dtypes[band - 1] for band in (red, green, blue)}
+    if types != {"uint8"}:
+        raise InputError(
+            f"{name}: is of type {', '.join(sorted(types))}; base networks read 8 bits: stretch it "
+            "with gdal_translate -ot Byte -scale"
+        )
+    return red, green, blue
 
 
 def alpha_band(dataset: DatasetReader, bidx: int) -> int | None:

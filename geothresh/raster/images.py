@@ -14,6 +14,7 @@ from PIL import Image
 
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
+from geothresh.raster.bands import colour_bands
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import find_raster, is_tiff
@@ -66,22 +67,19 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     Raises:
         InputError: missing, damaged, of another format, absurdly large, not in 8 bits, or a TIFF
-            that has not three bands or has gaps.
+            that does not tell its colours (see `colour_bands`) or has gaps.
     """
     file = Path(os.fspath(path))
     require_file(str(file), file)
     if not is_tiff(file):
         return _open_picture(file, _rgb)
     with open_dataset(find_raster(file)) as dataset, gdal_environment():
-        if dataset.count not in (3, 4) or dataset.dtypes[0] != "uint8":
-            raise InputError(
-                f"{file}: {dataset.count} bands of {dataset.dtypes[0]}; give red, green and blue "
-                "in 8 bits"
-            )
+        bands = colour_bands(str(file), dataset)
         _require_small(file, dataset.width, dataset.height)
         try:
-            pixels: NDArray[np.uint8] = dataset.read((1, 2, 3))
-            missing = _missing(dataset)
+            pixels: NDArray[np.uint8] = dataset.read(bands)
+            # Nodata is where all bands hold it: a black roof may be 0 in one of them.
+            missing = int(np.count_nonzero(dataset.dataset_mask() == 0))
         except RASTER_ERRORS as error:
             raise InputError(
                 f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
@@ -151,9 +149,16 @@ def _gray(file: Path, picture: Image.Image) -> NDArray[Any]:
 
 
 def _rgb(file: Path, picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode.startswith(("I", "F")):
+    if picture.mode.startswith(("I", "F")) or _is_deep_png(file):
         raise InputError(f"{file}: has more than 8 bits a channel ({picture.mode}); give it in 8")
     return np.asarray(picture.convert("RGB"), np.uint8)
+
+
+def _is_deep_png(file: Path) -> bool:
+    """Whether a file is a PNG with 16 bits a channel, of which Pillow drops half in colour."""
+    with file.open("rb") as opened:
+        head = opened.read(25)
+    return head.startswith(b"\x89PNG") and head[24:] == b"\x10"
 
 
 def _require_small(file: Path, width: int, height: int) -> None:

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.raster.bands import alpha_band, sound_grid
+from geothresh.errors import GeothreshWarning, UsageError
+from geothresh.raster.bands import alpha_band, colour_bands, sound_grid
 from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.examining import (
     check_size,
@@ -30,8 +30,6 @@ from geothresh.windows import PixelWindow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
-
-_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +127,7 @@ def _examine(
     fill: tuple[float, float, float],
 ) -> ImageScene:
     check_size(source, dataset)
-    bands = _bands(source.name, dataset)
+    bands = colour_bands(source.name, dataset)
     tell_georeference(source.name, sound_grid(source.name, dataset))
     take_inventory(source, dataset, bands[0], BlockLayout.of(dataset, bands[0]))
     mask_band = alpha_band(dataset, bands[0])
@@ -143,26 +141,6 @@ def _examine(
         fill=fill,
     )
     return ImageScene(spec, dataset)
-
-
-def _bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
-    meanings = list(dataset.colorinterp)
-    if all(meanings.count(colour) == 1 for colour in _COLOURS):
-        red, green, blue = (meanings.index(colour) + 1 for colour in _COLOURS)
-    elif len(meanings) == 3 or (len(meanings) == 4 and meanings[3] == ColorInterp.alpha):
-        red, green, blue = 1, 2, 3
-    else:
-        raise InputError(
-            f"{name}: holds {len(meanings)} bands and does not say which are red, green and blue; "
-            "pick three with gdal_translate -b 1 -b 2 -b 3"
-        )
-    types = {dataset.dtypes[band - 1] for band in (red, green, blue)}
-    if types != {"uint8"}:
-        raise InputError(
-            f"{name}: is of type {', '.join(sorted(types))}; base networks read 8 bits: stretch it "
-            "with gdal_translate -ot Byte -scale"
-        )
-    return red, green, blue
 
 
 def _nodata(
