@@ -245,6 +245,33 @@ def test_a_folder_gives_a_folder_of_maps(model: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["images"] == 3
 
 
+def test_what_a_folder_cannot_have_is_said_before_the_first_map(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for k in range(40):
+        Image.fromarray(picture(33, 35)).save(folder / f"a{k}.png")
+    with pytest.raises(UsageError, match="tile size 1000"):
+        predict(folder, model=model, tile_size=1000, **QUICK)
+    with pytest.raises(UsageError, match="--co"):
+        predict(folder, model=model, creation_options={"TILED": "YES"}, **QUICK)
+    assert not list(tmp_path.rglob("*_confidence/*"))
+    before = (folder / "a0.png").read_bytes()
+    compared = []
+    samefile = Path.samefile
+    monkeypatch.setattr(
+        Path, "samefile", lambda one, other: compared.append(one) or samefile(one, other)
+    )
+    with pytest.raises(UsageError, match="the output is the input"):
+        predict(folder, folder, model=model, overwrite=True, **QUICK)
+    monkeypatch.setattr(
+        "geothresh.api.base_predict.predict_picture", lambda *_, **__: picture(9, 9)[..., 0]
+    )
+    assert predict(folder, tmp_path / "maps", model=model, **QUICK).images == 40
+    assert len(compared) <= 40 and (folder / "a0.png").read_bytes() == before
+
+
 def test_one_picture_gives_one_map(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(picture(40, 50)).save(path)

@@ -17,6 +17,7 @@ from geothresh.api.chunks import chunk_size
 from geothresh.api.pictures import OVERLAP, TILE, predict_picture
 from geothresh.api.targets import PathLike
 from geothresh.base.checkpoint import read_base_card
+from geothresh.base.config import STRIDE
 from geothresh.base.predictor import BasePredictor, BaseSource
 from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
@@ -30,7 +31,7 @@ from geothresh.raster.images import write_png
 from geothresh.raster.imagescene import ImageScene, open_image
 from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.raster.writing import RasterWriter, confidence_values
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 # Tiles that the engine hands to workers' networks at once; each cuts them into its own batches.
 _BATCH = 8
@@ -158,9 +159,9 @@ def predict(
             creation_options=creation_options or {}, progress=progress,
         )  # fmt: skip
     else:
-        if nodata is not None or way.workers:
+        if nodata is not None or way.workers or creation_options:
             raise UsageError(
-                f"{image}: --nodata and --workers are for a GeoTIFF; pictures need neither"
+                f"{image}: --nodata, --workers and --co are for a GeoTIFF; pictures need none"
             )
         images = len(pictures)
         target = _predict_pictures(
@@ -294,10 +295,15 @@ def _predict_pictures(
         target = image.with_name(f"{image.name}_confidence") if output is None else output
         maps = {picture: Path(os.fspath(target)) / f"{i}.png" for i, picture in pictures.items()}
         _make_folder(Path(os.fspath(target)))
+    # The first picture that is larger than a tile may be the last.
+    TileGrid(size=RasterSize(height=1, width=1), tile=way.tile, overlap=way.overlap, patch=STRIDE)
+    # By their names, not each against each: there may be thousands.
+    inputs = {picture.resolve(): picture for picture in maps}
     for file in maps.values():
         if file.suffix.lower() != ".png":
             raise UsageError(f"{file}: the map of a picture is a PNG; name it so")
-        check_output(file, overwrite=overwrite, inputs=list(maps))
+        same = inputs.get(file.resolve())
+        check_output(file, overwrite=overwrite, inputs=[] if same is None else [same])
     predictor = way.predictor()
     for done, (picture, file) in enumerate(maps.items(), 1):
         values = predict_picture(
