@@ -233,6 +233,28 @@ def test_what_has_no_partner_is_named_before_anything_else(tmp_path: Path) -> No
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"place_pattern": "("}, "no regular expression"),
+        ({"folds": 9}, "9 folds of 6 places"),
+        ({"folds": 0, "epochs": 3}, "give at least 2"),
+        ({"hold_out": ["testing_*"]}, "no id matches"),
+        ({"validation_fraction": 0.1, "place_pattern": "r"}, "has no group"),
+    ],
+)
+def test_options_are_checked_before_the_images_are_read(
+    data: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    seen: list[int] = []
+    trains = options.keys() & {"hold_out", "validation_fraction"}
+    command, output = (train_base, "m.safetensors") if trains else (crossfit, "maps")
+    given: dict[str, Any] = {"encoder": ENCODER, "recipe": QUICK, "device": "cpu", **options}
+    with pytest.raises(UsageError, match=said):
+        command(data, tmp_path / output, on_check=lambda done, _: seen.append(done), **given)
+    assert not seen and not list(tmp_path.iterdir())
+
+
 def test_broken_images_are_named(tmp_path: Path) -> None:
     folder = image_set(tmp_path / "d", 4)
     (folder / "r1_sat.png").write_bytes(b"no picture")

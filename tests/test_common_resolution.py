@@ -149,6 +149,25 @@ def test_maps_are_scored_at_the_resolution_of_the_model(tmp_path: Path, model: P
     assert "read at 0.5 of the size" in table.stdout
 
 
+def test_a_size_out_of_reach_is_found_before_the_first_map(tmp_path: Path, model: Path) -> None:  # noqa: F811
+    one, _ = make_roads(tmp_path)
+    other, _ = make_roads(tmp_path / "other")
+    for k in range(6):
+        (other / f"p{k}_mask.png").rename(other / f"q{k}_mask.png")
+    other = other.rename(tmp_path / "coarse")
+    maps = tmp_path / "other" / "net1"
+    for k in range(6):
+        (maps / f"p{k}.png").rename(maps / f"q{k}.png")
+    done: list[int] = []
+    with pytest.raises(UsageError, match="at most 8 times"):
+        evaluate(
+            [one, other], confidence=[tmp_path / "net1", maps], model=model, match_resolution=True,
+            ground_sample_distance=[50.0, 0.5],  # "coarse" comes first
+            tile_size=64, overlap=16, device="cpu", progress=lambda n, _: done.append(n),
+        )  # fmt: skip
+    assert not done
+
+
 def test_what_evaluate_must_know_of_pixels_is_asked_for(tmp_path: Path) -> None:
     folder, networks = make_roads(tmp_path)
     with pytest.raises(UsageError, match="--ground-sample-distance"):

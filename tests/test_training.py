@@ -160,6 +160,8 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
         ({"split": "nowhere.json"}, InputError, "cannot read the split"),
         ({"device": "cuda:99"}, InputError, "CUDA devices are there"),
         ({"split": "m.split.json", "block_size": 512}, UsageError, "so does --block-size"),
+        ({"place_pattern": "("}, UsageError, "no regular expression"),
+        ({"hold_out": ["testing_*"]}, UsageError, "no id matches"),
     ],
 )
 def test_what_is_wrong_besides_the_data_is_found_before_it_is_read(

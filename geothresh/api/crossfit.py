@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -160,7 +161,7 @@ def crossfit(
     weights = None if encoder_weights == "none" else encoder_weights
     config = describe_network(network, encoder, weights)
     if epochs is not None:
-        n_training = len(found) - len(found) // folds
+        n_training = len(found) - len(found) // max(folds, 1)
         recipe = recipe.with_epochs(epochs, n_training)
     run = _Run(
         pairs={pair.id: pair for pair in found},
@@ -170,9 +171,12 @@ def crossfit(
         output=output,
         many_datasets=len({pair.dataset for pair in found}) > 1,
     )
+    deal = partial(folds_of, found, folds=folds, place_pattern=place_pattern, seed=recipe.seed)
+    # Once for its errors alone: to read all images takes long, and adds no other ids.
+    deal({})
     _check_folder(run, overwrite)
     facts = check_images(found, progress=on_check)
-    dealt = folds_of(found, facts, folds=folds, place_pattern=place_pattern, seed=recipe.seed)
+    dealt = deal(facts)
     described = {
         "config": config.as_dict(),
         "encoder_weights": encoder_weights,

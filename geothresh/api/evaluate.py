@@ -298,9 +298,11 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     total = sum(len(pairs) for _, pairs in sources)
     done = 0
     reports = []
+    # Of all of them first: a size out of reach is found before the first map is refined.
+    refiners = {dataset: _refine(plan, dataset) for dataset in {s[0].dataset for _, s in sources}}
     for name, pairs in sources:
         tally = plan.tally()
-        refine, resampling = _refine(plan, pairs[0].dataset)
+        refine, resampling = refiners[pairs[0].dataset]
         for pair in pairs:
             sample = pair_sample(pair, refine)
             tally.add(sample)

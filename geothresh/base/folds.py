@@ -24,7 +24,8 @@ def folds_of(
 
     Args:
         pairs: all images.
-        facts: of each id: those that share a mark are one place.
+        facts: of each id: those that share a mark are one place; empty = not known yet, so that
+            whatever is wrong with the options is found before the images are read.
         folds: at least 2.
         place_pattern: regular expression whose first group names the place of an id.
         seed: of the draw.
@@ -38,7 +39,7 @@ def folds_of(
     if folds < 2:
         raise UsageError(f"{folds} folds: give at least 2, one to train on and one to predict")
     by_id = {pair.id: pair.dataset for pair in pairs}
-    places = places_of(by_id, {i: facts[i].marks for i in by_id}, place_pattern)
+    places = places_of(by_id, {i: facts[i].marks if facts else () for i in by_id}, place_pattern)
     if len(places) < folds:
         raise UsageError(
             f"{folds} folds of {len(places)} places ({len(by_id)} images); give fewer --folds"

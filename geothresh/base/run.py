@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,14 @@ def train_base(
     config = describe_network(
         network, encoder, None if encoder_weights == "none" else encoder_weights
     )
-    facts = check_images(found, progress=on_check)
-    split = _split(
-        found, facts, fraction=validation_fraction, hold_out=hold_out,
+    draw = partial(
+        _split, found, fraction=validation_fraction, hold_out=hold_out,
         place_pattern=place_pattern, seed=recipe.seed,
     )  # fmt: skip
+    # Once for its errors alone: to read all images takes long, and adds no other ids.
+    draw({})
+    facts = check_images(found, progress=on_check)
+    split = draw(facts)
     training = [pair for pair in found if pair.id in set(split.train)]
     if epochs is not None:
         recipe = recipe.with_epochs(epochs, len(training))
@@ -159,4 +163,5 @@ def _split(
         by_dataset[pair.dataset].append(pair.id)
     if fraction == 0 and not how["hold_out"]:
         return Split(train=tuple(sorted(pair.id for pair in pairs)), validation=())
-    return split_ids(by_dataset, {i: f.marks for i, f in facts.items()}, fraction=fraction, **how)
+    marks = {pair.id: facts[pair.id].marks if facts else () for pair in pairs}
+    return split_ids(by_dataset, marks, fraction=fraction, **how)

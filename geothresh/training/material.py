@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,21 @@ def gather_pairs(
     sizes = pixels.sizes(data)
     factors = by_dataset(data, pixels.factors(data, sizes))
     pairs = find_pairs(data, options.confidence, skip_unpaired=options.skip_unpaired)
-    facts = check_pairs(pairs, progress=progress)
-    if split is not None:
-        sides = Split.load(split)
-    else:
-        sides = split_pairs(
-            pairs,
-            facts,
-            fraction=fraction,
-            hold_out=options.hold_out,
-            place_pattern=options.place_pattern,
-            seed=seed,
-        )
+    draw = partial(
+        split_pairs,
+        pairs,
+        fraction=fraction,
+        hold_out=options.hold_out,
+        place_pattern=options.place_pattern,
+        seed=seed,
+    )
+    # Once for its errors alone: to read all data takes long, and adds no other ids.
+    sides = draw({}) if split is None else Split.load(split)
     train, validation = _sides(pairs, sides)
+    facts = check_pairs(pairs, progress=progress)
+    if split is None:
+        sides = draw(facts)
+        train, validation = _sides(pairs, sides)
     return Material(
         train=pair_sources(train, factors),
         validation=pair_maps(validation, factors),

@@ -27,7 +27,8 @@ def split_pairs(
 
     Args:
         pairs: all of them.
-        facts: of each id's mask.
+        facts: of each id's mask; empty = not known yet, so that whatever is wrong with the options
+            is found before the masks are read.
         fraction, hold_out, place_pattern, seed: as for `split_ids`.
 
     Raises:
@@ -38,7 +39,7 @@ def split_pairs(
         by_dataset[pair.dataset].add(pair.id)
     return split_ids(
         by_dataset,
-        {pair.id: facts[pair.id].marks for pair in pairs},
+        {pair.id: facts[pair.id].marks if facts else () for pair in pairs},
         fraction=fraction,
         hold_out=hold_out,
         place_pattern=place_pattern,
