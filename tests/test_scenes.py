@@ -24,6 +24,7 @@ from geothresh.cli import main
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.nn.checkpoint import read_card
 from geothresh.nn.losses import LossWeights, threshnet_loss
+from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.overlap import window_in
 from geothresh.training import Recipe, train
@@ -39,6 +40,7 @@ from geothresh.training.blocks import (
 )
 from geothresh.training.chips import ChipDataset
 from geothresh.training.material import Material
+from geothresh.training.pixels import Pixels
 from geothresh.training.scene_material import SceneOptions, gather_scenes
 from geothresh.training.sources import Cut
 from geothresh.windows import PixelWindow, RasterSize
@@ -110,13 +112,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gather(place: Path, scenes: list[Path] | None = None, **options) -> Material:
-    recipe = options.pop("recipe", QUICK)
-    known = {"split": None, "fraction": 0.2, "seed": 0, "progress": None}
+    recipe, pixels = options.pop("recipe", QUICK), options.pop("pixels", Pixels())
+    known = {"patch": 64, "split": None, "fraction": 0.2, "seed": 0, "progress": None}
     known |= {key: options.pop(key) for key in list(options) if key in known}
     options = {"labels": [place / "roads.gpkg"], "buffer": 8.0, **options}
     return gather_scenes(
         scenes or [place / "scene.tif"],
         SceneOptions(**options),
+        pixels,
         chip_size=recipe.chip_size,
         largest=round(recipe.chip_size * recipe.zoom),
         **known,
@@ -302,6 +305,17 @@ def test_the_area_to_validate_on_is_trained_on_nowhere(place: Path, tmp_path: Pa
     rng = np.random.default_rng(0)
     for _ in range(50):
         assert not held[places.draw(64, rng).slices()].any()
+
+
+@pytest.mark.parametrize(("patch", "factor"), [(16, 2.2), (16, 2.3), (64, 2.25)])
+def test_a_tile_to_validate_on_is_seen_in_one_pass(place: Path, patch: int, factor: float) -> None:
+    """Not a pixel more than the network takes in at once, which would take four."""
+    size = GroundSampleDistance(least=factor, greatest=factor)
+    pixels = Pixels(given=(size,), resolution=1.0)
+    tiles = gather(place, pixels=pixels, patch=patch, block_size=64).validation
+    side = 512 // patch * resampled_patch(patch, factor)
+    assert tiles[0].factor == factor and side != round(512 / factor)
+    assert {tile.read().truth.shape for tile in tiles} == {(side, side)}
 
 
 def test_scenes_of_one_ground_share_their_blocks(place: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
+from geothresh.nn.resolution import resampled_patch
 from geothresh.training.sources import BoolArray, Cut
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -26,7 +27,7 @@ CELL = 64
 """Side of a cell in pixels: how finely a scene is counted, and what blocks are made of."""
 
 TILE = 512
-"""Side at most of the tiles in which blocks are validated."""
+"""Side at most of the tiles in which blocks are validated, and of what the network sees at once."""
 
 FINE = 256
 """Side of the blocks where it is said what to validate on."""
@@ -177,6 +178,17 @@ def tiles(block: PixelWindow) -> list[PixelWindow]:
         for top, bottom in zip(rows, rows[1:], strict=False)
         for left, right in zip(cols, cols[1:], strict=False)
     ]
+
+
+def seen_side(patch: int, factor: float) -> int:
+    """Side of what a network takes in at once in validation, `TILE` pixels of its own, in pixels
+    of the map.
+
+    Args:
+        patch: side of the network's patch.
+        factor: pixels of the network along one of the map.
+    """
+    return TILE // patch * resampled_patch(patch, factor)
 
 
 def cells_of(window: PixelWindow) -> tuple[slice, slice]:

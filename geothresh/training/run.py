@@ -213,6 +213,7 @@ def train(
         split=None if split is None else Path(split),
         fraction=validation_fraction,
         recipe=recipe,
+        patch=config.patch,
         progress=on_check,
     )
     if not resume or not manifest.exists():
@@ -261,6 +262,7 @@ def _gather(
     split: Path | None,
     fraction: float,
     recipe: Recipe,
+    patch: int,
     progress: Callable[[int, int], None] | None,
 ) -> Material:
     """Rasters with labels, or folders with masks; what belongs to the other is refused."""
@@ -281,6 +283,7 @@ def _gather(
             split=split,
             fraction=fraction,
             seed=recipe.seed,
+            patch=patch,
             chip_size=recipe.chip_size,
             largest=recipe.chip_size * recipe.zoom,
             progress=progress,

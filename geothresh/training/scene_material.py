@@ -103,6 +103,7 @@ def gather_scenes(
     split: Path | None,
     fraction: float,
     seed: int,
+    patch: int,
     chip_size: int,
     largest: float,
     progress: OnCheck | None,
@@ -116,6 +117,7 @@ def gather_scenes(
         split: manifest to follow; otherwise blocks are drawn.
         fraction: share of the pixels that count to validate on.
         seed: of the draw.
+        patch: side of the network's patch.
         chip_size: side of a chip in pixels of the network.
         largest: side of the largest square that chips are made from, likewise.
         progress: called with rows read and all rows.
@@ -162,7 +164,7 @@ def gather_scenes(
     _require_validation(scenes, options)
     train = _sources(opened, scenes, factors, chip_size=chip_size, largest=largest)
     validation = [
-        SceneTile(scene=one.scene, window=tile, factor=factor)
+        SceneTile(scene=one.scene, window=tile, patch=patch, factor=factor)
         for one, scene, factor in zip(opened, scenes, factors, strict=True)
         for block in scene.held_windows()
         for tile in tiles(block)

@@ -18,7 +18,7 @@ from geothresh.raster.burning import burn
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import Labels, LabelsSpec
 from geothresh.raster.scene import Scene, SceneSpec
-from geothresh.training.blocks import TILE, ChipPlaces, Side
+from geothresh.training.blocks import ChipPlaces, Side, seen_side
 from geothresh.training.sources import BoolArray, Cut, logistic, logit
 from geothresh.vector.placing import PlacedShapes
 from geothresh.windows import PixelWindow, RasterSize
@@ -155,6 +155,8 @@ class SceneTile:
 
     scene: LabelledScene
     window: PixelWindow
+    patch: int
+    """Side of the network's patch, in its pixels."""
     factor: float = 1.0
     """Pixels of the network along one of the scene."""
 
@@ -171,7 +173,7 @@ class SceneTile:
     def read(self) -> Cut:
         """Confidence, truth and what counts in the window and around it."""
         size, window = self.scene.size, self.window
-        seen = round(TILE / self.factor)
+        seen = seen_side(self.patch, self.factor)
         row, height = _widened(window.row, window.height, size.height, seen)
         col, width = _widened(window.col, window.width, size.width, seen)
         outer = PixelWindow(row=row, col=col, height=height, width=width)

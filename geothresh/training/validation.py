@@ -16,9 +16,8 @@ from geothresh.nn.network import ThreshNet
 from geothresh.nn.resampling import ResampledRefiner
 from geothresh.nn.resolution import resampled_patch
 from geothresh.nn.tiles import TileRefiner
+from geothresh.training.blocks import seen_side
 from geothresh.training.sources import ValidationMap
-
-TILE = 512
 
 
 class _InTraining:
@@ -55,7 +54,7 @@ def refine_map(
     """
     refine: TileRefiner = _InTraining(network, dtype)
     patch = resampled_patch(refine.patch, factor)
-    side = TILE // refine.patch * patch
+    side = seen_side(refine.patch, factor)
     if patch != refine.patch:
         refine = ResampledRefiner(refine, patch=patch)
     height, width = confidence.shape
