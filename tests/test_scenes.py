@@ -26,7 +26,7 @@ from geothresh.nn.checkpoint import read_card
 from geothresh.nn.losses import LossWeights, threshnet_loss
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.overlap import window_in
+from geothresh.raster.overlap import same_pixels, window_in
 from geothresh.training import Recipe, train
 from geothresh.training.blocks import (
     CELL,
@@ -381,6 +381,16 @@ def test_a_window_is_found_in_a_raster_of_another_crs() -> None:
     assert window_in(there, PixelWindow(row=0, col=500, height=9, width=9), here) is None
     nowhere = RasterGrid(height=9, width=9)
     assert window_in(nowhere, window, here) is None
+
+
+def test_a_scene_that_lost_its_crs_still_shows_the_same_ground() -> None:
+    grid = RasterGrid(height=400, width=700, transform=NORTH_UP, crs="EPSG:32632")
+    bare = dataclasses.replace(grid, crs=None)
+    window = PixelWindow(row=100, col=100, height=60, width=100)
+    assert same_pixels(grid, bare) and same_pixels(bare, grid)
+    assert window_in(bare, window, grid) == window_in(grid, window, bare) == window
+    turned = dataclasses.replace(grid, transform=Affine(0, 2, 500_000, 2, 0, 5_600_000))
+    assert same_pixels(turned, turned) and not same_pixels(turned, grid)
 
 
 def test_the_usual_block_is_smaller_in_smaller_scenes() -> None:

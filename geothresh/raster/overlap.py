@@ -19,17 +19,25 @@ _POINTS = 21
 
 
 def same_pixels(one: RasterGrid, other: RasterGrid) -> bool:
-    """Whether two rasters have a place on the ground, and the same for every pixel."""
+    """Whether two rasters have a place on the ground, and the same for every pixel.
+
+    A raster that has lost its CRS is taken to be in the other's.
+    """
+    side = math.sqrt(abs(one.transform.a * one.transform.e - one.transform.b * one.transform.d))
     return (
         one.has_transform
+        and other.has_transform
         and (one.height, one.width) == (other.height, other.width)
-        and bool(one.transform.almost_equals(other.transform, precision=1e-6 * one.transform.a))
-        and one.crs == other.crs
+        and bool(one.transform.almost_equals(other.transform, precision=1e-6 * side))
+        and (one.crs == other.crs or None in (one.crs, other.crs))
     )
 
 
 def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> PixelWindow | None:
     """The window of `target` that covers the ground of a window of `source`.
+
+    A raster that has lost its CRS is taken to be in the other's: what is held out in one must not
+    be trained on in the other for the lack of a name.
 
     Returns:
         The extent of that ground in pixels of `target`, rounded outwards and cut to it; None where
@@ -40,14 +48,12 @@ def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> Pi
     """
     if not (source.has_transform and target.has_transform):
         return None
-    if (source.crs is None) != (target.crs is None):
-        return None
     along = np.linspace(0, 1, _POINTS)
     cols = np.concatenate([along, np.ones(_POINTS), along, np.zeros(_POINTS)])
     rows = np.concatenate([np.zeros(_POINTS), along, np.ones(_POINTS), along])
     points = window.col + cols * window.width, window.row + rows * window.height
     x, y = _applied(source.transform, *points)
-    if source.crs is not None and source.crs != target.crs:
+    if None not in (source.crs, target.crs) and source.crs != target.crs:
         try:
             with gdal_environment():
                 x, y = (np.array(part) for part in transform(source.crs, target.crs, x, y))
@@ -57,8 +63,14 @@ def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> Pi
                 f"({reason(error)}); reproject one to the CRS of the other"
             ) from error
     col, row = _applied(~target.transform, x, y)
-    if not (np.isfinite(col).all() and np.isfinite(row).all()):
+    there = np.isfinite(col) & np.isfinite(row)
+    if not there.any():
         return None
+    if not there.all():
+        raise InputError(
+            "a scene lies partly where the CRS of another is not defined; reproject one to the CRS "
+            "of the other"
+        )
     top, left = max(math.floor(row.min()), 0), max(math.floor(col.min()), 0)
     bottom = min(math.ceil(row.max()), target.height)
     right = min(math.ceil(col.max()), target.width)
