@@ -194,6 +194,19 @@ def test_a_run_that_is_killed_while_it_writes_its_state_can_be_resumed(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+def test_a_run_that_was_overwritten_is_not_resumed(data, tmp_path: Path) -> None:
+    output, recipe = tmp_path / "m.safetensors", dataclasses.replace(QUICK, epochs=1)
+    run(data, output, recipe)
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(data, output, recipe, overwrite=True, on_step=stop)
+    with pytest.raises(UsageError, match="no run to go on with"):
+        run(data, output, recipe, resume=True)
+
+
 def test_one_branch_is_not_trained_from_a_model_with_two(data, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has branches both, not global"):
         run(

@@ -149,7 +149,8 @@ def train(
     others = (beside(output, e) for e in (".last.safetensors", ".state.safetensors", ".csv"))
     for file in (output, manifest, *others):
         check_output(file, overwrite=overwrite or resume)
-    if resume and not (state := beside(output, ".state.safetensors")).exists():
+    state = beside(output, ".state.safetensors")
+    if resume and not state.exists():
         raise UsageError(
             f"{state}: no run to go on with; leave --resume out, or name its model with --output"
         )
@@ -219,6 +220,9 @@ def train(
     if not resume or not manifest.exists():
         # A resumed run has its manifest; another split, which `fit` refuses, must not replace it.
         write_text(manifest, material.manifest)
+    if overwrite:
+        # Or --resume, after a stop in the first epoch, would go on with the run before.
+        state.unlink(missing_ok=True)
     described: dict[str, Any] = {"preset": preset_of(config), "data": material.described}
     if material.resolution is not None:
         described[ENTRY] = [material.resolution.least, material.resolution.greatest]
