@@ -222,7 +222,7 @@ def test_info_and_model_show_tell_the_resolution(tmp_path: Path, model: Path) ->
 def test_the_packaged_model_knows_its_resolution() -> None:
     from geothresh.nn.refiner import find_model
 
-    assert read_card(find_model("roads")).training["ground_sample_distance"] == [0.3, 1.0]
+    assert read_card(find_model("roads")).training["ground_sample_distance"] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("given", "kept"), [("0.5", [0.5, 0.5]), ("0.3,1", [0.3, 1.0])])
