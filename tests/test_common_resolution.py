@@ -178,3 +178,21 @@ def test_what_evaluate_must_know_of_pixels_is_asked_for(tmp_path: Path) -> None:
         evaluate(
             folder, confidence=networks, match_resolution=True, ground_sample_distance=[1.0, 2.0]
         )
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.last.safetensors"])
+def test_training_does_not_replace_the_model_it_starts_from(
+    tmp_path: Path,
+    model: Path,  # noqa: F811
+    name: str,
+) -> None:
+    folder, networks = make_roads(tmp_path)
+    start = tmp_path / name
+    start.write_bytes(model.read_bytes())
+    result = runner().invoke(
+        main,
+        ["train", str(folder), "--confidence", str(networks[0]), "--init", str(start),
+         "-o", str(tmp_path / "m.safetensors"), "--overwrite", *TINY],
+    )  # fmt: skip
+    assert result.exit_code == 2 and "is the input" in result.stderr, result.stderr
+    assert start.read_bytes() == model.read_bytes()

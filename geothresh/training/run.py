@@ -147,8 +147,11 @@ def train(
         raise UsageError("--resume goes on and --overwrite starts anew; give one of them")
     manifest = beside(output, ".split.json")
     others = (beside(output, e) for e in (".last.safetensors", ".state.safetensors", ".csv"))
+    start = None if init is None else find_model(init)
     for file in (output, manifest, *others):
-        check_output(file, overwrite=overwrite or resume)
+        # The start must outlive the run: whoever resumes it, or reads its card, looks for it.
+        inputs = () if start is None else (start,)
+        check_output(file, overwrite=overwrite or resume, inputs=inputs)
     state = beside(output, ".state.safetensors")
     if resume and not state.exists():
         raise UsageError(
@@ -157,7 +160,6 @@ def train(
     pixels = Pixels.of(ground_sample_distance, resolution)
     if isinstance(recipe, str):
         recipe = recipe_of(recipe)
-    start = None if init is None else find_model(init)
     config = choose_sizes(
         preset=preset,
         patch=patch,

@@ -9,7 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.base.shared import recipe_of, training, training_bar
-from geothresh.cli.progress import checking_bar
+from geothresh.cli.progress import checking_bar, progress_bar
 
 if TYPE_CHECKING:
     from geothresh.api.crossfit import CrossfitResult
@@ -48,12 +48,17 @@ def crossfit(
     from geothresh.base.config import BaseRecipe
 
     recipe = BaseRecipe(**recipe_of(arguments))
-    with checking_bar(progress) as on_check, training_bar(progress) as on_step:
+    with (
+        checking_bar(progress) as on_check,
+        training_bar(progress) as on_step,
+        progress_bar(progress, "predict", unit="map") as on_map,
+    ):
         result = run(
             data,
             output,
             recipe=recipe,
             on_check=on_check,
+            on_map=on_map,
             on_step=None
             if on_step is None
             else lambda fold, folds, step, steps, loss: on_step(
