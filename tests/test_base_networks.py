@@ -12,14 +12,14 @@ import pytest
 import torch
 from imagery import image_set, in_one_pass
 
-from geothresh.base import library
+from geothresh.base import smp
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
 from geothresh.base.config import NETWORKS, BaseConfig, BaseRecipe
 from geothresh.base.crops import Crops
-from geothresh.base.library import segmentation_models
 from geothresh.base.loop import beside, fit, segmentation_loss, snapshot_steps
 from geothresh.base.networks import DilatedCentre, build_network, describe_network
 from geothresh.base.predictor import load_base
+from geothresh.base.smp import segmentation_models
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
@@ -143,7 +143,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     def hidden(name: str, *rest: Any) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(library.importlib, "import_module", hidden)
+    monkeypatch.setattr(smp.importlib, "import_module", hidden)
     segmentation_models.cache_clear()
     try:
         with pytest.raises(UsageError, match=r"pip install 'geothresh\[base\]'"):
@@ -159,9 +159,9 @@ def test_only_the_missing_operator_is_mended(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(name)
         raise RuntimeError("Detected that PyTorch and torchvision have different CUDA versions")
 
-    monkeypatch.setattr(library.importlib, "import_module", other)
+    monkeypatch.setattr(smp.importlib, "import_module", other)
     with pytest.raises(RuntimeError, match="different CUDA"):
-        library._import_torchvision()
+        smp._import_torchvision()
     assert asked == ["torchvision"]
     assert "torchvision" in sys.modules
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geothresh.base.config import BaseConfig
-from geothresh.base.library import segmentation_models
+from geothresh.base.smp import segmentation_models
 from geothresh.errors import InputError, UsageError
 
 _CLASSES = {
@@ -164,7 +164,7 @@ def build_network(config: BaseConfig, weights: str | None = None) -> nn.Module:
         else:
             make = getattr(library, _CLASSES[config.network])
             network = make(config.encoder, encoder_weights=None)
-    except (KeyError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(
             f"{config.network} cannot be built on encoder {config.encoder!r} ({error}); "
             "choose another encoder"
