@@ -73,6 +73,19 @@ def test_what_is_left_out_is_not_trained_on(modules, monkeypatch, data, tmp_path
             assert what not in {maps.name.split("/")[part] for maps in run.maps}
 
 
+def test_data_sets_can_be_left_out_together(modules, monkeypatch, data, tmp_path) -> None:
+    shutil.copytree(data / "two", data / "three")
+    shutil.copytree(data / "confidence" / "two", data / "confidence" / "three")
+    command = ["leave-set-out", "--together", "two,three"]
+    _, *runs = planned(modules, monkeypatch, data, tmp_path, *command)
+    assert [run.name for run in runs] == ["without-one", "without-two-and-three"]
+    assert {maps.dataset for maps in runs[1].maps} == {"one"}
+    study, _ = modules
+    command = ["leave-set-out", "--together", "two,four", "--data", str(data)]
+    result = runner().invoke(study.main, [*command, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1 and "four: there is no such data set" in result.stderr
+
+
 def test_snapshots_are_left_out_with_their_network(modules, monkeypatch, data, tmp_path) -> None:
     for maps in (data / "confidence").glob("*/net1"):
         shutil.copytree(maps, maps.with_name("net1-step00050"))
@@ -90,6 +103,11 @@ def test_the_ablation_takes_one_thing_away_at_a_time(modules, monkeypatch, data,
     assert runs["branch-local"].recipe.branches == "local"
     loss = runs["loss-focal-only"].recipe.loss
     assert (loss.region, loss.focal, loss.boundary, loss.overlap) == (1, 1, 0, 0)
+    assert runs["with-degrade"].recipe.degrade > 0
+    assert runs["with-centerline-loss"].recipe.loss.centerline > 0
+    paper = runs.pop("paper").recipe
+    assert (paper.head, paper.schedule, paper.jitter) == ("confidence", "plateau", 0)
+    assert (paper.chip_size, paper.epochs) == (best.chip_size, best.epochs)
     for name, run in runs.items():
         before, after = best.as_dict(), run.recipe.as_dict()
         assert sum(before[key] != after[key] for key in before) == (name != "all"), name
@@ -136,13 +154,19 @@ def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: P
     assert "| without-two | one/net1 | yes | 2 | miou |" in text
     assert "| without-two | two/net1 | no such labels | 2 | Boundary IoU |" in text
 
+    assert runner().invoke(study.main, [*command, "--only", "all"]).exit_code == 0
+
     def never(*arguments, **options):
         raise AssertionError("a run that is done is not done again")
 
     monkeypatch.setattr(study_runs, "train", never)
     again = runner().invoke(study.main, [*command, "--only", "without-two"])
     assert again.exit_code == 0 and "done before" in again.stderr
-    unsized = runner().invoke(study.main, [*command[:-6], "--resolution", "1", "--only", "all"])
+    # What another study has done too is not done again.
+    shared = runner().invoke(study.main, ["seeds", *command[1:], "--only", "all"])
+    assert shared.exit_code == 0 and "all: done before" in shared.stderr
+    elsewhere = [*command[:-6], "--resolution", "1", "--output", str(tmp_path / "new")]
+    unsized = runner().invoke(study.main, elsewhere)
     assert unsized.exit_code == 1 and "--gsd SET=M" in unsized.stderr
     other = runner().invoke(study.main, [*command, "--only", "without-two", "--steps", "3"])
     assert other.exit_code == 1 and "other options" in other.stderr

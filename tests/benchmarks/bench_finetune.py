@@ -10,7 +10,8 @@ at 0.5, at the threshold that is best on the same N maps (what the labels would 
 network), and refined by the model as it is.
 
 Ids that the model itself was trained on, by the manifest beside it or --split, are left out
-altogether: on those it would gain nothing new.
+altogether: on those it would gain nothing new. --gsd says how large the pixels of the maps are;
+they are then refined and learnt from at --resolution, and scored as they are.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from geothresh.cli.options import SizeRange
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.network import ThreshNet
@@ -37,6 +39,7 @@ from geothresh.nn.refiner import find_model, pick_device
 from geothresh.raster.pairs import Pair, find_pairs, read_confidence, read_mask
 from geothresh.thresholding import THRESHOLDS
 from geothresh.training.loop import beside, fit
+from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import recipe_of
 from geothresh.training.sources import pair_maps, pair_sources
 from geothresh.training.split import Split
@@ -64,6 +67,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--chip-size", type=int, default=320)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--evaluate", type=int, default=40, help="maps kept to score on")
+    parser.add_argument(
+        "--gsd",
+        type=lambda text: SizeRange().convert(text, None, None),
+        help="pixels of the maps on the ground in metres, M or MIN,MAX",
+    )
+    parser.add_argument("--resolution", type=float, default=1.0, help="with --gsd, of the network")
     parser.add_argument("--device", default="auto")
     parser.add_argument("-o", "--output", type=Path, help="JSON with all of it")
     return parser.parse_args()
@@ -101,13 +110,24 @@ def best_threshold(pairs: Sequence[Pair]) -> float:
     return float(max(THRESHOLDS, key=lambda t: at_threshold(pairs, float(t)).miou))
 
 
-def refined(model: Path, pairs: Sequence[Pair], device: str) -> tuple[float, float]:
+def factors(options: argparse.Namespace) -> dict[str, float]:
+    """Pixels of the network along one of the maps', by the name of the data set."""
+    if options.gsd is None:
+        return {}
+    pixels = Pixels.of([options.gsd], options.resolution)
+    sizes = pixels.sizes([options.data])
+    return {options.data.name: pixels.factors([options.data], sizes)[0]}
+
+
+def refined(
+    model: Path, pairs: Sequence[Pair], device: str, scale: Mapping[str, float]
+) -> tuple[float, float]:
     """miou and Boundary IoU of a model's refined maps, cut at 0.5."""
     config = read_card(model).config
     network = ThreshNet(config)
     network.load_state_dict(load_weights(model, config))
     place = pick_device(device)
-    scores = validate(network.to(place).eval(), pair_maps(pairs), dtype=torch.float32)
+    scores = validate(network.to(place).eval(), pair_maps(pairs, scale), dtype=torch.float32)
     return scores["miou"], scores["boundary_iou"]
 
 
@@ -134,8 +154,8 @@ def tuned(
         output = folder / "tuned.safetensors"
         rows: list[dict[str, float]] = []
         fit(
-            pair_sources(train),
-            pair_maps(held),
+            pair_sources(train, factors(options)),
+            pair_maps(held, factors(options)),
             config=config,
             recipe=recipe,
             output=output,
@@ -182,7 +202,7 @@ def main() -> None:
     rows = []
     plain = at_threshold(held, 0.5)
     rows.append(show("cut at 0.5", [plain.miou], [plain.boundary_iou]))
-    start = refined(model, held, options.device)
+    start = refined(model, held, options.device, factors(options))
     rows.append(show(f"{model.stem} as it is", [start[0]], [start[1]]))
     started = time.perf_counter()
     for n in counts:

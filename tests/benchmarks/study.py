@@ -10,18 +10,17 @@ two cores.
 DATA holds SET/<id>_mask.png and confidence/SET/NETWORK/<id>.png; --confidence adds folders with
 SET/NETWORK. Folders NETWORK-step00500 are snapshots of a network: trained on and left out with it,
 not scored. --gsd SET=M and --resolution M bring all data sets to one resolution. Each study writes
-its page STUDY.md and its figures STUDY.json after every run, and a folder for each run; a run that
-is done is not done again, and one that was stopped goes on.
+its page STUDY.md and its figures STUDY.json after every run, and a folder runs/RUN for each run; a
+run that is done is not done again, in no study that has it too, and one that was stopped goes on.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
@@ -33,13 +32,16 @@ from study_tables import page
 
 import geothresh
 from geothresh.cli.options import SizeRange
-from geothresh.errors import GeothreshError
+from geothresh.errors import GeothreshError, UsageError
 from geothresh.files import write_text
 from geothresh.nn.config import PRESETS
 from geothresh.nn.loss_weights import LossWeights
 from geothresh.training import RECIPES, Recipe
 
 SPLIT = Path(geothresh.__file__).parent / "nn" / "models" / "roads.split.json"
+#: What the recipe is without, and at what strength it is tried.
+ADDED: dict[str, float] = {"degrade": 0.3, "synthesise": 0.3, "dropout": 0.1, "balance": 0.5}
+ADDED_LOSSES: dict[str, float] = {"centerline": 0.5}
 #: How long is trained, on what chips and with what seed is no ingredient.
 NO_INGREDIENTS = (
     "name",
@@ -117,7 +119,7 @@ def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
                 chosen = stepped(replace(start, chip_size=chip_size or start.chip_size), steps)
                 asked = Study(maps=maps, recipe=chosen, steps=steps, preset=preset)
                 setting = Setting(
-                    maps=maps, split=split, preset=preset, device=device, output=output / name,
+                    maps=maps, split=split, preset=preset, device=device, output=output / "runs",
                     sizes=dict(map(_size, gsd)), resolution=resolution,
                 )  # fmt: skip
                 results = []
@@ -169,18 +171,28 @@ def leave_network_out(asked: Study) -> Runs:
 
 
 @study("Each data set is left out of training: another place, and another style of label.")
-def leave_set_out(asked: Study) -> Runs:
+@click.option(
+    "--together", multiple=True, metavar="SET,SET",
+    help="Data sets of like images and labels, which are left out as one; may be repeated.",
+)  # fmt: skip
+def leave_set_out(asked: Study, together: tuple[str, ...]) -> Runs:
     """All maps, then all but one data set's."""
+    groups = [tuple(names.split(",")) for names in together]
+    datasets = {maps.dataset for maps in asked.maps}
+    joined = {name for group in groups for name in group}
+    if joined - datasets:
+        raise UsageError(f"--together {min(joined - datasets)}: there is no such data set")
     yield Run(name="all", maps=asked.maps, recipe=asked.recipe)
-    for dataset in sorted({maps.dataset for maps in asked.maps}):
-        rest = tuple(maps for maps in asked.maps if maps.dataset != dataset)
+    for group in sorted([*groups, *((name,) for name in datasets - joined)]):
+        rest = tuple(maps for maps in asked.maps if maps.dataset not in group)
         if rest:
-            yield Run(name=f"without-{dataset}", maps=rest, recipe=asked.recipe)
+            yield Run(name=f"without-{'-and-'.join(group)}", maps=rest, recipe=asked.recipe)
 
 
 @study("Branches, losses, and the recipe's ingredients: one alone, or one taken away.")
 def ablation(asked: Study) -> Runs:
-    """The paper's Table 1, and each ingredient that the recipe has and the paper's has not."""
+    """The paper's recipe and its Table 1, each ingredient that the recipe has and the paper's has
+    not, and those that neither has."""
 
     def run(name: str, **changes: Any) -> Run:
         return Run(name=name, maps=asked.maps, recipe=replace(asked.recipe, **changes))
@@ -195,16 +207,25 @@ def ablation(asked: Study) -> Runs:
     yield run("loss-focal-only", loss=LossWeights(region=1.0, boundary=0.0))
     yield run("loss-boundary-only", loss=LossWeights(region=1.0, focal=0.0))
     paper = RECIPES["paper"]
-    for field in dataclasses.fields(Recipe):
+    as_long = {name: getattr(asked.recipe, name) for name in NO_INGREDIENTS}
+    yield Run(name="paper", maps=asked.maps, recipe=replace(paper, **as_long | {"name": "paper"}))
+    for field in fields(Recipe):
         plain = getattr(paper, field.name)
         used = getattr(asked.recipe, field.name)
         if field.name not in (*NO_INGREDIENTS, "loss") and used != plain:
             yield run(f"without-{field.name.replace('_', '-')}", **{field.name: plain})
-    for part in dataclasses.fields(LossWeights):
+    for part in fields(LossWeights):
         plain, used = (getattr(recipe.loss, part.name) for recipe in (paper, asked.recipe))
         if used != plain:
             loss = replace(asked.recipe.loss, **{part.name: plain})
             yield run(f"without-{part.name}-loss", loss=loss)
+    for name, strength in ADDED.items():
+        if not getattr(asked.recipe, name):
+            yield run(f"with-{name}", **{name: strength})
+    for name, strength in ADDED_LOSSES.items():
+        if not getattr(asked.recipe.loss, name):
+            loss = replace(asked.recipe.loss, **{name: strength})
+            yield run(f"with-{name}-loss", loss=loss)
 
 
 @study("The side of a patch, from 256 pixels down to the least that the preset has.")
@@ -220,8 +241,9 @@ def patch(asked: Study) -> Runs:
 
 @study("The same with several seeds.")
 def seeds(asked: Study) -> Runs:
-    """Three of them."""
-    for seed in range(3):
+    """Three of them; the first is what other studies have too."""
+    yield Run(name="all", maps=asked.maps, recipe=asked.recipe)
+    for seed in (1, 2):
         yield Run(name=f"seed-{seed}", maps=asked.maps, recipe=replace(asked.recipe, seed=seed))
 
 

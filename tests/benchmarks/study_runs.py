@@ -26,8 +26,9 @@ from geothresh.files import write_text
 from geothresh.training import Recipe, train
 
 SNAPSHOT = re.compile(r"-step\d+$")
-#: Steps between two validations, about; a run that is stopped goes on from the last of them.
-STEPS_PER_EPOCH = 400
+#: Steps between two validations, about, which take as long as a few hundred steps; a run that is
+#: stopped goes on from the last of them.
+STEPS_PER_EPOCH = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
