@@ -21,6 +21,7 @@ FLOORS = {
     "blending": 1,
     "chipping": 1,
     "metrics": 1,
+    "skeleton": 1,
     "splitting": 1,
     "thresholding": 1,
     "nn": 2,

@@ -22,6 +22,7 @@ from geothresh.errors import GeothreshError, GeothreshWarning, InputError, Usage
 from geothresh.raster import masks
 from geothresh.raster.components import RegionSums
 from geothresh.raster.masks import open_mask
+from geothresh.raster.sampling import open_confidence
 from geothresh.raster.shapes import confidence_sums, mask_shapes
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons, repaired, simplified
 from geothresh.vector.units import MapUnits
@@ -212,8 +213,8 @@ def test_confidence_means_equal_the_naive_twin(
     path = write(tmp_path / "mask.tif", mask)
     confidence = write(tmp_path / "confidence.tif", raw, **options)
 
-    with open_mask(path, beside=path) as band:
-        table = confidence_sums(band, confidence)
+    with open_mask(path, beside=path) as band, open_confidence(band, confidence) as scene:
+        table = confidence_sums(band, scene)
     batch, _ = polygons_of(path)
     found = table.means(batch.first_pixel)
 
@@ -239,11 +240,16 @@ def test_another_grid_is_refused_with_both_numbers(
     mask = write(tmp_path / "mask.tif", np.ones((20, 30), np.uint8))
     values = np.full((20, 30), 0.5, np.float32)
     with open_mask(mask, beside=mask) as band:
-        with pytest.raises(InputError) as caught:
-            confidence_sums(band, write(tmp_path / "other.tif", values, **change))
+        other = write(tmp_path / "other.tif", values, **change)
+        with pytest.raises(InputError) as caught, open_confidence(band, other):
+            pass
         assert all(word in str(caught.value) for word in words)
-        with pytest.raises(InputError, match="29 x 20 is not the size 30 x 20"):
-            confidence_sums(band, write(tmp_path / "small.tif", values[:, 1:]))
+        small = write(tmp_path / "small.tif", values[:, 1:])
+        with (
+            pytest.raises(InputError, match="29 x 20 is not the size 30 x 20"),
+            open_confidence(band, small),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("kind", ["uint8-untagged", "uint8-tagged", "int16", "mask-band", "alpha"])

@@ -21,7 +21,7 @@ from pyproj import CRS
 from geothresh.errors import OutputError, UsageError
 from geothresh.vector import writing
 from geothresh.vector.names import check_layer_name, layer_name_from
-from geothresh.vector.writing import check_vector_output, write_geopackage
+from geothresh.vector.writing import Layer, check_vector_output, write_geopackage
 
 UTM = CRS.from_epsg(32633).to_wkt()
 
@@ -34,8 +34,11 @@ def squares(count: int) -> Any:
 def write(path: Path, count: int = 3, **options: Any) -> str:
     geometry = options.pop("geometry", squares(count))
     attributes = {"area_m2": np.arange(len(geometry)) + 0.5}
-    arguments = {"layer": "roads", "attributes": attributes, "crs": UTM, **options}
-    return write_geopackage(path, geometry=geometry, **arguments)
+    arguments = {"name": "roads", "attributes": attributes, "kind": "Polygon", **options}
+    how = {name: arguments.pop(name) for name in ("crs", "overwrite") if name in arguments}
+    layer = Layer(geometry=geometry, **arguments)
+    (written,) = write_geopackage(path, [layer], **{"crs": UTM, **how})
+    return written
 
 
 def names_in(folder: Path) -> list[str]:
@@ -208,7 +211,7 @@ def test_awkward_file_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["roads", "_", "R2", "a" * 63])
 def test_good_layer_names(name: str, tmp_path: Path) -> None:
     assert check_layer_name(name) == name
-    write(tmp_path / "named.gpkg", layer=name)
+    write(tmp_path / "named.gpkg", name=name)
     assert len(geopandas.read_file(tmp_path / "named.gpkg", layer=name)) == 3
 
 

@@ -1,27 +1,42 @@
-"""From a mask to polygons in a GeoPackage."""
+"""From a mask to polygons or centrelines in a GeoPackage."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from geothresh import __version__
 from geothresh.errors import GeothreshError, InputError, UsageError
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.masks import MaskBand, open_mask
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.sampling import open_confidence, open_foreground
+from geothresh.raster.scene import Scene
 from geothresh.raster.shapes import confidence_sums, mask_shapes
-from geothresh.vector.names import check_layer_name, layer_name_from
+from geothresh.skeleton.blocks import centerline_network
+from geothresh.skeleton.network import SPUR
+from geothresh.vector.centerlines import make_centerlines
+from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
-from geothresh.vector.writing import EXTENSION, check_vector_output, write_geopackage
+from geothresh.vector.writing import EXTENSION, Layer, check_vector_output, write_geopackage
+from geothresh.windows import PixelWindow, RasterSize
 
 Progress = Callable[[int, int], None]
+Kind = Literal["polygons", "centerlines"]
+KINDS: tuple[Kind, Kind] = ("polygons", "centerlines")
+#: Ends the name of the layer of nodes.
+NODES = "_nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,29 +49,39 @@ class VectorizeResult:
     layer: str
     """The layer in it."""
 
-    kind: str
-    """What was drawn: ``polygons``."""
+    nodes_layer: str | None
+    """The layer with the nodes between centrelines, if it was asked for."""
+
+    kind: Kind
+    """What was drawn."""
 
     geometry_type: str
-    """``Polygon``; ``MultiPolygon`` where a simplified one could not be valid otherwise."""
+    """``Polygon`` or ``LineString``; ``MultiPolygon`` where a simplified polygon could not be valid
+    otherwise."""
 
     crs: str | None
     """Such as ``EPSG:32633``, or WKT where there is no such code; None if the mask names none."""
 
     features: int
-    """Polygons in the layer."""
+    """Polygons or lines in the layer."""
 
     left_out: int
-    """Polygons smaller than the smallest area."""
+    """Polygons smaller than the smallest area, or lines shorter than the least length."""
 
     foreground_pixels: int
     """Foreground pixels of the mask."""
 
-    area: float
-    """Sum of the areas in the layer, in the unit of `area_unit`."""
+    area: float | None
+    """Sum of the areas in the layer, in the unit of `area_unit`; None for centrelines."""
 
-    perimeter: float
-    """Sum of the perimeters in the layer, in the unit of `length_unit`."""
+    perimeter: float | None
+    """Sum of the perimeters in the layer, in the unit of `length_unit`; None for centrelines."""
+
+    length: float | None
+    """Sum of the lengths in the layer, in the unit of `length_unit`; None for polygons."""
+
+    nodes: int | None
+    """Points where centrelines end or meet; None for polygons."""
 
     length_unit: str
     """``m``; ``units`` where the CRS does not tell its unit, ``px`` for pixel coordinates."""
@@ -77,58 +102,90 @@ class VectorizeResult:
         return {**asdict(self), "output": str(self.output), "area_unit": self.area_unit}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """The layers of one kind, and what the result tells of them."""
+
+    layers: tuple[Layer, ...]
+    left_out: int
+    area: float | None = None
+    perimeter: float | None = None
+    length: float | None = None
+    nodes: int | None = None
+
+
 def vectorize(
     mask: str | os.PathLike[str] | Any,
     output: str | os.PathLike[str] | None = None,
     *,
-    kind: Literal["polygons"] = "polygons",
+    kind: Kind = "polygons",
     confidence: str | os.PathLike[str] | Any | None = None,
     threshold: float | None = None,
     bidx: int | None = None,
     layer: str | None = None,
     min_area: float = 0.0,
+    min_length: float = 0.0,
+    spur: float | None = None,
     simplify: float = 0.0,
+    nodes: bool = False,
     allow_pixel_coords: bool = False,
     allow_vrt: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VectorizeResult:
-    """Write the foreground of a mask as polygons to a GeoPackage.
+    """Write the foreground of a mask as polygons or centrelines to a GeoPackage.
 
-    Each 4-connected region becomes one valid polygon along its pixel edges, whole across all
-    blocks, with the attributes ``area_m2`` and ``perimeter_m`` (holes included) of the polygon as
-    it is written: in the plane of a projected CRS, on the ellipsoid for longitude and latitude.
-    Without a CRS they are ``area_units2`` and ``perimeter_units``, in pixel coordinates
-    ``area_px2`` and ``perimeter_px``.
+    Polygons: each 4-connected region becomes one valid polygon along its pixel edges, whole across
+    all blocks, with the attributes ``area_m2`` and ``perimeter_m`` (holes included) of the polygon
+    as it is written, and ``confidence_mean`` over the valid pixels of the region.
+
+    Centrelines: the foreground is thinned (Guo and Hall 1989) to lines from node to node, the same
+    whatever the size of the raster; they are smoothed by at most a pixel. Attributes are
+    ``length_m``, ``width_m`` and ``width_min_m`` (full width of the mask: mean and least along the
+    line), ``confidence_mean``, ``confidence_min`` and ``confidence_p10`` along the line.
+
+    Lengths and areas are measured in the plane of a projected CRS, and on the ellipsoid for
+    longitude and latitude. Without a CRS they are ``area_units2`` and so on, in pixel coordinates
+    ``area_px2``.
 
     Args:
         mask: GeoTIFF, path or open rasterio dataset: 1 = foreground, 0 = background, 255 =
             nodata. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
         output: the ``.gpkg`` to write; by default the mask's name with that ending, beside it.
-        kind: ``polygons``.
-        confidence: raster on the mask's grid; its mean over the valid pixels of each region is
-            added as ``confidence_mean``. With `threshold`, it is `mask` itself by default.
+        kind: ``polygons`` or ``centerlines``.
+        confidence: raster on the mask's grid. With `threshold`, it is `mask` itself by default.
         threshold: `mask` holds confidences; foreground is where they are at least this.
         bidx: band of `mask`, counted from 1; needed where there are several.
         layer: name of the layer; by default made from the mask's name.
-        min_area: regions smaller than this (m2, or the unit of the area attribute) are left out.
-        simplify: outlines may move by up to this length (m, or the unit of the perimeter
-            attribute), polygon by polygon; 0 keeps every corner.
+        min_area: polygons smaller than this (m2, or the unit of the area attribute) are left out.
+        min_length: centrelines shorter than this (m, or the unit of the length attribute) that do
+            not connect others are left out.
+        spur: centrelines that end, and are shorter than this many widths of the road where they
+            begin, are taken off; 1 if left out, 0 keeps all.
+        simplify: outlines and lines may move by up to this length (m, or the unit of the length
+            attribute), one by one; 0 keeps every corner of polygons, and lines to the pixel.
+        nodes: write the points where centrelines end or meet, with their ``degree``, as a second
+            layer, named like the first with ``_nodes``.
         allow_pixel_coords: where the mask has no georeference, write columns and rows.
         allow_vrt: accept VRTs as inputs.
         overwrite: replace an output that exists.
-        progress: called with (strips read, strips in all).
+        progress: called with (parts read, parts in all), once for each pass over the mask.
 
     Raises:
-        UsageError: an argument is out of range, or the output is one of the inputs.
+        UsageError: an argument is out of range or for the other kind, or the output is one of the
+            inputs.
         InputError: an input cannot be read, is no mask, has no georeference, or the confidence
             lies on another grid.
         OutputError: the output exists, or cannot be written.
     """
     started = time.perf_counter()
-    _check_numbers(kind, min_area, simplify)
+    _check_numbers(
+        kind, min_area=min_area, min_length=min_length, spur=spur, simplify=simplify, nodes=nodes
+    )
     if layer is not None:
         check_layer_name(layer)
+        if nodes:
+            check_layer_name(layer + NODES)
     source = find_raster(mask, allow_vrt=allow_vrt)
     inputs = [source]
     if confidence is not None:
@@ -138,66 +195,198 @@ def vectorize(
         overwrite=overwrite,
         inputs=[one.location for one in inputs if not one.remote],
     )
-    layer = layer or layer_name_from(Path(source.name).stem)
+    layer = layer or layer_name_from(Path(source.name).stem, kind, longest=MOST - len(NODES))
     if confidence is None and threshold is not None:
         confidence, confidence_bidx = mask, bidx
     else:
         confidence_bidx = None
+    metadata = _metadata(source, kind, threshold, min_area, min_length, spur, simplify)
 
-    with open_mask(
-        mask, beside=target, bidx=bidx, threshold=threshold, allow_vrt=allow_vrt, progress=progress
-    ) as band:
+    with (
+        open_mask(
+            mask,
+            beside=target,
+            bidx=bidx,
+            threshold=threshold,
+            allow_vrt=allow_vrt,
+            progress=progress,
+        ) as band,
+        _optional(confidence, band, bidx=confidence_bidx, allow_vrt=allow_vrt) as scene,
+    ):
         units = _units_of(band, allow_pixel_coords)
-        polygons = make_polygons(
-            mask_shapes(band),
-            width=band.grid.width,
-            placing=_placing(band.grid),
-            units=units,
-            min_area=min_area,
-            simplify=simplify,
-        )
-        _require_all_pixels(band, polygons)
-        attributes = {
-            units.area_field: polygons.area,
-            units.perimeter_field: polygons.perimeter,
-        }
-        if confidence is not None:
-            sums = confidence_sums(
-                band, confidence, bidx=confidence_bidx, allow_vrt=allow_vrt, progress=progress
+        if kind == "polygons":
+            drawn = _polygons(
+                band, scene, units, layer, metadata, min_area, simplify, progress=progress
             )
-            attributes["confidence_mean"] = sums.means(polygons.first_pixel)
+        else:
+            drawn = _centerlines(
+                band, scene, units, layer, metadata, min_length, simplify,
+                spur=SPUR if spur is None else spur, nodes=nodes, progress=progress,
+            )  # fmt: skip
 
     crs = band.grid.crs if band.grid.has_transform else None
-    geometry_type = write_geopackage(
-        target,
-        layer=layer,
-        geometry=polygons.geometry,
-        attributes=attributes,
-        crs=crs.to_wkt() if crs else None,
-        metadata=_metadata(source, threshold, min_area, simplify),
-        overwrite=overwrite,
+    types = write_geopackage(
+        target, drawn.layers, crs=crs.to_wkt() if crs else None, overwrite=overwrite
     )
     return VectorizeResult(
         output=target,
         layer=layer,
+        nodes_layer=drawn.layers[1].name if len(drawn.layers) > 1 else None,
         kind=kind,
-        geometry_type=geometry_type,
+        geometry_type=types[0],
         crs=crs.to_string() if crs else None,
-        features=len(polygons.geometry),
-        left_out=polygons.left_out,
+        features=len(drawn.layers[0].geometry),
+        left_out=drawn.left_out,
         foreground_pixels=band.foreground,
-        area=math.fsum(polygons.area),
-        perimeter=math.fsum(polygons.perimeter),
+        area=drawn.area,
+        perimeter=drawn.perimeter,
+        length=drawn.length,
+        nodes=drawn.nodes,
         length_unit=units.suffix,
-        fields=tuple(attributes),
+        fields=tuple(drawn.layers[0].attributes),
         seconds=time.perf_counter() - started,
     )
 
 
-def _check_numbers(kind: str, min_area: float, simplify: float) -> None:
-    if kind != "polygons":
-        raise UsageError(f"kind {kind!r} is not known; use polygons")
-    for name, number in (("smallest area", min_area), ("tolerance of simplify", simplify)):
+def _optional(
+    confidence: Any, band: MaskBand, *, bidx: int | None, allow_vrt: bool
+) -> AbstractContextManager[Scene | None]:
+    if confidence is None:
+        return nullcontext()
+    return open_confidence(band, confidence, bidx=bidx, allow_vrt=allow_vrt)
+
+
+def _polygons(
+    band: MaskBand,
+    scene: Scene | None,
+    units: MapUnits,
+    layer: str,
+    metadata: Mapping[str, str],
+    min_area: float,
+    simplify: float,
+    *,
+    progress: Progress | None,
+) -> _Drawn:
+    polygons = make_polygons(
+        mask_shapes(band),
+        width=band.grid.width,
+        placing=_placing(band.grid),
+        units=units,
+        min_area=min_area,
+        simplify=simplify,
+    )
+    _require_all_pixels(band, polygons)
+    attributes = {
+        units.area_field: polygons.area,
+        units.perimeter_field: polygons.perimeter,
+    }
+    if scene is not None:
+        sums = confidence_sums(band, scene, progress=progress)
+        attributes["confidence_mean"] = sums.means(polygons.first_pixel)
+    return _Drawn(
+        layers=(
+            Layer(
+                name=layer,
+                kind="Polygon",
+                geometry=polygons.geometry,
+                attributes=attributes,
+                metadata=metadata,
+            ),
+        ),
+        left_out=polygons.left_out,
+        area=math.fsum(polygons.area),
+        perimeter=math.fsum(polygons.perimeter),
+    )
+
+
+def _centerlines(
+    band: MaskBand,
+    scene: Scene | None,
+    units: MapUnits,
+    layer: str,
+    metadata: Mapping[str, str],
+    min_length: float,
+    simplify: float,
+    *,
+    spur: float,
+    nodes: bool,
+    progress: Progress | None,
+) -> _Drawn:
+    with open_foreground(band) as read:
+        network = centerline_network(
+            read,
+            RasterSize(height=band.grid.height, width=band.grid.width),
+            confidence=None if scene is None else partial(_confidences, scene),
+            progress=progress,
+        )
+    lines = make_centerlines(
+        network.pruned(spur),
+        placing=_placing(band.grid),
+        units=units,
+        min_length=min_length,
+        simplify=simplify,
+    )
+    layers = [
+        Layer(
+            name=layer,
+            kind="LineString",
+            geometry=lines.geometry,
+            attributes=lines.attributes(units),
+            metadata=metadata,
+        )
+    ]
+    if nodes:
+        layers.append(
+            Layer(
+                name=layer + NODES,
+                kind="Point",
+                geometry=lines.nodes,
+                attributes={"degree": lines.degree},
+            )
+        )
+    return _Drawn(
+        layers=tuple(layers),
+        left_out=lines.left_out,
+        length=math.fsum(lines.length),
+        nodes=len(lines.nodes),
+    )
+
+
+def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
+    values, valid = scene.read(window)
+    return np.where(valid, values, np.float32(np.nan))
+
+
+def _check_numbers(
+    kind: str,
+    *,
+    min_area: float,
+    min_length: float,
+    spur: float | None,
+    simplify: float,
+    nodes: bool,
+) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"kind {kind!r} is not known; use {' or '.join(KINDS)}")
+    # For the other kind they would do nothing, and who gave them thinks that they did.
+    strange = (
+        {"min_length": min_length > 0, "spur": spur is not None, "nodes": nodes}
+        if kind == "polygons"
+        else {"min_area": min_area > 0}
+    )
+    for option, given in strange.items():
+        if given:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is not for {kind}; leave it out, or choose "
+                f"--kind {KINDS[1 - KINDS.index(kind)]}"
+            )
+    numbers = {
+        "smallest area": min_area,
+        "least length": min_length,
+        "length of spurs": spur or 0.0,
+        "tolerance of simplify": simplify,
+    }
+    for name, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
             raise UsageError(f"{name} {number:g}: give 0 or a positive number")
 
@@ -239,12 +428,23 @@ def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
 
 
 def _metadata(
-    source: RasterSource, threshold: float | None, min_area: float, simplify: float
+    source: RasterSource,
+    kind: Kind,
+    threshold: float | None,
+    min_area: float,
+    min_length: float,
+    spur: float | None,
+    simplify: float,
 ) -> dict[str, str]:
-    return {
-        "geothresh_version": __version__,
-        "geothresh_mask": Path(source.name).name,
-        "geothresh_threshold": "none" if threshold is None else repr(threshold),
-        "geothresh_min_area": repr(min_area),
-        "geothresh_simplify": repr(simplify),
+    told = {
+        "version": __version__,
+        "mask": Path(source.name).name,
+        "kind": kind,
+        "threshold": "none" if threshold is None else repr(threshold),
+        "simplify": repr(simplify),
     }
+    if kind == "polygons":
+        told["min_area"] = repr(min_area)
+    else:
+        told |= {"min_length": repr(min_length), "spur": repr(SPUR if spur is None else spur)}
+    return {f"geothresh_{name}": text for name, text in told.items()}

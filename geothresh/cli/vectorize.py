@@ -1,4 +1,4 @@
-"""``geothresh vectorize``: a mask becomes polygons in a GeoPackage."""
+"""``geothresh vectorize``: a mask becomes polygons or centrelines in a GeoPackage."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from geothresh.cli.progress import progress_bar
 @click.argument("mask", type=options.PATH)
 @options.output
 @click.option(
-    "--kind", default="polygons", show_default=True, type=click.Choice(["polygons"]),
-    help="What to draw of the foreground.",
+    "--kind", default="polygons", show_default=True,
+    type=click.Choice(["polygons", "centerlines"]), help="What to draw of the foreground.",
 )  # fmt: skip
 @click.option(
     "--confidence", type=options.PATH, metavar="FILE",
-    help="Raster on the same grid; adds its mean inside each polygon as confidence_mean.",
+    help="Raster on the same grid; adds its mean as confidence_mean, and more along lines.",
 )  # fmt: skip
 @click.option(
     "--threshold", type=click.FloatRange(0, 1),
@@ -33,11 +33,24 @@ from geothresh.cli.progress import progress_bar
 @click.option("--layer", metavar="NAME", help="Layer to write.  [default: made from MASK's name]")
 @click.option(
     "--min-area", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M2",
-    help="Leave out regions smaller than this many square metres.",
+    help="Leave out polygons smaller than this many square metres.",
+)  # fmt: skip
+@click.option(
+    "--min-length", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
+    help="Leave out centrelines shorter than this many metres that do not connect others.",
+)  # fmt: skip
+@click.option(
+    "--spur", type=click.FloatRange(min=0), metavar="WIDTHS",
+    help="Take off centrelines that end and are shorter than this many widths of the road where "
+    "they begin; 0 keeps all.  [default: 1]",
 )  # fmt: skip
 @click.option(
     "--simplify", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
-    help="Leave out corners where that moves an outline by at most this many metres.",
+    help="Leave out corners where that moves an outline or line by at most this many metres.",
+)  # fmt: skip
+@click.option(
+    "--nodes", is_flag=True,
+    help="Also write where centrelines end and meet, as a layer NAME_nodes.",
 )  # fmt: skip
 @click.option(
     "--allow-pixel-coords", is_flag=True,
@@ -55,7 +68,7 @@ def vectorize(
     progress: bool | None,
     **arguments: Any,
 ) -> None:
-    """Turn the foreground of MASK into polygons.
+    """Turn the foreground of MASK into polygons or centrelines.
 
     MASK is a GeoTIFF of 0 (background), 1 (foreground) and 255 (nodata), as `geothresh refine`
     writes it. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
@@ -64,21 +77,33 @@ def vectorize(
     The GeoPackage is MASK's name with .gpkg beside it, or the file named with -o; its path is
     printed. Each polygon has area_m2 and perimeter_m (geodesic where the CRS is geographic), and
     confidence_mean where there is a confidence: --confidence, or MASK itself with --threshold.
-    Without a CRS the attributes are area_units2 and perimeter_units, with --allow-pixel-coords
-    area_px2 and perimeter_px, and --min-area and --simplify are in these units.
+    Each centreline has length_m, width_m and width_min_m, and confidence_mean, _min and _p10.
+    Without a CRS the attributes are area_units2 and so on, with --allow-pixel-coords area_px2 and
+    so on, and lengths and areas in options are in these units.
     """
     from geothresh.api.vectorize import vectorize as run
 
-    with progress_bar(progress, "vectorize", unit="strip") as report:
+    with progress_bar(progress, "vectorize", unit="part") as report:
         result = run(mask, output, progress=report, **arguments)
     if as_json:
         options.print_json(result.as_dict())
         return
     click.echo(result.output)
-    if options.verbosity() >= 0:
-        left_out = f", {result.left_out} smaller ones left out" if result.left_out else ""
-        click.echo(
-            f"{result.features} polygons, {result.area:,.1f} {result.area_unit}{left_out}; "
-            f"layer {result.layer}, {result.crs or 'no CRS'}; {result.seconds:.1f} s",
-            err=True,
+    if options.verbosity() < 0:
+        return
+    left_out = f", {result.left_out} smaller ones left out" if result.left_out else ""
+    if result.kind == "polygons":
+        found = f"{result.features} polygons, {result.area:,.1f} {result.area_unit}"
+    else:
+        found = (
+            f"{result.features} lines, {result.length:,.1f} {result.length_unit}, "
+            f"{result.nodes} nodes"
         )
+    layers = (
+        f"layer {result.layer}"
+        if result.nodes_layer is None
+        else (f"layers {result.layer} and {result.nodes_layer}")
+    )
+    click.echo(
+        f"{found}{left_out}; {layers}, {result.crs or 'no CRS'}; {result.seconds:.1f} s", err=True
+    )

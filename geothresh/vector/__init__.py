@@ -1,4 +1,4 @@
-"""Polygons from pixel outlines, measured in metres, and the GeoPackage they are written to.
+"""Polygons and centrelines, measured in metres, and the GeoPackage they are written to.
 
 The one home of shapely, pyproj and pyogrio. Geometries are numpy arrays of shapely objects: no
 step needs a data frame.

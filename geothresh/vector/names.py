@@ -6,6 +6,8 @@ import re
 
 from geothresh.errors import UsageError
 
+#: Characters of a layer name, at most.
+MOST = 63
 _LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 # Tables of the GeoPackage standard and of SQLite itself; SQLite does not tell case apart.
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
@@ -34,16 +36,17 @@ def check_layer_name(name: str) -> str:
     return name
 
 
-def layer_name_from(stem: str, fallback: str = "polygons") -> str:
+def layer_name_from(stem: str, fallback: str = "polygons", *, longest: int = MOST) -> str:
     """A layer name as close to a file's stem as the rules allow.
 
     Args:
         stem: any text, such as ``S2 2024-05 mask``.
         fallback: the name where nothing of the stem can be kept.
+        longest: characters at most.
     """
     name = re.sub(r"[^A-Za-z0-9_]+", "_", stem).strip("_")
     if not name:
         return fallback
     if name[0].isdigit() or name.lower().startswith(_RESERVED):
         name = f"layer_{name}"
-    return check_layer_name(name[:63])
+    return check_layer_name(name[:longest])

@@ -76,6 +76,16 @@ class MapUnits:
         return f"perimeter_{self.suffix}"
 
     @property
+    def length_field(self) -> str:
+        """Name of the length attribute of lines: ``length_m``, ``_units`` or ``_px``."""
+        return f"length_{self.suffix}"
+
+    @property
+    def width_field(self) -> str:
+        """Name of the width attribute of lines: ``width_m``, ``_units`` or ``_px``."""
+        return f"width_{self.suffix}"
+
+    @property
     def plane_area(self) -> float | None:
         """Reported area of one square unit of the coordinates; None where it varies (GEODESIC)."""
         return None if self.measure is Measure.GEODESIC else self.unit**2
@@ -155,15 +165,24 @@ class MapUnits:
             return self._geodesic(polygons)
         return self.areas(polygons), self.perimeters(polygons)
 
-    def metric_scales(self, polygons: Geometries) -> NDArray[np.float64]:
-        """(n, 2) reported units of length per unit of x and of y, at each polygon's middle.
+    def lengths(self, lines: Geometries) -> Float64Array:
+        """Length of each line, in the unit of `length_field`."""
+        if self.geod is None:
+            return np.asarray(shapely.length(lines) * self.unit, np.float64)
+        length = np.empty(len(lines))
+        for k, line in enumerate(lines):
+            length[k] = self.geod.line_length(*(shapely.get_coordinates(line) * self.unit).T)
+        return length
 
-        On an ellipsoid these are the radii of curvature: exact at the middle of the polygon's
+    def metric_scales(self, geometries: Geometries) -> NDArray[np.float64]:
+        """(n, 2) reported units of length per unit of x and of y, at each geometry's middle.
+
+        On an ellipsoid these are the radii of curvature: exact at the middle of the geometry's
         extent, good to a part in a thousand within some ten kilometres of it.
         """
         if self.geod is None:
-            return np.full((len(polygons), 2), self.unit)
-        _, south, _, north = shapely.bounds(polygons).T
+            return np.full((len(geometries), 2), self.unit)
+        _, south, _, north = shapely.bounds(geometries).reshape(-1, 4).T
         latitude = np.radians((south + north) / 2 * self.unit)
         flatness = 1 - self.geod.es * np.sin(latitude) ** 2
         across = self.geod.a / np.sqrt(flatness)

@@ -11,10 +11,11 @@ import os
 import sqlite3
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -70,49 +71,61 @@ def check_vector_output(
     return target
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What is written as one layer."""
+
+    name: str
+    """See `check_layer_name`."""
+    kind: Literal["Polygon", "LineString", "Point"]
+    """What its geometries are; a layer of Polygons with a MultiPolygon among them is one of
+    MultiPolygons."""
+    geometry: Geometries
+    """(n,) valid; n may be 0."""
+    attributes: Mapping[str, NDArray[Any]]
+    """Name -> (n,) numbers; NaN is written as NULL."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Text that is kept with it."""
+
+
 def write_geopackage(
     path: str | os.PathLike[str],
+    layers: Sequence[Layer],
     *,
-    layer: str,
-    geometry: Geometries,
-    attributes: Mapping[str, NDArray[Any]],
     crs: str | None,
-    metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
-) -> str:
-    """Write one layer with a spatial index; `path` is replaced only by a checked file.
+) -> list[str]:
+    """Write layers with spatial indices; `path` is replaced only by a checked file.
 
     Args:
         path: the ``.gpkg`` file.
-        layer: its name, see `check_layer_name`.
-        geometry: (n,) valid Polygons and MultiPolygons; n may be 0.
-        attributes: name -> (n,) numbers; NaN is written as NULL.
+        layers: one or more, of different names.
         crs: as WKT, None where it is not known.
-        metadata: text that is kept with the layer.
         overwrite: replace a file that exists.
 
     Returns:
-        The geometry type of the layer: ``Polygon``, or ``MultiPolygon`` if there is one among them.
+        The geometry type of each layer: its kind, or ``MultiPolygon``.
 
     Raises:
         UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
             be written, or does not hold what was written when it is read back.
     """
-    check_layer_name(layer)
+    for layer in layers:
+        check_layer_name(layer.name)
     target = check_vector_output(path, overwrite=overwrite)
-    multi = bool(np.any(shapely.get_type_id(geometry) == _MULTIPOLYGON))
-    kind = "MultiPolygon" if multi else "Polygon"
-    if multi:
-        geometry = _all_multi(geometry)
-    wkb = shapely.to_wkb(geometry)
+    types = []
     with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
-            _write_layer(temporary, layer, kind, wkb, attributes, crs, metadata)
-            # SQLite gives files 0644 whatever the umask would allow.
-            os.chmod(temporary, mode)
-            _check_database(temporary, layer, len(wkb))
-            _check_geometry(temporary, layer, wkb)
+            for layer in layers:
+                kind, geometry = _of_one_type(layer)
+                wkb = shapely.to_wkb(geometry)
+                _write_layer(temporary, layer, kind, wkb, crs)
+                # SQLite gives files 0644 whatever the umask would allow.
+                os.chmod(temporary, mode)
+                _check_database(temporary, layer.name, len(wkb))
+                _check_geometry(temporary, layer.name, wkb)
+                types.append(kind)
         except (*_OGR_ERRORS, OSError, sqlite3.Error) as error:
             text = " ".join(str(error).replace(str(temporary), target.name).split())
             raise OutputError(
@@ -124,7 +137,14 @@ def write_geopackage(
                 f"{target}: the GeoPackage does not hold what was written: {error}; "
                 "is the disk full? nothing was left behind"
             ) from error
-    return kind
+    return types
+
+
+def _of_one_type(layer: Layer) -> tuple[str, Geometries]:
+    """The type of a layer, and its geometries in that type."""
+    if np.any(shapely.get_type_id(layer.geometry) == _MULTIPOLYGON):
+        return "MultiPolygon", _all_multi(layer.geometry)
+    return layer.kind, layer.geometry
 
 
 class _Mismatch(Exception):
@@ -132,25 +152,19 @@ class _Mismatch(Exception):
 
 
 def _write_layer(
-    path: Path,
-    layer: str,
-    kind: str,
-    wkb: NDArray[np.object_],
-    attributes: Mapping[str, NDArray[Any]],
-    crs: str | None,
-    metadata: Mapping[str, str] | None,
+    path: Path, layer: Layer, kind: str, wkb: NDArray[np.object_], crs: str | None
 ) -> None:
     raw.write(
         str(path),
         geometry=wkb,
-        field_data=[np.ascontiguousarray(values) for values in attributes.values()],
-        fields=list(attributes),
-        layer=layer,
+        field_data=[np.ascontiguousarray(values) for values in layer.attributes.values()],
+        fields=list(layer.attributes),
+        layer=layer.name,
         driver="GPKG",
         geometry_type=kind,
         promote_to_multi=False,
         crs=crs,
-        layer_metadata=dict(metadata) if metadata else None,
+        layer_metadata=dict(layer.metadata) or None,
         layer_options={"SPATIAL_INDEX": "YES"},
     )
 

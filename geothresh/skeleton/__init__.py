@@ -1,0 +1,2 @@
+"""Centrelines of a mask: thinning, tracing into a graph, and the network that comes of it; numpy
+and scipy only."""

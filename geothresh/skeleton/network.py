@@ -1,0 +1,171 @@
+"""The network that traced lines make: knots drawn together to nodes, spurs taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geothresh.skeleton.chains import chain
+from geothresh.skeleton.tracing import Trace
+
+Int64Array = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+#: A line that ends is a spur if it is shorter than the road at its other end is wide: what it
+#: leads to lies less than half a width off the road.
+SPUR = 1.0
+#: Column of a trace's samples that holds the width in pixels.
+WIDTH = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Lines between nodes."""
+
+    width: int
+    """Columns of the raster."""
+    lines: tuple[Trace, ...]
+    """From node to node, and rings without any."""
+    nodes: Int64Array
+    """(len(lines), 2) numbers of the nodes where each line starts and ends; -1 for a ring."""
+    positions: Float64Array
+    """(n, 2) row and column of each node in pixels from the raster's corner: the middle of its
+    pixels, each of whose middle is at a half."""
+    knots: BoolArray
+    """(n,) True = a meeting of lines, False = an end that the skeleton has."""
+
+    @classmethod
+    def of(cls, lines: Sequence[Trace], width: int) -> Network:
+        """The network of joined lines (`geothresh.skeleton.tracing.join`).
+
+        Knots that are linked are one node; lines that go through a node where no third one joins
+        them are one line.
+        """
+        ends = np.array([[t.pixels[0], t.pixels[-1]] for t in lines], np.int64).reshape(-1, 2)
+        knots = np.array([t.knots for t in lines], np.bool_).reshape(-1, 2)
+        lengths = np.array([t.pixels.size for t in lines], np.int64)
+        ring = (ends[:, 0] == ends[:, 1]) & ~knots[:, 0]
+        within = knots.all(axis=1) & (lengths == 2)
+
+        pixels, at = np.unique(ends[~ring], return_inverse=True)
+        numbers = np.full(ends.shape, -1, np.int64)
+        numbers[~ring] = at.reshape(-1, 2)
+        size = (pixels.size, pixels.size)
+        linked = coo_array((np.ones(within.sum(), np.bool_), numbers[within].T), shape=size)
+        count, node = connected_components(linked, directed=False)
+        node = node.astype(np.int64)
+        numbers[~ring] = node[numbers[~ring]]
+
+        members = np.bincount(node, minlength=count)
+        centres = np.stack(np.divmod(pixels, width), axis=1) + 0.5
+        positions = np.stack(
+            [np.bincount(node, weights=axis, minlength=count) for axis in centres.T], axis=1
+        )
+        is_knot = np.zeros(count, np.bool_)
+        is_knot[numbers[knots & ~ring[:, None]]] = True
+        network = cls(
+            width=width,
+            lines=tuple(lines),
+            nodes=numbers,
+            positions=positions / members[:, None],
+            knots=is_knot,
+        )
+        return network.without(within)
+
+    @property
+    def degrees(self) -> Int64Array:
+        """(n,) ends of lines at each node; a line that comes back to its node counts twice."""
+        ends = self.nodes[self.nodes >= 0]
+        return np.bincount(ends, minlength=len(self.positions)).astype(np.int64)
+
+    def without(self, dropped: BoolArray) -> Network:
+        """The network without some lines; those that then meet with no third one are joined."""
+        kept = np.flatnonzero(~dropped)
+        lines = [self.lines[k] for k in kept]
+        nodes = self.nodes[kept]
+        placed = np.flatnonzero(nodes[:, 0] >= 0)
+        degrees = np.bincount(nodes[placed].ravel(), minlength=len(self.positions))
+        through = self.knots & (degrees == 2)
+        joined = [lines[k] for k in np.flatnonzero(nodes[:, 0] < 0)]
+        numbers = [(-1, -1)] * len(joined)
+        found = chain(nodes[placed], through)
+        tails = nodes[placed].ravel()
+        for begin, stop in zip(found.starts[:-1], found.starts[1:], strict=True):
+            halves = found.halves[begin:stop]
+            first, last = int(tails[halves[0]]), int(tails[halves[-1] ^ 1])
+            line = _joined([lines[placed[h >> 1]].directed(bool(h & 1)) for h in halves])
+            if through[first]:
+                # All of it leads round: nothing meets it anywhere.
+                line, first, last = line.closed(), -1, -1
+            joined.append(line)
+            numbers.append((first, last))
+        return replace(self, lines=tuple(joined), nodes=np.array(numbers, np.int64).reshape(-1, 2))
+
+    def pruned(self, spur: float = SPUR) -> Network:
+        """The network without spurs: what thinning makes of bumps in an outline.
+
+        Where nothing but spurs meets, the two longest are left and make one line. What is joined
+        by taking a spur off may be one itself, until there is none.
+
+        Args:
+            spur: a line that ends is one if it is shorter than this many widths of the road where
+                it begins.
+        """
+        network = self
+        while (spurs := network._spurs(spur)).any():
+            network = network.without(spurs)
+        return network
+
+    def _spurs(self, spur: float) -> BoolArray:
+        degrees = self.degrees
+        chosen = np.zeros(len(self.lines), np.bool_)
+        by_node: dict[int, list[tuple[float, int]]] = {}
+        for k, (first, last) in enumerate(self.nodes.tolist()):
+            if first < 0 or (degrees[first] == 1) == (degrees[last] == 1):
+                continue
+            # Where it begins: at the node that other lines have too.
+            begins, node = (-1, last) if degrees[first] == 1 else (0, first)
+            length = self.lines[k].length(self.width)
+            if length < spur * self.lines[k].samples[begins, WIDTH]:
+                by_node.setdefault(node, []).append((length, k))
+        for node, found in by_node.items():
+            found.sort()
+            most = len(found) if degrees[node] > len(found) else len(found) - 2
+            for _, k in found[: max(most, 0)]:
+                chosen[k] = True
+        return chosen
+
+    def points(self, k: int) -> Float64Array:
+        """(m, 2) row and column, in pixels from the raster's corner, along line k: the middles of
+        its pixels, and the node itself where that lies between its pixels."""
+        line = self.lines[k]
+        points = np.stack(np.divmod(line.pixels, self.width), axis=1) + 0.5
+        first, last = self.nodes[k]
+        if first >= 0 and (points[0] != self.positions[first]).any():
+            points = np.concatenate([self.positions[[first]], points])
+        if last >= 0 and (points[-1] != self.positions[last]).any():
+            points = np.concatenate([points, self.positions[[last]]])
+        return np.asarray(points, np.float64)
+
+
+def _joined(parts: list[Trace]) -> Trace:
+    """Lines that meet at nodes, where their pixels may be some apart, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    pixels, samples = [parts[0].pixels], [parts[0].samples]
+    for part in parts[1:]:
+        shared = int(part.pixels[0] == pixels[-1][-1])
+        pixels.append(part.pixels[shared:])
+        samples.append(part.samples[shared:])
+    return Trace(
+        pixels=np.concatenate(pixels),
+        samples=np.concatenate(samples),
+        knots=(parts[0].knots[0], parts[-1].knots[1]),
+        whole=(True, True),
+    )

@@ -1,0 +1,43 @@
+"""Lines of pixels as lines of a pen: no staircase, and never far from the pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+Float64Array = NDArray[np.float64]
+
+#: Standard deviation of the mean along a line, in its points.
+_SIGMA = 3.0
+
+
+def smoothed(points: Float64Array, *, most: float = 1.0) -> Float64Array:
+    """The points of a line, each moved to a weighted mean of those around it.
+
+    The two ends stay; a ring (its last point is its first) is smoothed all around.
+
+    Args:
+        points: (n, 2), about one pixel apart.
+        most: pixels by which a point may move: corners stay corners.
+
+    Returns:
+        (n, 2), a new array.
+    """
+    n = len(points)
+    if n < 3:
+        return points.copy()
+    ring = bool((points[0] == points[-1]).all())
+    if ring:
+        mean = gaussian_filter1d(points[:-1], _SIGMA, axis=0, mode="wrap")
+        mean = np.concatenate([mean, mean[:1]])
+    else:
+        # Turned about its ends the line goes on straight, so that they are means of themselves.
+        reach = int(4 * _SIGMA)
+        longer = np.pad(points, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+        mean = gaussian_filter1d(longer, _SIGMA, axis=0)[reach : reach + n]
+        mean[0], mean[-1] = points[0], points[-1]
+    moved = mean - points
+    distance = np.hypot(*moved.T)
+    share = np.minimum(1, most / np.maximum(distance, most))
+    return np.asarray(points + moved * share[:, None], np.float64)

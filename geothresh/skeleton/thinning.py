@@ -1,0 +1,218 @@
+"""Thinning of a mask to lines one pixel wide, block by block, with the result of the whole array.
+
+The rule is that of Guo and Hall, *Parallel thinning with two-subiteration algorithms* (CACM 32,
+1989), algorithm A1, which `skimage.morphology.thin` follows too: in each half of an iteration all
+pixels of the outline go that are neither an end nor hold two parts together.
+
+A half of an iteration looks one pixel far. So after k iterations, what is 2 k pixels or more away
+from the border of a window is what it would be in the whole array: blocks are read with a halo of
+`HALO` pixels and thinned by at most `HALO / 2` iterations. Where that is not enough (shapes more
+than about `HALO` pixels wide), the state of all blocks is kept, and they are thinned on from it in
+further passes, until no iteration changes anything anywhere.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.windows import PixelWindow, RasterSize
+
+BoolArray = NDArray[np.bool_]
+
+#: Gives a window of a mask, which lies inside the raster: True = foreground.
+ReadMask = Callable[[PixelWindow], BoolArray]
+
+#: Pixels around a block that are looked at with it.
+HALO = 64
+#: Side of a block in pixels, at least `HALO`: the neighbours of a block hold its halo.
+BLOCK = 2048
+
+
+def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, BoolArray]:
+    """Thin an array, outside of which is background.
+
+    Args:
+        mask: (H, W), True = foreground.
+        iterations: at most this many; None = until nothing changes.
+
+    Returns:
+        The thinned array, a new one, and the pixels that the last iteration took away: none if it
+        was enough of them.
+    """
+    padded = np.pad(mask, 1).astype(np.uint8)
+    flat = padded.ravel()
+    pitch = padded.shape[1]
+    around = np.array([-pitch, 1 - pitch, 1, 1 + pitch, pitch, pitch - 1, -1, -1 - pitch])
+    pixels = np.flatnonzero(flat)
+    last = pixels
+    done = 0
+    while last.size and (iterations is None or done < iterations):
+        taken = []
+        for goes in _GOES:
+            code = np.zeros(pixels.size, np.uint8)
+            for bit, offset in enumerate(around):
+                code |= flat[pixels + offset] << np.uint8(bit)
+            gone = goes[code]
+            taken.append(pixels[gone])
+            flat[taken[-1]] = 0
+            pixels = pixels[~gone]
+        done += 1
+        last = np.concatenate(taken)
+    changed = np.zeros(padded.shape, np.bool_)
+    changed.ravel()[last] = True
+    return padded[1:-1, 1:-1].astype(np.bool_), changed[1:-1, 1:-1]
+
+
+def _rules() -> tuple[BoolArray, BoolArray]:
+    """For each of the 256 neighbourhoods, whether the pixel goes in the first and second half.
+
+    Bit k is the neighbour k of p2 ... p9 of the paper: north, then clockwise.
+    """
+    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    p2, p3, p4, p5, p6, p7, p8, p9 = bits.T.astype(bool)
+    # Parts that meet here (C of the paper), and pixels around it counted in two ways of pairs (N).
+    parts = sum(
+        (~a & (b | c)).astype(int)
+        for a, b, c in ((p2, p3, p4), (p4, p5, p6), (p6, p7, p8), (p8, p9, p2))
+    )
+    one = sum((a | b).astype(int) for a, b in ((p9, p2), (p3, p4), (p5, p6), (p7, p8)))
+    two = sum((a | b).astype(int) for a, b in ((p2, p3), (p4, p5), (p6, p7), (p8, p9)))
+    least = np.minimum(one, two)
+    outline = (parts == 1) & (least >= 2) & (least <= 3)
+    return outline & ~((p2 | p3 | ~p5) & p4), outline & ~((p6 | p7 | ~p9) & p8)
+
+
+_GOES = _rules()
+
+
+@dataclass(slots=True)
+class BlockedMask:
+    """A mask in compressed blocks, in memory: a thinned one takes a few bytes a line and block."""
+
+    size: RasterSize
+    side: int
+    _packed: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def windows(self) -> Iterator[PixelWindow]:
+        """Of all blocks, in reading order."""
+        for row in range(0, self.size.height, self.side):
+            for col in range(0, self.size.width, self.side):
+                yield PixelWindow(
+                    row=row,
+                    col=col,
+                    height=min(self.side, self.size.height - row),
+                    width=min(self.side, self.size.width - col),
+                )
+
+    def put(self, window: PixelWindow, values: BoolArray) -> None:
+        """Keep the pixels of a block."""
+        key = self._key(window)
+        if values.any():
+            self._packed[key] = zlib.compress(np.packbits(values).tobytes(), 1)
+        else:
+            self._packed.pop(key, None)
+
+    def read(self, window: PixelWindow) -> BoolArray:
+        """Any window inside the raster; False where nothing was put."""
+        result = np.zeros((window.height, window.width), np.bool_)
+        first_row, first_col = self._key(window)
+        for row in range(first_row, (window.row_stop - 1) // self.side + 1):
+            for col in range(first_col, (window.col_stop - 1) // self.side + 1):
+                if (row, col) in self._packed:
+                    block = self._window(row, col)
+                    common = window.intersection(block)
+                    if common is not None:
+                        values = self._unpacked(row, col, block)
+                        result[common.within(window)] = values[common.within(block)]
+        return result
+
+    def around(self, window: PixelWindow) -> list[PixelWindow]:
+        """A block and those that touch it."""
+        row, col = self._key(window)
+        return [
+            self._window(r, c)
+            for r in range(max(row - 1, 0), row + 2)
+            for c in range(max(col - 1, 0), col + 2)
+            if r * self.side < self.size.height and c * self.side < self.size.width
+        ]
+
+    def copy(self) -> BlockedMask:
+        """The same blocks; what is put into one does not change the other."""
+        return BlockedMask(self.size, self.side, dict(self._packed))
+
+    def _key(self, window: PixelWindow) -> tuple[int, int]:
+        return window.row // self.side, window.col // self.side
+
+    def _window(self, row: int, col: int) -> PixelWindow:
+        top, left = row * self.side, col * self.side
+        return PixelWindow(
+            row=top,
+            col=left,
+            height=min(self.side, self.size.height - top),
+            width=min(self.side, self.size.width - left),
+        )
+
+    def _unpacked(self, row: int, col: int, block: PixelWindow) -> BoolArray:
+        packed = np.frombuffer(zlib.decompress(self._packed[row, col]), np.uint8)
+        bits = np.unpackbits(packed, count=block.pixels)
+        return bits.reshape(block.height, block.width).view(np.bool_)
+
+
+def grown(window: PixelWindow, by: int, size: RasterSize) -> PixelWindow:
+    """The window with so many pixels more on each side, as far as there are any."""
+    row, col = max(window.row - by, 0), max(window.col - by, 0)
+    return PixelWindow(
+        row=row,
+        col=col,
+        height=min(window.row_stop + by, size.height) - row,
+        width=min(window.col_stop + by, size.width) - col,
+    )
+
+
+def thin_blocks(
+    read: ReadMask,
+    size: RasterSize,
+    *,
+    side: int = BLOCK,
+    halo: int = HALO,
+    progress: Callable[[int, int], None] | None = None,
+) -> BlockedMask:
+    """Thin a mask of any size; the result is that of `thin` over the whole array, bit by bit.
+
+    Args:
+        read: gives a window of the mask.
+        size: of the mask.
+        side: of a block in pixels, at least `halo`.
+        halo: pixels around a block, at least 2.
+        progress: told (blocks done, blocks in all) of each pass.
+    """
+    state = BlockedMask(size, side)
+    waiting = list(state.windows())
+    first = True
+    while waiting:
+        after = state.copy()
+        unsettled = []
+        for done, window in enumerate(waiting, start=1):
+            outer = grown(window, halo, size)
+            before = read(outer) if first else state.read(outer)
+            if before.any():
+                thinned, changed = thin(before, iterations=halo // 2)
+                after.put(window, thinned[window.within(outer)])
+                # Of the window's own border nothing is known: only the block itself tells.
+                if changed[window.within(outer)].any():
+                    unsettled.append(window)
+            if progress:
+                progress(done, len(waiting))
+        state, first = after, False
+        # What changes next changes within `halo` pixels of where it has not settled: in these
+        # blocks and those around them. All others stay as they are.
+        waiting = sorted(
+            {near for window in unsettled for near in state.around(window)},
+            key=lambda window: (window.row, window.col),
+        )
+    return state

@@ -1,0 +1,188 @@
+"""From a skeleton to the lines it is made of, block by block, without a cut or a gap at any seam.
+
+Two pixels of the skeleton are linked if they share a side, or a corner where neither of the two
+pixels beside that corner is of the skeleton (else the way leads through that one). A pixel with one
+link is an end, one with two is passed, one with three or more is a knot; so are the four pixels of
+a full square, which thinning can leave where roads meet. Each link belongs to the block of the
+upper, then left one of its pixels, so that every link is traced once. What is cut where blocks
+meet is put together again at pixels that are passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.skeleton.chains import chain
+from geothresh.windows import PixelWindow
+
+Int64Array = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+#: Pixels around a block that `trace` needs.
+MARGIN = 2
+_END, _PASSED, _KNOT = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A line of linked pixels."""
+
+    pixels: Int64Array
+    """(n,) row * width + column in the whole raster, n >= 2; from end to end, both included."""
+    samples: Float32Array
+    """(n, k) what was measured at them."""
+    knots: tuple[bool, bool]
+    """Whether the first and the last pixel are knots."""
+    whole: tuple[bool, bool]
+    """Whether the line is at an end of its own there; False = it goes on at this pixel."""
+
+    def directed(self, back: bool) -> Trace:
+        """The line, run the other way if `back`."""
+        if not back:
+            return self
+        return Trace(
+            pixels=self.pixels[::-1],
+            samples=self.samples[::-1],
+            knots=(self.knots[1], self.knots[0]),
+            whole=(self.whole[1], self.whole[0]),
+        )
+
+    def closed(self) -> Trace:
+        """A line that leads round, as a ring: from its least pixel to that pixel again."""
+        open_end = int(self.pixels[0] == self.pixels[-1])
+        pixels = self.pixels[: self.pixels.size - open_end]
+        turn = np.roll(np.arange(pixels.size), -int(np.argmin(pixels)))
+        turn = np.append(turn, turn[0])
+        return Trace(
+            pixels=pixels[turn],
+            samples=self.samples[turn],
+            knots=(False, False),
+            whole=(True, True),
+        )
+
+    def length(self, width: int) -> float:
+        """In pixels, from middle to middle; `width` is that of the raster."""
+        rows, cols = np.divmod(self.pixels, width)
+        return float(np.hypot(np.diff(rows), np.diff(cols)).sum())
+
+
+def trace(
+    skeleton: BoolArray,
+    samples: Float32Array,
+    *,
+    outer: PixelWindow,
+    core: PixelWindow,
+    width: int,
+) -> list[Trace]:
+    """The lines of the links that belong to one block.
+
+    Args:
+        skeleton: (h, w) the pixels of `outer`, True = skeleton.
+        samples: (h, w, k) measured at them.
+        outer: the block and `MARGIN` pixels around it, as far as the raster goes.
+        core: the block.
+        width: columns of the raster.
+    """
+    padded = np.pad(skeleton, 1)
+    flat, pitch = padded.ravel(), padded.shape[1]
+    inside = np.zeros(padded.shape, np.bool_)
+    # The block and one pixel around it: ends of links.
+    rows, cols = core.within(outer)
+    inside[rows.start : rows.stop + 2, cols.start : cols.stop + 2] = True
+    places = np.flatnonzero(flat & inside.ravel())
+    if not places.size:
+        return []
+    n, ne, e, se, s, sw, w, nw = (
+        flat[places + offset]
+        for offset in (-pitch, 1 - pitch, 1, pitch + 1, pitch, pitch - 1, -1, -1 - pitch)
+    )
+    # Corner links, where neither pixel beside the corner is of the skeleton.
+    to_ne, to_se, to_sw, to_nw = (
+        corner & ~one & ~other
+        for corner, one, other in ((ne, n, e), (se, s, e), (sw, s, w), (nw, n, w))
+    )
+    links = sum(part.astype(np.uint8) for part in (n, e, s, w, to_ne, to_se, to_sw, to_nw))
+    square = (n & ne & e) | (e & se & s) | (s & sw & w) | (w & nw & n)
+    kinds = np.zeros(flat.size, np.uint8)
+    kinds[places] = np.where(square | (links > 2), _KNOT, np.where(links == 2, _PASSED, _END))
+
+    inside[:] = False
+    inside[rows.start + 1 : rows.stop + 1, cols.start + 1 : cols.stop + 1] = True
+    owned = inside.ravel()[places]
+    ways = ((e, 1), (to_sw, pitch - 1), (s, pitch), (to_se, pitch + 1))
+    starts = np.concatenate([places[owned & there] for there, _ in ways])
+    stops = np.concatenate([places[owned & there] + offset for there, offset in ways])
+    if not starts.size:
+        return []
+    vertices, ends = np.unique(np.stack([starts, stops], axis=1), return_inverse=True)
+    ends = ends.reshape(-1, 2).astype(np.int64)
+    meeting = np.bincount(ends.ravel(), minlength=vertices.size)
+    passed = (kinds[vertices] == _PASSED) & (meeting == 2)
+
+    row, col = np.divmod(vertices, pitch)
+    numbers = (row - 1 + outer.row) * width + (col - 1 + outer.col)
+    measured = samples.reshape(-1, samples.shape[-1])[(row - 1) * outer.width + col - 1]
+    found = chain(ends, passed)
+    tails = ends.ravel()[found.halves]
+    traces = []
+    for begin, end in zip(found.starts[:-1], found.starts[1:], strict=True):
+        last = ends.ravel()[found.halves[end - 1] ^ 1]
+        line = np.append(tails[begin:end], last)
+        kind = kinds[vertices[line[[0, -1]]]]
+        traces.append(
+            Trace(
+                pixels=numbers[line],
+                samples=measured[line],
+                knots=(bool(kind[0] == _KNOT), bool(kind[1] == _KNOT)),
+                whole=(bool(kind[0] != _PASSED), bool(kind[1] != _PASSED)),
+            )
+        )
+    return traces
+
+
+def join(traces: Iterable[Trace]) -> list[Trace]:
+    """The lines of all blocks put together where they were cut, each the same however it was cut.
+
+    A ring without knots starts and ends at its least pixel. Every line runs so that, of its ends,
+    the lesser pixel comes first; of a line that comes back, the lesser neighbour of that end.
+    """
+    parts = list(traces)
+    if not parts:
+        return []
+    outer = np.array([[part.pixels[0], part.pixels[-1]] for part in parts], np.int64)
+    vertices, ends = np.unique(outer, return_inverse=True)
+    ends = ends.reshape(-1, 2).astype(np.int64)
+    through = np.zeros(vertices.size, np.bool_)
+    through[ends.ravel()[~np.array([part.whole for part in parts]).ravel()]] = True
+    found = chain(ends, through)
+    joined = []
+    for begin, stop in zip(found.starts[:-1], found.starts[1:], strict=True):
+        halves = found.halves[begin:stop]
+        joined.append(_canonical(together([parts[h >> 1].directed(bool(h & 1)) for h in halves])))
+    joined.sort(key=lambda line: (line.pixels[0], line.pixels[1], line.pixels[-1]))
+    return joined
+
+
+def together(parts: list[Trace]) -> Trace:
+    """Lines of which each starts at the pixel where the one before it ends, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Trace(
+        pixels=np.concatenate([parts[0].pixels, *(part.pixels[1:] for part in parts[1:])]),
+        samples=np.concatenate([parts[0].samples, *(part.samples[1:] for part in parts[1:])]),
+        knots=(parts[0].knots[0], parts[-1].knots[1]),
+        whole=(parts[0].whole[0], parts[-1].whole[1]),
+    )
+
+
+def _canonical(line: Trace) -> Trace:
+    pixels = line.pixels
+    if pixels[0] == pixels[-1] and not line.whole[0]:
+        line = line.closed()
+        pixels = line.pixels
+    return line.directed((pixels[0], pixels[1]) > (pixels[-1], pixels[-2]))

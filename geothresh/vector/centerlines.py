@@ -1,0 +1,143 @@
+"""From a network in pixels to centrelines on the map, with their lengths and widths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geothresh.skeleton.blocks import CONFIDENCE
+from geothresh.skeleton.network import WIDTH, Network
+from geothresh.skeleton.smoothing import smoothed
+from geothresh.vector.polygons import PixelToMap
+from geothresh.vector.units import Float64Array, Geometries, MapUnits
+
+# Pixels by which a line may move when points that it does not need are left out.
+_NEEDLESS = 0.3
+
+#: What the samples of a confidence along a line are reduced to.
+CONFIDENCE_FIELDS = ("confidence_mean", "confidence_min", "confidence_p10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centerlines:
+    """Lines and their attributes, entry by entry, and the nodes between them."""
+
+    geometry: Geometries
+    """(n,) valid LineStrings."""
+    length: Float64Array
+    """(n,) in the unit of `MapUnits.length_field`."""
+    width: Float64Array
+    """(n,) mean full width of the mask along the line, in the same unit."""
+    width_min: Float64Array
+    """(n,) least of the same."""
+    confidence: dict[str, Float64Array]
+    """Name of each of `CONFIDENCE_FIELDS` -> (n,), NaN where there is no data; or nothing."""
+    nodes: Geometries
+    """(m,) Points where lines end or meet."""
+    degree: NDArray[np.int64]
+    """(m,) ends of lines at each node, 1 or more."""
+    left_out: int
+    """Lines that were shorter than the least length."""
+
+    def attributes(self, units: MapUnits) -> dict[str, Float64Array]:
+        """The attributes by the names that a layer of lines gives them."""
+        return {
+            units.length_field: self.length,
+            units.width_field: self.width,
+            f"width_min_{units.suffix}": self.width_min,
+            **self.confidence,
+        }
+
+
+def make_centerlines(
+    network: Network,
+    *,
+    placing: PixelToMap,
+    units: MapUnits,
+    min_length: float = 0.0,
+    simplify: float = 0.0,
+) -> Centerlines:
+    """Smooth the lines of a network and place them on the map.
+
+    Args:
+        network: in pixels, pruned or not.
+        placing: from pixel to map coordinates.
+        units: of the map coordinates.
+        min_length: lines shorter than this of which an end is free, or both, are left out; lines
+            that connect others stay.
+        simplify: lines may move by up to this length besides; 0 keeps them to the pixel.
+    """
+    before = len(network.lines)
+    while True:
+        geometry = _placed(network, placing)
+        length = units.lengths(geometry)
+        short = (length < min_length) & _dangling(network)
+        if not short.any():
+            break
+        # Those that are left may be joined, and be longer.
+        network = network.without(short)
+    if simplify > 0:
+        geometry = _simplified(geometry, simplify, units)
+        length = units.lengths(geometry)
+    # Side of a square as large as a pixel, in the unit of the attributes, where the line is.
+    along, across = units.metric_scales(geometry).T
+    pixel = np.sqrt(placing.pixel_area * along * across)
+    wide = [line.samples[:, WIDTH] for line in network.lines]
+    used = network.degrees > 0
+    return Centerlines(
+        geometry=geometry,
+        length=length,
+        width=np.array([w.mean(dtype=np.float64) for w in wide]) * pixel,
+        width_min=np.array([w.min() for w in wide], np.float64) * pixel,
+        confidence=_confidences(network),
+        nodes=placing.place(shapely.points(network.positions[used][:, ::-1])),
+        degree=network.degrees[used],
+        left_out=before - len(network.lines) if min_length > 0 else 0,
+    )
+
+
+def _placed(network: Network, placing: PixelToMap) -> Geometries:
+    lines = np.empty(len(network.lines), np.object_)
+    for k in range(len(network.lines)):
+        lines[k] = shapely.linestrings(smoothed(network.points(k))[:, ::-1])
+    return placing.place(_thinned_out(lines, _NEEDLESS))
+
+
+def _thinned_out(lines: Geometries, tolerance: float) -> Geometries:
+    """Without the points that are not needed; lines that would vanish stay as they are."""
+    coarse: Geometries = shapely.simplify(lines, tolerance, preserve_topology=True)
+    lost = shapely.is_empty(coarse) | ~shapely.is_valid(coarse)
+    coarse[lost] = lines[lost]
+    return coarse
+
+
+def _simplified(lines: Geometries, tolerance: float, units: MapUnits) -> Geometries:
+    scales = units.metric_scales(lines)
+    _, owner = shapely.get_coordinates(lines, return_index=True)
+    coarse = _thinned_out(shapely.transform(lines, lambda xy: xy * scales[owner]), tolerance)
+    _, owner = shapely.get_coordinates(coarse, return_index=True)
+    back: Geometries = shapely.transform(coarse, lambda xy: xy / scales[owner])
+    return back
+
+
+def _dangling(network: Network) -> NDArray[np.bool_]:
+    """Lines that end somewhere, and rings that stand alone."""
+    nodes = network.nodes
+    free = np.append(network.degrees == 1, True)
+    return np.asarray(free[nodes].any(axis=1), np.bool_)
+
+
+def _confidences(network: Network) -> dict[str, Float64Array]:
+    lines = network.lines
+    if not lines or lines[0].samples.shape[1] <= CONFIDENCE:
+        return {}
+    found = np.full((len(CONFIDENCE_FIELDS), len(lines)), np.nan)
+    for k, line in enumerate(lines):
+        values = line.samples[:, CONFIDENCE].astype(np.float64)
+        values = values[np.isfinite(values)]
+        if values.size:
+            found[:, k] = values.mean(), values.min(), np.percentile(values, 10)
+    return dict(zip(CONFIDENCE_FIELDS, found, strict=True))
