@@ -24,8 +24,9 @@ from geothresh.raster.sampling import open_confidence, open_foreground
 from geothresh.raster.scene import Scene
 from geothresh.raster.shapes import confidence_sums, mask_shapes
 from geothresh.skeleton.blocks import centerline_network
+from geothresh.skeleton.bridging import FLOOR, bridged
 from geothresh.skeleton.network import SPUR
-from geothresh.vector.centerlines import make_centerlines
+from geothresh.vector.centerlines import make_centerlines, pixel_side
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
@@ -83,6 +84,9 @@ class VectorizeResult:
     nodes: int | None
     """Points where centrelines end or meet; None for polygons."""
 
+    bridges: int | None
+    """Centrelines that lead over a gap of the mask; None for polygons."""
+
     length_unit: str
     """``m``; ``units`` where the CRS does not tell its unit, ``px`` for pixel coordinates."""
 
@@ -103,6 +107,17 @@ class VectorizeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineOptions:
+    """What is particular to centrelines, see `vectorize`."""
+
+    min_length: float
+    spur: float
+    bridge_gaps: float
+    bridge_confidence: float
+    nodes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
     """The layers of one kind, and what the result tells of them."""
 
@@ -112,6 +127,7 @@ class _Drawn:
     perimeter: float | None = None
     length: float | None = None
     nodes: int | None = None
+    bridges: int | None = None
 
 
 def vectorize(
@@ -127,6 +143,8 @@ def vectorize(
     min_length: float = 0.0,
     spur: float | None = None,
     simplify: float = 0.0,
+    bridge_gaps: float = 0.0,
+    bridge_confidence: float | None = None,
     nodes: bool = False,
     allow_pixel_coords: bool = False,
     allow_vrt: bool = False,
@@ -164,6 +182,11 @@ def vectorize(
             begin, are taken off; 1 if left out, 0 keeps all.
         simplify: outlines and lines may move by up to this length (m, or the unit of the length
             attribute), one by one; 0 keeps every corner of polygons, and lines to the pixel.
+        bridge_gaps: ends of centrelines that lie opposite to each other within this length (m, or
+            the unit of the length attribute) are joined where the confidence says that the road
+            goes on; such lines are marked ``bridged``, and have no width.
+        bridge_confidence: what the confidence never falls below on the way over a gap; 0.1 if left
+            out.
         nodes: write the points where centrelines end or meet, with their ``degree``, as a second
             layer, named like the first with ``_nodes``.
         allow_pixel_coords: where the mask has no georeference, write columns and rows.
@@ -179,9 +202,39 @@ def vectorize(
         OutputError: the output exists, or cannot be written.
     """
     started = time.perf_counter()
-    _check_numbers(
-        kind, min_area=min_area, min_length=min_length, spur=spur, simplify=simplify, nodes=nodes
+    lines = LineOptions(
+        min_length=min_length,
+        spur=SPUR if spur is None else spur,
+        bridge_gaps=bridge_gaps,
+        bridge_confidence=FLOOR if bridge_confidence is None else bridge_confidence,
+        nodes=nodes,
     )
+    given = {
+        "polygons": {"--min-area": min_area != 0},
+        "centerlines": {
+            "--min-length": min_length != 0,
+            "--spur": spur is not None,
+            "--bridge-gaps": bridge_gaps != 0,
+            "--bridge-confidence": bridge_confidence is not None,
+            "--nodes": nodes,
+        },
+    }
+    _check_kind(kind, given)
+    _check_numbers(
+        {
+            "smallest area": min_area,
+            "least length": min_length,
+            "length of spurs": lines.spur,
+            "longest gap": bridge_gaps,
+            "tolerance of simplify": simplify,
+        }
+    )
+    if not 0 <= lines.bridge_confidence <= 1:
+        raise UsageError(f"least confidence {lines.bridge_confidence:g} of a bridge: give 0 to 1")
+    if bridge_gaps and confidence is None and threshold is None:
+        raise UsageError(
+            "--bridge-gaps asks the confidence where a road goes on; add --confidence FILE"
+        )
     if layer is not None:
         check_layer_name(layer)
         if nodes:
@@ -200,7 +253,10 @@ def vectorize(
         confidence, confidence_bidx = mask, bidx
     else:
         confidence_bidx = None
-    metadata = _metadata(source, kind, threshold, min_area, min_length, spur, simplify)
+    told = {"min_area": min_area} if kind == "polygons" else asdict(lines)
+    metadata = _metadata(
+        source, {"kind": kind, "threshold": threshold, "simplify": simplify, **told}
+    )
 
     with (
         open_mask(
@@ -220,9 +276,8 @@ def vectorize(
             )
         else:
             drawn = _centerlines(
-                band, scene, units, layer, metadata, min_length, simplify,
-                spur=SPUR if spur is None else spur, nodes=nodes, progress=progress,
-            )  # fmt: skip
+                band, scene, units, layer, metadata, lines, simplify, progress=progress
+            )
 
     crs = band.grid.crs if band.grid.has_transform else None
     types = write_geopackage(
@@ -242,6 +297,7 @@ def vectorize(
         perimeter=drawn.perimeter,
         length=drawn.length,
         nodes=drawn.nodes,
+        bridges=drawn.bridges,
         length_unit=units.suffix,
         fields=tuple(drawn.layers[0].attributes),
         seconds=time.perf_counter() - started,
@@ -305,37 +361,39 @@ def _centerlines(
     units: MapUnits,
     layer: str,
     metadata: Mapping[str, str],
-    min_length: float,
+    options: LineOptions,
     simplify: float,
     *,
-    spur: float,
-    nodes: bool,
     progress: Progress | None,
 ) -> _Drawn:
+    size = RasterSize(height=band.grid.height, width=band.grid.width)
+    placing = _placing(band.grid)
+    confidence = None if scene is None else partial(_confidences, scene)
     with open_foreground(band) as read:
-        network = centerline_network(
-            read,
-            RasterSize(height=band.grid.height, width=band.grid.width),
-            confidence=None if scene is None else partial(_confidences, scene),
-            progress=progress,
+        network = centerline_network(read, size, confidence=confidence, progress=progress)
+    network = network.pruned(options.spur)
+    if options.bridge_gaps and confidence is not None:
+        pixel = pixel_side(size, placing, units)
+        network = bridged(
+            network,
+            confidence,
+            size,
+            reach=options.bridge_gaps / pixel,
+            floor=options.bridge_confidence,
         )
     lines = make_centerlines(
-        network.pruned(spur),
-        placing=_placing(band.grid),
-        units=units,
-        min_length=min_length,
-        simplify=simplify,
+        network, placing=placing, units=units, min_length=options.min_length, simplify=simplify
     )
     layers = [
         Layer(
             name=layer,
             kind="LineString",
             geometry=lines.geometry,
-            attributes=lines.attributes(units),
+            attributes=lines.attributes(units, bridges=options.bridge_gaps > 0),
             metadata=metadata,
         )
     ]
-    if nodes:
+    if options.nodes:
         layers.append(
             Layer(
                 name=layer + NODES,
@@ -349,6 +407,7 @@ def _centerlines(
         left_out=lines.left_out,
         length=math.fsum(lines.length),
         nodes=len(lines.nodes),
+        bridges=int(np.count_nonzero(lines.bridged)),
     )
 
 
@@ -357,35 +416,19 @@ def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
     return np.where(valid, values, np.float32(np.nan))
 
 
-def _check_numbers(
-    kind: str,
-    *,
-    min_area: float,
-    min_length: float,
-    spur: float | None,
-    simplify: float,
-    nodes: bool,
-) -> None:
+def _check_kind(kind: str, given: Mapping[str, Mapping[str, bool]]) -> None:
+    """Refuse what is for the other kind: it would do nothing, and be thought to have done it."""
     if kind not in KINDS:
         raise UsageError(f"kind {kind!r} is not known; use {' or '.join(KINDS)}")
-    # For the other kind they would do nothing, and who gave them thinks that they did.
-    strange = (
-        {"min_length": min_length > 0, "spur": spur is not None, "nodes": nodes}
-        if kind == "polygons"
-        else {"min_area": min_area > 0}
-    )
-    for option, given in strange.items():
-        if given:
-            raise UsageError(
-                f"--{option.replace('_', '-')} is not for {kind}; leave it out, or choose "
-                f"--kind {KINDS[1 - KINDS.index(kind)]}"
-            )
-    numbers = {
-        "smallest area": min_area,
-        "least length": min_length,
-        "length of spurs": spur or 0.0,
-        "tolerance of simplify": simplify,
-    }
+    for other, options in given.items():
+        for option, there in options.items():
+            if there and other != kind:
+                raise UsageError(
+                    f"{option} is not for {kind}; leave it out, or choose --kind {other}"
+                )
+
+
+def _check_numbers(numbers: Mapping[str, float]) -> None:
     for name, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
             raise UsageError(f"{name} {number:g}: give 0 or a positive number")
@@ -427,24 +470,9 @@ def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
         )
 
 
-def _metadata(
-    source: RasterSource,
-    kind: Kind,
-    threshold: float | None,
-    min_area: float,
-    min_length: float,
-    spur: float | None,
-    simplify: float,
-) -> dict[str, str]:
-    told = {
-        "version": __version__,
-        "mask": Path(source.name).name,
-        "kind": kind,
-        "threshold": "none" if threshold is None else repr(threshold),
-        "simplify": repr(simplify),
+def _metadata(source: RasterSource, options: Mapping[str, Any]) -> dict[str, str]:
+    """How a layer came about, as text that is kept with it."""
+    told = {"version": __version__, "mask": Path(source.name).name, **options}
+    return {
+        f"geothresh_{name}": "none" if value is None else str(value) for name, value in told.items()
     }
-    if kind == "polygons":
-        told["min_area"] = repr(min_area)
-    else:
-        told |= {"min_length": repr(min_length), "spur": repr(SPUR if spur is None else spur)}
-    return {f"geothresh_{name}": text for name, text in told.items()}

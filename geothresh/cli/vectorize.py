@@ -49,6 +49,15 @@ from geothresh.cli.progress import progress_bar
     help="Leave out corners where that moves an outline or line by at most this many metres.",
 )  # fmt: skip
 @click.option(
+    "--bridge-gaps", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
+    help="Join ends of centrelines that lie opposite to each other within this many metres, where "
+    "the confidence says that the road goes on.",
+)  # fmt: skip
+@click.option(
+    "--bridge-confidence", type=click.FloatRange(0, 1), metavar="C",
+    help="What the confidence never falls below on the way over a gap.  [default: 0.1]",
+)  # fmt: skip
+@click.option(
     "--nodes", is_flag=True,
     help="Also write where centrelines end and meet, as a layer NAME_nodes.",
 )  # fmt: skip
@@ -97,7 +106,7 @@ def vectorize(
     else:
         found = (
             f"{result.features} lines, {result.length:,.1f} {result.length_unit}, "
-            f"{result.nodes} nodes"
+            f"{result.nodes} nodes" + (f", {result.bridges} gaps bridged" if result.bridges else "")
         )
     layers = (
         f"layer {result.layer}"

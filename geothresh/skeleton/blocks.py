@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geothresh.skeleton.bridging import ReadConfidence
 from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.thinning import BLOCK, HALO, ReadMask, grown, thin_blocks
 from geothresh.skeleton.tracing import MARGIN, join, trace
 from geothresh.skeleton.widths import widths
-from geothresh.windows import PixelWindow, RasterSize
-
-#: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
-ReadConfidence = Callable[[PixelWindow], NDArray[np.float32]]
+from geothresh.windows import RasterSize
 
 #: Column of a trace's samples that holds the confidence.
 CONFIDENCE = WIDTH + 1

@@ -39,6 +39,8 @@ class Network:
     pixels, each of whose middle is at a half."""
     knots: BoolArray
     """(n,) True = a meeting of lines, False = an end that the skeleton has."""
+    bridges: BoolArray
+    """(len(lines),) True = the line leads over a gap, see `geothresh.skeleton.bridging`."""
 
     @classmethod
     def of(cls, lines: Sequence[Trace], width: int) -> Network:
@@ -75,6 +77,7 @@ class Network:
             nodes=numbers,
             positions=positions / members[:, None],
             knots=is_knot,
+            bridges=np.zeros(len(lines), np.bool_),
         )
         return network.without(within)
 
@@ -94,6 +97,7 @@ class Network:
         through = self.knots & (degrees == 2)
         joined = [lines[k] for k in np.flatnonzero(nodes[:, 0] < 0)]
         numbers = [(-1, -1)] * len(joined)
+        bridges = [False] * len(joined)
         found = chain(nodes[placed], through)
         tails = nodes[placed].ravel()
         for begin, stop in zip(found.starts[:-1], found.starts[1:], strict=True):
@@ -105,7 +109,14 @@ class Network:
                 line, first, last = line.closed(), -1, -1
             joined.append(line)
             numbers.append((first, last))
-        return replace(self, lines=tuple(joined), nodes=np.array(numbers, np.int64).reshape(-1, 2))
+            # A bridge leads from end to end, which are no knots: it is joined to nothing.
+            bridges.append(bool(self.bridges[kept[placed[halves[0] >> 1]]]))
+        return replace(
+            self,
+            lines=tuple(joined),
+            nodes=np.array(numbers, np.int64).reshape(-1, 2),
+            bridges=np.array(bridges, np.bool_),
+        )
 
     def pruned(self, spur: float = SPUR) -> Network:
         """The network without spurs: what thinning makes of bumps in an outline.

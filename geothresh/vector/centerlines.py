@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -13,6 +14,7 @@ from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.smoothing import smoothed
 from geothresh.vector.polygons import PixelToMap
 from geothresh.vector.units import Float64Array, Geometries, MapUnits
+from geothresh.windows import RasterSize
 
 # Pixels by which a line may move when points that it does not need are left out.
 _NEEDLESS = 0.3
@@ -35,6 +37,8 @@ class Centerlines:
     """(n,) least of the same."""
     confidence: dict[str, Float64Array]
     """Name of each of `CONFIDENCE_FIELDS` -> (n,), NaN where there is no data; or nothing."""
+    bridged: NDArray[np.bool_]
+    """(n,) True = the line leads over a gap of the mask, where it has no width (NaN)."""
     nodes: Geometries
     """(m,) Points where lines end or meet."""
     degree: NDArray[np.int64]
@@ -42,13 +46,18 @@ class Centerlines:
     left_out: int
     """Lines that were shorter than the least length."""
 
-    def attributes(self, units: MapUnits) -> dict[str, Float64Array]:
-        """The attributes by the names that a layer of lines gives them."""
+    def attributes(self, units: MapUnits, *, bridges: bool) -> dict[str, NDArray[Any]]:
+        """The attributes by the names that a layer of lines gives them.
+
+        `bridges` tells whether gaps were to be bridged, so that lines say whether they are one.
+        """
+        marks = {"bridged": self.bridged} if bridges else {}
         return {
             units.length_field: self.length,
             units.width_field: self.width,
             f"width_min_{units.suffix}": self.width_min,
             **self.confidence,
+            **marks,
         }
 
 
@@ -82,9 +91,7 @@ def make_centerlines(
     if simplify > 0:
         geometry = _simplified(geometry, simplify, units)
         length = units.lengths(geometry)
-    # Side of a square as large as a pixel, in the unit of the attributes, where the line is.
-    along, across = units.metric_scales(geometry).T
-    pixel = np.sqrt(placing.pixel_area * along * across)
+    pixel = _pixel_sides(geometry, placing, units)
     wide = [line.samples[:, WIDTH] for line in network.lines]
     used = network.degrees > 0
     return Centerlines(
@@ -93,10 +100,23 @@ def make_centerlines(
         width=np.array([w.mean(dtype=np.float64) for w in wide]) * pixel,
         width_min=np.array([w.min() for w in wide], np.float64) * pixel,
         confidence=_confidences(network),
+        bridged=network.bridges,
         nodes=placing.place(shapely.points(network.positions[used][:, ::-1])),
         degree=network.degrees[used],
         left_out=before - len(network.lines) if min_length > 0 else 0,
     )
+
+
+def pixel_side(size: RasterSize, placing: PixelToMap, units: MapUnits) -> float:
+    """Side of a square as large as a pixel in the middle of a raster, in the unit of length."""
+    middle = placing.place(shapely.points([[size.width / 2, size.height / 2]]))
+    return float(_pixel_sides(middle, placing, units)[0])
+
+
+def _pixel_sides(geometry: Geometries, placing: PixelToMap, units: MapUnits) -> Float64Array:
+    """(n,) the same where each geometry lies."""
+    along, across = units.metric_scales(geometry).T
+    return np.asarray(np.sqrt(placing.pixel_area * along * across), np.float64)
 
 
 def _placed(network: Network, placing: PixelToMap) -> Geometries:
