@@ -29,6 +29,15 @@ MASK = (RNG.random((40, 50)) < 0.5).astype(np.uint8)
 CONFIDENCE = np.where(MASK == 1, 0.9, 0.1).astype(np.float32)
 
 
+CONFIDENCES = ["confidence_mean", "confidence_min", "confidence_p10"]
+
+
+def fields_in(unit: str) -> list[str]:
+    """The attributes of polygons."""
+    measures = [f"area_{unit}2", f"perimeter_{unit}", "compactness"]
+    return [*measures, f"length_{unit}", f"width_{unit}", "orientation_deg"]
+
+
 def save(path: Path, values: Any, **options: Any) -> Path:
     height, width = values.shape[-2:]
     given = {"crs": "EPSG:32633", "transform": TRANSFORM, **options}
@@ -73,7 +82,7 @@ def test_the_default_is_a_geopackage_beside_the_mask(mask: Path) -> None:
     assert result.stdout == f"{output}\n"
     frame = geopandas.read_file(output, layer="scene_mask")
     assert result.stderr.startswith(f"{len(frame)} polygons, ")
-    assert list(frame.columns) == ["area_m2", "perimeter_m", "geometry"]
+    assert list(frame.columns) == [*fields_in("m"), "geometry"]
     assert frame.crs.to_epsg() == 32633
     burned = rasterize([(one, 1) for one in frame.geometry], MASK.shape, transform=TRANSFORM)
     np.testing.assert_array_equal(burned, MASK)
@@ -94,7 +103,7 @@ def test_all_options_together(mask: Path, tmp_path: Path) -> None:
     assert told["output"] == str(output)
     assert (told["features"], told["crs"], told["area_unit"]) == (len(frame), "EPSG:32633", "m2")
     assert told["left_out"] > 0
-    assert told["fields"] == ["area_m2", "perimeter_m", "confidence_mean"]
+    assert told["fields"] == [*fields_in("m"), *CONFIDENCES]
     assert told["area"] == pytest.approx(frame.area_m2.sum())
     np.testing.assert_allclose(frame.confidence_mean, 0.9, rtol=1e-6)
     assert frame.geometry.is_valid.all()
@@ -124,7 +133,7 @@ def test_an_empty_mask_gives_an_empty_layer(tmp_path: Path) -> None:
     result = run(path, "--confidence", confidence)
     assert result.exit_code == 0, result.stderr
     frame = geopandas.read_file(tmp_path / "empty.gpkg")
-    assert list(frame.columns) == ["area_m2", "perimeter_m", "confidence_mean", "geometry"]
+    assert list(frame.columns) == [*fields_in("m"), *CONFIDENCES, "geometry"]
     assert len(frame) == 0
 
 
@@ -149,7 +158,7 @@ def test_without_a_crs_the_names_say_so(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "Warning: the mask has a transform but no CRS" in result.stderr
     frame = geopandas.read_file(tmp_path / "plain.gpkg")
-    assert list(frame.columns) == ["area_units2", "perimeter_units", "geometry"]
+    assert list(frame.columns) == [*fields_in("units"), "geometry"]
     assert frame.crs is None
 
 
@@ -159,7 +168,7 @@ def test_without_a_georeference_only_on_request(tmp_path: Path) -> None:
     refused(3, "--allow-pixel-coords", path)
     assert run(path, "--allow-pixel-coords").exit_code == 0
     frame = geopandas.read_file(tmp_path / "bare.gpkg")
-    assert list(frame.columns) == ["area_px2", "perimeter_px", "geometry"]
+    assert list(frame.columns) == [*fields_in("px"), "geometry"]
     burned = rasterize([(one, 1) for one in frame.geometry], MASK.shape)
     np.testing.assert_array_equal(burned, MASK)
 

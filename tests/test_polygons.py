@@ -17,6 +17,7 @@ from pyproj import CRS
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from scipy import ndimage
+from shapely import affinity
 
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.raster import masks
@@ -24,7 +25,14 @@ from geothresh.raster.components import RegionSums
 from geothresh.raster.masks import open_mask
 from geothresh.raster.sampling import open_confidence
 from geothresh.raster.shapes import confidence_sums, mask_shapes
-from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons, repaired, simplified
+from geothresh.vector.polygons import (
+    PixelToMap,
+    PolygonBatch,
+    make_polygons,
+    rectangles,
+    repaired,
+    simplified,
+)
 from geothresh.vector.units import MapUnits
 
 UTM = "EPSG:32633"
@@ -174,18 +182,24 @@ def test_sums_over_strips_equal_sums_over_labels(
     assert table.first.tolist() == [np.flatnonzero(region)[0] for region in regions]
     assert table.pixels.tolist() == [region.sum() for region in regions]
     assert table.measured.tolist() == [(region & valid).sum() for region in regions]
-    expected = [values[region & valid].sum(dtype=np.float64) for region in regions]
-    np.testing.assert_allclose(table.total, expected, rtol=1e-12)
+    inside = [values[region & valid].astype(np.float64) for region in regions]
+    nan = np.nan
+    np.testing.assert_allclose(table.mean, [v.mean() if v.size else nan for v in inside])
+    np.testing.assert_array_equal(table.least, [v.min() if v.size else nan for v in inside])
+    # In steps of 1 / 254, rounded: the least step that a tenth of the values do not exceed.
+    steps = [np.rint(v.astype(np.float32) * 254) / 254 for v in inside]
+    tenths = [np.quantile(v, 0.1, method="inverted_cdf") if v.size else nan for v in steps]
+    np.testing.assert_allclose(table.tenth, tenths)
 
 
 def test_a_polygon_without_its_region_is_a_fault_of_ours() -> None:
     sums = RegionSums(4)
     sums.add(np.array([[True, False, False, True]]))
     table = sums.finish()
-    assert np.isnan(table.means(np.array([3, 0]))).all()
+    assert np.isnan(table.mean[table.rows(np.array([3, 0]))]).all()
     for stranger in (1, 2, 9):
         with pytest.raises(GeothreshError, match="1 of 2 polygons"):
-            table.means(np.array([0, stranger]))
+            table.rows(np.array([0, stranger]))
 
 
 @pytest.mark.parametrize("stored", ["float32", "nan", "uint8", "refined", "none-valid"])
@@ -216,7 +230,7 @@ def test_confidence_means_equal_the_naive_twin(
     with open_mask(path, beside=path) as band, open_confidence(band, confidence) as scene:
         table = confidence_sums(band, scene)
     batch, _ = polygons_of(path)
-    found = table.means(batch.first_pixel)
+    found = table.mean[table.rows(batch.first_pixel)]
 
     labels, _ = ndimage.label(mask)
     names = labels.ravel()[batch.first_pixel]
@@ -450,3 +464,35 @@ def test_what_simplifying_would_lose_stays_as_it_was() -> None:
     thin = np.array([shapely.box(0, 0, 100, 1)], dtype=object)
     units = MapUnits.of(CRS.from_epsg(32633).to_wkt())
     assert not shapely.is_empty(simplified(thin, 1000.0, units)).any()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0, 135.0, 179.0])
+def test_the_rotated_rectangle_of_a_rectangle_is_itself(degrees: float) -> None:
+    """A landslide 200 m long and 40 m wide, that leads from south to north before it is turned."""
+    upright = shapely.box(500_000, 6_000_000, 500_040, 6_000_200)
+    # shapely turns against the clock, a bearing with it.
+    turned = np.array([affinity.rotate(upright, -degrees)])
+    length, width, orientation = rectangles(turned, MapUnits.of(CRS.from_epsg(32633).to_wkt()))
+    assert (length[0], width[0]) == pytest.approx((200, 40))
+    assert orientation[0] == pytest.approx(degrees, abs=1e-6)
+
+
+def test_rectangles_are_in_metres_whatever_the_coordinates() -> None:
+    geographic = MapUnits.of(CRS.from_epsg(4326).to_wkt())
+    # At 60 degrees north a degree of longitude is half as long as one of latitude.
+    east = shapely.box(10.0, 60.0, 10.004, 60.0005)
+    length, width, orientation = rectangles(np.array([east]), geographic)
+    assert length[0] == pytest.approx(0.004 * 55_800, rel=0.01)
+    assert width[0] == pytest.approx(0.0005 * 111_412, rel=0.01)
+    assert orientation[0] == pytest.approx(90)
+    none = rectangles(np.array([], dtype=object), geographic)
+    assert [len(part) for part in none] == [0, 0, 0]
+
+
+def test_compactness_is_that_of_the_polygon(tmp_path: Path) -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:15, 5:15] = 1  # a square
+    mask[20, 2:58] = 1  # a thread
+    batch, _ = polygons_of(write(tmp_path / "shapes.tif", mask))
+    assert batch.compactness[0] == pytest.approx(np.pi / 4)
+    assert batch.compactness[1] == pytest.approx(4 * np.pi * 56 / 114**2)

@@ -26,7 +26,7 @@ from geothresh.raster.shapes import confidence_sums, mask_shapes
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import FLOOR, bridged
 from geothresh.skeleton.network import SPUR
-from geothresh.vector.centerlines import make_centerlines, pixel_side
+from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
@@ -154,8 +154,11 @@ def vectorize(
     """Write the foreground of a mask as polygons or centrelines to a GeoPackage.
 
     Polygons: each 4-connected region becomes one valid polygon along its pixel edges, whole across
-    all blocks, with the attributes ``area_m2`` and ``perimeter_m`` (holes included) of the polygon
-    as it is written, and ``confidence_mean`` over the valid pixels of the region.
+    all blocks, with the attributes ``area_m2``, ``perimeter_m`` (holes included) and
+    ``compactness`` (4 pi area / perimeter squared) of the polygon as it is written, ``length_m``,
+    ``width_m`` and ``orientation_deg`` (from north towards east) of its minimum rotated rectangle,
+    and ``confidence_mean``, ``confidence_min`` and ``confidence_p10`` over the valid pixels of the
+    region.
 
     Centrelines: the foreground is thinned (Guo and Hall 1989) to lines from node to node, the same
     whatever the size of the raster; they are smoothed by at most a pixel. Attributes are
@@ -335,10 +338,16 @@ def _polygons(
     attributes = {
         units.area_field: polygons.area,
         units.perimeter_field: polygons.perimeter,
+        "compactness": polygons.compactness,
+        units.length_field: polygons.length,
+        units.width_field: polygons.width,
+        "orientation_deg": polygons.orientation,
     }
     if scene is not None:
         sums = confidence_sums(band, scene, progress=progress)
-        attributes["confidence_mean"] = sums.means(polygons.first_pixel)
+        rows = sums.rows(polygons.first_pixel)
+        values = (sums.mean, sums.least, sums.tenth)
+        attributes |= zip(CONFIDENCE_FIELDS, (one[rows] for one in values), strict=True)
     return _Drawn(
         layers=(
             Layer(

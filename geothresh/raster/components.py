@@ -3,7 +3,8 @@
 A strip is cut into runs (maximal stretches of foreground inside one row). Runs that touch are
 joined into pieces, pieces of neighbouring strips are joined where the last row of one lies above
 the first row of the other, and one pass over the pieces at the end makes regions of them. What is
-kept in memory is one strip and four numbers per piece, whatever the height of the raster.
+kept in memory is one strip, and a few numbers and a histogram of the values that occur per piece,
+whatever the height of the raster.
 
 Regions are 4-connected, as the polygons of `rasterio.features.shapes` are, so that each region is
 one polygon. The two are paired by the region's first pixel in reading order: the polygon's
@@ -24,6 +25,9 @@ from geothresh.errors import GeothreshError
 Int64Array = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
 
+# Steps of a confidence in a histogram: those in which refined confidences are written.
+_BINS = 255
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionTable:
@@ -38,17 +42,23 @@ class RegionTable:
     measured: Int64Array
     """(n,) those of them that have a valid value."""
 
-    total: Float64Array
-    """(n,) sum of the valid values."""
+    mean: Float64Array
+    """(n,) mean of the valid values, NaN where none is valid."""
 
-    def means(self, first: Int64Array) -> Float64Array:
-        """Mean valid value of the regions that begin at `first`; NaN where none is valid.
+    least: Float64Array
+    """(n,) least of them, likewise."""
+
+    tenth: Float64Array
+    """(n,) the least of them that a tenth of them do not exceed, in steps of 1 / 254; likewise."""
+
+    def rows(self, first: Int64Array) -> Int64Array:
+        """Where in this table the regions stand that begin at `first`.
 
         Args:
             first: (k,) first pixels, as in the field of that name, in any order.
 
         Returns:
-            (k,) means.
+            (k,) indices.
 
         Raises:
             GeothreshError: a pixel is the first of no region.
@@ -61,10 +71,7 @@ class RegionTable:
                 f"{np.count_nonzero(~known)} of {first.size} polygons begin at a pixel where no "
                 "region of the mask begins; please report this with the mask"
             )
-        measured = self.measured[at]
-        mean = np.full(first.shape, np.nan)
-        np.divide(self.total[at], measured, out=mean, where=measured > 0)
-        return mean
+        return at
 
 
 class RegionSums:
@@ -82,6 +89,10 @@ class RegionSums:
         self._pixels: list[Int64Array] = []
         self._measured: list[Int64Array] = []
         self._total: list[Float64Array] = []
+        self._least: list[Float64Array] = []
+        # Histograms: place = piece * _BINS + step of the value, and how often it occurs there.
+        self._places: list[Int64Array] = []
+        self._counts: list[Int64Array] = []
         self._joins: list[Int64Array] = []
         # The last row of the strip above: where its runs start and end, and their pieces.
         self._above = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
@@ -98,7 +109,8 @@ class RegionSums:
 
         Args:
             mask: (height, width), True = foreground.
-            values: (height, w), summed over the foreground; None if there is none in the strip.
+            values: (height, w) in [0, 1], measured over the foreground; None if there is none of it
+                in the strip.
             valid: (height, w), True where the value counts; None = everywhere.
             left: column of the mask at which `values` and `valid` begin; they cover w columns
                 from there, outside of which there is no foreground.
@@ -120,7 +132,7 @@ class RegionSums:
         first = (row0 + row) * width + (start - row * pitch)
         length = end - start
         part = mask if values is None else mask[:, left : left + values.shape[1]]
-        measured, total = _run_sums(part, length, values, valid)
+        measured, total, lowest = _run_sums(part, length, values, valid)
         local = piece - self._pieces
         # Runs are in reading order, so the first run of a piece holds its first pixel.
         _, first_run = np.unique(local, return_index=True)
@@ -128,6 +140,18 @@ class RegionSums:
         self._pixels.append(_sum_int(local, length, count))
         self._measured.append(_sum_int(local, measured, count))
         self._total.append(_sum_float(local, total, count))
+        least = np.full(count, np.inf)
+        np.minimum.at(least, local, lowest)
+        self._least.append(least)
+        if values is not None:
+            inside, owner = values[part], np.repeat(local, length)
+            if valid is not None:
+                inside, owner = inside[valid[part]], owner[valid[part]]
+            steps = np.rint(inside * np.float32(_BINS - 1)).astype(np.int64)
+            occurring = np.bincount(owner * _BINS + steps)
+            places = np.flatnonzero(occurring)
+            self._places.append(places + self._pieces * _BINS)
+            self._counts.append(occurring[places])
 
         above_start, above_end, above_piece = self._above
         head = int(np.searchsorted(start, pitch))
@@ -142,18 +166,45 @@ class RegionSums:
         """Regions of all strips taken in so far."""
         if not self._pieces:
             none = np.empty(0, np.int64)
-            return RegionTable(first=none, pixels=none, measured=none, total=np.empty(0))
+            nothing = np.empty(0)
+            return RegionTable(
+                first=none, pixels=none, measured=none, mean=nothing, least=nothing, tenth=nothing
+            )
         upper, lower = np.concatenate(self._joins, axis=1)
         count, region = _join(self._pieces, upper, lower)
         first = np.full(count, np.iinfo(np.int64).max)
         np.minimum.at(first, region, np.concatenate(self._first))
         order = np.argsort(first)
+        measured = _sum_int(region, np.concatenate(self._measured), count)
+        total = _sum_float(region, np.concatenate(self._total), count)
+        least = np.full(count, np.inf)
+        np.minimum.at(least, region, np.concatenate(self._least))
+        none = measured == 0
         return RegionTable(
             first=first[order],
             pixels=_sum_int(region, np.concatenate(self._pixels), count)[order],
-            measured=_sum_int(region, np.concatenate(self._measured), count)[order],
-            total=_sum_float(region, np.concatenate(self._total), count)[order],
+            measured=measured[order],
+            mean=np.where(none, np.nan, total / np.maximum(measured, 1))[order],
+            least=np.where(none, np.nan, least)[order],
+            tenth=self._tenths(region, measured)[order],
         )
+
+    def _tenths(self, region: Int64Array, measured: Int64Array) -> Float64Array:
+        """Of each region, from the histograms of its pieces."""
+        result = np.full(measured.size, np.nan)
+        if not self._places:
+            return result
+        piece, step = np.divmod(np.concatenate(self._places), _BINS)
+        places, at = np.unique(region[piece] * _BINS + step, return_inverse=True)
+        counts = _sum_int(at, np.concatenate(self._counts), places.size)
+        owner, step = np.divmod(places, _BINS)
+        # Values in ascending order within each region: how many are there up to each.
+        up_to = np.cumsum(counts)
+        before = (np.cumsum(measured) - measured)[owner]
+        enough = np.flatnonzero(10 * (up_to - before) >= measured[owner])
+        owners, first = np.unique(owner[enough], return_index=True)
+        result[owners] = step[enough[first]] / (_BINS - 1)
+        return result
 
 
 def _runs(mask: NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
@@ -192,18 +243,20 @@ def _run_sums(
     length: Int64Array,
     values: NDArray[np.floating] | None,
     valid: NDArray[np.bool_] | None,
-) -> tuple[Int64Array, Float64Array]:
-    """Valid pixels and the sum of their values, for each run."""
+) -> tuple[Int64Array, Float64Array, Float64Array]:
+    """Valid pixels, the sum of their values and the least of them (else inf), for each run."""
     if values is None:
-        return np.zeros(length.size, np.int64), np.zeros(length.size)
+        return np.zeros(length.size, np.int64), np.zeros(length.size), np.full(length.size, np.inf)
     begin = np.cumsum(length) - length
     # Taking the foreground keeps reading order, in which the runs lie end to end.
     inside = values[mask].astype(np.float64)
     if valid is None:
-        return length, np.add.reduceat(inside, begin)
+        return length, np.add.reduceat(inside, begin), np.minimum.reduceat(inside, begin)
     counted = valid[mask]
+    least = np.minimum.reduceat(np.where(counted, inside, np.inf), begin)
     inside[~counted] = 0.0
-    return np.add.reduceat(counted, begin, dtype=np.int64), np.add.reduceat(inside, begin)
+    total = np.add.reduceat(inside, begin)
+    return np.add.reduceat(counted, begin, dtype=np.int64), total, least
 
 
 def _sum_int(group: Int64Array, values: Int64Array, count: int) -> Int64Array:

@@ -71,6 +71,19 @@ class PolygonBatch:
     perimeter: Float64Array
     """(n,) of the outline, holes included, in the unit of `MapUnits.perimeter_field`."""
 
+    compactness: Float64Array
+    """(n,) 4 pi area / perimeter squared: 1 for a circle, 0.785 for a square, 0 for a thread."""
+
+    length: Float64Array
+    """(n,) longer side of the minimum rotated rectangle, in the unit of `MapUnits.length_field`."""
+
+    width: Float64Array
+    """(n,) shorter side of it."""
+
+    orientation: Float64Array
+    """(n,) direction of the longer side on the map, in degrees from the y axis (north) towards the
+    x axis (east), in [0, 180)."""
+
     first_pixel: NDArray[np.int64]
     """(n,) row * width + column of the first pixel in reading order; identifies the polygon."""
 
@@ -110,10 +123,18 @@ def make_polygons(
         batches = [_make_batch([], width, placing, units, min_area, simplify)]
     first_pixel = np.concatenate([batch.first_pixel for batch in batches])
     order = np.argsort(first_pixel)
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(batch, name) for batch in batches])[order]
+
     return PolygonBatch(
-        geometry=np.concatenate([batch.geometry for batch in batches])[order],
-        area=np.concatenate([batch.area for batch in batches])[order],
-        perimeter=np.concatenate([batch.perimeter for batch in batches])[order],
+        geometry=joined("geometry"),
+        area=joined("area"),
+        perimeter=joined("perimeter"),
+        compactness=joined("compactness"),
+        length=joined("length"),
+        width=joined("width"),
+        orientation=joined("orientation"),
         first_pixel=first_pixel[order],
         pixels=sum(batch.pixels for batch in batches),
         left_out=sum(batch.left_out for batch in batches),
@@ -148,14 +169,41 @@ def _make_batch(
     if simplify > 0 and geometry.size:
         geometry = simplified(geometry, simplify, units)
         area, perimeter = units.areas_and_perimeters(geometry)
+    longer, shorter, orientation = rectangles(geometry, units)
     return PolygonBatch(
         geometry=geometry,
         area=area,
         perimeter=perimeter,
+        compactness=4 * np.pi * area / perimeter**2,
+        length=longer,
+        width=shorter,
+        orientation=orientation,
         first_pixel=first_pixel[kept],
         pixels=round(float(pixels.sum())),
         left_out=int(np.count_nonzero(~kept)),
     )
+
+
+def rectangles(
+    geometry: Geometries, units: MapUnits
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Length, width and orientation of each geometry's minimum rotated rectangle.
+
+    See the fields of `PolygonBatch`; lengths are in the plane at the middle of the geometry.
+    """
+    # From their own corners: the millions of a map's coordinates leave few digits for metres.
+    corner = shapely.bounds(geometry).reshape(-1, 4)[:, :2]
+    _, owner = shapely.get_coordinates(geometry, return_index=True)
+    near = shapely.transform(geometry, lambda xy: xy - corner[owner])
+    around = shapely.oriented_envelope(_scaled(near, units.metric_scales(geometry)))
+    corners = shapely.get_coordinates(shapely.get_exterior_ring(around)).reshape(-1, 5, 2)
+    sides = np.diff(corners[:, :3], axis=1)
+    lengths = np.hypot(sides[..., 0], sides[..., 1])
+    longer = np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    # A direction without a sense: 180 degrees is 0.
+    degrees = np.degrees(np.arctan2(longer[:, 0], longer[:, 1])) % 180
+    degrees[np.isclose(degrees, 180, atol=1e-9)] = 0.0
+    return lengths.max(axis=1, initial=0), lengths.min(axis=1, initial=np.inf), degrees
 
 
 def _first_pixels(geometry: Geometries, width: int) -> NDArray[np.int64]:

@@ -77,12 +77,12 @@ class MapUnits:
 
     @property
     def length_field(self) -> str:
-        """Name of the length attribute of lines: ``length_m``, ``_units`` or ``_px``."""
+        """Name of the length attribute: ``length_m``, ``_units`` or ``_px``."""
         return f"length_{self.suffix}"
 
     @property
     def width_field(self) -> str:
-        """Name of the width attribute of lines: ``width_m``, ``_units`` or ``_px``."""
+        """Name of the width attribute: ``width_m``, ``_units`` or ``_px``."""
         return f"width_{self.suffix}"
 
     @property
