@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.sampling import open_confidence, open_foreground
 from geothresh.raster.scene import Scene
 from geothresh.raster.shapes import confidence_sums, mask_shapes
+from geothresh.raster.sieving import open_sieved
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import FLOOR, bridged
 from geothresh.skeleton.network import SPUR
@@ -70,7 +71,7 @@ class VectorizeResult:
     """Polygons smaller than the smallest area, or lines shorter than the least length."""
 
     foreground_pixels: int
-    """Foreground pixels of the mask."""
+    """Foreground pixels of the mask, after it was sieved."""
 
     area: float | None
     """Sum of the areas in the layer, in the unit of `area_unit`; None for centrelines."""
@@ -139,6 +140,8 @@ def vectorize(
     threshold: float | None = None,
     bidx: int | None = None,
     layer: str | None = None,
+    sieve: int = 0,
+    fill_holes: float = 0.0,
     min_area: float = 0.0,
     min_length: float = 0.0,
     spur: float | None = None,
@@ -178,6 +181,10 @@ def vectorize(
         threshold: `mask` holds confidences; foreground is where they are at least this.
         bidx: band of `mask`, counted from 1; needed where there are several.
         layer: name of the layer; by default made from the mask's name.
+        sieve: foreground regions of fewer pixels are taken out of the mask, and then holes of fewer
+            pixels filled, before anything is drawn.
+        fill_holes: holes smaller than this (m2, or the unit of the area attribute, by the size of
+            the pixels in the middle of the raster) are filled likewise.
         min_area: polygons smaller than this (m2, or the unit of the area attribute) are left out.
         min_length: centrelines shorter than this (m, or the unit of the length attribute) that do
             not connect others are left out.
@@ -225,6 +232,8 @@ def vectorize(
     _check_kind(kind, given)
     _check_numbers(
         {
+            "sieve": sieve,
+            "largest hole": fill_holes,
             "smallest area": min_area,
             "least length": min_length,
             "length of spurs": lines.spur,
@@ -269,17 +278,29 @@ def vectorize(
             threshold=threshold,
             allow_vrt=allow_vrt,
             progress=progress,
-        ) as band,
-        _optional(confidence, band, bidx=confidence_bidx, allow_vrt=allow_vrt) as scene,
+        ) as found,
+        _optional(confidence, found, bidx=confidence_bidx, allow_vrt=allow_vrt) as scene,
+        ExitStack() as stack,
     ):
-        units = _units_of(band, allow_pixel_coords)
+        units = _units_of(found, allow_pixel_coords)
+        pixel = pixel_side(_size(found.grid), _placing(found.grid), units)
+        band = stack.enter_context(
+            open_sieved(
+                found,
+                regions=sieve,
+                holes=max(sieve, math.ceil(fill_holes / pixel**2)),
+                # As thinning sees it, and as polygons are.
+                diagonal=kind == "centerlines",
+                beside=target,
+            )
+        )
         if kind == "polygons":
             drawn = _polygons(
                 band, scene, units, layer, metadata, min_area, simplify, progress=progress
             )
         else:
             drawn = _centerlines(
-                band, scene, units, layer, metadata, lines, simplify, progress=progress
+                band, scene, units, layer, metadata, lines, simplify, pixel, progress=progress
             )
 
     crs = band.grid.crs if band.grid.has_transform else None
@@ -372,17 +393,17 @@ def _centerlines(
     metadata: Mapping[str, str],
     options: LineOptions,
     simplify: float,
+    pixel: float,
     *,
     progress: Progress | None,
 ) -> _Drawn:
-    size = RasterSize(height=band.grid.height, width=band.grid.width)
+    size = _size(band.grid)
     placing = _placing(band.grid)
     confidence = None if scene is None else partial(_confidences, scene)
     with open_foreground(band) as read:
         network = centerline_network(read, size, confidence=confidence, progress=progress)
     network = network.pruned(options.spur)
     if options.bridge_gaps and confidence is not None:
-        pixel = pixel_side(size, placing, units)
         network = bridged(
             network,
             confidence,
@@ -462,6 +483,10 @@ def _units_of(band: MaskBand, allow_pixel_coords: bool) -> MapUnits:
         f"{band.name}: has {found}, so that polygons have no place on the map; georeference it, or "
         "add --allow-pixel-coords to write columns and rows"
     )
+
+
+def _size(grid: RasterGrid) -> RasterSize:
+    return RasterSize(height=grid.height, width=grid.width)
 
 
 def _placing(grid: RasterGrid) -> PixelToMap:

@@ -20,7 +20,7 @@ from geothresh.cli.progress import progress_bar
 )  # fmt: skip
 @click.option(
     "--confidence", type=options.PATH, metavar="FILE",
-    help="Raster on the same grid; adds its mean as confidence_mean, and more along lines.",
+    help="Raster on the same grid; adds its mean, minimum and tenth percentile.",
 )  # fmt: skip
 @click.option(
     "--threshold", type=click.FloatRange(0, 1),
@@ -31,6 +31,14 @@ from geothresh.cli.progress import progress_bar
     help="Band with the mask, counted from 1; needed where there are several.",
 )  # fmt: skip
 @click.option("--layer", metavar="NAME", help="Layer to write.  [default: made from MASK's name]")
+@click.option(
+    "--sieve", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",
+    help="First take out regions of fewer than N pixels, then fill holes of fewer than N.",
+)  # fmt: skip
+@click.option(
+    "--fill-holes", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M2",
+    help="First fill holes smaller than this many square metres.",
+)  # fmt: skip
 @click.option(
     "--min-area", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M2",
     help="Leave out polygons smaller than this many square metres.",
@@ -84,9 +92,10 @@ def vectorize(
     Confidences are accepted with --threshold.
 
     The GeoPackage is MASK's name with .gpkg beside it, or the file named with -o; its path is
-    printed. Each polygon has area_m2 and perimeter_m (geodesic where the CRS is geographic), and
-    confidence_mean where there is a confidence: --confidence, or MASK itself with --threshold.
-    Each centreline has length_m, width_m and width_min_m, and confidence_mean, _min and _p10.
+    printed. Each polygon has area_m2, perimeter_m, compactness, and length_m, width_m and
+    orientation_deg of its rotated rectangle; each centreline length_m, width_m and width_min_m.
+    Where there is a confidence, --confidence or MASK itself with --threshold, all have
+    confidence_mean, _min and _p10. On a geographic CRS lengths and areas are geodesic.
     Without a CRS the attributes are area_units2 and so on, with --allow-pixel-coords area_px2 and
     so on, and lengths and areas in options are in these units.
     """

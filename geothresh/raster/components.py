@@ -118,14 +118,14 @@ class RegionSums:
         height, width = mask.shape
         row0 = self._next_row
         self._next_row += height
-        start, end = _runs(mask)
+        start, end = runs_of(mask)
         if start.size == 0:
             self._above = (start, end, start)
             return
         # Runs lie on one line of rows of width + 1 each: the gap keeps rows apart.
         pitch = width + 1
-        upper, lower = _touching(start, end, start - pitch, end - pitch)
-        count, piece = _join(start.size, upper, lower)
+        upper, lower = touching(start, end, start - pitch, end - pitch)
+        count, piece = join_groups(start.size, upper, lower)
         piece += self._pieces
 
         row = start // pitch
@@ -137,8 +137,8 @@ class RegionSums:
         # Runs are in reading order, so the first run of a piece holds its first pixel.
         _, first_run = np.unique(local, return_index=True)
         self._first.append(first[first_run])
-        self._pixels.append(_sum_int(local, length, count))
-        self._measured.append(_sum_int(local, measured, count))
+        self._pixels.append(sums_of(local, length, count))
+        self._measured.append(sums_of(local, measured, count))
         self._total.append(_sum_float(local, total, count))
         least = np.full(count, np.inf)
         np.minimum.at(least, local, lowest)
@@ -155,7 +155,7 @@ class RegionSums:
 
         above_start, above_end, above_piece = self._above
         head = int(np.searchsorted(start, pitch))
-        upper, lower = _touching(above_start, above_end, start[:head], end[:head])
+        upper, lower = touching(above_start, above_end, start[:head], end[:head])
         self._joins.append(np.stack([above_piece[upper], piece[lower]]))
         tail = int(np.searchsorted(start, (height - 1) * pitch))
         below = (height - 1) * pitch
@@ -171,18 +171,18 @@ class RegionSums:
                 first=none, pixels=none, measured=none, mean=nothing, least=nothing, tenth=nothing
             )
         upper, lower = np.concatenate(self._joins, axis=1)
-        count, region = _join(self._pieces, upper, lower)
+        count, region = join_groups(self._pieces, upper, lower)
         first = np.full(count, np.iinfo(np.int64).max)
         np.minimum.at(first, region, np.concatenate(self._first))
         order = np.argsort(first)
-        measured = _sum_int(region, np.concatenate(self._measured), count)
+        measured = sums_of(region, np.concatenate(self._measured), count)
         total = _sum_float(region, np.concatenate(self._total), count)
         least = np.full(count, np.inf)
         np.minimum.at(least, region, np.concatenate(self._least))
         none = measured == 0
         return RegionTable(
             first=first[order],
-            pixels=_sum_int(region, np.concatenate(self._pixels), count)[order],
+            pixels=sums_of(region, np.concatenate(self._pixels), count)[order],
             measured=measured[order],
             mean=np.where(none, np.nan, total / np.maximum(measured, 1))[order],
             least=np.where(none, np.nan, least)[order],
@@ -196,7 +196,7 @@ class RegionSums:
             return result
         piece, step = np.divmod(np.concatenate(self._places), _BINS)
         places, at = np.unique(region[piece] * _BINS + step, return_inverse=True)
-        counts = _sum_int(at, np.concatenate(self._counts), places.size)
+        counts = sums_of(at, np.concatenate(self._counts), places.size)
         owner, step = np.divmod(places, _BINS)
         # Values in ascending order within each region: how many are there up to each.
         up_to = np.cumsum(counts)
@@ -207,7 +207,7 @@ class RegionSums:
         return result
 
 
-def _runs(mask: NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
+def runs_of(mask: NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
     """Start and end (exclusive) of the runs on the line of rows of width + 1, in reading order."""
     height, width = mask.shape
     padded = np.zeros((height, width + 1), np.bool_)
@@ -219,7 +219,7 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
     return change[::2], change[1::2]
 
 
-def _touching(
+def touching(
     start: Int64Array, end: Int64Array, other_start: Int64Array, other_end: Int64Array
 ) -> tuple[Int64Array, Int64Array]:
     """Pairs (index of a run, index of an other run) that overlap; both lists sorted, disjoint."""
@@ -231,7 +231,7 @@ def _touching(
     return low[other] + within, other
 
 
-def _join(n: int, left: Int64Array, right: Int64Array) -> tuple[int, Int64Array]:
+def join_groups(n: int, left: Int64Array, right: Int64Array) -> tuple[int, Int64Array]:
     """Number of groups, and the group of each of n nodes, joined by the edges left-right."""
     edges = coo_array((np.ones(left.size, np.bool_), (left, right)), shape=(n, n))
     count, label = connected_components(edges, directed=False)
@@ -259,7 +259,7 @@ def _run_sums(
     return np.add.reduceat(counted, begin, dtype=np.int64), total, least
 
 
-def _sum_int(group: Int64Array, values: Int64Array, count: int) -> Int64Array:
+def sums_of(group: Int64Array, values: Int64Array, count: int) -> Int64Array:
     """Sum of integers by group; exact, where the weights of `bincount` are floats."""
     total = np.zeros(count, np.int64)
     np.add.at(total, group, values)

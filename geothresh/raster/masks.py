@@ -112,7 +112,7 @@ def open_mask(
             raise UsageError(f"threshold {threshold:g} is not in [0, 1]; confidences are")
         with open_scene(mask, bidx=bidx, allow_vrt=allow_vrt) as scene:
             above = _above(scene, threshold, progress)
-            with _rewritten(scene, above, beside) as band:
+            with rewritten(scene.name, scene.grid, above, beside) as band:
                 yield band
         return
     with open_classes(find_raster(mask, allow_vrt=allow_vrt), bidx) as scene:
@@ -127,7 +127,7 @@ def open_mask(
                 foreground=foreground,
             )
         else:
-            with _rewritten(scene, _equal(scene, value), beside) as band:
+            with rewritten(scene.name, scene.grid, _equal(scene, value), beside) as band:
                 yield band
 
 
@@ -280,16 +280,29 @@ def _above(
 
 
 @contextmanager
-def _rewritten(
-    scene: Scene, parts: Iterable[tuple[PixelWindow, NDArray[np.bool_]]], beside: Path
+def rewritten(
+    name: str,
+    grid: RasterGrid,
+    parts: Iterable[tuple[PixelWindow, NDArray[np.bool_]]],
+    beside: Path,
 ) -> Iterator[MaskBand]:
-    """The parts as a temporary file of zeros and ones, which lives as long as the block."""
+    """The parts as a temporary file of zeros and ones, which lives as long as the block.
+
+    Args:
+        name: what to call the mask in messages.
+        grid: where its pixels lie.
+        parts: windows that cover it, True = foreground.
+        beside: a path in whose directory the file is put.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     temporary = create_beside(beside)
     try:
-        foreground = _write_temporary(temporary, scene, parts, beside)
+        foreground = _write_temporary(temporary, grid, parts, beside)
         yield MaskBand(
-            name=scene.name,
-            grid=scene.grid,
+            name=name,
+            grid=grid,
             location=str(temporary),
             bidx=1,
             value=1,
@@ -301,7 +314,7 @@ def _rewritten(
 
 def _write_temporary(
     path: Path,
-    scene: Scene,
+    grid: RasterGrid,
     parts: Iterable[tuple[PixelWindow, NDArray[np.bool_]]],
     beside: Path,
 ) -> int:
@@ -313,7 +326,7 @@ def _write_temporary(
     # Fast to write and read, and small: a mask shrinks a hundred times.
     creation = {"compress": "deflate", "zlevel": 1, "tiled": True, "sparse_ok": True}
     blocks = {"blockxsize": 512, "blockysize": 512, "bigtiff": "IF_SAFER"}
-    size = {"height": scene.size.height, "width": scene.size.width, "count": 1, "dtype": "uint8"}
+    size = {"height": grid.height, "width": grid.width, "count": 1, "dtype": "uint8"}
     with gdal_environment(), quiet_georeference():
         try:
             with rasterio.open(path, "w", driver="GTiff", **size, **creation, **blocks) as dataset:
