@@ -48,6 +48,7 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_refine.py memory
 	$(BIN)/python tests/benchmarks/bench_refine.py network
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
+	$(BIN)/python tests/benchmarks/bench_centerlines.py
 
 study: $(TESTING)  ## all studies, which take days on a CPU: make study DATA=folder STUDIES=folder
 	@test -n "$(DATA)" || { echo "Error: no data; say make study DATA=folder, which holds" \
