@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -47,6 +48,11 @@ def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     assert said["road_after"] - said["road_before"] == said["added"] - said["removed"]
     assert said["model"] == "roads"
     assert said["polygons"] == said["pieces_after"] > 0
+    lines = geopandas.read_file(directory / "road_lines.gpkg", layer="scene_mask")
+    assert said["lines"] == len(lines) > 50 and said["bridges"] == lines.bridged.sum() > 0
+    assert said["lines_length"] == pytest.approx(lines.length.sum())
+    nodes = geopandas.read_file(directory / "road_lines.gpkg", layer="scene_mask_nodes")
+    assert nodes.degree.sum() == 2 * (~lines.is_ring).sum()
 
 
 def test_the_demo_replaces_its_files_only_when_told_so(run: tuple[Path, Result]) -> None:

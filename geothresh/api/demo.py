@@ -37,10 +37,15 @@ OUTPUTS = {
     "mask": "scene_mask.tif",
     "confidence": "scene_refined.tif",
     "vector": "roads.gpkg",
+    "centerlines": "road_lines.gpkg",
     "picture": "before_after.png",
 }
 
 _THRESHOLD = 0.5
+# Specks and pinholes are half a road's width squared and less; gaps are bridged over a plot.
+_LINES: dict[str, Any] = {
+    "kind": "centerlines", "nodes": True, "sieve": 40, "bridge_gaps": 30.0, "min_length": 20.0
+}  # fmt: skip
 _CROP = 366
 _OVERVIEW_FACTOR = 3
 
@@ -57,6 +62,8 @@ class DemoResult:
     """The refined confidence."""
     vector: Path
     """The GeoPackage with the road polygons."""
+    centerlines: Path
+    """The GeoPackage with the road network: centrelines, and the nodes between them."""
     picture: Path
     """The PNG that shows before and after."""
     model: str
@@ -76,7 +83,13 @@ class DemoResult:
     pieces_after: int
     """The same of the refined mask."""
     polygons: int
-    """Features in the GeoPackage."""
+    """Features in the GeoPackage of polygons."""
+    lines: int
+    """Centrelines."""
+    lines_length: float
+    """Their length in metres."""
+    bridges: int
+    """Gaps in the mask that they lead over."""
     seconds: float
     """From the first check to the last file."""
 
@@ -95,9 +108,9 @@ def demo(
     """Refine and vectorise the packaged scene into the directory `output`.
 
     Args:
-        output: directory for the five files of `OUTPUTS`; made if missing, its parent is not.
+        output: directory for the files of `OUTPUTS`; made if missing, its parent is not.
         model: a packaged model's name or a model file.
-        overwrite: replace those of the five files that are there; others are never touched.
+        overwrite: replace those of the files that are there; others are never touched.
         progress: called with (tiles done, tiles in all) while refining.
 
     Raises:
@@ -123,6 +136,10 @@ def demo(
     vectors = vectorize(
         paths["mask"], paths["vector"], confidence=paths["confidence"], overwrite=overwrite
     )
+    lines = vectorize(
+        paths["mask"], paths["centerlines"], confidence=paths["confidence"], overwrite=overwrite,
+        **_LINES,
+    )  # fmt: skip
 
     before = valid & (confidence >= _THRESHOLD)
     after = read_gray(paths["mask"], gaps=True) == 1
@@ -138,6 +155,9 @@ def demo(
         pieces_before=_pieces(before),
         pieces_after=_pieces(after),
         polygons=vectors.features,
+        lines=lines.features,
+        lines_length=lines.length or 0.0,
+        bridges=lines.bridges or 0,
         seconds=time.perf_counter() - started,
     )
 

@@ -49,9 +49,12 @@ def _table(result: DemoResult) -> str:
         "",
         f"{changed:,} of {result.valid_pixels:,} pixels changed: "
         f"{result.removed:,} removed, {result.added:,} added.",
-        f"{result.polygons:,} polygons; {result.seconds:.1f} s with the model {result.model}.",
+        f"{result.polygons:,} polygons; {result.lines:,} centrelines of "
+        f"{result.lines_length / 1000:.1f} km, {result.bridges} gaps bridged.",
+        f"{result.seconds:.1f} s with the model {result.model}.",
         "",
         f"Look at {result.picture}",
-        f"Open in QGIS: {result.scene}, {result.mask}, {result.confidence} and {result.vector}",
+        f"Open in QGIS: {result.scene}, {result.mask}, {result.confidence}, {result.vector} "
+        f"and {result.centerlines}",
     ]
     return "\n".join(lines)
