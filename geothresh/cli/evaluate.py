@@ -11,6 +11,10 @@ import click
 from geothresh.cli import options
 from geothresh.cli.progress import progress_bar
 
+_VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
+_FOR_LINES = {"layer", "truth_layer", "buffer"}
+_FOR_BOTH = {"data", "mask", "as_json", "progress", "verbose", "quiet", "debug", "help"}
+
 
 @click.command()
 @click.argument("data", nargs=-1, required=True, type=options.PATH)
@@ -21,7 +25,14 @@ from geothresh.cli.progress import progress_bar
 )  # fmt: skip
 @click.option(
     "--mask", type=options.PATH, metavar="FILE",
-    help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data.",
+    help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data. Or DATA "
+    "is a file of lines, and this the truth, as lines or as a mask whose centrelines are taken.",
+)  # fmt: skip
+@click.option("--layer", metavar="NAME", help="Layer of DATA, of lines.")
+@click.option("--truth-layer", metavar="NAME", help="Layer of the truth, of lines.")
+@click.option(
+    "--buffer", type=float, metavar="M",
+    help="Metres to each side within which a line is right.  [default: 3]",
 )  # fmt: skip
 @options.model
 @options.tta
@@ -81,6 +92,9 @@ def evaluate(
     ground_sample_distance: tuple[tuple[float, float], ...],
     as_json: bool,
     progress: bool | None,
+    layer: str | None,
+    truth_layer: str | None,
+    buffer: float | None,
     **arguments: Any,
 ) -> None:
     """Compare confidences cut at 0.5, at the best thresholds, and refined, with the truth.
@@ -95,7 +109,16 @@ def evaluate(
     (foreground IoU of all pixels together), two-class (mean of foreground and background IoU of
     all pixels); and MAE, the mean of |confidence - truth|. Rows with * are chosen with the truth
     of these very maps at hand: the best fixed cuts and the bound of region-specific thresholds.
+
+    Or DATA is a GeoPackage, shapefile, GeoJSON or FlatGeobuf of lines, and --mask the true ones:
+    then completeness, correctness and quality within --buffer are printed, and how the lines hang
+    together.
     """
+    are_lines = data[0].suffix.lower() in _VECTORS
+    _refuse_others(are_lines)
+    if are_lines:
+        _lines(data, arguments["mask"], layer, truth_layer, buffer, as_json=as_json)
+        return
     from geothresh.api.evaluate import evaluate as run
 
     # The middle of a range, as `geothresh train` takes it.
@@ -117,3 +140,38 @@ def evaluate(
         by = "not refined" if result.model is None else f"refined with {result.model}"
         by += "" if result.tta == "none" else f", TTA {result.tta}"
         click.echo(f"{by}; {result.seconds:.1f} s", err=True)
+
+
+def _refuse_others(are_lines: bool) -> None:
+    """Refuse options that do nothing for this kind of DATA, and would be thought to."""
+    for param in click.get_current_context().command.params:
+        name = param.name or ""
+        fits = name in _FOR_BOTH or (name in _FOR_LINES) == are_lines
+        if not fits and options.was_given(name):
+            what = "rasters and folders of maps" if are_lines else "lines"
+            raise click.UsageError(f"{param.opts[-1]} is for {what}; leave it out")
+
+
+def _lines(
+    data: tuple[Path, ...],
+    truth: Path | None,
+    layer: str | None,
+    truth_layer: str | None,
+    buffer: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    from geothresh.api.lines import BUFFER, evaluate_lines
+
+    if len(data) > 1:
+        raise click.UsageError(f"{data[1]}: one file of lines is evaluated at a time")
+    if truth is None:
+        raise click.UsageError(f"{data[0]}: say with --mask what the true lines are")
+    report = evaluate_lines(
+        data[0], truth, layer=layer, truth_layer=truth_layer,
+        buffer=BUFFER if buffer is None else buffer,
+    )  # fmt: skip
+    if as_json:
+        options.print_json(report.as_dict())
+    else:
+        click.echo(report.table())

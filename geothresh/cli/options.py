@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,6 +37,12 @@ def debug(ctx: click.Context | None = None) -> bool:
     """Whether --debug was given: show tracebacks."""
     ctx = ctx or click.get_current_context()
     return bool(ctx.meta.get(_DEBUG, False))
+
+
+def was_given(name: str) -> bool:
+    """Whether an option was on the command line, rather than left to its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, ParameterSource.DEFAULT)
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from geothresh.cli import options
 from geothresh.cli.progress import bar_wanted, checking_bar
@@ -128,7 +127,7 @@ def train(
             **scenes,
             preset=preset,
             patch=None if patch is None else int(patch),
-            head=recipe.head if _was_given("head") else None,
+            head=recipe.head if options.was_given("head") else None,
             recipe=recipe,
             init=init,
             ground_sample_distance=ground_sample_distance,
@@ -158,12 +157,6 @@ def train(
             f"{'maps' if result.unit == 'maps' else 'tiles'}; log {result.log}",
             err=True,
         )
-
-
-def _was_given(name: str) -> bool:
-    """Whether an option was on the command line, rather than left to its default."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source not in (None, ParameterSource.DEFAULT)
 
 
 @contextmanager

@@ -144,32 +144,45 @@ class Frames:
         there = Transformer.from_crs(self.layer_crs, self.metric, always_xy=True)
         back = Transformer.from_crs(self.metric, self.scene_crs, always_xy=True)
         wide = shapely.buffer(self._moved(shapes, there), metres, quad_segs=_CHORDS)
-        return _reprojected(np.asarray(wide, object), back)
+        return reprojected(np.asarray(wide, object), back)
 
     def _moved(self, shapes: Geometries, transformer: Transformer) -> Geometries:
         if np.isfinite(self.chord):
             # A straight edge in one map is a curve in the other.
             shapes = shapely.segmentize(shapes, self.chord)
-        return _reprojected(shapes, transformer)
+        return reprojected(shapes, transformer)
 
 
 def _measuring(crs: CRS, raster: RasterPlace) -> tuple[CRS | None, float]:
-    """A CRS to measure metres in near a raster: its own (None and its unit) where lengths are true
-    in it, otherwise one that is centred on it."""
-    left, bottom, right, top = raster.bounds()
+    return measuring(crs, raster.bounds(), raster.name)
+
+
+def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
+    """A CRS to measure metres in at a place: its own (None and its unit) where lengths are true in
+    it, otherwise one that is centred there.
+
+    Args:
+        crs: of the place.
+        bounds: left, bottom, right, top in it.
+        name: what to call the place in messages.
+
+    Raises:
+        InputError: the CRS is not defined there, or tied to no ellipsoid.
+    """
+    left, bottom, right, top = bounds
     x, y = (left + right) / 2, (bottom + top) / 2
     geodetic = crs.geodetic_crs
     if geodetic is None:
-        raise InputError(f"{raster.name}: its CRS {_short(crs)} is tied to no ellipsoid")
+        raise InputError(f"{name}: its CRS {_short(crs)} is tied to no ellipsoid")
     try:
         lon, lat = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
     except ProjError as error:
         raise InputError(
-            f"{raster.name}: its centre lies where its CRS {_short(crs)} is not defined ({error})"
+            f"{name}: its centre lies where its CRS {_short(crs)} is not defined ({error})"
         ) from error
     if not (np.isfinite(lon) and np.isfinite(lat)):
         raise InputError(
-            f"{raster.name}: its centre ({x:g}, {y:g}) lies where its CRS {_short(crs)} is not "
+            f"{name}: its centre ({x:g}, {y:g}) lies where its CRS {_short(crs)} is not "
             "defined; set its georeference anew"
         )
     factors = {axis.unit_conversion_factor for axis in crs.axis_info[:2]}
@@ -194,7 +207,9 @@ def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
     return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
 
 
-def _reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
+def reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
+    """The shapes with every corner moved to another CRS."""
+
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.stack(transformer.transform(points[:, 0], points[:, 1]), axis=1)
 

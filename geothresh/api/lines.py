@@ -1,0 +1,98 @@
+"""Lines of a vector file compared with true ones, which may come from a mask."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geothresh.api.vectorize import vectorize
+from geothresh.errors import UsageError
+from geothresh.vector.comparing import LineScores, compare_lines, read_in_metres
+from geothresh.vector.reading import find_layer, is_vector_file
+
+StrPath = str | os.PathLike[str]
+
+#: Metres to each side within which a line is right: three pixels of a metre.
+BUFFER = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineReport:
+    """How lines agree with the truth."""
+
+    lines: str
+    """File and layer of the lines."""
+    truth: str
+    """Where the true ones came from."""
+    buffer: float
+    """Metres to each side within which a line is right."""
+    scores: LineScores
+    """Lengths in metres."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        shares = ("completeness", "correctness", "quality", "largest_share")
+        return {
+            "lines": self.lines,
+            "truth": self.truth,
+            "buffer": self.buffer,
+            **asdict(self.scores),
+            **{name: getattr(self.scores, name) for name in shares},
+        }
+
+    def table(self) -> str:
+        """For people, shares in hundredths."""
+        scores = self.scores
+        return "\n".join(
+            [
+                f"{self.lines} against {self.truth}, within {self.buffer:g} m",
+                f"completeness  {100 * scores.completeness:6.2f}   {scores.found:,.0f} of "
+                f"{scores.true_length:,.0f} m are found",
+                f"correctness   {100 * scores.correctness:6.2f}   {scores.right:,.0f} of "
+                f"{scores.length:,.0f} m are right",
+                f"quality       {100 * scores.quality:6.2f}",
+                f"connection    {100 * scores.largest_share:6.2f}   of the length in the largest of "
+                f"{scores.components:,} groups of lines that touch",
+            ]
+        )
+
+
+def evaluate_lines(
+    lines: StrPath,
+    truth: StrPath,
+    *,
+    layer: str | None = None,
+    truth_layer: str | None = None,
+    buffer: float = BUFFER,
+) -> LineReport:
+    """Compare the lines of a vector file with true ones.
+
+    Args:
+        lines: GeoPackage, shapefile, GeoJSON or FlatGeobuf with lines.
+        truth: the same, in any CRS; or a mask, whose centrelines are taken.
+        layer: of the lines, where there are several.
+        truth_layer: of the truth, likewise.
+        buffer: metres to each side within which a line is right.
+
+    Raises:
+        UsageError: an option is out of range, or a layer has to be chosen.
+        InputError: a file cannot be read, or does not hold lines.
+    """
+    if not 0 < buffer < math.inf:
+        raise UsageError(f"buffer {buffer:g}: give a distance above 0 in metres")
+    ours = find_layer(lines, layer)
+    if is_vector_file(truth):
+        true = find_layer(truth, truth_layer, option="--truth-layer")
+        scores = compare_lines(*read_in_metres(ours, true), buffer=buffer)
+    elif truth_layer is not None:
+        raise UsageError(f"{truth}: is a raster, which has no layer; leave --truth-layer out")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = vectorize(truth, Path(folder) / "truth.gpkg", kind="centerlines")
+            true = find_layer(drawn.output)
+            scores = compare_lines(*read_in_metres(ours, true), buffer=buffer)
+    return LineReport(lines=str(ours), truth=str(truth), buffer=buffer, scores=scores)

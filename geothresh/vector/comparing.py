@@ -1,0 +1,162 @@
+"""How well lines agree with true ones: relaxed completeness and correctness, and connection.
+
+Completeness is the share of the true length that lies within a buffer around the lines, correctness
+the share of the lines' length within the buffer around the true ones, quality what agrees of all
+there is (Wiedemann, Heipke, Mayer and Jamet, *Empirical evaluation of automatically extracted road
+axes*, 1998).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from pyproj import Transformer
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geothresh.errors import GeothreshWarning, InputError
+from geothresh.vector.frames import measuring, reprojected
+from geothresh.vector.reading import VectorLayer, read_geometries
+from geothresh.vector.units import Float64Array, Geometries
+
+# Circles at the ends of buffers: 8 chords a quarter are off by half a percent of the radius.
+_CHORDS = 8
+_LINE, _MULTILINE = 1, 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineScores:
+    """Lengths, all in one unit, from which the shares follow; and how the lines hang together."""
+
+    length: float
+    """Of the lines."""
+    true_length: float
+    """Of the true lines."""
+    right: float
+    """Length of the lines that lies within the buffer around the true ones."""
+    found: float
+    """True length that lies within the buffer around the lines."""
+    components: int
+    """Groups of lines that touch each other."""
+    largest: float
+    """Length of the longest of these groups."""
+
+    @property
+    def completeness(self) -> float:
+        """Share of the true length that was found; 1 where there is nothing to find."""
+        return self.found / self.true_length if self.true_length else 1.0
+
+    @property
+    def correctness(self) -> float:
+        """Share of the lines' length that is right; 1 where there are no lines."""
+        return self.right / self.length if self.length else 1.0
+
+    @property
+    def quality(self) -> float:
+        """What is right, of that and all that is false or missed; 1 where there is nothing."""
+        everything = self.length + self.true_length - self.found
+        return self.right / everything if everything else 1.0
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the lines' length in the longest group; 0 where there are no lines."""
+        return self.largest / self.length if self.length else 0.0
+
+
+def read_in_metres(lines: VectorLayer, truth: VectorLayer) -> tuple[Geometries, Geometries]:
+    """The lines of two layers in one plane, in metres.
+
+    Where neither layer has a CRS, coordinates are taken as they are, with a warning.
+
+    Raises:
+        InputError: a layer cannot be read, holds something else than lines, or one of the two
+            alone has a CRS.
+    """
+    ours, true = (_read_lines(layer) for layer in (lines, truth))
+    if (lines.crs is None) != (truth.crs is None):
+        without, other = (lines, truth) if lines.crs is None else (truth, lines)
+        raise InputError(
+            f"{without}: has no CRS, so it cannot be compared with {other}, which has one; assign "
+            "it with ogr2ogr -a_srs"
+        )
+    if lines.crs is None or truth.crs is None:
+        warnings.warn(
+            f"neither {lines} nor {truth} has a CRS: lengths are in the unit of their coordinates",
+            GeothreshWarning,
+            stacklevel=3,
+        )
+        return ours, true
+    somewhere = next((part for part in (ours, true) if len(part)), None)
+    if somewhere is None:
+        return ours, true
+    crs, layer = (lines.crs, lines) if somewhere is ours else (truth.crs, truth)
+    left, bottom, right, top = (float(side) for side in shapely.total_bounds(somewhere))
+    metric, unit = measuring(crs, (left, bottom, right, top), str(layer))
+    plane = metric or crs
+    placed = []
+    for part, own in ((ours, lines.crs), (true, truth.crs)):
+        if not own.equals(plane, ignore_axis_order=True):
+            part = reprojected(part, Transformer.from_crs(own, plane, always_xy=True))
+        placed.append(part if unit == 1 else shapely.transform(part, lambda xy: xy * unit))
+    return placed[0], placed[1]
+
+
+def _read_lines(layer: VectorLayer) -> Geometries:
+    geometry, _ = read_geometries(layer)
+    kinds = shapely.get_type_id(geometry)
+    others = geometry[~np.isin(kinds, (_LINE, _MULTILINE))]
+    if len(others):
+        raise InputError(
+            f"{layer}: holds a {others[0].geom_type}, and lines are compared; geothresh vectorize "
+            "--kind centerlines makes them of a mask"
+        )
+    return geometry
+
+
+def compare_lines(lines: Geometries, truth: Geometries, *, buffer: float) -> LineScores:
+    """Compare lines with true ones.
+
+    Args:
+        lines, truth: (n,) and (m,) LineStrings and MultiLineStrings in one plane, in which lengths
+            are true.
+        buffer: width to each side, in the unit of that plane.
+    """
+    lengths = shapely.length(lines)
+    components, largest = _groups(lines, lengths)
+    return LineScores(
+        length=float(lengths.sum()),
+        true_length=float(shapely.length(truth).sum()),
+        right=_within(lines, truth, buffer),
+        found=_within(truth, lines, buffer),
+        components=components,
+        largest=largest,
+    )
+
+
+def _within(lines: Geometries, others: Geometries, buffer: float) -> float:
+    """Length of the lines within the buffer around the others."""
+    if not len(lines) or not len(others):
+        return 0.0
+    tree = shapely.STRtree(others)
+    total = 0.0
+    # One by one: a buffer around all of a country's roads at once is not to be had.
+    for line in lines:
+        near = others[tree.query(line, predicate="dwithin", distance=buffer)]
+        if len(near):
+            around = shapely.union_all(shapely.buffer(near, buffer, quad_segs=_CHORDS))
+            total += float(shapely.length(shapely.intersection(line, around)))
+    return total
+
+
+def _groups(lines: Geometries, lengths: Float64Array) -> tuple[int, float]:
+    """How many groups of lines touch each other, and the length of the longest."""
+    n = len(lines)
+    if not n:
+        return 0, 0.0
+    one, other = shapely.STRtree(lines).query(lines, predicate="intersects")
+    table = coo_array((np.ones(one.size, np.bool_), (one, other)), shape=(n, n))
+    count, group = connected_components(table, directed=False)
+    return int(count), float(np.bincount(group, weights=lengths, minlength=count).max())
