@@ -270,3 +270,33 @@ def test_vectorizing_does_not_load_torch(mask: Path) -> None:
         [sys.executable, "-c", code, str(mask)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_layers_of_both_kinds_in_one_file(mask: Path, tmp_path: Path) -> None:
+    output = tmp_path / "all.gpkg"
+    assert run(mask, "-o", output, "--layer", "areas").exit_code == 0
+    more = ["-o", output, "--layer", "lines", "--kind", "centerlines", "--nodes"]
+    refused(4, "exists already", mask, *more)
+    assert run(mask, *more, "--append").exit_code == 0
+    refused(4, "has a layer lines already", mask, *more, "--append")
+    refused(2, "give one of them", mask, *more, "--append", "--overwrite")
+    assert run(mask, *more, "--overwrite-layer").exit_code == 0
+    layers = set(geopandas.list_layers(output).name)
+    assert layers == {"areas", "lines", "lines_nodes"}
+    assert len(geopandas.read_file(output, layer="areas")) > 0
+
+
+def test_another_crs(mask: Path, tmp_path: Path) -> None:
+    assert run(mask, "-o", tmp_path / "own.gpkg").exit_code == 0
+    degrees = tmp_path / "degrees.gpkg"
+    result = run(mask, "-o", degrees, "--dst-crs", "EPSG:4326")
+    assert result.exit_code == 0 and "EPSG:4326" in result.stderr
+    own, there = (geopandas.read_file(tmp_path / f"{n}.gpkg") for n in ("own", "degrees"))
+    assert there.crs.to_epsg() == 4326 and there.is_valid.all()
+    # Measured in the mask's own CRS, and moved to the place.
+    np.testing.assert_array_equal(there.area_m2, own.area_m2)
+    back = there.to_crs(own.crs)
+    assert shapely.hausdorff_distance(back.geometry.values, own.geometry.values).max() < 1e-5
+    refused(2, "CRS 'EPSG:1' is not known", mask, "-o", tmp_path / "x.gpkg", "--dst-crs", "EPSG:1")
+    bare = save(tmp_path / "bare.tif", MASK, crs=None)
+    refused(3, "has no CRS", bare, "-o", tmp_path / "x.gpkg", "--dst-crs", "EPSG:4326")

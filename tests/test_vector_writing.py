@@ -21,7 +21,7 @@ from pyproj import CRS
 from geothresh.errors import OutputError, UsageError
 from geothresh.vector import writing
 from geothresh.vector.names import check_layer_name, layer_name_from
-from geothresh.vector.writing import Layer, check_vector_output, write_geopackage
+from geothresh.vector.writing import Existing, Layer, check_vector_output, write_geopackage
 
 UTM = CRS.from_epsg(32633).to_wkt()
 
@@ -35,7 +35,7 @@ def write(path: Path, count: int = 3, **options: Any) -> str:
     geometry = options.pop("geometry", squares(count))
     attributes = {"area_m2": np.arange(len(geometry)) + 0.5}
     arguments = {"name": "roads", "attributes": attributes, "kind": "Polygon", **options}
-    how = {name: arguments.pop(name) for name in ("crs", "overwrite") if name in arguments}
+    how = {name: arguments.pop(name) for name in ("crs", "existing") if name in arguments}
     layer = Layer(geometry=geometry, **arguments)
     (written,) = write_geopackage(path, [layer], **{"crs": UTM, **how})
     return written
@@ -127,11 +127,11 @@ def test_the_old_file_stays_until_the_new_one_is_checked(
     for fake, error in ((forget_one, OutputError), (interrupt, KeyboardInterrupt)):
         monkeypatch.setattr(raw, "write", fake)
         with pytest.raises(error):
-            write(path, 5, overwrite=True)
+            write(path, 5, existing=Existing.REPLACE)
         assert path.read_bytes() == before
         assert names_in(tmp_path) == ["roads.gpkg"]
     monkeypatch.setattr(raw, "write", real)
-    write(path, 5, overwrite=True)
+    write(path, 5, existing=Existing.REPLACE)
     assert len(geopandas.read_file(path)) == 5
 
 
@@ -146,7 +146,7 @@ path = Path({path!r})
 for limit in (0, 1000, 50_000, 100_000, 150_000, {size} - 4096, {size} - 1):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        t.write(path, 2000, overwrite=True)
+        t.write(path, 2000, existing=t.Existing.REPLACE)
     except OutputError as error:
         assert "\\n" not in str(error), error
         continue
@@ -181,7 +181,7 @@ def test_a_file_that_another_program_has_open_is_left_alone(tmp_path: Path, endi
     write(path)
     path.with_name(path.name + ending).touch()
     with pytest.raises(OutputError, match="has it open or died"):
-        check_vector_output(path, overwrite=True)
+        check_vector_output(path, existing=Existing.REPLACE)
 
 
 def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
@@ -197,8 +197,11 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
         ("link.gpkg", UsageError, "is the input"),
     ):
         with pytest.raises(error, match=words):
-            check_vector_output(tmp_path / name, overwrite=True, inputs=[mask])
-    assert check_vector_output(tmp_path / "UPPER.GPKG", overwrite=False) == tmp_path / "UPPER.GPKG"
+            check_vector_output(tmp_path / name, existing=Existing.REPLACE, inputs=[mask])
+    assert (
+        check_vector_output(tmp_path / "UPPER.GPKG", existing=Existing.REFUSE)
+        == tmp_path / "UPPER.GPKG"
+    )
 
 
 def test_awkward_file_names(tmp_path: Path) -> None:
@@ -233,3 +236,71 @@ def test_bad_layer_names(name: str) -> None:
 )  # fmt: skip
 def test_layer_names_from_files(stem: str, name: str) -> None:
     assert layer_name_from(stem) == name
+
+
+def test_layers_are_added_to_a_copy_and_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "all.gpkg"
+    write(path, 3)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE notes (text TEXT)")
+        file.execute("INSERT INTO notes VALUES ('of somebody else')")
+        file.commit()
+    assert write(path, 5, name="slides", existing=Existing.ADD) == "Polygon"
+    assert [len(geopandas.read_file(path, layer=n)) for n in ("roads", "slides")] == [3, 5]
+    before = path.read_bytes()
+    for name in ("roads", "SLIDES"):
+        with pytest.raises(OutputError, match=f"has a layer {name} already.*--overwrite-layer"):
+            write(path, 2, name=name, existing=Existing.ADD)
+    assert path.read_bytes() == before
+    write(path, 2, existing=Existing.REPLACE_LAYER, crs=CRS.from_epsg(4326).to_wkt())
+    roads, slides = (geopandas.read_file(path, layer=n) for n in ("roads", "slides"))
+    assert (len(roads), len(slides)) == (2, 5)
+    assert (roads.crs.to_epsg(), slides.crs.to_epsg()) == (4326, 32633)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT text FROM notes").fetchone() == ("of somebody else",)
+    assert names_in(tmp_path) == ["all.gpkg"]
+    # Where there is no file yet, there is nothing to keep.
+    write(tmp_path / "new.gpkg", 4, existing=Existing.ADD)
+    assert len(geopandas.read_file(tmp_path / "new.gpkg")) == 4
+
+
+def test_a_failed_addition_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "all.gpkg"
+    write(path, 3)
+    before = path.read_bytes()
+
+    def fail(*args: Any, **rest: Any) -> None:
+        real(*args, **rest)
+        raise OSError(28, "No space left on device")
+
+    real = raw.write
+    monkeypatch.setattr(raw, "write", fail)
+    with pytest.raises(OutputError, match="nothing was left behind"):
+        write(path, 5, name="more", existing=Existing.ADD)
+    assert path.read_bytes() == before and names_in(tmp_path) == ["all.gpkg"]
+
+
+def test_only_a_sound_geopackage_is_added_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_PATIENCE", 0.2)
+    path = tmp_path / "roads.gpkg"
+    write(path, 200)
+    whole = path.read_bytes()
+    cases = {
+        "text": b"not a database at all, but long enough to be looked at " * 40,
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+    }
+    for name, content in cases.items():
+        other = tmp_path / f"{name}.gpkg"
+        other.write_bytes(content)
+        with pytest.raises(OutputError, match=r"no layer can be added|is damaged"):
+            write(other, 2, name="more", existing=Existing.ADD)
+        assert other.read_bytes() == content
+    with closing(sqlite3.connect(path)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutputError, match="database is locked"):
+            write(path, 2, name="more", existing=Existing.ADD)
+        held.rollback()
+    assert path.read_bytes() == whole

@@ -55,8 +55,8 @@ class LineReport:
                 f"correctness   {100 * scores.correctness:6.2f}   {scores.right:,.0f} of "
                 f"{scores.length:,.0f} m are right",
                 f"quality       {100 * scores.quality:6.2f}",
-                f"connection    {100 * scores.largest_share:6.2f}   of the length in the largest of "
-                f"{scores.components:,} groups of lines that touch",
+                f"connection    {100 * scores.largest_share:6.2f}   of the length in the largest "
+                f"of {scores.components:,} groups of lines that touch",
             ]
         )
 

@@ -62,9 +62,10 @@ def check_targets(
         checked.append(target)
     if vector is not None:
         # geopandas is not needed before the mask is there.
-        from geothresh.vector.writing import check_vector_output
+        from geothresh.vector.writing import Existing, check_vector_output
 
-        check_vector_output(Path(os.fspath(vector)), overwrite=overwrite)
+        existing = Existing.REPLACE if overwrite else Existing.REFUSE
+        check_vector_output(Path(os.fspath(vector)), existing=existing)
     return Targets(
         mask=mask,
         confidence=None if confidence is None else Path(os.fspath(confidence)),

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +28,17 @@ from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import FLOOR, bridged
 from geothresh.skeleton.network import SPUR
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
+from geothresh.vector.frames import crs_of, to_crs
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
-from geothresh.vector.writing import EXTENSION, Layer, check_vector_output, write_geopackage
+from geothresh.vector.writing import (
+    EXTENSION,
+    Existing,
+    Layer,
+    check_vector_output,
+    write_geopackage,
+)
 from geothresh.windows import PixelWindow, RasterSize
 
 Progress = Callable[[int, int], None]
@@ -151,6 +158,9 @@ def vectorize(
     nodes: bool = False,
     allow_pixel_coords: bool = False,
     allow_vrt: bool = False,
+    dst_crs: str | None = None,
+    append: bool = False,
+    overwrite_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VectorizeResult:
@@ -201,6 +211,10 @@ def vectorize(
             layer, named like the first with ``_nodes``.
         allow_pixel_coords: where the mask has no georeference, write columns and rows.
         allow_vrt: accept VRTs as inputs.
+        dst_crs: CRS of the output, such as ``EPSG:4326``; lengths and areas are those in the mask's
+            own CRS.
+        append: add the layer to an output that exists; its other layers stay as they are.
+        overwrite_layer: the same, and replace a layer of that name.
         overwrite: replace an output that exists.
         progress: called with (parts read, parts in all), once for each pass over the mask.
 
@@ -255,12 +269,15 @@ def vectorize(
     inputs = [source]
     if confidence is not None:
         inputs.append(find_raster(confidence, allow_vrt=allow_vrt))
+    layer = layer or layer_name_from(Path(source.name).stem, kind, longest=MOST - len(NODES))
+    existing = _existing(append, overwrite_layer, overwrite)
     target = check_vector_output(
         _output_of(source, output),
-        overwrite=overwrite,
+        existing=existing,
+        layers=[layer, *([layer + NODES] if nodes else [])],
         inputs=[one.location for one in inputs if not one.remote],
     )
-    layer = layer or layer_name_from(Path(source.name).stem, kind, longest=MOST - len(NODES))
+    destination = None if dst_crs is None else crs_of(dst_crs)
     if confidence is None and threshold is not None:
         confidence, confidence_bidx = mask, bidx
     else:
@@ -303,18 +320,28 @@ def vectorize(
                 band, scene, units, layer, metadata, lines, simplify, pixel, progress=progress
             )
 
-    crs = band.grid.crs if band.grid.has_transform else None
-    types = write_geopackage(
-        target, drawn.layers, crs=crs.to_wkt() if crs else None, overwrite=overwrite
-    )
+    crs: Any = band.grid.crs if band.grid.has_transform else None
+    layers = drawn.layers
+    if destination is not None:
+        if crs is None:
+            raise InputError(
+                f"{band.name}: has no CRS, so nothing can be brought to {dst_crs}; assign one with "
+                "gdal_edit -a_srs, or leave --dst-crs out"
+            )
+        own = crs_of(crs.to_wkt())
+        layers = tuple(
+            replace(one, geometry=to_crs(one.geometry, own, destination)) for one in layers
+        )
+        crs = destination
+    types = write_geopackage(target, layers, crs=crs.to_wkt() if crs else None, existing=existing)
     return VectorizeResult(
         output=target,
         layer=layer,
-        nodes_layer=drawn.layers[1].name if len(drawn.layers) > 1 else None,
+        nodes_layer=layers[1].name if len(layers) > 1 else None,
         kind=kind,
         geometry_type=types[0],
         crs=crs.to_string() if crs else None,
-        features=len(drawn.layers[0].geometry),
+        features=len(layers[0].geometry),
         left_out=drawn.left_out,
         foreground_pixels=band.foreground,
         area=drawn.area,
@@ -323,7 +350,7 @@ def vectorize(
         nodes=drawn.nodes,
         bridges=drawn.bridges,
         length_unit=units.suffix,
-        fields=tuple(drawn.layers[0].attributes),
+        fields=tuple(layers[0].attributes),
         seconds=time.perf_counter() - started,
     )
 
@@ -462,6 +489,19 @@ def _check_numbers(numbers: Mapping[str, float]) -> None:
     for name, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
             raise UsageError(f"{name} {number:g}: give 0 or a positive number")
+
+
+def _existing(append: bool, overwrite_layer: bool, overwrite: bool) -> Existing:
+    if overwrite and (append or overwrite_layer):
+        raise UsageError(
+            "--overwrite replaces the whole file, --append and --overwrite-layer keep its other "
+            "layers; give one of them"
+        )
+    if overwrite_layer:
+        return Existing.REPLACE_LAYER
+    if append:
+        return Existing.ADD
+    return Existing.REPLACE if overwrite else Existing.REFUSE
 
 
 def _output_of(source: RasterSource, output: str | os.PathLike[str] | None) -> Path:

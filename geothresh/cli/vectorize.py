@@ -73,6 +73,14 @@ from geothresh.cli.progress import progress_bar
     "--allow-pixel-coords", is_flag=True,
     help="Write columns and rows where MASK has no georeference.",
 )  # fmt: skip
+@click.option(
+    "--dst-crs", metavar="CRS",
+    help="CRS of the output, such as EPSG:4326.  [default: MASK's own]",
+)  # fmt: skip
+@click.option(
+    "--append", is_flag=True, help="Add the layer to an output that exists; others stay in it."
+)
+@click.option("--overwrite-layer", is_flag=True, help="The same, and replace a layer of that name.")
 @options.allow_vrt
 @options.overwrite
 @options.progress

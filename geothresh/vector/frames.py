@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.vector.polygons import repaired
 from geothresh.vector.reading import VectorLayer
 from geothresh.vector.units import Geometries
 from geothresh.windows import RasterSize
@@ -205,6 +206,36 @@ def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
         return False
     scales = np.array([factors.tissot_semimajor, factors.tissot_semiminor])
     return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
+
+
+def crs_of(text: str) -> CRS:
+    """A CRS of two axes from a code, a PROJ string or WKT.
+
+    Raises:
+        UsageError: there is no such CRS.
+    """
+    try:
+        return CRS.from_user_input(text).to_2d()
+    except CRSError as error:
+        raise UsageError(
+            f"CRS {text[:80]!r} is not known ({' '.join(str(error).split())[:200]}); give one such "
+            "as EPSG:4326"
+        ) from error
+
+
+def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
+    """The shapes brought from one CRS to another, corner by corner.
+
+    Raises:
+        InputError: a corner has no place there.
+    """
+    moved = reprojected(shapes, Transformer.from_crs(crs, destination, always_xy=True))
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise InputError(
+            f"part of the vectors has no place in {_short(destination)}; choose another --dst-crs"
+        )
+    # Rounding can make corners that were close together cross.
+    return repaired(moved)
 
 
 def reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:

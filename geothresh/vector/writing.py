@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -33,6 +34,9 @@ EXTENSION = ".gpkg"
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
+# Seconds to wait for a program that is writing in a database.
+_PATIENCE = 10.0
+
 # Features that are read back at once.
 _BATCH = 2_000
 
@@ -45,22 +49,50 @@ _OGR_ERRORS = (
 )
 
 
+class Existing(Enum):
+    """What becomes of a GeoPackage that exists at the output."""
+
+    REFUSE = "refuse"
+    """It is an error."""
+    REPLACE = "replace"
+    """The whole file is replaced."""
+    ADD = "add"
+    """Layers are added to it; one of the same name is an error."""
+    REPLACE_LAYER = "replace layer"
+    """Layers are added to it, or replaced; all others stay."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is in the file stays."""
+        return self in (Existing.ADD, Existing.REPLACE_LAYER)
+
+
 def check_vector_output(
-    path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()
+    path: str | os.PathLike[str],
+    *,
+    existing: Existing,
+    layers: Sequence[str] = (),
+    inputs: Iterable[str | os.PathLike[str]] = (),
 ) -> Path:
     """Return `path` as a Path if a GeoPackage may be written there; called before any work.
 
+    Args:
+        path: the file.
+        existing: what becomes of one that is there.
+        layers: names of those that will be written.
+        inputs: files that it must not be.
+
     Raises:
         UsageError: the extension is not ``.gpkg``, or the path is one of `inputs`.
-        OutputError: no file can be written there, one exists and `overwrite` is false, or another
-            program holds the one that is there open.
+        OutputError: no file can be written there, one exists and must not, another program holds
+            it open, it is no GeoPackage that layers could be added to, or has one of the layers.
     """
     target = Path(os.fspath(path))
     if target.suffix.lower() != EXTENSION:
         raise UsageError(
             f"{target}: vectors are written as GeoPackage; give a name that ends in {EXTENSION}"
         )
-    target = check_output(target, overwrite=overwrite, inputs=inputs)
+    target = check_output(target, overwrite=existing is not Existing.REFUSE, inputs=inputs)
     for side in _side_files(target):
         # SQLite would apply what it finds there to the new file.
         if side.exists():
@@ -68,7 +100,39 @@ def check_vector_output(
                 f"{target}: {side.name} beside it says that a program has it open or died while "
                 "writing it; close that program, or delete both files"
             )
+    if existing.keeps and target.exists():
+        _check_addition(target, existing, layers)
     return target
+
+
+def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> None:
+    try:
+        with closing(_connect(target)) as file:
+            (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
+            rows = file.execute("SELECT table_name FROM gpkg_contents").fetchall()
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"{target}: no layer can be added to it ({error}); close the program that has it open, "
+            "or choose another name"
+        ) from error
+    if verdict != "ok":
+        raise OutputError(
+            f"{target}: is damaged ({' '.join(str(verdict).split())}); choose another name"
+        )
+    # SQLite does not tell case apart.
+    there = {str(name).lower() for (name,) in rows}
+    taken = [name for name in layers if name.lower() in there]
+    if taken and existing is Existing.ADD:
+        raise OutputError(
+            f"{target}: has a layer {taken[0]} already; choose another --layer, or add "
+            "--overwrite-layer"
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a database to read; it waits for whoever is writing in it."""
+    place = quote(str(path.absolute()))
+    return sqlite3.connect(f"file:{place}?mode=ro", uri=True, timeout=_PATIENCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +157,18 @@ def write_geopackage(
     layers: Sequence[Layer],
     *,
     crs: str | None,
-    overwrite: bool = False,
+    existing: Existing = Existing.REFUSE,
 ) -> list[str]:
     """Write layers with spatial indices; `path` is replaced only by a checked file.
+
+    Layers are added to a copy of what is there, which then takes its place: other programs see the
+    old file or the new one.
 
     Args:
         path: the ``.gpkg`` file.
         layers: one or more, of different names.
         crs: as WKT, None where it is not known.
-        overwrite: replace a file that exists.
+        existing: what becomes of a file that exists.
 
     Returns:
         The geometry type of each layer: its kind, or ``MultiPolygon``.
@@ -112,11 +179,14 @@ def write_geopackage(
     """
     for layer in layers:
         check_layer_name(layer.name)
-    target = check_vector_output(path, overwrite=overwrite)
+    target = check_vector_output(path, existing=existing, layers=[layer.name for layer in layers])
     types = []
     with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
+            if existing.keeps and target.exists():
+                with closing(_connect(target)) as old, closing(sqlite3.connect(temporary)) as new:
+                    old.backup(new)
             for layer in layers:
                 kind, geometry = _of_one_type(layer)
                 wkb = shapely.to_wkb(geometry)
@@ -171,7 +241,7 @@ def _write_layer(
 
 def _check_database(path: Path, layer: str, count: int) -> None:
     """Ask SQLite itself, which shares nothing with the writer, whether the file is whole."""
-    with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as file:
+    with closing(_connect(path)) as file:
         (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise _Mismatch(f"SQLite's integrity check says {verdict!r}")
