@@ -223,7 +223,7 @@ def test_bad_outputs(mask: Path, tmp_path: Path) -> None:
     refused(4, "exists already", mask, "-o", tmp_path / "old.gpkg")
     refused(4, "does not exist", mask, "-o", tmp_path / "missing" / "roads.gpkg")
     refused(2, "is the input", mask, "-o", tmp_path / "same.gpkg", "--overwrite")
-    refused(2, "ends in .gpkg", mask, "-o", tmp_path / "roads.shp")
+    refused(2, "tells no format", mask, "-o", tmp_path / "roads.kml")
     assert (tmp_path / "old.gpkg").read_text() == "an old file"
 
 

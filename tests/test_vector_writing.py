@@ -20,8 +20,9 @@ from pyproj import CRS
 
 from geothresh.errors import OutputError, UsageError
 from geothresh.vector import writing
+from geothresh.vector.layers import Layer
 from geothresh.vector.names import check_layer_name, layer_name_from
-from geothresh.vector.writing import Existing, Layer, check_vector_output, write_geopackage
+from geothresh.vector.writing import Existing, check_vector_output, write_geopackage
 
 UTM = CRS.from_epsg(32633).to_wkt()
 
@@ -190,8 +191,8 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "folder.gpkg").mkdir()
     (tmp_path / "link.gpkg").symlink_to(mask)
     for name, error, words in (
-        ("roads.shp", UsageError, "ends in .gpkg"),
-        ("roads", UsageError, "ends in .gpkg"),
+        ("roads.kml", UsageError, "tells no format"),
+        ("roads", UsageError, "tells no format"),
         ("missing/roads.gpkg", OutputError, "does not exist"),
         ("folder.gpkg", OutputError, "is a directory"),
         ("link.gpkg", UsageError, "is the input"),

@@ -28,17 +28,13 @@ from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import FLOOR, bridged
 from geothresh.skeleton.network import SPUR
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
+from geothresh.vector.formats import ending_of
 from geothresh.vector.frames import crs_of, to_crs
+from geothresh.vector.layers import Layer
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
-from geothresh.vector.writing import (
-    EXTENSION,
-    Existing,
-    Layer,
-    check_vector_output,
-    write_geopackage,
-)
+from geothresh.vector.writing import Existing, check_vector_output, write_vectors
 from geothresh.windows import PixelWindow, RasterSize
 
 Progress = Callable[[int, int], None]
@@ -158,13 +154,14 @@ def vectorize(
     nodes: bool = False,
     allow_pixel_coords: bool = False,
     allow_vrt: bool = False,
+    format: str | None = None,
     dst_crs: str | None = None,
     append: bool = False,
     overwrite_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VectorizeResult:
-    """Write the foreground of a mask as polygons or centrelines to a GeoPackage.
+    """Write the foreground of a mask as polygons or centrelines to a GeoPackage or another file.
 
     Polygons: each 4-connected region becomes one valid polygon along its pixel edges, whole across
     all blocks, with the attributes ``area_m2``, ``perimeter_m`` (holes included) and
@@ -185,7 +182,7 @@ def vectorize(
     Args:
         mask: GeoTIFF, path or open rasterio dataset: 1 = foreground, 0 = background, 255 =
             nodata. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
-        output: the ``.gpkg`` to write; by default the mask's name with that ending, beside it.
+        output: the file to write; by default the mask's name with the ending ``.gpkg``, beside it.
         kind: ``polygons`` or ``centerlines``.
         confidence: raster on the mask's grid. With `threshold`, it is `mask` itself by default.
         threshold: `mask` holds confidences; foreground is where they are at least this.
@@ -211,6 +208,9 @@ def vectorize(
             layer, named like the first with ``_nodes``.
         allow_pixel_coords: where the mask has no georeference, write columns and rows.
         allow_vrt: accept VRTs as inputs.
+        format: ``gpkg``, ``flatgeobuf``, ``geojson``, ``geoparquet`` or ``shapefile``; by default
+            what the output's ending says. All but GeoPackage hold one layer; GeoJSON is brought to
+            longitude and latitude, and names of fields are shortened for shapefiles.
         dst_crs: CRS of the output, such as ``EPSG:4326``; lengths and areas are those in the mask's
             own CRS.
         append: add the layer to an output that exists; its other layers stay as they are.
@@ -272,8 +272,9 @@ def vectorize(
     layer = layer or layer_name_from(Path(source.name).stem, kind, longest=MOST - len(NODES))
     existing = _existing(append, overwrite_layer, overwrite)
     target = check_vector_output(
-        _output_of(source, output),
+        _output_of(source, output, format),
         existing=existing,
+        form=format,
         layers=[layer, *([layer + NODES] if nodes else [])],
         inputs=[one.location for one in inputs if not one.remote],
     )
@@ -333,7 +334,9 @@ def vectorize(
             replace(one, geometry=to_crs(one.geometry, own, destination)) for one in layers
         )
         crs = destination
-    types = write_geopackage(target, layers, crs=crs.to_wkt() if crs else None, existing=existing)
+    types = write_vectors(
+        target, layers, crs=crs.to_wkt() if crs else None, existing=existing, form=format
+    )
     return VectorizeResult(
         output=target,
         layer=layer,
@@ -504,13 +507,15 @@ def _existing(append: bool, overwrite_layer: bool, overwrite: bool) -> Existing:
     return Existing.REPLACE if overwrite else Existing.REFUSE
 
 
-def _output_of(source: RasterSource, output: str | os.PathLike[str] | None) -> Path:
+def _output_of(
+    source: RasterSource, output: str | os.PathLike[str] | None, form: str | None
+) -> Path:
     if output is not None:
         return Path(os.fspath(output))
     if source.remote:
         raise UsageError(f"{source.name}: is not a local file; say with --output where to write")
     path = Path(source.name) if "://" not in source.name else Path(source.location)
-    return path.with_suffix(EXTENSION)
+    return path.with_suffix(ending_of(form))
 
 
 def _units_of(band: MaskBand, allow_pixel_coords: bool) -> MapUnits:

@@ -1,4 +1,4 @@
-"""``geothresh vectorize``: a mask becomes polygons or centrelines in a GeoPackage."""
+"""``geothresh vectorize``: a mask becomes polygons or centrelines."""
 
 from __future__ import annotations
 
@@ -74,6 +74,10 @@ from geothresh.cli.progress import progress_bar
     help="Write columns and rows where MASK has no georeference.",
 )  # fmt: skip
 @click.option(
+    "--format", type=click.Choice(["gpkg", "flatgeobuf", "geojson", "geoparquet", "shapefile"]),
+    help="Of the output.  [default: what its ending says]",
+)  # fmt: skip
+@click.option(
     "--dst-crs", metavar="CRS",
     help="CRS of the output, such as EPSG:4326.  [default: MASK's own]",
 )  # fmt: skip
@@ -99,13 +103,13 @@ def vectorize(
     writes it. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
     Confidences are accepted with --threshold.
 
-    The GeoPackage is MASK's name with .gpkg beside it, or the file named with -o; its path is
-    printed. Each polygon has area_m2, perimeter_m, compactness, and length_m, width_m and
-    orientation_deg of its rotated rectangle; each centreline length_m, width_m and width_min_m.
-    Where there is a confidence, --confidence or MASK itself with --threshold, all have
-    confidence_mean, _min and _p10. On a geographic CRS lengths and areas are geodesic.
-    Without a CRS the attributes are area_units2 and so on, with --allow-pixel-coords area_px2 and
-    so on, and lengths and areas in options are in these units.
+    The output is MASK's name with .gpkg beside it, or the file named with -o (.gpkg, .fgb,
+    .geojson, .parquet or .shp); its path is printed. Each polygon has area_m2, perimeter_m,
+    compactness, and length_m, width_m and orientation_deg of its rotated rectangle; each
+    centreline length_m, width_m and width_min_m. Where there is a confidence, --confidence or MASK
+    itself with --threshold, all have confidence_mean, _min and _p10. On a geographic CRS lengths
+    and areas are geodesic. Without a CRS the attributes are area_units2 and so on, with
+    --allow-pixel-coords area_px2 and so on, and lengths and areas in options are in these units.
     """
     from geothresh.api.vectorize import vectorize as run
 

@@ -1,4 +1,5 @@
-"""Writing a GeoPackage that is complete or not there at all.
+"""Writing vectors that are complete or not there at all: the checks before, and GeoPackages; the
+other formats are in `geothresh.vector.exchange`.
 
 A GeoPackage whose writer was killed may open with no features, or refuse to open because of the
 journal beside it. So the file is built under another name, read back and counted, and takes its
@@ -11,26 +12,23 @@ import os
 import sqlite3
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyogrio import raw
 
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output, replacing
+from geothresh.vector.exchange import require_library, write_file
+from geothresh.vector.formats import GEOPACKAGE, format_of
+from geothresh.vector.layers import OGR_ERRORS, Layer, Mismatch, of_one_type, write_layer
 from geothresh.vector.names import check_layer_name
-from geothresh.vector.units import Geometries
-
-EXTENSION = ".gpkg"
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
@@ -39,14 +37,6 @@ _PATIENCE = 10.0
 
 # Features that are read back at once.
 _BATCH = 2_000
-
-_MULTIPOLYGON = 6
-
-_OGR_ERRORS = (
-    pyogrio.errors.DataSourceError,
-    pyogrio.errors.DataLayerError,
-    pyogrio.errors.FieldError,
-)
 
 
 class Existing(Enum):
@@ -71,28 +61,45 @@ def check_vector_output(
     path: str | os.PathLike[str],
     *,
     existing: Existing,
+    form: str | None = None,
     layers: Sequence[str] = (),
     inputs: Iterable[str | os.PathLike[str]] = (),
 ) -> Path:
-    """Return `path` as a Path if a GeoPackage may be written there; called before any work.
+    """Return `path` as a Path if vectors may be written there; called before any work.
 
     Args:
         path: the file.
+        form: name of its format; by default that of its ending.
         existing: what becomes of one that is there.
         layers: names of those that will be written.
         inputs: files that it must not be.
 
     Raises:
-        UsageError: the extension is not ``.gpkg``, or the path is one of `inputs`.
+        UsageError: the ending tells no format or not the named one, the format cannot hold the
+            layers or needs a library that is not there, or the path is one of `inputs`.
         OutputError: no file can be written there, one exists and must not, another program holds
             it open, it is no GeoPackage that layers could be added to, or has one of the layers.
     """
     target = Path(os.fspath(path))
-    if target.suffix.lower() != EXTENSION:
-        raise UsageError(
-            f"{target}: vectors are written as GeoPackage; give a name that ends in {EXTENSION}"
-        )
-    target = check_output(target, overwrite=existing is not Existing.REFUSE, inputs=inputs)
+    kind = format_of(target, form)
+    if kind is not GEOPACKAGE:
+        require_library(kind)
+        if existing.keeps:
+            raise UsageError(
+                f"{target}: layers can be added to a GeoPackage, not to a {kind.title}; leave "
+                "--append and --overwrite-layer out, or write a .gpkg"
+            )
+        if len(layers) > 1:
+            raise UsageError(
+                f"{target}: a {kind.title} holds one layer, and {layers[1]} is a second; leave "
+                "--nodes out, or write a .gpkg"
+            )
+    replaces = existing is not Existing.REFUSE
+    for ending in kind.side_endings:
+        check_output(target.with_suffix(ending), overwrite=replaces, inputs=inputs)
+    target = check_output(target, overwrite=replaces, inputs=inputs)
+    if kind is not GEOPACKAGE:
+        return target
     for side in _side_files(target):
         # SQLite would apply what it finds there to the new file.
         if side.exists():
@@ -135,21 +142,36 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{place}?mode=ro", uri=True, timeout=_PATIENCE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """What is written as one layer."""
+def write_vectors(
+    path: str | os.PathLike[str],
+    layers: Sequence[Layer],
+    *,
+    crs: str | None,
+    existing: Existing = Existing.REFUSE,
+    form: str | None = None,
+) -> list[str]:
+    """Write layers in any format; `path` is replaced only by a checked file.
 
-    name: str
-    """See `check_layer_name`."""
-    kind: Literal["Polygon", "LineString", "Point"]
-    """What its geometries are; a layer of Polygons with a MultiPolygon among them is one of
-    MultiPolygons."""
-    geometry: Geometries
-    """(n,) valid; n may be 0."""
-    attributes: Mapping[str, NDArray[Any]]
-    """Name -> (n,) numbers; NaN is written as NULL."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Text that is kept with it."""
+    Args:
+        path: the file.
+        layers: one, or several in a GeoPackage, of different names.
+        crs: as WKT, None where it is not known.
+        existing: what becomes of a file that exists.
+        form: name of the format; by default that of the ending.
+
+    Returns:
+        The geometry type of each layer: its kind, or ``MultiPolygon``.
+
+    Raises:
+        UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
+            be written, or does not hold what was written when it is read back.
+    """
+    kind = format_of(Path(os.fspath(path)), form)
+    if kind is GEOPACKAGE:
+        return write_geopackage(path, layers, crs=crs, existing=existing)
+    names = [layer.name for layer in layers]
+    target = check_vector_output(path, existing=existing, form=form, layers=names)
+    return [write_file(target, layer, form=kind, crs=crs) for layer in layers]
 
 
 def write_geopackage(
@@ -188,21 +210,23 @@ def write_geopackage(
                 with closing(_connect(target)) as old, closing(sqlite3.connect(temporary)) as new:
                     old.backup(new)
             for layer in layers:
-                kind, geometry = _of_one_type(layer)
+                kind, geometry = of_one_type(layer)
                 wkb = shapely.to_wkb(geometry)
-                _write_layer(temporary, layer, kind, wkb, crs)
+                write_layer(
+                    temporary, layer, kind, geometry, crs, driver="GPKG", SPATIAL_INDEX="YES"
+                )
                 # SQLite gives files 0644 whatever the umask would allow.
                 os.chmod(temporary, mode)
                 _check_database(temporary, layer.name, len(wkb))
                 _check_geometry(temporary, layer.name, wkb)
                 types.append(kind)
-        except (*_OGR_ERRORS, OSError, sqlite3.Error) as error:
+        except (*OGR_ERRORS, OSError, sqlite3.Error) as error:
             text = " ".join(str(error).replace(str(temporary), target.name).split())
             raise OutputError(
                 f"{target}: the GeoPackage could not be written ({text}); "
                 "is the disk full? nothing was left behind"
             ) from error
-        except _Mismatch as error:
+        except Mismatch as error:
             raise OutputError(
                 f"{target}: the GeoPackage does not hold what was written: {error}; "
                 "is the disk full? nothing was left behind"
@@ -210,46 +234,17 @@ def write_geopackage(
     return types
 
 
-def _of_one_type(layer: Layer) -> tuple[str, Geometries]:
-    """The type of a layer, and its geometries in that type."""
-    if np.any(shapely.get_type_id(layer.geometry) == _MULTIPOLYGON):
-        return "MultiPolygon", _all_multi(layer.geometry)
-    return layer.kind, layer.geometry
-
-
-class _Mismatch(Exception):
-    """What was read back is not what was written."""
-
-
-def _write_layer(
-    path: Path, layer: Layer, kind: str, wkb: NDArray[np.object_], crs: str | None
-) -> None:
-    raw.write(
-        str(path),
-        geometry=wkb,
-        field_data=[np.ascontiguousarray(values) for values in layer.attributes.values()],
-        fields=list(layer.attributes),
-        layer=layer.name,
-        driver="GPKG",
-        geometry_type=kind,
-        promote_to_multi=False,
-        crs=crs,
-        layer_metadata=dict(layer.metadata) or None,
-        layer_options={"SPATIAL_INDEX": "YES"},
-    )
-
-
 def _check_database(path: Path, layer: str, count: int) -> None:
     """Ask SQLite itself, which shares nothing with the writer, whether the file is whole."""
     with closing(_connect(path)) as file:
         (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
-            raise _Mismatch(f"SQLite's integrity check says {verdict!r}")
+            raise Mismatch(f"SQLite's integrity check says {verdict!r}")
         # The name was checked: it needs no quotes, and has none.
         for table in (layer, f"rtree_{layer}_geom_rowid"):
             (found,) = file.execute(f'SELECT count(*) FROM "{table}"').fetchone()
             if found != count:
-                raise _Mismatch(f"{found} of {count} features in {table}")
+                raise Mismatch(f"{found} of {count} features in {table}")
 
 
 def _check_geometry(path: Path, layer: str, wkb: NDArray[np.object_]) -> None:
@@ -260,14 +255,7 @@ def _check_geometry(path: Path, layer: str, wkb: NDArray[np.object_]) -> None:
         )
         differs = np.flatnonzero(found != wkb[start : start + _BATCH])
         if differs.size:
-            raise _Mismatch(f"feature {start + differs[0] + 1} of {len(wkb)} has other corners")
-
-
-def _all_multi(geometry: Geometries) -> Geometries:
-    """Each geometry as a MultiPolygon: a layer has one type."""
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    together: Geometries = shapely.multipolygons(parts, indices=owner)
-    return together
+            raise Mismatch(f"feature {start + differs[0] + 1} of {len(wkb)} has other corners")
 
 
 def _side_files(path: Path) -> list[Path]:

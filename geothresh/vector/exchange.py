@@ -1,0 +1,169 @@
+"""Writing the formats that are a layer in files of their own: FlatGeobuf, GeoJSON, GeoParquet and
+shapefiles.
+
+They are written in a folder of their own beside the output, read back and compared, and take their
+names last; of a shapefile, which is several files, the ``.shp`` comes after all others.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import shapely
+from pyogrio import raw
+from pyproj import CRS
+
+from geothresh.errors import OutputError, UsageError
+from geothresh.files import publish
+from geothresh.vector.formats import VectorFormat
+from geothresh.vector.frames import crs_of, to_crs
+from geothresh.vector.layers import OGR_ERRORS, Layer, Mismatch, of_one_type, write_layer
+from geothresh.vector.units import Geometries
+
+# The longest name of a field in a shapefile, and what becomes of longer ones.
+_DBF_NAME = 10
+_SHORTER = {
+    "perimeter": "perim",
+    "confidence": "conf",
+    "compactness": "compact",
+    "orientation": "orient",
+    "width_min": "wid_min",
+    "_units": "_un",
+}
+_MULTIPOLYGON = 6
+#: Coordinates of GeoJSON have 7 decimals: a centimetre.
+_DEGREES = 1e-7
+
+
+def require_library(form: VectorFormat) -> None:
+    """Raise UsageError where a format needs a library that is not there; called before any work."""
+    if not form.driver and find_spec("pyarrow") is None:
+        raise UsageError(
+            f"{form.title} needs the library pyarrow; pip install 'geothresh[parquet]', or choose "
+            "another format"
+        )
+
+
+def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | None) -> str:
+    """Write a layer as a file; `target` is replaced only by a checked one.
+
+    GeoJSON is in longitude and latitude by its standard (RFC 7946), to which the layer is brought.
+
+    Args:
+        target: the file, checked by `geothresh.vector.writing.check_vector_output`.
+        layer: what is written.
+        form: how; any but GeoPackage.
+        crs: as WKT, None where it is not known.
+
+    Returns:
+        The geometry type of the layer: its kind, or ``MultiPolygon``.
+
+    Raises:
+        OutputError: the file cannot be written, or does not hold what was written when it is read
+            back.
+    """
+    tolerance = 0.0
+    if form.name == "geojson" and crs is not None:
+        own, degrees = CRS.from_wkt(crs).to_2d(), crs_of("EPSG:4326")
+        layer = replace(layer, geometry=to_crs(layer.geometry, own, degrees))
+        crs, tolerance = degrees.to_wkt(), _DEGREES
+    if form.name == "shapefile":
+        layer = replace(layer, attributes={_short(k): v for k, v in layer.attributes.items()})
+    kind, geometry = of_one_type(layer)
+    with _folder_beside(target) as folder:
+        file = folder / f"{layer.name}{target.suffix.lower()}"
+        try:
+            if form.driver:
+                options = {"RFC7946": "YES"} if form.name == "geojson" and crs else {}
+                write_layer(file, layer, kind, geometry, crs, driver=form.driver, **options)
+                found = shapely.from_wkb(raw.read(file, columns=[])[2])
+            else:
+                # Takes half a second to import, and nothing else needs it.
+                import geopandas
+
+                frame = geopandas.GeoDataFrame(
+                    dict(layer.attributes), geometry=list(geometry), crs=crs
+                )
+                frame.to_parquet(file, compression="zstd", write_covering_bbox=True)
+                found = geopandas.read_parquet(file, columns=["geometry"]).geometry.to_numpy()
+            # FlatGeobuf puts features in the order of its spatial index.
+            _compare(
+                np.asarray(found, object), geometry, tolerance=tolerance,
+                sort=form.name == "flatgeobuf",
+            )  # fmt: skip
+        except (*OGR_ERRORS, OSError) as error:
+            text = " ".join(str(error).replace(str(folder), str(target.parent)).split())
+            raise OutputError(
+                f"{target}: the {form.title} could not be written ({text}); is the disk full? "
+                "nothing was left behind"
+            ) from error
+        except Mismatch as error:
+            raise OutputError(
+                f"{target}: the {form.title} does not hold what was written: {error}; is the disk "
+                "full? nothing was left behind"
+            ) from error
+        for side in form.side_endings:
+            part = file.with_suffix(side)
+            if part.exists():
+                publish(part, target.with_suffix(side))
+        publish(file, target)
+    return kind
+
+
+def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort: bool) -> None:
+    """As many features, and the same corners; rings may begin and turn otherwise."""
+    if len(found) != len(geometry):
+        raise Mismatch(f"{len(found)} of {len(geometry)} features")
+    ours, theirs = (_normal(one) for one in (geometry, found))
+    if sort:
+        ours, theirs = (one[np.argsort(shapely.to_wkb(one))] for one in (ours, theirs))
+    differs = ~shapely.equals_exact(ours, theirs, tolerance=2 * tolerance)
+    if tolerance:
+        # Rounded corners may fall together.
+        apart = shapely.hausdorff_distance(ours[differs], theirs[differs])
+        differs[differs] = apart > 2 * tolerance
+    if differs.any():
+        count = np.count_nonzero(differs)
+        raise Mismatch(f"{count} of {len(geometry)} features have other corners")
+
+
+def _normal(geometry: Geometries) -> Geometries:
+    """Each geometry in its normal form; of one part, it is that part."""
+    normal: Geometries = shapely.normalize(shapely.force_2d(geometry))
+    kinds = shapely.get_type_id(normal)
+    one = (kinds == _MULTIPOLYGON) & (shapely.get_num_geometries(normal) == 1)
+    normal[one] = shapely.get_geometry(normal[one], 0)
+    return normal
+
+
+def _short(name: str) -> str:
+    """The name of a field as a shapefile can hold it."""
+    for long, short in _SHORTER.items():
+        name = name.replace(long, short)
+    return name[:_DBF_NAME]
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """A new folder in that of `target`, removed with all that is left in it."""
+    try:
+        name = tempfile.mkdtemp(prefix=".geothresh.", suffix=".tmp", dir=target.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: no folder can be created in {target.parent} ({error.strerror})"
+        ) from error
+    folder = Path(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
