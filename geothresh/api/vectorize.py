@@ -197,8 +197,10 @@ def vectorize(
             not connect others are left out.
         spur: centrelines that end, and are shorter than this many widths of the road where they
             begin, are taken off; 1 if left out, 0 keeps all.
-        simplify: outlines and lines may move by up to this length (m, or the unit of the length
-            attribute), one by one; 0 keeps every corner of polygons, and lines to the pixel.
+        simplify: in m, or the unit of the length attribute. Corners of polygons go that make a
+            triangle smaller than a square of this side with their neighbours; polygons that touch
+            go on touching, and none overlaps another. Lines may move by up to this length. 0 keeps
+            every corner of polygons, and lines to the pixel.
         bridge_gaps: ends of centrelines that lie opposite to each other within this length (m, or
             the unit of the length attribute) are joined where the confidence says that the road
             goes on; such lines are marked ``bridged``, and have no width.

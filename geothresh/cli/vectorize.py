@@ -54,7 +54,8 @@ from geothresh.cli.progress import progress_bar
 )  # fmt: skip
 @click.option(
     "--simplify", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
-    help="Leave out corners where that moves an outline or line by at most this many metres.",
+    help="Leave out corners of polygons that take or give less than this many metres squared, and "
+    "of lines where that moves them by less than this many metres.",
 )  # fmt: skip
 @click.option(
     "--bridge-gaps", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",

@@ -111,22 +111,34 @@ def make_polygons(
         placing: from pixel to map coordinates.
         units: of the map coordinates.
         min_area: polygons smaller than this, before they are simplified, are left out.
-        simplify: outlines may move by up to this length; 0 leaves every pixel corner.
+        simplify: see `simplified`; 0 leaves every pixel corner.
 
     Returns:
         The polygons. Without `simplify`, their areas add up to their pixels times the pixel area.
     """
-    batches = [
-        _make_batch(chunk, width, placing, units, min_area, simplify) for chunk in _chunks(outlines)
-    ]
+    batches = [_make_batch(chunk, width, placing, units, min_area) for chunk in _chunks(outlines)]
     if not batches:
-        batches = [_make_batch([], width, placing, units, min_area, simplify)]
+        batches = [_make_batch([], width, placing, units, min_area)]
     first_pixel = np.concatenate([batch.first_pixel for batch in batches])
     order = np.argsort(first_pixel)
 
     def joined(name: str) -> Any:
         return np.concatenate([getattr(batch, name) for batch in batches])[order]
 
+    pixels = sum(batch.pixels for batch in batches)
+    left_out = sum(batch.left_out for batch in batches)
+    if simplify > 0:
+        geometry = simplified(joined("geometry"), simplify, units)
+        area, perimeter = units.areas_and_perimeters(geometry)
+        return _measured(
+            geometry,
+            area,
+            perimeter,
+            units,
+            first_pixel=first_pixel[order],
+            pixels=pixels,
+            left_out=left_out,
+        )
     return PolygonBatch(
         geometry=joined("geometry"),
         area=joined("area"),
@@ -136,8 +148,8 @@ def make_polygons(
         width=joined("width"),
         orientation=joined("orientation"),
         first_pixel=first_pixel[order],
-        pixels=sum(batch.pixels for batch in batches),
-        left_out=sum(batch.left_out for batch in batches),
+        pixels=pixels,
+        left_out=left_out,
     )
 
 
@@ -154,7 +166,6 @@ def _make_batch(
     placing: PixelToMap,
     units: MapUnits,
     min_area: float,
-    simplify: float,
 ) -> PolygonBatch:
     geometry = np.array(chunk, dtype=np.object_)
     pixels = shapely.area(geometry)
@@ -166,21 +177,39 @@ def _make_batch(
         area = pixels * (placing.pixel_area * units.plane_area)
     kept = area >= min_area
     geometry, area, perimeter = geometry[kept], area[kept], perimeter[kept]
-    if simplify > 0 and geometry.size:
-        geometry = simplified(geometry, simplify, units)
-        area, perimeter = units.areas_and_perimeters(geometry)
-    longer, shorter, orientation = rectangles(geometry, units)
+    return _measured(
+        geometry,
+        area,
+        perimeter,
+        units,
+        first_pixel=first_pixel[kept],
+        pixels=round(float(pixels.sum())),
+        left_out=int(np.count_nonzero(~kept)),
+    )
+
+
+def _measured(
+    geometry: Geometries,
+    area: Float64Array,
+    perimeter: Float64Array,
+    units: MapUnits,
+    *,
+    first_pixel: NDArray[np.int64],
+    pixels: int,
+    left_out: int,
+) -> PolygonBatch:
+    length, width, orientation = rectangles(geometry, units)
     return PolygonBatch(
         geometry=geometry,
         area=area,
         perimeter=perimeter,
         compactness=4 * np.pi * area / perimeter**2,
-        length=longer,
-        width=shorter,
+        length=length,
+        width=width,
         orientation=orientation,
-        first_pixel=first_pixel[kept],
-        pixels=round(float(pixels.sum())),
-        left_out=int(np.count_nonzero(~kept)),
+        first_pixel=first_pixel,
+        pixels=pixels,
+        left_out=left_out,
     )
 
 
@@ -243,19 +272,26 @@ def _areal(geometry: Any) -> Any:
 
 
 def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geometries:
-    """Each polygon with fewer corners, its outline moved by at most `tolerance`; valid.
+    """All polygons with fewer corners, none of which crosses another or itself.
 
-    The polygons are simplified one by one, so that a corner at which two of them touch may move
-    in one and stay in the other.
+    A corner goes if the triangle that it makes with its neighbours is smaller than a square of
+    `tolerance` (Visvalingam and Whyatt 1993), the least first. Where polygons touch they go on
+    touching, in the same point or along the same line (`shapely.coverage_simplify`).
 
     Args:
-        tolerance: in the unit of length of `units` (metres where that is known).
+        geometry: (n,) valid, of which no two overlap.
+        tolerance: in the unit of length of `units` (metres where that is known), in the middle of
+            the geometries.
     """
-    scales = units.metric_scales(geometry)
-    metric = _scaled(geometry, scales)
-    # preserve_topology keeps rings from vanishing and, but for rare touching ones, from crossing.
-    coarse = shapely.simplify(metric, tolerance, preserve_topology=True)
-    coarse = repaired(_scaled(coarse, 1.0 / scales))
+    if not geometry.size:
+        return geometry
+    left, bottom, right, top = shapely.total_bounds(geometry)
+    middle = shapely.points([[(left + right) / 2, (bottom + top) / 2]])
+    # One scale for all: what they share must stay the same numbers.
+    scale, corner = units.metric_scales(middle)[0], np.array([left, bottom])
+    metric = shapely.transform(geometry, lambda xy: (xy - corner) * scale)
+    coarse = shapely.coverage_simplify(metric, tolerance)
+    coarse = repaired(shapely.transform(coarse, lambda xy: xy / scale + corner))
     lost = shapely.is_empty(coarse)
     coarse[lost] = geometry[lost]
     return coarse
