@@ -503,3 +503,41 @@ def test_compactness_is_that_of_the_polygon(tmp_path: Path) -> None:
     batch, _ = polygons_of(write(tmp_path / "shapes.tif", mask))
     assert batch.compactness[0] == pytest.approx(np.pi / 4)
     assert batch.compactness[1] == pytest.approx(4 * np.pi * 56 / 114**2)
+
+
+@given(
+    seed=st.integers(0, 2**20),
+    density=st.floats(0.2, 0.95),
+    blur=st.sampled_from([0, 0, 1.0, 2.0]),
+)
+def test_smoothing_moves_little_and_keeps_what_touches(
+    folder: Path, seed: int, density: float, blur: float
+) -> None:
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).random((25, 25)), blur)
+    mask = (field <= np.quantile(field, density)).astype(np.uint8)
+    path = write(folder / "smooth.tif", mask, transform=Affine(10, 0, 5e5, 0, -10, 6e6))
+    full, _ = polygons_of(path)
+    smooth, _ = polygons_of(path, smooth=True)
+    assert len(smooth.geometry) == len(full.geometry)
+    assert shapely.is_valid(smooth.geometry).all() and not shapely.is_empty(smooth.geometry).any()
+    np.testing.assert_array_equal(smooth.first_pixel, full.first_pixel)
+    apart = shapely.hausdorff_distance(
+        shapely.boundary(full.geometry), shapely.boundary(smooth.geometry)
+    )
+    # Half of a pixel of 10 m, and what of an edge lies between two moved points.
+    assert apart.max() <= 7.1
+    assert pairs(smooth.geometry, "intersects") == pairs(full.geometry, "intersects")
+    for one, other in pairs(smooth.geometry, "intersects"):
+        assert shapely.area(shapely.intersection(smooth.geometry[one], smooth.geometry[other])) < 1
+
+
+def test_a_smooth_disc_is_rounder_than_its_pixels(tmp_path: Path) -> None:
+    row, col = np.indices((80, 80))
+    disc = (np.hypot(row - 40, col - 40) < 30).astype(np.uint8)
+    path = write(tmp_path / "disc.tif", disc, transform=SHEARED)
+    batches = [polygons_of(path, smooth=s)[0] for s in (False, True)]
+    pixels, smooth = (batch.geometry[0] for batch in batches)
+    assert smooth.area == pytest.approx(pixels.area, rel=0.01)
+    plain = write(tmp_path / "plain.tif", disc)
+    assert polygons_of(plain, smooth=True)[0].compactness[0] > 0.97
+    assert polygons_of(plain)[0].compactness[0] < 0.7

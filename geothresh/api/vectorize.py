@@ -148,6 +148,7 @@ def vectorize(
     min_area: float = 0.0,
     min_length: float = 0.0,
     spur: float | None = None,
+    smooth: bool = False,
     simplify: float = 0.0,
     bridge_gaps: float = 0.0,
     bridge_confidence: float | None = None,
@@ -197,6 +198,8 @@ def vectorize(
             not connect others are left out.
         spur: centrelines that end, and are shorter than this many widths of the road where they
             begin, are taken off; 1 if left out, 0 keeps all.
+        smooth: take the staircases out of the outlines of polygons, which move by at most half a
+            pixel; points in which they touch stay. Lines always are smooth.
         simplify: in m, or the unit of the length attribute. Corners of polygons go that make a
             triangle smaller than a square of this side with their neighbours; polygons that touch
             go on touching, and none overlaps another. Lines may move by up to this length. 0 keeps
@@ -236,7 +239,7 @@ def vectorize(
         nodes=nodes,
     )
     given = {
-        "polygons": {"--min-area": min_area != 0},
+        "polygons": {"--min-area": min_area != 0, "--smooth": smooth},
         "centerlines": {
             "--min-length": min_length != 0,
             "--spur": spur is not None,
@@ -316,7 +319,7 @@ def vectorize(
         )
         if kind == "polygons":
             drawn = _polygons(
-                band, scene, units, layer, metadata, min_area, simplify, progress=progress
+                band, scene, units, layer, metadata, min_area, smooth, simplify, progress=progress
             )
         else:
             drawn = _centerlines(
@@ -375,6 +378,7 @@ def _polygons(
     layer: str,
     metadata: Mapping[str, str],
     min_area: float,
+    smooth: bool,
     simplify: float,
     *,
     progress: Progress | None,
@@ -385,6 +389,7 @@ def _polygons(
         placing=_placing(band.grid),
         units=units,
         min_area=min_area,
+        smooth=smooth,
         simplify=simplify,
     )
     _require_all_pixels(band, polygons)

@@ -53,6 +53,11 @@ from geothresh.cli.progress import progress_bar
     "they begin; 0 keeps all.  [default: 1]",
 )  # fmt: skip
 @click.option(
+    "--smooth", is_flag=True,
+    help="Take the staircases out of polygons, which move by at most half a pixel; lines always "
+    "are smooth.",
+)  # fmt: skip
+@click.option(
     "--simplify", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
     help="Leave out corners of polygons that take or give less than this many metres squared, and "
     "of lines where that moves them by less than this many metres.",

@@ -17,10 +17,14 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import shape
 
+from geothresh.skeleton.smoothing import smoothed
 from geothresh.vector.units import Float64Array, Geometries, MapUnits
 
 # Polygons that are worked on at once: enough for numpy, few enough to hold twice.
 _BATCH = 256
+
+# Of a pixel: how far smoothing moves an outline. A staircase is that much off its slope.
+_HALF = 0.5
 
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 
@@ -56,6 +60,15 @@ class PixelToMap:
 
         placed: Geometries = shapely.transform(geometries, on_map)
         return placed
+
+    def corners(self, geometries: Geometries) -> Geometries:
+        """Back from the map to columns and rows, of geometries all of whose points are corners of
+        pixels: to the last bit, since those are whole numbers."""
+        inverse = np.linalg.inv([[self.a, self.b], [self.d, self.e]])
+        found: Geometries = shapely.transform(
+            geometries, lambda xy: np.rint((xy - (self.c, self.f)) @ inverse.T)
+        )
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +114,7 @@ def make_polygons(
     placing: PixelToMap,
     units: MapUnits,
     min_area: float = 0.0,
+    smooth: bool = False,
     simplify: float = 0.0,
 ) -> PolygonBatch:
     """Build the polygons of a mask, in reading order of their first pixels.
@@ -111,10 +125,12 @@ def make_polygons(
         placing: from pixel to map coordinates.
         units: of the map coordinates.
         min_area: polygons smaller than this, before they are simplified, are left out.
+        smooth: see `rounded`; done before they are simplified.
         simplify: see `simplified`; 0 leaves every pixel corner.
 
     Returns:
-        The polygons. Without `simplify`, their areas add up to their pixels times the pixel area.
+        The polygons. As they are, neither smooth nor simplified, their areas add up to their pixels
+        times the pixel area.
     """
     batches = [_make_batch(chunk, width, placing, units, min_area) for chunk in _chunks(outlines)]
     if not batches:
@@ -127,8 +143,12 @@ def make_polygons(
 
     pixels = sum(batch.pixels for batch in batches)
     left_out = sum(batch.left_out for batch in batches)
-    if simplify > 0:
-        geometry = simplified(joined("geometry"), simplify, units)
+    if smooth or simplify > 0:
+        geometry = joined("geometry")
+        if smooth:
+            geometry = rounded(geometry, placing)
+        if simplify > 0:
+            geometry = simplified(geometry, simplify, units)
         area, perimeter = units.areas_and_perimeters(geometry)
         return _measured(
             geometry,
@@ -269,6 +289,52 @@ def _areal(geometry: Any) -> Any:
     parts = shapely.get_parts(shapely.get_parts(geometry))
     parts = parts[shapely.get_type_id(parts) == _POLYGON]
     return parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
+
+
+def rounded(geometry: Geometries, placing: PixelToMap) -> Geometries:
+    """Polygons along pixel edges without their staircases, moved by at most half a pixel.
+
+    Points in which polygons touch, or one touches itself, stay where they are. What lies a pixel
+    apart can so not meet; valid polygons come out valid.
+
+    Args:
+        geometry: (n,) polygons on the map, all of whose points are corners of pixels.
+        placing: from pixel to map coordinates.
+    """
+    pixels = placing.corners(geometry)
+    # Every pixel corner along the edges is a point: smoothing is a mean over points.
+    pixels = shapely.segmentize(pixels, 1.0)
+    parts, owner = shapely.get_parts(pixels, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    # Without the last point of each ring, which is its first.
+    last = np.append(np.diff(ring) > 0, True)[: len(ring)]
+    _, place, count = np.unique(points[~last], axis=0, return_inverse=True, return_counts=True)
+    fixed = np.zeros(len(points), np.bool_)
+    fixed[~last] = count[place.ravel()] > 1
+    ends = np.searchsorted(ring, np.arange(len(rings) + 1))
+    moved = np.empty_like(points)
+    for k in range(len(rings)):
+        span = np.s_[ends[k] : ends[k + 1]]
+        moved[span] = smoothed(points[span], most=_HALF)
+    moved[fixed] = points[fixed]
+    first = ends[:-1]
+    moved[last] = moved[first]
+    smooth_rings = shapely.linearrings(moved, indices=ring)
+    starts = np.searchsorted(part, np.arange(len(parts) + 1))
+    polygons = np.array(
+        [
+            shapely.Polygon(smooth_rings[a], smooth_rings[a + 1 : b])
+            for a, b in zip(starts[:-1], starts[1:], strict=True)
+        ],
+        dtype=object,
+    )
+    single = np.bincount(owner, minlength=len(geometry)) == 1
+    result = geometry.copy()
+    result[single] = polygons[single[owner]]
+    for k in np.flatnonzero(~single).tolist():
+        result[k] = shapely.multipolygons(polygons[owner == k])
+    return repaired(placing.place(result))
 
 
 def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geometries:
