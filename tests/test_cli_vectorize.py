@@ -282,7 +282,7 @@ def test_layers_of_both_kinds_in_one_file(mask: Path, tmp_path: Path) -> None:
     refused(2, "give one of them", mask, *more, "--append", "--overwrite")
     assert run(mask, *more, "--overwrite-layer").exit_code == 0
     layers = set(geopandas.list_layers(output).name)
-    assert layers == {"areas", "lines", "lines_nodes"}
+    assert layers == {"areas", "lines", "lines_nodes", "layer_styles"}
     assert len(geopandas.read_file(output, layer="areas")) > 0
 
 

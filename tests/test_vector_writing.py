@@ -10,6 +10,7 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
@@ -305,3 +306,57 @@ def test_only_a_sound_geopackage_is_added_to(
             write(path, 2, name="more", existing=Existing.ADD)
         held.rollback()
     assert path.read_bytes() == whole
+
+
+def styles(path: Path) -> dict[str, ElementTree.Element]:
+    """The default style of each layer, as QGIS looks for it."""
+    with closing(sqlite3.connect(path)) as file:
+        rows = file.execute(
+            "SELECT f_table_name, styleQML FROM layer_styles WHERE useAsDefault = 1 "
+            "AND f_table_catalog = '' AND f_table_schema = '' AND f_geometry_column = 'geom'"
+        ).fetchall()
+        (kind,) = file.execute(
+            "SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'"
+        ).fetchone()
+    assert kind == "attributes" and len(rows) == len({name for name, _ in rows})
+    return {name: ElementTree.fromstring(text) for name, text in rows}
+
+
+def test_layers_carry_their_style(tmp_path: Path) -> None:
+    path = tmp_path / "all.gpkg"
+    lines = np.array([shapely.LineString([(0, 0), (9, 9)])] * 2)
+    marks = {"bridged": np.array([True, False])}
+    layers = [
+        Layer(name="areas", kind="Polygon", geometry=squares(2), attributes={}),
+        Layer(name="lines", kind="LineString", geometry=lines, attributes={}),
+        Layer(name="gaps", kind="LineString", geometry=lines, attributes=marks),
+        Layer(name="nodes", kind="Point", geometry=shapely.points([[0, 0]]), attributes={}),
+    ]
+    write_geopackage(path, layers, crs=UTM)
+    found = styles(path)
+    renderers = {name: style.find("renderer-v2") for name, style in found.items()}
+    assert {name: one.get("type") for name, one in renderers.items()} == {
+        "areas": "singleSymbol", "lines": "singleSymbol", "gaps": "categorizedSymbol",
+        "nodes": "singleSymbol",
+    }  # fmt: skip
+    kinds = {name: one.find("symbols/symbol").get("type") for name, one in renderers.items()}
+    assert kinds == {"areas": "fill", "lines": "line", "gaps": "line", "nodes": "marker"}
+    values = [one.get("value") for one in renderers["gaps"].findall("categories/category")]
+    assert values == ["false", "true"]
+    numbers = [one.get("name") for one in renderers["gaps"].findall("symbols/symbol")]
+    assert numbers == ["0", "1"]
+
+
+def test_styles_of_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "all.gpkg"
+    write(path)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE layer_styles SET styleQML = '<qgis>mine</qgis>'")
+        file.commit()
+    write(path, name="slides", existing=Existing.ADD)
+    found = styles(path)
+    assert found["roads"].text == "mine" and found["slides"].find("renderer-v2") is not None
+    write(path, existing=Existing.REPLACE_LAYER)
+    assert styles(path)["roads"].find("renderer-v2") is not None
+    with pytest.raises(UsageError, match="layer_styles"):
+        write(path, name="layer_styles", existing=Existing.ADD)

@@ -9,6 +9,8 @@ from geothresh.errors import UsageError
 #: Characters of a layer name, at most.
 MOST = 63
 _LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+#: The table of a GeoPackage in which QGIS looks for styles.
+STYLES = "layer_styles"
 # Tables of the GeoPackage standard and of SQLite itself; SQLite does not tell case apart.
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
 
@@ -28,6 +30,8 @@ def check_layer_name(name: str) -> str:
             f"layer name {shown!r}: use 1 to 63 letters, digits and underscores, "
             "the first not a digit"
         )
+    if name.lower() == STYLES:
+        raise UsageError(f"layer name {name!r}: QGIS keeps its styles there; choose another")
     if name.lower().startswith(_RESERVED):
         raise UsageError(
             f"layer name {name!r}: names that begin with {', '.join(_RESERVED)} belong to "
@@ -47,6 +51,6 @@ def layer_name_from(stem: str, fallback: str = "polygons", *, longest: int = MOS
     name = re.sub(r"[^A-Za-z0-9_]+", "_", stem).strip("_")
     if not name:
         return fallback
-    if name[0].isdigit() or name.lower().startswith(_RESERVED):
+    if name[0].isdigit() or name.lower().startswith((*_RESERVED, STYLES)):
         name = f"layer_{name}"
     return check_layer_name(name[:longest])

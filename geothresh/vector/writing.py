@@ -29,6 +29,7 @@ from geothresh.vector.exchange import require_library, write_file
 from geothresh.vector.formats import GEOPACKAGE, format_of
 from geothresh.vector.layers import OGR_ERRORS, Layer, Mismatch, of_one_type, write_layer
 from geothresh.vector.names import check_layer_name
+from geothresh.vector.styles import write_styles
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
@@ -220,6 +221,8 @@ def write_geopackage(
                 _check_database(temporary, layer.name, len(wkb))
                 _check_geometry(temporary, layer.name, wkb)
                 types.append(kind)
+            with closing(sqlite3.connect(temporary)) as file:
+                write_styles(file, layers)
         except (*OGR_ERRORS, OSError, sqlite3.Error) as error:
             text = " ".join(str(error).replace(str(temporary), target.name).split())
             raise OutputError(
