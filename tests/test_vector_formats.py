@@ -17,7 +17,7 @@ from test_centerlines import save, town
 import geothresh
 from geothresh.cli import main
 from geothresh.errors import OutputError, UsageError
-from geothresh.vector import exchange
+from geothresh.vector import exchange, formats
 
 ENDINGS = (".fgb", ".geojson", ".parquet", ".shp")
 
@@ -139,7 +139,7 @@ def test_geoparquet_says_what_it_needs(
     mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr(exchange, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"geothresh\[parquet\]"):
         geothresh.vectorize(mask, tmp_path / "a.parquet")
 

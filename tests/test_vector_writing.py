@@ -20,10 +20,11 @@ from pyogrio import raw, read_info
 from pyproj import CRS
 
 from geothresh.errors import OutputError, UsageError
-from geothresh.vector import writing
+from geothresh.vector import outputs, writing
 from geothresh.vector.layers import Layer
 from geothresh.vector.names import check_layer_name, layer_name_from
-from geothresh.vector.writing import Existing, check_vector_output, write_geopackage
+from geothresh.vector.outputs import Existing, check_vector_output
+from geothresh.vector.writing import write_geopackage
 
 UTM = CRS.from_epsg(32633).to_wkt()
 
@@ -285,7 +286,7 @@ def test_a_failed_addition_leaves_the_file(tmp_path: Path, monkeypatch: pytest.M
 def test_only_a_sound_geopackage_is_added_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_PATIENCE", 0.2)
+    monkeypatch.setattr(outputs, "_PATIENCE", 0.2)
     path = tmp_path / "roads.gpkg"
     write(path, 200)
     whole = path.read_bytes()

@@ -62,7 +62,7 @@ def check_targets(
         checked.append(target)
     if vector is not None:
         # geopandas is not needed before the mask is there.
-        from geothresh.vector.writing import Existing, check_vector_output
+        from geothresh.vector.outputs import Existing, check_vector_output
 
         existing = Existing.REPLACE if overwrite else Existing.REFUSE
         check_vector_output(Path(os.fspath(vector)), existing=existing)

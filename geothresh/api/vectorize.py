@@ -29,12 +29,12 @@ from geothresh.skeleton.bridging import FLOOR, bridged
 from geothresh.skeleton.network import SPUR
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
 from geothresh.vector.formats import ending_of
-from geothresh.vector.frames import crs_of, to_crs
 from geothresh.vector.layers import Layer
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
+from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
+from geothresh.vector.reprojection import crs_of, to_crs
 from geothresh.vector.units import MapUnits
-from geothresh.vector.writing import Existing, check_vector_output, write_vectors
 from geothresh.windows import PixelWindow, RasterSize
 
 Progress = Callable[[int, int], None]
@@ -339,6 +339,10 @@ def vectorize(
             replace(one, geometry=to_crs(one.geometry, own, destination)) for one in layers
         )
         crs = destination
+    # With pyogrio come a hundred megabytes, which are not there yet when memory is at its highest:
+    # while GDAL makes the polygons.
+    from geothresh.vector.writing import write_vectors
+
     types = write_vectors(
         target, layers, crs=crs.to_wkt() if crs else None, existing=existing, form=format
     )

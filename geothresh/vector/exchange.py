@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,12 @@ import shapely
 from pyogrio import raw
 from pyproj import CRS
 
-from geothresh.errors import OutputError, UsageError
+from geothresh.errors import OutputError
 from geothresh.files import publish
 from geothresh.vector.formats import VectorFormat
-from geothresh.vector.frames import crs_of, to_crs
-from geothresh.vector.layers import OGR_ERRORS, Layer, Mismatch, of_one_type, write_layer
+from geothresh.vector.layers import Layer, Mismatch, of_one_type
+from geothresh.vector.ogr import OGR_ERRORS, write_layer
+from geothresh.vector.reprojection import crs_of, to_crs
 from geothresh.vector.units import Geometries
 
 # The longest name of a field in a shapefile, and what becomes of longer ones.
@@ -41,15 +41,6 @@ _SHORTER = {
 _MULTIPOLYGON = 6
 #: Coordinates of GeoJSON have 7 decimals: a centimetre.
 _DEGREES = 1e-7
-
-
-def require_library(form: VectorFormat) -> None:
-    """Raise UsageError where a format needs a library that is not there; called before any work."""
-    if not form.driver and find_spec("pyarrow") is None:
-        raise UsageError(
-            f"{form.title} needs the library pyarrow; pip install 'geothresh[parquet]', or choose "
-            "another format"
-        )
 
 
 def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from geothresh.errors import UsageError
@@ -70,6 +71,15 @@ def format_of(path: Path, name: str | None = None) -> VectorFormat:
             return one
     endings = ", ".join(f"{one.endings[0]} ({one.title})" for one in FORMATS)
     raise UsageError(f"{path}: its ending tells no format; there are {endings}")
+
+
+def require_library(form: VectorFormat) -> None:
+    """Raise UsageError where a format needs a library that is not there; called before any work."""
+    if not form.driver and find_spec("pyarrow") is None:
+        raise UsageError(
+            f"{form.title} needs the library pyarrow; pip install 'geothresh[parquet]', or choose "
+            "another format"
+        )
 
 
 def _named(name: str) -> VectorFormat:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.vector.polygons import repaired
+from geothresh.errors import GeothreshWarning, InputError
 from geothresh.vector.reading import VectorLayer
+from geothresh.vector.reprojection import reprojected, short_name
 from geothresh.vector.units import Geometries
 from geothresh.windows import RasterSize
 
@@ -98,8 +98,8 @@ class Frames:
         chord = np.inf
         if not same:
             warnings.warn(
-                f"{layer}: in {_short(layer.crs)}, so the {what} will be reprojected to "
-                f"{_short(scene_crs)}, the CRS of {raster.name}",
+                f"{layer}: in {short_name(layer.crs)}, so the {what} will be reprojected to "
+                f"{short_name(scene_crs)}, the CRS of {raster.name}",
                 GeothreshWarning,
                 stacklevel=3,
             )
@@ -174,16 +174,16 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
     x, y = (left + right) / 2, (bottom + top) / 2
     geodetic = crs.geodetic_crs
     if geodetic is None:
-        raise InputError(f"{name}: its CRS {_short(crs)} is tied to no ellipsoid")
+        raise InputError(f"{name}: its CRS {short_name(crs)} is tied to no ellipsoid")
     try:
         lon, lat = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
     except ProjError as error:
         raise InputError(
-            f"{name}: its centre lies where its CRS {_short(crs)} is not defined ({error})"
+            f"{name}: its centre lies where its CRS {short_name(crs)} is not defined ({error})"
         ) from error
     if not (np.isfinite(lon) and np.isfinite(lat)):
         raise InputError(
-            f"{name}: its centre ({x:g}, {y:g}) lies where its CRS {_short(crs)} is not "
+            f"{name}: its centre ({x:g}, {y:g}) lies where its CRS {short_name(crs)} is not "
             "defined; set its georeference anew"
         )
     factors = {axis.unit_conversion_factor for axis in crs.axis_info[:2]}
@@ -208,45 +208,6 @@ def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
     return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
 
 
-def crs_of(text: str) -> CRS:
-    """A CRS of two axes from a code, a PROJ string or WKT.
-
-    Raises:
-        UsageError: there is no such CRS.
-    """
-    try:
-        return CRS.from_user_input(text).to_2d()
-    except CRSError as error:
-        raise UsageError(
-            f"CRS {text[:80]!r} is not known ({' '.join(str(error).split())[:200]}); give one such "
-            "as EPSG:4326"
-        ) from error
-
-
-def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
-    """The shapes brought from one CRS to another, corner by corner.
-
-    Raises:
-        InputError: a corner has no place there.
-    """
-    moved = reprojected(shapes, Transformer.from_crs(crs, destination, always_xy=True))
-    if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise InputError(
-            f"part of the vectors has no place in {_short(destination)}; choose another --dst-crs"
-        )
-    # Rounding can make corners that were close together cross.
-    return repaired(moved)
-
-
-def reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
-    """The shapes with every corner moved to another CRS."""
-
-    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(transformer.transform(points[:, 0], points[:, 1]), axis=1)
-
-    return np.asarray(shapely.transform(shapes, move), object)
-
-
 def _transformed_bounds(transformer: Transformer, raster: RasterPlace, margin: float) -> Bounds:
     found = transformer.transform_bounds(*raster.bounds(margin), densify_pts=21)
     return _finite(found, raster)
@@ -267,8 +228,3 @@ def _parsed(raster: RasterPlace) -> CRS:
         return CRS.from_wkt(raster.crs or "").to_2d()
     except CRSError as error:
         raise InputError(f"{raster.name}: its CRS cannot be read: {error}") from error
-
-
-def _short(crs: CRS) -> str:
-    code = crs.to_authority()
-    return ":".join(code) if code else str(crs.name)
