@@ -20,7 +20,7 @@ from pyogrio import raw, read_info
 from pyproj import CRS
 
 from geothresh.errors import OutputError, UsageError
-from geothresh.vector import outputs, writing
+from geothresh.vector import ogr, outputs
 from geothresh.vector.layers import Layer
 from geothresh.vector.names import check_layer_name, layer_name_from
 from geothresh.vector.outputs import Existing, check_vector_output
@@ -93,19 +93,22 @@ def test_no_crs_is_written_without_a_word(tmp_path: Path) -> None:
     assert read_info(tmp_path / "plain.gpkg")["crs"] is None
 
 
-def test_reading_back_goes_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "_BATCH", 4)
+def test_writing_and_reading_back_go_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ogr, "_POINTS", 20)  # four squares of five points
     write(tmp_path / "many.gpkg", 11)
     assert len(geopandas.read_file(tmp_path / "many.gpkg")) == 11
 
-    def move_one(target: str, *, geometry: Any, **rest: Any) -> None:
+    def move_one(target: str, *, geometry: Any, append: bool, **rest: Any) -> None:
         moved = geometry.copy()
-        moved[9] = moved[8]
-        real(target, geometry=moved, **rest)
+        if append:
+            moved[-1] = moved[0]
+        real(target, geometry=moved, append=append, **rest)
 
     real = raw.write
     monkeypatch.setattr(raw, "write", move_one)
-    with pytest.raises(OutputError, match="feature 10 of 11 has other corners"):
+    with pytest.raises(OutputError, match=r"feature \d+ of 11 has other corners"):
         write(tmp_path / "bad.gpkg", 11)
     assert names_in(tmp_path) == ["many.gpkg"]
 

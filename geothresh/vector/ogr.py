@@ -19,6 +19,10 @@ OGR_ERRORS = (
 )
 
 
+# Points of the geometries that are handed to OGR at once: 16 bytes each, once more as WKB.
+_POINTS = 1 << 20
+
+
 def write_layer(
     path: Path,
     layer: Layer,
@@ -29,7 +33,7 @@ def write_layer(
     driver: str,
     **options: str,
 ) -> None:
-    """Write a layer with OGR.
+    """Write a layer with OGR; into a GeoPackage in parts, of which memory holds one at a time.
 
     Args:
         path: the file.
@@ -39,16 +43,30 @@ def write_layer(
         driver: of OGR.
         **options: of the driver, for the layer.
     """
-    raw.write(
-        str(path),
-        geometry=shapely.to_wkb(geometry),
-        field_data=[np.ascontiguousarray(values) for values in layer.attributes.values()],
-        fields=list(layer.attributes),
-        layer=layer.name,
-        driver=driver,
-        geometry_type=kind,
-        promote_to_multi=False,
-        crs=crs,
-        layer_metadata=dict(layer.metadata) or None if driver == "GPKG" else None,
-        layer_options=options,
-    )
+    in_parts = driver == "GPKG"
+    for part in parts_of(geometry) if in_parts else [slice(None)]:
+        first = part.start in (None, 0)
+        raw.write(
+            str(path),
+            geometry=shapely.to_wkb(geometry[part]),
+            field_data=[np.ascontiguousarray(v[part]) for v in layer.attributes.values()],
+            fields=list(layer.attributes),
+            layer=layer.name,
+            driver=driver,
+            geometry_type=kind,
+            promote_to_multi=False,
+            crs=crs,
+            layer_metadata=dict(layer.metadata) or None if in_parts and first else None,
+            layer_options=options if first else None,
+            append=not first,
+        )
+
+
+def parts_of(geometry: Geometries) -> list[slice]:
+    """Slices that together are all geometries, each of about a million points; at least one."""
+    points = np.cumsum(shapely.get_num_coordinates(geometry))
+    cuts = np.searchsorted(points, np.arange(_POINTS, points[-1] if len(points) else 0, _POINTS))
+    bounds = np.unique(np.concatenate([[0], cuts, [len(geometry)]]))
+    if len(bounds) == 1:
+        return [slice(0, 0)]
+    return [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from pyogrio import raw
 
 from geothresh.errors import OutputError
@@ -27,12 +26,10 @@ from geothresh.vector.exchange import write_file
 from geothresh.vector.formats import GEOPACKAGE, format_of
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
 from geothresh.vector.names import check_layer_name
-from geothresh.vector.ogr import OGR_ERRORS, write_layer
+from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
 from geothresh.vector.outputs import Existing, check_vector_output, connect, side_files
 from geothresh.vector.styles import write_styles
-
-# Features that are read back at once.
-_BATCH = 2_000
+from geothresh.vector.units import Geometries
 
 
 def write_vectors(
@@ -96,7 +93,7 @@ def write_geopackage(
         check_layer_name(layer.name)
     target = check_vector_output(path, existing=existing, layers=[layer.name for layer in layers])
     types = []
-    with replacing(target) as temporary, _withoutside_files(temporary), _known_warnings():
+    with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
             if existing.keeps and target.exists():
@@ -104,14 +101,13 @@ def write_geopackage(
                     old.backup(new)
             for layer in layers:
                 kind, geometry = of_one_type(layer)
-                wkb = shapely.to_wkb(geometry)
                 write_layer(
                     temporary, layer, kind, geometry, crs, driver="GPKG", SPATIAL_INDEX="YES"
                 )
                 # SQLite gives files 0644 whatever the umask would allow.
                 os.chmod(temporary, mode)
-                _check_database(temporary, layer.name, len(wkb))
-                _check_geometry(temporary, layer.name, wkb)
+                _check_database(temporary, layer.name, len(geometry))
+                _check_geometry(temporary, layer.name, geometry)
                 types.append(kind)
             with closing(sqlite3.connect(temporary)) as file:
                 write_styles(file, layers)
@@ -142,19 +138,24 @@ def _check_database(path: Path, layer: str, count: int) -> None:
                 raise Mismatch(f"{found} of {count} features in {table}")
 
 
-def _check_geometry(path: Path, layer: str, wkb: NDArray[np.object_]) -> None:
+def _check_geometry(path: Path, layer: str, geometry: Geometries) -> None:
     """Read the geometries back, to the last bit: valid as they were, they are valid now."""
-    for start in range(0, len(wkb), _BATCH):
+    for part in parts_of(geometry):
         _, _, found, _ = raw.read(
-            str(path), layer=layer, columns=[], skip_features=start, max_features=_BATCH
+            str(path),
+            layer=layer,
+            columns=[],
+            skip_features=part.start,
+            max_features=part.stop - part.start,
         )
-        differs = np.flatnonzero(found != wkb[start : start + _BATCH])
+        differs = np.flatnonzero(found != shapely.to_wkb(geometry[part]))
         if differs.size:
-            raise Mismatch(f"feature {start + differs[0] + 1} of {len(wkb)} has other corners")
+            number = part.start + differs[0] + 1
+            raise Mismatch(f"feature {number} of {len(geometry)} has other corners")
 
 
 @contextmanager
-def _withoutside_files(path: Path) -> Iterator[None]:
+def _without_side_files(path: Path) -> Iterator[None]:
     """Leave none of SQLite's files beside `path`, however the block ends."""
     try:
         yield
