@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import shapely
 from click.testing import CliRunner, Result
+from pyogrio import read_info
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
@@ -300,3 +301,21 @@ def test_another_crs(mask: Path, tmp_path: Path) -> None:
     refused(2, "CRS 'EPSG:1' is not known", mask, "-o", tmp_path / "x.gpkg", "--dst-crs", "EPSG:1")
     bare = save(tmp_path / "bare.tif", MASK, crs=None)
     refused(3, "has no CRS", bare, "-o", tmp_path / "x.gpkg", "--dst-crs", "EPSG:4326")
+
+
+def test_the_layer_says_how_it_came_about(mask: Path, tmp_path: Path) -> None:
+    def told(*options: object) -> dict[str, str]:
+        output = tmp_path / "told.gpkg"
+        assert run(mask, "-o", output, "--overwrite", *options).exit_code == 0
+        return dict(read_info(output, layer="scene_mask")["layer_metadata"])
+
+    found = told("--sieve", 3, "--smooth", "--min-area", 200)
+    assert found == {
+        "geothresh_version": geothresh.__version__, "geothresh_mask": "scene mask.tif",
+        "geothresh_kind": "polygons", "geothresh_threshold": "none", "geothresh_sieve": "3",
+        "geothresh_fill_holes": "0.0", "geothresh_min_area": "200.0", "geothresh_smooth": "True",
+        "geothresh_simplify": "0.0",
+    }  # fmt: skip
+    found = told("--kind", "centerlines", "--spur", 2)
+    assert found["geothresh_spur"] == "2.0" and found["geothresh_kind"] == "centerlines"
+    assert "geothresh_min_area" not in found

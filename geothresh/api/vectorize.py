@@ -5,43 +5,40 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geothresh import __version__
-from geothresh.errors import GeothreshError, InputError, UsageError
-from geothresh.raster.grid import RasterGrid
+from geothresh.api.drawing import (
+    NODES,
+    LineOptions,
+    PolygonOptions,
+    Progress,
+    draw_centerlines,
+    draw_polygons,
+    placing_of,
+    size_of,
+)
+from geothresh.errors import InputError, UsageError
 from geothresh.raster.masks import MaskBand, open_mask
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.raster.sampling import open_confidence, open_foreground
+from geothresh.raster.sampling import open_confidence
 from geothresh.raster.scene import Scene
-from geothresh.raster.shapes import confidence_sums, mask_shapes
 from geothresh.raster.sieving import open_sieved
-from geothresh.skeleton.blocks import centerline_network
-from geothresh.skeleton.bridging import FLOOR, bridged
+from geothresh.skeleton.bridging import FLOOR
 from geothresh.skeleton.network import SPUR
-from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
+from geothresh.vector.centerlines import pixel_side
 from geothresh.vector.formats import ending_of
-from geothresh.vector.layers import Layer
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.outputs import Existing, check_vector_output
-from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.reprojection import crs_of, to_crs
 from geothresh.vector.units import MapUnits
-from geothresh.windows import PixelWindow, RasterSize
 
-Progress = Callable[[int, int], None]
 Kind = Literal["polygons", "centerlines"]
 KINDS: tuple[Kind, Kind] = ("polygons", "centerlines")
-#: Ends the name of the layer of nodes.
-NODES = "_nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,30 +105,6 @@ class VectorizeResult:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         return {**asdict(self), "output": str(self.output), "area_unit": self.area_unit}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineOptions:
-    """What is particular to centrelines, see `vectorize`."""
-
-    min_length: float
-    spur: float
-    bridge_gaps: float
-    bridge_confidence: float
-    nodes: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Drawn:
-    """The layers of one kind, and what the result tells of them."""
-
-    layers: tuple[Layer, ...]
-    left_out: int
-    area: float | None = None
-    perimeter: float | None = None
-    length: float | None = None
-    nodes: int | None = None
-    bridges: int | None = None
 
 
 def vectorize(
@@ -234,10 +207,12 @@ def vectorize(
     lines = LineOptions(
         min_length=min_length,
         spur=SPUR if spur is None else spur,
+        simplify=simplify,
         bridge_gaps=bridge_gaps,
         bridge_confidence=FLOOR if bridge_confidence is None else bridge_confidence,
         nodes=nodes,
     )
+    polygons = PolygonOptions(min_area=min_area, smooth=smooth, simplify=simplify)
     given = {
         "polygons": {"--min-area": min_area != 0, "--smooth": smooth},
         "centerlines": {
@@ -288,9 +263,10 @@ def vectorize(
         confidence, confidence_bidx = mask, bidx
     else:
         confidence_bidx = None
-    told = {"min_area": min_area} if kind == "polygons" else asdict(lines)
     metadata = _metadata(
-        source, {"kind": kind, "threshold": threshold, "simplify": simplify, **told}
+        source,
+        {"kind": kind, "threshold": threshold, "sieve": sieve, "fill_holes": fill_holes}
+        | asdict(polygons if kind == "polygons" else lines),
     )
 
     with (
@@ -306,7 +282,7 @@ def vectorize(
         ExitStack() as stack,
     ):
         units = _units_of(found, allow_pixel_coords)
-        pixel = pixel_side(_size(found.grid), _placing(found.grid), units)
+        pixel = pixel_side(size_of(found.grid), placing_of(found.grid), units)
         band = stack.enter_context(
             open_sieved(
                 found,
@@ -317,14 +293,11 @@ def vectorize(
                 beside=target,
             )
         )
+        same: dict[str, Any] = {"name": layer, "metadata": metadata, "progress": progress}
         if kind == "polygons":
-            drawn = _polygons(
-                band, scene, units, layer, metadata, min_area, smooth, simplify, progress=progress
-            )
+            drawn = draw_polygons(band, scene, units, polygons, **same)
         else:
-            drawn = _centerlines(
-                band, scene, units, layer, metadata, lines, simplify, pixel, progress=progress
-            )
+            drawn = draw_centerlines(band, scene, units, lines, **same)
 
     crs: Any = band.grid.crs if band.grid.has_transform else None
     layers = drawn.layers
@@ -373,118 +346,6 @@ def _optional(
     if confidence is None:
         return nullcontext()
     return open_confidence(band, confidence, bidx=bidx, allow_vrt=allow_vrt)
-
-
-def _polygons(
-    band: MaskBand,
-    scene: Scene | None,
-    units: MapUnits,
-    layer: str,
-    metadata: Mapping[str, str],
-    min_area: float,
-    smooth: bool,
-    simplify: float,
-    *,
-    progress: Progress | None,
-) -> _Drawn:
-    polygons = make_polygons(
-        mask_shapes(band),
-        width=band.grid.width,
-        placing=_placing(band.grid),
-        units=units,
-        min_area=min_area,
-        smooth=smooth,
-        simplify=simplify,
-    )
-    _require_all_pixels(band, polygons)
-    attributes = {
-        units.area_field: polygons.area,
-        units.perimeter_field: polygons.perimeter,
-        "compactness": polygons.compactness,
-        units.length_field: polygons.length,
-        units.width_field: polygons.width,
-        "orientation_deg": polygons.orientation,
-    }
-    if scene is not None:
-        sums = confidence_sums(band, scene, progress=progress)
-        rows = sums.rows(polygons.first_pixel)
-        values = (sums.mean, sums.least, sums.tenth)
-        attributes |= zip(CONFIDENCE_FIELDS, (one[rows] for one in values), strict=True)
-    return _Drawn(
-        layers=(
-            Layer(
-                name=layer,
-                kind="Polygon",
-                geometry=polygons.geometry,
-                attributes=attributes,
-                metadata=metadata,
-            ),
-        ),
-        left_out=polygons.left_out,
-        area=math.fsum(polygons.area),
-        perimeter=math.fsum(polygons.perimeter),
-    )
-
-
-def _centerlines(
-    band: MaskBand,
-    scene: Scene | None,
-    units: MapUnits,
-    layer: str,
-    metadata: Mapping[str, str],
-    options: LineOptions,
-    simplify: float,
-    pixel: float,
-    *,
-    progress: Progress | None,
-) -> _Drawn:
-    size = _size(band.grid)
-    placing = _placing(band.grid)
-    confidence = None if scene is None else partial(_confidences, scene)
-    with open_foreground(band) as read:
-        network = centerline_network(read, size, confidence=confidence, progress=progress)
-    network = network.pruned(options.spur)
-    if options.bridge_gaps and confidence is not None:
-        network = bridged(
-            network,
-            confidence,
-            size,
-            reach=options.bridge_gaps / pixel,
-            floor=options.bridge_confidence,
-        )
-    lines = make_centerlines(
-        network, placing=placing, units=units, min_length=options.min_length, simplify=simplify
-    )
-    layers = [
-        Layer(
-            name=layer,
-            kind="LineString",
-            geometry=lines.geometry,
-            attributes=lines.attributes(units, bridges=options.bridge_gaps > 0),
-            metadata=metadata,
-        )
-    ]
-    if options.nodes:
-        layers.append(
-            Layer(
-                name=layer + NODES,
-                kind="Point",
-                geometry=lines.nodes,
-                attributes={"degree": lines.degree},
-            )
-        )
-    return _Drawn(
-        layers=tuple(layers),
-        left_out=lines.left_out,
-        length=math.fsum(lines.length),
-        nodes=len(lines.nodes),
-        bridges=int(np.count_nonzero(lines.bridged)),
-    )
-
-
-def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
-    values, valid = scene.read(window)
-    return np.where(valid, values, np.float32(np.nan))
 
 
 def _check_kind(kind: str, given: Mapping[str, Mapping[str, bool]]) -> None:
@@ -539,25 +400,6 @@ def _units_of(band: MaskBand, allow_pixel_coords: bool) -> MapUnits:
         f"{band.name}: has {found}, so that polygons have no place on the map; georeference it, or "
         "add --allow-pixel-coords to write columns and rows"
     )
-
-
-def _size(grid: RasterGrid) -> RasterSize:
-    return RasterSize(height=grid.height, width=grid.width)
-
-
-def _placing(grid: RasterGrid) -> PixelToMap:
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    return PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
-
-
-def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
-    if polygons.pixels != band.foreground:
-        raise GeothreshError(
-            f"{band.name}: the polygons cover {polygons.pixels} pixels, but "
-            f"{band.foreground} were foreground when they were counted: the file was changed "
-            "meanwhile or is damaged in a way that GDAL does not tell, or the disk is full; if it "
-            "is none of these, please report this with the mask"
-        )
 
 
 def _metadata(source: RasterSource, options: Mapping[str, Any]) -> dict[str, str]:

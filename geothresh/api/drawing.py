@@ -1,0 +1,212 @@
+"""From a mask to the layers of one kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import GeothreshError
+from geothresh.raster.grid import RasterGrid
+from geothresh.raster.masks import MaskBand
+from geothresh.raster.sampling import open_foreground
+from geothresh.raster.scene import Scene
+from geothresh.raster.shapes import confidence_sums, mask_shapes
+from geothresh.skeleton.blocks import centerline_network
+from geothresh.skeleton.bridging import bridged
+from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
+from geothresh.vector.layers import Layer
+from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
+from geothresh.vector.units import MapUnits
+from geothresh.windows import PixelWindow, RasterSize
+
+Progress = Callable[[int, int], None]
+#: Ends the name of the layer of nodes.
+NODES = "_nodes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonOptions:
+    """What is particular to polygons, see `geothresh.api.vectorize.vectorize`."""
+
+    min_area: float
+    smooth: bool
+    simplify: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineOptions:
+    """What is particular to centrelines, likewise."""
+
+    min_length: float
+    spur: float
+    simplify: float
+    bridge_gaps: float
+    bridge_confidence: float
+    nodes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The layers of one kind, and what is told of them."""
+
+    layers: tuple[Layer, ...]
+    left_out: int
+    area: float | None = None
+    perimeter: float | None = None
+    length: float | None = None
+    nodes: int | None = None
+    bridges: int | None = None
+
+
+def draw_polygons(
+    band: MaskBand,
+    scene: Scene | None,
+    units: MapUnits,
+    options: PolygonOptions,
+    *,
+    name: str,
+    metadata: Mapping[str, str],
+    progress: Progress | None,
+) -> Drawn:
+    """The foreground as polygons.
+
+    Args:
+        band: the mask.
+        scene: the confidence on its grid, if there is one.
+        units: of the map.
+        options: how they are drawn.
+        name: of the layer.
+        metadata: kept with it.
+        progress: told (parts read, parts in all).
+
+    Raises:
+        InputError: a raster cannot be read.
+        GeothreshError: the polygons do not cover the foreground.
+    """
+    polygons = make_polygons(
+        mask_shapes(band),
+        width=band.grid.width,
+        placing=placing_of(band.grid),
+        units=units,
+        min_area=options.min_area,
+        smooth=options.smooth,
+        simplify=options.simplify,
+    )
+    _require_all_pixels(band, polygons)
+    attributes = {
+        units.area_field: polygons.area,
+        units.perimeter_field: polygons.perimeter,
+        "compactness": polygons.compactness,
+        units.length_field: polygons.length,
+        units.width_field: polygons.width,
+        "orientation_deg": polygons.orientation,
+    }
+    if scene is not None:
+        sums = confidence_sums(band, scene, progress=progress)
+        rows = sums.rows(polygons.first_pixel)
+        values = (sums.mean, sums.least, sums.tenth)
+        attributes |= zip(CONFIDENCE_FIELDS, (one[rows] for one in values), strict=True)
+    return Drawn(
+        layers=(
+            Layer(
+                name=name,
+                kind="Polygon",
+                geometry=polygons.geometry,
+                attributes=attributes,
+                metadata=metadata,
+            ),
+        ),
+        left_out=polygons.left_out,
+        area=math.fsum(polygons.area),
+        perimeter=math.fsum(polygons.perimeter),
+    )
+
+
+def draw_centerlines(
+    band: MaskBand,
+    scene: Scene | None,
+    units: MapUnits,
+    options: LineOptions,
+    *,
+    name: str,
+    metadata: Mapping[str, str],
+    progress: Progress | None,
+) -> Drawn:
+    """The foreground as centrelines, and the nodes between them; see `draw_polygons`."""
+    size = size_of(band.grid)
+    placing = placing_of(band.grid)
+    confidence = None if scene is None else partial(_confidences, scene)
+    with open_foreground(band) as read:
+        network = centerline_network(read, size, confidence=confidence, progress=progress)
+    network = network.pruned(options.spur)
+    if options.bridge_gaps and confidence is not None:
+        network = bridged(
+            network,
+            confidence,
+            size,
+            reach=options.bridge_gaps / pixel_side(size, placing, units),
+            floor=options.bridge_confidence,
+        )
+    lines = make_centerlines(
+        network,
+        placing=placing,
+        units=units,
+        min_length=options.min_length,
+        simplify=options.simplify,
+    )
+    layers = [
+        Layer(
+            name=name,
+            kind="LineString",
+            geometry=lines.geometry,
+            attributes=lines.attributes(units, bridges=options.bridge_gaps > 0),
+            metadata=metadata,
+        )
+    ]
+    if options.nodes:
+        layers.append(
+            Layer(
+                name=name + NODES,
+                kind="Point",
+                geometry=lines.nodes,
+                attributes={"degree": lines.degree},
+            )
+        )
+    return Drawn(
+        layers=tuple(layers),
+        left_out=lines.left_out,
+        length=math.fsum(lines.length),
+        nodes=len(lines.nodes),
+        bridges=int(np.count_nonzero(lines.bridged)),
+    )
+
+
+def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
+    values, valid = scene.read(window)
+    return np.where(valid, values, np.float32(np.nan))
+
+
+def size_of(grid: RasterGrid) -> RasterSize:
+    """Of a raster."""
+    return RasterSize(height=grid.height, width=grid.width)
+
+
+def placing_of(grid: RasterGrid) -> PixelToMap:
+    """From its pixels to its map."""
+    a, b, c, d, e, f = tuple(grid.transform)[:6]
+    return PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
+
+
+def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
+    if polygons.pixels != band.foreground:
+        raise GeothreshError(
+            f"{band.name}: the polygons cover {polygons.pixels} pixels, but "
+            f"{band.foreground} were foreground when they were counted: the file was changed "
+            "meanwhile or is damaged in a way that GDAL does not tell, or the disk is full; if it "
+            "is none of these, please report this with the mask"
+        )
