@@ -151,3 +151,16 @@ def test_geojson_is_in_degrees_as_its_standard_says(mask: Path, tmp_path: Path) 
     left, bottom, right, top = read_info(tmp_path / "roads.geojson")["total_bounds"]
     assert 14.9 < left < right < 15.1 and 54 < bottom < top < 54.2
     assert raw.read(tmp_path / "roads.geojson")[2].size
+
+
+def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(
+    mask: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "roads.shp"
+    geothresh.vectorize(mask, output)
+    for ending in (".qix", ".sbn", ".sbx"):
+        output.with_suffix(ending).write_bytes(b"an index of the old one")
+    bare = save(tmp_path / "in" / "bare.tif", town(), crs=None)
+    geothresh.vectorize(bare, output, overwrite=True)
+    assert geopandas.read_file(output).crs is None
+    assert {p.suffix for p in tmp_path.glob("roads.*")} == {".shp", ".shx", ".dbf", ".cpg"}

@@ -101,10 +101,15 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
                 f"{target}: the {form.title} does not hold what was written: {error}; is the disk "
                 "full? nothing was left behind"
             ) from error
-        for side in form.side_endings:
-            part = file.with_suffix(side)
+        for ending in form.side_endings:
+            part, there = file.with_suffix(ending), target.with_suffix(ending)
             if part.exists():
-                publish(part, target.with_suffix(side))
+                publish(part, there)
+            else:
+                # Of the old file: its CRS is not that of the new one.
+                there.unlink(missing_ok=True)
+        for ending in form.index_endings:
+            target.with_suffix(ending).unlink(missing_ok=True)
         publish(file, target)
     return kind
 

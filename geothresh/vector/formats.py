@@ -23,6 +23,8 @@ class VectorFormat:
     """Of its files; the first where one has to be made up."""
     side_endings: tuple[str, ...] = ()
     """Of the files that go with the one that is named."""
+    index_endings: tuple[str, ...] = ()
+    """Of files that other programs put beside it, and that are wrong once it is replaced."""
 
 
 GEOPACKAGE = VectorFormat(name="gpkg", title="GeoPackage", driver="GPKG", endings=(".gpkg",))
@@ -39,7 +41,7 @@ FORMATS = (
     ),
     VectorFormat(
         name="shapefile", title="shapefile", driver="ESRI Shapefile", endings=(".shp",),
-        side_endings=(".shx", ".dbf", ".prj", ".cpg"),
+        side_endings=(".shx", ".dbf", ".prj", ".cpg"), index_endings=(".qix", ".sbn", ".sbx"),
     ),
 )  # fmt: skip
 

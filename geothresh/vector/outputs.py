@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
@@ -44,7 +44,7 @@ def check_vector_output(
     existing: Existing,
     form: str | None = None,
     layers: Sequence[str] = (),
-    inputs: Iterable[str | os.PathLike[str]] = (),
+    inputs: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
     """Return `path` as a Path if vectors may be written there; called before any work.
 
