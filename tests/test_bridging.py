@@ -129,5 +129,10 @@ def test_bridges_need_a_confidence(tmp_path: Path) -> None:
         geothresh.vectorize(mask, kind="centerlines", bridge_gaps=20)
     with pytest.raises(UsageError, match="--bridge-gaps is not for polygons"):
         geothresh.vectorize(mask, bridge_gaps=20)
+    confidence = save(tmp_path / "confidence.tif", road())
+    with pytest.raises(UsageError, match="501 pixels are too long"):
+        geothresh.vectorize(
+            mask, kind="centerlines", confidence=confidence, bridge_gaps=250.5, overwrite=True
+        )
     with pytest.raises(UsageError, match="least confidence 2"):
         geothresh.vectorize(mask, kind="centerlines", bridge_gaps=2, bridge_confidence=2)

@@ -16,6 +16,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from geothresh.errors import UsageError
 from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.thinning import grown
 from geothresh.skeleton.tracing import Trace
@@ -29,6 +30,8 @@ ReadConfidence = Callable[[PixelWindow], Float32Array]
 
 #: The confidence that a way over a gap never falls below.
 FLOOR = 0.1
+#: The longest gap that is looked over, in pixels: the square around it is held in memory.
+LONGEST = 500
 # A gap lies before both ends: at most 60 degrees off the direction in which a line ends, which is
 # that of its last pixels.
 _AHEAD = 0.5
@@ -69,13 +72,20 @@ def bridged(
         network: pruned.
         confidence: gives windows of confidences.
         size: of the raster.
-        reach: longest gap, in pixels.
+        reach: longest gap, in pixels, at most `LONGEST`.
         floor: least confidence along a way.
 
     Returns:
         The lines as they were, and after them the ways, which `Network.bridges` marks. Their ends
         are the nodes that were free; where they lead over, there is no width (NaN).
+
+    Raises:
+        UsageError: `reach` is too long.
     """
+    if reach > LONGEST:
+        raise UsageError(
+            f"gaps of {reach:,.0f} pixels are too long to be bridged; {LONGEST} are possible"
+        )
     ends = _free_ends(network)
     if len(ends.nodes) < 2:
         return network
