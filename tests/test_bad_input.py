@@ -95,7 +95,7 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
     "unknown creation option": (good, "x.tif --co COLOUR=RED", 2, "COLOUR"),
     "creation option without a value": (good, "x.tif --co COMPRESS", 2, "NAME=VALUE"),
     "lossy compression": (good, "x.tif --co COMPRESS=JPEG", 2, "COMPRESS"),
-    "vector format": (good, "x.tif --vector-out v.shp", 2, ".gpkg"),
+    "vector format": (good, "x.tif --vector-out v.kml", 2, ".gpkg"),
     "scale of nought": (good, "x.tif --scale 0", 2, "--scale"),
     # Bad input
     "missing": (lambda: None, "x.tif", 3, "no such file"),

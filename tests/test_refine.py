@@ -302,7 +302,7 @@ def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
         ({"output": "x.tif"}, UsageError, "is the input"),
         ({"confidence_out": "x_mask.tif"}, UsageError, "two outputs"),
         ({"confidence_out": "../{here}/x_mask.tif"}, UsageError, "two outputs"),
-        ({"vector_out": "x.shp"}, UsageError, "gpkg"),
+        ({"vector_out": "x.kml"}, UsageError, "tells no format"),
         ({"workers": 1, "model": IdentityRefiner(16)}, UsageError, "workers"),
     ],
 )
