@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshError
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.masks import MaskBand
+from geothresh.raster.masks import MaskBand, Progress
 from geothresh.raster.sampling import open_foreground
 from geothresh.raster.scene import Scene
 from geothresh.raster.shapes import confidence_sums, mask_shapes
@@ -24,7 +24,6 @@ from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow, RasterSize
 
-Progress = Callable[[int, int], None]
 #: Ends the name of the layer of nodes.
 NODES = "_nodes"
 

@@ -16,14 +16,13 @@ from geothresh.api.drawing import (
     NODES,
     LineOptions,
     PolygonOptions,
-    Progress,
     draw_centerlines,
     draw_polygons,
     placing_of,
     size_of,
 )
 from geothresh.errors import InputError, UsageError
-from geothresh.raster.masks import MaskBand, open_mask
+from geothresh.raster.masks import MaskBand, Progress, open_mask
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.sampling import open_confidence
 from geothresh.raster.scene import Scene
