@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # About a microsecond each; more blocks than this are looked at in an even sample.
 _MOST_BLOCKS = 500_000
+# Bytes beside a row of blocks: what GDAL keeps of each, and blocks of masks.
+_LEAST_CACHE = 4 << 20
 # Beyond the end of any file: damaged offsets may be larger than int64 holds.
 _NOWHERE = 2**62
 
@@ -62,6 +64,14 @@ class BlockLayout:
     def count(self) -> int:
         """All blocks of the band."""
         return self.rows * self.columns
+
+    def row_cache(self, dtype: np.dtype[Any]) -> int:
+        """Bytes of a cache in which a row of blocks stays while it is read in lower windows.
+
+        In a smaller one each block would be decoded once for each of them.
+        """
+        row_of_blocks = self.columns * self.block_width * self.block_height
+        return row_of_blocks * dtype.itemsize * 5 // 4 + _LEAST_CACHE
 
     def window(self, index: int) -> PixelWindow:
         """The pixels of block `index` (row by row from the top left), cut to the raster."""

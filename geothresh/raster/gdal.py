@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.env import getenv, hasenv
 from rasterio.errors import (
     CRSError,
     NodataShadowWarning,
@@ -25,7 +26,6 @@ RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
 _CACHE_BYTES = 64 * 2**20
 
 _OPTIONS: dict[str, str | int] = {
-    "GDAL_CACHEMAX": _CACHE_BYTES,
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DRIVER_PATH": "disable",
     "GDAL_HTTP_TIMEOUT": 30,
@@ -47,13 +47,24 @@ _WRITING_OPTIONS: dict[str, str | int] = {
 
 
 @contextmanager
-def gdal_environment(*, remote: bool = False, writing: bool = False) -> Iterator[None]:
+def gdal_environment(
+    *, remote: bool = False, writing: bool = False, cache_bytes: int | None = None
+) -> Iterator[None]:
     """Open, read or write inside this block: GDAL's cache, drivers and network are bounded.
 
     rasterio keeps the options per thread, so that each use enters its own block (60 microseconds)
     in whatever thread or process it runs.
+
+    Args:
+        remote: what is read is not on a local disk.
+        writing: what is opened is written.
+        cache_bytes: of the cache of blocks, which all datasets of the process share. Left out, it
+            is that of the block around this one, or 64 MB.
     """
-    options = dict(_OPTIONS)
+    if cache_bytes is None:
+        around = getenv() if hasenv() else {}
+        cache_bytes = around.get("GDAL_CACHEMAX", _CACHE_BYTES)
+    options = _OPTIONS | {"GDAL_CACHEMAX": cache_bytes}
     if remote:
         options |= _REMOTE_OPTIONS
     if writing:

@@ -131,9 +131,14 @@ def open_mask(
                 yield band
 
 
-def strips(height: int, width: int, block_height: int) -> list[PixelWindow]:
-    """Windows of full width, top to bottom; of whole block rows where these are not too large."""
-    cached = width * block_height <= _CACHED_BLOCK_ROW
+def strips(
+    height: int, width: int, block_height: int, *, cached: bool = False
+) -> list[PixelWindow]:
+    """Windows of full width, top to bottom; of whole block rows where these are not too large.
+
+    With `cached`, a row of blocks stays in the cache whatever its size (`BlockLayout.row_cache`).
+    """
+    cached = cached or width * block_height <= _CACHED_BLOCK_ROW
     rows = max(1, (_STRIP_PIXELS if cached else _STRIP_PIXELS_WIDE) // width)
     if rows > block_height:
         rows -= rows % block_height
@@ -212,8 +217,25 @@ def _check_blocks(source: RasterSource, dataset: DatasetReader, bidx: int) -> No
 
 def find_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
     """The value that is foreground, and the number of its pixels."""
+    # The blocks stay for the strips of one row of them, and no longer.
+    with gdal_environment(cache_bytes=scene.layout.row_cache(scene.dtype)):
+        ones, highs = _count_foreground(scene, progress)
+    text = None
+    if highs and not ones:
+        text = "only 0 and 255 occur and 255 is not tagged as nodata: 255 is taken as foreground"
+    elif highs:
+        text = f"255 occurs beside 1 ({highs} pixels) and is taken as nodata without being tagged"
+    elif not ones and scene.spec.nodata == _HIGH:
+        text = "no pixel is foreground (1); 255 is tagged as nodata"
+    if text:
+        warnings.warn(f"{scene.name}: {text}", GeothreshWarning, stacklevel=5)
+    return (_HIGH, highs) if highs and not ones else (1, ones)
+
+
+def _count_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
+    """How many pixels are 1 and how many 255; InputError where one is neither, nor 0."""
     ones = highs = 0
-    for window, values, valid in _stored(scene, progress):
+    for window, values, valid in _stored(scene, progress, cached=True):
         one = (values == 1) & valid
         # Compared as Python compares: no int8 is 255.
         high = (values == _HIGH) & valid
@@ -227,16 +249,7 @@ def find_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
             )
         ones += int(np.count_nonzero(one))
         highs += int(np.count_nonzero(high))
-    text = None
-    if highs and not ones:
-        text = "only 0 and 255 occur and 255 is not tagged as nodata: 255 is taken as foreground"
-    elif highs:
-        text = f"255 occurs beside 1 ({highs} pixels) and is taken as nodata without being tagged"
-    elif not ones and scene.spec.nodata == _HIGH:
-        text = "no pixel is foreground (1); 255 is tagged as nodata"
-    if text:
-        warnings.warn(f"{scene.name}: {text}", GeothreshWarning, stacklevel=5)
-    return (_HIGH, highs) if highs and not ones else (1, ones)
+    return ones, highs
 
 
 def _is_plain(scene: Scene) -> bool:
@@ -252,10 +265,11 @@ def _is_plain(scene: Scene) -> bool:
 
 
 def _stored(
-    scene: Scene, progress: Progress | None
+    scene: Scene, progress: Progress | None, *, cached: bool = False
 ) -> Iterator[tuple[PixelWindow, NDArray[Any], NDArray[np.bool_]]]:
     """The whole band as it is stored, and what of it is valid, from top to bottom."""
-    windows = strips(scene.size.height, scene.size.width, scene.layout.block_height)
+    size, block_height = scene.size, scene.layout.block_height
+    windows = strips(size.height, size.width, block_height, cached=cached)
     for done, window in enumerate(windows, start=1):
         yield window, *scene.stored(window)
         if progress:

@@ -14,6 +14,7 @@ import rasterio
 from rasterio.features import shapes
 
 from geothresh.errors import InputError
+from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.components import RegionSums, RegionTable
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.masks import MaskBand, Progress
@@ -35,9 +36,12 @@ def mask_shapes(band: MaskBand) -> Iterator[Mapping[str, Any]]:
             # Without its georeference the file gives the whole numbers of the pixel grid.
             with rasterio.open(band.location, driver="GTiff", GEOREF_SOURCES="NONE") as dataset:
                 pixels = rasterio.band(dataset, band.bidx)
-                for outline, value in shapes(pixels, mask=pixels, connectivity=4):
-                    if value == band.value:
-                        yield outline
+                # GDAL reads the band by rows of pixels.
+                layout = BlockLayout.of(dataset, band.bidx)
+                with gdal_environment(cache_bytes=layout.row_cache(np.dtype(pixels.dtype))):
+                    for outline, value in shapes(pixels, mask=pixels, connectivity=4):
+                        if value == band.value:
+                            yield outline
         except RASTER_ERRORS as error:
             raise InputError(f"{band.name}: cannot be read ({reason(error)})") from error
 

@@ -3,12 +3,14 @@
     python tests/benchmarks/bench_vectorize.py --side 24000 --objects 2500
 
 Each row is a process of its own: the time is the wall time of the work without the imports, the
-memory the peak resident size of the process, imports included. Prints a table in Markdown.
+memory the peak resident size of the process, imports included: pandas loads pyarrow, the optional
+`geothresh[parquet]`, wherever it is installed. Prints a table in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -110,7 +112,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         make(Path(name), arguments.side, arguments.objects)
-        print(f"mask of {arguments.side} x {arguments.side}, {arguments.objects} objects\n")
+        arrow = "with" if importlib.util.find_spec("pyarrow") else "without"
+        print(f"mask of {arguments.side} x {arguments.side}, {arguments.objects} objects; ", end="")
+        print(f"{arrow} pyarrow\n")
         print(f"| {'case':<22} | seconds | MB peak | polygons |\n|{'-' * 24}|---|---|---|")
         for case in CASES:
             command = [sys.executable, __file__, "--folder", name, "--case", case]
