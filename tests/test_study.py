@@ -170,3 +170,16 @@ def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: P
     assert unsized.exit_code == 1 and "--gsd SET=M" in unsized.stderr
     other = runner().invoke(study.main, [*command, "--only", "without-two", "--steps", "3"])
     assert other.exit_code == 1 and "other options" in other.stderr
+
+
+def test_a_patch_beyond_the_usual_overlap_is_scored(
+    modules, monkeypatch, data: Path, tmp_path: Path
+) -> None:
+    """Tiles share whole patches: 128 pixels are half of one of 256, and scoring was refused."""
+    study, _ = modules
+    monkeypatch.setattr(study, "PATCH_BATCH", 1)
+    command = ["patch", "--data", str(data), "--output", str(tmp_path / "out"), "--only", "p256"]
+    command += ["--split", str(data / "split.json"), "--steps", "1", "--device", "cpu"]
+    done = runner().invoke(study.main, command)
+    assert done.exit_code == 0, done.output
+    assert "| p256 | one/net1 | yes | 2 | miou |" in (tmp_path / "out" / "patch.md").read_text()
