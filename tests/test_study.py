@@ -177,7 +177,7 @@ def test_a_patch_beyond_the_usual_overlap_is_scored(
 ) -> None:
     """Tiles share whole patches: 128 pixels are half of one of 256, and scoring was refused."""
     study, _ = modules
-    monkeypatch.setattr(study, "PATCH_BATCH", 1)
+    monkeypatch.setattr(study, "PATCH_BATCH", 2)
     command = ["patch", "--data", str(data), "--output", str(tmp_path / "out"), "--only", "p256"]
     command += ["--split", str(data / "split.json"), "--steps", "1", "--device", "cpu"]
     done = runner().invoke(study.main, command)
