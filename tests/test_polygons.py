@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.raster import masks
+from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.components import RegionSums
 from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.masks import open_mask
@@ -424,9 +425,12 @@ def test_a_repair_keeps_the_area_and_nothing_but_areas() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the bytes read are Linux's to tell")
-def test_each_block_is_read_once_for_all_its_rows(tmp_path: Path) -> None:
-    """A row of blocks that did not fit in the cache was decoded once for each row of pixels, by the
-    pass that counts and by GDAL's polygoniser: minutes for a mask of 150,000 columns."""
+def test_each_block_is_read_once_for_all_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of blocks that did not fit in the cache was decoded once for each row of pixels by
+    GDAL's polygoniser, and once for each strip by the pass that counts."""
+    monkeypatch.setattr(masks, "_STRIP_PIXELS", 32 * 8192)
     blocks = {"tiled": True, "blockxsize": 256, "blockysize": 256}
     values = np.zeros((512, 8192), np.uint8)
     values[100:400:7] = 1
@@ -440,3 +444,8 @@ def test_each_block_is_read_once_for_all_its_rows(tmp_path: Path) -> None:
 
 def _bytes_read() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_a_claim_of_any_width_takes_a_bounded_cache() -> None:
+    size = {"height": 10, "width": 2_000_000_000, "block_height": 512, "block_width": 512}
+    assert BlockLayout(**size).row_cache(np.dtype(np.uint8)) == 512 << 20

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 # About a microsecond each; more blocks than this are looked at in an even sample.
 _MOST_BLOCKS = 500_000
-# Bytes beside a row of blocks: what GDAL keeps of each, and blocks of masks.
+# Bytes of a cache for a row of blocks: beside it what GDAL keeps of each, and blocks of masks; and
+# at most, since a small file may claim any width.
 _LEAST_CACHE = 4 << 20
+_MOST_CACHE = 512 << 20
 # Beyond the end of any file: damaged offsets may be larger than int64 holds.
 _NOWHERE = 2**62
 
@@ -68,10 +70,11 @@ class BlockLayout:
     def row_cache(self, dtype: np.dtype[Any]) -> int:
         """Bytes of a cache in which a row of blocks stays while it is read in lower windows.
 
-        In a smaller one each block would be decoded once for each of them.
+        In a smaller one each block would be decoded once for each of them; so it is in rows of more
+        than 400 MB.
         """
         row_of_blocks = self.columns * self.block_width * self.block_height
-        return row_of_blocks * dtype.itemsize * 5 // 4 + _LEAST_CACHE
+        return min(row_of_blocks * dtype.itemsize * 5 // 4 + _LEAST_CACHE, _MOST_CACHE)
 
     def window(self, index: int) -> PixelWindow:
         """The pixels of block `index` (row by row from the top left), cut to the raster."""
