@@ -12,6 +12,14 @@ class GeothreshError(Exception):
     """Base of every error that geothresh raises on purpose; by itself, a fault of ours."""
 
     exit_code = 1
+    resumable = False
+    """Whether the same call may succeed later on, so that work done so far is worth keeping."""
+
+
+class ClusterError(GeothreshError):
+    """A Dask scheduler or all of its workers were lost."""
+
+    resumable = True
 
 
 class UsageError(GeothreshError):
@@ -26,10 +34,17 @@ class InputError(GeothreshError):
     exit_code = 3
 
 
+class DeadlyTileError(InputError):
+    """Every worker process that refined the tiles at one place died."""
+
+    resumable = True
+
+
 class OutputError(GeothreshError):
     """An output cannot be written, or would destroy something without leave to do so."""
 
     exit_code = 4
+    resumable = True
 
 
 class ModelError(GeothreshError):

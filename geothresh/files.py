@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -139,13 +140,28 @@ def write_bytes(target: Path, content: bytes) -> None:
             raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
 
 
-def create_beside(target: Path) -> Path:
-    """Create an empty file with an unguessable name in the directory of `target`."""
-    ending = f".{secrets.token_hex(8)}.tmp"
+def temporary_beside(target: Path, token: str) -> Path:
+    """The path of a temporary file in the directory of `target`; the token makes it unique."""
+    ending = f".{token}.tmp"
     # Cut by bytes, not characters: the limit of the file system is in bytes.
     start = os.fsencode(f".{target.name}")[: _LONGEST_NAME - len(ending)]
-    temporary = target.parent / (start.decode(errors="ignore") + ending)
+    return target.parent / (start.decode(errors="ignore") + ending)
+
+
+def create_beside(target: Path, token: str | None = None) -> Path:
+    """Create an empty file with an unguessable name in the directory of `target`.
+
+    Args:
+        target: what the file is to become.
+        token: of a run that may have been killed: what it left under this name is replaced.
+
+    Raises:
+        OutputError: no file can be created there.
+    """
+    temporary = temporary_beside(target, token or secrets.token_hex(8))
     try:
+        if token is not None:
+            temporary.unlink(missing_ok=True)
         # O_EXCL: never a file, nor a link, that somebody else put there.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:
@@ -153,6 +169,42 @@ def create_beside(target: Path) -> Path:
             f"{target}: no file can be created in {target.parent} ({error.strerror})"
         ) from error
     return temporary
+
+
+def free_bytes(target: Path) -> int:
+    """Bytes that this user may still write where `target` is to be.
+
+    Raises:
+        OutputError: the file system does not tell.
+    """
+    try:
+        return shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise OutputError(f"{target}: {target.parent} is gone ({error.strerror})") from error
+
+
+def move(file: Path, target: Path, token: str) -> None:
+    """Put a finished file in place, from another file system too; `target` changes in one step.
+
+    Args:
+        file: what is to be there; it is gone afterwards if both are on one file system.
+        target: where.
+        token: see `create_beside`.
+
+    Raises:
+        OutputError: it cannot be copied, flushed or renamed.
+    """
+    if file.stat().st_dev == target.parent.stat().st_dev:
+        publish(file, target)
+        return
+    temporary = create_beside(target, token)
+    try:
+        shutil.copyfile(file, temporary)
+        publish(temporary, target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
+    finally:
+        discard(temporary)
 
 
 def publish(temporary: Path, target: Path) -> None:

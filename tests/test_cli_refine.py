@@ -72,7 +72,8 @@ def test_every_option_reaches_the_library(
         "--threshold", "0.4", "--tile-size", "256", "--overlap", "64", "--blend", "crop",
         "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16", "--workers", "2",
         "--co", "compress=ZSTD", "--co", "ZSTD_LEVEL=1", "--overwrite", "--no-progress",
-        "--tta", "d4", "--match-resolution",
+        "--tta", "d4", "--match-resolution", "--scheduler", "tcp://localhost:8786", "--no-resume",
+        "--restart",
     )  # fmt: skip
     assert result.exit_code == 130
     assert given == {
@@ -94,6 +95,9 @@ def test_every_option_reaches_the_library(
         "device": "cuda:1",
         "precision": "bf16",
         "workers": 2,
+        "scheduler": "tcp://localhost:8786",
+        "resume": False,
+        "restart": True,
         "creation_options": {"COMPRESS": "ZSTD", "ZSTD_LEVEL": "1"},
         "overwrite": True,
         "progress": None,

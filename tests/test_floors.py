@@ -20,6 +20,7 @@ FLOORS = {
     "windows": 0,
     "blending": 1,
     "chipping": 1,
+    "journal": 1,
     "metrics": 1,
     "skeleton": 1,
     "splitting": 1,

@@ -112,7 +112,12 @@ def test_coordinates_come_back_unmoved(
     for path in (result.mask, result.confidence):
         with rasterio.open(path) as dataset:
             assert RasterGrid.of(dataset) == grid
-    assert sorted(os.listdir(folder)) == ["c.tif", "scene.tif", "scene_mask.tif"]
+    assert sorted(os.listdir(folder)) == [
+        "c.tif",
+        "scene.tif",
+        "scene_mask.manifest.json",
+        "scene_mask.tif",
+    ]
 
 
 def test_the_result_tells_what_was_done(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_polygons_come_along(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", values)
     result = refine(scene, vector_out=tmp_path / "x.gpkg")
     assert result.features == 2 and result.vector == tmp_path / "x.gpkg"
-    assert sorted(os.listdir(tmp_path)) == ["x.gpkg", "x.tif", "x_mask.tif"]
+    assert sorted(os.listdir(tmp_path)) == ["x.gpkg", "x.tif", "x_mask.manifest.json", "x_mask.tif"]
 
 
 def test_polygons_without_a_place_are_refused_at_once(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ OUTPUTS = {
     "vector": "roads.gpkg",
     "centerlines": "road_lines.gpkg",
     "picture": "before_after.png",
+    "manifest": "scene_mask.manifest.json",
 }
 
 _THRESHOLD = 0.5
@@ -66,6 +67,8 @@ class DemoResult:
     """The GeoPackage with the road network: centrelines, and the nodes between them."""
     picture: Path
     """The PNG that shows before and after."""
+    manifest: Path
+    """JSON with the sha256 of mask and refined confidence."""
     model: str
     """The model that refined."""
     valid_pixels: int
@@ -127,6 +130,7 @@ def demo(
             confidence_out=paths["confidence"],
             model=model,
             threshold=_THRESHOLD,
+            resume=False,
             overwrite=overwrite,
             progress=progress,
         )

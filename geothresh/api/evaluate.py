@@ -164,7 +164,7 @@ def evaluate(
 
         def choose_for(metres: float | None) -> ChosenModel:
             return choose_model(
-                model, device=device, precision=precision, batch_size=batch_size, workers=0,
+                model, device=device, precision=precision, batch_size=batch_size, workers=False,
                 tta=tta, match=metres,
             )  # fmt: skip
 

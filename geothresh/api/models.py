@@ -78,7 +78,7 @@ def choose_model(
     device: str,
     precision: Precision,
     batch_size: BatchSize,
-    workers: int,
+    workers: bool,
     tta: Tta = "none",
     match: float | None = None,
 ) -> ChosenModel:
@@ -87,7 +87,7 @@ def choose_model(
     Args:
         model: see `Model`.
         device, precision, batch_size: of a model that is a name or a file.
-        workers: worker processes, which load models themselves.
+        workers: whether there are worker processes, which load models themselves.
         tta: test-time augmentation.
         match: size of the raster's pixels on the ground in metres, which are then brought to the
             size that the model was trained on; None leaves them as they are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,33 @@ from numpy.typing import NDArray
 from geothresh import __version__
 from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
 from geothresh.api.chunks import chunk_size
+from geothresh.api.durable import make_strips, put_in_place, require_room, run_fingerprint
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, mosaic, mosaic_array
+from geothresh.files import move, write_text
+from geothresh.journal import Journal, finished_outputs
+from geothresh.mosaic import (
+    BoolArray,
+    Float32Array,
+    MosaicStats,
+    Progress,
+    Scheduler,
+    mosaic,
+    mosaic_array,
+)
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
-from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
+from geothresh.raster.creation import CONFIDENCE, MASK, BandFormat, gtiff_options
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import INFINITIES, Scene
 from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +59,8 @@ class RefineResult:
     """The refined confidence (0-254 for 0-1, 255 nodata), if it was asked for."""
     vector: Path | None
     """The GeoPackage with the foreground's polygons, if it was asked for."""
+    manifest: Path | None
+    """JSON with the sha256 of each output, where there are several: written last."""
     height: int
     """Rows."""
     width: int
@@ -70,6 +85,8 @@ class RefineResult:
     """Tiles that went through the model, each once."""
     tiles_skipped: int
     """Tiles without a valid pixel, which did not."""
+    strips_resumed: int
+    """Strips of the output that an interrupted run had finished."""
     valid_pixels: int
     """Pixels with data."""
     foreground_before: int
@@ -119,14 +136,19 @@ def refine(
     device: str = "auto",
     precision: Precision = "auto",
     workers: int | None = 0,
+    scheduler: str | None = None,
     creation_options: Mapping[str, str] | None = None,
+    resume: bool = True,
+    restart: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RefineResult:
     """Refine a confidence raster and write the mask, on the same grid bit for bit.
 
     All that can be checked is checked before the first tile. Each output appears complete under
-    its name, or the name is left as it was.
+    its name, or the name is left as it was. What an interrupted run has finished is kept in a work
+    directory beside the mask, ``.NAME.geothresh``: the same call goes on from there, and its
+    outputs are the same to the last byte.
 
     Args:
         scene: confidence raster: path, URL or open rasterio dataset.
@@ -149,25 +171,37 @@ def refine(
         device: auto, cpu, cuda, cuda:i or mps.
         precision: auto, fp32, bf16 or fp16.
         workers: worker processes; 0 or None for threads of this one.
+        scheduler: address of a running Dask cluster, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``,
+            whose workers see scene and model under the same paths and have the same geothresh.
         creation_options: of the GeoTIFF driver, for mask and confidence.
+        resume: keep finished strips on the disk, and go on from those of an interrupted run.
+            Always off for a refiner without a digest, which nobody can recognise.
+        restart: throw away what an interrupted run left.
         overwrite: replace outputs that exist.
         progress: called with (tiles done, tiles in all).
 
     Raises:
-        UsageError: arguments contradict each other or the raster.
-        InputError: the scene cannot be read, or holds no confidences.
-        OutputError: an output exists, or cannot be written.
+        UsageError: arguments contradict each other or the raster, or those of the interrupted run.
+        InputError: the scene cannot be read, holds no confidences, or has changed since the
+            interrupted run.
+        OutputError: an output exists, is being written by another run, or cannot be written.
         ModelError: the model is missing or damaged, or does not fit.
+        ClusterError: the Dask cluster cannot be reached, or was lost.
     """
     started = time.perf_counter()
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
     workers = workers or 0
-    gtiff_options(creation_options or {})
+    if workers and scheduler is not None:
+        raise UsageError(
+            f"{workers} workers and the scheduler {scheduler}: name the one or the other"
+        )
+    creation_options = creation_options or {}
+    gtiff_options(creation_options)
     source = find_raster(scene, allow_vrt=allow_vrt)
     mask_out = default_mask(source) if output is None else Path(os.fspath(output))
-    targets = check_targets(source, mask_out, confidence_out, vector_out, overwrite)
-    counts = ChangeCounts()
+    finished = finished_outputs(mask_out) if resume and not restart else frozenset()
+    targets = check_targets(source, mask_out, confidence_out, vector_out, overwrite, finished)
     with open_scene(scene, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
         if targets.vector is not None and not opened.grid.has_transform:
             raise InputError(
@@ -176,89 +210,114 @@ def refine(
             )
         pixel = pixel_size(opened.grid)
         match = require_pixel_size(pixel, opened.name).mean if match_resolution else None
+        remote = workers > 0 or scheduler is not None
         # After all that is quick to check: loading a model takes seconds.
         chosen = choose_model(
-            model, device=device, precision=precision, batch_size=batch_size, workers=workers,
+            model, device=device, precision=precision, batch_size=batch_size, workers=remote,
             tta=tta, match=match,
         )  # fmt: skip
         grid = chosen.grid(opened.size, tile=tile_size, overlap=overlap)
         if (unlike := mismatch(pixel, chosen)) is not None:
             warnings.warn(f"{opened.name}: {unlike}", GeothreshWarning, stacklevel=2)
-        tags = _tags(
+        described = _described(
             opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
             threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,
-            batch_size=batch_size, device=device, precision=precision,
+            device=device, precision=precision,
         )  # fmt: skip
-        stats = _write_rasters(
-            opened, targets, chosen, grid, counts, tags,
-            threshold=threshold, blend=blend, workers=workers,
-            creation_options=creation_options or {}, progress=progress,
+        fingerprint = run_fingerprint(
+            opened.spec.source, **described, outputs=[path.name for path in targets],
+            creation_options=creation_options,
         )  # fmt: skip
-        _warn_of(opened, counts)
-        scaling = opened.spec.scaling.text
-    features = None
-    if targets.vector is not None:
-        features = _vectorize(targets, overwrite)
+        with Journal(
+            targets.mask, fingerprint, outputs=targets, restart=restart,
+            keep=resume and bool(chosen.digest),
+        ) as journal:  # fmt: skip
+            resumed = len(journal.strips)
+            rasters = [path for path in (targets.mask, targets.confidence) if path is not None]
+            if not journal.is_made(rasters):
+                require_room(rasters, opened.size, creation_options)
+                engine = partial(
+                    mosaic, refiner=chosen.refiner, grid=grid, blend=blend,
+                    batch_size=chosen.batch_size, workers=workers,
+                    scheduler=None if scheduler is None else Scheduler(address=scheduler),
+                    reader_spec=opened.spec if remote else None, progress=progress,
+                )  # fmt: skip
+                tags = _tags(described, batch_size=batch_size)
+                _write_rasters(
+                    opened, targets, engine, journal, tags, remote=remote, threshold=threshold,
+                    creation_options=creation_options,
+                )  # fmt: skip
+            _warn_of(opened, journal)
+            if targets.vector is not None and not journal.is_made([targets.vector]):
+                _vectorize(targets, targets.vector, journal)
+            if targets.manifest is not None:
+                _write_manifest(targets.manifest, journal)
+            journal.finish()
+    valid = journal.total("valid")
     return RefineResult(
         mask=targets.mask,
         confidence=targets.confidence,
         vector=targets.vector,
+        manifest=targets.manifest,
         height=grid.size.height,
         width=grid.size.width,
-        scaling=scaling,
+        scaling=opened.spec.scaling.text,
         model=chosen.name,
         model_sha256=chosen.digest,
         threshold=threshold,
         tta=tta,
         pixel_size=None if pixel is None else (pixel.x, pixel.y),
         resampling=chosen.resampling,
-        tiles=stats.tiles,
-        tiles_refined=stats.tiles_refined,
-        tiles_skipped=stats.tiles_skipped,
-        valid_pixels=counts.valid,
-        foreground_before=counts.foreground_before,
-        foreground_after=counts.foreground_after,
-        changed_pixels=counts.changed,
-        changed_share=counts.changed / max(counts.valid, 1),
-        features=features,
+        tiles=grid.n_tiles,
+        tiles_refined=journal.total("tiles_refined"),
+        tiles_skipped=journal.total("tiles_skipped"),
+        strips_resumed=resumed,
+        valid_pixels=valid,
+        foreground_before=journal.total("foreground_before"),
+        foreground_after=journal.total("foreground_after"),
+        changed_pixels=journal.total("changed"),
+        changed_share=journal.total("changed") / max(valid, 1),
+        features=journal.noted("features"),
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
-def _tags(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict[str, str]:
-    """What a file must say to be made again: version, model, and all that its pixels depend on."""
+def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict[str, object]:
+    """All that the pixels of the outputs depend on, by name."""
     spec = opened.spec
-    described = {
-        "version": __version__,
+    return {
         "model": chosen.name,
         "model_sha256": chosen.digest,
-        "input": Path(spec.source.name).name,
         "bidx": spec.bidx,
         "scaling": spec.scaling.text,
         "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
+        "source": Path(spec.source.name).name,
         **parameters,
     }
-    return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in described.items()}
+
+
+def _tags(described: Mapping[str, object], **parameters: object) -> dict[str, str]:
+    """What a file must say to be made again: the version and all parameters."""
+    tags = {"version": __version__, **described, **parameters}
+    tags["input"] = tags.pop("source")
+    return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in tags.items()}
 
 
 def _write_rasters(
     opened: Scene,
     targets: Targets,
-    chosen: ChosenModel,
-    grid: TileGrid,
-    counts: ChangeCounts,
+    engine: Callable[..., MosaicStats],
+    journal: Journal,
     tags: Mapping[str, str],
     *,
+    remote: bool,
     threshold: float,
-    blend: Blend,
-    workers: int,
     creation_options: Mapping[str, str],
-    progress: Callable[[int, int], None] | None,
-) -> MosaicStats:
+) -> None:
     """Refine the scene into temporary files and put them in place when all are proven."""
     with ExitStack() as stack:
 
-        def writer(target: Path, band: Any) -> RasterWriter:
+        def writer(target: Path, band: BandFormat) -> RasterWriter:
             return stack.enter_context(
                 RasterWriter(
                     target,
@@ -266,61 +325,72 @@ def _write_rasters(
                     band=band,
                     tags=tags,
                     creation_options=creation_options,
+                    token=journal.run_id,
                 )
             )
 
-        mask = writer(targets.mask, MASK)
-        confidence = writer(targets.confidence, CONFIDENCE) if targets.confidence else None
+        writers = [writer(targets.mask, MASK)]
+        if targets.confidence is not None:
+            writers.append(writer(targets.confidence, CONFIDENCE))
         # Workers read by themselves, out of this process's sight.
         remembering = ThresholdedInput(opened, threshold)
-        before = ReadAgain(opened, threshold) if workers else remembering
+        before = ReadAgain(opened, threshold) if remote else remembering
+        counts = ChangeCounts()
 
-        def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+        def layers(
+            window: PixelWindow, refined: Float32Array, valid: BoolArray
+        ) -> list[NDArray[np.uint8]]:
             values = mask_values(refined, valid, threshold)
-            mask.write(window, values)
-            if confidence is not None:
-                confidence.write(window, confidence_values(refined, valid))
             count_changes(counts, before.at(window), values == 1, valid)
+            if targets.confidence is None:
+                return [values]
+            return [values, confidence_values(refined, valid)]
 
-        stats = mosaic(
-            remembering,
-            chosen.refiner,
-            store,
-            grid=grid,
-            blend=blend,
-            batch_size=chosen.batch_size,
-            **chunk_size(mask),
-            workers=workers,
-            reader_spec=opened.spec if workers else None,
-            progress=progress,
-        )
+        def facts() -> dict[str, int]:
+            nonlocal counts
+            counted, counts = counts, ChangeCounts()
+            return {**asdict(counted), "infinities": int(opened.infinities_seen)}
+
+        make_strips(
+            partial(engine, remembering, **chunk_size(writers[0])), journal, writers,
+            layers=layers, facts=facts,
+        )  # fmt: skip
         opened.require_unchanged()
-        made = [mask] if confidence is None else [mask, confidence]
-        for file in made:
-            file.finish()
-        for file in made:
-            file.publish()
-    return stats
+        put_in_place(journal, writers)
 
 
-def _warn_of(opened: Scene, counts: ChangeCounts) -> None:
+def _warn_of(opened: Scene, journal: Journal) -> None:
     """Tell what only the whole scene could show."""
     texts = []
-    if opened.infinities_seen:
+    if journal.total("infinities"):
         texts.append(INFINITIES)
-    if counts.valid == 0:
+    if journal.total("valid") == 0:
         texts.append("holds no data at all; neither does the mask")
     for text in texts:
         warnings.warn(f"{opened.name}: {text}", GeothreshWarning, stacklevel=3)
 
 
-def _vectorize(targets: Targets, overwrite: bool) -> int:
+def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
     from geothresh.api.vectorize import vectorize
 
-    result = vectorize(
-        targets.mask, targets.vector, confidence=targets.confidence, overwrite=overwrite
-    )
-    return result.features
+    made = journal.scratch("vector.gpkg")
+    result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
+    journal.record_made({vector: made}, features=result.features)
+    move(made, vector, journal.run_id)
+
+
+def _write_manifest(manifest: Path, journal: Journal) -> None:
+    digests = {Path(name): digest for name, digest in journal.digests.items()}
+    files = {
+        path.name if path.parent == manifest.absolute().parent else str(path): digest
+        for path, digest in digests.items()
+        if path != manifest.absolute()
+    }
+    text = json.dumps({"geothresh": __version__, "sha256": files}, indent=2) + "\n"
+    made = journal.scratch("manifest.json")
+    write_text(made, text)
+    journal.record_made({manifest: made})
+    move(made, manifest, journal.run_id)
 
 
 def refine_array(
@@ -362,7 +432,7 @@ def refine_array(
             f"ground sample distance {ground_sample_distance:g}: give metres above 0, or None"
         )
     chosen = choose_model(
-        model, device=device, precision=precision, batch_size=batch_size, workers=workers,
+        model, device=device, precision=precision, batch_size=batch_size, workers=workers > 0,
         tta=tta, match=ground_sample_distance,
     )  # fmt: skip
     tiles = chosen.grid(RasterSize(height=1, width=1), tile=tile_size, overlap=overlap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,13 @@ class Targets:
     """GeoTIFF, if it was asked for."""
     vector: Path | None
     """GeoPackage, if it was asked for."""
+    manifest: Path | None
+    """JSON with the digests of the others, where there are several."""
+
+    def __iter__(self) -> Iterator[Path]:
+        """All of them."""
+        four = (self.mask, self.confidence, self.vector, self.manifest)
+        return (path for path in four if path is not None)
 
 
 def default_mask(source: RasterSource) -> Path:
@@ -43,8 +51,15 @@ def check_targets(
     confidence: PathLike | None,
     vector: PathLike | None,
     overwrite: bool,
+    finished: Collection[Path] = (),
 ) -> Targets:
     """Check every output before any work is done.
+
+    Args:
+        source: the scene.
+        mask, confidence, vector: the outputs.
+        overwrite: whether they may exist.
+        finished: those that may in any case: an interrupted run that goes on has made them.
 
     Raises:
         UsageError: an output is the scene, or two are one file.
@@ -52,10 +67,13 @@ def check_targets(
     """
     inputs = [] if source.remote else [source.location]
     checked: list[Path] = []
-    for path in (mask, confidence, vector):
+    several = confidence is not None or vector is not None
+    manifest = mask.with_suffix(".manifest.json") if several else None
+    for path in (mask, confidence, vector, manifest):
         if path is None:
             continue
-        target = check_output(path, overwrite=overwrite, inputs=inputs)
+        ours = Path(os.fspath(path)).absolute() in finished
+        target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # Links and `..` in mind: the second file would replace the first without a word.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
@@ -64,10 +82,12 @@ def check_targets(
         # geopandas is not needed before the mask is there.
         from geothresh.vector.outputs import Existing, check_vector_output
 
-        existing = Existing.REPLACE if overwrite else Existing.REFUSE
+        ours = Path(os.fspath(vector)).absolute() in finished
+        existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
         check_vector_output(Path(os.fspath(vector)), existing=existing)
     return Targets(
         mask=mask,
         confidence=None if confidence is None else Path(os.fspath(confidence)),
         vector=None if vector is None else Path(os.fspath(vector)),
+        manifest=manifest,
     )

@@ -34,8 +34,9 @@ class Failure(click.ClickException):
 class Interruption(click.ClickException):
     """A run that a signal ended; the message is no error, the exit code is 128 + signal."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name}.")
+    def __init__(self, signum: int, error: BaseException) -> None:
+        name = signal.Signals(signum).name
+        super().__init__(one_line(_with_notes(f"Stopped by {name}", error)) + ".")
         self.exit_code = 128 + signum
 
     def show(self, file: Any = None) -> None:
@@ -73,20 +74,26 @@ def reported(ctx: click.Context) -> Iterator[None]:
             raise
         except GeothreshError as error:
             _show_traceback(ctx)
-            raise Failure(str(error), error.exit_code) from error
+            raise Failure(_with_notes(str(error), error), error.exit_code) from error
         except KeyboardInterrupt as error:
             _show_traceback(ctx)
-            raise Interruption(signal.SIGINT) from error
+            raise Interruption(signal.SIGINT, error) from error
         except Terminated as error:
             _show_traceback(ctx)
-            raise Interruption(error.signum) from error
+            raise Interruption(error.signum, error) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 _leave_closed_stdout()
                 raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
             _show_traceback(ctx)
             hint = "" if debug(ctx) else "; run again with --debug to see where"
-            raise Failure(f"internal fault: {type(error).__name__}: {error}{hint}", 1) from error
+            text = _with_notes(f"internal fault: {type(error).__name__}: {error}{hint}", error)
+            raise Failure(text, 1) from error
+
+
+def _with_notes(text: str, error: BaseException) -> str:
+    """The message, and what the layers that the error came through had to add."""
+    return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _show_traceback(ctx: click.Context) -> None:
@@ -161,23 +168,41 @@ def _logs_as_lines() -> Iterator[None]:
 
 @contextmanager
 def _signals_raised() -> Iterator[None]:
-    """Raise `Terminated` in the main thread on SIGTERM and SIGHUP, so that ``finally`` runs."""
+    """Raise an exception in the main thread on the first signal that asks the process to end.
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated(signum)
-
+    So ``finally`` runs: `KeyboardInterrupt` on SIGINT, `Terminated` on SIGTERM and SIGHUP. The
+    second signal does not wait for that: it ends the process at once. Nothing is lost by it that
+    was not lost already, for what is to survive is on the disk at any moment.
+    """
+    chosen: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    if hasattr(signal, "SIGHUP"):
+        chosen[signal.SIGHUP] = signal.SIG_DFL
     # A handler can be set from the main thread only; one that somebody else set (nohup ignores
     # SIGHUP) is left alone.
-    chosen = [signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):
-        chosen.append(signal.SIGHUP)
     if threading.current_thread() is not threading.main_thread():
-        chosen = []
-    chosen = [signum for signum in chosen if signal.getsignal(signum) is signal.SIG_DFL]
+        chosen = {}
+    chosen = {signum: old for signum, old in chosen.items() if signal.getsignal(signum) is old}
+    stopping = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(128 + signum)
+        stopping = True
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(signum)
+
     for signum in chosen:
         signal.signal(signum, stop)
     try:
         yield
     finally:
-        for signum in chosen:
-            signal.signal(signum, signal.SIG_DFL)
+        # Not while the process is ending: a second signal, which a terminal's and a supervisor's
+        # may well be, would come out as a traceback.
+        if not stopping:
+            for signum, old in chosen.items():
+                signal.signal(signum, old)

@@ -211,6 +211,11 @@ workers = click.option(
     "--workers", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",
     help="Worker processes on this machine; 0 works in threads of this one.",
 )  # fmt: skip
+scheduler = click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="Workers of a running Dask cluster, tcp://HOST:PORT or tls://HOST:PORT; they see the "
+    "input and the model under the same paths.",
+)  # fmt: skip
 
 # Output
 output = click.option(
@@ -221,6 +226,13 @@ creation_options = click.option(
     help="Creation option of the GeoTIFF driver; may be repeated.",
 )  # fmt: skip
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the outputs that exist.")
+resume = click.option(
+    "--resume/--no-resume", default=True, show_default=True,
+    help="Keep finished work on the disk, and go on from that of an interrupted run.",
+)  # fmt: skip
+restart = click.option(
+    "--restart", is_flag=True, help="Throw away what an interrupted run left, and start afresh."
+)
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else there."
 )

@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 @options.device
 @options.precision
 @options.workers
+@options.scheduler
 @options.creation_options
+@options.resume
+@options.restart
 @options.overwrite
 @options.progress
 @options.as_json
@@ -60,6 +63,9 @@ def refine(
 
     The mask is SCENE's name with _mask.tif beside it, or the file named with -o: 0 background,
     1 foreground, 255 nodata. Its path is printed.
+
+    A run that is interrupted keeps its finished work beside the mask, in .MASK.geothresh: the same
+    command goes on from there.
     """
     from geothresh.api.refine import refine as run
 
@@ -94,6 +100,8 @@ def summary(result: RefineResult) -> list[str]:
             f"of the model's, of {across / result.resampling:.3g} x "
             f"{down / result.resampling:.3g} m",
         )
+    if result.strips_resumed:
+        lines.append(f"went on after {result.strips_resumed} strips of an interrupted run")
     if result.confidence is not None:
         lines.append(f"refined confidence: {result.confidence}")
     if result.vector is not None:

@@ -11,6 +11,8 @@ from geothresh.mosaic.protocols import (
     ReaderSpec,
     Refiner,
     RefinerSource,
+    Scheduler,
+    StripDone,
 )
 from geothresh.mosaic.reading import ArrayReader
 from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
@@ -27,6 +29,8 @@ __all__ = [
     "ReaderSpec",
     "Refiner",
     "RefinerSource",
+    "Scheduler",
+    "StripDone",
     "load_refiner",
     "mosaic",
     "mosaic_array",

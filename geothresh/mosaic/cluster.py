@@ -1,27 +1,30 @@
-"""A mosaic on worker processes: the same tasks, sent to a local Dask cluster.
+"""A mosaic on worker processes: the same tasks, sent to a Dask cluster.
 
 Workers get specs and windows and open the raster and the model themselves, each once. Finished
 chunks come back in order to this process, which owns the sink.
+
+A worker that dies is no failure: Dask gives its tasks to another one. Where several die in a row
+one task may be the cause, or none: the chunk at hand is done again, one group of tiles at a time,
+so that a deadly one is known for sure.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import tempfile
 import threading
+import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
-from dask.distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin
+from dask.distributed import Client, Future, KilledWorker, wait
+from distributed.comm.core import CommClosedError
 
 from geothresh.blending import Blend
-from geothresh.errors import InputError
+from geothresh.errors import ClusterError, DeadlyTileError
+from geothresh.mosaic.clients import WORKERLESS_SECONDS, local_client, running_client
 from geothresh.mosaic.protocols import (
     ChunkSink,
     MosaicStats,
@@ -29,16 +32,34 @@ from geothresh.mosaic.protocols import (
     RasterReader,
     ReaderSpec,
     RefinerSource,
+    Scheduler,
 )
 from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
+from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 
-_THREADS_PER_WORKER = 2
-"""One reads and weights while the other one is in the model."""
+Result = TypeVar("Result")
+
+_ROUNDS = 3
+"""Times that a group of tiles runs by itself before it is held to be deadly; each time, Dask's
+number of allowed failures and one more worker have died of it."""
+_LOOK_SECONDS = 5.0
+"""How often the cluster is looked at while there is nothing to do but wait."""
+
 _opening = threading.Lock()
-_stop = threading.Event()
-"""Set in a worker once its run has failed elsewhere."""
+_stopped: deque[str] = deque(maxlen=64)
+"""In a worker: the last runs that failed elsewhere. A worker may serve many, one after another."""
+
+
+class _Stop:
+    """Tells the tasks of one run whether to end before their next batch."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def is_set(self) -> bool:
+        return self._run in _stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +94,7 @@ def _open(job: WorkerJob) -> _Opened:
     )
 
 
-def _refine(job: WorkerJob, group: TileGroup) -> dict[int, Part]:
+def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
     with _opening:  # lru_cache alone would let two threads open the same job
         opened = _open(job)
     return refine_group(
@@ -83,19 +104,12 @@ def _refine(job: WorkerJob, group: TileGroup) -> dict[int, Part]:
         refiner=opened.refiner,
         weights=opened.weights,
         batch_size=job.batch_size,
-        stop=_stop,
+        stop=_Stop(run),
     )
 
 
-def _halt() -> None:
-    _stop.set()
-
-
-class _DeafToInterrupts(WorkerPlugin):
-    """Ctrl-C goes to all processes of a terminal; this process alone answers it, and ends them."""
-
-    def setup(self, worker: Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _halt(run: str) -> None:
+    _stopped.append(run)
 
 
 def _pick(parts: dict[int, Part], chunk: int) -> Part:
@@ -106,95 +120,181 @@ def _blend(window: PixelWindow, parts: list[Part]) -> Blended:
     return blend_chunk(window, parts)
 
 
-@contextmanager
-def _local_client(workers: int) -> Iterator[Client]:
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    with (
-        tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=_THREADS_PER_WORKER,
-            processes=True,
-            host="127.0.0.1",
-            # A port that is free; without a dashboard, a small page of health remains.
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=0,  # chunks in flight are bounded here; nothing is to be spilled
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
-            env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.register_plugin(_DeafToInterrupts())
+def run_on_workers(
+    job: WorkerJob,
+    sink: ChunkSink,
+    *,
+    where: int | Scheduler,
+    strips: StripCounter,
+    progress: Progress | None,
+) -> MosaicStats:
+    """Run a job on so many worker processes of this machine, or on a running cluster.
+
+    When this returns or raises, no process is left that it started.
+
+    Raises:
+        DeadlyTileError: the tiles at one place killed every worker.
+        ClusterError: the scheduler or all workers were lost, or cannot be reached.
+        UsageError: the cluster's versions are other ones.
+    """
+    with local_client(where) if isinstance(where, int) else running_client(where) as client:
+        run = _ClusterRun(client, job, sink, strips=strips, progress=progress)
         try:
-            yield client
+            return run.do()
+        except (CancelledError, CommClosedError) as error:
+            # Nobody cancels here: the client has lost its scheduler.
+            raise ClusterError(_LOST) from error
         except BaseException:
             # Closing waits for running tasks; these need not go on to their last batch.
-            client.run(_halt, on_error="ignore")
+            if client.status == "running":
+                client.run(_halt, run.id, on_error="ignore")
             raise
 
 
-def run_on_workers(
-    job: WorkerJob, sink: ChunkSink, *, workers: int, progress: Progress | None
-) -> MosaicStats:
-    """Run a job on so many local worker processes; when this returns or raises, none is left."""
-    with _local_client(workers) as client:
-        try:
-            return _run(client, job, sink, in_flight=2 * workers, progress=progress)
-        except KilledWorker as killed:
-            raise InputError(_deadly(job, str(killed.task))) from killed
+_LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
 
 
-def _deadly(job: WorkerJob, key: str) -> str:
-    """One line about the task that no worker survived; its key ends in the group's index."""
-    kind, _, index = key.rpartition("-")
-    place = "blending a chunk"
-    if kind.startswith("refine"):
-        window = job.plan.groups()[int(index)].window
-        place = (
-            f"rows {window.row} to {window.row_stop - 1}, "
-            f"columns {window.col} to {window.col_stop - 1}"
-        )
+class _WorkersDied(Exception):
+    """Several workers in a row, while one chunk was waited for."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__(chunk)
+        self.chunk = chunk
+
+
+class _ClusterRun:
+    """One run: what is in flight, and what to do when workers die."""
+
+    def __init__(
+        self,
+        client: Client,
+        job: WorkerJob,
+        sink: ChunkSink,
+        *,
+        strips: StripCounter,
+        progress: Progress | None,
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self._client = client
+        self._job = job
+        self._plan = job.plan
+        self._sink = sink
+        self._strips = strips
+        self._progress = progress
+        self._tiles_before = strips.tiles_before
+        self._groups: dict[int, list[TileGroup]] = defaultdict(list)
+        """By chunk, all groups that it needs."""
+        for group in strips.groups:
+            for chunk in group.chunks:
+                self._groups[chunk].append(group)
+
+    def do(self) -> MosaicStats:
+        """Do all chunks that are left, in order."""
+        chunk = self._strips.first_chunk
+        while chunk < self._plan.n_chunks:
+            try:
+                self._in_flight(chunk)
+                break
+            except _WorkersDied as died:
+                self._store(self._carefully(died.chunk))
+                chunk = died.chunk + 1
+        return self._strips.stats()
+
+    def _in_flight(self, start: int) -> None:
+        """Do the chunks from `start` on, two for each worker at a time."""
+        parts: dict[int, list[Future[Part]]] = defaultdict(list)
+        submitted: set[int] = set()
+        running: deque[tuple[int, Future[Blended]]] = deque()
+        most = 2 * max(1, len(self._client.nthreads()))
+
+        def finish_first() -> None:
+            chunk, future = running.popleft()
+            try:
+                blended = self._result(future)
+            except KilledWorker as killed:
+                raise _WorkersDied(chunk) from killed
+            self._store(blended)
+
+        for chunk in range(start, self._plan.n_chunks):
+            for group in self._groups[chunk]:
+                if group.index in submitted:
+                    continue
+                submitted.add(group.index)
+                share = self._client.submit(_refine, self._job, group, self.id, pure=False)
+                for index in group.chunks:
+                    if index >= start:
+                        # Parts are futures of their own, so that only what a chunk needs moves
+                        # and stays.
+                        parts[index].append(self._client.submit(_pick, share, index, pure=False))
+            running.append((chunk, self._submit_blend(chunk, parts.pop(chunk))))
+            if len(running) == most:
+                finish_first()
+        while running:
+            finish_first()
+
+    def _carefully(self, chunk: int) -> Blended:
+        """Do one chunk, one group of tiles at a time."""
+        for _ in range(_ROUNDS):
+            parts = [self._alone(group, chunk) for group in self._groups[chunk]]
+            try:
+                return self._result(self._submit_blend(chunk, parts))
+            except KilledWorker as error:
+                killed = error
+        raise DeadlyTileError(_deadly("blending ", self._plan.chunk(chunk).window)) from killed
+
+    def _alone(self, group: TileGroup, chunk: int) -> Future[Part]:
+        """Refine a group while nothing else runs."""
+        for _ in range(_ROUNDS):
+            share = self._client.submit(_refine, self._job, group, self.id, pure=False)
+            part = self._client.submit(_pick, share, chunk, pure=False)
+            del share
+            try:
+                self._wait(part)
+                if part.status == "finished":
+                    return part
+                part.result()
+            except KilledWorker as error:
+                killed = error
+        raise DeadlyTileError(_deadly("", group.window)) from killed
+
+    def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended]:
+        window = self._plan.chunk(chunk).window
+        return self._client.submit(_blend, window, parts, pure=False, priority=1)
+
+    def _store(self, blended: Blended) -> None:
+        self._sink(blended.window, blended.confidence, blended.valid)
+        self._strips.count(blended)
+        if self._progress is not None:
+            done = self._tiles_before + self._strips.tiles
+            self._progress(done, self._plan.grid.n_tiles)
+
+    def _result(self, future: Future[Result]) -> Result:
+        self._wait(future)
+        result: Result = future.result()
+        return result
+
+    def _wait(self, future: Future[Result]) -> None:
+        """Wait for a future for as long as the cluster is alive."""
+        seen = time.monotonic()
+        while not future.done():
+            try:
+                with self._client.as_current():
+                    wait(future, timeout=_LOOK_SECONDS)
+            except TimeoutError as error:
+                if self._client.status != "running":
+                    raise ClusterError(_LOST) from error
+                if self._client.nthreads():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > WORKERLESS_SECONDS:
+                    raise ClusterError(
+                        f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; "
+                        "start some"
+                    ) from error
+
+
+def _deadly(doing: str, window: PixelWindow) -> str:
     return (
-        f"{place}: every worker process that worked on it died; "
+        f"{doing}rows {window.row} to {window.row_stop - 1}, columns {window.col} to "
+        f"{window.col_stop - 1}: every worker process that worked on it died; "
         "use fewer workers or a smaller batch size, or look for a damaged part of the input there"
     )
-
-
-def _run(
-    client: Client, job: WorkerJob, sink: ChunkSink, *, in_flight: int, progress: Progress | None
-) -> MosaicStats:
-    plan = job.plan
-    starting: dict[int, list[TileGroup]] = defaultdict(list)
-    for group in plan.groups():
-        starting[group.chunks[0]].append(group)
-    parts: dict[int, list[Future[Part]]] = defaultdict(list)
-    running: deque[Future[Blended]] = deque()
-    refined = skipped = 0
-    run = uuid.uuid4().hex
-
-    def finish_first() -> None:
-        nonlocal refined, skipped
-        blended: Blended = running.popleft().result()
-        refined += blended.tiles_refined
-        skipped += blended.tiles_skipped
-        sink(blended.window, blended.confidence, blended.valid)
-        if progress is not None:
-            progress(refined + skipped, plan.grid.n_tiles)
-
-    for chunk in plan.chunks():
-        for group in starting.pop(chunk.index, ()):
-            key = f"refine-{run}-{group.index}"
-            share = client.submit(_refine, job, group, key=key)
-            for index in group.chunks:
-                # Parts are futures of their own, so that only what a chunk needs moves and stays.
-                parts[index].append(client.submit(_pick, share, index, pure=False))
-        running.append(
-            client.submit(_blend, chunk.window, parts.pop(chunk.index), pure=False, priority=1)
-        )
-        if len(running) == in_flight:
-            finish_first()
-    while running:
-        finish_first()
-    return MosaicStats(tiles=plan.grid.n_tiles, tiles_refined=refined, tiles_skipped=skipped)

@@ -20,9 +20,12 @@ from geothresh.mosaic.protocols import (
     ReaderSpec,
     Refiner,
     RefinerSource,
+    Scheduler,
+    StripDone,
 )
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.refiners import load_refiner
+from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun, default_threads
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
@@ -43,7 +46,10 @@ def mosaic(
     chunk_width: int = 4096,
     threads: int | None = None,
     workers: int = 0,
+    scheduler: Scheduler | None = None,
     reader_spec: ReaderSpec | None = None,
+    start_strip: int = 0,
+    on_strip: StripDone | None = None,
     progress: Progress | None = None,
 ) -> MosaicStats:
     """Refine a raster and hand the result to a sink, chunk by chunk, in raster order.
@@ -62,11 +68,14 @@ def mosaic(
         chunk_width: Most columns of a chunk; a multiple of the output's block width.
         threads: Local threads; by default 3 or 4. The model is called by one at a time.
         workers: 0 for local threads, else the number of worker processes.
+        scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
-        progress: Told (tiles done, tiles in total).
+        start_strip: First strip to be made, from 0; those above it were made by an earlier run.
+        on_strip: Told when the sink has all chunks of a strip.
+        progress: Told (tiles done, tiles in total); tiles of earlier strips count as done.
 
     Returns:
-        What was done.
+        What was done, without what an earlier run did.
 
     Raises:
         UsageError: The grid does not keep to the model's patch, a number is out of range, or
@@ -91,10 +100,12 @@ def mosaic(
         # Whole batches per group, as far as the raster has so many columns.
         group_tiles=-(-min(8, max(1, _GROUP_PIXELS // grid.tile**2)) // batch_size) * batch_size,
     )
-    if workers:
+    if start_strip >= plan.n_strips:
+        return MosaicStats(tiles=grid.n_tiles, tiles_refined=0, tiles_skipped=0)
+    if workers or scheduler is not None:
         if reader_spec is None or callable(refiner):
             raise UsageError(
-                f"{workers} workers: give a reader_spec and a refiner source, "
+                "workers: give a reader_spec and a refiner source, "
                 "from which each worker opens its own"
             )
         # dask.distributed takes half a second to import, which local threads do not need.
@@ -103,7 +114,9 @@ def mosaic(
         job = WorkerJob(
             plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size
         )
-        return run_on_workers(job, sink, workers=workers, progress=progress)
+        strips = StripCounter(plan, on_strip, start=start_strip)
+        where = workers if scheduler is None else scheduler
+        return run_on_workers(job, sink, where=where, strips=strips, progress=progress)
     run = ThreadRun(
         plan=plan,
         reader=reader,
@@ -111,6 +124,7 @@ def mosaic(
         weights=Weights.build(blend, grid),
         batch_size=batch_size,
         sink=sink,
+        strips=StripCounter(plan, on_strip, start=start_strip),
         progress=progress,
     )
     return run.run(threads or default_threads())

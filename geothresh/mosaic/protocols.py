@@ -114,6 +114,20 @@ class ChunkSink(Protocol):
         ...
 
 
+StripDone = Callable[[int, int], None]
+"""Called with (tiles refined, tiles skipped) once the sink has the last chunk of a strip: the tiles
+that this strip was the first to need. Strips come from the top; the sink is not called meanwhile.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """A running Dask cluster."""
+
+    address: str
+    """Of its scheduler: ``tcp://HOST:PORT`` or ``tls://HOST:PORT``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MosaicStats:
     """What a run did."""

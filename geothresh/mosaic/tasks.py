@@ -7,9 +7,9 @@ Each product of weight and confidence is cut to the unit, 60 times finer than fl
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 
 _UNITS = 2.0**30
 # The weights of a pixel add up to 1 and confidences are at most 1: sums stay below 2**31.
+
+
+class Stop(Protocol):
+    """What tells a task to end before its next batch; a `threading.Event` does."""
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        ...
 
 
 class Interrupted(Exception):
@@ -89,7 +97,7 @@ def refine_group(
     weights: Weights,
     batch_size: int,
     on_tiles: Callable[[int], None] | None = None,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> dict[int, Part]:
     """Read, refine and weight the tiles of one group.
 

@@ -14,6 +14,7 @@ from dask.threaded import get
 
 from geothresh.mosaic.protocols import ChunkSink, MosaicStats, Progress, RasterReader
 from geothresh.mosaic.refiners import GuardedRefiner
+from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan
 
@@ -39,11 +40,13 @@ class ThreadRun:
         weights: Weights,
         batch_size: int,
         sink: ChunkSink,
+        strips: StripCounter,
         progress: Progress | None,
     ) -> None:
         """Take what the tasks need; nothing is read yet."""
         self._plan = plan
-        self._groups = plan.groups()
+        self._strips = strips
+        self._groups = {group.index: group for group in strips.groups}
         self._reader = reader
         self._refiner = refiner
         self._weights = weights
@@ -51,27 +54,26 @@ class ThreadRun:
         self._sink = sink
         self._progress = progress
         self._progress_lock = threading.Lock()
-        self._tiles_done = 0
-        self._refined = 0
-        self._skipped = 0
+        self._tiles_done = strips.tiles_before
         self._stop = threading.Event()
 
     def graph(self) -> dict[str, Task]:
         """The whole run as a Dask graph; it ends in the writing of the last chunk."""
-        starting: dict[int, list[int]] = defaultdict(list)
         needed: dict[int, list[TaskRef]] = defaultdict(list)
-        for group in self._groups:
-            starting[group.chunks[0]].append(group.index)
+        for group in self._groups.values():
             for chunk in group.chunks:
                 needed[chunk].append(TaskRef(f"refine-{group.index}"))
+        starting = self._strips.starting()
+        first = self._strips.first_chunk
         tasks: list[Task] = []
-        for chunk in range(self._plan.n_chunks):
-            leave = TaskRef(f"write-{chunk - CHUNKS_AHEAD}") if chunk >= CHUNKS_AHEAD else None
-            for index in starting.pop(chunk, ()):
-                tasks.append(Task(f"refine-{index}", self.refine, index, leave))
+        for chunk in range(first, self._plan.n_chunks):
+            ahead = chunk - CHUNKS_AHEAD
+            leave = TaskRef(f"write-{ahead}") if ahead >= first else None
+            for group in starting.pop(chunk, ()):
+                tasks.append(Task(f"refine-{group.index}", self.refine, group.index, leave))
             shares = List(*needed.pop(chunk))
             tasks.append(Task(f"blend-{chunk}", self.blend, chunk, shares))
-            previous = TaskRef(f"write-{chunk - 1}") if chunk else None
+            previous = TaskRef(f"write-{chunk - 1}") if chunk > first else None
             blended = TaskRef(f"blend-{chunk}")
             tasks.append(Task(f"write-{chunk}", self.write, blended, previous))
         return {str(task.key): task for task in tasks}
@@ -85,22 +87,19 @@ class ThreadRun:
         finally:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-        return MosaicStats(
-            tiles=self._plan.grid.n_tiles,
-            tiles_refined=self._refined,
-            tiles_skipped=self._skipped,
-        )
+        return self._strips.stats()
 
     def refine(self, index: int, leave: None) -> dict[int, Part]:
         """Task: refine one group, once there is leave to."""
+        group = self._groups[index]
         return refine_group(
-            self._groups[index],
+            group,
             plan=self._plan,
             reader=self._reader,
             refiner=self._refiner,
             weights=self._weights,
             batch_size=self._batch_size,
-            on_tiles=self._count,
+            on_tiles=self._count if self._strips.is_new(group) else None,
             stop=self._stop,
         )
 
@@ -113,9 +112,8 @@ class ThreadRun:
 
     def write(self, blended: Blended, previous: None) -> None:
         """Task: hand one chunk to the sink, after the one before it."""
-        self._refined += blended.tiles_refined
-        self._skipped += blended.tiles_skipped
         self._sink(blended.window, blended.confidence, blended.valid)
+        self._strips.count(blended)
 
     def _count(self, tiles: int) -> None:
         if self._progress is None:

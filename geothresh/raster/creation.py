@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geothresh.errors import UsageError
+from geothresh.windows import RasterSize
 
 # Of every output of geothresh.
 NODATA = 255
@@ -21,6 +22,8 @@ _DEFAULTS = {
     "COMPRESS": "DEFLATE",
     "BIGTIFF": "IF_SAFER",
 }
+# Deflate makes two bits of 258 bytes at best (RFC 1951): 1032 to 1.
+_DEFLATE_LIMIT = 1032
 # None: any value; GDAL takes what it does not know for its default, without an error.
 _GRANTED: dict[str, tuple[str, ...] | None] = {
     "BIGTIFF": ("YES", "NO", "IF_NEEDED", "IF_SAFER"),
@@ -100,3 +103,21 @@ def gtiff_options(wished: Mapping[str, str]) -> dict[str, str]:
                     f"creation option {name}={options[name]}: a tile's side is a multiple of 16"
                 )
     return options
+
+
+def least_bytes(size: RasterSize, wished: Mapping[str, str]) -> int:
+    """Bytes that a uint8 output takes at the very least, however alike its pixels are.
+
+    Args:
+        size: of the raster.
+        wished: the user's creation options.
+
+    Raises:
+        UsageError: one is not supported.
+    """
+    options = gtiff_options(wished)
+    if options.get("SPARSE_OK") in ("YES", "TRUE"):
+        return 0
+    if options["COMPRESS"] == "NONE":
+        return size.pixels
+    return size.pixels // _DEFLATE_LIMIT if options["COMPRESS"] == "DEFLATE" else 0

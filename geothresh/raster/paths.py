@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import re
@@ -23,6 +24,8 @@ _VSI = re.compile(r"^/vsi[a-z0-9_]+[/?]")
 _REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
 _METADATA_HOSTS = {"metadata", "metadata.google.internal", "instance-data"}
 _METADATA_V6 = ipaddress.ip_network("fd00:ec2::/32")
+
+_ENDS = 2**16
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OTHER_STARTS = (
@@ -57,6 +60,27 @@ class RasterSource:
     """Bytes; None if remote."""
     modified_ns: int | None
     """Time of last change, nanoseconds; None if remote."""
+
+
+def head_digest(source: RasterSource) -> str | None:
+    """sha256 of a local file's first and last 64 KiB, where TIFFs keep their directories.
+
+    Together with size and time of change it tells one file from another; None if remote.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if source.remote or source.file_size is None:
+        return None
+    found = hashlib.sha256()
+    try:
+        with open(source.location, "rb") as file:
+            found.update(file.read(_ENDS))
+            file.seek(max(0, source.file_size - _ENDS))
+            found.update(file.read(_ENDS))
+    except OSError as error:
+        raise InputError(f"{source.name}: cannot be read ({error.strerror})") from error
+    return found.hexdigest()
 
 
 def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False) -> RasterSource:

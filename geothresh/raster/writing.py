@@ -8,7 +8,6 @@ compared with checksums taken while writing, and only then renamed.
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import rasterio
 from rasterio.windows import Window
 
 from geothresh.errors import GeothreshWarning, OutputError
-from geothresh.files import create_beside, discard, publish
+from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.raster.blocks import BlockInventory, BlockLayout, span
 from geothresh.raster.creation import CONFIDENCE_STEPS, NODATA, BandFormat, gtiff_options
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
@@ -72,6 +71,7 @@ class RasterWriter:
         band: BandFormat,
         tags: Mapping[str, str],
         creation_options: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> None:
         """Create the temporary file.
 
@@ -81,6 +81,7 @@ class RasterWriter:
             band: what the values mean.
             tags: metadata of the file.
             creation_options: GDAL's, in place of the defaults.
+            token: of a run that may have been killed before; see `create_beside`.
 
         Raises:
             UsageError: a creation option is unknown or would lose data.
@@ -91,7 +92,7 @@ class RasterWriter:
         self._grid = grid
         self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
         self._checksums: dict[PixelWindow, int] = {}
-        self._temporary = create_beside(target)
+        self._temporary = create_beside(target, token)
         self._dataset: DatasetWriter | None = None
         try:
             self._dataset = self._create(band, tags, options)
@@ -124,6 +125,13 @@ class RasterWriter:
                 dataset.write_colormap(1, dict(band.colours))
             self._grid.write_to(dataset)
         return dataset
+
+    @property
+    def finished_file(self) -> Path:
+        """The file that `finish` has proven and `publish` is to put in place."""
+        if self._dataset is not None:
+            raise ValueError(f"{self.target}: asked for before it was finished")
+        return self._temporary
 
     @property
     def block_height(self) -> int:
@@ -196,7 +204,7 @@ class RasterWriter:
             )
 
     def _failure(self, what: str) -> str:
-        free = shutil.disk_usage(self.target.parent).free
+        free = free_bytes(self.target)
         return (
             f"{self.target}: {what} could not be written, {free / 2**20:.0f} MiB are free in "
             f"{self.target.parent}; make room and run again"
@@ -208,9 +216,7 @@ class RasterWriter:
         Raises:
             OutputError: it cannot be flushed to the disk or renamed.
         """
-        if self._dataset is not None:
-            raise ValueError(f"{self.target}: published before it was finished")
-        publish(self._temporary, self.target)
+        publish(self.finished_file, self.target)
 
     def discard(self) -> None:
         """Remove what was written, unless it was published."""

@@ -190,10 +190,21 @@ def leave_set_out(asked: Study, together: tuple[str, ...]) -> Runs:
 
 
 @study("Branches, losses, and the recipe's ingredients: one alone, or one taken away.")
-def ablation(asked: Study) -> Runs:
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Of every run; a run's name ends in it unless it is 0.",
+)  # fmt: skip
+def ablation(asked: Study, seed: int) -> Runs:
     """The paper's recipe and its Table 1, each ingredient that the recipe has and the paper's has
     not, and those that neither has."""
+    for run in _ingredients(asked):
+        if seed:
+            recipe = replace(run.recipe, seed=seed)
+            run = replace(run, name=f"{run.name}-seed-{seed}", recipe=recipe)
+        yield run
 
+
+def _ingredients(asked: Study) -> Runs:
     def run(name: str, **changes: Any) -> Run:
         return Run(name=name, maps=asked.maps, recipe=replace(asked.recipe, **changes))
 

@@ -1,0 +1,128 @@
+"""Rasters that a run makes strip by strip, and that survive whatever ends the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh import __version__
+from geothresh.errors import OutputError
+from geothresh.files import free_bytes
+from geothresh.journal import Journal
+from geothresh.mosaic import BoolArray, ChunkSink, Float32Array, MosaicStats, StripDone
+from geothresh.raster.creation import least_bytes
+from geothresh.raster.paths import RasterSource, head_digest
+from geothresh.raster.writing import RasterWriter
+from geothresh.windows import PixelWindow, RasterSize
+
+Layers = Callable[[PixelWindow, Float32Array, BoolArray], Sequence[NDArray[np.uint8]]]
+"""From a finished chunk to what each of the outputs holds there."""
+Facts = Callable[[], Mapping[str, int]]
+"""What was counted since it was last asked."""
+
+
+class Engine(Protocol):
+    """`mosaic` with all arguments but these."""
+
+    def __call__(
+        self, *, sink: ChunkSink, start_strip: int, on_strip: StripDone
+    ) -> MosaicStats: ...
+
+
+def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
+    """What tells an input file from another one, or from itself in an earlier state.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return {
+        "input": source.location if source.remote else Path(source.location).name,
+        "input size": source.file_size,
+        "input time (ns)": source.modified_ns,
+        "input head (sha256)": head_digest(source),
+    }
+
+
+def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, str | int | None]:
+    """All that the bytes of a run's outputs depend on.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    described = {name: value if isinstance(value, str) else json.dumps(value, default=str)
+                 for name, value in parameters.items()}  # fmt: skip
+    return {
+        "geothresh": __version__,
+        "torch": version("torch"),
+        **input_fingerprint(source),
+        **described,
+    }
+
+
+def require_room(
+    outputs: Sequence[Path], size: RasterSize, creation_options: Mapping[str, str]
+) -> None:
+    """Refuse a run whose outputs cannot fit, before it has taken hours to find out.
+
+    Raises:
+        OutputError: a directory has less room than the output needs at the very least.
+    """
+    least = least_bytes(size, creation_options)
+    for output in outputs:
+        free = free_bytes(output)
+        if free < least:
+            raise OutputError(
+                f"{output}: takes {least / 2**20:,.0f} MiB at the very least, but "
+                f"{free / 2**20:,.0f} MiB are free in {output.parent}; make room"
+            )
+
+
+def make_strips(
+    engine: Engine,
+    journal: Journal,
+    writers: Sequence[RasterWriter],
+    *,
+    layers: Layers,
+    facts: Facts,
+) -> None:
+    """Fill the writers: with what an interrupted run has stored, then with what the engine makes.
+
+    Each strip is stored and noted down when its last chunk is finished, with its facts and
+    ``tiles_refined`` and ``tiles_skipped``.
+
+    Raises:
+        GeothreshError: the engine's errors; OutputError where a disk is full or fails.
+    """
+    for chunk in journal.stored():
+        for writer, values in zip(writers, chunk.layers, strict=True):
+            writer.write(chunk.window, values)
+
+    def store(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
+        made = layers(window, confidence, valid)
+        for writer, values in zip(writers, made, strict=True):
+            writer.write(window, values)
+        journal.add(window, *made)
+
+    def commit(tiles_refined: int, tiles_skipped: int) -> None:
+        journal.commit({**facts(), "tiles_refined": tiles_refined, "tiles_skipped": tiles_skipped})
+
+    engine(sink=store, start_strip=len(journal.strips), on_strip=commit)
+
+
+def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
+    """Prove what was written, note it down, and give the files their names.
+
+    Raises:
+        OutputError: a file does not hold what was written, or cannot be put in place.
+    """
+    for writer in writers:
+        writer.finish()
+    journal.record_made({writer.target: writer.finished_file for writer in writers})
+    for writer in writers:
+        writer.publish()

@@ -1,0 +1,128 @@
+"""Finished strips as files: written by Python, which says so when the disk is full.
+
+A strip file is a magic word and then, for each chunk of the strip from left to right, a header
+(window and number of layers, little-endian) and the layers, uint8 (height, width) each, as zlib
+streams with their lengths before them. The CRC-32 of the whole file stands in the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.windows import PixelWindow
+
+_MAGIC = b"GTSTRIP1"
+_HEADER = struct.Struct("<QQQQI")
+_LENGTH = struct.Struct("<Q")
+# The fastest: strips are read once at most, and as a rule never.
+_LEVEL = 1
+_READ_AT_ONCE = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChunk:
+    """One chunk of a strip."""
+
+    window: PixelWindow
+    """Where it lies in the raster."""
+    layers: tuple[NDArray[np.uint8], ...]
+    """(height, width) each: what the outputs hold there."""
+
+
+class StripFile:
+    """A strip in the making; it counts for nothing before it is committed."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file under a temporary name, in place of one that a dead process left.
+
+        Raises:
+            OSError: it cannot be created.
+        """
+        self.path = path
+        self._temporary = path.with_suffix(".tmp")
+        self._temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(self._temporary, flags, 0o666), "wb")
+        self.size = 0
+        self.crc = 0
+        self._write(_MAGIC)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)
+        self.crc = zlib.crc32(data, self.crc)
+
+    def add(self, chunk: StoredChunk) -> None:
+        """Append a chunk.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        window = chunk.window
+        numbers = (window.row, window.col, window.height, window.width, len(chunk.layers))
+        self._write(_HEADER.pack(*numbers))
+        for layer in chunk.layers:
+            packed = zlib.compress(np.ascontiguousarray(layer).data, _LEVEL)
+            self._write(_LENGTH.pack(len(packed)))
+            self._write(packed)
+
+    def commit(self) -> None:
+        """Bring the file to the disk under its name.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self.path)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was committed."""
+        try:
+            self._file.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def is_sound(path: Path, *, size: int, crc: int) -> bool:
+    """Whether a strip file is what the journal says of it."""
+    try:
+        with _reading(path) as file:
+            if os.fstat(file.fileno()).st_size != size:
+                return False
+            found = 0
+            while data := file.read(_READ_AT_ONCE):
+                found = zlib.crc32(data, found)
+    except FileNotFoundError:
+        return False
+    return found == crc
+
+
+def read_strip(path: Path) -> Iterator[StoredChunk]:
+    """The chunks of a strip file that `is_sound`, one at a time."""
+    with _reading(path) as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(f"{path}: is no strip of this version")
+        while header := file.read(_HEADER.size):
+            row, col, height, width, count = _HEADER.unpack(header)
+            layers = []
+            for _ in range(count):
+                (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+                values = np.frombuffer(zlib.decompress(file.read(length)), np.uint8)
+                layers.append(values.reshape(height, width))
+            window = PixelWindow(row=row, col=col, height=height, width=width)
+            yield StoredChunk(window=window, layers=tuple(layers))
+
+
+def _reading(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")

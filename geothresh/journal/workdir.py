@@ -1,0 +1,117 @@
+"""The directory in which an unfinished run keeps its work, and the lock on it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from geothresh.errors import OutputError
+
+_ENDING = ".geothresh"
+# The longest file name, in bytes, on every file system in common use.
+_LONGEST_NAME = 255
+
+
+def work_directory(target: Path) -> Path:
+    """``.NAME.geothresh`` beside an output; of very long names, the beginning and a digest."""
+    name = os.fsencode(f".{target.name}")
+    if len(name) + len(_ENDING) > _LONGEST_NAME:
+        digest = hashlib.sha256(name).hexdigest()[:16].encode()
+        name = name[: _LONGEST_NAME - len(_ENDING) - len(digest) - 1] + b"-" + digest
+    return target.parent / (name.decode(errors="ignore") + _ENDING)
+
+
+class LockedDirectory:
+    """A work directory that belongs to this process until it is released or the process ends.
+
+    The lock (``flock``) is the kernel's and dies with the process: there is none to clean up after
+    a kill, and none to mistake for that of a process with the same number.
+    """
+
+    def __init__(self, target: Path) -> None:
+        """Make the directory if it is not there, and lock it.
+
+        Raises:
+            OutputError: another run is at work on the same output, or the directory cannot be made.
+        """
+        self.path = work_directory(target)
+        self.target = target
+        self._descriptor = self._lock()
+
+    def _lock(self) -> int:
+        while True:
+            try:
+                self.path.mkdir(exist_ok=True)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(self.path, flags)
+            except FileNotFoundError:
+                continue  # another run ended, and removed it, between the two
+            except OSError as error:
+                raise OutputError(
+                    f"{self.target}: the work directory {self.path.name} beside it cannot be made "
+                    f"or opened ({error.strerror})"
+                ) from error
+            try:
+                self._check_owner(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(descriptor)
+                raise OutputError(
+                    f"{self.target}: another run is writing it now; "
+                    "wait for its end, or name another output"
+                ) from error
+            except OSError as error:
+                os.close(descriptor)
+                raise OutputError(
+                    f"{self.target}: the work directory {self.path.name} beside it cannot be "
+                    f"locked ({error.strerror}); choose a directory on a file system with locks"
+                ) from error
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if self._is_there(descriptor):
+                return descriptor
+            os.close(descriptor)  # locked, but removed meanwhile by the run that had it
+
+    def _check_owner(self, descriptor: int) -> None:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise OutputError(
+                f"{self.target}: the work directory {self.path.name} beside it belongs to another "
+                "user; choose another output"
+            )
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISDIR(found.st_mode) and os.path.samestat(found, os.fstat(descriptor))
+
+    def flush(self) -> None:
+        """Bring the names in the directory to the disk."""
+        os.fsync(self._descriptor)
+
+    def clear(self) -> None:
+        """Remove all that is in the directory.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
+        for entry in os.scandir(self.path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+    def release(self, *, remove: bool) -> None:
+        """Give the lock up; with `remove`, after removing the directory and all in it."""
+        try:
+            if remove:
+                self.clear()
+                self.path.rmdir()
+        finally:
+            os.close(self._descriptor)

@@ -1,0 +1,160 @@
+"""Dask clusters for a mosaic: own worker processes on this machine, or a running cluster."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import platform
+import signal
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+from dask.distributed import Client, LocalCluster, Worker, WorkerPlugin
+
+from geothresh.errors import ClusterError, GeothreshWarning, UsageError
+from geothresh.mosaic.protocols import Scheduler
+
+WORKERLESS_SECONDS = 60.0
+"""How long a cluster may be without any worker."""
+_CONNECT_SECONDS = 30.0
+_THREADS_PER_WORKER = 2
+"""One reads and weights while the other one is in the model."""
+_ALIKE = ("geothresh", "dask", "distributed", "numpy")
+"""Packages of which client and workers must have the same versions."""
+
+
+class _DeafToInterrupts(WorkerPlugin):
+    """Ctrl-C goes to all processes of a terminal; this process alone answers it, and ends them."""
+
+    def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """A client of so many worker processes, which end with this block, or with this process."""
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    with (
+        tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=_THREADS_PER_WORKER,
+            processes=True,
+            host="127.0.0.1",
+            # A port that is free; without a dashboard, a small page of health remains.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=0,  # chunks in flight are bounded by the run; nothing is to be spilled
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
+            env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(_DeafToInterrupts())
+        yield client
+
+
+@contextmanager
+def running_client(scheduler: Scheduler) -> Iterator[Client]:
+    """A client of a running cluster that has geothresh, in the same version, on all workers.
+
+    Raises:
+        UsageError: it has not, or the address is none.
+        ClusterError: the scheduler cannot be reached, or has no workers.
+    """
+    address = scheduler.address
+    host = _host(address)
+    if address.startswith("tcp:") and not _is_this_machine(host):
+        warnings.warn(
+            f"scheduler {address}: the connection is neither encrypted nor authenticated; whoever "
+            "reaches it can run code on all workers: use tls:// outside a network that you trust",
+            GeothreshWarning,
+            stacklevel=5,
+        )
+    with _quiet_dask():
+        try:
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"scheduler {address}: cannot be reached within {_CONNECT_SECONDS:g} s "
+                f"({error}); check address and network"
+            ) from error
+        with client:
+            _require_same_versions(client, address)
+            yield client
+
+
+def _host(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port:
+            return parts.hostname
+    except ValueError:
+        parts = None
+    raise UsageError(f"scheduler {address!r}: give tcp://HOST:PORT or tls://HOST:PORT")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _quiet_dask() -> Iterator[None]:
+    """What matters comes back as an exception, in one line."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in _ALIKE}
+
+
+def _require_same_versions(client: Client, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKERLESS_SECONDS)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"scheduler {address}: has no worker after {WORKERLESS_SECONDS:g} s; start some"
+        ) from error
+    own = _versions()
+    versions: Any = client.get_versions()
+    scheduler = versions["scheduler"]
+    found = {
+        "the scheduler": {
+            "python": str(scheduler["host"]["python"]).split(".final")[0],
+            "distributed": str(scheduler["packages"]["distributed"]),
+        }
+    }
+    try:
+        found |= client.run(_versions)
+    except Exception as error:  # whatever the workers' unpickling raises
+        raise UsageError(
+            f"scheduler {address}: its workers cannot run geothresh ({error}); install "
+            f"geothresh {own['geothresh']} on every worker"
+        ) from error
+    for place, packages in found.items():
+        for name, there in packages.items():
+            here = own[name]
+            # Functions travel as byte code, which a minor version of Python may change.
+            if name == "python" and here.split(".")[:2] == there.split(".")[:2]:
+                continue
+            if here != there:
+                raise UsageError(
+                    f"scheduler {address}: {place} has {name} {there}, this process has {here}; "
+                    "install the same version on both"
+                )

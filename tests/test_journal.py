@@ -1,0 +1,294 @@
+"""What an unfinished run keeps: nothing counts that does not prove itself, nothing else is lost."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.files import create_beside, temporary_beside
+from geothresh.journal import Journal, StoredChunk, finished_outputs
+from geothresh.journal.lines import ProvenLines, read_lines
+from geothresh.journal.strips import StripFile, is_sound, read_strip
+from geothresh.journal.workdir import work_directory
+from geothresh.windows import PixelWindow
+
+ENTRIES = [{"strip": 0, "facts": {"valid": 3}}, {"strip": 1}, {"made": {"ü.tif": "ab"}}]
+
+
+def lines(path: Path) -> bytes:
+    journal = ProvenLines(path)
+    for entry in ENTRIES:
+        journal.append(entry)
+    journal.close()
+    return path.read_bytes()
+
+
+@given(st.data())
+def test_a_torn_or_damaged_line_ends_the_journal(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    whole = lines(path)
+    ends = np.cumsum([len(line) for line in whole.splitlines(keepends=True)])
+    place = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans(), label="torn"):
+        path.write_bytes(whole[:place])
+    else:
+        flipped = bytearray(whole)
+        flipped[place] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(flipped)
+    sound = int(np.searchsorted(ends, place, side="right"))
+    assert read_lines(path) == ENTRIES[:sound]
+    journal = ProvenLines(path)
+    assert journal.entries == ENTRIES[:sound]
+    journal.append({"next": 1})
+    journal.close()
+    assert read_lines(path) == [*ENTRIES[:sound], {"next": 1}]
+
+
+def test_a_line_that_does_not_fit_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    whole = lines(path)
+    journal = ProvenLines(path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        journal.append({"strip": 3})
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
+    journal.append({"strip": 4})
+    journal.close()
+    assert read_lines(path) == [*ENTRIES, {"strip": 4}]
+
+
+def chunk(row: int, col: int, height: int, width: int, count: int) -> StoredChunk:
+    values = np.random.default_rng(row + col).integers(0, 3, (count, height, width), np.uint8)
+    window = PixelWindow(row=row, col=col, height=height, width=width)
+    return StoredChunk(window=window, layers=tuple(values))
+
+
+def test_a_strip_comes_back_as_it_was(tmp_path: Path) -> None:
+    chunks = [chunk(512, 0, 30, 40, 2), chunk(512, 40, 30, 1, 2), chunk(2**33, 2**33, 1, 1, 1)]
+    strip = StripFile(tmp_path / "s000000.bin")
+    for one in chunks:
+        strip.add(one)
+    assert not strip.path.exists()
+    strip.commit()
+    assert os.listdir(tmp_path) == ["s000000.bin"]
+    assert is_sound(strip.path, size=strip.size, crc=strip.crc)
+    for written, found in zip(chunks, read_strip(strip.path), strict=True):
+        assert found.window == written.window
+        np.testing.assert_array_equal(np.array(found.layers), np.array(written.layers))
+
+
+@given(place=st.integers(0, 10**6), flip=st.integers(0, 255))
+def test_a_damaged_strip_does_not_count(
+    tmp_path_factory: pytest.TempPathFactory, place: int, flip: int
+) -> None:
+    strip = StripFile(tmp_path_factory.mktemp("strips") / "s000000.bin")
+    strip.add(chunk(0, 0, 20, 20, 1))
+    strip.commit()
+    content = bytearray(strip.path.read_bytes())
+    place %= len(content)
+    content[place] ^= flip
+    strip.path.write_bytes(content if flip else content[:place])
+    assert not is_sound(strip.path, size=strip.size, crc=strip.crc)
+    assert not is_sound(strip.path.with_name("absent"), size=strip.size, crc=strip.crc)
+
+
+def begun(target: Path, strips: int, **options: object) -> Journal:
+    journal = Journal(target, {"threshold": 0.5}, outputs=[target], **options)  # type: ignore[arg-type]
+    for index in range(len(journal.strips), strips):
+        stored = chunk(index * 8, 0, 8, 16, 1)
+        journal.add(stored.window, *stored.layers)
+        journal.commit({"valid": index})
+    return journal
+
+
+def interrupted(target: Path, strips: int, **options: object) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, begun(target, strips, **options):
+        raise KeyboardInterrupt
+    expected = [
+        f"{strips} finished strips are kept in .out.tif.geothresh: the same command again goes on "
+        "from there"
+    ]
+    assert getattr(caught.value, "__notes__", []) == (expected if strips else [])
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    interrupted(target, 3)
+    with begun(target, 5) as journal:
+        assert [strip.facts["valid"] for strip in journal.strips] == [0, 1, 2, 3, 4]
+        assert journal.total("valid") == 10
+        for index, found in enumerate(journal.stored()):
+            written = chunk(index * 8, 0, 8, 16, 1)
+            assert found.window == written.window
+            np.testing.assert_array_equal(found.layers[0], written.layers[0])
+        journal.finish()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "left"),
+    [
+        (lambda folder: (folder / "s000001.bin").unlink(), 1),
+        (lambda folder: (folder / "s000001.bin").write_bytes(b"GTSTRIP1"), 1),
+        (lambda folder: (folder / "s000000.bin").write_bytes(b""), 0),
+        (lambda folder: (folder / "journal.jsonl").unlink(), 0),
+        (lambda folder: (folder / "s000003.tmp").write_bytes(b"half a strip"), 3),
+    ],
+)
+def test_only_what_proves_itself_counts(
+    tmp_path: Path, harm: Callable[[Path], object], left: int
+) -> None:
+    target = tmp_path / "out.tif"
+    interrupted(target, 3)
+    harm(tmp_path / ".out.tif.geothresh")
+    with Journal(target, {"threshold": 0.5}, outputs=[target]) as journal:
+        assert len(journal.strips) == left
+        stored = chunk(left * 8, 0, 8, 16, 1)
+        journal.add(stored.window, *stored.layers)
+        journal.commit({"valid": 0})
+        assert len(list(journal.stored())) == left + 1
+        journal.finish()
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_that_starting_again_does_not_mend_keeps_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    with pytest.raises(InputError), begun(target, 3):
+        raise InputError("a damaged block")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OutputError, match="disk full") as caught, begun(target, 3):
+        raise OutputError("disk full")
+    assert caught.value.__notes__[0].startswith("3 finished strips are kept")
+    interrupted_again = tmp_path / ".out.tif.geothresh"
+    assert interrupted_again.is_dir()
+
+
+def test_a_run_without_a_finished_strip_keeps_nothing(tmp_path: Path) -> None:
+    interrupted(tmp_path / "out.tif", 0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_parameters_are_refused_and_restart_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    interrupted(target, 2)
+    other = {"threshold": 0.4}
+    with pytest.raises(UsageError, match=r"threshold was 0\.5 and is 0\.4\).*--restart"):
+        Journal(target, other, outputs=[target])
+    with pytest.raises(InputError, match=r"input size was None and is 7\).*--restart"):
+        Journal(target, {"threshold": 0.5, "input size": 7}, outputs=[target])
+    assert len(list((tmp_path / ".out.tif.geothresh").glob("*.bin"))) == 2
+    with Journal(target, other, outputs=[target], restart=True) as journal:
+        assert journal.strips == []
+
+
+def test_restart_takes_temporary_files_of_the_dead_run_along(tmp_path: Path) -> None:
+    target, other = tmp_path / "out.tif", tmp_path / "elsewhere" / "conf.tif"
+    other.parent.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        with Journal(target, {}, outputs=[target, other]) as journal:
+            journal.add(*(lambda c: (c.window, *c.layers))(chunk(0, 0, 8, 16, 1)))
+            journal.commit({})
+            left = [create_beside(path, journal.run_id) for path in (target, other)]
+            assert left[0] == temporary_beside(target, journal.run_id)
+            assert create_beside(target, journal.run_id) == left[0]
+            raise KeyboardInterrupt
+    with Journal(target, {}, outputs=[target], restart=True):
+        assert not any(path.exists() for path in left)
+
+
+def test_a_description_of_another_version_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    interrupted(target, 1)
+    (tmp_path / ".out.tif.geothresh" / "run.json").write_text('{"format": 99}')
+    with pytest.raises(UsageError, match="--restart"):
+        begun(target, 2)
+    with begun(target, 1, restart=True) as journal:
+        journal.finish()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_without_description_is_dead(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    interrupted(target, 2)
+    (tmp_path / ".out.tif.geothresh" / "run.json").unlink()
+    assert finished_outputs(target) == frozenset()
+    with begun(target, 0) as journal:
+        assert journal.strips == []
+
+
+def test_what_was_put_in_place_is_known_again(tmp_path: Path) -> None:
+    target, other = tmp_path / "out.tif", tmp_path / "conf.tif"
+    made = tmp_path / "made"
+    made.write_text("content")
+    assert finished_outputs(target) == frozenset()
+    with pytest.raises(KeyboardInterrupt), begun(target, 1) as journal:
+        journal.record_made({target: made, other: made}, features=7)
+        raise KeyboardInterrupt
+    target.write_text("content")
+    other.write_text("something else")
+    assert finished_outputs(target) == {target}
+    with begun(target, 1) as journal:
+        assert journal.is_made([target]) and not journal.is_made([target, other])
+        assert journal.noted("features") == 7 and journal.noted("vertices") is None
+        journal.finish()
+    assert finished_outputs(target) == frozenset()
+
+
+def _hold(path: str, ready: object, leave: object) -> None:
+    with Journal(Path(path), {}, outputs=[]):
+        ready.set()  # type: ignore[attr-defined]
+        leave.wait()  # type: ignore[attr-defined]
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    context = multiprocessing.get_context("spawn")
+    ready, leave = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(str(target), ready, leave))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(OutputError, match="another run is writing it now"):
+            Journal(target, {}, outputs=[], restart=True)
+        other.kill()  # the lock dies with its holder
+        other.join()
+        with Journal(target, {}, outputs=[]):
+            pass
+    finally:
+        other.kill()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_in_place_of_the_directory_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    (tmp_path / ".out.tif.geothresh").symlink_to(precious)
+    with pytest.raises(OutputError, match="cannot be made or opened"):
+        Journal(tmp_path / "out.tif", {}, outputs=[], restart=True)
+    assert (precious / "file").read_text() == "kept"
+
+
+def test_long_names_have_directories_of_their_own() -> None:
+    one, two = (work_directory(Path("here") / ("ü" * 120 + tail)) for tail in ("a.tif", "b.tif"))
+    assert one != two and one.parent == Path("here")
+    assert all(len(os.fsencode(path.name)) <= 255 for path in (one, two))
+    assert work_directory(Path("out.tif")) == Path(".out.tif.geothresh")

@@ -1,0 +1,318 @@
+"""Runs that are interrupted anywhere, and the same run again: the same files to the last byte."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeSource, UnevenRefiner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasters import write_raster
+
+from geothresh import RefineResult, refine
+from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.mosaic import ArrayReader, BoolArray, Float32Array, mosaic
+from geothresh.raster.writing import RasterWriter
+from geothresh.windows import PixelWindow, RasterSize, TileGrid
+
+TILES: dict[str, Any] = {"tile_size": 64, "overlap": 32, "creation_options": {"BLOCKYSIZE": "64"}}
+# Strips of 512 rows: eight of them.
+HEIGHT, WIDTH = 3700, 70
+VALUES = np.random.default_rng(5).random((HEIGHT, WIDTH), np.float32)
+VALUES[900:1100, 20:60] = np.nan
+VALUES[2000:2600] = np.nan
+
+
+class Recognisable(UnevenRefiner):
+    """A refiner with a digest, which stops the run at its n-th call."""
+
+    digest = "d1ce"
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+
+    def refine(self, tiles: Float32Array) -> Float32Array:
+        if self.stop_at is not None and len(self.batches) > self.stop_at:
+            raise KeyboardInterrupt
+        return super().refine(tiles)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raster(tmp_path_factory.mktemp("scene") / "scene.tif", VALUES)
+
+
+def run(scene: Path, folder: Path, refiner: Recognisable, **options: Any) -> RefineResult:
+    return refine(
+        scene, folder / "out.tif", confidence_out=folder / "conf.tif", vector_out=folder / "v.gpkg",
+        model=refiner, **TILES | options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reference(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RefineResult]:
+    folder = tmp_path_factory.mktemp("reference")
+    return folder, run(scene, folder, Recognisable())
+
+
+FILES = ["conf.tif", "out.manifest.json", "out.tif", "v.gpkg"]
+
+
+def require_same(folder: Path, result: RefineResult, reference: tuple[Path, RefineResult]) -> None:
+    expected, told = reference
+    assert sorted(os.listdir(folder)) == FILES
+    for name in ("out.tif", "conf.tif"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes()
+    with closing(sqlite3.connect(folder / "v.gpkg")) as file:
+        assert file.execute("select count(*) from out").fetchone() == (told.features,)
+    own = ("mask", "confidence", "vector", "manifest", "seconds", "strips_resumed")
+    facts, wanted = result.as_dict(), told.as_dict()
+    assert {k: v for k, v in facts.items() if k not in own} == {
+        k: v for k, v in wanted.items() if k not in own
+    }
+
+
+@settings(max_examples=8)
+@given(stops=st.lists(st.integers(0, 100), min_size=1, max_size=3))
+def test_a_run_goes_on_wherever_it_was_stopped(
+    scene: Path,
+    reference: tuple[Path, RefineResult],
+    tmp_path_factory: pytest.TempPathFactory,
+    stops: list[int],
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    for stop in stops:
+        try:
+            run(scene, folder, Recognisable(stop))
+        except KeyboardInterrupt:
+            assert set(os.listdir(folder)) <= {".out.tif.geothresh"}
+        else:
+            break
+    else:
+        told: list[tuple[int, int]] = []
+        refiner = Recognisable()
+        result = run(scene, folder, refiner, progress=lambda *at: told.append(at))
+        # Only what the strips to be made need is refined: tiles that reach below the others.
+        data = np.isfinite(VALUES)
+        grid = TileGrid(size=RasterSize(height=HEIGHT, width=WIDTH), tile=64, overlap=32, patch=16)
+        assert refiner.tiles == sum(
+            tile.row_stop > result.strips_resumed * 512 and data[tile.slices()].any()
+            for tile in grid.tiles()
+        )
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1] == (result.tiles, result.tiles)
+        require_same(folder, result, reference)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_the_strips_below_do_not_depend_on_those_above(workers: int) -> None:
+    """The engine's part: started at any strip, it gives what it gave from there on."""
+    values = np.random.default_rng(1).random((200, 150), np.float32)
+    values[60:110, :90] = np.nan
+    reader = ArrayReader(values)
+    grid = TileGrid(size=reader.size, tile=64, overlap=32, patch=16)
+
+    def made(start: int, **where: Any) -> tuple[dict[PixelWindow, bytes], list[tuple[int, int]]]:
+        chunks: dict[PixelWindow, bytes] = {}
+        strips: list[tuple[int, int]] = []
+
+        def sink(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
+            chunks[window] = confidence.tobytes() + valid.tobytes()
+
+        stats = mosaic(
+            reader, UnevenRefiner() if not where else FakeSource(kind="uneven"), sink, grid=grid,
+            chunk_height=32, chunk_width=64, start_strip=start,
+            on_strip=lambda *tiles: strips.append(tiles), **where,
+        )  # fmt: skip
+        assert stats.tiles_refined == sum(refined for refined, _ in strips)
+        assert stats.tiles_skipped == sum(skipped for _, skipped in strips)
+        return chunks, strips
+
+    where = {}
+    if workers:
+        where = {"workers": workers, "reader_spec": _Remembered(200, 150)}
+    whole, strips = made(0)
+    for start in range(8) if not workers else (3,):
+        chunks, below = made(start, **where)
+        assert below == strips[start:]
+        assert chunks == {window: c for window, c in whole.items() if window.row >= 32 * start}
+
+
+class _Remembered:
+    """A spec of the array above, which every process makes for itself."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Remembered) and self.shape == other.shape
+
+    def open(self) -> ArrayReader:
+        values = np.random.default_rng(1).random(self.shape, np.float32)
+        values[60:110, :90] = np.nan
+        return ArrayReader(values)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(4))
+def test_an_interruption_while_files_are_put_in_place(
+    scene: Path,
+    reference: tuple[Path, RefineResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    number: int,
+) -> None:
+    renamed: list[str] = []
+    replace = os.replace
+
+    def stopping(source: Path, target: Path) -> None:
+        if Path(target).parent == tmp_path:
+            renamed.append(Path(target).name)
+            if len(renamed) == number + 1 and when == "before":
+                raise KeyboardInterrupt
+        replace(source, target)
+        if len(renamed) == number + 1 and Path(target).parent == tmp_path:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Recognisable())
+    monkeypatch.undo()
+    there = {name: (tmp_path / name).stat().st_ino for name in renamed[:-1]}
+    refiner = Recognisable()
+    require_same(tmp_path, run(scene, tmp_path, refiner), reference)
+    assert refiner.tiles == 0
+    if number > 1:  # both rasters were there: they are left alone
+        assert there["out.tif"] == (tmp_path / "out.tif").stat().st_ino
+
+
+def test_an_old_output_stays_until_its_replacement_is_proven(
+    scene: Path, reference: tuple[Path, RefineResult], tmp_path: Path
+) -> None:
+    for name in FILES:
+        (tmp_path / name).write_text("old")
+    with pytest.raises(OutputError, match="exists already"):
+        run(scene, tmp_path, Recognisable())
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Recognisable(60), overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == [".out.tif.geothresh", *FILES]
+    assert all((tmp_path / name).read_text() == "old" for name in FILES)
+    with pytest.raises(OutputError, match="exists already"):
+        run(scene, tmp_path, Recognisable())
+    result = run(scene, tmp_path, Recognisable(), overwrite=True)
+    assert result.strips_resumed > 2
+    require_same(tmp_path, result, reference)
+
+
+def test_a_full_disk_keeps_the_work(
+    scene: Path,
+    reference: tuple[Path, RefineResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: RasterWriter) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr(RasterWriter, "finish", full)
+    with pytest.raises(OutputError, match="no room"):
+        run(scene, tmp_path, Recognisable())
+    assert os.listdir(tmp_path) == [".out.tif.geothresh"]
+    monkeypatch.undo()
+    refiner = Recognisable()
+    require_same(tmp_path, run(scene, tmp_path, refiner), reference)
+    assert refiner.tiles == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"threshold": 0.4}, "threshold was 0.5 and is 0.4"),
+        ({"overlap": 16}, "overlap was 32 and is 16"),
+        ({"blend": "crop"}, "blend was hann and is crop"),
+        ({"tta": "d4"}, "tta was none and is d4"),
+        ({"confidence_out": None}, "outputs was"),
+        ({"creation_options": {}}, "creation_options was"),
+    ],
+)
+def test_a_run_of_other_parameters_does_not_go_on(
+    scene: Path, tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Recognisable(60))
+    with pytest.raises(UsageError, match="--restart") as caught:
+        refine(
+            scene, tmp_path / "out.tif", model=Recognisable(),
+            **{"confidence_out": tmp_path / "conf.tif", "vector_out": tmp_path / "v.gpkg"}
+            | TILES | options,
+        )  # fmt: skip
+    assert named in str(caught.value)
+    assert os.listdir(tmp_path) == [".out.tif.geothresh"]
+
+
+def _touch(scene: Path) -> None:
+    os.utime(scene, ns=(0, scene.stat().st_mtime_ns + 1))
+
+
+def _rewrite(scene: Path) -> None:
+    time = scene.stat().st_mtime_ns
+    content = bytearray(scene.read_bytes())
+    content[-1] ^= 1
+    scene.write_bytes(content)
+    os.utime(scene, ns=(0, time))
+
+
+@pytest.mark.parametrize("change", [_touch, _rewrite])
+def test_a_run_of_another_input_does_not_go_on(
+    scene: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    copy = tmp_path / "scene.tif"
+    copy.write_bytes(scene.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        refine(copy, model=Recognisable(60), **TILES)
+    change(copy)
+    with pytest.raises(InputError, match="its input is another one or has changed.*--restart"):
+        refine(copy, model=Recognisable(), **TILES)
+    result = refine(copy, model=Recognisable(), restart=True, **TILES)
+    assert result.strips_resumed == 0
+    assert sorted(os.listdir(tmp_path)) == ["scene.tif", "scene_mask.tif"]
+
+
+def test_a_refiner_that_nobody_can_recognise_starts_afresh(scene: Path, tmp_path: Path) -> None:
+    class Nameless(Recognisable):
+        digest = ""
+
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Nameless(60))
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_resume_nothing_is_kept(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Recognisable(60), resume=False)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Recognisable(60))
+    assert run(scene, tmp_path, Recognisable(), resume=False).strips_resumed == 0
+    assert sorted(os.listdir(tmp_path)) == FILES
+
+
+def test_an_impossible_size_is_refused_before_any_work(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geothresh.api.durable.free_bytes", lambda path: 2**10)
+    refiner = Recognisable()
+    with pytest.raises(OutputError, match="0 MiB are free in .*; make room"):
+        run(scene, tmp_path, refiner, creation_options={"COMPRESS": "NONE"})
+    assert refiner.tiles == 0 and os.listdir(tmp_path) == []
