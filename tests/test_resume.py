@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,26 +90,23 @@ def test_a_run_goes_on_wherever_it_was_stopped(
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     for stop in stops:
-        try:
-            run(scene, folder, Recognisable(stop))
-        except KeyboardInterrupt:
-            assert set(os.listdir(folder)) <= {".out.tif.geothresh"}
-        else:
-            break
-    else:
-        told: list[tuple[int, int]] = []
-        refiner = Recognisable()
-        result = run(scene, folder, refiner, progress=lambda *at: told.append(at))
-        # Only what the strips to be made need is refined: tiles that reach below the others.
-        data = np.isfinite(VALUES)
-        grid = TileGrid(size=RasterSize(height=HEIGHT, width=WIDTH), tile=64, overlap=32, patch=16)
-        assert refiner.tiles == sum(
-            tile.row_stop > result.strips_resumed * 512 and data[tile.slices()].any()
-            for tile in grid.tiles()
-        )
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
-        assert told[-1] == (result.tiles, result.tiles)
-        require_same(folder, result, reference)
+        # What is left to do may take fewer calls than that.
+        with suppress(KeyboardInterrupt):
+            run(scene, folder, Recognisable(stop), overwrite=True)
+        assert set(os.listdir(folder)) - {".out.tif.geothresh"} in (set(), set(FILES))
+    told: list[tuple[int, int]] = []
+    refiner = Recognisable()
+    result = run(scene, folder, refiner, overwrite=True, progress=lambda *at: told.append(at))
+    # Only what the strips to be made need is refined: tiles that reach below the others.
+    data = np.isfinite(VALUES)
+    grid = TileGrid(size=RasterSize(height=HEIGHT, width=WIDTH), tile=64, overlap=32, patch=16)
+    assert refiner.tiles == sum(
+        tile.row_stop > result.strips_resumed * 512 and data[tile.slices()].any()
+        for tile in grid.tiles()
+    )
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (result.tiles, result.tiles)
+    require_same(folder, result, reference)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
