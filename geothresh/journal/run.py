@@ -77,7 +77,7 @@ class Journal:
         try:
             self._take_up(dict(fingerprint), [str(path.absolute()) for path in outputs], restart)
         except BaseException:
-            self._directory.release(remove=False)
+            self._directory.release(remove=not (self._directory.path / _RUN).exists())
             raise
 
     def _take_up(self, fingerprint: dict[str, Any], outputs: list[str], restart: bool) -> None:
