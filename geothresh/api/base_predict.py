@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from geothresh import __version__
 from geothresh.api.chunks import chunk_size
+from geothresh.api.durable import (
+    make_strips,
+    parameter_tags,
+    put_in_place,
+    require_room,
+    run_fingerprint,
+)
 from geothresh.api.pictures import OVERLAP, TILE, predict_picture
 from geothresh.api.targets import PathLike
 from geothresh.base.checkpoint import read_base_card
@@ -22,6 +30,7 @@ from geothresh.base.predictor import BasePredictor, BaseSource
 from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
 from geothresh.files import check_output
+from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, load_refiner, mosaic
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
@@ -104,6 +113,8 @@ def predict(
     precision: Precision = "auto",
     workers: int | None = 0,
     creation_options: Mapping[str, str] | None = None,
+    resume: bool = True,
+    restart: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PredictResult:
@@ -129,6 +140,9 @@ def predict(
         precision: auto, fp32, bf16 or fp16.
         workers: worker processes for a GeoTIFF; 0 or None for threads of this one.
         creation_options: of the GeoTIFF driver.
+        resume: of a GeoTIFF, keep finished strips on the disk, and go on from those of an
+            interrupted run, as `refine` does.
+        restart: throw away what an interrupted run left.
         overwrite: replace outputs that exist.
         progress: called with tiles (of a GeoTIFF) or pictures done, and their number.
 
@@ -156,7 +170,8 @@ def predict(
         images = 1
         target = _predict_scene(
             image, output, way, counts, nodata=nodata, allow_vrt=allow_vrt, overwrite=overwrite,
-            creation_options=creation_options or {}, progress=progress,
+            creation_options=creation_options or {}, resume=resume, restart=restart,
+            progress=progress,
         )  # fmt: skip
     else:
         if nodata is not None or way.workers or creation_options:
@@ -200,6 +215,8 @@ def _predict_scene(
     allow_vrt: bool,
     overwrite: bool,
     creation_options: Mapping[str, str],
+    resume: bool,
+    restart: bool,
     progress: Progress | None,
 ) -> Path:
     source = find_raster(image, allow_vrt=allow_vrt)
@@ -208,8 +225,12 @@ def _predict_scene(
             raise UsageError(f"{source.name}: is not a local file; name the output with --output")
         local = Path(source.location)
         output = local.with_name(f"{local.stem}_confidence.tif")
+    target = Path(os.fspath(output))
+    finished = finished_outputs(target) if resume and not restart else frozenset()
     target = check_output(
-        output, overwrite=overwrite, inputs=[] if source.remote else [source.location]
+        target,
+        overwrite=overwrite or target.absolute() in finished,
+        inputs=[] if source.remote else [source.location],
     )
     fill = read_base_card(way.source.path).config.mean
     with open_image(image, nodata=nodata, allow_vrt=allow_vrt, fill=fill) as scene:
@@ -217,64 +238,82 @@ def _predict_scene(
         batch = way.batch_size
         if batch == "auto":
             batch = _BATCH if way.workers else way.predictor().batch_size
-        with RasterWriter(
-            target,
-            grid=scene.grid,
-            band=CONFIDENCE,
-            tags=_tags(scene, way),
-            creation_options=creation_options,
-        ) as writer:
-
-            def store(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
-                writer.write(window, confidence_values(confidence, valid))
-                counts.pixels += int(np.count_nonzero(valid))
-                counts.foreground += int(np.count_nonzero(valid & (confidence >= 0.5)))
-
-            stats = mosaic(
-                scene,
-                way.source,
-                store,
-                grid=grid,
-                blend=way.blend,
-                batch_size=batch,
-                **chunk_size(writer),
-                workers=way.workers,
-                reader_spec=scene.spec if way.workers else None,
-                progress=progress,
-            )
-            scene.require_unchanged()
-            writer.finish()
-            writer.publish()
-        _warn_of(scene, stats)
+        described = _described(scene, way)
+        fingerprint = run_fingerprint(
+            source, **described, outputs=[target.name], creation_options=creation_options
+        )
+        with Journal(
+            target, fingerprint, outputs=[target], restart=restart, keep=resume
+        ) as journal:
+            if not journal.is_made([target]):
+                require_room([target], scene.size, creation_options)
+                engine = partial(
+                    mosaic, scene, way.source, grid=grid, blend=way.blend, batch_size=batch,
+                    workers=way.workers, reader_spec=scene.spec if way.workers else None,
+                    progress=progress,
+                )  # fmt: skip
+                tags = parameter_tags(described, batch_size=way.batch_size)
+                _write_confidence(scene, target, engine, journal, tags, creation_options)
+            if journal.total("tiles_refined") == 0:
+                warnings.warn(
+                    f"{scene.name}: holds no data at all; neither does the confidence",
+                    GeothreshWarning,
+                    stacklevel=3,
+                )
+            counts.pixels = journal.total("pixels")
+            counts.foreground = journal.total("foreground")
+            journal.finish()
     return target
 
 
-def _warn_of(scene: ImageScene, stats: MosaicStats) -> None:
-    if stats.tiles_skipped == stats.tiles:
-        warnings.warn(
-            f"{scene.name}: holds no data at all; neither does the confidence",
-            GeothreshWarning,
-            stacklevel=4,
+def _write_confidence(
+    scene: ImageScene,
+    target: Path,
+    engine: Callable[..., MosaicStats],
+    journal: Journal,
+    tags: Mapping[str, str],
+    creation_options: Mapping[str, str],
+) -> None:
+    """Predict the scene into a temporary file and put it in place when it is proven."""
+    counts = _Counts()
+    with RasterWriter(
+        target, grid=scene.grid, band=CONFIDENCE, tags=tags, creation_options=creation_options,
+        token=journal.run_id,
+    ) as writer:  # fmt: skip
+
+        def layers(
+            window: PixelWindow, confidence: Float32Array, valid: BoolArray
+        ) -> list[NDArray[np.uint8]]:
+            counts.pixels += int(np.count_nonzero(valid))
+            counts.foreground += int(np.count_nonzero(valid & (confidence >= 0.5)))
+            return [confidence_values(confidence, valid)]
+
+        def facts() -> dict[str, int]:
+            nonlocal counts
+            counted, counts = counts, _Counts()
+            return asdict(counted)
+
+        make_strips(
+            partial(engine, **chunk_size(writer)), journal, [writer], layers=layers, facts=facts
         )
+        scene.require_unchanged()
+        put_in_place(journal, [writer])
 
 
-def _tags(scene: ImageScene, way: _Way) -> dict[str, str]:
-    """What a file must say to be made again: version, model, and all that its pixels depend on."""
-    described = {
-        "version": __version__,
+def _described(scene: ImageScene, way: _Way) -> dict[str, object]:
+    """All that the pixels of the output depend on, by name."""
+    return {
         "model": Path(way.source.path).name.removesuffix(".safetensors"),
         "model_sha256": way.source.sha256,
-        "input": Path(scene.name).name,
+        "source": Path(scene.name).name,
         "bands": ",".join(map(str, scene.spec.bands)),
         "nodata": ",".join("none" if v is None else str(v) for v in scene.spec.nodata),
         "tile_size": way.tile,
         "overlap": way.overlap,
         "blend": way.blend,
-        "batch_size": way.batch_size,
         "device": way.source.device,
         "precision": way.source.precision,
     }
-    return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in described.items()}
 
 
 def _predict_pictures(

@@ -65,6 +65,13 @@ def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, 
     }
 
 
+def parameter_tags(described: Mapping[str, object], **more: object) -> dict[str, str]:
+    """What a file must say to be made again: the version, and all parameters by name."""
+    tags = {"version": __version__, **described, **more}
+    tags["input"] = tags.pop("source")
+    return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in tags.items()}
+
+
 def require_room(
     outputs: Sequence[Path], size: RasterSize, creation_options: Mapping[str, str]
 ) -> None:

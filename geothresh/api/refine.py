@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from geothresh import __version__
 from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
 from geothresh.api.chunks import chunk_size
-from geothresh.api.durable import make_strips, put_in_place, require_room, run_fingerprint
+from geothresh.api.durable import (
+    make_strips,
+    parameter_tags,
+    put_in_place,
+    require_room,
+    run_fingerprint,
+)
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
@@ -242,7 +248,7 @@ def refine(
                     scheduler=None if scheduler is None else Scheduler(address=scheduler),
                     reader_spec=opened.spec if remote else None, progress=progress,
                 )  # fmt: skip
-                tags = _tags(described, batch_size=batch_size)
+                tags = parameter_tags(described, batch_size=batch_size)
                 _write_rasters(
                     opened, targets, engine, journal, tags, remote=remote, threshold=threshold,
                     creation_options=creation_options,
@@ -294,13 +300,6 @@ def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict
         "source": Path(spec.source.name).name,
         **parameters,
     }
-
-
-def _tags(described: Mapping[str, object], **parameters: object) -> dict[str, str]:
-    """What a file must say to be made again: the version and all parameters."""
-    tags = {"version": __version__, **described, **parameters}
-    tags["input"] = tags.pop("source")
-    return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in tags.items()}
 
 
 def _write_rasters(

@@ -34,6 +34,8 @@ from geothresh.cli.progress import progress_bar
 @options.precision
 @options.workers
 @options.creation_options
+@options.resume
+@options.restart
 @options.overwrite
 @options.progress
 @options.as_json
@@ -50,6 +52,9 @@ def predict(
     IMAGE is a GeoTIFF of any size with red, green and blue in 8 bits, which gives a confidence
     raster on the same grid for `geothresh refine` (0-254 for 0-1, 255 nodata); or a PNG or JPEG, or
     a folder of them, which give maps of the same size, <id>.png, with confidence x 255.
+
+    A GeoTIFF's prediction that is interrupted keeps its finished work beside the output: the same
+    command goes on from there.
 
     The output is IMAGE's name with _confidence, beside it, or what is named with -o. Its path is
     printed.
