@@ -103,6 +103,7 @@ class SlowRefiner(IdentityRefiner):
     """Takes a tenth of a second for each tile."""
 
     name = "slow"
+    digest = "510e"
 
     def refine(self, tiles: Float32Array) -> Float32Array:
         time.sleep(0.1 * len(tiles))
@@ -119,6 +120,18 @@ class DyingRefiner(IdentityRefiner):
         return tiles
 
 
+class DeadlyRefiner(IdentityRefiner):
+    """Kills its own process where a tile holds 0.75."""
+
+    name = "deadly"
+    digest = "dead"
+
+    def refine(self, tiles: Float32Array) -> Float32Array:
+        if (tiles == 0.75).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return tiles.copy()
+
+
 _KINDS = {
     kind.name: kind
     for kind in (
@@ -128,6 +141,7 @@ _KINDS = {
         FailingRefiner,
         NanRefiner,
         DyingRefiner,
+        DeadlyRefiner,
         SlowRefiner,
     )
 }

@@ -1,0 +1,225 @@
+"""`refine` on a running Dask cluster: the same bytes, and what happens when the cluster fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dask.distributed import LocalCluster
+from fakes import FakeSource, UnevenRefiner
+from rasters import write_raster
+
+import geothresh.mosaic.clients
+from geothresh import refine
+from geothresh.errors import ClusterError, DeadlyTileError, GeothreshWarning, UsageError
+from geothresh.mosaic.clients import local_client
+
+TILES: dict[str, Any] = {"tile_size": 64, "overlap": 32, "creation_options": {"BLOCKYSIZE": "64"}}
+WORK = ".out.tif.geothresh"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.random.default_rng(5).random((2100, 70), np.float32)
+    return write_raster(tmp_path_factory.mktemp("scene") / "scene.tif", values)
+
+
+@pytest.fixture(scope="module")
+def expected(scene: Path) -> bytes:
+    return refine(scene, model=UnevenRefiner(), **TILES).mask.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+        scheduler_kwargs={"dashboard": False},
+    ) as running:  # fmt: skip
+        yield running
+
+
+def on(address: str, scene: Path, folder: Path, kind: str = "uneven", **options: Any) -> Any:
+    return refine(
+        scene, folder / "out.tif", model=FakeSource(kind=kind), scheduler=address,
+        **TILES | options,
+    )  # fmt: skip
+
+
+def test_a_running_cluster_gives_the_same(
+    cluster: LocalCluster, scene: Path, expected: bytes, tmp_path: Path
+) -> None:
+    address = cluster.scheduler_address
+    told: list[tuple[int, int]] = []
+    for _ in range(2):  # workers serve several runs
+        result = on(address, scene, tmp_path, overwrite=True, progress=lambda *at: told.append(at))
+        assert result.mask.read_bytes() == expected
+        assert told[-1] == (result.tiles, result.tiles)
+    assert os.listdir(tmp_path) == ["out.tif"]
+
+
+def test_versions_must_agree(
+    cluster: LocalCluster, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = geothresh.mosaic.clients.version
+    monkeypatch.setattr(
+        geothresh.mosaic.clients, "version", lambda name: "0.1" if name == "numpy" else here(name)
+    )
+    with pytest.raises(UsageError) as caught:
+        on(cluster.scheduler_address, scene, tmp_path)
+    there = here("numpy")
+    assert f"has numpy {there}, this process has 0.1; install the same version" in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8786", "http://localhost:1", "tcp://", "tcp://localhost", "tcp://x:y"]
+)
+def test_what_is_no_address_is_refused(scene: Path, tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match="give tcp://HOST:PORT or tls://HOST:PORT"):
+        on(address, scene, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geothresh.mosaic.clients, "_CONNECT_SECONDS", 1.0)
+    with pytest.raises(ClusterError, match="cannot be reached within 1 s"):
+        on("tcp://127.0.0.1:9", scene, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_open_connection_to_another_machine_is_warned_about(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geothresh.mosaic.clients, "_CONNECT_SECONDS", 0.1)
+    with (
+        pytest.warns(GeothreshWarning, match="neither encrypted nor authenticated"),
+        pytest.raises(ClusterError),
+    ):
+        on("tcp://192.0.2.1:8786", scene, tmp_path)  # an address that documents alone use
+
+
+def test_workers_and_a_scheduler_contradict_each_other(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name the one or the other"):
+        on("tcp://localhost:8786", scene, tmp_path, workers=2)
+
+
+def test_own_clusters_listen_to_this_machine_alone() -> None:
+    with local_client(1) as client:
+        identity = client.scheduler_info()
+        addresses = [identity["address"], *identity["workers"]]
+        addresses += [worker["nanny"] for worker in identity["workers"].values()]
+        assert len(addresses) == 3
+        assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
+        ports = {int(address.rpartition(":")[2]) for address in addresses}
+        ports |= set(identity["services"].values())
+        everywhere = _listening_everywhere()
+        assert not ports & everywhere
+
+
+def _listening_everywhere() -> set[int]:
+    """Ports that other machines reach, of all processes here (Linux)."""
+    found = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():
+            continue
+        for line in table.read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, _, port = local.partition(":")
+            if state == "0A" and set(address) == {"0"}:
+                found.add(int(port, 16))
+    return found
+
+
+@pytest.mark.slow
+def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: Path) -> None:
+    """Half of the workers are killed again and again; nannies start new ones."""
+    with LocalCluster(
+        n_workers=4, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+        scheduler_kwargs={"dashboard": False},
+    ) as cluster:  # fmt: skip
+        ended = threading.Event()
+        killed = []
+
+        def kill() -> None:
+            while not ended.wait(1.0):
+                for nanny in list(cluster.workers.values())[:2]:
+                    if nanny.pid is not None and not ended.is_set():
+                        os.kill(nanny.pid, signal.SIGKILL)
+                        killed.append(nanny.pid)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            result = on(cluster.scheduler_address, scene, tmp_path, kind="slow")
+        finally:
+            ended.set()
+            killer.join()
+        assert killed
+        reference = refine(scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **TILES)
+        assert result.mask.read_bytes() == reference.mask.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_deadly_tile_ends_the_run_and_the_strips_above_stay(tmp_path: Path) -> None:
+    values = np.full((2100, 70), 0.25, np.float32)
+    values[1400:1410] = 0.75
+    scene = write_raster(tmp_path / "scene.tif", values)
+    with pytest.raises(DeadlyTileError, match=r"^rows 13\d\d to 14\d\d, columns 0 to 69") as caught:
+        refine(scene, tmp_path / "out.tif", model=FakeSource(kind="deadly"), workers=2, **TILES)
+    assert "2 finished strips are kept" in caught.value.__notes__[0]
+    assert sorted(os.listdir(tmp_path)) == [WORK, "scene.tif"]
+
+
+SCHEDULER = """
+import sys, time
+from dask.distributed import LocalCluster
+
+if __name__ == "__main__":
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+        scheduler_kwargs={"dashboard": False},
+    )
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_ends_the_run_and_the_work_stays(scene: Path, tmp_path: Path) -> None:
+    script = tmp_path / "cluster.py"
+    script.write_text(SCHEDULER)
+    here = Path(__file__).parent
+    out = tmp_path / "out"
+    out.mkdir()
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+
+        def kill(done: int, total: int) -> None:
+            if done > total / 2:
+                process.kill()
+
+        begun = time.monotonic()
+        with pytest.raises(ClusterError, match="was lost") as caught:
+            on(address, scene, out, kind="slow", progress=kill)
+        assert time.monotonic() - begun < 120
+    assert "finished strips are kept" in caught.value.__notes__[0]
+    assert caught.value.exit_code == 1
+    result = refine(scene, out / "out.tif", model=FakeSource(kind="slow"), **TILES)
+    assert result.strips_resumed >= 2
+    reference = refine(scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **TILES)
+    assert result.mask.read_bytes() == reference.mask.read_bytes()
