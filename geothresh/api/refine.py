@@ -113,7 +113,7 @@ def refine(
     match_resolution: bool = False,
     threshold: float = 0.5,
     tile_size: int = 512,
-    overlap: int = 128,
+    overlap: int | None = None,
     blend: Blend = "hann",
     batch_size: BatchSize = "auto",
     device: str = "auto",
@@ -143,7 +143,8 @@ def refine(
             is not within its range; what changes is brought back to the scene's pixels.
         threshold: refined confidence from which on a pixel is foreground, in [0, 1].
         tile_size: side of the square that the model reads, in its pixels.
-        overlap: pixels that neighbouring tiles share, likewise.
+        overlap: pixels that neighbouring tiles share, likewise; by default 128, or the model's
+            patch where that is larger.
         blend: how overlapping tiles are weighted: hann, gaussian, linear or crop.
         batch_size: tiles that go through the model at once.
         device: auto, cpu, cuda, cuda:i or mps.
@@ -186,7 +187,7 @@ def refine(
             warnings.warn(f"{opened.name}: {unlike}", GeothreshWarning, stacklevel=2)
         tags = _tags(
             opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
-            threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,
+            threshold=threshold, tile_size=tile_size, overlap=chosen.overlap(overlap), blend=blend,
             batch_size=batch_size, device=device, precision=precision,
         )  # fmt: skip
         stats = _write_rasters(
@@ -330,7 +331,7 @@ def refine_array(
     tta: Tta = "none",
     ground_sample_distance: float | None = None,
     tile_size: int = 512,
-    overlap: int = 128,
+    overlap: int | None = None,
     blend: Blend = "hann",
     batch_size: BatchSize = "auto",
     device: str = "auto",
