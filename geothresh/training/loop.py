@@ -25,6 +25,7 @@ from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.training.ahead import one_ahead
 from geothresh.training.chips import ChipDataset
 from geothresh.training.recipe import Recipe
+from geothresh.training.sizes import require_batch
 from geothresh.training.sources import ChipSource, ValidationMap
 from geothresh.training.state import Progress, load_state, save_state
 from geothresh.training.validation import validate
@@ -103,7 +104,11 @@ def fit(
         plateau.load_state_dict(schedule)
 
     chips = ChipDataset(train, recipe, patch=config.patch)
-    n_steps = math.ceil(len(chips) / recipe.batch_size)
+    require_batch(
+        config, chip_size=recipe.chip_size, batch_size=recipe.batch_size, n_chips=len(chips)
+    )
+    positions = batches_of(len(chips), recipe.batch_size)
+    n_steps = len(positions)
     log = EpochLog(beside(output, ".csv"), epochs=progress.epoch)
     while progress.epoch < recipe.epochs and not _exhausted(recipe, progress):
         started = time.perf_counter()
@@ -113,7 +118,7 @@ def fit(
         torch.manual_seed(1_000_003 * epoch + recipe.seed)
         network.train()
         sums: dict[str, float] = {}
-        for number, batch in enumerate(_batches(chips, recipe, loader_workers), 1):
+        for number, batch in enumerate(_batches(chips, positions, loader_workers), 1):
             if recipe.schedule == "cosine":
                 optimizers.set_rate(
                     optimizer, cosine_rate(recipe, progress.step, n_steps * recipe.epochs)
@@ -201,9 +206,20 @@ def _step(
     return {name: value.item() for name, value in losses.items()}
 
 
-def _batches(chips: ChipDataset, recipe: Recipe, workers: int) -> Iterable[list[torch.Tensor]]:
-    # The chips are drawn at random already: no sampler, so the order is the same everywhere.
-    batches = DataLoader(chips, batch_size=recipe.batch_size, num_workers=workers)
+def batches_of(n_chips: int, batch_size: int) -> list[range]:
+    """Positions of the chips of each step of an epoch; the last step may have fewer, or one more:
+    a chip left over alone, over which batch norm has no statistics, joins the step before."""
+    batches = [range(k, min(k + batch_size, n_chips)) for k in range(0, n_chips, batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [range(batches[-2].start, n_chips)]
+    return batches
+
+
+def _batches(
+    chips: ChipDataset, positions: Sequence[range], workers: int
+) -> Iterable[list[torch.Tensor]]:
+    # The chips are drawn at random already: in their order, so that it is the same everywhere.
+    batches = DataLoader(chips, batch_sampler=[list(p) for p in positions], num_workers=workers)
     return batches if workers else one_ahead(batches)
 
 

@@ -21,7 +21,7 @@ from geothresh.training.material import Material, PairOptions, gather_pairs
 from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
 from geothresh.training.scene_material import SceneOptions, gather_scenes
-from geothresh.training.sizes import choose_sizes, preset_of
+from geothresh.training.sizes import choose_sizes, preset_of, require_batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +174,13 @@ def train(
             f"chip size {recipe.chip_size} is no multiple of the patch {config.patch}, which keeps "
             "its grid inside every chip"
         )
+    require_batch(
+        config,
+        chip_size=recipe.chip_size,
+        batch_size=recipe.batch_size,
+        # As many as there are maps, where nothing is said: known when they are read.
+        n_chips=recipe.chips_per_epoch or 2,
+    )
     others_split = {
         "--hold-out": bool(hold_out),
         "--place-pattern": place_pattern is not None,
