@@ -17,6 +17,7 @@ PACKAGE = Path(geothresh.__file__).parent
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "locks": 0,
     "windows": 0,
     "blending": 1,
     "chipping": 1,

@@ -204,17 +204,21 @@ def test_a_run_that_is_killed_while_it_writes_its_state_can_be_resumed(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
-def test_a_run_that_was_overwritten_is_not_resumed(data, tmp_path: Path) -> None:
+def test_a_run_that_was_overwritten_is_not_gone_on_with(data, tmp_path: Path) -> None:
     output, recipe = tmp_path / "m.safetensors", dataclasses.replace(QUICK, epochs=1)
     run(data, output, recipe)
 
     def stop(*_) -> None:
         raise KeyboardInterrupt
 
+    other = dataclasses.replace(recipe, seed=1)
     with pytest.raises(KeyboardInterrupt):
-        run(data, output, recipe, overwrite=True, on_step=stop)
-    with pytest.raises(UsageError, match="no run to go on with"):
-        run(data, output, recipe, resume=True)
+        run(data, output, other, overwrite=True, on_step=stop)
+    with pytest.raises(ModelError, match=r"another recipe \(seed 1, now 0\)"):
+        run(data, output, recipe)
+    assert run(data, output, other).steps == 2
+    whole = run(data, tmp_path / "whole.safetensors", other)
+    assert output.read_bytes() == whole.model.read_bytes()
 
 
 def test_a_chip_left_over_alone_joins_the_step_before(data, tmp_path: Path) -> None:

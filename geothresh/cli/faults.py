@@ -34,8 +34,8 @@ class Failure(click.ClickException):
 class Interruption(click.ClickException):
     """A run that a signal ended; the message is no error, the exit code is 128 + signal."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name}.")
+    def __init__(self, signum: int, notes: str = "") -> None:
+        super().__init__(one_line(f"Stopped by {signal.Signals(signum).name}{notes}") + ".")
         self.exit_code = 128 + signum
 
     def show(self, file: Any = None) -> None:
@@ -73,13 +73,13 @@ def reported(ctx: click.Context) -> Iterator[None]:
             raise
         except GeothreshError as error:
             _show_traceback(ctx)
-            raise Failure(str(error), error.exit_code) from error
+            raise Failure(f"{error}{_notes(error)}", error.exit_code) from error
         except KeyboardInterrupt as error:
             _show_traceback(ctx)
-            raise Interruption(signal.SIGINT) from error
+            raise Interruption(signal.SIGINT, _notes(error)) from error
         except Terminated as error:
             _show_traceback(ctx)
-            raise Interruption(error.signum) from error
+            raise Interruption(error.signum, _notes(error)) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 _leave_closed_stdout()
@@ -87,6 +87,11 @@ def reported(ctx: click.Context) -> Iterator[None]:
             _show_traceback(ctx)
             hint = "" if debug(ctx) else "; run again with --debug to see where"
             raise Failure(f"internal fault: {type(error).__name__}: {error}{hint}", 1) from error
+
+
+def _notes(error: BaseException) -> str:
+    """What was added to an error on its way up, such as how a run goes on."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _show_traceback(ctx: click.Context) -> None:
