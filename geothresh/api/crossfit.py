@@ -26,7 +26,7 @@ from geothresh.base.loop import beside, fit, snapshot_file, snapshot_steps
 from geothresh.base.networks import describe_network
 from geothresh.base.predictor import load_base
 from geothresh.errors import InputError, ModelError, OutputError, names
-from geothresh.files import write_text
+from geothresh.files import remove_stale, write_text
 from geothresh.locks import only_run
 from geothresh.metrics import Counts
 from geothresh.nn.modelfile import digest
@@ -181,6 +181,8 @@ def crossfit(
     _check_folder(run, overwrite)
     # Of one network: others may be made in the same folder at the same time.
     with only_run(run.manifest):
+        for folder in (output, run.work, *(f for some in run.folders.values() for f in some)):
+            remove_stale(folder)
         facts = check_images(found, progress=on_check)
         dealt = deal(facts)
         described = {
