@@ -86,6 +86,9 @@ def start(body: Callable[[], None], log: Path, *, largest_file: int | None = Non
     code = 99
     try:
         os.setpgid(0, 0)
+        if largest_file is not None:
+            # What it says would be cut off as well.
+            log = Path(os.devnull)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
