@@ -23,7 +23,7 @@ from roads import make_roads
 
 from geothresh.base.config import BaseRecipe
 from geothresh.base.run import train_base
-from geothresh.cli import main
+from geothresh.cli import faults, main
 from geothresh.errors import GeothreshWarning, ModelError, OutputError, UsageError
 from geothresh.locks import only_run
 from geothresh.nn.checkpoint import save_model
@@ -301,29 +301,50 @@ def by_command(folder: Path) -> Path:
     return output
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum, workers", [(signal.SIGINT, "0"), (signal.SIGTERM, "2")])
 def test_a_signal_ends_the_run_in_one_line_that_says_how_to_go_on(
-    folder: Path, by_command: Path, tmp_path: Path, signum: signal.Signals
+    folder: Path, by_command: Path, tmp_path: Path, signum: signal.Signals, workers: str
 ) -> None:
+    """To the whole group of processes, as a terminal sends it."""
     output = tmp_path / "m.safetensors"
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, *arguments(folder, output)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", SLOW, *arguments(folder, output), "--loader-workers", workers],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     while not (tmp_path / "m.split.json").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signum)
+    os.killpg(process.pid, signum)
     sent = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert time.monotonic() - sent < 5
     assert (process.returncode, out) == (128 + signum, "")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
     name = signal.Signals(signum).name
     assert err == f"Stopped by {name}; the same command goes on from the first step.\n"
     assert not [file for file in tmp_path.iterdir() if file.suffix in (".tmp", ".lock")]
     done = runner().invoke(main, arguments(folder, output))
     assert (done.exit_code, done.stdout) == (0, f"{output}\n"), done.stderr
     assert output.read_bytes() == by_command.read_bytes()
+
+
+def test_a_signal_that_went_unheard_is_raised_at_the_next_step(monkeypatch) -> None:
+    """Python ignores what a handler raises while a destructor runs."""
+
+    class Deaf:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    with faults._signals_raised():
+        faults.require_not_stopped()
+        Deaf()
+        assert len(lost) == 1
+        with pytest.raises(faults.Terminated):
+            faults.require_not_stopped(1, 2, 3, 0.5)
+    faults.require_not_stopped()
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_state(

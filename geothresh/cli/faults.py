@@ -164,12 +164,32 @@ def _logs_as_lines() -> Iterator[None]:
         _LOGGER.removeHandler(handler)
 
 
+# Signals that asked this process to end. What their handlers raise is lost where Python ignores
+# exceptions, in a callback at a fork or in a destructor.
+_ASKED: list[int] = []
+
+
+def require_not_stopped(*_: Any) -> None:
+    """End the run if a signal asked for it and went unheard; for callbacks of long runs.
+
+    Raises:
+        KeyboardInterrupt, Terminated: as the handler did.
+    """
+    if _ASKED:
+        raise _raised(_ASKED[0])
+
+
+def _raised(signum: int) -> BaseException:
+    return KeyboardInterrupt() if signum == signal.SIGINT else Terminated(signum)
+
+
 @contextmanager
 def _signals_raised() -> Iterator[None]:
     """Raise `Terminated` in the main thread on SIGTERM and SIGHUP, so that ``finally`` runs."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated(signum)
+        _ASKED.append(signum)
+        raise _raised(signum)
 
     # A handler can be set from the main thread only; one that somebody else set (nohup ignores
     # SIGHUP) is left alone.
@@ -178,11 +198,15 @@ def _signals_raised() -> Iterator[None]:
         chosen.append(signal.SIGHUP)
     if threading.current_thread() is not threading.main_thread():
         chosen = []
-    chosen = [signum for signum in chosen if signal.getsignal(signum) is signal.SIG_DFL]
-    for signum in chosen:
+    usual: dict[signal.Signals, Any] = {signum: signal.SIG_DFL for signum in chosen}
+    if chosen:
+        usual[signal.SIGINT] = signal.default_int_handler
+    usual = {signum: way for signum, way in usual.items() if signal.getsignal(signum) is way}
+    for signum in usual:
         signal.signal(signum, stop)
     try:
         yield
     finally:
-        for signum in chosen:
-            signal.signal(signum, signal.SIG_DFL)
+        _ASKED.clear()
+        for signum, way in usual.items():
+            signal.signal(signum, way)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted, checking_bar
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.scenes import scenes as scene_options
@@ -167,11 +168,11 @@ def train(
 def _training_bar(
     wanted: bool | None, epochs: int
 ) -> Iterator[
-    tuple[Callable[[int, int, int, float], None] | None, Callable[[Mapping[str, Any]], None] | None]
+    tuple[Callable[[int, int, int, float], None], Callable[[Mapping[str, Any]], None] | None]
 ]:
     """A bar per epoch on stderr, and a line with its scores when it is done."""
     if not bar_wanted(wanted):
-        yield None, None
+        yield require_not_stopped, None
         return
 
     from tqdm import tqdm
@@ -181,6 +182,7 @@ def _training_bar(
 
         def on_step(epoch: int, step: int, n_steps: int, loss: float) -> None:
             nonlocal shown
+            require_not_stopped()
             # Not the first step: a run may go on within an epoch.
             if epoch != shown:
                 shown = epoch

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +246,24 @@ def _batches(
 ) -> Iterable[list[torch.Tensor]]:
     # The chips are drawn at random already: in their order, so that it is the same everywhere.
     batches = DataLoader(chips, batch_sampler=[list(p) for p in positions], num_workers=workers)
-    return batches if workers else one_ahead(batches)
+    if not workers:
+        return one_ahead(batches)
+    with _signals_held():
+        return iter(batches)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals that end a run wait; processes that are begun meanwhile never hear them.
+
+    Ctrl-C goes to a whole group of processes, and one voice is enough: workers end with the run.
+    Nor is what a handler raises lost in a callback at a fork, where Python ignores it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cosine_rate(recipe: Recipe, step: int, n_steps: int) -> float:

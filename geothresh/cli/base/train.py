@@ -56,9 +56,7 @@ def train(
             output,
             recipe=recipe,
             on_check=on_check,
-            on_step=None
-            if on_step is None
-            else lambda step, steps, loss: on_step("train", step, steps, loss),
+            on_step=lambda step, steps, loss: on_step("train", step, steps, loss),
             **arguments,
         )
     if as_json:
