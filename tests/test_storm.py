@@ -15,7 +15,7 @@ STORMS = Path(__file__).parent / "storm"
 @pytest.mark.parametrize(
     "script, options",
     [
-        ("storm_train.py", ["--kills", "4"]),
+        ("storm_train.py", ["--kills", "3", "--limits", "2"]),
         ("storm_vectorize.py", ["--kills", "5", "--limits", "5"]),
     ],
 )

@@ -1,9 +1,10 @@
 """Training is killed again and again, and must end in the bytes of a run that nobody touched.
 
-    python tests/storm/storm_train.py --kills 100 --seed 0
+    python tests/storm/storm_train.py --kills 100 --limits 20 --seed 0
 
 Each chain is one output: killed at random times, or when one of its files appears or changes, gone
-on with by the same command, killed again, and let finish at last.
+on with by the same command, killed again, and let finish at last. Then a run meets disks that end
+at random sizes of a file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from roads import make_roads  # noqa: E402
 
 from geothresh.nn.checkpoint import save_model  # noqa: E402
 from geothresh.nn.config import NetworkConfig  # noqa: E402
+from geothresh.nn.modelfile import require_seal  # noqa: E402
 from geothresh.nn.network import ThreshNet  # noqa: E402
+from geothresh.nn.states import earlier_state  # noqa: E402
 from geothresh.training import loop  # noqa: E402
 
 #: Of one output in a row.
@@ -49,8 +52,8 @@ def prepare(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def storm(folder: Path, *, kills: int, seed: int) -> dict[str, int]:
-    """Kill so many trainings, in chains; what came of it.
+def storm(folder: Path, *, kills: int, limits: int, seed: int) -> dict[str, int]:
+    """Kill so many trainings, in chains, and let so many run out of disk; what came of it.
 
     Raises:
         AssertionError: a process that was not killed failed, or left others behind.
@@ -61,9 +64,9 @@ def storm(folder: Path, *, kills: int, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     arguments = prepare(folder)
 
-    def start(output: Path) -> killing.Child:
+    def start(output: Path, limit: int | None = None) -> killing.Child:
         body = killing.command([*arguments, "-o", str(output)])
-        return killing.start(body, output.with_suffix(".log"))
+        return killing.start(body, output.with_suffix(".log"), largest_file=limit)
 
     begun = time.monotonic()
     whole = folder / "whole.safetensors"
@@ -71,7 +74,8 @@ def storm(folder: Path, *, kills: int, seed: int) -> dict[str, int]:
     length = time.monotonic() - begun
     counts = dict.fromkeys(
         ("kills", "at a random time", "at a change of a file", "ended before the kill", "resumes",
-         "outputs", "byte-equal", "wrong files", "leftovers"), 0
+         "outputs", "byte-equal", "wrong files", "leftovers", "limits of size", "exit 4",
+         "states left whole"), 0
     )  # fmt: skip
     chain = 0
     while counts["kills"] < kills:
@@ -104,6 +108,27 @@ def storm(folder: Path, *, kills: int, seed: int) -> dict[str, int]:
             for ending in MADE
         )
         counts["byte-equal"] += same
+        expected = {f"m{ending}" for ending in BESIDE} | {"m.log"}
+        counts["leftovers"] += len({file.name for file in place.iterdir()} - expected)
+    place = folder / "limits"
+    place.mkdir()
+    output, newest = place / "m.safetensors", place / "m.state.safetensors"
+    largest = loop.beside(whole, ".state.safetensors").stat().st_size
+    for _ in range(limits):
+        code = start(output, rng.randrange(largest)).wait()
+        counts["limits of size"] += 1
+        counts["exit 4"] += code == 4
+        there = [file for file in (newest, earlier_state(newest)) if file.exists()]
+        for file in there:
+            # Raises where it is not.
+            require_seal(file)
+        counts["states left whole"] += 1
+        counts["wrong files"] += wrong_models(output)
+    if limits:
+        child = start(output)
+        assert child.wait() == 0, child.said
+        counts["outputs"] += 1
+        counts["byte-equal"] += output.read_bytes() == whole.read_bytes()
         expected = {f"m{ending}" for ending in BESIDE} | {"m.log"}
         counts["leftovers"] += len({file.name for file in place.iterdir()} - expected)
     return counts
@@ -152,12 +177,14 @@ def wrong_models(output: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--limits", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        counts = storm(Path(folder), kills=given.kills, seed=given.seed)
+        counts = storm(Path(folder), kills=given.kills, limits=given.limits, seed=given.seed)
     print(killing.table(list(counts.items())))
     good = counts["byte-equal"] == counts["outputs"] and not counts["wrong files"]
+    good = good and counts["exit 4"] == counts["limits of size"] == counts["states left whole"]
     sys.exit(0 if good and not counts["leftovers"] else 1)
 
 
