@@ -7,6 +7,7 @@ Only the standard library: every writer of the package stands on this module.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -15,6 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.locks import has_no_locks, lock
+
+# The end of the names of temporary folders.
+_TEMPORARY = ".tmp"
+# The temporary files of this process, and the descriptors that hold the locks of their folders.
+_LOCKS: dict[Path, int] = {}
+# Folders that held no temporary one when they were last changed, at that time.
+_CLEAN: dict[Path, int] = {}
 
 # The longest file name, in bytes, on every file system in common use.
 _LONGEST_NAME = 255
@@ -50,6 +59,8 @@ def check_output(
 ) -> Path:
     """Return `path` as a Path if a file may be written there; meant to be called before any work.
 
+    What killed runs have left of it under temporary names is removed.
+
     Raises:
         UsageError: the path is one of `inputs`, by name or through a link.
         OutputError: the directory is missing or not writable, the path is a directory or a
@@ -84,6 +95,7 @@ def check_output(
         raise OutputError(
             f"{target}: no permission to write in {target.parent}; choose another directory"
         )
+    remove_stale(target.parent, target)
     return target
 
 
@@ -105,7 +117,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give the path of a new empty file beside `target` that replaces it when the block ends well.
+    """Give the path of a new empty file that replaces `target` when the block ends well.
 
     The file carries the permissions that the umask gives to any new file. On every exception,
     KeyboardInterrupt included, it is removed and `target` is left as it was.
@@ -140,35 +152,90 @@ def write_bytes(target: Path, content: bytes) -> None:
             raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
 
 
-def temporary_beside(target: Path, token: str) -> Path:
-    """The path of a temporary file in the directory of `target`; the token makes it unique."""
-    ending = f".{token}.tmp"
-    # Cut by bytes, not characters: the limit of the file system is in bytes.
-    start = os.fsencode(f".{target.name}")[: _LONGEST_NAME - len(ending)]
-    return target.parent / (start.decode(errors="ignore") + ending)
+def create_beside(target: Path) -> Path:
+    """Create an empty file in a hidden folder of its own, of an unguessable name, beside `target`.
 
-
-def create_beside(target: Path, token: str | None = None) -> Path:
-    """Create an empty file with an unguessable name in the directory of `target`.
-
-    Args:
-        target: what the file is to become.
-        token: of a run that may have been killed: what it left under this name is replaced.
-
-    Raises:
-        OutputError: no file can be created there.
+    The folder is locked as long as this process lives: `remove_stale` tells the dead by that. It,
+    not the file, which some writers remove and make anew, and what they put beside the file
+    (``-journal``, ``.aux.xml``) is in it too.
     """
-    temporary = temporary_beside(target, token or secrets.token_hex(8))
     try:
-        if token is not None:
-            temporary.unlink(missing_ok=True)
+        folder, descriptor = _locked_folder(target)
+        temporary = folder / f"file{_TEMPORARY}"
         # O_EXCL: never a file, nor a link, that somebody else put there.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:
         raise OutputError(
             f"{target}: no file can be created in {target.parent} ({error.strerror})"
         ) from error
+    _LOCKS[temporary] = descriptor
     return temporary
+
+
+def _locked_folder(target: Path) -> tuple[Path, int]:
+    """A new folder beside `target`, and the descriptor that holds its lock."""
+    while True:
+        folder = target.parent / f"{_start(target)}{secrets.token_hex(8)}{_TEMPORARY}"
+        folder.mkdir(0o700)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            # Another run came between and took it for dead.
+            continue
+        try:
+            held = lock(descriptor)
+        except OSError as error:
+            if not has_no_locks(error):
+                os.close(descriptor)
+                raise
+            # Nobody can lock it, so nobody takes it for dead.
+            held = True
+        if held and folder.exists():
+            return folder, descriptor
+        os.close(descriptor)
+
+
+def _start(target: Path) -> str:
+    """What the names of the temporary folders of `target` begin with."""
+    # Cut by bytes, not characters: the limit of the file system is in bytes.
+    rest = 16 + len(_TEMPORARY)
+    return os.fsencode(f".{target.name}.")[: _LONGEST_NAME - rest].decode(errors="ignore")
+
+
+def remove_stale(directory: Path, target: Path | None = None) -> None:
+    """Remove the temporary folders that killed runs have left in a directory.
+
+    One whose owner lives is locked and stays, and so does any on a file system without locks.
+
+    Args:
+        directory: where to look.
+        target: those of this file alone.
+    """
+    start = r"\..*" if target is None else re.escape(_start(target))
+    ours = re.compile(f"{start}[0-9a-f]{{16}}{re.escape(_TEMPORARY)}", re.DOTALL)
+    with suppress(OSError):
+        changed = directory.stat().st_mtime_ns
+        if _CLEAN.get(directory) == changed:
+            # A run may ask for each of thousands of files in it.
+            return
+        with os.scandir(directory) as entries:
+            every = [entry for entry in entries if entry.name.endswith(_TEMPORARY)]
+        if not every:
+            _CLEAN[directory] = changed
+        for entry in every:
+            if ours.fullmatch(entry.name):
+                _remove_dead(Path(entry.path))
+
+
+def _remove_dead(folder: Path) -> None:
+    # What cannot be opened, locked or removed stays: it harms nobody.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if lock(descriptor):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def free_bytes(target: Path) -> int:
@@ -183,13 +250,8 @@ def free_bytes(target: Path) -> int:
         raise OutputError(f"{target}: {target.parent} is gone ({error.strerror})") from error
 
 
-def move(file: Path, target: Path, token: str) -> None:
+def move(file: Path, target: Path) -> None:
     """Put a finished file in place, from another file system too; `target` changes in one step.
-
-    Args:
-        file: what is to be there; it is gone afterwards if both are on one file system.
-        target: where.
-        token: see `create_beside`.
 
     Raises:
         OutputError: it cannot be copied, flushed or renamed.
@@ -197,14 +259,11 @@ def move(file: Path, target: Path, token: str) -> None:
     if file.stat().st_dev == target.parent.stat().st_dev:
         publish(file, target)
         return
-    temporary = create_beside(target, token)
-    try:
-        shutil.copyfile(file, temporary)
-        publish(temporary, target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        discard(temporary)
+    with replacing(target) as temporary:
+        try:
+            shutil.copyfile(file, temporary)
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
 
 
 def publish(temporary: Path, target: Path) -> None:
@@ -218,6 +277,7 @@ def publish(temporary: Path, target: Path) -> None:
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
+        _remove_folder(temporary)
     except OSError as error:
         raise OutputError(
             f"{target}: the finished file cannot be put in place ({error.strerror})"
@@ -233,6 +293,15 @@ def _flush(path: Path) -> None:
 
 
 def discard(temporary: Path) -> None:
-    """Remove a temporary file, if it is still there."""
+    """Remove a temporary file, if it is still there, and what was put beside it."""
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
+    _remove_folder(temporary)
+
+
+def _remove_folder(temporary: Path) -> None:
+    """Remove the folder that `create_beside` made for a file, if it did."""
+    descriptor = _LOCKS.pop(temporary, None)
+    if descriptor is not None:
+        shutil.rmtree(temporary.parent, ignore_errors=True)
+        os.close(descriptor)

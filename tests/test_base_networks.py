@@ -25,6 +25,7 @@ from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import load_model
+from geothresh.nn.states import find_state
 from geothresh.raster.imagery import find_images
 
 SMALL = BaseConfig(network="linknet", encoder="mobilenet_v2")
@@ -261,7 +262,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, network: str
         output = tmp_path / name
         fit(
             pairs, config=config, recipe=QUICK, output=output, data={"train": ["r0"]},
-            snapshots=1, resume=resume, device="cpu", state_seconds=0, on_step=on_step,
+            snapshots=1, state=find_state(beside(output, ".state.safetensors")) if resume else None,
+            device="cpu", state_seconds=0, on_step=on_step,
         )  # fmt: skip
         return output
 
@@ -273,9 +275,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, network: str
     run("part.safetensors", resume=True)
     assert not beside(part, ".state.safetensors").exists()
     for ending in (".safetensors", ".step00002.safetensors"):
-        first = load_base_weights(beside(whole, ending), config)
-        second = load_base_weights(beside(part, ending), config)
-        assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+        assert beside(whole, ending).read_bytes() == beside(part, ending).read_bytes()
 
 
 def test_another_recipe_is_not_resumed(tmp_path: Path) -> None:
@@ -289,5 +289,5 @@ def test_another_recipe_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         fit(pairs, recipe=QUICK, state_seconds=0, on_step=stop, **common)
     other = BaseRecipe(steps=5, crop_size=64, batch_size=2, precision="fp32")
-    with pytest.raises(ModelError, match="another recipe"):
-        fit(pairs, recipe=other, resume=True, **common)
+    with pytest.raises(ModelError, match=r"another recipe \(steps 4, now 5\)"):
+        fit(pairs, recipe=other, state=beside(output, ".state.safetensors"), **common)

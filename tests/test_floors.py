@@ -15,6 +15,7 @@ PACKAGE = Path(geothresh.__file__).parent
 # The room (first name below the package) and its floor. The package's own modules, which only name
 # what the rooms hold, stand above them all.
 FLOORS = {
+    "locks": -1,
     "errors": 0,
     "files": 0,
     "windows": 0,

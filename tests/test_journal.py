@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.errors import InputError, OutputError, UsageError
-from geothresh.files import create_beside, temporary_beside
 from geothresh.journal import Journal, StoredChunk, finished_outputs
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StripFile, is_sound, read_strip
@@ -111,7 +112,7 @@ def test_a_damaged_strip_does_not_count(
 
 
 def begun(target: Path, strips: int, **options: object) -> Journal:
-    journal = Journal(target, {"threshold": 0.5}, outputs=[target], **options)  # type: ignore[arg-type]
+    journal = Journal(target, {"threshold": 0.5}, **options)  # type: ignore[arg-type]
     for index in range(len(journal.strips), strips):
         stored = chunk(index * 8, 0, 8, 16, 1)
         journal.add(stored.window, *stored.layers)
@@ -159,7 +160,7 @@ def test_only_what_proves_itself_counts(
     target = tmp_path / "out.tif"
     interrupted(target, 3)
     harm(tmp_path / ".out.tif.geothresh")
-    with Journal(target, {"threshold": 0.5}, outputs=[target]) as journal:
+    with Journal(target, {"threshold": 0.5}) as journal:
         assert len(journal.strips) == left
         stored = chunk(left * 8, 0, 8, 16, 1)
         journal.add(stored.window, *stored.layers)
@@ -191,27 +192,12 @@ def test_other_parameters_are_refused_and_restart_is_named(tmp_path: Path) -> No
     interrupted(target, 2)
     other = {"threshold": 0.4}
     with pytest.raises(UsageError, match=r"threshold was 0\.5 and is 0\.4\).*--restart"):
-        Journal(target, other, outputs=[target])
+        Journal(target, other)
     with pytest.raises(InputError, match=r"input size was None and is 7\).*--restart"):
-        Journal(target, {"threshold": 0.5, "input size": 7}, outputs=[target])
+        Journal(target, {"threshold": 0.5, "input size": 7})
     assert len(list((tmp_path / ".out.tif.geothresh").glob("*.bin"))) == 2
-    with Journal(target, other, outputs=[target], restart=True) as journal:
+    with Journal(target, other, restart=True) as journal:
         assert journal.strips == []
-
-
-def test_restart_takes_temporary_files_of_the_dead_run_along(tmp_path: Path) -> None:
-    target, other = tmp_path / "out.tif", tmp_path / "elsewhere" / "conf.tif"
-    other.parent.mkdir()
-    with pytest.raises(KeyboardInterrupt):
-        with Journal(target, {}, outputs=[target, other]) as journal:
-            journal.add(*(lambda c: (c.window, *c.layers))(chunk(0, 0, 8, 16, 1)))
-            journal.commit({})
-            left = [create_beside(path, journal.run_id) for path in (target, other)]
-            assert left[0] == temporary_beside(target, journal.run_id)
-            assert create_beside(target, journal.run_id) == left[0]
-            raise KeyboardInterrupt
-    with Journal(target, {}, outputs=[target], restart=True):
-        assert not any(path.exists() for path in left)
 
 
 def test_a_description_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -253,7 +239,7 @@ def test_what_was_put_in_place_is_known_again(tmp_path: Path) -> None:
 
 
 def _hold(path: str, ready: object, leave: object) -> None:
-    with Journal(Path(path), {}, outputs=[]):
+    with Journal(Path(path), {}):
         ready.set()  # type: ignore[attr-defined]
         leave.wait()  # type: ignore[attr-defined]
 
@@ -267,10 +253,10 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     try:
         assert ready.wait(60)
         with pytest.raises(OutputError, match="another run is writing it now"):
-            Journal(target, {}, outputs=[], restart=True)
+            Journal(target, {}, restart=True)
         other.kill()  # the lock dies with its holder
         other.join()
-        with Journal(target, {}, outputs=[]):
+        with Journal(target, {}):
             pass
     finally:
         other.kill()
@@ -283,7 +269,7 @@ def test_a_link_in_place_of_the_directory_is_not_followed(tmp_path: Path) -> Non
     (precious / "file").write_text("kept")
     (tmp_path / ".out.tif.geothresh").symlink_to(precious)
     with pytest.raises(OutputError, match="cannot be made or opened"):
-        Journal(tmp_path / "out.tif", {}, outputs=[], restart=True)
+        Journal(tmp_path / "out.tif", {}, restart=True)
     assert (precious / "file").read_text() == "kept"
 
 
@@ -292,3 +278,34 @@ def test_long_names_have_directories_of_their_own() -> None:
     assert one != two and one.parent == Path("here")
     assert all(len(os.fsencode(path.name)) <= 255 for path in (one, two))
     assert work_directory(Path("out.tif")) == Path(".out.tif.geothresh")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from geothresh.errors import OutputError
+from geothresh.journal import Journal
+from geothresh.windows import PixelWindow
+
+noise = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)
+with Journal(Path("out.tif"), {}) as journal:
+    for row in range(0, 300, 100):
+        if row == 200:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+        journal.add(PixelWindow(row=row, col=0, height=100, width=100), noise)
+        journal.commit({})
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 100, 9000])
+def test_a_strip_without_room_is_an_output_error(tmp_path: Path, limit: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit)],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ,
+    )  # fmt: skip
+    assert "OutputError: out.tif: strip 2 cannot be written" in done.stderr
+    assert "2 finished strips are kept" in done.stderr
+    assert "File too large" in done.stderr
+    with Journal(tmp_path / "out.tif", {}) as journal:
+        assert len(journal.strips) == 2

@@ -25,7 +25,7 @@ from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop, train
 from geothresh.training.chips import ChipDataset
-from geothresh.training.loop import cosine_rate
+from geothresh.training.loop import batches_of, cosine_rate
 from geothresh.training.sources import pair_sources
 
 QUICK = Recipe(
@@ -162,6 +162,16 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
         ({"split": "m.split.json", "block_size": 512}, UsageError, "so does --block-size"),
         ({"place_pattern": "("}, UsageError, "no regular expression"),
         ({"hold_out": ["testing_*"]}, UsageError, "no id matches"),
+        (
+            {"recipe": dataclasses.replace(QUICK, batch_size=1)},
+            UsageError,
+            "batch size 1: .* chip of 64 pixels .* give --batch-size of 2 or more",
+        ),
+        (
+            {"recipe": dataclasses.replace(QUICK, chips_per_epoch=1)},
+            UsageError,
+            "1 chip in an epoch: .* give --chips-per-epoch of 2 or more",
+        ),
     ],
 )
 def test_what_is_wrong_besides_the_data_is_found_before_it_is_read(
@@ -194,17 +204,40 @@ def test_a_run_that_is_killed_while_it_writes_its_state_can_be_resumed(
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
-def test_a_run_that_was_overwritten_is_not_resumed(data, tmp_path: Path) -> None:
+def test_a_run_that_was_overwritten_is_not_gone_on_with(data, tmp_path: Path) -> None:
     output, recipe = tmp_path / "m.safetensors", dataclasses.replace(QUICK, epochs=1)
     run(data, output, recipe)
 
     def stop(*_) -> None:
         raise KeyboardInterrupt
 
+    other = dataclasses.replace(recipe, seed=1)
     with pytest.raises(KeyboardInterrupt):
-        run(data, output, recipe, overwrite=True, on_step=stop)
-    with pytest.raises(UsageError, match="no run to go on with"):
-        run(data, output, recipe, resume=True)
+        run(data, output, other, overwrite=True, on_step=stop)
+    with pytest.raises(ModelError, match=r"another recipe \(seed 1, now 0\)"):
+        run(data, output, recipe)
+    assert run(data, output, other).steps == 2
+    whole = run(data, tmp_path / "whole.safetensors", other)
+    assert output.read_bytes() == whole.model.read_bytes()
+
+
+def test_a_chip_left_over_alone_joins_the_step_before(data, tmp_path: Path) -> None:
+    assert batches_of(9, 4) == [range(0, 4), range(4, 9)]
+    assert batches_of(10, 4) == [range(0, 4), range(4, 8), range(8, 10)]
+    assert batches_of(3, 4) == [range(0, 3)]
+    assert batches_of(2, 1) == [range(0, 1), range(1, 2)]
+    recipe = dataclasses.replace(QUICK, chips_per_epoch=9, epochs=1)
+    assert run(data, tmp_path / "m.safetensors", recipe).steps == 2
+
+
+def test_the_command_refuses_a_step_of_one_chip_in_one_line(data, tmp_path: Path) -> None:
+    """It ended in the middle of the first step, as a fault of ours."""
+    arguments = ["train", str(data[0]), "--confidence", str(data[1][0]), "--patch", "64"]
+    arguments += ["--chip-size", "64", "--batch-size", "1", "-o", str(tmp_path / "m.safetensors")]
+    result = runner().invoke(main, arguments)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: batch size 1: ")
+    assert not list(tmp_path.glob("m.*"))
 
 
 def test_one_branch_is_not_trained_from_a_model_with_two(data, tmp_path: Path) -> None:

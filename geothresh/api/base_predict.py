@@ -242,9 +242,7 @@ def _predict_scene(
         fingerprint = run_fingerprint(
             source, **described, outputs=[target.name], creation_options=creation_options
         )
-        with Journal(
-            target, fingerprint, outputs=[target], restart=restart, keep=resume
-        ) as journal:
+        with Journal(target, fingerprint, restart=restart, keep=resume) as journal:
             if not journal.is_made([target]):
                 require_room([target], scene.size, creation_options)
                 engine = partial(
@@ -278,7 +276,6 @@ def _write_confidence(
     counts = _Counts()
     with RasterWriter(
         target, grid=scene.grid, band=CONFIDENCE, tags=tags, creation_options=creation_options,
-        token=journal.run_id,
     ) as writer:  # fmt: skip
 
         def layers(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,16 @@ from geothresh.api.pictures import predict_picture
 from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import BaseConfig, BaseRecipe
 from geothresh.base.folds import folds_of
-from geothresh.base.loop import fit, snapshot_file, snapshot_steps
+from geothresh.base.loop import beside, fit, snapshot_file, snapshot_steps
 from geothresh.base.networks import describe_network
 from geothresh.base.predictor import load_base
 from geothresh.errors import InputError, ModelError, OutputError, names
-from geothresh.files import write_text
+from geothresh.files import remove_stale, write_text
+from geothresh.locks import only_run
 from geothresh.metrics import Counts
 from geothresh.nn.modelfile import digest
 from geothresh.nn.refiner import pick_device, pick_dtype
+from geothresh.nn.states import find_state, forget_states
 from geothresh.raster.imagery import ImagePair, check_images, digest_of, find_images
 from geothresh.raster.images import read_gray, write_png
 from geothresh.raster.pairs import read_mask
@@ -151,7 +154,8 @@ def crossfit(
 
     Raises:
         InputError: the data cannot be used, or the encoder's weights cannot be fetched.
-        OutputError: there are maps of another run, or a file cannot be written.
+        OutputError: there are maps of another run, another run is making them, or a file cannot be
+            written.
         UsageError: options contradict each other or the data.
         ModelError: a model or a state in the folder is damaged.
     """
@@ -175,55 +179,78 @@ def crossfit(
     # Once for its errors alone: to read all images takes long, and adds no other ids.
     deal({})
     _check_folder(run, overwrite)
-    facts = check_images(found, progress=on_check)
-    dealt = deal(facts)
-    described = {
-        "config": config.as_dict(),
-        "encoder_weights": encoder_weights,
-        "recipe": recipe.as_dict(),
-        "snapshots": snapshots,
-        "place_pattern": place_pattern,
-        "data": digest_of(found, facts),
-        "datasets": {i: pair.dataset for i, pair in run.pairs.items()},
-        "folds": [{"ids": list(ids)} for ids in dealt],
-    }
-    _begin(run, described, overwrite)
-    seconds = 0.0
-    n_maps = len(found) * (len(run.models(0)))
-    done = 0
-
-    def on_one_map() -> None:
-        nonlocal done
-        done += 1
-        if on_map is not None:
-            on_map(done, n_maps)
-
-    for fold, ids in enumerate(dealt):
-        seconds += _train(run, fold, ids, dealt, described, weights, device, on_step)
-        for name, model in run.models(fold).items():
-            _predict(run, name, model, ids, device, on_one_map)
-    scores = {name: _scores(run, name) for name in run.models(0)}
-    made = [
-        {
-            "ids": list(ids),
-            "models": {
-                name: {"file": str(file.relative_to(output)), "sha256": digest(file)}
-                for name, file in run.models(fold).items()
-            },
+    # Of one network: others may be made in the same folder at the same time.
+    with only_run(run.manifest):
+        for folder in (output, run.work, *(f for some in run.folders.values() for f in some)):
+            remove_stale(folder)
+        facts = check_images(found, progress=on_check)
+        dealt = deal(facts)
+        described = {
+            "config": config.as_dict(),
+            "encoder_weights": encoder_weights,
+            "recipe": recipe.as_dict(),
+            "snapshots": snapshots,
+            "place_pattern": place_pattern,
+            "data": digest_of(found, facts),
+            "datasets": {i: pair.dataset for i, pair in run.pairs.items()},
+            "folds": [{"ids": list(ids)} for ids in dealt],
         }
-        for fold, ids in enumerate(dealt)
-    ]
-    finished = {"folds": made, "scores": scores, "seconds": round(seconds, 1), "complete": True}
-    _write_manifest(run, {**described, **finished})
-    return CrossfitResult(
-        maps=run.folders,
-        manifest=run.manifest,
-        images=len(found),
-        folds=folds,
-        steps=recipe.steps,
-        scores=scores,
-        seconds=round(seconds, 1),
-    )
+        seconds = _begin(run, described, overwrite)
+        n_maps = len(found) * (len(run.models(0)))
+        done = 0
+
+        def on_one_map() -> None:
+            nonlocal done
+            done += 1
+            if on_map is not None:
+                on_map(done, n_maps)
+
+        with _told_how_to_go_on(overwrite):
+            for fold, ids in enumerate(dealt):
+                took = _train(run, fold, ids, dealt, described, weights, device, on_step)
+                if took is not None:
+                    seconds[fold] = round(took, 1)
+                    _write_manifest(
+                        run, {**described, "folds": _timed(dealt, seconds), "complete": False}
+                    )
+                for name, model in run.models(fold).items():
+                    _predict(run, name, model, ids, device, on_one_map)
+        scores = {name: _scores(run, name) for name in run.models(0)}
+        made = [
+            {
+                **entry,
+                "models": {
+                    name: {"file": str(file.relative_to(output)), "sha256": digest(file)}
+                    for name, file in run.models(fold).items()
+                },
+            }
+            for fold, entry in enumerate(_timed(dealt, seconds))
+        ]
+        total = round(sum(seconds), 1)
+        finished = {"folds": made, "scores": scores, "seconds": total, "complete": True}
+        _write_manifest(run, {**described, **finished})
+        return CrossfitResult(
+            maps=run.folders,
+            manifest=run.manifest,
+            images=len(found),
+            folds=folds,
+            steps=recipe.steps,
+            scores=scores,
+            seconds=total,
+        )
+
+
+@contextmanager
+def _told_how_to_go_on(overwrite: bool) -> Iterator[None]:
+    """Add to a signal or a failure that nothing of what was done is lost."""
+    try:
+        yield
+    except (ModelError, InputError):
+        raise
+    except BaseException as error:
+        without = " without --overwrite" if overwrite else ""
+        error.add_note(f"the same command{without} goes on where this run ended")
+        raise
 
 
 def _check_folder(run: _Run, overwrite: bool) -> None:
@@ -242,13 +269,18 @@ def _check_folder(run: _Run, overwrite: bool) -> None:
         raise OutputError(f"{run.output}: cannot be written ({error.strerror})") from error
 
 
-def _begin(run: _Run, described: Mapping[str, Any], overwrite: bool) -> None:
-    """Start the manifest, or see that the one there is of the same run."""
+def _begin(run: _Run, described: Mapping[str, Any], overwrite: bool) -> list[float]:
+    """Start the manifest, or see that the one there is of the same run.
+
+    Returns:
+        Seconds that the training of each fold took; 0 where it is not done.
+    """
     if run.manifest.exists() and not overwrite:
         try:
             earlier = json.loads(run.manifest.read_text(encoding="utf-8"))
+            seconds = [float(fold.get("seconds", 0)) for fold in earlier["folds"]]
             earlier["folds"] = [{"ids": fold["ids"]} for fold in earlier["folds"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{run.manifest}: not the manifest of a run ({error!r}); add --overwrite to "
                 "start anew"
@@ -261,12 +293,18 @@ def _begin(run: _Run, described: Mapping[str, Any], overwrite: bool) -> None:
                 "options and data to go on with it, choose another folder, or start anew with "
                 "--overwrite"
             )
-        return
+        return seconds
     for folder in (run.work, *(f for folders in run.folders.values() for f in folders)):
         for pattern in ("*.png", "fold*.safetensors"):
             for file in folder.glob(pattern):
                 file.unlink()
     _write_manifest(run, {**described, "complete": False})
+    return [0.0] * len(described["folds"])
+
+
+def _timed(dealt: Sequence[Sequence[str]], seconds: Sequence[float]) -> list[dict[str, Any]]:
+    """The folds, for the manifest."""
+    return [{"ids": list(ids), "seconds": took} for ids, took in zip(dealt, seconds, strict=True)]
 
 
 def _write_manifest(run: _Run, values: Mapping[str, Any]) -> None:
@@ -282,26 +320,29 @@ def _train(
     weights: str | None,
     device: str,
     on_step: OnFoldStep | None,
-) -> float:
-    """Train the network of a fold unless it is there; the seconds that it took."""
+) -> float | None:
+    """Train the network of a fold unless it is there; the seconds that it took, else None."""
     model = run.model(fold)
-    if not all(file.exists() for file in run.models(fold).values()):
-        training = sorted(run.pairs.keys() - set(ids))
-        fit(
-            [run.pairs[i] for i in training],
-            config=run.config,
-            recipe=run.recipe,
-            output=model,
-            data={"sha256": described["data"], "train": training, "left_out": list(ids)},
-            weights=weights,
-            snapshots=run.snapshots,
-            resume=True,
-            device=device,
-            on_step=None
-            if on_step is None
-            else lambda step, steps, loss: on_step(fold + 1, len(dealt), step, steps, loss),
-        )
-    return float(read_base_card(model).training["seconds"])
+    states = beside(model, ".state.safetensors")
+    if all(file.exists() for file in run.models(fold).values()):
+        # Of a run that was killed when its last model was on the disk.
+        forget_states(states)
+        return None
+    training = sorted(run.pairs.keys() - set(ids))
+    return fit(
+        [run.pairs[i] for i in training],
+        config=run.config,
+        recipe=run.recipe,
+        output=model,
+        data={"sha256": described["data"], "train": training, "left_out": list(ids)},
+        weights=weights,
+        snapshots=run.snapshots,
+        state=find_state(states),
+        device=device,
+        on_step=None
+        if on_step is None
+        else lambda step, steps, loss: on_step(fold + 1, len(dealt), step, steps, loss),
+    )
 
 
 def _predict(

@@ -61,7 +61,7 @@ class _Plan:
     threshold: float
     metric: Metric
     tile_size: int
-    overlap: int
+    overlap: int | None
     blend: Blend
     figures: Path | None
     progress: Progress | None
@@ -99,7 +99,7 @@ def evaluate(
     scale: ScaleOption = "auto",
     nodata: float | None = None,
     tile_size: int = 512,
-    overlap: int = 128,
+    overlap: int | None = None,
     blend: Blend = "hann",
     batch_size: BatchSize = "auto",
     device: str = "auto",
@@ -135,7 +135,8 @@ def evaluate(
         scale: what stands for confidence 1 in the raster, "auto" or "logit".
         nodata: value without data in the raster, in place of its own.
         tile_size: side of the square that the network reads.
-        overlap: pixels that neighbouring tiles share.
+        overlap: pixels that neighbouring tiles share; by default 128, or the model's patch where
+            that is larger.
         blend: how overlapping tiles are joined.
         batch_size: tiles that go through the network at once.
         device: where the network runs.

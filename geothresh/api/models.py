@@ -22,6 +22,8 @@ Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 # Tiles in one call where the refiner has no opinion: it may cut them into smaller batches.
 _BATCH = 8
 _GPU_BATCH = 16
+# Shared by neighbouring tiles unless something else is asked for.
+_OVERLAP = 128
 # Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
 _BATCH_PIXELS = 2**24
 
@@ -50,17 +52,23 @@ class ChosenModel:
         """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
         return self.patch / self.raster_patch
 
-    def grid(self, size: RasterSize, *, tile: int, overlap: int) -> TileGrid:
+    def overlap(self, asked: int | None) -> int:
+        """What neighbouring tiles share, in pixels of the model: what was asked for, else 128, or
+        as many whole patches as make up that."""
+        return -(-_OVERLAP // self.patch) * self.patch if asked is None else asked
+
+    def grid(self, size: RasterSize, *, tile: int, overlap: int | None) -> TileGrid:
         """The tiles over a raster.
 
         Args:
             size: of the raster.
             tile: side of what the model reads, in its own pixels.
-            overlap: of neighbouring tiles, likewise.
+            overlap: of neighbouring tiles, likewise; None as `overlap` has it.
 
         Raises:
             UsageError: they are no multiples of the patch.
         """
+        overlap = self.overlap(overlap)
         asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=self.patch)
         if self.patch == self.raster_patch:
             return asked

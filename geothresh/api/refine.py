@@ -136,7 +136,7 @@ def refine(
     match_resolution: bool = False,
     threshold: float = 0.5,
     tile_size: int = 512,
-    overlap: int = 128,
+    overlap: int | None = None,
     blend: Blend = "hann",
     batch_size: BatchSize = "auto",
     device: str = "auto",
@@ -171,7 +171,8 @@ def refine(
             is not within its range; what changes is brought back to the scene's pixels.
         threshold: refined confidence from which on a pixel is foreground, in [0, 1].
         tile_size: side of the square that the model reads, in its pixels.
-        overlap: pixels that neighbouring tiles share, likewise.
+        overlap: pixels that neighbouring tiles share, likewise; by default 128, or the model's
+            patch where that is larger.
         blend: how overlapping tiles are weighted: hann, gaussian, linear or crop.
         batch_size: tiles that go through the model at once.
         device: auto, cpu, cuda, cuda:i or mps.
@@ -227,17 +228,15 @@ def refine(
             warnings.warn(f"{opened.name}: {unlike}", GeothreshWarning, stacklevel=2)
         described = _described(
             opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
-            threshold=threshold, tile_size=tile_size, overlap=overlap, blend=blend,
+            threshold=threshold, tile_size=tile_size, overlap=chosen.overlap(overlap), blend=blend,
             device=device, precision=precision,
         )  # fmt: skip
         fingerprint = run_fingerprint(
             opened.spec.source, **described, outputs=[path.name for path in targets],
             creation_options=creation_options,
         )  # fmt: skip
-        with Journal(
-            targets.mask, fingerprint, outputs=targets, restart=restart,
-            keep=resume and bool(chosen.digest),
-        ) as journal:  # fmt: skip
+        keep = resume and bool(chosen.digest)
+        with Journal(targets.mask, fingerprint, restart=restart, keep=keep) as journal:
             resumed = len(journal.strips)
             rasters = [path for path in (targets.mask, targets.confidence) if path is not None]
             if not journal.is_made(rasters):
@@ -324,7 +323,6 @@ def _write_rasters(
                     band=band,
                     tags=tags,
                     creation_options=creation_options,
-                    token=journal.run_id,
                 )
             )
 
@@ -375,7 +373,7 @@ def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
     made = journal.scratch("vector.gpkg")
     result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
     journal.record_made({vector: made}, features=result.features)
-    move(made, vector, journal.run_id)
+    move(made, vector)
 
 
 def _write_manifest(manifest: Path, journal: Journal) -> None:
@@ -389,7 +387,7 @@ def _write_manifest(manifest: Path, journal: Journal) -> None:
     made = journal.scratch("manifest.json")
     write_text(made, text)
     journal.record_made({manifest: made})
-    move(made, manifest, journal.run_id)
+    move(made, manifest)
 
 
 def refine_array(
@@ -399,7 +397,7 @@ def refine_array(
     tta: Tta = "none",
     ground_sample_distance: float | None = None,
     tile_size: int = 512,
-    overlap: int = 128,
+    overlap: int | None = None,
     blend: Blend = "hann",
     batch_size: BatchSize = "auto",
     device: str = "auto",

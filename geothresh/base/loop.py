@@ -19,10 +19,11 @@ from geothresh.base.checkpoint import save_base_model
 from geothresh.base.config import BaseConfig, BaseRecipe
 from geothresh.base.crops import Crops
 from geothresh.base.networks import build_network
-from geothresh.base.state import load_state, save_state
+from geothresh.base.state import SavedRun, save_state
 from geothresh.errors import ModelError
 from geothresh.nn.optimizers import cosine_rate, set_rate
 from geothresh.nn.refiner import pick_device, pick_dtype
+from geothresh.nn.states import forget_states
 from geothresh.raster.imagery import ImagePair
 
 #: Called after each step with the steps done, their number, and the loss.
@@ -41,9 +42,10 @@ def fit(
     data: Mapping[str, Any],
     weights: str | None = None,
     snapshots: int = 0,
-    resume: bool = False,
+    state: Path | None = None,
     device: str = "auto",
-    state_seconds: float = STATE_SECONDS,
+    state_seconds: float | None = None,
+    on_begin: Callable[[], None] | None = None,
     on_step: OnStep | None = None,
 ) -> float:
     """Train a base network and write its model files: snapshots on the way, the last step's.
@@ -58,9 +60,10 @@ def fit(
             must agree.
         weights: "imagenet" to start from the encoder's, None for random ones.
         snapshots: models to be kept on the way.
-        resume: go on from the state beside the output, if there is one.
+        state: go on from this one, which `find_state` has found.
         device: auto, cpu, cuda, cuda:i or mps.
-        state_seconds: time between two writings of the state.
+        state_seconds: time between two writings of the state; `STATE_SECONDS` if left out.
+        on_begin: called when the state fits, or the first one is on the disk.
         on_step: progress.
 
     Returns:
@@ -83,18 +86,36 @@ def fit(
         "snapshots": snapshots,
     }
     state_file = beside(output, ".state.safetensors")
-    resuming = resume and state_file.exists()
     torch.manual_seed(recipe.seed)
-    network = build_network(config, None if resuming else weights)
+    network = build_network(config, None if state is not None else weights)
     network = network.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     done, seconds = 0, 0.0
-    if resuming:
-        done, seconds = load_state(
-            state_file, network=network, optimizer=optimizer, config=config, run=run
+    if state is not None:
+        saved = SavedRun.read(state)
+        saved.require_same(config, run)
+        saved.restore(network=network, optimizer=optimizer)
+        done, seconds = saved.step, saved.seconds
+
+    def keep_state(step: int, total: float) -> None:
+        save_state(
+            state_file,
+            network=network,
+            optimizer=optimizer,
+            config=config,
+            run=run,
+            step=step,
+            seconds=total,
         )
+
+    if state is None:
+        # Before the first step too: a run that can be gone on with is told from files of others.
+        keep_state(0, 0.0)
+    if on_begin is not None:
+        on_begin()
+    pause = STATE_SECONDS if state_seconds is None else state_seconds
     kept = set(snapshot_steps(recipe.steps, snapshots))
     crops = Crops(pairs, recipe)
     started = written = time.perf_counter()
@@ -110,26 +131,19 @@ def fit(
             )
         now = time.perf_counter()
         total = seconds + now - started
-        card = {**run, **_made(step + 1, total)}
+        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
+        card = {**run, **_made(step + 1)}
         if step + 1 in kept:
             snapshot = snapshot_file(output, step + 1)
             save_base_model(snapshot, tensors=network.state_dict(), config=config, training=card)
         if step + 1 == recipe.steps:
             save_base_model(output, tensors=network.state_dict(), config=config, training=card)
-        elif now - written >= state_seconds:
-            save_state(
-                state_file,
-                network=network,
-                optimizer=optimizer,
-                config=config,
-                run=run,
-                step=step + 1,
-                seconds=total,
-            )
+        elif now - written >= pause:
+            keep_state(step + 1, total)
             written = time.perf_counter()
         if on_step is not None:
             on_step(step + 1, recipe.steps, loss)
-    state_file.unlink(missing_ok=True)
+    forget_states(state_file)
     return seconds + time.perf_counter() - started
 
 
@@ -167,13 +181,8 @@ def _step(
     return loss.item()
 
 
-def _made(step: int, seconds: float) -> dict[str, Any]:
-    return {
-        "geothresh": __version__,
-        "torch": torch.__version__,
-        "step": step,
-        "seconds": round(seconds, 1),
-    }
+def _made(step: int) -> dict[str, Any]:
+    return {"geothresh": __version__, "torch": torch.__version__, "step": step}
 
 
 def snapshot_steps(steps: int, snapshots: int) -> list[int]:

@@ -12,9 +12,12 @@ from typing import Any
 from geothresh.base.config import BaseRecipe
 from geothresh.base.loop import OnStep, beside, fit, snapshot_file, snapshot_steps
 from geothresh.base.networks import describe_network
-from geothresh.errors import UsageError
+from geothresh.base.state import SavedRun
+from geothresh.errors import ModelError, UsageError
 from geothresh.files import check_output
+from geothresh.locks import only_run
 from geothresh.nn.refiner import pick_device, pick_dtype
+from geothresh.nn.states import earlier_state, find_state, forget_states, told_how_to_go_on
 from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, digest_of, find_images
 from geothresh.splitting import Split, split_ids
 
@@ -59,7 +62,7 @@ def train_base(
     validation_fraction: float = 0.0,
     place_pattern: str | None = None,
     skip_unpaired: bool = False,
-    resume: bool = False,
+    resume: bool | None = None,
     overwrite: bool = False,
     device: str = "auto",
     on_check: Callable[[int, int], None] | None = None,
@@ -70,7 +73,7 @@ def train_base(
     Args:
         data: folders of images and masks, see `geothresh.raster.imagery`.
         output: the model file, ``.safetensors``. Beside it come ``.split.json``, and while it is
-            trained ``.state.safetensors``, from which a stopped run goes on.
+            trained ``.state.safetensors`` and the one before it, from which a stopped run goes on.
         network: one of `geothresh.base.config.NETWORKS`.
         encoder: name of an encoder of segmentation-models-pytorch.
         encoder_weights: "imagenet" or "none".
@@ -82,14 +85,16 @@ def train_base(
             by name.
         place_pattern: regular expression whose first group names the place of an id.
         skip_unpaired: leave out images and masks without a partner.
-        resume: go on from ``.state.safetensors``.
-        overwrite: replace an existing model.
+        resume: True goes on with the run that was stopped and fails where there is none; None goes
+            on with it if there is one, so that the same call again is all it takes; False never
+            does.
+        overwrite: start anew and replace an existing model.
         device: auto, cpu, cuda, cuda:i or mps.
         on_check, on_step: progress.
 
     Raises:
         InputError: the data cannot be used, or the encoder's weights cannot be fetched.
-        OutputError: the output exists or cannot be written.
+        OutputError: the output exists or cannot be written, or another run is making it.
         UsageError: options contradict each other or the data.
         ModelError: the state does not fit.
     """
@@ -98,60 +103,79 @@ def train_base(
         raise UsageError(f"{output}: a model is a .safetensors file; name it so")
     if resume and overwrite:
         raise UsageError("--resume goes on and --overwrite starts anew; give one of them")
-    state, manifest = beside(output, ".state.safetensors"), beside(output, ".split.json")
-    for file in (output, state, manifest):
-        check_output(file, overwrite=overwrite or resume)
-    if resume and not state.exists():
-        raise UsageError(
-            f"{state}: no run to go on with; leave --resume out, or name its model with --output"
+    states, manifest = beside(output, ".state.safetensors"), beside(output, ".split.json")
+    # The directory, before there is a lock in it; what is in its place is judged with the state.
+    check_output(output, overwrite=True)
+    with only_run(output):
+        state = find_state(states) if resume is not False and not overwrite else None
+        if resume and state is None:
+            if states.exists():
+                raise ModelError(f"{states}: no state is whole; start anew with --overwrite")
+            raise UsageError(
+                f"{states}: no run to go on with; leave --resume out, or name its model with "
+                "--output"
+            )
+        replaces = overwrite or state is not None
+        for file in (output, states, earlier_state(states), manifest):
+            check_output(file, overwrite=replaces)
+        pick_dtype(recipe.precision, pick_device(device))
+        found = find_images(data, skip_unpaired=skip_unpaired)
+        config = describe_network(
+            network, encoder, None if encoder_weights == "none" else encoder_weights
         )
-    pick_dtype(recipe.precision, pick_device(device))
-    found = find_images(data, skip_unpaired=skip_unpaired)
-    config = describe_network(
-        network, encoder, None if encoder_weights == "none" else encoder_weights
-    )
-    draw = partial(
-        _split, found, fraction=validation_fraction, hold_out=hold_out,
-        place_pattern=place_pattern, seed=recipe.seed,
-    )  # fmt: skip
-    # Once for its errors alone: to read all images takes long, and adds no other ids.
-    draw({})
-    facts = check_images(found, progress=on_check)
-    split = draw(facts)
-    training = [pair for pair in found if pair.id in set(split.train)]
-    if epochs is not None:
-        recipe = recipe.with_epochs(epochs, len(training))
-    marks = snapshot_steps(recipe.steps, snapshots)
-    for step in marks:
-        check_output(snapshot_file(output, step), overwrite=overwrite or resume)
-    if overwrite:
-        state.unlink(missing_ok=True)
-    seconds = fit(
-        training,
-        config=config,
-        recipe=recipe,
-        output=output,
-        data={
-            "sha256": digest_of(found, facts),
-            "train": list(split.train),
-            "left_out": list(split.validation),
-        },
-        weights=None if encoder_weights == "none" else encoder_weights,
-        snapshots=snapshots,
-        resume=resume,
-        device=device,
-        on_step=on_step,
-    )
-    split.save(manifest)
-    return BaseTrainResult(
-        model=output,
-        snapshots=[snapshot_file(output, step) for step in marks],
-        split=manifest,
-        steps=recipe.steps,
-        images=len(training),
-        held_out=len(split.validation),
-        seconds=round(seconds, 1),
-    )
+        draw = partial(
+            _split, found, fraction=validation_fraction, hold_out=hold_out,
+            place_pattern=place_pattern, seed=recipe.seed,
+        )  # fmt: skip
+        if state is not None and epochs is None:
+            # Before the data is read, which takes long; whether that is the same is seen after.
+            saved = SavedRun.read(state)
+            saved.require_same(config, {**saved.run, "recipe": recipe.as_dict()})
+        # Once for its errors alone: to read all images takes long, and adds no other ids.
+        draw({})
+        facts = check_images(found, progress=on_check)
+        split = draw(facts)
+        training = [pair for pair in found if pair.id in set(split.train)]
+        if epochs is not None:
+            recipe = recipe.with_epochs(epochs, len(training))
+        marks = snapshot_steps(recipe.steps, snapshots)
+        for step in marks:
+            check_output(snapshot_file(output, step), overwrite=replaces)
+        if state is None:
+            # Of a run that is to be replaced: nothing goes on with it any more.
+            forget_states(states)
+        with told_how_to_go_on(states, _where, overwrite=overwrite):
+            seconds = fit(
+                training,
+                config=config,
+                recipe=recipe,
+                output=output,
+                data={
+                    "sha256": digest_of(found, facts),
+                    "train": list(split.train),
+                    "left_out": list(split.validation),
+                },
+                weights=None if encoder_weights == "none" else encoder_weights,
+                snapshots=snapshots,
+                state=state,
+                device=device,
+                # Before the model: where that is, all is.
+                on_begin=lambda: split.save(manifest),
+                on_step=on_step,
+            )
+        return BaseTrainResult(
+            model=output,
+            snapshots=[snapshot_file(output, step) for step in marks],
+            split=manifest,
+            steps=recipe.steps,
+            images=len(training),
+            held_out=len(split.validation),
+            seconds=round(seconds, 1),
+        )
+
+
+def _where(state: Path) -> str:
+    return SavedRun.read(state).where()
 
 
 def _split(

@@ -8,17 +8,81 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
+from geothresh.base.checkpoint import load_base_weights, read_base_card
 from geothresh.base.config import BaseConfig
 from geothresh.errors import ModelError
+from geothresh.nn.modelfile import BASE
 from geothresh.nn.optimizers import optimizer_tensors, restore_optimizer
+from geothresh.nn.states import require_same, write_state
 
 _WEIGHTS = "weights."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedRun:
+    """What a state says, without its tensors."""
+
+    path: Path
+    config: BaseConfig
+    run: dict[str, Any]
+    """Recipe, data and what else a run that goes on must agree with; JSON types."""
+    step: int
+    """Steps done."""
+    seconds: float
+    """That they took."""
+    groups: list[dict[str, Any]]
+    """Of the optimiser."""
+
+    @classmethod
+    def read(cls, path: Path) -> SavedRun:
+        """Read a state.
+
+        Raises:
+            ModelError: the file is none.
+        """
+        card = read_base_card(path)
+        run = dict(card.training)
+        try:
+            saved = json.loads(run.pop("state"))
+            return cls(
+                path=path,
+                config=card.config,
+                run=run,
+                step=int(saved["step"]),
+                seconds=float(saved["seconds"]),
+                groups=list(saved["optimizer_groups"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
+
+    def require_same(self, config: BaseConfig, run: Mapping[str, Any]) -> None:
+        """See that it is of a run with this network, recipe and data.
+
+        Raises:
+            ModelError: it is of another.
+        """
+        found = {"config": json.loads(json.dumps(self.config.as_dict())), **self.run}
+        require_same(self.path, found, {"config": config.as_dict(), **run})
+
+    def where(self) -> str:
+        """Where the run goes on from it."""
+        steps = self.run["recipe"]["steps"]
+        return f"after step {self.step} of {steps}" if self.step else "from the first step"
+
+    def restore(self, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put what was saved back into network and optimiser.
+
+        Raises:
+            ModelError: the tensors are not those of the network.
+        """
+        network.load_state_dict(load_base_weights(self.path, self.config, prefix=_WEIGHTS))
+        restore_optimizer(optimizer, self.path, self.groups)
 
 
 def save_state(
@@ -31,7 +95,7 @@ def save_state(
     step: int,
     seconds: float,
 ) -> None:
-    """Write the state; it replaces the previous one whole or not at all."""
+    """Write the state; it becomes the newest whole or not at all."""
     tensors = {_WEIGHTS + name: value for name, value in network.state_dict().items()}
     tensors |= optimizer_tensors(optimizer)
     state = {
@@ -40,40 +104,5 @@ def save_state(
         "optimizer_groups": optimizer.state_dict()["param_groups"],
     }
     training = {**run, "state": json.dumps(state)}
-    save_base_model(path, tensors=tensors, config=config, training=training)
-
-
-def load_state(
-    path: Path,
-    *,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: BaseConfig,
-    run: Mapping[str, Any],
-) -> tuple[int, float]:
-    """Put a saved state back into network and optimiser.
-
-    Returns:
-        Steps done, and the seconds that they took.
-
-    Raises:
-        ModelError: the file is damaged, or of a run with another network, recipe or data.
-    """
-    card = read_base_card(path)
-    wanted = json.loads(json.dumps({"config": config.as_dict(), **run}))
-    found = {"config": json.loads(json.dumps(card.config.as_dict())), **card.training}
-    stored = found.pop("state", None)
-    changed = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
-    if changed:
-        raise ModelError(
-            f"{path}: the run was started with another {', '.join(changed)}; give the same "
-            "options and data again, or start anew with --overwrite"
-        )
-    try:
-        state = json.loads(stored)
-        step, seconds, groups = state["step"], state["seconds"], state["optimizer_groups"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
-    network.load_state_dict(load_base_weights(path, config, prefix=_WEIGHTS))
-    restore_optimizer(optimizer, path, groups)
-    return int(step), float(seconds)
+    entries = {"config": config.as_dict(), "training": training}
+    write_state(path, BASE, tensors=tensors, entries=entries)

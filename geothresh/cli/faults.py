@@ -34,9 +34,8 @@ class Failure(click.ClickException):
 class Interruption(click.ClickException):
     """A run that a signal ended; the message is no error, the exit code is 128 + signal."""
 
-    def __init__(self, signum: int, error: BaseException) -> None:
-        name = signal.Signals(signum).name
-        super().__init__(one_line(_with_notes(f"Stopped by {name}", error)) + ".")
+    def __init__(self, signum: int, notes: str = "") -> None:
+        super().__init__(one_line(f"Stopped by {signal.Signals(signum).name}{notes}") + ".")
         self.exit_code = 128 + signum
 
     def show(self, file: Any = None) -> None:
@@ -74,26 +73,25 @@ def reported(ctx: click.Context) -> Iterator[None]:
             raise
         except GeothreshError as error:
             _show_traceback(ctx)
-            raise Failure(_with_notes(str(error), error), error.exit_code) from error
+            raise Failure(f"{error}{_notes(error)}", error.exit_code) from error
         except KeyboardInterrupt as error:
             _show_traceback(ctx)
-            raise Interruption(signal.SIGINT, error) from error
+            raise Interruption(signal.SIGINT, _notes(error)) from error
         except Terminated as error:
             _show_traceback(ctx)
-            raise Interruption(error.signum, error) from error
+            raise Interruption(error.signum, _notes(error)) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 _leave_closed_stdout()
                 raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
             _show_traceback(ctx)
             hint = "" if debug(ctx) else "; run again with --debug to see where"
-            text = _with_notes(f"internal fault: {type(error).__name__}: {error}{hint}", error)
-            raise Failure(text, 1) from error
+            raise Failure(f"internal fault: {type(error).__name__}: {error}{hint}", 1) from error
 
 
-def _with_notes(text: str, error: BaseException) -> str:
-    """The message, and what the layers that the error came through had to add."""
-    return "; ".join([text, *getattr(error, "__notes__", ())])
+def _notes(error: BaseException) -> str:
+    """What was added to an error on its way up, such as how a run goes on."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _show_traceback(ctx: click.Context) -> None:
@@ -166,6 +164,25 @@ def _logs_as_lines() -> Iterator[None]:
         _LOGGER.removeHandler(handler)
 
 
+# Signals that asked this process to end. What their handlers raise is lost where Python ignores
+# exceptions, in a callback at a fork or in a destructor.
+_ASKED: list[int] = []
+
+
+def require_not_stopped(*_: Any) -> None:
+    """End the run if a signal asked for it and went unheard; for callbacks of long runs.
+
+    Raises:
+        KeyboardInterrupt, Terminated: as the handler did.
+    """
+    if _ASKED:
+        raise _raised(_ASKED[0])
+
+
+def _raised(signum: int) -> BaseException:
+    return KeyboardInterrupt() if signum == signal.SIGINT else Terminated(signum)
+
+
 @contextmanager
 def _signals_raised() -> Iterator[None]:
     """Raise an exception in the main thread on the first signal that asks the process to end.
@@ -174,35 +191,29 @@ def _signals_raised() -> Iterator[None]:
     second signal does not wait for that: it ends the process at once. Nothing is lost by it that
     was not lost already, for what is to survive is on the disk at any moment.
     """
-    chosen: dict[signal.Signals, Any] = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-    }
-    if hasattr(signal, "SIGHUP"):
-        chosen[signal.SIGHUP] = signal.SIG_DFL
-    # A handler can be set from the main thread only; one that somebody else set (nohup ignores
-    # SIGHUP) is left alone.
-    if threading.current_thread() is not threading.main_thread():
-        chosen = {}
-    chosen = {signum: old for signum, old in chosen.items() if signal.getsignal(signum) is old}
-    stopping = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
+        if _ASKED:
             os._exit(128 + signum)
-        stopping = True
-        if signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(signum)
+        _ASKED.append(signum)
+        raise _raised(signum)
 
-    for signum in chosen:
+    usual: dict[signal.Signals, Any] = {}
+    # A handler can be set from the main thread only; one that somebody else set (nohup ignores
+    # SIGHUP) is left alone.
+    if threading.current_thread() is threading.main_thread():
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        if hasattr(signal, "SIGHUP"):
+            usual[signal.SIGHUP] = signal.SIG_DFL
+    usual = {signum: way for signum, way in usual.items() if signal.getsignal(signum) is way}
+    _ASKED.clear()
+    for signum in usual:
         signal.signal(signum, stop)
     try:
         yield
     finally:
         # Not while the process is ending: a second signal, which a terminal's and a supervisor's
         # may well be, would come out as a traceback.
-        if not stopping:
-            for signum, old in chosen.items():
-                signal.signal(signum, old)
+        if not _ASKED:
+            for signum, way in usual.items():
+                signal.signal(signum, way)

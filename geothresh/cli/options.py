@@ -185,8 +185,9 @@ tile_size = click.option(
     help="Side of the square that the network reads, in its pixels; a multiple of its patch.",
 )  # fmt: skip
 overlap = click.option(
-    "--overlap", default=128, show_default=True, type=click.IntRange(min=0),
-    help="Pixels that neighbouring tiles share; tile size - overlap is a multiple of the patch.",
+    "--overlap", type=click.IntRange(min=0),
+    help="Pixels that neighbouring tiles share, in the network's pixels; a multiple of its patch.  "
+    "[default: 128, or the model's patch where that is larger]",
 )  # fmt: skip
 blend = click.option(
     "--blend", default="hann", show_default=True,

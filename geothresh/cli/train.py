@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted, checking_bar
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.scenes import scenes as scene_options
@@ -78,7 +79,11 @@ from geothresh.training.recipe import Recipe
     help="Processes that prepare chips.",
 )  # fmt: skip
 @options.device
-@click.option("--resume", is_flag=True, help="Go on after the last whole epoch.")
+@click.option(
+    "--resume/--no-resume", default=None,
+    help="Go on with the run that was stopped; by default where there is one of the same output. "
+    "--resume fails where there is none, --no-resume refuses it as any file in the way.",
+)  # fmt: skip
 @options.overwrite
 @options.as_json
 @options.progress
@@ -102,7 +107,7 @@ def train(
     skip_unpaired: bool,
     loader_workers: int,
     device: str,
-    resume: bool,
+    resume: bool | None,
     overwrite: bool,
     as_json: bool,
     progress: bool | None,
@@ -112,7 +117,7 @@ def train(
     DATA are folders with <id>_mask.png (DeepGlobe's layout) or with folders mask/ and confidence/.
     Or they are scenes, confidence rasters as `geothresh refine` takes them, and --labels says what
     is on the ground. The confidences must come from networks that were not trained on the same
-    images.
+    images. The same command again goes on where it was stopped.
     """
     from geothresh.training import train as run
 
@@ -163,23 +168,28 @@ def train(
 def _training_bar(
     wanted: bool | None, epochs: int
 ) -> Iterator[
-    tuple[Callable[[int, int, int, float], None] | None, Callable[[Mapping[str, Any]], None] | None]
+    tuple[Callable[[int, int, int, float], None], Callable[[Mapping[str, Any]], None] | None]
 ]:
     """A bar per epoch on stderr, and a line with its scores when it is done."""
     if not bar_wanted(wanted):
-        yield None, None
+        yield require_not_stopped, None
         return
 
     from tqdm import tqdm
 
     with tqdm(unit="step", dynamic_ncols=True, delay=1e-9) as bar:
+        shown = 0
 
         def on_step(epoch: int, step: int, n_steps: int, loss: float) -> None:
-            if step == 1:
+            nonlocal shown
+            require_not_stopped()
+            # Not the first step: a run may go on within an epoch.
+            if epoch != shown:
+                shown = epoch
                 bar.reset(total=n_steps)
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update()
+            bar.update(step - bar.n)
 
         def on_epoch(row: Mapping[str, Any]) -> None:
             bar.write(

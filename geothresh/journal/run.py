@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshError, InputError, OutputError, UsageError
-from geothresh.files import discard, temporary_beside, write_bytes
+from geothresh.files import write_bytes
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StoredChunk, StripFile, is_sound, read_strip
 from geothresh.journal.workdir import LockedDirectory, work_directory
@@ -51,7 +50,6 @@ class Journal:
         target: Path,
         fingerprint: Fingerprint,
         *,
-        outputs: Iterable[Path],
         restart: bool = False,
         keep: bool = True,
     ) -> None:
@@ -60,7 +58,6 @@ class Journal:
         Args:
             target: the main output.
             fingerprint: of this run.
-            outputs: all files that the run puts in place.
             restart: throw away what an earlier run left.
             keep: keep strips; otherwise an interrupted run starts from nothing.
 
@@ -75,12 +72,12 @@ class Journal:
         self._finished = False
         self._directory = LockedDirectory(target)
         try:
-            self._take_up(dict(fingerprint), [str(path.absolute()) for path in outputs], restart)
+            self._take_up(dict(fingerprint), restart)
         except BaseException:
             self._directory.release(remove=not (self._directory.path / _RUN).exists())
             raise
 
-    def _take_up(self, fingerprint: dict[str, Any], outputs: list[str], restart: bool) -> None:
+    def _take_up(self, fingerprint: dict[str, Any], restart: bool) -> None:
         path = self._directory.path / _RUN
         self.strips: list[Strip] = []
         try:
@@ -91,13 +88,9 @@ class Journal:
                     "add --restart to start afresh"
                 )
             if found is None or restart or not self._keep:
-                if found is not None:
-                    for output in found["outputs"]:
-                        discard(temporary_beside(Path(output), found["run"]))
-                self._start(fingerprint, outputs)
+                self._start(fingerprint)
             else:
                 _require_same(found["fingerprint"], fingerprint, self.target)
-                self.run_id = str(found["run"])
                 self._lines = ProvenLines(self._directory.path / _LINES)
                 self.strips = self._sound_strips()
         except OSError as error:
@@ -107,17 +100,11 @@ class Journal:
                 raise self._failure("the journal", error.__cause__) from error
             raise
 
-    def _start(self, fingerprint: dict[str, Any], outputs: list[str]) -> None:
+    def _start(self, fingerprint: dict[str, Any]) -> None:
         # The description goes first: a directory without it is a dead one.
         (self._directory.path / _RUN).unlink(missing_ok=True)
         self._directory.clear()
-        self.run_id = secrets.token_hex(8)
-        described = {
-            "format": _FORMAT,
-            "run": self.run_id,
-            "outputs": outputs,
-            "fingerprint": fingerprint,
-        }
+        described = {"format": _FORMAT, "fingerprint": fingerprint}
         write_bytes(self._directory.path / _RUN, json.dumps(described, indent=1).encode())
         self._lines = ProvenLines(self._directory.path / _LINES)
 

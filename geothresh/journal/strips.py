@@ -51,13 +51,16 @@ class StripFile:
         self._temporary = path.with_suffix(".tmp")
         self._temporary.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(self._temporary, flags, 0o666), "wb")
+        # Unbuffered: what could not be written must not be tried again when the file is closed.
+        self._file = os.fdopen(os.open(self._temporary, flags, 0o666), "wb", buffering=0)
         self.size = 0
         self.crc = 0
         self._write(_MAGIC)
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self.size += len(data)
         self.crc = zlib.crc32(data, self.crc)
 
@@ -81,7 +84,6 @@ class StripFile:
         Raises:
             OSError: the disk is full or fails.
         """
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temporary, self.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -10,6 +9,7 @@ import stat
 from pathlib import Path
 
 from geothresh.errors import OutputError
+from geothresh.locks import lock
 
 _ENDING = ".geothresh"
 # The longest file name, in bytes, on every file system in common use.
@@ -57,13 +57,11 @@ class LockedDirectory:
                 ) from error
             try:
                 self._check_owner(descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(descriptor)
-                raise OutputError(
-                    f"{self.target}: another run is writing it now; "
-                    "wait for its end, or name another output"
-                ) from error
+                if not lock(descriptor):
+                    raise OutputError(
+                        f"{self.target}: another run is writing it now; "
+                        "wait for its end, or name another output"
+                    )
             except OSError as error:
                 os.close(descriptor)
                 raise OutputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: A full ThreshNet is 32 MB, a large base network 1 GB; whatever claims more than this is neither.
 MAX_BYTES = 2 * 1024**3
 _MAX_HEADER = 16 * 1024**2
+# Entry of the metadata with the checksum of all else.
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +158,23 @@ def read_tensors(
 
 
 def write_model(
-    path: str | Path, kind: Kind, *, tensors: Mapping[str, Any], entries: Mapping[str, Any]
+    path: str | Path,
+    kind: Kind,
+    *,
+    tensors: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    sealed: bool = False,
+    keep: Path | None = None,
 ) -> None:
-    """Write a model file; it appears complete or not at all.
+    """Write a model file; it appears complete or not at all. The same content is the same bytes.
 
     Args:
         path: replaced if it exists.
         kind: of the file.
         tensors: name -> torch tensor.
         entries: of the metadata, name -> JSON types; NaN is written as null.
+        sealed: add a checksum over all of it, for `require_seal`.
+        keep: name for the file that is replaced; a crash in between leaves it under this one.
 
     Raises:
         OutputError: the file cannot be written.
@@ -176,15 +187,58 @@ def write_model(
         **{name: json.dumps(_finite(value), allow_nan=False) for name, value in entries.items()},
     }
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = memoryview(save(flat))
+    (n_header,) = struct.unpack("<Q", content[:8])
+    # safetensors puts the entries of the metadata in another order each time.
+    header = {"__metadata__": metadata, **json.loads(bytes(content[8 : 8 + n_header]))}
+    data = content[8 + n_header :]
+    if sealed:
+        metadata[_SEAL] = _checksum(header, data)
+    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+    # The tensors begin at a multiple of 8 bytes, as safetensors has them.
+    text += b" " * (-len(text) % 8)
     target = Path(path)
     with replacing(target) as temporary:
         try:
             # Not safetensors' save_file, which makes a new file that its owner alone may read.
-            temporary.write_bytes(save(flat, metadata=metadata))
+            with temporary.open("wb") as file:
+                for part in (struct.pack("<Q", len(text)), text, data):
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and target.exists():
+                # Now that the new one is on the disk: at each moment one of them is whole.
+                os.replace(target, keep)
         except OSError as error:
             raise OutputError(
                 f"{target}: the model cannot be written ({error.strerror})"
             ) from error
+
+
+def require_seal(path: Path) -> None:
+    """See that a file is as it was written, by its checksum.
+
+    Raises:
+        ModelError: it is not, cannot be read, or was never sealed.
+    """
+    try:
+        content = memoryview(path.read_bytes())
+        (n_header,) = struct.unpack("<Q", content[:8])
+        header = json.loads(bytes(content[8 : 8 + n_header]))
+        expected = header["__metadata__"].pop(_SEAL)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: is damaged (no checksum can be read)") from error
+    if expected != _checksum(header, content[8 + n_header :]):
+        raise ModelError(f"{path}: is damaged (it does not give its own checksum)")
+
+
+def _checksum(header: Mapping[str, Any], data: memoryview) -> str:
+    """sha256 over the header without its seal, in one spelling, and the tensors."""
+    hashed = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    hashed.update(data)
+    return hashed.hexdigest()
 
 
 def digest(path: str | Path) -> str:

@@ -71,7 +71,6 @@ class RasterWriter:
         band: BandFormat,
         tags: Mapping[str, str],
         creation_options: Mapping[str, str] | None = None,
-        token: str | None = None,
     ) -> None:
         """Create the temporary file.
 
@@ -81,7 +80,6 @@ class RasterWriter:
             band: what the values mean.
             tags: metadata of the file.
             creation_options: GDAL's, in place of the defaults.
-            token: of a run that may have been killed before; see `create_beside`.
 
         Raises:
             UsageError: a creation option is unknown or would lose data.
@@ -92,7 +90,7 @@ class RasterWriter:
         self._grid = grid
         self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
         self._checksums: dict[PixelWindow, int] = {}
-        self._temporary = create_beside(target, token)
+        self._temporary = create_beside(target)
         self._dataset: DatasetWriter | None = None
         try:
             self._dataset = self._create(band, tags, options)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,18 @@ from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.training.ahead import one_ahead
 from geothresh.training.chips import ChipDataset
 from geothresh.training.recipe import Recipe
+from geothresh.training.sizes import require_batch
 from geothresh.training.sources import ChipSource, ValidationMap
-from geothresh.training.state import Progress, load_state, save_state
+from geothresh.training.state import Progress, SavedRun, save_state
 from geothresh.training.validation import validate
 
 #: Called after each step with epoch (from 1), step within it, steps of an epoch, and the loss.
 OnStep = Callable[[int, int, int, float], None]
 #: Called after each epoch with its row of the log.
 OnEpoch = Callable[[Mapping[str, float]], None]
+
+#: Within an epoch the state is written when so many seconds have passed since the last time.
+STATE_SECONDS = 120.0
 
 
 def fit(
@@ -44,13 +50,17 @@ def fit(
     output: Path,
     facts: Mapping[str, Any],
     init: Path | None = None,
-    resume: bool = False,
+    state: Path | None = None,
     device: str = "auto",
     loader_workers: int = 0,
+    on_begin: Callable[[], None] | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Progress:
     """Train a network; after each epoch write the model, its log and the state to go on from.
+
+    The state is also written before the first step, and within an epoch when `STATE_SECONDS` have
+    passed since the last time.
 
     Args:
         train: maps to learn from.
@@ -60,9 +70,10 @@ def fit(
         output: the model file, best epoch so far; ``.last``, ``.state`` and ``.csv`` stand beside.
         facts: what the model file and the state say of the data; a resumed run must agree.
         init: model file of the same sizes to start from.
-        resume: go on from the state beside the output.
+        state: go on from this one, which `find_state` has found.
         device: auto, cpu, cuda, cuda:i or mps.
         loader_workers: processes that prepare chips; 0 = this one.
+        on_begin: called when the state fits, or the first one is on the disk.
         on_step, on_epoch: progress.
 
     Raises:
@@ -89,65 +100,93 @@ def fit(
         optimizer, patience=recipe.patience, min_lr=recipe.min_learning_rate
     )
     run = {"recipe": recipe.as_dict(), **facts}
-    progress = Progress()
-    state_file = beside(output, ".state.safetensors")
-    if resume:
-        progress, schedule = load_state(
-            state_file,
+    progress, rows = Progress(), []
+    if state is not None:
+        saved = SavedRun.read(state)
+        saved.require_same(config, run)
+        saved.restore(network=network, average=average, optimizer=optimizer)
+        plateau.load_state_dict(saved.schedule)
+        progress, rows = saved.progress, saved.rows
+
+    chips = ChipDataset(train, recipe, patch=config.patch)
+    require_batch(
+        config, chip_size=recipe.chip_size, batch_size=recipe.batch_size, n_chips=len(chips)
+    )
+    positions = batches_of(len(chips), recipe.batch_size)
+    n_steps = len(positions)
+    log = EpochLog(beside(output, ".csv"), rows)
+
+    def is_over() -> bool:
+        return progress.epoch >= recipe.epochs or _exhausted(recipe, progress)
+
+    def keep_state() -> None:
+        save_state(
+            beside(output, ".state.safetensors"),
             network=network,
             average=average,
             optimizer=optimizer,
+            progress=progress,
+            rows=log.rows,
             config=config,
             run=run,
+            schedule=plateau.state_dict(),
+            finished=is_over(),
         )
-        plateau.load_state_dict(schedule)
 
-    chips = ChipDataset(train, recipe, patch=config.patch)
-    n_steps = math.ceil(len(chips) / recipe.batch_size)
-    log = EpochLog(beside(output, ".csv"), epochs=progress.epoch)
-    while progress.epoch < recipe.epochs and not _exhausted(recipe, progress):
-        started = time.perf_counter()
+    if state is None:
+        # Before the first step too: a run that can be gone on with is told from files of others.
+        keep_state()
+    if on_begin is not None:
+        on_begin()
+    clock = kept = time.perf_counter()
+    while not is_over():
         epoch = progress.epoch + 1
         chips.set_epoch(epoch)
-        # What is left out by dropout depends on seed and epoch alone, as the chips do.
-        torch.manual_seed(1_000_003 * epoch + recipe.seed)
         network.train()
-        sums: dict[str, float] = {}
-        for number, batch in enumerate(_batches(chips, recipe, loader_workers), 1):
+        for batch in _batches(chips, positions[progress.batch :], loader_workers):
+            # What is left out by dropout depends on seed and step alone, as the chips do.
+            torch.manual_seed(1_000_003 * (progress.step + 1) + recipe.seed)
             if recipe.schedule == "cosine":
                 optimizers.set_rate(
                     optimizer, cosine_rate(recipe, progress.step, n_steps * recipe.epochs)
                 )
             losses = _step(network, optimizer, batch, recipe, dtype)
             progress.step += 1
+            progress.batch += 1
             _follow(average, network, decay=_decay(recipe, progress.step))
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value * len(batch[0])
+                progress.sums[name] = progress.sums.get(name, 0.0) + value * len(batch[0])
             if not math.isfinite(losses["total"]):
                 raise ModelError(
-                    f"the loss is {losses['total']} in epoch {epoch}, step {number}; the last "
-                    "whole epoch is kept: lower --learning-rate and start anew"
+                    f"the loss is {losses['total']} in epoch {epoch}, step {progress.batch}; the "
+                    "last whole epoch is kept: lower --learning-rate and start anew"
                 )
+            clock, before = time.perf_counter(), clock
+            progress.seconds += clock - before
+            if clock - kept >= STATE_SECONDS and progress.batch < n_steps:
+                keep_state()
+                kept = time.perf_counter()
             if on_step is not None:
-                on_step(epoch, number, n_steps, losses["total"])
+                on_step(epoch, progress.batch, n_steps, losses["total"])
         # Sums over chips, not means of batch means: the last batch is smaller.
-        row = {f"train_{name}": value / len(chips) for name, value in sums.items()}
+        row = {f"train_{name}": value / len(chips) for name, value in progress.sums.items()}
         rate = optimizer.param_groups[0]["lr"]
         scores = validate(average, validation, dtype=dtype)
-        progress.epoch = epoch
-        progress.seconds += time.perf_counter() - started
+        progress.epoch, progress.batch, progress.sums = epoch, 0, {}
+        clock, before = time.perf_counter(), clock
+        progress.seconds += clock - before
         if recipe.schedule == "plateau":
             plateau.step(row["train_total"])
         _count(progress, row["train_total"])
 
         score = (scores["miou"] + scores["boundary_iou"]) / 2
+        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
         card = {
             **run,
             "geothresh": __version__,
             "torch": torch.__version__,
             "epoch": epoch,
             "steps": progress.step,
-            "seconds": round(progress.seconds, 1),
             "validation": scores,
         }
         tensors = average.state_dict()
@@ -158,18 +197,10 @@ def fit(
             progress.best_score, progress.best_epoch = score, epoch
             save_model(output, tensors=tensors, config=config, training=card)
         row = {"epoch": epoch, "seconds": progress.seconds, "learning_rate": rate, **row, **scores}
-        # Before the state: a row too many is replaced on resuming, one that lacks is lost.
         log.append(row)
-        save_state(
-            state_file,
-            network=network,
-            average=average,
-            optimizer=optimizer,
-            progress=progress,
-            config=config,
-            run=run,
-            schedule=plateau.state_dict(),
-        )
+        # Last: whoever goes on from the state before it makes all of these anew, the same.
+        keep_state()
+        kept = time.perf_counter()
         if on_epoch is not None:
             on_epoch(row)
     return progress
@@ -201,10 +232,38 @@ def _step(
     return {name: value.item() for name, value in losses.items()}
 
 
-def _batches(chips: ChipDataset, recipe: Recipe, workers: int) -> Iterable[list[torch.Tensor]]:
-    # The chips are drawn at random already: no sampler, so the order is the same everywhere.
-    batches = DataLoader(chips, batch_size=recipe.batch_size, num_workers=workers)
-    return batches if workers else one_ahead(batches)
+def batches_of(n_chips: int, batch_size: int) -> list[range]:
+    """Positions of the chips of each step of an epoch; the last step may have fewer, or one more:
+    a chip left over alone, over which batch norm has no statistics, joins the step before."""
+    batches = [range(k, min(k + batch_size, n_chips)) for k in range(0, n_chips, batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [range(batches[-2].start, n_chips)]
+    return batches
+
+
+def _batches(
+    chips: ChipDataset, positions: Sequence[range], workers: int
+) -> Iterable[list[torch.Tensor]]:
+    # The chips are drawn at random already: in their order, so that it is the same everywhere.
+    batches = DataLoader(chips, batch_sampler=[list(p) for p in positions], num_workers=workers)
+    if not workers:
+        return one_ahead(batches)
+    with _signals_held():
+        return iter(batches)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals that end a run wait; processes that are begun meanwhile never hear them.
+
+    Ctrl-C goes to a whole group of processes, and one voice is enough: workers end with the run.
+    Nor is what a handler raises lost in a callback at a fork, where Python ignores it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cosine_rate(recipe: Recipe, step: int, n_steps: int) -> float:
@@ -248,19 +307,11 @@ def beside(output: Path, ending: str) -> Path:
 
 
 class EpochLog:
-    """One line of CSV per epoch; rows of epochs that a resumed run repeats are replaced."""
+    """One line of CSV per epoch; the state has the rows too, so a lost file is written anew."""
 
-    def __init__(self, path: Path, *, epochs: int) -> None:
+    def __init__(self, path: Path, rows: list[dict[str, str]]) -> None:
         self.path = path
-        self.rows: list[dict[str, str]] = []
-        if epochs:
-            try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    self.rows = [r for r in csv.DictReader(file) if int(r["epoch"]) <= epochs]
-            except (OSError, ValueError, KeyError) as error:
-                raise ModelError(
-                    f"{path}: cannot read the log of the run to resume ({error!r})"
-                ) from error
+        self.rows = list(rows)
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row and write the file anew, whole or not at all."""

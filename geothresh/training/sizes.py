@@ -69,3 +69,30 @@ def preset_of(config: NetworkConfig) -> str:
         if same == config:
             return name
     return "own"
+
+
+def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_chips: int) -> None:
+    """See that batch norm has something to take statistics over.
+
+    In training it refuses one value per channel, which is what one chip alone is where the pyramid
+    pools all of it into one cell.
+
+    Args:
+        config: of the network.
+        chip_size: side of a chip in pixels.
+        batch_size: chips in a step.
+        n_chips: chips in an epoch.
+
+    Raises:
+        UsageError: a step would be such a chip.
+    """
+    side = min(*config.pool_sizes, chip_size // config.multiple)
+    if side > 1 or min(batch_size, n_chips) > 1:
+        return
+    what, option = f"batch size {batch_size}", "--batch-size"
+    if batch_size > 1:
+        what, option = f"{n_chips} chip in an epoch", "--chips-per-epoch"
+    raise UsageError(
+        f"{what}: the network pools a chip of {chip_size} pixels into one cell, and its norms need "
+        f"two values at least; give {option} of 2 or more"
+    )

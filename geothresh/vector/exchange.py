@@ -7,8 +7,6 @@ names last; of a shapefile, which is several files, the ``.shp`` comes after all
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ from pyogrio import raw
 from pyproj import CRS
 
 from geothresh.errors import OutputError
-from geothresh.files import publish
+from geothresh.files import create_beside, discard, publish
 from geothresh.vector.formats import VectorFormat
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
 from geothresh.vector.ogr import OGR_ERRORS, write_layer
@@ -150,16 +148,10 @@ def _short(name: str) -> str:
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
     """A new folder in that of `target`, removed with all that is left in it."""
-    try:
-        name = tempfile.mkdtemp(prefix=".geothresh.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise OutputError(
-            f"{target}: no folder can be created in {target.parent} ({error.strerror})"
-        ) from error
-    folder = Path(name)
+    temporary = create_beside(target)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
-            yield folder
+            yield temporary.parent
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(temporary)

@@ -188,8 +188,6 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
             skip_unpaired=True,
             ground_sample_distance=[math.sqrt(a * b) for a, b in setting.pixels([maps.data])],
             match_resolution=setting.resolution is not None,
-            # Of whole patches.
-            overlap=max(128, run.patch),
             device=setting.device,
         )
         (source,) = report.sources

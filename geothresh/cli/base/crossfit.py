@@ -59,9 +59,7 @@ def crossfit(
             recipe=recipe,
             on_check=on_check,
             on_map=on_map,
-            on_step=None
-            if on_step is None
-            else lambda fold, folds, step, steps, loss: on_step(
+            on_step=lambda fold, folds, step, steps, loss: on_step(
                 f"fold {fold}/{folds}", step, steps, loss
             ),
             **arguments,

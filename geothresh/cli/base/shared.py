@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from geothresh.cli import options
+from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -106,10 +107,10 @@ def recipe_of(arguments: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def training_bar(
     wanted: bool | None,
-) -> Iterator[Callable[[str, int, int, float], None] | None]:
+) -> Iterator[Callable[[str, int, int, float], None]]:
     """A bar on stderr that is told (label, step, steps, loss); a new label starts anew."""
     if not bar_wanted(wanted):
-        yield None
+        yield require_not_stopped
         return
 
     from tqdm import tqdm
@@ -119,6 +120,7 @@ def training_bar(
 
         def on_step(label: str, step: int, steps: int, loss: float) -> None:
             nonlocal shown
+            require_not_stopped()
             if shown.get("label") != label:
                 shown = {"label": label}
                 bar.reset(total=steps)

@@ -26,8 +26,12 @@ from geothresh.cli.progress import checking_bar
     "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.0,
     show_default=True, help="Share of places to keep back.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
+@click.option(
+    "--resume/--no-resume", default=None,
+    help="Go on with the run that was stopped; by default where there is one of the same output. "
+    "--resume fails where there is none, --no-resume refuses it as any file in the way.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Start anew, and replace the model if it exists.")
 def train(
     data: tuple[Path, ...],
     output: Path,
@@ -52,9 +56,7 @@ def train(
             output,
             recipe=recipe,
             on_check=on_check,
-            on_step=None
-            if on_step is None
-            else lambda step, steps, loss: on_step("train", step, steps, loss),
+            on_step=lambda step, steps, loss: on_step("train", step, steps, loss),
             **arguments,
         )
     if as_json:
