@@ -230,5 +230,5 @@ def test_the_python_names_are_those_of_the_command() -> None:
 
     options = {parameter.name for parameter in command.params}
     keywords = set(inspect.signature(geothresh.refine).parameters)
-    own = {"as_json", "quiet", "verbose", "debug"}
+    own = {"as_json", "quiet", "verbose", "debug", "parents"}
     assert options - own == keywords

@@ -85,8 +85,25 @@ def reported(ctx: click.Context) -> Iterator[None]:
                 _leave_closed_stdout()
                 raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
             _show_traceback(ctx)
+            if _lacks_memory(error):
+                raise Failure(
+                    f"not enough memory ({error or type(error).__name__}); end other programs, "
+                    "raise the limit (ulimit -v), or take a smaller --tile-size or --batch-size",
+                    1,
+                ) from error
             hint = "" if debug(ctx) else "; run again with --debug to see where"
             raise Failure(f"internal fault: {type(error).__name__}: {error}{hint}", 1) from error
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether the machine, or a limit on the process, is at fault and not the program."""
+    if isinstance(error, ImportError):
+        # The dynamic loader has no other way to say so.
+        texts = ("failed to map segment", "cannot allocate memory")
+        return any(text in str(error).lower() for text in texts)
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return True  # there is no room for its stack, as a rule
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _show_traceback(ctx: click.Context) -> None:

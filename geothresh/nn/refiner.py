@@ -6,6 +6,7 @@ a path and a digest, and each of them loads the model once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
 from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
@@ -245,6 +246,15 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
+        if _has_nvidia_gpu():
+            warnings.warn(
+                "the GPU of this machine cannot be used and the network runs on the CPU, many "
+                "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
+                "--device cpu",
+                GeothreshWarning,
+                stacklevel=3,
+            )
+            return torch.device("cpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -261,6 +271,11 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {name}: Metal is not available here; say auto or cpu")
     return device
+
+
+def _has_nvidia_gpu() -> bool:
+    """Whether the kernel shows a GPU of NVIDIA's, usable or not."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:

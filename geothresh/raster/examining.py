@@ -123,6 +123,8 @@ def take_inventory(
             f"{source.name}: {layout.describe(beyond)} lies beyond the end of the file, which has "
             f"{source.file_size} bytes; it was cut short: copy it again"
         )
+    if inventory.one_strip:
+        return None
     absent = inventory.absent_count
     if absent:
         meaning = "zeros" if dataset.nodata is None else "nodata"

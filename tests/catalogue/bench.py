@@ -144,7 +144,7 @@ class quiet(warnings.catch_warnings):
 
 
 def same_grid(scene: Any, output: Any) -> None:
-    """Size, transform (bit for bit), CRS, control points, RPCs and pixel meaning are the input's."""
+    """Size, transform (bit for bit), CRS, control points, RPCs and pixel meaning are equal."""
     with quiet(), rasterio.open(scene) as one, rasterio.open(output) as other:
         assert (one.width, one.height) == (other.width, other.height)
         assert tuple(one.transform) == tuple(other.transform)

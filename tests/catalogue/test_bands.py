@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from catalogue.bench import Bench
 from rasters import NORTH_UP, write_raster
+
+from catalogue.bench import Bench
 
 
 @pytest.mark.catalogue(64)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from catalogue.bench import Bench
 from rasterio.enums import Resampling
 from rasters import write_raster
+
+from catalogue.bench import Bench
 
 ROWS, COLUMNS = np.mgrid[:90, :110]
 SMOOTH = (0.5 + 0.5 * np.sin(ROWS / 7.3) * np.cos(COLUMNS / 5.1)).astype(np.float32)

@@ -11,10 +11,10 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from catalogue.bench import Bench
 from rasterio.transform import Affine
 from rasters import write_raster
 
+from catalogue.bench import Bench
 from geothresh.vector import outputs
 
 MASK = (np.random.default_rng(3).random((40, 50)) < 0.5).astype(np.uint8)

@@ -9,12 +9,13 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
-from catalogue.bench import Bench
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasters import NORTH_UP, write_raster
+
+from catalogue.bench import Bench
 
 VALUES = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
 MARS = "IAU_2015:49900"

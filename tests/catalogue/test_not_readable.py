@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio.shutil
+from rasters import write_raster
+from scipy.io import netcdf_file
+
 from catalogue.bench import Bench
 from catalogue.tiffs import (
     BITS,
@@ -33,8 +36,6 @@ from catalogue.tiffs import (
     one_strip,
     retag,
 )
-from rasters import write_raster
-from scipy.io import netcdf_file
 
 GREY = np.linspace(0, 255, 600).astype(np.uint8).reshape(20, 30)
 
@@ -118,7 +119,7 @@ def tile_of_nothing() -> None:
     bare(Path("x.tif"), tags)
 
 
-# The kinds of fault that fuzzing of TIFF readers has found: sizes, counts and places that cannot be.
+# Faults that fuzzing of TIFF readers has found: sizes, counts and places that cannot be.
 TORN = {
     "more bits than there are": torn(BITS, 65_535),
     "no bits": torn(BITS, 0),

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from catalogue.bench import Bench
 from rasters import write_raster
+
+from catalogue.bench import Bench
 
 VALUES = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
 OUTPUTS = ("out_m.tif", "out_c.tif")
@@ -21,6 +22,24 @@ OUTPUTS = ("out_m.tif", "out_c.tif")
 def test_a_directory_that_is_not_there(bench: Bench) -> None:
     write_raster(Path("x.tif"), VALUES)
     bench.refine_refused(4, "the directory a/b does not exist", "x.tif", "-o", "a/b/m.tif")
+
+
+@pytest.mark.catalogue(82)
+def test_a_directory_that_is_made(bench: Bench) -> None:
+    write_raster(Path("x.tif"), VALUES)
+    small = ("-m", bench.model, "--tile-size", 64, "--overlap", 16, "--parents")
+    result = bench.run("refine", "x.tif", "-o", "a/b/m.tif", "--vector-out", "a/c/v.gpkg", *small)
+    assert result.exit_code == 0, result.output
+    assert sorted(bench.snapshot()) == [
+        "a", "a/b", "a/b/m.tif", "a/c", "a/c/v.gpkg", "x.tif",
+    ]  # fmt: skip
+    result = bench.run("vectorize", "a/b/m.tif", "-o", "d/v.gpkg", "--parents")
+    assert result.exit_code == 0 and Path("d/v.gpkg").is_file()
+    # None stays of a run that made nothing; what else is there does.
+    bench.refused(3, "no such file", "refine", "none.tif", "-o", "e/f/m.tif", *small)
+    bench.refused(3, "no such file", "refine", "none.tif", "-o", "a/f/m.tif", *small)
+    bench.refused(4, "cannot be made", "refine", "x.tif", "-o", "x.tif/f/m.tif", *small)
+    bench.refused(4, "cannot be made", "refine", "x.tif", "-o", "/proc/f/m.tif", *small)
 
 
 @pytest.mark.catalogue(83)

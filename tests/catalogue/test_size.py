@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from catalogue.bench import Bench, same_grid
-from catalogue.tiffs import ROWS_PER_STRIP, bare, entries, one_strip
 from rasterio.transform import Affine
 from rasters import NORTH_UP, write_raster
+
+from catalogue.bench import Bench, same_grid
+from catalogue.tiffs import ROWS_PER_STRIP, bare, entries, one_strip
 
 
 def place(height: int, width: int) -> np.ndarray:
@@ -120,25 +121,42 @@ def test_sparse_without_nodata_is_background(bench: Bench) -> None:
     assert figures["seconds"] < 120
 
 
+def one_strip_raster(values: np.ndarray) -> Path:
+    """A raster whose only strip is as high as itself."""
+    path = write_raster(Path("x.tif"), values, blockysize=len(values), compress="deflate")
+    content = path.read_bytes()
+    (rows,) = struct.unpack_from("<H", content, entries(content)[ROWS_PER_STRIP] + 8)
+    assert rows == len(values)
+    # GDAL serves it row by row, from top to bottom.
+    with rasterio.open(path) as dataset:
+        assert dataset.block_shapes == [(1, values.shape[1])]
+    return path
+
+
+@pytest.mark.catalogue(39)
+def test_one_strip_is_no_file_of_missing_blocks(bench: Bench) -> None:
+    values = np.zeros((2100, 40), np.uint8)
+    values[1000:] = np.round(place(1100, 40) * 255)
+    # The first row alone would be taken for confidences of 0 and 1.
+    values[0, 0] = 1
+    bench.refined(one_strip_raster(values), expected=values / 255, tile=512)
+
+
 @pytest.mark.slow
 @pytest.mark.catalogue(39)
 def test_one_strip_of_400_million_pixels(bench: Bench) -> None:
-    values = np.zeros((2000, 20_000), np.uint8)
-    values[::40] = 200
-    tall = np.tile(values, (10, 1))
-    write_raster(Path("x.tif"), tall, blockysize=20_000, compress="deflate")
-    content = Path("x.tif").read_bytes()
-    (rows,) = struct.unpack_from("<H", content, entries(content)[ROWS_PER_STRIP] + 8)
-    assert rows == 20_000
-    # GDAL serves it row by row, from top to bottom.
-    with rasterio.open("x.tif") as dataset:
-        assert dataset.block_shapes == [(1, 20_000)]
+    values = np.zeros((20_000, 20_000), np.uint8)
+    values[9984:10_240, 4096:4608] = np.round(place(256, 512) * 255)
+    one_strip_raster(values)
     figures, said = measured("refine", "x.tif", "-o", "m.tif", "-m", bench.model)
     assert figures["code"] == 0, said
+    assert "missing" not in said
     same_grid("x.tif", "m.tif")
     with rasterio.open("m.tif") as mask:
         part = rasterio.windows.Window(4096, 9984, 512, 512)
-        np.testing.assert_array_equal(mask.read(1, window=part), tall[9984:10_496, 4096:4608] > 127)
+        np.testing.assert_array_equal(
+            mask.read(1, window=part), values[9984:10_496, 4096:4608] > 127
+        )
     assert figures["peak"] < 2e9
     assert figures["seconds"] < 120
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from catalogue.bench import Bench
 from rasters import write_raster
+
+from catalogue.bench import Bench
 
 VALUES = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
 CANARY = "canary"
