@@ -204,6 +204,7 @@ main(sys.argv[2:], prog_name="geothresh")
 """
 
 
+@pytest.mark.catalogue(87)
 @pytest.mark.skipif(sys.platform == "win32", reason="has no RLIMIT_FSIZE")
 def test_a_full_disk_is_an_output_error(tmp_path: Path, tiny_model: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", np.eye(600, dtype=np.float32))

@@ -133,20 +133,24 @@ main(sys.argv[2:], prog_name="geothresh")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere RLIMIT_AS limits nothing")
 @pytest.mark.catalogue(126)
-@pytest.mark.parametrize("megabytes", [400, 700, 900, 1000])
+@pytest.mark.parametrize("megabytes", [220, 700, 950])
 def test_too_little_memory_is_one_line(bench: Bench, megabytes: int) -> None:
     """From what the interpreter needs to what the network does, wherever it runs out."""
     write_raster(Path("x.tif"), np.random.default_rng(0).random((600, 600), np.float32))
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(megabytes), "refine", "x.tif", "-o", "m.tif", "-q"],
-        capture_output=True, text=True, env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True, text=True, timeout=60, env=environment(OMP_NUM_THREADS="1"),
     )  # fmt: skip
+    # Never a signal; which library notices first is another matter on every machine.
     assert done.returncode in (0, 1, 5), done.stderr
+    assert sorted(os.listdir()) == (["x.tif"] if done.returncode else ["m.tif", "x.tif"])
     if done.returncode:
-        assert "memory" in error_line(done.stderr)
-        assert os.listdir() == ["x.tif"]
-    else:
-        assert sorted(os.listdir()) == ["m.tif", "x.tif"]
+        assert done.stderr.splitlines()[-1].startswith("Error: ")
+        assert done.stderr.count("Error: ") == 1 and "Traceback" not in done.stderr
+    if megabytes < 512:
+        assert f"not enough memory (the limit on the address space is {megabytes} MiB" in (
+            error_line(done.stderr)
+        )
 
 
 @pytest.mark.catalogue(128)
