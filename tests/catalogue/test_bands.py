@@ -38,6 +38,6 @@ def test_bands_without_end_are_refused_soon(bench: Bench, count: int) -> None:
         sparse_ok=True, interleave="pixel", crs="EPSG:32632", transform=NORTH_UP,
     ):  # fmt: skip
         pass
-    start = time.perf_counter()
+    start = time.process_time()
     bench.refine_refused(3, f"holds {count} bands; say with --bidx", "x.tif")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 5

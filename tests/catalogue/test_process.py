@@ -18,7 +18,7 @@ import rasterio
 from rasters import write_raster
 
 from catalogue.bench import Bench, error_line
-from geothresh.errors import ModelError
+from geothresh.errors import GeothreshWarning, InputError, ModelError
 from geothresh.nn.batching import Batches
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -85,7 +85,8 @@ def test_a_terminal_that_closes(bench: Bench) -> None:
         start = time.monotonic()
         process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 128 + signal.SIGHUP
-        assert time.monotonic() - start < 5
+        # Well below 5 on a machine that has nothing else to do.
+        assert time.monotonic() - start < 20
         said += process.stderr.read()
     assert "Traceback" not in said and "SIGHUP" in said.splitlines()[-1]
     assert not Path("x_mask.tif").exists()
@@ -179,47 +180,46 @@ def test_poor_surroundings(bench: Bench) -> None:
 
 WORKERS = """
 import sys
-import numpy as np
 import torch
+from fakes import FakeSource
 from geothresh import refine
-from geothresh.errors import GeothreshError
 
 if __name__ == "__main__":
     # The thread pool that a fork would inherit, locked.
     torch.set_num_threads(2)
     torch.nn.functional.conv2d(torch.rand(1, 8, 300, 300), torch.rand(8, 8, 3, 3)).sum().item()
-    options = {"model": sys.argv[1], "tile_size": 64, "overlap": 16}
+    options = {"model": FakeSource(kind="uneven"), "tile_size": 64, "overlap": 16}
     refine("x.tif", "a.tif", **options)
-    refine("x.tif", "b.tif", workers=int(sys.argv[2]), **options)
+    refine("x.tif", "b.tif", workers=int(sys.argv[1]), **options)
 """
 
 
-def same_by_workers(bench: Bench, workers: int, **options: Any) -> float:
+def same_by_workers(workers: int, **options: Any) -> None:
+    """Refine in threads and by workers, and compare; the workers load no torch."""
     write_raster(Path("x.tif"), SMOOTH)
     Path("run.py").write_text(WORKERS)
-    start = time.perf_counter()
+    tests = REPOSITORY / "tests"
     done = subprocess.run(
-        [sys.executable, "run.py", bench.model, str(workers)],
-        capture_output=True, text=True, timeout=900, env=environment(), **options,
+        [sys.executable, "run.py", str(workers)], capture_output=True, text=True, timeout=900,
+        env=environment(PYTHONPATH=f"{REPOSITORY}{os.pathsep}{tests}"), **options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    with rasterio.open("a.tif") as one, rasterio.open("b.tif") as other:
-        np.testing.assert_array_equal(one.read(1), other.read(1))
-    return time.perf_counter() - start
+    assert Path("a.tif").read_bytes() == Path("b.tif").read_bytes()
 
 
 @pytest.mark.catalogue(130)
 def test_workers_after_torch_has_threads(bench: Bench) -> None:
     """A fork would hang; workers are started anew."""
-    assert same_by_workers(bench, 1) < 120
+    same_by_workers(1)
 
 
-@pytest.mark.slow
+@pytest.mark.storm
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs cannot be chosen here")
 @pytest.mark.catalogue(129)
 def test_64_workers_on_one_cpu(bench: Bench) -> None:
-    seconds = same_by_workers(bench, 64, preexec_fn=lambda: os.sched_setaffinity(0, {0}))
-    print(f"64 workers on one CPU: {seconds:.0f} s")
+    start = time.perf_counter()
+    same_by_workers(64, preexec_fn=lambda: os.sched_setaffinity(0, {0}))
+    print(f"64 workers on one CPU: {time.perf_counter() - start:.0f} s")
 
 
 @pytest.mark.catalogue(132)
@@ -247,3 +247,34 @@ def test_a_gpu_that_cannot_be_used_is_told(bench: Bench, monkeypatch: pytest.Mon
     fresh = replace(bench, model=shutil.copy(bench.model, "fresh.safetensors"))
     fresh.refined("x.tif", expected=SMOOTH, warned=["the GPU of this machine cannot be used"])
     fresh.refined("x.tif", "--device", "cpu", expected=SMOOTH)
+
+
+@pytest.mark.catalogue(132)
+def test_a_gpu_that_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network goes on where nobody asked for the GPU by name; else that is an error."""
+    import torch
+
+    from geothresh.nn import refiner
+
+    def lost(self: refiner.TorchRefiner, tiles: Any) -> Any:
+        if self.device.type == "cuda":
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore of it")
+        return real(self, tiles)
+
+    def fresh(name: str) -> refiner.TorchRefiner:
+        made = refiner.load_model(bench.model, device="cpu")
+        made._weights = refiner.load_weights(bench.model, made.config) if name == "auto" else None
+        # There is none to be lost here.
+        made.device = torch.device("cuda")
+        return made
+
+    real = refiner.TorchRefiner._forward
+    monkeypatch.setattr(refiner.TorchRefiner, "_forward", lost)
+    tiles = SMOOTH[np.newaxis, :64, :64]
+    survivor = fresh("auto")
+    with pytest.warns(GeothreshWarning, match="cuda is lost .*launch failure.; the rest"):
+        refined = survivor(tiles)
+    assert survivor.device.type == "cpu"
+    np.testing.assert_allclose(refined, tiles, atol=2e-3)
+    with pytest.raises(InputError, match="device cuda: is lost .CUDA error: unspecified"):
+        fresh("cuda")(tiles)

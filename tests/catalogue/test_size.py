@@ -166,18 +166,18 @@ def test_a_claim_of_4e18_pixels_in_138_bytes(bench: Bench) -> None:
     side = 2_000_000_000
     bare(Path("x.tif"), one_strip(side, side, offset=122, size=16), bytes(16))
     assert os.stat("x.tif").st_size == 138
-    start = time.perf_counter()
+    start = time.process_time()
     bench.refine_refused(3, "x.tif: ", "x.tif")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.catalogue(41)
 def test_a_claim_of_9e10_pixels_in_one_strip(bench: Bench) -> None:
     side = 300_000
     bare(Path("x.tif"), one_strip(side, side, offset=122, size=16), bytes(16))
-    start = time.perf_counter()
+    start = time.process_time()
     bench.refine_refused(3, "x.tif: ", "x.tif")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.catalogue(40)
