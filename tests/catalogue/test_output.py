@@ -30,9 +30,8 @@ def test_a_directory_that_is_made(bench: Bench) -> None:
     small = ("-m", bench.model, "--tile-size", 64, "--overlap", 16, "--parents")
     result = bench.run("refine", "x.tif", "-o", "a/b/m.tif", "--vector-out", "a/c/v.gpkg", *small)
     assert result.exit_code == 0, result.output
-    assert sorted(bench.snapshot()) == [
-        "a", "a/b", "a/b/m.tif", "a/c", "a/c/v.gpkg", "x.tif",
-    ]  # fmt: skip
+    made = {name for name in bench.snapshot() if not name.endswith(".manifest.json")}
+    assert made == {"a", "a/b", "a/b/m.tif", "a/c", "a/c/v.gpkg", "x.tif"}
     result = bench.run("vectorize", "a/b/m.tif", "-o", "d/v.gpkg", "--parents")
     assert result.exit_code == 0 and Path("d/v.gpkg").is_file()
     # None stays of a run that made nothing; what else is there does.
