@@ -108,6 +108,7 @@ def test_areas_in_degrees_are_those_on_the_ground(bench: Bench) -> None:
 
 
 @pytest.mark.catalogue(73)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_control_points_alone(bench: Bench) -> None:
     write_raster(Path("x.tif"), VALUES, crs=None, transform=None)
     points = [
@@ -120,6 +121,7 @@ def test_control_points_alone(bench: Bench) -> None:
 
 
 @pytest.mark.catalogue(73)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_rpcs_alone(bench: Bench) -> None:
     write_raster(Path("x.tif"), VALUES, crs=None, transform=None)
     numbers = [1.0] + [0.0] * 19
