@@ -179,12 +179,13 @@ def test_poor_surroundings(bench: Bench) -> None:
 
 
 WORKERS = """
-import sys
-import torch
-from fakes import FakeSource
-from geothresh import refine
-
 if __name__ == "__main__":
+    # In here, since every worker imports this file.
+    import sys
+    import torch
+    from fakes import FakeSource
+    from geothresh import refine
+
     # The thread pool that a fork would inherit, locked.
     torch.set_num_threads(2)
     torch.nn.functional.conv2d(torch.rand(1, 8, 300, 300), torch.rand(8, 8, 3, 3)).sum().item()
