@@ -83,6 +83,7 @@ def split_ids(
     Raises:
         UsageError: a pattern or the fraction makes no sense, no id matches a pattern of those held
             out, or a side stays empty.
+        InputError: there is but one place.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
@@ -95,6 +96,11 @@ def split_ids(
             )
     # Of all data sets together: two of them may show the same ground under other names.
     everywhere = places_of(every, marks, place_pattern)
+    if len(everywhere) == 1:
+        raise InputError(
+            f"{names(every, 2)}: the only place there is; training needs two at least, of which "
+            "one is validated on: add data"
+        )
     validation: set[str] = set()
     for number, dataset in enumerate(sorted(by_dataset)):
         ids = set(by_dataset[dataset])

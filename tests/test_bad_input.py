@@ -180,12 +180,63 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
 }  # fmt: skip
 
 
+# What of the catalogue of odd inputs a row is.
+CATALOGUE = {
+    "missing": pytest.mark.catalogue(1),
+    "empty": pytest.mark.catalogue(2),
+    "directory": pytest.mark.catalogue(3),
+    "broken link": pytest.mark.catalogue(4),
+    "HTML": pytest.mark.catalogue(5),
+    "git-lfs pointer": pytest.mark.catalogue(5),
+    "text": pytest.mark.catalogue(5),
+    "random bytes": pytest.mark.catalogue(5),
+    "4 bytes": pytest.mark.catalogue(6),
+    "8 bytes": pytest.mark.catalogue(6),
+    "directory loop": pytest.mark.catalogue(7),
+    "PNG": pytest.mark.catalogue(8),
+    "pipe": pytest.mark.catalogue(11),
+    "device": pytest.mark.catalogue(11),
+    "cut at 10 %": pytest.mark.catalogue(15),
+    "cut at 50 %": pytest.mark.catalogue(15),
+    "cut at 95 %": pytest.mark.catalogue(15),
+    "uint16 without scale": pytest.mark.catalogue(44),
+    "int16 without scale": pytest.mark.catalogue(44),
+    "int8 without scale": pytest.mark.catalogue(44),
+    "scale tags that do not fit": pytest.mark.catalogue(45),
+    "percent": pytest.mark.catalogue(48),
+    "0 to 255 as float": pytest.mark.catalogue(48),
+    "logits": pytest.mark.catalogue(48),
+    "complex": pytest.mark.catalogue(49),
+    "colour table": pytest.mark.catalogue(50),
+    "MINISWHITE": pytest.mark.catalogue(50),
+    "untagged -9999": pytest.mark.catalogue(59),
+    "several bands": pytest.mark.catalogue(64),
+    "band 0": pytest.mark.catalogue(65),
+    "band out of range": pytest.mark.catalogue(65),
+    "600 bands": pytest.mark.catalogue(66),
+    "flat transform": pytest.mark.catalogue(77),
+    "metadata server": pytest.mark.catalogue(81),
+    "directory missing": pytest.mark.catalogue(82),
+    "output exists": pytest.mark.catalogue(84),
+    "default output exists": pytest.mark.catalogue(84),
+    "confidence exists": pytest.mark.catalogue(84),
+    "vectors exist": pytest.mark.catalogue(84),
+    "output is the input": pytest.mark.catalogue(85),
+    "output links to the input": pytest.mark.catalogue(85),
+    "output is a hard link to the input": pytest.mark.catalogue(85),
+    "input is a link to the output": pytest.mark.catalogue(85),
+    "output is a directory": pytest.mark.catalogue(86),
+}
+
+
 def snapshot() -> dict[str, bytes]:
     """Every name here, and what the files hold."""
     return {path.name: path.read_bytes() if path.is_file() else b"" for path in Path().iterdir()}
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=CATALOGUE.get(name, ())) for name in TABLE]
+)
 def test_bad_input(
     name: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

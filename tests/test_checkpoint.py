@@ -128,6 +128,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path, content: bytes)
     assert "\n" not in str(caught.value) and "x.safetensors" in str(caught.value)
 
 
+@pytest.mark.catalogue(101)
 @pytest.mark.parametrize("protocol", [0, 5])
 def test_pickles_are_not_run(tmp_path: Path, protocol: int) -> None:
     canary, path = tmp_path / "canary", tmp_path / "x.safetensors"

@@ -208,6 +208,7 @@ main(sys.argv[2:], prog_name="geothresh")
 """
 
 
+@pytest.mark.catalogue(87)
 @pytest.mark.skipif(sys.platform == "win32", reason="has no RLIMIT_FSIZE")
 def test_a_full_disk_is_an_output_error(tmp_path: Path, tiny_model: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", np.eye(600, dtype=np.float32))
@@ -234,5 +235,5 @@ def test_the_python_names_are_those_of_the_command() -> None:
 
     options = {parameter.name for parameter in command.params}
     keywords = set(inspect.signature(geothresh.refine).parameters)
-    own = {"as_json", "quiet", "verbose", "debug"}
+    own = {"as_json", "quiet", "verbose", "debug", "parents"}
     assert options - own == keywords

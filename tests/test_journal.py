@@ -84,6 +84,10 @@ def chunk(row: int, col: int, height: int, width: int, count: int) -> StoredChun
 
 def test_a_strip_comes_back_as_it_was(tmp_path: Path) -> None:
     chunks = [chunk(512, 0, 30, 40, 2), chunk(512, 40, 30, 1, 2), chunk(2**33, 2**33, 1, 1, 1)]
+    alike = np.full((512, 4096), 255, np.uint8)
+    chunks.append(StoredChunk(window=chunks[0].window, layers=(*chunks[0].layers, alike[:30, :40])))
+    window = PixelWindow(row=0, col=0, height=512, width=4096)
+    chunks.append(StoredChunk(window=window, layers=(alike,)))
     strip = StripFile(tmp_path / "s000000.bin")
     for one in chunks:
         strip.add(one)
@@ -91,6 +95,7 @@ def test_a_strip_comes_back_as_it_was(tmp_path: Path) -> None:
     strip.commit()
     assert os.listdir(tmp_path) == ["s000000.bin"]
     assert is_sound(strip.path, size=strip.size, crc=strip.crc)
+    assert strip.size < 6000
     for written, found in zip(chunks, read_strip(strip.path), strict=True):
         assert found.window == written.window
         np.testing.assert_array_equal(np.array(found.layers), np.array(written.layers))

@@ -169,6 +169,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
+@pytest.mark.catalogue(63)
 def test_what_stands_under_a_hole_changes_nothing(tmp_path: Path) -> None:
     hole = np.zeros((120, 150), bool)
     hole[30:80, 40:120] = True
@@ -282,6 +283,7 @@ def test_a_run_that_fails_leaves_the_old_file_and_nothing_else(
     assert not [t for t in threading.enumerate() if t.name.startswith("geothresh-mosaic")]
 
 
+@pytest.mark.catalogue(22)
 def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", smooth(100, 90))
     with pytest.raises(InputError, match="changed"):

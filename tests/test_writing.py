@@ -276,6 +276,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.catalogue(87)
 @pytest.mark.skipif(sys.platform == "win32", reason="has no RLIMIT_FSIZE")
 def test_a_disk_that_fills_up_never_passes_for_success(tmp_path: Path) -> None:
     whole = int(run_full_disk(tmp_path / "whole.tif", [0])[0])

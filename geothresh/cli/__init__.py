@@ -10,6 +10,7 @@ signal n (130 interrupt, 143 termination, 141 when the reader of stdout went awa
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -42,11 +43,28 @@ class Frame(LazyGroup):
             return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        _fill_missing_streams()
         # A UTF-8 file name must be printable in the C locale too.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         return super().main(args, *rest, **extra)
+
+
+def _fill_missing_streams() -> None:
+    """Let the standard streams that whoever started us has closed lead nowhere.
+
+    Else the next file that is opened takes their number, and gets all that a library prints.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
 
 
 @click.group(

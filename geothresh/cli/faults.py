@@ -22,6 +22,9 @@ from geothresh.errors import GeothreshError, GeothreshWarning
 
 _LOGGER = logging.getLogger("geothresh")
 
+# Bytes of address space; the network needs twice as much, and then a refusal is told in order.
+_LEAST_ADDRESS_SPACE = 512 << 20
+
 
 class Failure(click.ClickException):
     """An error as click reports it: ``Error: message`` on stderr, then ``exit_code``."""
@@ -67,6 +70,7 @@ def reported(ctx: click.Context) -> Iterator[None]:
         stack.enter_context(_logs_as_lines())
         stack.enter_context(_signals_raised())
         try:
+            _require_address_space()
             yield
             sys.stdout.flush()
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -85,13 +89,49 @@ def reported(ctx: click.Context) -> Iterator[None]:
                 _leave_closed_stdout()
                 raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
             _show_traceback(ctx)
+            if _lacks_memory(error):
+                what = str(error) or type(error).__name__
+                raise Failure(
+                    f"not enough memory ({what}); end other programs, raise the limit (ulimit -v), "
+                    f"or take a smaller --tile-size or --batch-size{_notes(error)}",
+                    1,
+                ) from error
             hint = "" if debug(ctx) else "; run again with --debug to see where"
-            raise Failure(f"internal fault: {type(error).__name__}: {error}{hint}", 1) from error
+            text = f"internal fault: {type(error).__name__}: {error}{hint}{_notes(error)}"
+            raise Failure(text, 1) from error
 
 
 def _notes(error: BaseException) -> str:
     """What was added to an error on its way up, such as how a run goes on."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+
+
+def _require_address_space() -> None:
+    """Raise MemoryError under a limit in which the libraries cannot even be loaded.
+
+    OpenBLAS asks for its memory again and again, for ever, where it gets none.
+    """
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limits
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        raise MemoryError(
+            f"the limit on the address space is {limit >> 20} MiB, and "
+            f"{_LEAST_ADDRESS_SPACE >> 20} are the least to begin with"
+        )
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether the machine, or a limit on the process, is at fault and not the program."""
+    if isinstance(error, ImportError):
+        # The dynamic loader has no other way to say so.
+        texts = ("failed to map segment", "cannot allocate memory")
+        return any(text in str(error).lower() for text in texts)
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return True  # there is no room for its stack, as a rule
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _show_traceback(ctx: click.Context) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @options.resume
 @options.restart
 @options.overwrite
+@parents
 @options.progress
 @options.as_json
 @options.common

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
 
 
@@ -93,6 +94,7 @@ from geothresh.cli.progress import progress_bar
 @click.option("--overwrite-layer", is_flag=True, help="The same, and replace a layer of that name.")
 @options.allow_vrt
 @options.overwrite
+@parents
 @options.progress
 @options.as_json
 @options.common

@@ -1,8 +1,9 @@
 """Finished strips as files: written by Python, which says so when the disk is full.
 
 A strip file is a magic word and then, for each chunk of the strip from left to right, a header
-(window and number of layers, little-endian) and the layers, uint8 (height, width) each, as zlib
-streams with their lengths before them. The CRC-32 of the whole file stands in the journal.
+(window and number of layers, little-endian) and the layers, uint8 (height, width) each: the length
+of a zlib stream and the stream, or length 0 and the one value that is everywhere, as in land
+without data. The CRC-32 of the whole file stands in the journal.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ class StripFile:
         numbers = (window.row, window.col, window.height, window.width, len(chunk.layers))
         self._write(_HEADER.pack(*numbers))
         for layer in chunk.layers:
+            if (layer == layer.flat[0]).all():
+                self._write(_LENGTH.pack(0) + bytes([layer.flat[0]]))
+                continue
             packed = zlib.compress(np.ascontiguousarray(layer).data, _LEVEL)
             self._write(_LENGTH.pack(len(packed)))
             self._write(packed)
@@ -120,6 +124,9 @@ def read_strip(path: Path) -> Iterator[StoredChunk]:
             layers = []
             for _ in range(count):
                 (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+                if not length:
+                    layers.append(np.full((height, width), file.read(1)[0], np.uint8))
+                    continue
                 values = np.frombuffer(zlib.decompress(file.read(length)), np.uint8)
                 layers.append(values.reshape(height, width))
             window = PixelWindow(row=row, col=col, height=height, width=width)

@@ -67,7 +67,7 @@ def mosaic(
         chunk_height: Rows of a chunk; a multiple of the output's block height.
         chunk_width: Most columns of a chunk; a multiple of the output's block width.
         threads: Local threads; by default 3 or 4. The model is called by one at a time.
-        workers: 0 for local threads, else the number of worker processes.
+        workers: 0 for local threads, else the most worker processes.
         scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
         start_strip: First strip to be made, from 0; those above it were made by an earlier run.
@@ -115,7 +115,9 @@ def mosaic(
             plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size
         )
         strips = StripCounter(plan, on_strip, start=start_strip)
-        where = workers if scheduler is None else scheduler
+        # More workers than chunks would have nothing to do, and each takes a second to start.
+        chunks = plan.n_chunks - strips.first_chunk
+        where = min(workers, chunks) if scheduler is None else scheduler
         return run_on_workers(job, sink, where=where, strips=strips, progress=progress)
     run = ThreadRun(
         plan=plan,

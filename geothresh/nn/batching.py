@@ -50,7 +50,7 @@ class Batches:
             stop = min(start + self.size, len(tiles))
             try:
                 refined[start:stop] = forward(tiles[start:stop])
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
                 self._halve(tiles.shape[-1], error)
@@ -58,7 +58,7 @@ class Batches:
                 start = stop
         return refined
 
-    def _halve(self, tile: int, error: RuntimeError) -> None:
+    def _halve(self, tile: int, error: Exception) -> None:
         import torch
 
         if self.device.type == "cuda":
@@ -71,10 +71,17 @@ class Batches:
         self.size //= 2
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _out_of_memory(error: Exception) -> bool:
     import torch
 
-    # Failures to allocate on a CPU (of Linux and macOS, of Windows) and on Metal are plain
-    # RuntimeErrors, told apart by their text alone.
-    texts = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+    # Failures to allocate on a CPU (of Linux and macOS, of Windows), in oneDNN and on Metal are
+    # plain RuntimeErrors, told apart by their text alone.
+    texts = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "could not create a primitive",
+    )
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in texts
+    )

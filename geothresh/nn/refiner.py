@@ -6,6 +6,7 @@ a path and a digest, and each of them loads the model once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
 from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
@@ -196,6 +197,9 @@ class TorchRefiner:
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
         self.network = on_compute_thread(self._network, weights)
+        # What a GPU that is lost held cannot be had back from it.
+        falls_back = device == "auto" and self.device.type != "cpu"
+        self._weights = weights if falls_back else None
 
     def _network(self, weights: dict[str, torch.Tensor]) -> ThreshNet:
         import torch
@@ -218,13 +222,45 @@ class TorchRefiner:
 
         Raises:
             ModelError: T is not a multiple of the patch, or not even one tile fits in memory.
+            InputError: the GPU that was asked for is lost.
         """
         if tiles.ndim != 3 or tiles.shape[-1] % self.patch or tiles.shape[-2] % self.patch:
             raise ModelError(
                 f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
                 "take a tile size that is a multiple of it"
             )
-        return on_compute_thread(self._batches.run, self._forward, tiles)
+        device = self.device
+        try:
+            return on_compute_thread(self._batches.run, self._forward, tiles)
+        except RuntimeError as error:
+            if device.type == "cpu" or not _is_lost(error):
+                raise
+            on_compute_thread(self._leave, device, error)
+        return self(tiles)
+
+    def _leave(self, device: torch.device, error: RuntimeError) -> None:
+        """Go on without a device that is lost, if nobody asked for it by name."""
+        import torch
+
+        if self.device != device:
+            return  # another thread was here before
+        said = " ".join(str(error).splitlines()[:1])
+        if self._weights is None:
+            raise InputError(
+                f"device {device}: is lost ({said}); look at it with nvidia-smi, and run again, or "
+                "with --device cpu"
+            ) from error
+        warnings.warn(
+            f"the device {device} is lost ({said}); the rest is refined on the CPU, many times "
+            "slower",
+            GeothreshWarning,
+            stacklevel=2,
+        )
+        weights, self._weights = self._weights, None
+        self.device = torch.device("cpu")
+        self.dtype = pick_dtype("auto", self.device)
+        self._batches = Batches("auto", self.device)
+        self.network = self._network(weights)
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch
@@ -245,6 +281,15 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
+        if _has_nvidia_gpu():
+            warnings.warn(
+                "the GPU of this machine cannot be used and the network runs on the CPU, many "
+                "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
+                "--device cpu",
+                GeothreshWarning,
+                stacklevel=3,
+            )
+            return torch.device("cpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -261,6 +306,18 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {name}: Metal is not available here; say auto or cpu")
     return device
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether a device itself has failed: after that, nothing on it works in this process."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError)
+
+
+def _has_nvidia_gpu() -> bool:
+    """Whether the kernel shows a GPU of NVIDIA's, usable or not."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:

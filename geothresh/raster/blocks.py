@@ -67,6 +67,15 @@ class BlockLayout:
         """All blocks of the band."""
         return self.rows * self.columns
 
+    def is_one_strip(self, present: NDArray[np.int64]) -> bool:
+        """Whether rows that stand as blocks are rows of one strip, of which `present` are known.
+
+        GDAL serves a strip that is as high as the raster row by row, where there are more than 2000
+        of them, and knows of the offset of the first alone.
+        """
+        rows = self.block_height == 1 and self.block_width == self.width and self.height > 2000
+        return rows and present.tolist() == [0]
+
     def row_cache(self, dtype: np.dtype[Any]) -> int:
         """Bytes of a cache in which a row of blocks stays while it is read in lower windows.
 
@@ -116,6 +125,8 @@ class BlockInventory:
     """Indices of the blocks that were looked at, ascending; all of them in most files."""
     ends: NDArray[np.int64]
     """For each, the position in the file just after its last byte; 0 where it is absent."""
+    one_strip: bool = False
+    """The raster is one strip, of which GDAL makes a block of each row; `examined` is the first."""
 
     @classmethod
     def of(cls, dataset: DatasetReader, bidx: int, layout: BlockLayout) -> BlockInventory:
@@ -129,6 +140,8 @@ class BlockInventory:
                 continue
             size = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=bidx)
             ends[place] = min(int(offset) + int(size or 0), _NOWHERE)
+        if layout.is_one_strip(np.flatnonzero(ends)):
+            return cls(examined=examined[:1], ends=ends[:1], one_strip=True)
         return cls(examined=examined, ends=ends)
 
     @property

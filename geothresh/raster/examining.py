@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -42,13 +43,22 @@ def open_examined(
     except RASTER_ERRORS as error:
         # GDAL may report a fault in the metadata at whichever question comes next.
         dataset.close()
-        raise InputError(
-            f"{source.name}: the metadata cannot be understood ({reason(error)}); "
-            "write it again with gdal_translate"
-        ) from error
+        raise metadata_fault(source, error) from error
     except BaseException:
         dataset.close()
         raise
+
+
+def metadata_fault(source: RasterSource, error: BaseException) -> InputError:
+    """What to say of metadata that GDAL does not understand, and what to do about it."""
+    side = f"{source.location}.aux.xml"
+    if not source.remote and os.path.exists(side):
+        advice = f"remove or mend {os.path.basename(side)} beside it, or write both again"
+    else:
+        advice = "write it again with gdal_translate"
+    return InputError(
+        f"{source.name}: the metadata cannot be understood ({reason(error)}); {advice}"
+    )
 
 
 def check_size(
@@ -88,6 +98,18 @@ def tell_georeference(name: str, grid: RasterGrid) -> None:
     warnings.warn(f"{name}: {text}", GeothreshWarning, stacklevel=4)
 
 
+def tell_pages(name: str, dataset: DatasetReader) -> None:
+    """Warn of further pages, which are not read; overviews and masks are none."""
+    pages = len(dataset.subdatasets)
+    if pages > 1:
+        warnings.warn(
+            f"{name}: holds {pages} pages; the first is read, the others come into a file of "
+            "their own with gdal_translate GTIFF_DIR:2:FILE",
+            GeothreshWarning,
+            stacklevel=4,
+        )
+
+
 def take_inventory(
     source: RasterSource, dataset: DatasetReader, bidx: int, layout: BlockLayout
 ) -> BlockInventory | None:
@@ -101,6 +123,8 @@ def take_inventory(
             f"{source.name}: {layout.describe(beyond)} lies beyond the end of the file, which has "
             f"{source.file_size} bytes; it was cut short: copy it again"
         )
+    if inventory.one_strip:
+        return None
     absent = inventory.absent_count
     if absent:
         meaning = "zeros" if dataset.nodata is None else "nodata"

@@ -25,12 +25,17 @@ RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
 # hides until close, where failures are silent.
 _CACHE_BYTES = 64 * 2**20
 
-_OPTIONS: dict[str, str | int] = {
+_OPTIONS: dict[str, str | float] = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DRIVER_PATH": "disable",
+    # A dead server is told within half a minute: three trials to connect of eight seconds each, or
+    # twenty seconds of silence. GDAL would wait for half a minute between two trials.
     "GDAL_HTTP_TIMEOUT": 30,
-    "GDAL_HTTP_CONNECTTIMEOUT": 10,
-    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_CONNECTTIMEOUT": 8,
+    "GDAL_HTTP_LOW_SPEED_TIME": 20,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    "GDAL_HTTP_MAX_RETRY": 2,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
     "PROJ_NETWORK": "OFF",
 }
 

@@ -20,6 +20,7 @@ from geothresh.raster.examining import (
     open_examined,
     take_inventory,
     tell_georeference,
+    tell_pages,
 )
 from geothresh.raster.gdal import gdal_environment, quiet_georeference
 from geothresh.raster.nodata import can_hold
@@ -129,6 +130,7 @@ def _examine(
     check_size(source, dataset)
     bands = colour_bands(source.name, dataset)
     tell_georeference(source.name, sound_grid(source.name, dataset))
+    tell_pages(source.name, dataset)
     take_inventory(source, dataset, bands[0], BlockLayout.of(dataset, bands[0]))
     mask_band = alpha_band(dataset, bands[0])
     flags = dataset.mask_flag_enums[bands[0] - 1]

@@ -24,6 +24,7 @@ from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageErr
 from geothresh.files import create_beside, discard
 from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout
+from geothresh.raster.examining import metadata_fault, tell_pages
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.nodata import can_hold
@@ -158,15 +159,13 @@ def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
             with gdal_environment(remote=source.remote), quiet_georeference():
                 scene = _examine(source, dataset, bidx)
         except RASTER_ERRORS as error:
-            raise InputError(
-                f"{source.name}: the metadata cannot be understood ({reason(error)}); "
-                "write it again with gdal_translate"
-            ) from error
+            raise metadata_fault(source, error) from error
         yield scene
 
 
 def _examine(source: RasterSource, dataset: DatasetReader, bidx: int | None) -> Scene:
     sound_grid(source.name, dataset)
+    tell_pages(source.name, dataset)
     chosen = choose_band(source.name, dataset, bidx, meaning="the mask")
     _refuse_confidences(source.name, dataset, chosen)
     _check_blocks(source, dataset, chosen)

@@ -71,10 +71,10 @@ class OpenRaster:
             except RASTER_ERRORS as found:
                 place, error = self.layout.describe(index), found
                 break
-        return (
-            f"{self.name}: {place} cannot be decoded ({reason(error)}); "
-            "the file is damaged or cut short: copy or write it again"
-        )
+        advice = "the file is damaged or cut short: copy or write it again"
+        if self.source.driver == "VRT":
+            advice = "check the files that the VRT names, and that they are rasters"
+        return f"{self.name}: {place} cannot be decoded ({reason(error)}); {advice}"
 
     def require_unchanged(self) -> None:
         """Raise InputError if the file's size or time differ from when it was first opened."""

@@ -236,18 +236,21 @@ def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
     """Pictures in a folder by their stem; only those whose stem ends in `tail`.
 
     Raises:
-        InputError: the folder cannot be listed, or two pictures have one stem.
+        InputError: the folder cannot be listed, or two pictures have one stem, case aside.
     """
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
     found: dict[str, Path] = {}
+    # Two ids that differ by case alone are one where the file system does not tell case apart.
+    taken: dict[str, Path] = {}
     for path in paths:
         if path.suffix.lower() in _ENDINGS and path.stem.endswith(tail):
-            if path.stem in found:
+            other = taken.setdefault(path.stem.casefold(), path)
+            if other is not path:
                 raise InputError(
-                    f"{folder}: both {found[path.stem].name} and {path.name} are there"
+                    f"{folder}: both {other.name} and {path.name} are there; rename or remove one"
                 )
             found[path.stem] = path
     return found

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from geothresh.errors import InputError, UsageError
 from geothresh.files import require_file
+from geothresh.raster.virtual import require_rasters
 
 # Names that GDAL takes for something else than the file of that name.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -188,6 +189,7 @@ def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
         return "GTiff"
     if b"<VRTDataset" in head:
         if allow_vrt:
+            require_rasters(name, path)
             return "VRT"
         raise InputError(
             f"{name}: is a VRT, which can point at any other file; add --allow-vrt if you trust it"

@@ -18,6 +18,7 @@ from geothresh.raster.examining import (
     open_examined,
     take_inventory,
     tell_georeference,
+    tell_pages,
 )
 from geothresh.raster.nodata import nodata_of_band
 from geothresh.raster.paths import RasterSource, find_raster
@@ -77,6 +78,7 @@ def _examine(
     chosen = choose_band(source.name, dataset, bidx, meaning="the confidence")
     _check_band(source.name, dataset, chosen)
     tell_georeference(source.name, sound_grid(source.name, dataset))
+    tell_pages(source.name, dataset)
     layout = BlockLayout.of(dataset, chosen)
     inventory = take_inventory(source, dataset, chosen, layout)
     flags = dataset.mask_flag_enums[chosen - 1]
