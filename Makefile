@@ -27,9 +27,10 @@ demo: $(RUNTIME)  ## install, refine the demo scene, write its pictures and its 
 test: lint types  ## install, lint, check types, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm"
 
-lint: $(TESTING)  ## ruff: rules and format
+lint: $(TESTING)  ## ruff: rules and format; bandit: what is dangerous
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive geothresh
 
 types: $(TESTING)  ## mypy
 	$(BIN)/mypy

@@ -71,9 +71,10 @@ def load_state(
         )
     try:
         state = json.loads(stored)
-        step, seconds, groups = state["step"], state["seconds"], state["optimizer_groups"]
-    except (KeyError, ValueError, TypeError) as error:
+        step, seconds = int(state["step"]), float(state["seconds"])
+        groups = state["optimizer_groups"]
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
     network.load_state_dict(load_base_weights(path, config, prefix=_WEIGHTS))
     restore_optimizer(optimizer, path, groups)
-    return int(step), float(seconds)
+    return step, seconds

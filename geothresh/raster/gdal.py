@@ -34,6 +34,14 @@ _OPTIONS: dict[str, str | int] = {
     "PROJ_NETWORK": "OFF",
 }
 
+_OFFLINE_OPTIONS: dict[str, str | int] = {
+    # The only file that may be fetched, and none is called so.
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    # For drivers that fetch by themselves; no name ends so (RFC 2606).
+    "GDAL_HTTP_PROXY": "http://none.invalid",
+    "GDAL_HTTP_MAX_RETRY": 0,
+}
+
 _REMOTE_OPTIONS: dict[str, str | int] = {
     # Do not list the directory of a remote file, nor look for side files in it.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -48,7 +56,11 @@ _WRITING_OPTIONS: dict[str, str | int] = {
 
 @contextmanager
 def gdal_environment(
-    *, remote: bool = False, writing: bool = False, cache_bytes: int | None = None
+    *,
+    remote: bool = False,
+    offline: bool = False,
+    writing: bool = False,
+    cache_bytes: int | None = None,
 ) -> Iterator[None]:
     """Open, read or write inside this block: GDAL's cache, drivers and network are bounded.
 
@@ -57,6 +69,7 @@ def gdal_environment(
 
     Args:
         remote: what is read is not on a local disk.
+        offline: what is read names other files, of which none is to be fetched over a network.
         writing: what is opened is written.
         cache_bytes: of the cache of blocks, which all datasets of the process share. Left out, it
             is that of the block around this one, or 64 MB.
@@ -67,6 +80,8 @@ def gdal_environment(
     options = _OPTIONS | {"GDAL_CACHEMAX": cache_bytes}
     if remote:
         options |= _REMOTE_OPTIONS
+    if offline:
+        options |= _OFFLINE_OPTIONS
     if writing:
         options |= _WRITING_OPTIONS
     with rasterio.Env(**options):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ def load_state(
         training = json.loads(card.training["state"])
         saved, groups = training["run"], training["optimizer_groups"]
         progress = _from_exact(training["progress"])
-    except (KeyError, ValueError, TypeError) as error:
+        schedule = dict(training["schedule"])
+        saved = dict(saved)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
     wanted = json.loads(json.dumps({"config": config.as_dict(), **run}))
     found = {"config": card.config.as_dict(), **saved}
@@ -103,7 +105,7 @@ def load_state(
     network.load_state_dict(load_weights(path, config, prefix=_WEIGHTS))
     average.load_state_dict(load_weights(path, config, prefix=_AVERAGE))
     restore_optimizer(optimizer, path, groups)
-    return progress, dict(training["schedule"])
+    return progress, schedule
 
 
 def _exact(counters: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,4 +115,7 @@ def _exact(counters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_exact(counters: Mapping[str, Any]) -> Progress:
     values: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in counters.items()}
-    return Progress(**values)
+    progress = Progress(**values)
+    if not all(type(getattr(progress, f.name)) in (int, float) for f in fields(progress)):
+        raise ValueError("counters that are no numbers")
+    return progress
