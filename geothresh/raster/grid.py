@@ -68,6 +68,11 @@ class RasterGrid:
             return f"the transform {numbers} is not finite"
         if self.transform.determinant == 0.0:
             return f"the transform {numbers} maps all pixels to a line or point"
+        a, b, c, d, e, f = numbers
+        for along, down, start in ((a, b, c), (d, e, f)):
+            # So far out that the next number is more than a pixel away.
+            if math.ulp(abs(start) + abs(along) * self.width) > max(abs(along), abs(down)):
+                return f"the transform {numbers} maps neighbouring pixels to the same coordinates"
         return None
 
     def creation(self) -> dict[str, Any]:
