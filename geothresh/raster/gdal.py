@@ -31,6 +31,11 @@ _OPTIONS: dict[str, str | int] = {
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_MAX_RETRY": 3,
+    # Seconds, doubled each time: GDAL's own 30 let a server that is busy hold a run for minutes.
+    "GDAL_HTTP_RETRY_DELAY": 1,
+    # A server that has not sent a byte for so many seconds is given up, without another try.
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    "GDAL_HTTP_LOW_SPEED_TIME": 10,
     "PROJ_NETWORK": "OFF",
 }
 

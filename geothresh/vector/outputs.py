@@ -101,7 +101,8 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
         with closing(connect(target)) as file:
             (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
             rows = file.execute("SELECT table_name FROM gpkg_contents").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # What a damaged database is said to hold is not always text.
         raise OutputError(
             f"{target}: no layer can be added to it ({error}); close the program that has it open, "
             "or choose another name"

@@ -42,6 +42,8 @@ _OGR_ERRORS = (
     pyogrio.errors.CRSError,
     shapely.errors.ShapelyError,
     UnicodeDecodeError,
+    # What pyogrio falls over where GDAL can make nothing of a CRS (0.13).
+    UnboundLocalError,
 )
 
 

@@ -123,7 +123,7 @@ def vectors(folder: Path) -> list[Path]:
         ("lines.gpkg", "GPKG"),
         ("lines.geojson", "GeoJSON"),
         ("lines.fgb", "FlatGeobuf"),
-        ("lines.shp", "ESRI Shapefile"),
+        ("ways.shp", "ESRI Shapefile"),
     ):
         pyogrio.raw.write(
             folder / name, wkb, [np.arange(len(lines), dtype=float)], ["width"], layer="lines",

@@ -95,18 +95,26 @@ def serve_hanging(*arguments: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serving", "code", "problem"),
-    [(serve_dying, -signal.SIGSEGV, "the process died: -11"), (serve_hanging, -9, "no end after")],
+    ("serving", "starting", "code", "problem"),
+    [
+        (serve_dying, 60.0, -signal.SIGSEGV, "the process died: -11"),
+        (serve_hanging, 1.0, -9, "no end after"),
+    ],
 )
 def test_a_process_that_dies_or_hangs_is_told_and_replaced(
-    serving: Any, code: int, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Any,
+    starting: float,
+    code: int,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "TARGET", serving)
     kept: list[Outcome] = []
     outcomes = list(
         pool.run_all(
             [("geotiff", 0), ("geotiff", 1)], seed=0, seeds={}, folder=tmp_path, workers=1,
-            keep=lambda outcome, place: kept.append(outcome), hangs=0.5, starting=5.0,
+            keep=lambda outcome, place: kept.append(outcome), hangs=0.5, starting=starting,
         )
     )  # fmt: skip
     assert outcomes == kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ from rasters import write_raster
 
 from geothresh.cli import main
 from geothresh.errors import InputError
-from geothresh.raster import paths
+from geothresh.raster import gdal, paths
 from geothresh.raster.paths import find_raster
 from geothresh.vector.reading import find_layer
 
@@ -34,6 +35,7 @@ class Server:
     answers: dict[str, bytes]
     redirects: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    busy: bool = False
 
 
 @pytest.fixture
@@ -44,6 +46,11 @@ def server() -> Iterator[Server]:
             if self.path in found.redirects:
                 self.send_response(302)
                 self.send_header("Location", found.redirects[self.path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if found.busy:
+                self.send_response(503)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -203,6 +210,27 @@ def test_no_side_file_of_a_remote_raster_is_asked_for(
     )
     assert result.exit_code == 0, result.stderr
     assert set(server.asked) == {"/x.tif"}
+
+
+def test_a_server_that_is_busy_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 3 more tries each time that GDAL asks: 1, 2 and 4 seconds apart, here a fiftieth."""
+    monkeypatch.setitem(gdal._OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.02)
+    server.busy = True
+    started = time.monotonic()
+    result = runner().invoke(main, ["info", f"{server.url}/x.tif"])
+    assert result.exit_code == 3 and "503" in result.stderr and result.stderr.count("\n") == 1
+    assert 2 <= len(server.asked) <= 8
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 10 seconds each time that GDAL asks, which is twice; here after one."""
+    monkeypatch.setitem(gdal._OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        result = runner().invoke(main, ["info", f"http://127.0.0.1:{silent.getsockname()[1]}/x"])
+    assert result.exit_code == 3 and result.stderr.count("\n") == 1
+    assert time.monotonic() - started < 8
 
 
 def vrt(source: str) -> str:
