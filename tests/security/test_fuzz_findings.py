@@ -54,7 +54,7 @@ def test_degrees_that_are_none(corner: list[float], place: Path) -> None:
         refused("evaluate", one, "--mask", other, code=3, text="geojson")
 
 
-@pytest.mark.parametrize("start", [1.5e92, -4e17])
+@pytest.mark.parametrize("start", [1.5e29, -4e17])
 def test_pixels_that_fall_together_so_far_out(start: float, place: Path, tiny_model: Path) -> None:
     """The next number of 64 bits is more than a pixel away: polygons had no area."""
     values = np.zeros((20, 20), np.uint8)
@@ -64,6 +64,17 @@ def test_pixels_that_fall_together_so_far_out(start: float, place: Path, tiny_mo
         for command in ("vectorize", "info"):
             refused(command, "x.tif", code=3, text="the same coordinates")
         refused("refine", "x.tif", "-m", tiny_model, code=3, text="the same coordinates")
+
+
+@pytest.mark.parametrize("size", [2e236, -1e29])
+def test_pixels_off_any_map(size: float, place: Path) -> None:
+    """Their areas overflow, and GEOS made rings of them that did not close."""
+    values = np.zeros((20, 20), np.uint8)
+    values[5:10, 5:10] = 1
+    for transform in (Affine(2, 0, 5e5, 0, size, 5e6), Affine(size, 0, 5e5, 0, -2, 5e6)):
+        write_raster(place / "x.tif", values, transform=transform)
+        for command in ("vectorize", "info"):
+            refused(command, "x.tif", code=3, text="off any map")
 
 
 def test_pixels_as_small_as_they_may_be_are_told_apart(place: Path) -> None:
