@@ -16,7 +16,7 @@ RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow bench study clean
+.PHONY: help demo test lint types format slow fuzz bench study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -27,9 +27,10 @@ demo: $(RUNTIME)  ## install, refine the demo scene, write its pictures and its 
 test: lint types  ## install, lint, check types, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm"
 
-lint: $(TESTING)  ## ruff: rules and format
+lint: $(TESTING)  ## ruff: rules and format; bandit: what is dangerous
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive geothresh
 
 types: $(TESTING)  ## mypy
 	$(BIN)/mypy
@@ -40,6 +41,9 @@ format: $(TESTING)  ## let ruff mend what it can
 
 slow: $(TESTING)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(TESTING)  ## damaged files by the thousand: make fuzz FUZZ_ARGS='--seed 1 --geotiffs 200'
+	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_ARGS)
 
 bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does nothing else
 	$(BIN)/python tests/benchmarks/bench_pipeline.py speed

@@ -99,7 +99,14 @@ def check_output(
     return target
 
 
+# Where the links /dev/stdout and /dev/fd/N of a process lead.
+_STREAMS = ("/proc/", "/dev/fd/")
+
+
 def _check_existing(target: Path, overwrite: bool) -> None:
+    if target.is_symlink() and os.readlink(target).startswith(_STREAMS):
+        # With stdout in a file this is a regular one, and the link would be replaced for everybody.
+        raise OutputError(f"{target}: is a stream of a process; name a file")
     if target.is_dir():
         raise OutputError(f"{target}: is a directory; name a file in it")
     if target.exists() and not target.is_file():

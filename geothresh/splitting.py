@@ -13,11 +13,47 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
-from geothresh.files import write_text
+from geothresh.files import require_file, write_text
+
+#: Of a manifest: a million ids. What is larger is something else, and would be read whole.
+_MOST_BYTES = 16 * 2**20
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file: a manifest, or a list of ids.
+
+    Raises:
+        InputError: it cannot be read, is no regular file, or is not small.
+        ValueError: it is no UTF-8.
+    """
+    size = require_file(str(path), path).st_size
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"{path}: {size} bytes, and a manifest or list of ids has at most {_MOST_BYTES}; give "
+            "the file that is meant"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_manifest(path: Path) -> Any:
+    """What a small JSON file holds.
+
+    Raises:
+        InputError: as `read_text`.
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +80,8 @@ class Split:
             InputError: unreadable, not a manifest, or an id on both sides.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_manifest(path)
             train, validation = (sorted(map(str, values[k])) for k in ("train", "validation"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot read the split ({error.strerror})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not a split manifest ({error!r}); it is JSON with two lists of ids, "

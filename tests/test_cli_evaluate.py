@@ -128,7 +128,7 @@ def test_wrong_input_ends_in_one_line_and_its_code(run: Run, data: Path, tmp_pat
     cases: list[tuple[int, str, list[object]]] = [
         (2, "--mask", [data / "mask" / "a.png", "--no-refine"]),
         (3, "cannot be listed", [tmp_path / "absent", "--no-refine"]),
-        (3, "cannot be read", [data, "--no-refine", "--ids", tmp_path / "absent"]),
+        (3, "no such file", [data, "--no-refine", "--ids", tmp_path / "absent"]),
         (4, "exists already", [data, "--no-refine", "-o", there]),
         (4, "directory", [data, "--no-refine", "--figures", tmp_path / "no" / "figures"]),
         (5, "no such model", [data, "-m", tmp_path / "absent.safetensors"]),

@@ -20,8 +20,9 @@ from click.testing import CliRunner
 from geothresh import cli
 from geothresh.cli import main, options
 from geothresh.cli.base import COMMANDS as BASE_COMMANDS
-from geothresh.cli.faults import Terminated, one_line
+from geothresh.cli.faults import Terminated
 from geothresh.cli.progress import progress_bar
+from geothresh.cli.terminal import one_line
 from geothresh.errors import (
     GeothreshError,
     GeothreshWarning,

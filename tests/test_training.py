@@ -157,7 +157,7 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
     "options, kind, said",
     [
         ({"resume": True}, UsageError, "no run to go on with"),
-        ({"split": "nowhere.json"}, InputError, "cannot read the split"),
+        ({"split": "nowhere.json"}, InputError, "no such file"),
         ({"device": "cuda:99"}, InputError, "CUDA devices are there"),
         ({"split": "m.split.json", "block_size": 512}, UsageError, "so does --block-size"),
         ({"place_pattern": "("}, UsageError, "no regular expression"),

@@ -35,6 +35,7 @@ from geothresh.nn.states import find_state, forget_states
 from geothresh.raster.imagery import ImagePair, check_images, digest_of, find_images
 from geothresh.raster.images import read_gray, write_png
 from geothresh.raster.pairs import read_mask
+from geothresh.splitting import read_manifest
 
 #: Called after each step with fold (from 1), folds, step, steps, and the loss.
 OnFoldStep = Callable[[int, int, int, int, float], None]
@@ -277,10 +278,10 @@ def _begin(run: _Run, described: Mapping[str, Any], overwrite: bool) -> list[flo
     """
     if run.manifest.exists() and not overwrite:
         try:
-            earlier = json.loads(run.manifest.read_text(encoding="utf-8"))
+            earlier = read_manifest(run.manifest)
             seconds = [float(fold.get("seconds", 0)) for fold in earlier["folds"]]
             earlier["folds"] = [{"ids": fold["ids"]} for fold in earlier["folds"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{run.manifest}: not the manifest of a run ({error!r}); add --overwrite to "
                 "start anew"

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import GeothreshError
+from geothresh.errors import InputError
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.masks import MaskBand, Progress
 from geothresh.raster.sampling import open_foreground
@@ -84,8 +84,7 @@ def draw_polygons(
         progress: told (parts read, parts in all).
 
     Raises:
-        InputError: a raster cannot be read.
-        GeothreshError: the polygons do not cover the foreground.
+        InputError: a raster cannot be read, or the polygons do not cover the foreground.
     """
     polygons = make_polygons(
         mask_shapes(band),
@@ -203,7 +202,7 @@ def placing_of(grid: RasterGrid) -> PixelToMap:
 
 def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
     if polygons.pixels != band.foreground:
-        raise GeothreshError(
+        raise InputError(
             f"{band.name}: the polygons cover {polygons.pixels} pixels, but "
             f"{band.foreground} were foreground when they were counted: the file was changed "
             "meanwhile or is damaged in a way that GDAL does not tell, or the disk is full; if it "

@@ -58,7 +58,7 @@ class SavedRun:
                 seconds=float(saved["seconds"]),
                 groups=list(saved["optimizer_groups"]),
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
 
     def require_same(self, config: BaseConfig, run: Mapping[str, Any]) -> None:

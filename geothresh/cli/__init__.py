@@ -19,7 +19,7 @@ import click
 
 from geothresh import __version__
 from geothresh.cli import options
-from geothresh.cli.faults import reported
+from geothresh.cli.faults import reported, usage_escaped
 from geothresh.cli.lazy import LazyGroup
 
 # A command's module holds its click command under its own name and imports nothing heavy.
@@ -37,6 +37,10 @@ COMMANDS = {
 
 class Frame(LazyGroup):
     """The outermost group: it turns exceptions into messages and exit codes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with usage_escaped():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         with reported(ctx):

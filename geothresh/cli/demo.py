@@ -9,6 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.progress import progress_bar
+from geothresh.cli.terminal import give
 
 if TYPE_CHECKING:
     from geothresh.api.demo import DemoResult
@@ -33,7 +34,7 @@ def demo(output: Path, model: str, overwrite: bool, as_json: bool, progress: boo
     if as_json:
         options.print_json(result.as_dict())
     else:
-        click.echo(_table(result))
+        give(_table(result))
 
 
 def _table(result: DemoResult) -> str:

@@ -10,6 +10,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.progress import progress_bar
+from geothresh.cli.terminal import give, say
 
 _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
 _FOR_LINES = {"layer", "truth_layer", "buffer"}
@@ -135,11 +136,11 @@ def evaluate(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(result.table())
+    give(result.table())
     if options.verbosity() >= 0:
         by = "not refined" if result.model is None else f"refined with {result.model}"
         by += "" if result.tta == "none" else f", TTA {result.tta}"
-        click.echo(f"{by}; {result.seconds:.1f} s", err=True)
+        say(f"{by}; {result.seconds:.1f} s")
 
 
 def _refuse_others(are_lines: bool) -> None:
@@ -174,4 +175,4 @@ def _lines(
     if as_json:
         options.print_json(report.as_dict())
     else:
-        click.echo(report.table())
+        give(report.table())

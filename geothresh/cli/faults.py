@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import click
 
 from geothresh.cli.options import debug, verbosity
+from geothresh.cli.terminal import escaped, one_line
 from geothresh.errors import GeothreshError, GeothreshWarning
 
 _LOGGER = logging.getLogger("geothresh")
@@ -56,10 +57,14 @@ class Terminated(BaseException):
         self.signum = signum
 
 
-def one_line(text: str) -> str:
-    """Join the lines of `text` and escape control characters, which a file name may hold."""
-    joined = " ".join(part.strip() for part in text.splitlines() if part.strip())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+@contextmanager
+def usage_escaped() -> Iterator[None]:
+    """Wrong usage quotes what was typed, and a * of the shell types names of files."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = escaped(error.message)
+        raise
 
 
 @contextmanager
@@ -69,6 +74,7 @@ def reported(ctx: click.Context) -> Iterator[None]:
         stack.enter_context(_warnings_as_lines(ctx))
         stack.enter_context(_logs_as_lines())
         stack.enter_context(_signals_raised())
+        stack.enter_context(usage_escaped())
         try:
             _require_address_space()
             yield
@@ -136,7 +142,7 @@ def _lacks_memory(error: Exception) -> bool:
 
 def _show_traceback(ctx: click.Context) -> None:
     if debug(ctx):
-        click.echo(traceback.format_exc(), err=True, nl=False)
+        click.echo(escaped(traceback.format_exc()), err=True, nl=False)
 
 
 def _leave_closed_stdout() -> None:
@@ -181,7 +187,7 @@ class _StderrHandler(logging.Handler):
     """Writes to whatever stderr is at the time: a test runner replaces it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _print_line(self.format(record))
+        _print_line(escaped(self.format(record)))
 
 
 def _print_line(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.terminal import give
 
 
 @click.command()
@@ -37,4 +38,4 @@ def info(scene: str, as_json: bool, **arguments: Any) -> None:
             shown = ", ".join(f"{number:.12g}" for number in value)
         elif name == "pixel_size" and value is not None:
             shown = " x ".join(f"{side:.3g}" for side in value) + " m on the ground"
-        click.echo(f"{name.replace('_', ' '):{width}}  {shown}")
+        give(f"{name.replace('_', ' '):{width}}  {shown}")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.terminal import give
 
 
 @click.group()
@@ -30,7 +31,7 @@ def list_models(as_json: bool) -> None:
         return
     for entry in models:
         config = entry["config"]
-        click.echo(
+        give(
             f"{entry['name']:<12} {entry['bytes'] / 1e6:6.1f} MB   patch {config['patch']}   "
             f"widths {'-'.join(map(str, config['widths']))}   "
             f"blocks {'-'.join(map(str, config['blocks']))}"
@@ -50,7 +51,7 @@ def show(name: str, as_json: bool) -> None:
         options.print_json(entry)
         return
     for key, value in _flattened(entry):
-        click.echo(f"{key}: {value}")
+        give(f"{key}: {value}")
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
+from geothresh.cli.terminal import give, say
 
 if TYPE_CHECKING:
     from geothresh.api.refine import RefineResult
@@ -76,10 +77,10 @@ def refine(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(result.mask)
+    give(result.mask)
     if options.verbosity() >= 0:
         for line in summary(result):
-            click.echo(line, err=True)
+            say(line)
 
 
 def summary(result: RefineResult) -> list[str]:

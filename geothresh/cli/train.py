@@ -14,6 +14,7 @@ from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted, checking_bar
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.scenes import scenes as scene_options
+from geothresh.cli.terminal import give, say
 from geothresh.training.recipe import Recipe
 
 
@@ -153,14 +154,13 @@ def train(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(result.model)
+    give(result.model)
     if options.verbosity() >= 0:
-        click.echo(
+        say(
             f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
             f"{result.train_maps} {result.unit}; best epoch {result.best_epoch} on "
             f"{result.validation_maps} validation "
-            f"{'maps' if result.unit == 'maps' else 'tiles'}; log {result.log}",
-            err=True,
+            f"{'maps' if result.unit == 'maps' else 'tiles'}; log {result.log}"
         )
 
 

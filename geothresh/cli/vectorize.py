@@ -10,6 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
+from geothresh.cli.terminal import give, say
 
 
 @click.command()
@@ -126,7 +127,7 @@ def vectorize(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(result.output)
+    give(result.output)
     if options.verbosity() < 0:
         return
     left_out = f", {result.left_out} smaller ones left out" if result.left_out else ""
@@ -142,6 +143,4 @@ def vectorize(
         if result.nodes_layer is None
         else (f"layers {result.layer} and {result.nodes_layer}")
     )
-    click.echo(
-        f"{found}{left_out}; {layers}, {result.crs or 'no CRS'}; {result.seconds:.1f} s", err=True
-    )
+    say(f"{found}{left_out}; {layers}, {result.crs or 'no CRS'}; {result.seconds:.1f} s")

@@ -16,6 +16,7 @@ from geothresh.metrics import BoolArray
 from geothresh.raster.labels import Labels
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.raster.scene import Scene
+from geothresh.splitting import read_text
 from geothresh.windows import PixelWindow
 
 Refine = Callable[[Float32Array], Float32Array]
@@ -64,14 +65,12 @@ def read_ids(path: Path, side: Side = "validation") -> frozenset[str]:
         InputError: unreadable, of neither form, or without ids.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if text.lstrip().startswith("{"):
             listed = [str(i) for i in json.loads(text)[side]]
         else:
             listed = [line.strip() for line in text.splitlines()]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: neither one id a line nor a split manifest with a list {side} ({error!r})"
         ) from error

@@ -11,6 +11,9 @@ Head = Literal["confidence", "correction"]
 Branches = Literal["both", "global", "local"]
 
 LEVELS = 4
+#: The paper's network has 6 blocks in a level at most and 4 grids of 8 cells a side: what has very
+#: many more is made to exhaust whoever builds it.
+_MOST_WIDTH, _MOST_BLOCKS, _MOST_GRIDS, _MOST_CELLS = 4096, 64, 8, 64
 
 #: Confidences are kept this far from 0 and 1 before their logit is taken: a quarter of a grey level
 #: of an 8-bit map, so that 0 and 1 stay distinct from 1/255 and 254/255.
@@ -44,9 +47,16 @@ class NetworkConfig:
                 f"network has {len(self.widths)} widths and {len(self.blocks)} block counts; "
                 f"{LEVELS} of each are needed"
             )
-        sizes = (*self.widths, *self.blocks, *self.pool_sizes, self.shuffle)
-        if not all(1 <= n <= 4096 for n in sizes):
-            raise ModelError("widths, blocks, pool sizes and shuffle must lie between 1 and 4096")
+        if len(self.pool_sizes) > _MOST_GRIDS:
+            raise ModelError(f"{len(self.pool_sizes)} pool sizes; at most {_MOST_GRIDS} make sense")
+        for name, sizes, most in (
+            ("widths", self.widths, _MOST_WIDTH),
+            ("blocks", self.blocks, _MOST_BLOCKS),
+            ("pool sizes", self.pool_sizes, _MOST_CELLS),
+            ("shuffle", (self.shuffle,), _MOST_CELLS),
+        ):
+            if not all(1 <= n <= most for n in sizes):
+                raise ModelError(f"{name} {sizes} must lie between 1 and {most}")
         if self.patch not in (16, 32, 64, 128, 256):
             raise ModelError(f"patch is {self.patch}; it must be 16, 32, 64, 128 or 256")
         if self.patch % self.multiple:

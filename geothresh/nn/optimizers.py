@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geothresh.errors import ModelError
+
 _PREFIX = "optimizer."
 
 
@@ -39,13 +41,30 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]
 ) -> None:
-    """Put tensors of `optimizer_tensors` back from a file, with the groups as they were."""
-    from safetensors import safe_open
+    """Put tensors of `optimizer_tensors` back from a file, with the groups as they were.
 
+    Raises:
+        ModelError: they are not those of this optimiser.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        for key in file.keys():
-            if key.startswith(_PREFIX):
-                number, name = key.removeprefix(_PREFIX).split(".")
-                entries.setdefault(int(number), {})[name] = file.get_tensor(key)
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                if key.startswith(_PREFIX):
+                    number, name = key.removeprefix(_PREFIX).split(".")
+                    entries.setdefault(int(number), {})[name] = file.get_tensor(key)
+        for index, values in entries.items():
+            for name, value in values.items():
+                if value.numel() != 1 and value.shape != parameters[index].shape:
+                    raise ValueError(f"{name} of parameter {index} is {tuple(value.shape)}")
+        optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    except (
+        SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
+        RuntimeError,
+    ) as error:  # fmt: skip
+        raise ModelError(
+            f"{path}: the state of the optimiser is damaged ({error}); start anew with --overwrite"
+        ) from error

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import rasterio
+from rasterio.enums import Interleaving, MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError
 from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.opened import open_dataset
-from geothresh.raster.paths import RasterSource
+from geothresh.raster.paths import RasterSource, find_raster
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 MOST_PIXELS = 10**11
 # GDAL decodes a block whole; one larger than this would not fit beside the network.
 _LARGEST_BLOCK = 512 * 2**20
+# Side of a tile, below which a raster is no cheaper for being narrower.
+_LEAST_SIDE = 512
+# Of a TIFF with a mask: the image, its mask, and overviews of both, each half of the one before.
+_MOST_DIRECTORIES = 128
 
 Examined = TypeVar("Examined")
 
@@ -38,7 +44,7 @@ def open_examined(
     dataset = open_dataset(source)
     try:
         # Questions about the metadata may make GDAL read, and complain.
-        with gdal_environment(remote=source.remote), quiet_georeference():
+        with gdal_environment(**source.access), quiet_georeference():
             return examine(source, dataset)
     except RASTER_ERRORS as error:
         # GDAL may report a fault in the metadata at whichever question comes next.
@@ -68,21 +74,57 @@ def check_size(
     height, width = int(dataset.height), int(dataset.width)
     if height < 1 or width < 1:
         raise InputError(f"{source.name}: {width} x {height} pixels; there is nothing in it")
-    if height * width > most_pixels:
+    # A raster of one row costs as many tiles as one that is a tile high.
+    if max(height, _LEAST_SIDE) * max(width, _LEAST_SIDE) > most_pixels:
+        narrow = "" if min(height, width) >= _LEAST_SIDE else f", {_LEAST_SIDE} a side at least,"
         raise InputError(
-            f"{source.name}: {width} x {height} pixels, more than the {most_pixels:g} that are "
-            "accepted; cut the scene into parts"
+            f"{source.name}: {width} x {height} pixels{narrow} are more than the {most_pixels:g} "
+            "that are accepted; cut the scene into parts"
         )
-    for (block_height, block_width), dtype in zip(
-        dataset.block_shapes[:1], dataset.dtypes[:1], strict=True
-    ):
-        block_bytes = int(block_height) * int(block_width) * np.dtype(dtype).itemsize
-        if block_bytes > _LARGEST_BLOCK:
-            raise InputError(
-                f"{source.name}: one block of {block_width} x {block_height} pixels takes "
-                f"{block_bytes / 2**20:.0f} MiB, more than 512; rewrite it with gdal_translate "
-                "-co TILED=YES"
-            )
+    check_block(source.name, dataset)
+    _check_mask_blocks(source, dataset)
+
+
+def check_block(name: str, dataset: DatasetReader) -> None:
+    """Raise InputError where one block is too large to be decoded, which GDAL does as a whole."""
+    block_height, block_width = dataset.block_shapes[0]
+    n_bytes = int(block_height) * int(block_width) * np.dtype(dataset.dtypes[0]).itemsize
+    together = ""
+    if dataset.interleaving == Interleaving.pixel:
+        n_bytes *= dataset.count
+        together = f" of {dataset.count} bands"
+    if n_bytes > _LARGEST_BLOCK:
+        raise InputError(
+            f"{name}: one block of {block_width} x {block_height} pixels{together} takes "
+            f"{n_bytes / 2**20:.0f} MiB, more than {_LARGEST_BLOCK // 2**20}; rewrite it with "
+            "gdal_translate -co TILED=YES -co INTERLEAVE=BAND"
+        )
+
+
+def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
+    """The same for the mask, which is a raster of its own: in NAME.msk, or further on in the file.
+
+    Masks of one bit are decoded to one byte a pixel.
+    """
+    if source.driver != "GTiff" or MaskFlags.per_dataset not in dataset.mask_flag_enums[0]:
+        return
+    beside = source.location + ".msk"
+    if not source.remote and os.path.isfile(beside):
+        with open_dataset(find_raster(beside)) as mask:
+            check_block(beside, mask)
+        return
+    if source.remote:
+        return
+    for number in range(2, _MOST_DIRECTORIES):
+        try:
+            with (
+                quiet_georeference(),
+                rasterio.open(f"GTIFF_DIR:{number}:{source.location}", driver="GTiff") as directory,
+            ):
+                check_block(source.name, directory)
+        except RASTER_ERRORS:
+            # There are no more directories.
+            return
 
 
 def tell_georeference(name: str, grid: RasterGrid) -> None:

@@ -29,14 +29,24 @@ _OPTIONS: dict[str, str | float] = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DRIVER_PATH": "disable",
     # A dead server is told within half a minute: three trials to connect of eight seconds each, or
-    # twenty seconds of silence. GDAL would wait for half a minute between two trials.
+    # ten seconds of silence.
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_HTTP_CONNECTTIMEOUT": 8,
-    "GDAL_HTTP_LOW_SPEED_TIME": 20,
-    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
     "GDAL_HTTP_MAX_RETRY": 2,
+    # Seconds, doubled each time: GDAL's own 30 let a server that is busy hold a run for minutes.
     "GDAL_HTTP_RETRY_DELAY": 0.5,
+    # A server that has not sent a byte for so many seconds is given up, without another try.
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    "GDAL_HTTP_LOW_SPEED_TIME": 10,
     "PROJ_NETWORK": "OFF",
+}
+
+_OFFLINE_OPTIONS: dict[str, str | int] = {
+    # The only file that may be fetched, and none is called so.
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    # For drivers that fetch by themselves; no name ends so (RFC 2606).
+    "GDAL_HTTP_PROXY": "http://none.invalid",
+    "GDAL_HTTP_MAX_RETRY": 0,
 }
 
 _REMOTE_OPTIONS: dict[str, str | int] = {
@@ -53,7 +63,11 @@ _WRITING_OPTIONS: dict[str, str | int] = {
 
 @contextmanager
 def gdal_environment(
-    *, remote: bool = False, writing: bool = False, cache_bytes: int | None = None
+    *,
+    remote: bool = False,
+    offline: bool = False,
+    writing: bool = False,
+    cache_bytes: int | None = None,
 ) -> Iterator[None]:
     """Open, read or write inside this block: GDAL's cache, drivers and network are bounded.
 
@@ -62,6 +76,7 @@ def gdal_environment(
 
     Args:
         remote: what is read is not on a local disk.
+        offline: what is read names other files, of which none is to be fetched over a network.
         writing: what is opened is written.
         cache_bytes: of the cache of blocks, which all datasets of the process share. Left out, it
             is that of the block around this one, or 64 MB.
@@ -72,6 +87,8 @@ def gdal_environment(
     options = _OPTIONS | {"GDAL_CACHEMAX": cache_bytes}
     if remote:
         options |= _REMOTE_OPTIONS
+    if offline:
+        options |= _OFFLINE_OPTIONS
     if writing:
         options |= _WRITING_OPTIONS
     with rasterio.Env(**options):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rasterio.rpc import RPC
 
 
+# Metres to the edge of what can be seen, a thousand times: areas of more would overflow.
+_FARTHEST = 1e30
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterGrid:
     """The size of a raster and everything that ties its pixels to the ground."""
@@ -68,6 +72,14 @@ class RasterGrid:
             return f"the transform {numbers} is not finite"
         if self.transform.determinant == 0.0:
             return f"the transform {numbers} maps all pixels to a line or point"
+        a, b, c, d, e, f = numbers
+        for along, down, start in ((a, b, c), (d, e, f)):
+            reach = abs(start) + abs(along) * self.width + abs(down) * self.height
+            if reach > _FARTHEST:
+                return f"the transform {numbers} reaches as far as {reach:.3g}, off any map"
+            # So far out that the next number is more than a pixel away.
+            if math.ulp(abs(start) + abs(along) * self.width) > max(abs(along), abs(down)):
+                return f"the transform {numbers} maps neighbouring pixels to the same coordinates"
         return None
 
     def creation(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
 from geothresh.raster.bands import colour_bands
+from geothresh.raster.examining import check_block
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import find_raster, is_tiff
@@ -76,6 +77,7 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     with open_dataset(find_raster(file)) as dataset, gdal_environment():
         bands = colour_bands(str(file), dataset)
         _require_small(file, dataset.width, dataset.height)
+        check_block(str(file), dataset)
         try:
             pixels: NDArray[np.uint8] = dataset.read(bands)
             # Nodata is where all bands hold it: a black roof may be 0 in one of them.
@@ -96,6 +98,7 @@ def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
         if dataset.count != 1:
             raise InputError(f"{file}: holds {dataset.count} bands; give a picture with one")
         _require_small(file, dataset.width, dataset.height)
+        check_block(str(file), dataset)
         try:
             pixels: NDArray[Any] = dataset.read(1)
             missing = 0 if gaps or dataset.nodata == 0 else _missing(dataset)

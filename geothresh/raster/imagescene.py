@@ -58,7 +58,7 @@ class ImageSpec:
         """
         require_unchanged(self.source)
         dataset = open_dataset(self.source)
-        with gdal_environment(remote=self.source.remote), quiet_georeference():
+        with gdal_environment(**self.source.access), quiet_georeference():
             return ImageScene(self, dataset)
 
 

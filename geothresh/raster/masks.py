@@ -24,7 +24,7 @@ from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageErr
 from geothresh.files import create_beside, discard
 from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout
-from geothresh.raster.examining import metadata_fault, tell_pages
+from geothresh.raster.examining import check_size, metadata_fault, tell_pages
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.nodata import can_hold
@@ -156,7 +156,7 @@ def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
     with dataset:
         try:
             # Questions about the metadata may make GDAL read, and complain.
-            with gdal_environment(remote=source.remote), quiet_georeference():
+            with gdal_environment(**source.access), quiet_georeference():
                 scene = _examine(source, dataset, bidx)
         except RASTER_ERRORS as error:
             raise metadata_fault(source, error) from error
@@ -164,6 +164,7 @@ def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
 
 
 def _examine(source: RasterSource, dataset: DatasetReader, bidx: int | None) -> Scene:
+    check_size(source, dataset)
     sound_grid(source.name, dataset)
     tell_pages(source.name, dataset)
     chosen = choose_band(source.name, dataset, bidx, meaning="the mask")

@@ -51,7 +51,7 @@ class OpenRaster:
         if window.row_stop > self.size.height or window.col_stop > self.size.width:
             raise ValueError(f"{window} reaches beyond {self.size}")
         try:
-            with self._lock, gdal_environment(remote=self.source.remote):
+            with self._lock, gdal_environment(**self.source.access):
                 return read(self._dataset, window)
         except RASTER_ERRORS as error:
             raise InputError(self._undecodable(window, read, error)) from error
@@ -66,7 +66,7 @@ class OpenRaster:
         place = span(window)
         for index in self.layout.touching(window):
             try:
-                with self._lock, gdal_environment(remote=self.source.remote):
+                with self._lock, gdal_environment(**self.source.access):
                     read(self._dataset, self.layout.window(index))
             except RASTER_ERRORS as found:
                 place, error = self.layout.describe(index), found
@@ -104,7 +104,7 @@ def open_dataset(source: RasterSource) -> DatasetReader:
         InputError: GDAL cannot make sense of it.
     """
     try:
-        with gdal_environment(remote=source.remote), quiet_georeference():
+        with gdal_environment(**source.access), quiet_georeference():
             return rasterio.open(source.location, driver=source.driver, sharing=False)
     except (*RASTER_ERRORS, ValueError) as error:
         advice = "address, network and credentials" if source.remote else "that it is complete"

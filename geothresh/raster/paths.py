@@ -7,7 +7,10 @@ import ipaddress
 import os
 import re
 import socket
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,8 +26,25 @@ _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _VSI = re.compile(r"^/vsi[a-z0-9_]+[/?]")
 # Never a raster of the user's: another process's pipe, or the memory of this one's plugins.
 _REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
-_METADATA_HOSTS = {"metadata", "metadata.google.internal", "instance-data"}
-_METADATA_V6 = ipaddress.ip_network("fd00:ec2::/32")
+_HOST = re.compile(r"(?:https?:/|ftp:/|/vsicurl\w*/|url=)(?=/*(?:[^/?#]*@)?([^/:?#&]+))", re.I)
+# What gives the secrets of a machine in a cloud away to whoever asks from inside it.
+_METADATA_HOSTS = {
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata",
+    "metadata.azure.internal",
+    "metadata.goog",
+    "metadata.google.internal",
+}
+_METADATA_NETWORKS = [
+    ipaddress.ip_network(network)
+    for network in (
+        "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
+        "fd00:ec2::/32", "fd20:ce::/32",
+    )
+]  # fmt: skip
+# IPv4 addresses in the last 32 bits of one of IPv6: mapped, compatible, and translated by NAT64.
+_V4_INSIDE = [ipaddress.ip_network(n) for n in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")]
 
 _ENDS = 2**16
 
@@ -61,6 +81,12 @@ class RasterSource:
     """Bytes; None if remote."""
     modified_ns: int | None
     """Time of last change, nanoseconds; None if remote."""
+
+    @property
+    def access(self) -> dict[str, bool]:
+        """What `gdal_environment` must know of it. Only what the user typed is fetched, never what
+        a file names: a VRT, that is, for which that is allowed."""
+        return {"remote": self.remote, "offline": self.driver == "VRT" and not self.remote}
 
 
 def head_digest(source: RasterSource) -> str | None:
@@ -117,15 +143,15 @@ def _name_of(scene: Any) -> str:
 
 
 def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
-    plain = unquote(name)
+    plain = _plain(name)
     if scheme is not None and scheme not in _SCHEMES:
         raise InputError(
             f"{name}: the scheme {scheme} is not supported; use one of {', '.join(_SCHEMES)}"
         )
     if plain.startswith(_REFUSED_VSI):
         raise InputError(f"{name}: not a file that can be read in any order; give a path")
-    for host in re.findall(r"https?://(?:[^/@?#]*@)?(\[[^\]]*\]|[^/:?#&]+)", plain, re.I):
-        if _is_internal(host.strip("[]")):
+    for host in _possible_hosts(plain):
+        if _is_internal(host):
             raise InputError(
                 f"{name}: {host} is a link-local or metadata address, which is never read"
             )
@@ -135,21 +161,70 @@ def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
     )
 
 
-def _is_internal(host: str) -> bool:
-    """Whether a host, written in any of the ways that C accepts, is link-local or metadata."""
-    if host.lower().rstrip(".") in _METADATA_HOSTS:
-        return True
+def _plain(name: str) -> str:
+    """The name as whoever opens it may come to read it: GDAL and libcurl both take percent signs
+    out, and libcurl takes the wide digits and full stops of other scripts for the usual ones."""
+    for _ in range(8):
+        shorter = unquote(name)
+        if shorter == name:
+            break
+        name = shorter
+    return unicodedata.normalize("NFKC", name).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
+
+
+def _possible_hosts(plain: str) -> Iterator[str]:
+    """Whatever in a remote name libcurl might take for a host, and some that it would not.
+
+    It takes one to three slashes after the scheme, a scheme left out, and anything before the last
+    @ for a user: an exact reading would have to be the same as its own, of every version.
+    """
+    for part in re.split(r"[/\\?#&=@\s]+", plain):
+        bracketed = re.fullmatch(r"\[([^\]]*)\](:\d*)?", part)
+        host = bracketed.group(1) if bracketed else re.sub(r":\d*$", "", part)
+        if _address(host) is not None:
+            yield host
+    # A directory may be called metadata: of names, only those that stand where hosts do.
+    for match in _HOST.finditer(plain):
+        yield match.group(1)
+        yield from _addresses_of(match.group(1))
+
+
+@lru_cache(maxsize=64)
+def _addresses_of(name: str) -> frozenset[str]:
+    """The addresses that a name of a host stands for, none where nobody here knows."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        # GDAL may reach it through a proxy, or else says that it cannot.
+        return frozenset()
+    return frozenset(str(address[0]) for *_, address in found)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is, written in any of the ways that C accepts; None for a name."""
     try:
         # inet_aton knows 0xa9fea9fe, 2852039166 and 169.254.43518 too, as libcurl does.
-        address: Any = ipaddress.ip_address(socket.inet_aton(host))
-    except OSError:
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
-    return bool(address.is_link_local) or (address.version == 6 and address in _METADATA_V6)
+        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
+    except (OSError, ValueError):
+        pass
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _is_internal(host: str) -> bool:
+    """Whether a host is link-local or gives out metadata: as an address, or by its name."""
+    if host.lower().rstrip(".") in _METADATA_HOSTS:
+        return True
+    address = _address(host)
+    if address is None:
+        return False
+    if address.version == 6 and any(address in network for network in _V4_INSIDE):
+        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.version == 6 and address.sixtofour is not None:
+        address = address.sixtofour
+    return address.is_link_local or any(address in network for network in _METADATA_NETWORKS)
 
 
 def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:

@@ -51,7 +51,7 @@ class SceneSpec:
         """
         require_unchanged(self.source)
         dataset = open_dataset(self.source)
-        with gdal_environment(remote=self.source.remote), quiet_georeference():
+        with gdal_environment(**self.source.access), quiet_georeference():
             return Scene(self, dataset)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from geothresh.errors import InputError, UsageError
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.overlap import same_pixels, window_in
-from geothresh.splitting import Split
+from geothresh.splitting import Split, read_manifest
 from geothresh.training.blocks import BlockGrid, Survey, cells_of
 from geothresh.training.sources import BoolArray
 from geothresh.windows import PixelWindow
@@ -109,14 +109,14 @@ def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
     """
     sides = Split.load(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["scenes"]
+        entries = read_manifest(path)["scenes"]
         grids = {
             str(name): BlockGrid(
                 rows=tuple(map(int, entry["rows"])), cols=tuple(map(int, entry["cols"]))
             )
             for name, entry in entries.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: not the split of a training on scenes ({error!r}); give one that `geothresh "
             "train` wrote for these"

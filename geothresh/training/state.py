@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class SavedRun:
                 groups=list(saved["optimizer_groups"]),
                 finished=bool(saved["finished"]),
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
 
     def require_same(self, config: NetworkConfig, run: Mapping[str, Any]) -> None:
@@ -163,4 +163,8 @@ def _exact(counters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_exact(counters: Mapping[str, Any]) -> Progress:
     values: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in counters.items()}
-    return Progress(**values)
+    progress = Progress(**values)
+    plain = [getattr(progress, f.name) for f in fields(progress) if f.name != "sums"]
+    if not all(type(number) in (int, float) for number in [*plain, *progress.sums.values()]):
+        raise ValueError("counters that are no numbers")
+    return progress

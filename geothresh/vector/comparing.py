@@ -101,6 +101,11 @@ def read_in_metres(lines: VectorLayer, truth: VectorLayer) -> tuple[Geometries, 
     for part, own in ((ours, lines.crs), (true, truth.crs)):
         if not own.equals(plane, ignore_axis_order=True):
             part = reprojected(part, Transformer.from_crs(own, plane, always_xy=True))
+        if not np.isfinite(shapely.get_coordinates(part)).all():
+            raise InputError(
+                f"a corner of {lines} or {truth} has no place in metres; the CRS of one of them is "
+                "not that of its coordinates: set it with ogr2ogr -a_srs"
+            )
         placed.append(part if unit == 1 else shapely.transform(part, lambda xy: xy * unit))
     return placed[0], placed[1]
 

@@ -22,6 +22,7 @@ from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
 from geothresh.vector.formats import VectorFormat
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
+from geothresh.vector.names import ogr_path
 from geothresh.vector.ogr import OGR_ERRORS, write_layer
 from geothresh.vector.reprojection import crs_of, to_crs
 from geothresh.vector.units import Geometries
@@ -73,7 +74,7 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
             if form.driver:
                 options = {"RFC7946": "YES"} if form.name == "geojson" and crs else {}
                 write_layer(file, layer, kind, geometry, crs, driver=form.driver, **options)
-                found = shapely.from_wkb(raw.read(file, columns=[])[2])
+                found = shapely.from_wkb(raw.read(ogr_path(file), columns=[])[2])
             else:
                 # Takes half a second to import, and nothing else needs it.
                 import geopandas

@@ -181,7 +181,8 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
         raise InputError(
             f"{name}: its centre lies where its CRS {short_name(crs)} is not defined ({error})"
         ) from error
-    if not (np.isfinite(lon) and np.isfinite(lat)):
+    # Metres under the name of degrees come through as they are.
+    if not (np.isfinite(lon) and abs(lat) <= 90):
         raise InputError(
             f"{name}: its centre ({x:g}, {y:g}) lies where its CRS {short_name(crs)} is not "
             "defined; set its georeference anew"

@@ -1,8 +1,9 @@
-"""Names that a GeoPackage layer may carry."""
+"""Names that a GeoPackage layer may carry, and names of files that mean the same to everybody."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from geothresh.errors import UsageError
 
@@ -13,6 +14,27 @@ _LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 STYLES = "layer_styles"
 # Tables of the GeoPackage standard and of SQLite itself; SQLite does not tell case apart.
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
+
+
+# pyogrio takes what it is given for an address: it cuts off what follows a semicolon, looks for the
+# rest of a name inside an archive, and drops line breaks.
+_OF_ADDRESSES = re.compile(r"[;!\t\r\n]|\.zip$", re.I)
+
+
+def ogr_path(path: Path) -> str:
+    """A path as it may be handed to pyogrio and GDAL, which both look for more than files.
+
+    Raises:
+        UsageError: they would open another file than the one of that name.
+    """
+    # A relative one could begin with what is a protocol to pyogrio, or a database to GDAL.
+    absolute = str(path.absolute())
+    if _OF_ADDRESSES.search(absolute):
+        raise UsageError(
+            f"{path}: the libraries that read and write vectors take a name with ; or ! in it, or "
+            "one that ends in .zip, for the address of another file; rename it"
+        )
+    return absolute
 
 
 def check_layer_name(name: str) -> str:

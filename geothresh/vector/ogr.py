@@ -10,6 +10,7 @@ import shapely
 from pyogrio import raw
 
 from geothresh.vector.layers import Layer
+from geothresh.vector.names import ogr_path
 from geothresh.vector.units import Geometries
 
 OGR_ERRORS = (
@@ -47,7 +48,7 @@ def write_layer(
     for part in parts_of(geometry) if in_parts else [slice(None)]:
         first = part.start in (None, 0)
         raw.write(
-            str(path),
+            ogr_path(path),
             geometry=shapely.to_wkb(geometry[part]),
             field_data=[np.ascontiguousarray(v[part]) for v in layer.attributes.values()],
             fields=list(layer.attributes),

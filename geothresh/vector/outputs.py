@@ -13,6 +13,7 @@ from urllib.parse import quote
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.vector.formats import GEOPACKAGE, format_of, require_library
+from geothresh.vector.names import ogr_path
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
@@ -57,12 +58,14 @@ def check_vector_output(
 
     Raises:
         UsageError: the ending tells no format or not the named one, the format cannot hold the
-            layers or needs a library that is not there, or the path is one of `inputs`.
+            layers or needs a library that is not there, or the path is one of `inputs` or would
+            be taken for another.
         OutputError: no file can be written there, one exists and must not, another program holds
             it open, it is no GeoPackage that layers could be added to, or has one of the layers.
     """
     target = Path(os.fspath(path))
     kind = format_of(target, form)
+    ogr_path(target)
     if kind is not GEOPACKAGE:
         require_library(kind)
         if existing.keeps:
@@ -98,7 +101,8 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
         with closing(connect(target)) as file:
             (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
             rows = file.execute("SELECT table_name FROM gpkg_contents").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # What a damaged database is said to hold is not always text.
         raise OutputError(
             f"{target}: no layer can be added to it ({error}); close the program that has it open, "
             "or choose another name"

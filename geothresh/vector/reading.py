@@ -24,6 +24,8 @@ from pyproj.exceptions import CRSError
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.files import require_file
+from geothresh.vector.geojson import refuse_links
+from geothresh.vector.names import ogr_path
 from geothresh.vector.units import Geometries
 
 _STARTS = (
@@ -40,6 +42,8 @@ _OGR_ERRORS = (
     pyogrio.errors.CRSError,
     shapely.errors.ShapelyError,
     UnicodeDecodeError,
+    # What pyogrio falls over where GDAL can make nothing of a CRS (0.13).
+    UnboundLocalError,
 )
 
 
@@ -67,13 +71,19 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
-    file = Path(os.fspath(path))
+    return _is_vector(_head(Path(os.fspath(path))))
+
+
+def _head(file: Path) -> bytes:
     require_file(str(file), file)
     try:
         with file.open("rb") as opened:
-            head = opened.read(512)
+            return opened.read(512)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _is_vector(head: bytes) -> bool:
     return head.startswith(_STARTS) or head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
@@ -89,16 +99,21 @@ def find_layer(
 
     Raises:
         InputError: the file cannot be read, is of another kind, or has no layer with geometries.
-        UsageError: the layer does not exist, or has to be chosen.
+        UsageError: the layer does not exist, or has to be chosen; or the file has a name that
+            means another file to the libraries.
     """
     file = Path(os.fspath(path))
-    if not is_vector_file(file):
+    head = _head(file)
+    if not _is_vector(head):
         raise InputError(
             f"{file}: is no GeoPackage, shapefile (.shp), GeoJSON or FlatGeobuf; convert it with "
             "ogr2ogr"
         )
+    place = ogr_path(file)
+    if not head.startswith(_STARTS):
+        refuse_links(file)
     with _known_errors(file):
-        found = [str(name) for name, kind in pyogrio.list_layers(file) if kind is not None]
+        found = [str(name) for name, kind in pyogrio.list_layers(place) if kind is not None]
         if not found:
             raise InputError(f"{file}: no layer in it has geometries; give one that does")
         if layer is None and len(found) > 1:
@@ -107,7 +122,7 @@ def find_layer(
         if layer is not None and layer not in found:
             raise UsageError(f"{file}: there is no layer {layer!r}; there are {names(found)}")
         name = layer or found[0]
-        info = pyogrio.read_info(file, layer=name)
+        info = pyogrio.read_info(place, layer=name)
         return VectorLayer(
             path=file,
             name=name,
@@ -138,7 +153,7 @@ def read_geometries(
     """
     with _known_errors(layer.path):
         _, _, wkb, values = raw.read(
-            layer.path,
+            ogr_path(layer.path),
             layer=layer.name,
             columns=list(columns),
             bbox=bounds,
@@ -162,7 +177,7 @@ def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
         )
     with _known_errors(layer.path):
         _, _, _, (values,) = raw.read(
-            layer.path, layer=layer.name, columns=[column], read_geometry=False
+            ogr_path(layer.path), layer=layer.name, columns=[column], read_geometry=False
         )
     return as_numbers(layer, column, values)
 

@@ -10,11 +10,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 
 from geothresh.vector.layers import Layer
-from geothresh.vector.names import STYLES
 
 # As QGIS makes it, and as files of its have it.
-_CREATE = f"""
-CREATE TABLE IF NOT EXISTS {STYLES} (
+_CREATE = """
+CREATE TABLE IF NOT EXISTS layer_styles (
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
   f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
   f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
@@ -22,13 +21,13 @@ CREATE TABLE IF NOT EXISTS {STYLES} (
   update_time DATETIME DEFAULT CURRENT_TIMESTAMP
 )
 """
-_REGISTER = f"""
+_REGISTER = """
 INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, srs_id)
-VALUES ('{STYLES}', 'attributes', '{STYLES}', 0)
+VALUES ('layer_styles', 'attributes', 'layer_styles', 0)
 """
-_INSERT = f"""
-INSERT INTO {STYLES} (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName,
-  styleQML, styleSLD, useAsDefault, description, owner)
+_INSERT = """
+INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,
+  styleName, styleQML, styleSLD, useAsDefault, description, owner)
 VALUES ('', '', ?, 'geom', ?, ?, '', 1, 'geothresh', '')
 """
 
@@ -53,7 +52,7 @@ def write_styles(file: sqlite3.Connection, layers: Iterable[Layer]) -> None:
     file.execute(_CREATE)
     file.execute(_REGISTER)
     for layer in layers:
-        file.execute(f"DELETE FROM {STYLES} WHERE f_table_name = ?", (layer.name,))
+        file.execute("DELETE FROM layer_styles WHERE f_table_name = ?", (layer.name,))
         file.execute(_INSERT, (layer.name, layer.name, style_of(layer)))
     file.commit()
 

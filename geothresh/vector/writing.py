@@ -25,7 +25,7 @@ from geothresh.files import replacing
 from geothresh.vector.exchange import write_file
 from geothresh.vector.formats import GEOPACKAGE, format_of
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
-from geothresh.vector.names import check_layer_name
+from geothresh.vector.names import check_layer_name, ogr_path
 from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
 from geothresh.vector.outputs import Existing, check_vector_output, connect, side_files
 from geothresh.vector.styles import write_styles
@@ -131,9 +131,10 @@ def _check_database(path: Path, layer: str, count: int) -> None:
         (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise Mismatch(f"SQLite's integrity check says {verdict!r}")
-        # The name was checked: it needs no quotes, and has none.
+        # A name of a table cannot be bound. `check_layer_name` let letters, digits and underscores
+        # through: it needs no quotes, and has none.
         for table in (layer, f"rtree_{layer}_geom_rowid"):
-            (found,) = file.execute(f'SELECT count(*) FROM "{table}"').fetchone()
+            (found,) = file.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # nosec B608
             if found != count:
                 raise Mismatch(f"{found} of {count} features in {table}")
 
@@ -142,7 +143,7 @@ def _check_geometry(path: Path, layer: str, geometry: Geometries) -> None:
     """Read the geometries back, to the last bit: valid as they were, they are valid now."""
     for part in parts_of(geometry):
         _, _, found, _ = raw.read(
-            str(path),
+            ogr_path(path),
             layer=layer,
             columns=[],
             skip_features=part.start,

@@ -10,6 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.base.shared import recipe_of, training, training_bar
 from geothresh.cli.progress import checking_bar, progress_bar
+from geothresh.cli.terminal import give, say
 
 if TYPE_CHECKING:
     from geothresh.api.crossfit import CrossfitResult
@@ -69,10 +70,10 @@ def crossfit(
         return
     for folders in result.maps.values():
         for folder in folders:
-            click.echo(folder)
+            give(folder)
     if options.verbosity() >= 0:
         for line in summary(result):
-            click.echo(line, err=True)
+            say(line)
 
 
 def summary(result: CrossfitResult) -> list[str]:

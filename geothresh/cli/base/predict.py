@@ -9,6 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.progress import progress_bar
+from geothresh.cli.terminal import give, say
 
 
 @click.command()
@@ -66,12 +67,11 @@ def predict(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(result.output)
+    give(result.output)
     if options.verbosity() >= 0:
         share = 100 * result.foreground / max(result.pixels, 1)
-        click.echo(
+        say(
             f"{result.images} {'image' if result.images == 1 else 'images'}, {result.pixels:,} "
             f"pixels with data, {share:.2f} % of them at 0.5 or above; model {result.model}; "
-            f"{result.seconds:.1f} s",
-            err=True,
+            f"{result.seconds:.1f} s"
         )

@@ -10,6 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.base.shared import recipe_of, training, training_bar
 from geothresh.cli.progress import checking_bar
+from geothresh.cli.terminal import give, say
 
 
 @click.command()
@@ -62,10 +63,9 @@ def train(
     if as_json:
         options.print_json(result.as_dict())
         return
-    click.echo(result.model)
+    give(result.model)
     if options.verbosity() >= 0:
-        click.echo(
+        say(
             f"{result.steps} steps, {result.seconds:.0f} s on {result.images} images; "
-            f"{result.held_out} kept back, listed in {result.split}",
-            err=True,
+            f"{result.held_out} kept back, listed in {result.split}"
         )

@@ -1,0 +1,1 @@
+"""Thousands of damaged files through the command line: `make fuzz`."""
