@@ -8,15 +8,27 @@ STUDIES ?= studies
 # The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PYTEST_ARGS ?= -n 2
+# The sizes of `make storm`: with these it takes about an hour and a half on two cores.
+KILLS ?= 200
+WORKER_KILLS ?= 50
+CHAINS ?= 50
+SIGNALS ?= 100
+WORKER_SIGNALS ?= 20
+LIMITS ?= 200
+FILE_SYSTEMS ?= 40
+RUNS ?= 20
+TRAINING_KILLS ?= 100
+VECTOR_KILLS ?= 100
 
 BIN := $(VENV)/bin
 # Wheels only: a missing one is to be said at once, not after an attempt to build GDAL.
 INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --constraint constraints.txt
+STORM := $(BIN)/python tests/storm
 RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow fuzz bench study clean
+.PHONY: help demo test lint types format slow storm fuzz bench study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,6 +53,19 @@ format: $(TESTING)  ## let ruff mend what it can
 
 slow: $(TESTING)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+storm: $(TESTING)  ## kills, signals, full disks: make storm KILLS=20 CHAINS=5 SIGNALS=10 LIMITS=20
+	$(STORM)/storm_refine.py kills --number $(KILLS)
+	$(STORM)/storm_refine.py kills --number $(WORKER_KILLS) --workers 2
+	$(STORM)/storm_refine.py chains --number $(CHAINS)
+	$(STORM)/storm_refine.py signals --number $(SIGNALS)
+	$(STORM)/storm_refine.py signals --number $(WORKER_SIGNALS) --workers 2
+	$(STORM)/storm_refine.py limits --number $(LIMITS)
+	if [ "$$(id -u)" = 0 ]; then $(STORM)/storm_refine.py tmpfs --number $(FILE_SYSTEMS); \
+	  else echo "small file systems: left out, mounting one takes root"; fi
+	$(STORM)/storm_workers.py --runs $(RUNS)
+	$(STORM)/storm_train.py --kills $(TRAINING_KILLS) --limits 20
+	$(STORM)/storm_vectorize.py --kills $(VECTOR_KILLS) --limits $(LIMITS)
 
 fuzz: $(TESTING)  ## damaged files by the thousand: make fuzz FUZZ_ARGS='--seed 1 --geotiffs 200'
 	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_ARGS)

@@ -66,6 +66,7 @@ def test_a_running_cluster_gives_the_same(
     assert os.listdir(tmp_path) == ["out.tif"]
 
 
+@pytest.mark.catalogue(131)
 def test_versions_must_agree(
     cluster: LocalCluster, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def _listening_everywhere() -> set[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.catalogue(123)
 def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: Path) -> None:
     """Half of the workers are killed again and again; nannies start new ones."""
     with LocalCluster(
@@ -171,6 +173,7 @@ def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.catalogue(124)
 def test_a_deadly_tile_ends_the_run_and_the_strips_above_stay(tmp_path: Path) -> None:
     values = np.full((2100, 70), 0.25, np.float32)
     values[1400:1410] = 0.75
@@ -196,6 +199,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.catalogue(125)
 def test_a_lost_scheduler_ends_the_run_and_the_work_stays(scene: Path, tmp_path: Path) -> None:
     script = tmp_path / "cluster.py"
     script.write_text(SCHEDULER)

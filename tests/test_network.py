@@ -231,10 +231,10 @@ def test_tiles_that_are_no_multiple_of_the_patch_are_refused() -> None:
         ({"patch": 48}, "patch is 48"),
         ({"patch": 10**9}, "patch is 1000000000"),
         ({"widths": (1, 2)}, "2 widths"),
-        ({"blocks": (0, 1, 1, 1)}, "between 1 and 4096"),
+        ({"blocks": (0, 1, 1, 1)}, "between 1 and 64"),
         ({"head": "eval"}, "head is 'eval'"),
         ({"patch": 16, "shuffle": 4}, "no multiple of 32"),
-        ({"shuffle": 0}, "between 1 and 4096"),
+        ({"shuffle": 0}, "between 1 and 64"),
     ],
 )
 def test_nonsense_sizes_are_refused(change: dict[str, object], message: str) -> None:

@@ -25,4 +25,4 @@ def test_the_notebook_runs_and_shows_pictures(tmp_path: Path) -> None:
     printed = "".join(out.get("text", "") for out in outputs)
     assert "polygons" in printed and "(400, 400) float32" in printed
     written = {path.name for path in (tmp_path / "geothresh-quickstart").iterdir()}
-    assert written == {"mask.tif", "refined.tif", "roads.gpkg"}
+    assert written == {"mask.tif", "mask.manifest.json", "refined.tif", "roads.gpkg"}

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,6 +23,7 @@ from rasters import write_raster
 
 from geothresh import RefineResult, refine
 from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.journal import Journal
 from geothresh.mosaic import ArrayReader, BoolArray, Float32Array, mosaic
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
@@ -270,6 +276,7 @@ def _rewrite(scene: Path) -> None:
     os.utime(scene, ns=(0, time))
 
 
+@pytest.mark.catalogue(22)
 @pytest.mark.parametrize("change", [_touch, _rewrite])
 def test_a_run_of_another_input_does_not_go_on(
     scene: Path, tmp_path: Path, change: Callable[[Path], None]
@@ -313,3 +320,115 @@ def test_an_impossible_size_is_refused_before_any_work(
     with pytest.raises(OutputError, match="0 MiB are free in .*; make room"):
         run(scene, tmp_path, refiner, creation_options={"COMPRESS": "NONE"})
     assert refiner.tiles == 0 and os.listdir(tmp_path) == []
+
+
+@pytest.mark.catalogue(90)
+def test_two_runs_of_one_output_do_not_meet(scene: Path, tmp_path: Path) -> None:
+    with Journal(tmp_path / "out.tif", {}):
+        with pytest.raises(OutputError, match="another run is writing it now"):
+            run(scene, tmp_path, Recognisable())
+        with pytest.raises(OutputError, match="another run is writing it now"):
+            run(scene, tmp_path, Recognisable(), restart=True, resume=False, overwrite=True)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.catalogue(127)
+def test_clocks_do_not_matter(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scene from the future, a clock that is set back between two runs, another time zone."""
+    copy = tmp_path / "scene.tif"
+    copy.write_bytes(scene.read_bytes())
+    os.utime(copy, (4e9, 4e9))
+    with pytest.raises(KeyboardInterrupt):
+        refine(copy, model=Recognisable(60), **TILES)
+    monkeypatch.setattr(time, "time", lambda: 1e6)
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        result = refine(copy, model=Recognisable(), **TILES)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert result.strips_resumed > 2
+
+
+SLOW_COMMAND = """
+import sys
+import geothresh.api.refine
+from fakes import FakeSource
+from geothresh.api.models import choose_model
+from geothresh.cli import main
+
+if __name__ == "__main__":
+    geothresh.api.refine.choose_model = lambda model, **options: choose_model(
+        FakeSource(kind="slow"), **options
+    )
+    main(sys.argv[1:], prog_name="geothresh")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.catalogue(119)),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.catalogue(120)),
+    ],
+)
+def test_a_signal_keeps_the_work(
+    scene: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(SLOW_COMMAND)
+    out = tmp_path / "out"
+    out.mkdir()
+    here = Path(__file__).parent
+    command = [
+        sys.executable, str(script), "refine", str(scene), "-o", str(out / "out.tif"),
+        "--tile-size", "64", "--overlap", "32", "--no-progress",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": f"{here}:{here.parent}"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        until = time.monotonic() + 60
+        while not (out / ".out.tif.geothresh" / "s000001.bin").exists():
+            assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+            time.sleep(0.01)
+        sent = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert time.monotonic() - sent < 5
+        said = process.stderr.read().splitlines()
+    pattern = rf"Stopped by {number.name}; [23] finished strips are kept in \.out\.tif\.geothresh: "
+    assert len(said) == 1 and re.match(pattern, said[0])
+    assert said[0].endswith("the same command again goes on from there.")
+    assert os.listdir(out) == [".out.tif.geothresh"]
+
+
+def test_the_second_signal_does_not_wait(probe_stubborn: Path) -> None:
+    """A run that takes long to end after the first one."""
+    with subprocess.Popen(
+        [sys.executable, str(probe_stubborn)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+
+
+@pytest.fixture
+def probe_stubborn(tmp_path: Path) -> Path:
+    script = tmp_path / "stubborn.py"
+    script.write_text(
+        "import time\n"
+        "import click\n"
+        "from geothresh.cli.faults import reported\n"
+        "with reported(click.Context(click.Command('probe'))):\n"
+        "    try:\n"
+        "        print('working', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('ending', flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    return script

@@ -12,9 +12,15 @@ STORMS = Path(__file__).parent / "storm"
 
 
 @pytest.mark.storm
+@pytest.mark.catalogue(87, 121)
 @pytest.mark.parametrize(
     "script, options",
     [
+        ("storm_refine.py", ["kills", "--number", "4"]),
+        ("storm_refine.py", ["chains", "--number", "2"]),
+        ("storm_refine.py", ["signals", "--number", "4"]),
+        ("storm_refine.py", ["limits", "--number", "6"]),
+        ("storm_refine.py", ["kills", "--number", "2", "--workers", "2"]),
         ("storm_train.py", ["--kills", "3", "--limits", "2"]),
         ("storm_vectorize.py", ["--kills", "5", "--limits", "5"]),
     ],
@@ -22,8 +28,8 @@ STORMS = Path(__file__).parent / "storm"
 def test_a_short_storm_leaves_nothing_wrong(script: str, options: list[str]) -> None:
     # In a process of its own: it forks, which pytest's threads would not survive.
     done = subprocess.run(
-        [sys.executable, str(STORMS / script), "--seed", "3", *options],
+        [sys.executable, str(STORMS / script), *options, "--seed", "3"],
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| kills " in done.stdout
+    assert "wrong files" in done.stdout

@@ -338,13 +338,19 @@ def test_a_signal_that_went_unheard_is_raised_at_the_next_step(monkeypatch) -> N
 
     lost: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lost.append)
-    with faults._signals_raised():
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        with faults._signals_raised():
+            faults.require_not_stopped()
+            Deaf()
+            assert len(lost) == 1
+            with pytest.raises(faults.Terminated):
+                faults.require_not_stopped(1, 2, 3, 0.5)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, before[number])
+    with faults._signals_raised():  # the next command of this process begins anew
         faults.require_not_stopped()
-        Deaf()
-        assert len(lost) == 1
-        with pytest.raises(faults.Terminated):
-            faults.require_not_stopped(1, 2, 3, 0.5)
-    faults.require_not_stopped()
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_state(

@@ -23,6 +23,8 @@ from geothresh.mosaic.protocols import Scheduler
 WORKERLESS_SECONDS = 60.0
 """How long a cluster may be without any worker."""
 _CONNECT_SECONDS = 30.0
+_STARTS = 4
+"""Attempts to start own workers."""
 _THREADS_PER_WORKER = 2
 """One reads and weights while the other one is in the model."""
 _ALIKE = ("geothresh", "dask", "distributed", "numpy")
@@ -39,26 +41,49 @@ class _DeafToInterrupts(WorkerPlugin):
 @contextmanager
 def local_client(workers: int) -> Iterator[Client]:
     """A client of so many worker processes, which end with this block, or with this process."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
     with (
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=_THREADS_PER_WORKER,
-            processes=True,
-            host="127.0.0.1",
-            # A port that is free; without a dashboard, a small page of health remains.
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=0,  # chunks in flight are bounded by the run; nothing is to be spilled
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
-            env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-        ) as cluster,
+        _started(workers, scratch) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(_DeafToInterrupts())
         yield client
+
+
+def start_missing(client: Client, workers: int) -> None:
+    """Start the workers of an own cluster again that died for good, as while they started."""
+    if client.cluster is not None and len(client.nthreads()) < workers:
+        client.cluster.scale(workers)
+
+
+def _started(workers: int, scratch: str) -> LocalCluster:
+    """A cluster of so many processes of this machine; one that dies at the start is no failure.
+
+    Raises:
+        ClusterError: some have died at each of several starts.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    for _ in range(_STARTS):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=_THREADS_PER_WORKER,
+                processes=True,
+                host="127.0.0.1",
+                # A port that is free; without a dashboard, a small page of health remains.
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,  # chunks in flight are bounded by the run: nothing is to be spilled
+                local_directory=scratch,
+                silence_logs=logging.CRITICAL,  # what matters comes back as an exception
+                env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+            )
+        except RuntimeError as error:
+            failure = error
+    raise ClusterError(
+        f"{workers} workers: processes died in each of {_STARTS} attempts to start them "
+        f"({failure}); use fewer, or make room in memory"
+    ) from failure
 
 
 @contextmanager

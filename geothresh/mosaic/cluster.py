@@ -24,7 +24,12 @@ from distributed.comm.core import CommClosedError
 
 from geothresh.blending import Blend
 from geothresh.errors import ClusterError, DeadlyTileError
-from geothresh.mosaic.clients import WORKERLESS_SECONDS, local_client, running_client
+from geothresh.mosaic.clients import (
+    WORKERLESS_SECONDS,
+    local_client,
+    running_client,
+    start_missing,
+)
 from geothresh.mosaic.protocols import (
     ChunkSink,
     MosaicStats,
@@ -138,7 +143,8 @@ def run_on_workers(
         UsageError: the cluster's versions are other ones.
     """
     with local_client(where) if isinstance(where, int) else running_client(where) as client:
-        run = _ClusterRun(client, job, sink, strips=strips, progress=progress)
+        workers = where if isinstance(where, int) else 0
+        run = _ClusterRun(client, job, sink, workers=workers, strips=strips, progress=progress)
         try:
             return run.do()
         except (CancelledError, CommClosedError) as error:
@@ -171,10 +177,13 @@ class _ClusterRun:
         job: WorkerJob,
         sink: ChunkSink,
         *,
+        workers: int,
         strips: StripCounter,
         progress: Progress | None,
     ) -> None:
+        """Take what the run needs; `workers` are to be kept alive here, 0 of another's cluster."""
         self.id = uuid.uuid4().hex
+        self._workers = workers
         self._client = client
         self._job = job
         self._plan = job.plan
@@ -283,6 +292,7 @@ class _ClusterRun:
             except TimeoutError as error:
                 if self._client.status != "running":
                     raise ClusterError(_LOST) from error
+                start_missing(self._client, self._workers)
                 if self._client.nthreads():
                     seen = time.monotonic()
                 elif time.monotonic() - seen > WORKERLESS_SECONDS:

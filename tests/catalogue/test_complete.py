@@ -12,18 +12,7 @@ TESTS = Path(__file__).parent.parent
 LAST = 132
 
 # Number: why no test carries it, or where else the case is looked after.
-ELSEWHERE = {
-    90: "two runs on one output: with the journal of a run",
-    117: "PNG bombs: with the tests of security",
-    119: "SIGINT keeps the journal: with the journal of a run",
-    120: "SIGTERM, the same",
-    121: "SIGKILL at random: with the storms",
-    123: "workers that are killed: with the storms",
-    124: "a tile that kills its workers: with the cluster",
-    125: "all workers or the scheduler die: with the cluster",
-    127: "clocks: with the journal of a run",
-    131: "versions of client and workers: with the cluster",
-}
+ELSEWHERE: dict[int, str] = {}
 
 
 def marked(source: str) -> set[int]:

@@ -194,4 +194,4 @@ def test_more_pixels_than_are_accepted(bench: Bench) -> None:
         crs="EPSG:32632", transform=Affine.scale(2),
     ):  # fmt: skip
         pass
-    bench.refine_refused(3, "400000 x 400000 pixels, more than the 1e+11", "x.tif")
+    bench.refine_refused(3, "400000 x 400000 pixels are more than the 1e+11", "x.tif")

@@ -101,7 +101,9 @@ def geotiff(rng: np.random.Generator, seeds: dict[str, list[str]]) -> Case:
             (".aux.xml", text),
         ][int(rng.integers(3))]
         Path(f"x.tif{ending}").write_bytes(mutated(content, rng, head=_HEAD))
-        return Case(arguments=refine, outputs=["m.tif", "c.tif"], check=_grid_is_kept)
+        return Case(
+            arguments=refine, outputs=["m.tif", "c.tif", "m.manifest.json"], check=_grid_is_kept
+        )
     _damage(_pick(rng, seeds["scenes"]), "x.tif", rng)
     if what == "info":
         return Case(arguments=["info", "x.tif", "--json"], check=_is_json)
@@ -117,10 +119,12 @@ def geotiff(rng: np.random.Generator, seeds: dict[str, list[str]]) -> Case:
     if rng.random() < 0.15:
         return Case(
             arguments=[*refine, "--vector-out", "v.gpkg"],
-            outputs=["m.tif", "c.tif", "v.gpkg"],
+            outputs=["m.tif", "c.tif", "v.gpkg", "m.manifest.json"],
             check=_grid_is_kept,
         )
-    return Case(arguments=refine, outputs=["m.tif", "c.tif"], check=_grid_is_kept)
+    return Case(
+        arguments=refine, outputs=["m.tif", "c.tif", "m.manifest.json"], check=_grid_is_kept
+    )
 
 
 def checkpoint(rng: np.random.Generator, seeds: dict[str, list[str]]) -> Case:
@@ -143,7 +147,7 @@ def checkpoint(rng: np.random.Generator, seeds: dict[str, list[str]]) -> Case:
     return Case(
         arguments=["refine", "x.tif", "-m", "m.safetensors", "-o", "m.tif", "--confidence-out",
                    "c.tif", "--tile-size", "64", "--overlap", "0"],
-        outputs=["m.tif", "c.tif"],
+        outputs=["m.tif", "c.tif", "m.manifest.json"],
         check=_grid_is_kept,
     )  # fmt: skip
 

@@ -32,6 +32,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import killing  # noqa: E402
 import numpy as np  # noqa: E402
+from rasterio.transform import Affine  # noqa: E402
 from rasters import write_raster  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
@@ -48,6 +49,8 @@ MOMENTS = (
     ".conf.tif.*.tmp", f"{WORK}/vector.gpkg", f"{WORK}/manifest.json", "out.tif", "conf.tif",
     "v.gpkg", "out.manifest.json",
 )  # fmt: skip
+#: The metre that the model was trained at.
+GRID = Affine(1, 0, 400_000, 0, -1, 5_000_000)
 #: An end that a signal asks for comes within this many seconds.
 SOON = 5.0
 
@@ -57,7 +60,7 @@ def write_scene(path: Path) -> Path:
     field = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(2700, 300)), 3)
     values = (1 / (1 + np.exp(-40 * field))).astype(np.float32)
     values[1300:1500, 100:250] = np.nan
-    return write_raster(path, values, nodata=float("nan"), crs="EPSG:32632")
+    return write_raster(path, values, nodata=float("nan"), transform=GRID)
 
 
 class Storm:
