@@ -52,8 +52,14 @@ def local_client(workers: int) -> Iterator[Client]:
 
 def start_missing(client: Client, workers: int) -> None:
     """Start the workers of an own cluster again that died for good, as while they started."""
-    if client.cluster is not None and len(client.nthreads()) < workers:
-        client.cluster.scale(workers)
+    cluster = client.cluster
+    if cluster is None or len(client.nthreads()) >= workers:
+        return
+    # Nannies start a worker again, but not one that died before it was there.
+    dead = [name for name, nanny in cluster.workers.items() if not nanny.is_alive()]
+    if dead:
+        cluster.sync(cluster.scale_down, dead)
+        cluster.scale(workers)
 
 
 def _started(workers: int, scratch: str) -> LocalCluster:
@@ -65,8 +71,9 @@ def _started(workers: int, scratch: str) -> LocalCluster:
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     for _ in range(_STARTS):
         try:
-            return LocalCluster(
-                n_workers=workers,
+            cluster = LocalCluster(
+                # The others are started beside its work; if one dies meanwhile, not all of it ends.
+                n_workers=1,
                 threads_per_worker=_THREADS_PER_WORKER,
                 processes=True,
                 host="127.0.0.1",
@@ -78,6 +85,8 @@ def _started(workers: int, scratch: str) -> LocalCluster:
                 silence_logs=logging.CRITICAL,  # what matters comes back as an exception
                 env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
             )
+            cluster.scale(workers)
+            return cluster
         except RuntimeError as error:
             failure = error
     raise ClusterError(

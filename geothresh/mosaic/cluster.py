@@ -214,7 +214,7 @@ class _ClusterRun:
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
         submitted: set[int] = set()
         running: deque[tuple[int, Future[Blended]]] = deque()
-        most = 2 * max(1, len(self._client.nthreads()))
+        most = 2 * max(1, self._workers, len(self._client.nthreads()))
 
         def finish_first() -> None:
             chunk, future = running.popleft()

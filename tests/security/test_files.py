@@ -109,6 +109,10 @@ def test_temporary_names_cannot_be_guessed_and_lie_beside_the_output(
     run(tiny_model)
     assert first and not first & seen
     for name in first | seen:
+        if os.path.dirname(name).endswith(".tmp"):
+            continue  # in a folder of such a name
         assert os.path.dirname(os.path.abspath(name)) == str(place), name
     left = sorted(file.name for file in place.iterdir())
-    assert left == sorted(["x.tif", *OUTPUTS, "v.shx", "v.dbf", "v.prj", "v.cpg"])
+    assert left == sorted(
+        ["x.tif", "m.manifest.json", *OUTPUTS, "v.shx", "v.dbf", "v.prj", "v.cpg"]
+    )
