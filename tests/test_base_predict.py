@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import BoolArray, Float32Array, mosaic
 from geothresh.raster.imagescene import open_image
+from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, TileGrid
 
 QUICK: dict[str, Any] = {"device": "cpu", "precision": "fp32"}
@@ -292,3 +294,30 @@ def test_workers_give_the_same(model: Path, tmp_path: Path) -> None:
     here = predict(scene, tmp_path / "a.tif", **how)
     there = predict(scene, tmp_path / "b.tif", workers=1, **how)
     np.testing.assert_array_equal(read(here.output), read(there.output))
+
+
+def test_an_interrupted_prediction_goes_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "x.tif", picture(700, 60).transpose(2, 0, 1))
+    out = tmp_path / "out"
+    out.mkdir()
+    how: dict[str, Any] = {"model": model, "tile_size": 64, "overlap": 32, **QUICK}
+    whole = predict(scene, tmp_path / "whole.tif", **how)
+
+    def full(self: RasterWriter) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr(RasterWriter, "finish", full)
+    with pytest.raises(OutputError, match="no room") as caught:
+        predict(scene, out / "c.tif", **how)
+    assert caught.value.__notes__[0].startswith("2 finished strips are kept")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="blend was hann and is crop"):
+        predict(scene, out / "c.tif", blend="crop", **how)
+    told: list[tuple[int, int]] = []
+    result = predict(scene, out / "c.tif", progress=lambda *at: told.append(at), **how)
+    assert told == []  # nothing was left to predict
+    assert os.listdir(out) == ["c.tif"]
+    assert result.output.read_bytes() == whole.output.read_bytes()
+    assert (result.pixels, result.foreground) == (whole.pixels, whole.foreground)

@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_refine.py speed     # wall time over bare forward, demo scene
     python tests/benchmarks/bench_refine.py memory    # peak memory over height and width
     python tests/benchmarks/bench_refine.py network   # presets, tile by tile
+    python tests/benchmarks/bench_refine.py survival  # what journal and verification cost
 
 Speeds are measured in turn in one process, so that a machine that is busy otherwise hurts both
 sides alike; the ratio is what to look at. Memory is the highest resident size of a process of its
@@ -151,12 +152,80 @@ def case(height: int, width: int) -> None:
     print(json.dumps({"seconds": seconds, "before": before, "peak": peak}))
 
 
+def survival(side: int, repeat: int) -> None:
+    """Print what the journal and the verification take of a run over `side` x `side` pixels.
+
+    Their seconds are those of the one thread that writes, beside which the network goes on: what
+    they add to a run is less, and is the difference between runs with and without a journal.
+    """
+    import rasterio
+    from rasterio.windows import Window
+
+    from geothresh.journal import Journal
+    from geothresh.raster.writing import RasterWriter
+
+    spent = dict.fromkeys(("journal", "verification"), 0.0)
+
+    def timed(home: type, name: str, what: str) -> None:
+        method = getattr(home, name)
+
+        def call(*args: object, **options: object) -> object:
+            start = time.perf_counter()
+            try:
+                return method(*args, **options)
+            finally:
+                spent[what] += time.perf_counter() - start
+
+        setattr(home, name, call)
+
+    for name in ("add", "commit", "record_made"):
+        timed(Journal, name, "journal")
+    timed(RasterWriter, "finish", "verification")
+    model = geothresh.load_model("roads")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "in.tif"
+        with rasterio.open(SCENE) as dataset:
+            part = dataset.read(1)
+            profile = dataset.profile | {"width": side, "height": side}
+        with rasterio.open(source, "w", **profile) as dataset:
+            for row in range(0, side, part.shape[0]):
+                for col in range(0, side, part.shape[1]):
+                    piece = part[: side - row, : side - col]
+                    window = Window(col, row, piece.shape[1], piece.shape[0])
+                    dataset.write(piece, 1, window=window)
+        ratios = []
+        for _ in range(repeat):
+            seconds = {}
+            for resume in (True, False):
+                spent.update(journal=0.0, verification=0.0)
+                start = time.perf_counter()
+                result = geothresh.refine(
+                    source, Path(scratch) / "mask.tif", model=model, resume=resume,
+                    confidence_out=Path(scratch) / "refined.tif", overwrite=True,
+                )  # fmt: skip
+                seconds[resume] = whole = time.perf_counter() - start
+                parts = ", ".join(
+                    f"{k} {v:.2f} s ({100 * v / whole:.1f} %)" for k, v in spent.items()
+                )
+                print(
+                    f"{'with' if resume else 'without'} a journal: {whole:.1f} s, "
+                    f"{result.tiles_refined} tiles; in the writing thread {parts}"
+                )
+            ratios.append(seconds[True] / seconds[False])
+    print(f"with over without a journal: {statistics.median(ratios):.3f}, median of {repeat} pairs")
+
+
 def main(arguments: list[str]) -> None:
     """Run what is asked for."""
     if arguments[:1] == ["case"]:
         case(int(arguments[1]), int(arguments[2]))
         return
-    modes = {"speed": lambda: speed(5), "memory": memory, "network": lambda: network(5)}
+    modes = {
+        "speed": lambda: speed(5),
+        "memory": memory,
+        "network": lambda: network(5),
+        "survival": lambda: survival(20_000, 2),
+    }
     if len(arguments) != 1 or arguments[0] not in modes:
         raise SystemExit(__doc__)
     names = ("torch", "numpy", "dask", "rasterio")
