@@ -66,23 +66,35 @@ def only_run(output: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def lock_or_warn(descriptor: int, directory: Path) -> bool:
+    """`lock`; on a file system without locks, a warning, and True.
+
+    Raises:
+        OSError: locking fails for another reason.
+    """
+    try:
+        return lock(descriptor)
+    except OSError as error:
+        if not has_no_locks(error):
+            raise
+        warnings.warn(
+            f"{directory}: the file system has no locks ({error.strerror}); see to it that no "
+            "other run has this output",
+            GeothreshWarning,
+            stacklevel=2,
+        )
+        return True
+
+
 def _locked(path: Path) -> int | None:
     """A descriptor that holds the lock of the file at `path`; None where another has it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            held = lock(descriptor)
-        except OSError as error:
-            if not has_no_locks(error):
-                os.close(descriptor)
-                raise
-            warnings.warn(
-                f"{path.parent}: the file system has no locks ({error.strerror}); see to it that "
-                "no other run has this output",
-                GeothreshWarning,
-                stacklevel=4,
-            )
-            return descriptor
+            held = lock_or_warn(descriptor, path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
         if not held:
             os.close(descriptor)
             return None

@@ -21,7 +21,6 @@ from rasters import write_raster
 import geothresh.mosaic.clients
 from geothresh import refine
 from geothresh.errors import ClusterError, DeadlyTileError, GeothreshWarning, UsageError
-from geothresh.mosaic.clients import local_client
 
 TILES: dict[str, Any] = {"tile_size": 64, "overlap": 32, "creation_options": {"BLOCKYSIZE": "64"}}
 WORK = ".out.tif.geothresh"
@@ -113,33 +112,6 @@ def test_an_open_connection_to_another_machine_is_warned_about(
 def test_workers_and_a_scheduler_contradict_each_other(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name the one or the other"):
         on("tcp://localhost:8786", scene, tmp_path, workers=2)
-
-
-def test_own_clusters_listen_to_this_machine_alone() -> None:
-    with local_client(1) as client:
-        identity = client.scheduler_info()
-        addresses = [identity["address"], *identity["workers"]]
-        addresses += [worker["nanny"] for worker in identity["workers"].values()]
-        assert len(addresses) == 3
-        assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
-        ports = {int(address.rpartition(":")[2]) for address in addresses}
-        ports |= set(identity["services"].values())
-        everywhere = _listening_everywhere()
-        assert not ports & everywhere
-
-
-def _listening_everywhere() -> set[int]:
-    """Ports that other machines reach, of all processes here (Linux)."""
-    found = set()
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        if not table.exists():
-            continue
-        for line in table.read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            address, _, port = local.partition(":")
-            if state == "0A" and set(address) == {"0"}:
-                found.add(int(port, 16))
-    return found
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.journal import Journal, StoredChunk, finished_outputs
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StripFile, is_sound, read_strip
@@ -314,3 +315,17 @@ def test_a_strip_without_room_is_an_output_error(tmp_path: Path, limit: int) -> 
     assert "File too large" in done.stderr
     with Journal(tmp_path / "out.tif", {}) as journal:
         assert len(journal.strips) == 2
+
+
+def test_a_file_system_without_locks_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.warns(GeothreshWarning, match="has no locks"):
+        journal = Journal(tmp_path / "out.tif", {})
+    with journal:
+        journal.finish()
+    assert os.listdir(tmp_path) == []

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from geothresh.errors import OutputError
-from geothresh.locks import lock
+from geothresh.locks import lock_or_warn
 
 _ENDING = ".geothresh"
 # The longest file name, in bytes, on every file system in common use.
@@ -57,7 +57,7 @@ class LockedDirectory:
                 ) from error
             try:
                 self._check_owner(descriptor)
-                if not lock(descriptor):
+                if not lock_or_warn(descriptor, self.path.parent):
                     raise OutputError(
                         f"{self.target}: another run is writing it now; "
                         "wait for its end, or name another output"
@@ -66,7 +66,7 @@ class LockedDirectory:
                 os.close(descriptor)
                 raise OutputError(
                     f"{self.target}: the work directory {self.path.name} beside it cannot be "
-                    f"locked ({error.strerror}); choose a directory on a file system with locks"
+                    f"locked ({error.strerror}); choose another directory"
                 ) from error
             except BaseException:
                 os.close(descriptor)
