@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -86,15 +87,18 @@ def draw_polygons(
     Raises:
         InputError: a raster cannot be read, or the polygons do not cover the foreground.
     """
-    polygons = make_polygons(
-        mask_shapes(band),
-        width=band.grid.width,
-        placing=placing_of(band.grid),
-        units=units,
-        min_area=options.min_area,
-        smooth=options.smooth,
-        simplify=options.simplify,
-    )
+    # Closed here, not when its frame is collected, which after an interruption may be after the
+    # GDAL environments around it are gone.
+    with closing(mask_shapes(band)) as outlines:
+        polygons = make_polygons(
+            outlines,
+            width=band.grid.width,
+            placing=placing_of(band.grid),
+            units=units,
+            min_area=options.min_area,
+            smooth=options.smooth,
+            simplify=options.simplify,
+        )
     _require_all_pixels(band, polygons)
     attributes = {
         units.area_field: polygons.area,

@@ -6,7 +6,7 @@ seam, and no array of the whole raster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from geothresh.raster.scene import Scene
 from geothresh.windows import PixelWindow
 
 
-def mask_shapes(band: MaskBand) -> Iterator[Mapping[str, Any]]:
+def mask_shapes(band: MaskBand) -> Generator[Mapping[str, Any], None, None]:
     """The 4-connected regions of the foreground as GeoJSON polygons in pixels (column, row).
 
     Memory is that of all polygons, which GDAL makes before it gives the first.
