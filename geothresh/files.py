@@ -182,7 +182,7 @@ def create_beside(target: Path) -> Path:
 def _locked_folder(target: Path) -> tuple[Path, int]:
     """A new folder beside `target`, and the descriptor that holds its lock."""
     while True:
-        folder = target.parent / f"{_start(target)}{secrets.token_hex(8)}{_TEMPORARY}"
+        folder = temporary_name(target)
         folder.mkdir(0o700)
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -200,6 +200,11 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         if held and folder.exists():
             return folder, descriptor
         os.close(descriptor)
+
+
+def temporary_name(target: Path) -> Path:
+    """An unguessable name beside `target`, of a folder that `remove_stale` removes if unlocked."""
+    return target.parent / f"{_start(target)}{secrets.token_hex(8)}{_TEMPORARY}"
 
 
 def _start(target: Path) -> str:

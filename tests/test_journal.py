@@ -6,6 +6,8 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
+from geothresh.files import check_output
 from geothresh.journal import Journal, StoredChunk, finished_outputs
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StripFile, is_sound, read_strip
@@ -277,6 +280,25 @@ def test_a_link_in_place_of_the_directory_is_not_followed(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="cannot be made or opened"):
         Journal(tmp_path / "out.tif", {}, restart=True)
     assert (precious / "file").read_text() == "kept"
+
+
+def test_what_a_kill_leaves_of_a_finished_run_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.tif"
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), begun(target, 2) as journal:
+        journal.finish()
+        monkeypatch.setattr(shutil, "rmtree", killed)
+    monkeypatch.undo()
+    (left,) = os.listdir(tmp_path)
+    assert re.fullmatch(r"\.out\.tif\.[0-9a-f]{16}\.tmp", left)
+    assert finished_outputs(target) == frozenset()
+    check_output(target, overwrite=False)
+    assert os.listdir(tmp_path) == []
 
 
 def test_long_names_have_directories_of_their_own() -> None:

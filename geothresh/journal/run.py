@@ -246,8 +246,6 @@ class Journal:
             if self._strip is not None:
                 self._strip.discard()
             self._lines.close()
-            if not kept:
-                (self._directory.path / _RUN).unlink(missing_ok=True)
         finally:
             self._directory.release(remove=not kept)
         if kept and error is not None:

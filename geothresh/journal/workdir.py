@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from geothresh.errors import OutputError
+from geothresh.files import temporary_name
 from geothresh.locks import lock_or_warn
 
 _ENDING = ".geothresh"
@@ -106,10 +107,15 @@ class LockedDirectory:
                 os.unlink(entry.path)
 
     def release(self, *, remove: bool) -> None:
-        """Give the lock up; with `remove`, after removing the directory and all in it."""
+        """Give the lock up; with `remove`, after removing the directory and all in it.
+
+        It goes in one step, by its name: what a kill leaves of it then is a temporary folder as
+        any other, which the next run removes.
+        """
         try:
             if remove:
-                self.clear()
-                self.path.rmdir()
+                dead = temporary_name(self.target)
+                os.replace(self.path, dead)
+                shutil.rmtree(dead)
         finally:
             os.close(self._descriptor)

@@ -156,6 +156,9 @@ class Storm:
         if not old and not begun and all((self.place / name).exists() for name in FILES):
             # The last act of a run is to forget it: there is nothing left to go on with.
             self.counts["whole already"] += 1
+            child = self.start(old=False)
+            code, said = child.wait(), child.said
+            self.counts["other exit code"] += code != 4 or "exists already" not in said
         else:
             child = self.start(old=old)
             if child.wait() != 0:
