@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -357,7 +357,8 @@ def main() -> None:
         if given.storm == "tmpfs":
             tmpfs(storm, given.number)
         else:
-            with watched(storm):
+            with watched(storm), suppress(KeyboardInterrupt):
+                # Ctrl-C ends it early, with what there is to tell.
                 STORMS[given.storm](storm, given.number)
     counts = dict.fromkeys(BAD, 0) | storm.counts
     print(killing.table(sorted(counts.items())))
