@@ -262,22 +262,6 @@ def free_bytes(target: Path) -> int:
         raise OutputError(f"{target}: {target.parent} is gone ({error.strerror})") from error
 
 
-def move(file: Path, target: Path) -> None:
-    """Put a finished file in place, from another file system too; `target` changes in one step.
-
-    Raises:
-        OutputError: it cannot be copied, flushed or renamed.
-    """
-    if file.stat().st_dev == target.parent.stat().st_dev:
-        publish(file, target)
-        return
-    with replacing(target) as temporary:
-        try:
-            shutil.copyfile(file, temporary)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
-
-
 def publish(temporary: Path, target: Path) -> None:
     """Bring `temporary` to the disk and rename it to `target`, which changes in one step.
 

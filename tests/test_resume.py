@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 from fakes import FakeSource, UnevenRefiner
 from hypothesis import given, settings
@@ -59,10 +61,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(scene: Path, folder: Path, refiner: Recognisable, **options: Any) -> RefineResult:
-    return refine(
-        scene, folder / "out.tif", confidence_out=folder / "conf.tif", vector_out=folder / "v.gpkg",
-        model=refiner, **TILES | options,
-    )  # fmt: skip
+    others = {"confidence_out": folder / "conf.tif", "vector_out": folder / "v.gpkg"}
+    return refine(scene, folder / "out.tif", model=refiner, **others | TILES | options)
 
 
 @pytest.fixture(scope="module")
@@ -434,3 +434,40 @@ def probe_stubborn(tmp_path: Path) -> Path:
         "        time.sleep(60)\n"
     )
     return script
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "files"),
+    [
+        ("v.geojson", "GeoJSON", {"v.geojson"}),
+        ("v.fgb", "FlatGeobuf", {"v.fgb"}),
+        ("v.shp", "ESRI Shapefile", {"v.shp", "v.shx", "v.dbf", "v.prj", "v.cpg"}),
+    ],
+)
+def test_polygons_of_any_format_are_put_in_place_whole(
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    driver: str,
+    files: set[str],
+) -> None:
+    replace, renamed = os.replace, []
+
+    def stopping(source: Path, target: Path) -> None:
+        replace(source, target)
+        if Path(target).parent == tmp_path:
+            renamed.append(Path(target).name)
+            if len(renamed) == 2:  # the mask, and one file of the vectors
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path, Recognisable(), confidence_out=None, vector_out=tmp_path / name)
+    monkeypatch.undo()
+    result = run(scene, tmp_path, Recognisable(), confidence_out=None, vector_out=tmp_path / name)
+    assert set(os.listdir(tmp_path)) == {"out.tif", "out.manifest.json"} | files
+    found = pyogrio.read_info(tmp_path / name)
+    assert (found["driver"], found["features"]) == (driver, result.features)
+    digests = json.loads((tmp_path / "out.manifest.json").read_text())["sha256"]
+    assert set(digests) == {"out.tif"} | files

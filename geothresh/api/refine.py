@@ -31,8 +31,8 @@ from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
-from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.files import move, write_text
+from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
+from geothresh.files import create_beside, discard, publish
 from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
     BoolArray,
@@ -370,10 +370,21 @@ def _warn_of(opened: Scene, journal: Journal) -> None:
 def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
     from geothresh.api.vectorize import vectorize
 
-    made = journal.scratch("vector.gpkg")
-    result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
-    journal.record_made({vector: made}, features=result.features)
-    move(made, vector)
+    temporary = create_beside(vector)
+    try:
+        # In the folder of the temporary file, under its own name, which tells the format.
+        made = temporary.with_name(vector.name)
+        result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
+        temporary.unlink()
+        # A shapefile is several files, of which the one that was named comes last.
+        files = sorted(made.parent.iterdir(), key=lambda file: file == made)
+        journal.record_made(
+            {vector.with_name(file.name): file for file in files}, features=result.features
+        )
+        for file in files:
+            publish(file, vector.with_name(file.name))
+    finally:
+        discard(temporary)
 
 
 def _write_manifest(manifest: Path, journal: Journal) -> None:
@@ -384,10 +395,15 @@ def _write_manifest(manifest: Path, journal: Journal) -> None:
         if path != manifest.absolute()
     }
     text = json.dumps({"geothresh": __version__, "sha256": files}, indent=2) + "\n"
-    made = journal.scratch("manifest.json")
-    write_text(made, text)
-    journal.record_made({manifest: made})
-    move(made, manifest)
+    temporary = create_beside(manifest)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        journal.record_made({manifest: temporary})
+        publish(temporary, manifest)
+    except OSError as error:
+        raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
+    finally:
+        discard(temporary)
 
 
 def refine_array(

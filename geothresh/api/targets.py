@@ -82,7 +82,9 @@ def check_targets(
         # geopandas is not needed before the mask is there.
         from geothresh.vector.outputs import Existing, check_vector_output
 
-        ours = Path(os.fspath(vector)).absolute() in finished
+        # Of a shapefile, the other files come before the one that is named.
+        stem = Path(os.fspath(vector)).absolute().with_suffix("")
+        ours = any(path.with_suffix("") == stem for path in finished)
         existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
         check_vector_output(Path(os.fspath(vector)), existing=existing)
     return Targets(

@@ -184,10 +184,6 @@ class Journal:
         """The sum of a fact over all finished strips."""
         return sum(strip.facts[fact] for strip in self.strips)
 
-    def scratch(self, name: str) -> Path:
-        """A path in the work directory, which goes with it."""
-        return self._directory.path / name
-
     def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
         """Note down what is about to be put in place.
 

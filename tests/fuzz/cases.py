@@ -191,7 +191,7 @@ def geopackage(rng: np.random.Generator, seeds: dict[str, list[str]]) -> Case:
         return Case(
             arguments=["refine", "x.tif", "-o", "m.tif", "--vector-out", name, "-m",
                        seeds["models"][0], "--tile-size", "64", "--overlap", "16"],
-            outputs=["m.tif", name],
+            outputs=["m.tif", "m.manifest.json", name],
             allowed=WITH_USAGE,
             check=lambda out: _grid_is_kept(out, outputs=("m.tif",)),
         )  # fmt: skip

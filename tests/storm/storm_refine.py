@@ -46,7 +46,7 @@ FILES = ("out.tif", "conf.tif", "v.gpkg", "out.manifest.json")
 #: Moments to aim at: a file is there for the first time.
 MOMENTS = (
     f"{WORK}/run.json", f"{WORK}/s000000.tmp", f"{WORK}/s000001.bin", f"{WORK}/s000005.bin",
-    ".conf.tif.*.tmp", f"{WORK}/vector.gpkg", f"{WORK}/manifest.json", "out.tif", "conf.tif",
+    ".conf.tif.*.tmp", ".v.gpkg.*.tmp", ".out.manifest.json.*.tmp", "out.tif", "conf.tif",
     "v.gpkg", "out.manifest.json",
 )  # fmt: skip
 #: The metre that the model was trained at.
