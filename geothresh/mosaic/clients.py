@@ -10,15 +10,18 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
 from dask.distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed.comm.core import CommClosedError
 
 from geothresh.errors import ClusterError, GeothreshWarning, UsageError
 from geothresh.mosaic.protocols import Scheduler
+
+_LOGGER = logging.getLogger(__name__)
 
 WORKERLESS_SECONDS = 60.0
 """How long a cluster may be without any worker."""
@@ -46,7 +49,9 @@ def local_client(workers: int) -> Iterator[Client]:
         _started(workers, scratch) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.register_plugin(_DeafToInterrupts())
+        with suppress(CommClosedError):
+            # A worker that dies just now is none to tell; the scheduler tells all that come later.
+            client.register_plugin(_DeafToInterrupts())
         yield client
 
 
@@ -57,9 +62,13 @@ def start_missing(client: Client, workers: int) -> None:
         return
     # Nannies start a worker again, but not one that died before it was there.
     dead = [name for name, nanny in cluster.workers.items() if not nanny.is_alive()]
-    if dead:
-        cluster.sync(cluster.scale_down, dead)
-        cluster.scale(workers)
+    try:
+        if dead:
+            cluster.sync(cluster.scale_down, dead)
+    except RuntimeError as error:
+        # One that was being started died as well: the next look finds it.
+        _LOGGER.info("a worker died while others were started again (%s)", error)
+    cluster.scale(workers)
 
 
 def _started(workers: int, scratch: str) -> LocalCluster:
