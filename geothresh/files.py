@@ -89,13 +89,14 @@ def check_output(
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     if not stat.S_ISDIR(parent.st_mode):
         raise OutputError(f"{target}: {target.parent} is not a directory; choose another")
+    # Also where the output is refused next: nobody else comes to clear up.
+    remove_stale(target.parent, target)
     if found is not None:
         _check_existing(target, overwrite)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OutputError(
             f"{target}: no permission to write in {target.parent}; choose another directory"
         )
-    remove_stale(target.parent, target)
     return target
 
 

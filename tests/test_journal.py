@@ -297,8 +297,10 @@ def test_what_a_kill_leaves_of_a_finished_run_is_removed_by_the_next(
     (left,) = os.listdir(tmp_path)
     assert re.fullmatch(r"\.out\.tif\.[0-9a-f]{16}\.tmp", left)
     assert finished_outputs(target) == frozenset()
-    check_output(target, overwrite=False)
-    assert os.listdir(tmp_path) == []
+    target.write_text("the output of that run")
+    with pytest.raises(OutputError, match="exists already"):
+        check_output(target, overwrite=False)
+    assert os.listdir(tmp_path) == ["out.tif"]
 
 
 def test_long_names_have_directories_of_their_own() -> None:
