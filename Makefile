@@ -76,6 +76,7 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_refine.py speed
 	$(BIN)/python tests/benchmarks/bench_refine.py memory
 	$(BIN)/python tests/benchmarks/bench_refine.py network
+	$(BIN)/python tests/benchmarks/bench_refine.py survival
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
 	$(BIN)/python tests/benchmarks/bench_centerlines.py
 

@@ -224,7 +224,7 @@ def main(arguments: list[str]) -> None:
         "speed": lambda: speed(5),
         "memory": memory,
         "network": lambda: network(5),
-        "survival": lambda: survival(20_000, 2),
+        "survival": lambda: survival(8_000, 3),
     }
     if len(arguments) != 1 or arguments[0] not in modes:
         raise SystemExit(__doc__)
