@@ -220,6 +220,7 @@ def watched(storm: Storm):  # type: ignore[no-untyped-def]
             running = False
 
         signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         wanted = {storm.new["out.tif"]: "complete", storm.old["out.tif"]: "old"}
         while running:
             try:
