@@ -8,7 +8,7 @@ STUDIES ?= studies
 # The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PYTEST_ARGS ?= -n 2
-# The sizes of `make storm`: with these it takes about an hour and a half on two cores.
+# The sizes of `make storm`: with these it takes hours on two cores.
 KILLS ?= 200
 WORKER_KILLS ?= 50
 CHAINS ?= 50

@@ -115,6 +115,17 @@ def test_workers_and_a_scheduler_contradict_each_other(scene: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_any_number_of_workers_gives_the_same(
+    scene: Path, expected: bytes, tmp_path: Path, workers: int
+) -> None:
+    result = refine(
+        scene, tmp_path / "out.tif", model=FakeSource(kind="uneven"), workers=workers, **TILES
+    )
+    assert result.mask.read_bytes() == expected
+
+
+@pytest.mark.slow
 @pytest.mark.catalogue(123)
 def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: Path) -> None:
     """Half of the workers are killed again and again; nannies start new ones."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +20,7 @@ from scipy import ndimage
 from shapely import affinity
 from test_polygons import SHEARED, TRANSFORMS, polygons_of, random_mask, write
 
+from geothresh import vectorize
 from geothresh.vector.polygons import rectangles, simplified
 from geothresh.vector.units import MapUnits
 
@@ -142,3 +147,22 @@ def test_a_smooth_disc_is_rounder_than_its_pixels(tmp_path: Path) -> None:
     plain = write(tmp_path / "plain.tif", disc)
     assert polygons_of(plain, smooth=True)[0].compactness[0] > 0.97
     assert polygons_of(plain)[0].compactness[0] < 0.7
+
+
+def test_an_interruption_while_shapes_are_drawn_is_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generator of shapes holds a GDAL environment, which has to go before those around it."""
+    path = write(tmp_path / "mask.tif", random_mask(1, 60, 60, 0.5))
+
+    def interrupted(outlines: Iterator[Any], **options: Any) -> Any:
+        next(iter(outlines))
+        raise KeyboardInterrupt
+
+    unheard: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+    monkeypatch.setattr("geothresh.api.drawing.make_polygons", interrupted)
+    with pytest.raises(KeyboardInterrupt), rasterio.Env():
+        vectorize(path, tmp_path / "v.gpkg")
+    gc.collect()
+    assert unheard == []

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from rasterio.transform import Affine
 from rasters import write_raster
 from scipy import ndimage
 
-from geothresh import vectorize
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.raster import masks
 from geothresh.raster.blocks import BlockLayout
@@ -453,22 +449,3 @@ def _bytes_read() -> int:
 def test_a_claim_of_any_width_takes_a_bounded_cache() -> None:
     size = {"height": 10, "width": 2_000_000_000, "block_height": 512, "block_width": 512}
     assert BlockLayout(**size).row_cache(np.dtype(np.uint8)) == 512 << 20
-
-
-def test_an_interruption_while_shapes_are_drawn_is_quiet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The generator of shapes holds a GDAL environment, which has to go before those around it."""
-    path = write(tmp_path / "mask.tif", random_mask(1, 60, 60, 0.5))
-
-    def interrupted(outlines: Iterator[Any], **options: Any) -> Any:
-        next(iter(outlines))
-        raise KeyboardInterrupt
-
-    unheard: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
-    monkeypatch.setattr("geothresh.api.drawing.make_polygons", interrupted)
-    with pytest.raises(KeyboardInterrupt), rasterio.Env():
-        vectorize(path, tmp_path / "v.gpkg")
-    gc.collect()
-    assert unheard == []

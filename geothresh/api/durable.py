@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geothresh import __version__
 from geothresh.errors import OutputError
-from geothresh.files import free_bytes
+from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.journal import Journal
 from geothresh.mosaic import BoolArray, ChunkSink, Float32Array, MosaicStats, StripDone
 from geothresh.raster.creation import least_bytes
@@ -133,3 +133,27 @@ def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
     journal.record_made({writer.target: writer.finished_file for writer in writers})
     for writer in writers:
         writer.publish()
+
+
+def write_manifest(manifest: Path, journal: Journal) -> None:
+    """Put the sha256 of all that the run has put in place into a JSON file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    digests = {Path(name): digest for name, digest in journal.digests.items()}
+    files = {
+        path.name if path.parent == manifest.absolute().parent else str(path): digest
+        for path, digest in digests.items()
+        if path != manifest.absolute()
+    }
+    text = json.dumps({"geothresh": __version__, "sha256": files}, indent=2) + "\n"
+    temporary = create_beside(manifest)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        journal.record_made({manifest: temporary})
+        publish(temporary, manifest)
+    except OSError as error:
+        raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
+    finally:
+        discard(temporary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh import __version__
 from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
 from geothresh.api.chunks import chunk_size
 from geothresh.api.durable import (
@@ -26,12 +24,13 @@ from geothresh.api.durable import (
     put_in_place,
     require_room,
     run_fingerprint,
+    write_manifest,
 )
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
-from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.files import create_beside, discard, publish
 from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
@@ -256,7 +255,7 @@ def refine(
             if targets.vector is not None and not journal.is_made([targets.vector]):
                 _vectorize(targets, targets.vector, journal)
             if targets.manifest is not None:
-                _write_manifest(targets.manifest, journal)
+                write_manifest(targets.manifest, journal)
             journal.finish()
     valid = journal.total("valid")
     return RefineResult(
@@ -383,25 +382,6 @@ def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
         )
         for file in files:
             publish(file, vector.with_name(file.name))
-    finally:
-        discard(temporary)
-
-
-def _write_manifest(manifest: Path, journal: Journal) -> None:
-    digests = {Path(name): digest for name, digest in journal.digests.items()}
-    files = {
-        path.name if path.parent == manifest.absolute().parent else str(path): digest
-        for path, digest in digests.items()
-        if path != manifest.absolute()
-    }
-    text = json.dumps({"geothresh": __version__, "sha256": files}, indent=2) + "\n"
-    temporary = create_beside(manifest)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        journal.record_made({manifest: temporary})
-        publish(temporary, manifest)
-    except OSError as error:
-        raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
     finally:
         discard(temporary)
 

@@ -135,13 +135,15 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
 
 
 def _host(address: str) -> str:
+    advice = f"scheduler {address!r}: give tcp://HOST:PORT or tls://HOST:PORT"
     try:
         parts = urlsplit(address)
-        if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port:
-            return parts.hostname
-    except ValueError:
-        parts = None
-    raise UsageError(f"scheduler {address!r}: give tcp://HOST:PORT or tls://HOST:PORT")
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(advice) from error
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname or not port:
+        raise UsageError(advice)
+    return parts.hostname
 
 
 def _is_this_machine(host: str) -> bool:
