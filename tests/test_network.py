@@ -142,8 +142,8 @@ def test_heads_sigmoid_and_mean_are_fp32_under_autocast() -> None:
 def test_the_refiner_owns_evaluation_mode() -> None:
     """Statistics of the norms stay as they are, whatever passes through."""
     weights = network(TINY).state_dict()
-    before = {name: tensor.clone() for name, tensor in weights.items()}
     refiner = TorchRefiner(weights, TINY, device="cpu", precision="fp32", batch_size=2)
+    before = {name: tensor.clone() for name, tensor in refiner.network.state_dict().items()}
     tiles = np.random.default_rng(0).random((3, 128, 128), np.float32)
     first, second = refiner(tiles), refiner(tiles)
     np.testing.assert_array_equal(first, second)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
-from geothresh.nn.batching import BatchSize
+from geothresh.nn.batching import GPU_BATCH, BatchSize
 from geothresh.nn.refiner import ModelSource, Precision
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.nn.symmetry import Tta, require_tta
@@ -21,7 +21,6 @@ Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 
 # Tiles in one call where the refiner has no opinion: it may cut them into smaller batches.
 _BATCH = 8
-_GPU_BATCH = 16
 # Shared by neighbouring tiles unless something else is asked for.
 _OVERLAP = 128
 # Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
@@ -122,7 +121,7 @@ def choose_model(
     refiner = wrapped(model, tta=tta, patch=patch)
     if workers and isinstance(model, ModelSource):
         # The parent process needs no torch.
-        own_batch = _BATCH if model.device == "cpu" else _GPU_BATCH
+        own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
         name, sha256 = model.name, model.sha256
     else:
         loaded = unwrapped(load_refiner(refiner).refiner)

@@ -66,7 +66,8 @@ def mosaic(
         batch_size: Most tiles in one call of the model, at least 1.
         chunk_height: Rows of a chunk; a multiple of the output's block height.
         chunk_width: Most columns of a chunk; a multiple of the output's block width.
-        threads: Local threads; by default 3 or 4. The model is called by one at a time.
+        threads: Local threads; by default 3 or 4, more for a GPU. No more call the model at once
+            than it stands.
         workers: 0 for local threads, else the most worker processes.
         scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
@@ -119,17 +120,18 @@ def mosaic(
         chunks = plan.n_chunks - strips.first_chunk
         where = min(workers, chunks) if scheduler is None else scheduler
         return run_on_workers(job, sink, where=where, strips=strips, progress=progress)
+    guarded = load_refiner(refiner)
     run = ThreadRun(
         plan=plan,
         reader=reader,
-        refiner=load_refiner(refiner),
+        refiner=guarded,
         weights=Weights.build(blend, grid),
         batch_size=batch_size,
         sink=sink,
         strips=StripCounter(plan, on_strip, start=start_strip),
         progress=progress,
     )
-    return run.run(threads or default_threads())
+    return run.run(threads or default_threads(guarded.parallel_calls))
 
 
 def mosaic_array(

@@ -52,7 +52,7 @@ class ReaderSpec(Hashable, Protocol):
 class Refiner(Protocol):
     """A model that corrects confidence tiles, or makes confidences of tiles of an image.
 
-    It is called by one thread at a time.
+    It is called by one thread at a time; one that has an attribute ``parallel_calls``, by so many.
     """
 
     @property

@@ -1,4 +1,5 @@
-"""The one refiner of a process: loaded once, called by one thread at a time, its output checked."""
+"""The one refiner of a process: loaded once, called by as many threads at a time as it stands, its
+output checked."""
 
 from __future__ import annotations
 
@@ -16,12 +17,15 @@ _loading = threading.Lock()
 
 
 class GuardedRefiner:
-    """A refiner behind a lock."""
+    """A refiner that no more threads call at once than it has said to stand."""
 
     def __init__(self, refiner: Refiner) -> None:
         """Take the refiner into custody."""
         self.refiner = refiner
-        self._lock = threading.Lock()
+        self.parallel_calls = int(getattr(refiner, "parallel_calls", 1))
+        """Threads that may be in the refiner at once."""
+        self._places = threading.Semaphore(self.parallel_calls)
+        self._flat_lock = threading.Lock()
         self._flat: OrderedDict[tuple[bytes, int], Float32Array] = OrderedDict()
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -30,8 +34,9 @@ class GuardedRefiner:
         Raises:
             ModelError: The refiner gave another shape, or values that are not in [0, 1].
         """
-        with self._lock:
-            return self._checked(tiles)
+        with self._places:
+            refined = self.refiner(tiles)
+        return self._checked(refined, tiles)
 
     def flat(self, value: Float32Array, tile: int) -> Float32Array:
         """The refined form, (tile, tile), of a tile that is ``value``, ([bands,] 1, 1), everywhere.
@@ -42,19 +47,18 @@ class GuardedRefiner:
         Raises:
             ModelError: As for a call.
         """
-        with self._lock:
+        with self._flat_lock:
             key = (value.tobytes(), tile)
             refined = self._flat.pop(key, None)
             if refined is None:
                 shape = (1, *value.shape[:-2], tile, tile)
-                refined = self._checked(np.full(shape, value, np.float32))[0]
+                refined = self(np.full(shape, value, np.float32))[0]
                 if len(self._flat) == _REMEMBERED:
                     self._flat.popitem(last=False)
             self._flat[key] = refined
             return refined
 
-    def _checked(self, tiles: Float32Array) -> Float32Array:
-        refined = self.refiner(tiles)
+    def _checked(self, refined: Float32Array, tiles: Float32Array) -> Float32Array:
         name = self.refiner.name
         if refined.shape != (len(tiles), *tiles.shape[-2:]):
             raise ModelError(

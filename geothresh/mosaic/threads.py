@@ -19,13 +19,19 @@ from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_g
 from geothresh.windows import ChunkPlan
 
 CHUNKS_AHEAD = 2
-"""Tiles of a chunk are read once the chunk this many places earlier is written: memory is bounded
-by the graph itself, however much faster refining is than writing."""
+"""Tiles of a chunk are read once the chunk this many places earlier is written, or for refiners
+that several threads may call, so many times this: memory is bounded by the graph itself, however
+much faster refining is than writing."""
 
 
-def default_threads() -> int:
-    """Threads that keep reading, refining and writing going at the same time."""
-    return max(3, min(4, os.cpu_count() or 1))
+def default_threads(parallel_calls: int = 1) -> int:
+    """Threads that keep reading, refining and writing going at the same time.
+
+    Args:
+        parallel_calls: threads that the refiner stands. Where there are several it is a GPU, and
+            each keeps some four threads busy with reading and weighting.
+    """
+    return max(3, min(4 * parallel_calls, os.cpu_count() or 1))
 
 
 class ThreadRun:
@@ -65,9 +71,10 @@ class ThreadRun:
                 needed[chunk].append(TaskRef(f"refine-{group.index}"))
         starting = self._strips.starting()
         first = self._strips.first_chunk
+        steps = CHUNKS_AHEAD * self._refiner.parallel_calls
         tasks: list[Task] = []
         for chunk in range(first, self._plan.n_chunks):
-            ahead = chunk - CHUNKS_AHEAD
+            ahead = chunk - steps
             leave = TaskRef(f"write-{ahead}") if ahead >= first else None
             for group in starting.pop(chunk, ()):
                 tasks.append(Task(f"refine-{group.index}", self.refine, group.index, leave))

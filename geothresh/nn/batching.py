@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 Float32Array = NDArray[np.float32]
 BatchSize = int | Literal["auto"]
 
+GPU_BATCH = 16
+"""Tiles of a batch on a GPU, where they fit."""
+
 
 class Batches:
-    """The size of the batches of one network on one device; it shrinks where memory runs out."""
+    """The size of the batches of one network on one device; it shrinks where memory runs out.
+
+    Any number of threads may run at once.
+    """
 
     def __init__(self, batch_size: BatchSize, device: torch.device) -> None:
         """Take a number of at least 1, or "auto": 1 on a CPU, 16 on a GPU.
@@ -29,9 +36,10 @@ class Batches:
         if isinstance(batch_size, int) and batch_size < 1:
             raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
         # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
-        default = 1 if device.type == "cpu" else 16
+        default = 1 if device.type == "cpu" else GPU_BATCH
         self.device = device
         self.size = batch_size if isinstance(batch_size, int) else default
+        self._halving = threading.Lock()
 
     def run(
         self, forward: Callable[[Float32Array], Float32Array], tiles: Float32Array
@@ -47,28 +55,31 @@ class Batches:
         refined = np.empty((len(tiles), *tiles.shape[-2:]), np.float32)
         start = 0
         while start < len(tiles):
-            stop = min(start + self.size, len(tiles))
+            size = self.size
+            stop = min(start + size, len(tiles))
             try:
                 refined[start:stop] = forward(tiles[start:stop])
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
-                self._halve(tiles.shape[-1], error)
+                self._halve(size, tiles.shape[-1], error)
             else:
                 start = stop
         return refined
 
-    def _halve(self, tile: int, error: Exception) -> None:
+    def _halve(self, size: int, tile: int, error: Exception) -> None:
         import torch
 
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.size == 1:
+        if size == 1:
             raise ModelError(
                 f"one tile of {tile} x {tile} does not fit in the memory of {self.device}; "
                 "take a smaller --tile-size or --device cpu"
             ) from error
-        self.size //= 2
+        with self._halving:
+            # Another thread may have found the same.
+            self.size = min(self.size, size // 2)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -182,8 +182,9 @@ class ThreshNet(nn.Module):
     def forward(self, confidence: Tensor) -> tuple[Tensor, ...]:
         """(B, 1, T, T) in [0, 1] -> fp32 logits of the branches, the global one first, each
         (B, 1, T, T); T must be a multiple of P."""
-        x = F.pixel_unshuffle(confidence, self.config.shuffle)
-        x = F.relu(self.stem(2 * x - 1))
+        x = 2 * F.pixel_unshuffle(confidence, self.config.shuffle) - 1
+        # Features have the type of the weights, which inference may have lowered.
+        x = F.relu(self.stem(x.to(next(self.stem.parameters()).dtype)))
         features = []
         for level in self.encoder:
             x = level(x)

@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
-from geothresh.nn.batching import Batches, BatchSize
+from geothresh.nn.batching import GPU_BATCH, Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.resolution import GroundSampleDistance
@@ -26,6 +26,7 @@ from geothresh.nn.tiles import Float32Array
 if TYPE_CHECKING:
     import torch
 
+    from geothresh.nn.lanes import Lanes
     from geothresh.nn.network import ThreshNet
 
 Arguments = ParamSpec("Arguments")
@@ -35,6 +36,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 DEFAULT_MODEL = "roads"
 _PACKAGED = Path(__file__).parent / "models"
+_USUAL_TILE = 512
 
 
 def packaged_models() -> dict[str, Path]:
@@ -77,7 +79,7 @@ class ModelSource:
     """auto, cpu, cuda, cuda:i or mps."""
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
-    """Tiles per forward pass; auto: 1 on a CPU, 16 on a GPU."""
+    """Tiles per forward pass; auto: 1 on a CPU, on a GPU 16 or as many as fit."""
 
     @classmethod
     def find(
@@ -172,8 +174,11 @@ class TorchRefiner:
     """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
 
     Evaluation mode is this object's own: it is set once, and every call runs without gradients, so
-    that no statistics drift while predicting. Calls from several threads wait for one another:
-    the network runs on the one compute thread of the process.
+    that no statistics drift while predicting. Calls from several threads are good for GPUs alone,
+    see `parallel_calls`; elsewhere the network runs on the one compute thread of the process, and
+    they wait for one another.
+
+    ``cuda`` without a number, and ``auto``, take all GPUs that are visible.
     """
 
     def __init__(
@@ -196,21 +201,43 @@ class TorchRefiner:
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
-        self.network = on_compute_thread(self._network, weights)
+        self.network = on_compute_thread(self._network, weights, self.device)
+        self._lanes = self._all_lanes(weights, batch_size) if self.device.type == "cuda" else None
         # What a GPU that is lost held cannot be had back from it.
         falls_back = device == "auto" and self.device.type != "cpu"
         self._weights = weights if falls_back else None
 
-    def _network(self, weights: dict[str, torch.Tensor]) -> ThreshNet:
+    def _network(self, weights: dict[str, torch.Tensor], device: torch.device) -> ThreshNet:
         import torch
 
+        from geothresh.nn.folding import fold_norms, lower_precision
         from geothresh.nn.network import ThreshNet
 
         with torch.device("meta"):
             network = ThreshNet(self.config)
         network.load_state_dict(weights, assign=True)
-        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.eval().requires_grad_(False)
+        network.eval().requires_grad_(False)
+        fold_norms(network)
+        lower_precision(network, self.dtype)
+        return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _all_lanes(self, weights: dict[str, torch.Tensor], batch_size: BatchSize) -> Lanes:
+        from geothresh.nn.lanes import Lanes, batch_that_fits
+
+        first, *others = visible_gpus(self.device)
+        networks = [(self.network, first)]
+        networks += [(self._network(weights, device), device) for device in others]
+        if batch_size == "auto":
+            self._batches.size = min(
+                batch_that_fits(network, device, most=GPU_BATCH, tile=_USUAL_TILE)
+                for network, device in networks
+            )
+        return Lanes.on(networks)
+
+    @property
+    def parallel_calls(self) -> int:
+        """Threads that may call this at once and gain by it."""
+        return 1 if self._lanes is None else len(self._lanes)
 
     @property
     def batch_size(self) -> int:
@@ -229,9 +256,12 @@ class TorchRefiner:
                 f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
                 "take a tile size that is a multiple of it"
             )
-        device = self.device
+        device, lanes = self.device, self._lanes
         try:
-            return on_compute_thread(self._batches.run, self._forward, tiles)
+            if lanes is None:
+                return on_compute_thread(self._batches.run, self._forward, tiles)
+            with lanes.free() as lane:
+                return self._batches.run(partial(lane, most=self._batches.size), tiles)
         except RuntimeError as error:
             if device.type == "cpu" or not _is_lost(error):
                 raise
@@ -257,10 +287,13 @@ class TorchRefiner:
             stacklevel=2,
         )
         weights, self._weights = self._weights, None
-        self.device = torch.device("cpu")
-        self.dtype = pick_dtype("auto", self.device)
-        self._batches = Batches("auto", self.device)
-        self.network = self._network(weights)
+        cpu = torch.device("cpu")
+        self.dtype = pick_dtype("auto", cpu)
+        self._batches = Batches("auto", cpu)
+        self.network = self._network(weights, cpu)
+        # The device last: threads that find it changed are to find all else changed too.
+        self._lanes = None
+        self.device = cpu
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch
@@ -268,11 +301,17 @@ class TorchRefiner:
         # On the device before channels_last: a single channel has no layout to change.
         batch = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))[:, None].to(self.device)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32),
-        ):
-            return np.asarray(self.network.refine(batch)[:, 0].float().cpu().numpy())
+        with torch.inference_mode():
+            return np.asarray(self.network.refine(batch)[:, 0].cpu().numpy())
+
+
+def visible_gpus(device: torch.device) -> list[torch.device]:
+    """The GPUs that a name stands for: that one, or all for ``cuda`` without a number."""
+    import torch
+
+    if device != torch.device("cuda"):
+        return [device]
+    return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
 
 
 def pick_device(name: str) -> torch.device:

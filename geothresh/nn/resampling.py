@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
 from geothresh.nn.config import LOGIT_MARGIN
-from geothresh.nn.tiles import Float32Array, TileRefiner
+from geothresh.nn.tiles import Float32Array, TileRefiner, parallel_calls
 
 
 class ResampledRefiner:
@@ -31,6 +31,7 @@ class ResampledRefiner:
         self.refiner = refiner
         self.name = refiner.name
         self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
         self.patch = patch
 
     def __call__(self, tiles: Float32Array) -> Float32Array:

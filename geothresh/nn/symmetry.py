@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.tiles import SATURATED, Float32Array, TileRefiner
+from geothresh.nn.tiles import SATURATED, Float32Array, TileRefiner, parallel_calls
 
 Tta = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
@@ -36,6 +36,7 @@ class SymmetricRefiner:
         self.refiner = refiner
         self.name = refiner.name
         self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
         self.patch = refiner.patch
 
     def __call__(self, tiles: Float32Array) -> Float32Array:

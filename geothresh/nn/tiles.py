@@ -34,3 +34,8 @@ class TileRefiner(Protocol):
     def __call__(self, tiles: Float32Array, /) -> Float32Array:
         """Refine tiles."""
         ...
+
+
+def parallel_calls(refiner: TileRefiner) -> int:
+    """Threads that may call a refiner at once: as it says itself, 1 if it says nothing."""
+    return int(getattr(refiner, "parallel_calls", 1))

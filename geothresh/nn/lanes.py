@@ -1,0 +1,168 @@
+"""Ways through a GPU: each with a stream, pinned memory, and the network as CUDA graphs.
+
+A graph starts all kernels of a pass with one call, where a network of some two hundred small ones
+otherwise keeps a processor core busy starting them. Two lanes on a GPU make one's copies go on
+while the other one computes.
+
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from geothresh.nn.network import ThreshNet
+from geothresh.nn.tiles import Float32Array
+
+LANES_PER_DEVICE = 2
+_WARM_UPS = 2
+"""Passes before a graph is recorded: libraries choose their kernels and take their memory."""
+_capturing = threading.Lock()
+"""Held while memory is taken or a graph is recorded: recording does not stand what others do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recorded:
+    """The network for one shape of batch."""
+
+    graph: torch.cuda.CUDAGraph
+    host_in: torch.Tensor
+    device_in: torch.Tensor
+    device_out: torch.Tensor
+    host_out: torch.Tensor
+
+
+class GraphLane:
+    """Tiles through a network on a GPU; called by one thread at a time."""
+
+    def __init__(self, network: ThreshNet, device: torch.device) -> None:
+        """Take the network, which is on the device, and which other lanes use as well."""
+        self.device = device
+        self._network = network
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recorded: dict[tuple[int, int, int], _Recorded] = {}
+
+    def __call__(self, tiles: Float32Array, *, most: int) -> Float32Array:
+        """Refine tiles (B, T, T), no more than ``most`` of them.
+
+        Graphs are recorded for batches of ``most`` and of the powers of two below; others are
+        filled up to the next of these sizes.
+        """
+        n_tiles = len(tiles)
+        shape = (min(most, 1 << (n_tiles - 1).bit_length()), *tiles.shape[1:])
+        recorded = self._recorded.get(shape)
+        if recorded is None:
+            with _capturing:
+                recorded = self._recorded[shape] = self._record(shape)
+        recorded.host_in.numpy()[:n_tiles] = tiles
+        with (
+            torch.inference_mode(),
+            torch.cuda.device(self.device),
+            torch.cuda.stream(self._stream),
+        ):
+            recorded.device_in.copy_(recorded.host_in, non_blocking=True)
+            recorded.graph.replay()
+            recorded.host_out.copy_(recorded.device_out, non_blocking=True)
+        self._stream.synchronize()
+        return recorded.host_out.numpy()[:n_tiles].copy()
+
+    def forget(self) -> None:
+        """Give back the memory of all graphs."""
+        with _capturing:
+            self._recorded.clear()
+
+    def _record(self, shape: tuple[int, int, int]) -> _Recorded:
+        host_in = torch.zeros(shape, pin_memory=True)
+        host_out = torch.empty(shape, pin_memory=True)
+        with (
+            torch.inference_mode(),
+            torch.cuda.device(self.device),
+            torch.cuda.stream(self._stream),
+        ):
+            device_in = host_in.to(self.device)
+            for _ in range(_WARM_UPS):
+                self._network.refine(device_in[:, None])
+            self._stream.synchronize()
+            torch.cuda.empty_cache()  # a graph has memory of its own, beside what the warm-up took
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: what other threads do meanwhile on streams of theirs is no fault.
+            with torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                capture_error_mode="thread_local",
+            ):
+                device_out = self._network.refine(device_in[:, None])[:, 0].contiguous()
+        return _Recorded(
+            graph=graph,
+            host_in=host_in,
+            device_in=device_in,
+            device_out=device_out,
+            host_out=host_out,
+        )
+
+
+def batch_that_fits(network: ThreshNet, device: torch.device, *, most: int, tile: int) -> int:
+    """The largest power of two, up to ``most``, of tiles for which all lanes have memory at once.
+
+    Measured by one pass of one tile.
+    """
+    with _capturing, torch.inference_mode(), torch.cuda.device(device):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        network.refine(torch.zeros((1, 1, tile, tile), device=device))
+        each = torch.cuda.max_memory_allocated() - before
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info()
+    return fitting(each, free=free, most=most)
+
+
+def fitting(each: int, *, free: int, most: int) -> int:
+    """The largest power of two up to ``most`` of which two fit into ``free``, each so large.
+
+    A quarter is left to others and to what libraries take beside.
+    """
+    size = 1
+    while 2 * size <= most and 2 * size * LANES_PER_DEVICE * each <= 0.75 * free:
+        size *= 2
+    return size
+
+
+class Lanes:
+    """The lanes of all devices of a refiner; a caller takes whichever is free."""
+
+    def __init__(self, lanes: Sequence[GraphLane]) -> None:
+        """Take the lanes, in the order in which they are first used."""
+        self._all = tuple(lanes)
+        self._free: queue.SimpleQueue[GraphLane] = queue.SimpleQueue()
+        for lane in lanes:
+            self._free.put(lane)
+
+    @classmethod
+    def on(cls, networks: Sequence[tuple[ThreshNet, torch.device]]) -> Lanes:
+        """Some lanes on each device, which take turns."""
+        return cls([GraphLane(*pair) for _ in range(LANES_PER_DEVICE) for pair in networks])
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @contextmanager
+    def free(self) -> Iterator[GraphLane]:
+        """One that nobody else uses, once there is one."""
+        lane = self._free.get()
+        try:
+            yield lane
+        finally:
+            self._free.put(lane)
+
+    def forget(self) -> None:
+        """Give back the memory of all graphs; to be called while no lane is in use."""
+        for lane in self._all:
+            lane.forget()
