@@ -167,6 +167,44 @@ def test_a_deadly_tile_ends_the_run_and_the_strips_above_stay(tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path)) == [WORK, "scene.tif"]
 
 
+DYING = """
+import os, sys
+
+if "--multiprocessing-fork" in sys.orig_argv:
+    path = os.environ["DEATHS"]
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) <= int(os.environ["MORTAL"]):
+        os._exit(1)
+"""
+
+
+@pytest.mark.parametrize("mortal", [3, 99])
+def test_workers_that_die_at_the_start_are_started_again(
+    scene: Path, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mortal: int
+) -> None:
+    """As for want of memory; also when it is all of them, but not for ever."""
+    (tmp_path / "sitecustomize.py").write_text(DYING)
+    tests = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{tests}:{tests.parent}")
+    monkeypatch.setenv("DEATHS", str(tmp_path / "deaths"))
+    monkeypatch.setenv("MORTAL", str(mortal))
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def run() -> Any:
+        return refine(
+            scene, out / "out.tif", model=FakeSource(kind="uneven"), workers=2, **TILES
+        )  # fmt: skip
+
+    if mortal == 3:
+        assert run().mask.read_bytes() == expected
+    else:
+        with pytest.raises(ClusterError, match="died in each of 4 attempts"):
+            run()
+        assert os.listdir(out) == []
+
+
 SCHEDULER = """
 import sys, time
 from dask.distributed import LocalCluster

@@ -74,6 +74,51 @@ def test_a_signal_keeps_the_work(
     assert os.listdir(out) == [".out.tif.geothresh"]
 
 
+STARTING = """
+import os, sys, time
+
+if "--multiprocessing-fork" in sys.orig_argv:
+    open(os.environ["STARTING"], "w").close()
+    time.sleep(2)
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_workers_that_start_is_one_line(
+    scene: Path, tmp_path: Path, number: signal.Signals, debug: bool
+) -> None:
+    """A terminal sends Ctrl-C to all, also to a worker at its first instruction."""
+    (tmp_path / "sitecustomize.py").write_text(STARTING)
+    starting = tmp_path / "starting"
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [
+        sys.executable, "-m", "geothresh", "refine", str(scene), "-o", str(out / "out.tif"),
+        "--no-progress", "-q", "--workers", "2", *(["--debug"] if debug else []),
+    ]  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}", "STARTING": str(starting),
+    }  # fmt: skip
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        until = time.monotonic() + 60
+        while not starting.exists():
+            assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+            time.sleep(0.01)
+        sent = time.monotonic()
+        os.killpg(process.pid, number)
+        assert process.wait(30) == 128 + number
+        assert time.monotonic() - sent < 5
+        said = process.stderr.read().splitlines()
+    assert said[-1] == f"Stopped by {number.name}."
+    assert len(said) == 1 or debug
+    assert not debug or "Traceback (most recent call last):" in said
+    assert os.listdir(out) == []
+
+
 def test_the_second_signal_does_not_wait(probe_stubborn: Path) -> None:
     """A run that takes long to end after the first one."""
     with subprocess.Popen(

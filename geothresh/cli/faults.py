@@ -72,7 +72,7 @@ def reported(ctx: click.Context) -> Iterator[None]:
     """Run a command's body with warnings, logs, signals and exceptions turned into plain lines."""
     with ExitStack() as stack:
         stack.enter_context(_warnings_as_lines(ctx))
-        stack.enter_context(_logs_as_lines())
+        stack.enter_context(_logs_as_lines(ctx))
         stack.enter_context(_signals_raised())
         stack.enter_context(usage_escaped())
         try:
@@ -200,13 +200,18 @@ def _print_line(text: str) -> None:
 
 
 @contextmanager
-def _logs_as_lines() -> Iterator[None]:
+def _logs_as_lines(ctx: click.Context) -> Iterator[None]:
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     _LOGGER.addHandler(handler)
+    faults = _LOGGER.getChild("faults")  # of libraries, which were dealt with
+    level = faults.level
+    if debug(ctx):
+        faults.setLevel(logging.INFO)
     try:
         yield
     finally:
+        faults.setLevel(level)
         _LOGGER.removeHandler(handler)
 
 

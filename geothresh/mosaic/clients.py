@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
 import platform
 import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +17,11 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
-from dask.distributed import Client, LocalCluster, Worker, WorkerPlugin
-from distributed.comm.core import CommClosedError
+from dask.distributed import Client, LocalCluster, Nanny
+from distributed.core import Status
 
 from geothresh.errors import ClusterError, GeothreshWarning, UsageError
+from geothresh.mosaic.loops import deaf_loop
 from geothresh.mosaic.protocols import Scheduler
 
 _LOGGER = logging.getLogger(__name__)
@@ -28,31 +31,103 @@ WORKERLESS_SECONDS = 60.0
 _CONNECT_SECONDS = 30.0
 _STARTS = 4
 """Attempts to start own workers."""
+_SOON_SECONDS = 0.05
+"""How often is looked whether workers are there, or gone."""
+_ENDED = (Status.closed, Status.failed)
 _THREADS_PER_WORKER = 2
 """One reads and weights while the other one is in the model."""
 _ALIKE = ("geothresh", "dask", "distributed", "numpy")
 """Packages of which client and workers must have the same versions."""
 
 
-class _DeafToInterrupts(WorkerPlugin):
-    """Ctrl-C goes to all processes of a terminal; this process alone answers it, and ends them."""
-
-    def setup(self, worker: Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @contextmanager
 def local_client(workers: int) -> Iterator[Client]:
-    """A client of so many worker processes, which end with this block, or with this process."""
+    """A client of so many worker processes, which end with this block, or with this process.
+
+    Raises:
+        ClusterError: all have died at each of several starts.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
-        _started(workers, scratch) as cluster,
+        deaf_loop() as loop,
+        _OwnCluster(loop, workers, scratch) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        with suppress(CommClosedError):
-            # A worker that dies just now is none to tell; the scheduler tells all that come later.
-            client.register_plugin(_DeafToInterrupts())
-        yield client
+        try:
+            cluster.scale(workers)
+            _wait_for_first(cluster, client, workers)
+            yield client
+        except BaseException:
+            cluster.end_at_once()
+            raise
+
+
+class _OwnCluster(LocalCluster):
+    """Processes of this machine, none of them before `scale`: what begins then can be ended."""
+
+    def __init__(self, loop: Any, workers: int, scratch: str) -> None:
+        """Start a scheduler in the thread of `loop`, for so many workers."""
+        self._nannies: list[Nanny] = []
+        self._own_loop = loop
+        threads = str(max(1, (os.cpu_count() or 1) // workers))
+        super().__init__(  # type: ignore[no-untyped-call]
+            loop=loop,
+            n_workers=0,
+            threads_per_worker=_THREADS_PER_WORKER,
+            processes=True,
+            worker_class=self._nanny,
+            host="127.0.0.1",
+            # A port that is free; without a dashboard, a small page of health remains.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=0,  # chunks in flight are bounded by the run: nothing is to be spilled
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
+            env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+        )
+
+    def _nanny(self, *arguments: Any, **options: Any) -> Nanny:
+        nanny = Nanny(*arguments, **options)
+        self._nannies.append(nanny)
+        return nanny
+
+    def end_at_once(self) -> None:
+        """Kill all workers, which own nothing, so that `close` waits for none.
+
+        Else it would wait for those that start until they are there, and for those that work until
+        they are done with it.
+        """
+        self._own_loop.add_callback(self._end_at_once)
+
+    async def _end_at_once(self) -> None:
+        while left := [nanny for nanny in self._nannies if nanny.status not in _ENDED]:
+            for nanny in left:
+                if nanny.status != Status.closing:
+                    nanny.close_gracefully("the run ends")  # or it would start another one
+                if nanny.pid is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(nanny.pid, signal.SIGKILL)
+            await asyncio.sleep(_SOON_SECONDS)
+
+
+def _wait_for_first(cluster: LocalCluster, client: Client, workers: int) -> None:
+    """Wait until there is a worker; one that dies at the start is no failure.
+
+    Raises:
+        ClusterError: all have died at each of several starts.
+    """
+    starts = 1
+    while not client.nthreads():
+        nannies = cluster.workers.values()  # of those whose start is over
+        if nannies and not any(nanny.is_alive() for nanny in nannies):
+            if starts == _STARTS:
+                raise ClusterError(
+                    f"{workers} workers: processes died in each of {_STARTS} attempts to start "
+                    "them; use fewer, or make room in memory"
+                )
+            starts += 1
+            start_missing(client, workers)
+        time.sleep(_SOON_SECONDS)
 
 
 def start_missing(client: Client, workers: int) -> None:
@@ -69,39 +144,6 @@ def start_missing(client: Client, workers: int) -> None:
         # One that was being started died as well: the next look finds it.
         _LOGGER.info("a worker died while others were started again (%s)", error)
     cluster.scale(workers)
-
-
-def _started(workers: int, scratch: str) -> LocalCluster:
-    """A cluster of so many processes of this machine; one that dies at the start is no failure.
-
-    Raises:
-        ClusterError: some have died at each of several starts.
-    """
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    for _ in range(_STARTS):
-        try:
-            cluster = LocalCluster(
-                # The others are started beside its work; if one dies meanwhile, not all of it ends.
-                n_workers=1,
-                threads_per_worker=_THREADS_PER_WORKER,
-                processes=True,
-                host="127.0.0.1",
-                # A port that is free; without a dashboard, a small page of health remains.
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=0,  # chunks in flight are bounded by the run: nothing is to be spilled
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,  # what matters comes back as an exception
-                env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-            )
-            cluster.scale(workers)
-            return cluster
-        except RuntimeError as error:
-            failure = error
-    raise ClusterError(
-        f"{workers} workers: processes died in each of {_STARTS} attempts to start them "
-        f"({failure}); use fewer, or make room in memory"
-    ) from failure
 
 
 @contextmanager

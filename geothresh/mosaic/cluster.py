@@ -151,8 +151,8 @@ def run_on_workers(
             # Nobody cancels here: the client has lost its scheduler.
             raise ClusterError(_LOST) from error
         except BaseException:
-            # Closing waits for running tasks; these need not go on to their last batch.
-            if client.status == "running":
+            # Workers of our own end at once. Others', which go on, need not do so with this run.
+            if not workers and client.status == "running":
                 client.run(_halt, run.id, on_error="ignore")
             raise
 
