@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import geothresh
+from geothresh.api.models import choose_model
 from geothresh.errors import ModelError
+from geothresh.mosaic import gpus
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
 from geothresh.nn.lanes import LANES_PER_DEVICE, Lanes, fitting
-from geothresh.nn.refiner import load_model, visible_gpus
+from geothresh.nn.refiner import ModelSource, load_model, visible_gpus
 from geothresh.nn.symmetry import SymmetricRefiner
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
@@ -78,6 +80,29 @@ def test_a_gpu_without_a_number_stands_for_all(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert [str(d) for d in visible_gpus(torch.device("cuda"))] == ["cuda:0", "cuda:1", "cuda:2"]
     assert [str(d) for d in visible_gpus(torch.device("cuda:1"))] == ["cuda:1"]
+
+
+def test_worker_processes_take_turns_at_the_gpus(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert gpus.visible_gpus({}, tmp_path) == ["0", "1"]
+    assert gpus.visible_gpus({"CUDA_VISIBLE_DEVICES": "2, GPU-ab,5"}) == ["2", "GPU-ab", "5"]
+    assert gpus.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    three = ["2", "GPU-ab", "5"]
+    found = [
+        gpus.environment_of_worker(number, three)["CUDA_VISIBLE_DEVICES"] for number in range(4)
+    ]
+    assert found == ["2,GPU-ab,5", "GPU-ab,5,2", "5,2,GPU-ab", "2,GPU-ab,5"]
+    assert gpus.environment_of_worker(3, ["0"]) == {}
+
+
+def test_workers_use_one_gpu_each() -> None:
+    model = choose_model(
+        "roads", device="auto", precision="auto", batch_size="auto", workers=True
+    ).refiner
+    assert isinstance(model, ModelSource) and not model.all_gpus
+    alone = ModelSource.find("roads")
+    assert alone.all_gpus
 
 
 @needs_gpu

@@ -113,6 +113,7 @@ def choose_model(
             device=device,
             precision=precision,
             batch_size=batch_size,
+            all_gpus=not workers,
         )
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")

@@ -21,6 +21,7 @@ from dask.distributed import Client, LocalCluster, Nanny
 from distributed.core import Status
 
 from geothresh.errors import ClusterError, GeothreshWarning, UsageError
+from geothresh.mosaic.gpus import environment_of_worker, visible_gpus
 from geothresh.mosaic.loops import deaf_loop
 from geothresh.mosaic.protocols import Scheduler
 
@@ -87,6 +88,8 @@ class _OwnCluster(LocalCluster):
         )
 
     def _nanny(self, *arguments: Any, **options: Any) -> Nanny:
+        gpu = environment_of_worker(len(self._nannies), visible_gpus())
+        options["env"] = {**options.get("env", {}), **gpu}
         nanny = Nanny(*arguments, **options)
         self._nannies.append(nanny)
         return nanny

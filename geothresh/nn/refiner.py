@@ -80,6 +80,9 @@ class ModelSource:
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
     """Tiles per forward pass; auto: 1 on a CPU, on a GPU 16 or as many as fit."""
+    all_gpus: bool = True
+    """Whether ``cuda`` and ``auto`` take all GPUs that are visible, or the first one alone, as
+    where there are several processes, each with a GPU of its own."""
 
     @classmethod
     def find(
@@ -89,6 +92,7 @@ class ModelSource:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
+        all_gpus: bool = True,
     ) -> ModelSource:
         """Look a model up and read its card; torch is not needed yet.
 
@@ -105,6 +109,7 @@ class ModelSource:
             device=device,
             precision=precision,
             batch_size=batch_size,
+            all_gpus=all_gpus,
         )
 
     @property
@@ -133,6 +138,7 @@ class ModelSource:
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
+            all_gpus=self.all_gpus,
         )
 
 
@@ -178,7 +184,8 @@ class TorchRefiner:
     see `parallel_calls`; elsewhere the network runs on the one compute thread of the process, and
     they wait for one another.
 
-    ``cuda`` without a number, and ``auto``, take all GPUs that are visible.
+    ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless ``all_gpus`` is
+    False.
     """
 
     def __init__(
@@ -192,6 +199,7 @@ class TorchRefiner:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
+        all_gpus: bool = True,
     ) -> None:
         self.name = name
         self.digest = sha256
@@ -202,7 +210,10 @@ class TorchRefiner:
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
         self.network = on_compute_thread(self._network, weights, self.device)
-        self._lanes = self._all_lanes(weights, batch_size) if self.device.type == "cuda" else None
+        self._lanes: Lanes | None = None
+        if self.device.type == "cuda":
+            gpus = visible_gpus(self.device)
+            self._lanes = self._all_lanes(weights, gpus if all_gpus else gpus[:1], batch_size)
         # What a GPU that is lost held cannot be had back from it.
         falls_back = device == "auto" and self.device.type != "cpu"
         self._weights = weights if falls_back else None
@@ -221,10 +232,12 @@ class TorchRefiner:
         lower_precision(network, self.dtype)
         return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def _all_lanes(self, weights: dict[str, torch.Tensor], batch_size: BatchSize) -> Lanes:
+    def _all_lanes(
+        self, weights: dict[str, torch.Tensor], gpus: list[torch.device], batch_size: BatchSize
+    ) -> Lanes:
         from geothresh.nn.lanes import Lanes, batch_that_fits
 
-        first, *others = visible_gpus(self.device)
+        first, *others = gpus
         networks = [(self.network, first)]
         networks += [(self._network(weights, device), device) for device in others]
         if batch_size == "auto":

@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_gpu.py network      # tiles/s and memory, batch by batch
     python tests/benchmarks/bench_gpu.py refine       # a large raster over bare forward
     python tests/benchmarks/bench_gpu.py training     # steps/s of training, without data
+    python tests/benchmarks/bench_gpu.py kernels      # where a pass spends its time
 
 Needs a GPU with CUDA. Presets have untrained weights, which correct nothing: what they give
 compresses as the input does. "Busy" is how often the driver found a kernel at work.
@@ -262,12 +263,34 @@ def training(presets: list[str]) -> None:
             print(f"{preset:6}{batch} chips of {side}: {1 / seconds(step):6.1f} steps/s")
 
 
+def kernels(presets: list[str]) -> None:
+    """Print the kernels of one pass that take most of its time, and what autotuning changes."""
+    for preset in presets:
+        made = refiner(preset, batch_size=4)
+        tiles = _batch(4)
+
+        def call(made=made, tiles=tiles) -> None:
+            with torch.inference_mode():
+                made.network.refine(tiles)
+            torch.cuda.synchronize()
+
+        for tuned in (False, True):
+            with torch.backends.cudnn.flags(benchmark=tuned, allow_tf32=True):
+                print(f"{preset:6}cudnn.benchmark {tuned}: {4 / seconds(call):.1f} tiles/s")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            call()
+        table = profile.key_averages().table(
+            sort_by="self_cuda_time_total", row_limit=20, max_name_column_width=90
+        )
+        print(table)
+
+
 def main() -> None:
     """Parse the command line, and do one part."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=["network", "refine", "training"])
+    parser.add_argument("part", choices=["network", "refine", "training", "kernels"])
     parser.add_argument("--preset", action="append", choices=list(PRESETS))
     parser.add_argument("--side", type=int, default=18000)
     parser.add_argument("--repeat", type=int, default=2)
@@ -283,8 +306,10 @@ def main() -> None:
         network(presets)
     elif chosen.part == "refine":
         refine(presets, chosen.side, chosen.repeat)
-    else:
+    elif chosen.part == "training":
         training(presets)
+    else:
+        kernels(presets)
 
 
 if __name__ == "__main__":
