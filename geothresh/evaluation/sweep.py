@@ -51,7 +51,7 @@ def sweep(
     if valid is not None:  # an invalid pixel is background at every threshold, as it is in truth
         reached = reached * valid
         truth = truth & valid
-    eroded = erode(reached.astype(np.uint8), distance, metric).astype(np.int64)
+    eroded = erode(reached, distance, metric)
     band = boundary_band(truth, distance, metric)
     total = reached.size if valid is None else int(np.count_nonzero(valid))
     # A pixel lies in the band of cut k where the map reaches threshold k and its erosion does not.
@@ -62,7 +62,7 @@ def sweep(
     )
 
 
-def _reaching(reached: NDArray[np.int64], truth: BoolArray) -> NDArray[np.int64]:
+def _reaching(reached: NDArray[np.integer], truth: BoolArray) -> NDArray[np.int64]:
     """(2, 19): pixels off and on the truth that reach each threshold."""
     tally = np.bincount((truth * N_BINS + reached).ravel(), minlength=2 * N_BINS)
     tally = tally.reshape(2, N_BINS)[:, ::-1].cumsum(axis=1)[:, ::-1]

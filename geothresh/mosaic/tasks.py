@@ -8,7 +8,7 @@ Each product of weight and confidence is cut to the unit, 60 times finer than fl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +22,8 @@ from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 
 _UNITS = 2.0**30
 # The weights of a pixel add up to 1 and confidences are at most 1: sums stay below 2**31.
+_PRODUCT_BYTES = 16 * 2**20
+"""Weights of whole tiles that are kept: of the usual tiles all nine that there are."""
 
 
 class Stop(Protocol):
@@ -78,6 +80,10 @@ class Weights:
     """Along a column of tiles."""
     cols: AxisWeights
     """Along a row of tiles."""
+    _products: dict[tuple[int, int], Float32Array] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """By the cases along both axes, the products made so far that are kept."""
 
     @classmethod
     def build(cls, kind: Blend, grid: TileGrid) -> Weights:
@@ -86,6 +92,20 @@ class Weights:
             rows=AxisWeights.build(kind, tile=grid.tile, overlap=grid.overlap, count=grid.n_rows),
             cols=AxisWeights.build(kind, tile=grid.tile, overlap=grid.overlap, count=grid.n_cols),
         )
+
+    def of_tile(self, row: int, col: int) -> Float32Array:
+        """Weights of the tile at tile row ``row`` and column ``col``, (tile, tile), times 2**30.
+
+        Nearly all tiles of a raster share one array. Two threads may make it at the same time,
+        which does no harm.
+        """
+        case = self.rows.case(row), self.cols.case(col)
+        found = self._products.get(case)
+        if found is None:
+            found = np.outer(self.rows.of(row) * np.float32(_UNITS), self.cols.of(col))
+            if (len(self._products) + 1) * found.nbytes <= _PRODUCT_BYTES:
+                self._products[case] = found
+        return found
 
 
 def refine_group(
@@ -177,9 +197,7 @@ class _Shares:
     def __init__(self, group: TileGroup, plan: ChunkPlan, weights: Weights) -> None:
         self._group = group
         self._grid = plan.grid
-        self._cols = weights.cols
-        self._row_weights = weights.rows.of(group.row) * np.float32(_UNITS)
-        self._products: dict[int, Float32Array] = {}
+        self._weights = weights
         self._units = np.empty((plan.grid.tile, plan.grid.tile), np.int32)
         self._windows = {
             chunk: _common(group.window, plan.chunk(chunk).window) for chunk in group.chunks
@@ -192,10 +210,7 @@ class _Shares:
     def add(self, k: int, refined: Float32Array, scratch: Float32Array) -> None:
         """Add the group's tile ``k``, (tile, tile); ``scratch``, of the same shape, is spoilt."""
         col = self._group.col_start + k
-        case = self._cols.case(col)
-        if case not in self._products:
-            self._products[case] = np.outer(self._row_weights, self._cols.table[case])
-        np.multiply(refined, self._products[case], out=scratch)
+        np.multiply(refined, self._weights.of_tile(self._group.row, col), out=scratch)
         np.copyto(self._units, scratch, casting="unsafe")
         tile = self._grid.window(self._group.row, col)
         for chunk, window in self._windows.items():
@@ -250,8 +265,9 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
             valid[part.owned.within(window)] = part.valid
     confidence = total.astype(np.float32)
     confidence *= np.float32(1 / _UNITS)
-    # Rounded weights can add up to a hair more than 1.
-    np.minimum(confidence, np.float32(1), out=confidence)
+    # Rounded weights can add up to a hair more than 1. Looking takes a tenth of what cutting does.
+    if confidence.max() > 1:
+        np.minimum(confidence, np.float32(1), out=confidence)
     if not valid.all():
         confidence[~valid] = 0  # partly valid tiles were refined there too
     return Blended(

@@ -66,9 +66,10 @@ class Scaling:
         """
         # What stands in a hole may be anything, inf and 1e300 included.
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled: NDArray[np.float32] = np.divide(
-                values, np.float32(self.divisor), dtype=np.float32
-            )
+            # In two steps: a division that converts on the way takes twice as long.
+            scaled: NDArray[np.float32] = values.astype(np.float32)
+            if self.divisor != 1.0:
+                scaled /= np.float32(self.divisor)
             if self.offset != 0.0:
                 scaled += np.float32(self.offset)
         if not valid.all():

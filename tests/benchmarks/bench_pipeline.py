@@ -1,28 +1,35 @@
 """Speed and memory of the engine around an identity model, beside its rivals.
 
-    python tests/benchmarks/bench_pipeline.py speed    # MP/s on a uint8 array and on a GeoTIFF
+    python tests/benchmarks/bench_pipeline.py speed    # uint8 arrays and GeoTIFFs, in and out
     python tests/benchmarks/bench_pipeline.py memory   # peak memory over height and width
 
-Not part of the test run. Every figure comes from a process of its own; speeds are the best of
-several. Memory is the highest resident size of the process, libraries included. On a machine that
-is busy otherwise, look at the megapixels per second of processor time.
+Every figure comes from a process of its own; all cases of a round are measured in turn, and ratios
+are medians over rounds. On a machine that is busy otherwise the clock says little: look at the
+ratios of processor time. MONAI's `SlidingWindowInferer` is measured where monai is installed.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from measuring import (
+    Seconds,
+    in_process,
+    in_turn,
+    least,
+    machine,
+    peak_megabytes,
+    ratio,
+    table,
+    timed,
+)
 from numpy.typing import NDArray
 
 from geothresh.blending import blend_profile
@@ -30,6 +37,7 @@ from geothresh.mosaic import BoolArray, Float32Array, mosaic
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 TILE, OVERLAP = 512, 128
+ALONE = "read + write alone"
 Uint8Array = NDArray[np.uint8]
 
 
@@ -71,17 +79,6 @@ class EndlessReader:
         values = np.empty((window.height, window.width), np.float32)
         values[...] = self._line[window.col : window.col_stop]
         return values, np.ones(values.shape, np.bool_)
-
-
-class Clock:
-    """Wall and processor time since it was made."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def read(self) -> tuple[float, float]:
-        """Wall seconds, processor seconds of all threads."""
-        return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
 def to_bytes(confidence: Float32Array) -> Uint8Array:
@@ -151,26 +148,41 @@ def with_accumulators(values: Uint8Array) -> Uint8Array:
     return to_bytes((total / weights)[:height, :width].astype(np.float32))
 
 
+def with_monai(values: Uint8Array) -> Uint8Array:
+    """MONAI's inferer, which weights tiles too and keeps the whole scene in memory."""
+    import torch
+    from monai.inferers import SlidingWindowInferer
+
+    inferer = SlidingWindowInferer(
+        roi_size=(TILE, TILE), sw_batch_size=1, overlap=OVERLAP / TILE, mode="gaussian"
+    )
+    scaled = torch.from_numpy(values)[None, None].to(torch.float32) / 255
+    with torch.inference_mode():
+        refined = inferer(scaled, lambda tiles: tiles.clone())
+    return to_bytes(refined[0, 0].numpy())
+
+
 ON_ARRAYS: dict[str, Callable[[Uint8Array], Uint8Array]] = {
     "engine": with_engine,
     "map_overlap": with_map_overlap,
     "accumulators": with_accumulators,
+    "monai": with_monai,
 }
 
 
-def time_on_array(name: str, side: int) -> tuple[float, float]:
-    """Seconds for a square uint8 array; checks that the identity came out."""
+def time_on_array(name: str, side: int) -> Seconds:
+    """For a square uint8 array; checks that the identity came out."""
     values = random_bytes(side, side)
+    results = []
     ON_ARRAYS[name](values[:1024, :1024])  # imports and first calls are not what is measured
-    clock = Clock()
-    result = ON_ARRAYS[name](values)
-    seconds = clock.read()
-    assert (result == values).all()
+    seconds = timed(lambda: results.append(ON_ARRAYS[name](values)))
+    assert (results[0] == values).all()
     return seconds
 
 
-def time_on_file(name: str, side: int) -> tuple[float, float]:
-    """Seconds from a tiled, deflated uint8 GeoTIFF to another one, by the engine or by copying."""
+def time_on_file(name: str, side: int) -> Seconds:
+    """From a tiled, deflated uint8 GeoTIFF to another one: by the engine, by reading and writing
+    alone, or by a rival, which has the whole scene in memory in between."""
     import rasterio
     from rasterio.windows import Window
 
@@ -181,24 +193,16 @@ def time_on_file(name: str, side: int) -> tuple[float, float]:
         "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate",
         "crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6),
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch) / "in.tif", Path(scratch) / "out.tif"
-        with rasterio.open(source, "w", **profile) as dataset:
-            dataset.write(random_bytes(side, side), 1)
-        clock = Clock()
+    values = random_bytes(side, side)
+
+    def through(source: Path, target: Path) -> None:
         with rasterio.open(target, "w", **profile) as out:
 
-            def write(window: PixelWindow, values: Uint8Array) -> None:
+            def write(window: PixelWindow, part: Uint8Array) -> None:
                 place = Window(window.col, window.row, window.width, window.height)
-                out.write(values, 1, window=place)
+                out.write(part, 1, window=place)
 
-            if name == "copy":
-                with rasterio.open(source) as dataset:
-                    for row in range(0, side, 512):
-                        height = min(512, side - row)
-                        strip = dataset.read(1, window=Window(0, row, side, height))
-                        write(PixelWindow(row=row, col=0, height=height, width=side), strip)
-            else:
+            if name == "engine":
                 scene = open_scene(source)
                 grid = TileGrid(size=scene.size, tile=TILE, overlap=OVERLAP)
                 mosaic(
@@ -207,71 +211,123 @@ def time_on_file(name: str, side: int) -> tuple[float, float]:
                     lambda window, refined, valid: write(window, to_bytes(refined)),
                     grid=grid,
                 )
-        return clock.read()
+                return
+            with rasterio.open(source) as dataset:
+                whole = None if name == ALONE else ON_ARRAYS[name](dataset.read(1))
+                for row in range(0, side, 512):
+                    window = PixelWindow(row=row, col=0, height=min(512, side - row), width=side)
+                    if whole is None:
+                        part = dataset.read(1, window=Window(0, row, side, window.height))
+                    else:
+                        part = whole[window.slices()]
+                    write(window, part)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "in.tif", Path(scratch) / "out.tif"
+        with rasterio.open(source, "w", **profile) as dataset:
+            dataset.write(values, 1)
+        if name != ALONE:
+            ON_ARRAYS[name](values[:1024, :1024])
+        seconds = timed(lambda: through(source, target))
+        with rasterio.open(target) as dataset:
+            assert (dataset.read(1) == values).all()
+        return seconds
 
 
-def run_endless(height: int, width: int) -> tuple[float, float]:
-    """Seconds for a raster that is made on the fly and thrown away."""
+def run_endless(height: int, width: int) -> Seconds:
+    """For a raster that is made on the fly and thrown away."""
     reader = EndlessReader(height, width)
     grid = TileGrid(size=reader.size, tile=TILE, overlap=OVERLAP)
-    clock = Clock()
-    mosaic(reader, Identity(), lambda *chunk: None, grid=grid)
-    return clock.read()
-
-
-def measure(*case: str | int) -> dict[str, float]:
-    """One case in a process of its own: seconds and peak memory in MB."""
-    command = [sys.executable, __file__, "case", *map(str, case)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+    return timed(lambda: mosaic(reader, Identity(), lambda *chunk: None, grid=grid))
 
 
 def run_case(kind: str, *case: str) -> None:
     """Print the figures of one case as JSON."""
+    before = peak_megabytes()
     if kind == "array":
         seconds = time_on_array(case[0], int(case[1]))
     elif kind == "file":
         seconds = time_on_file(case[0], int(case[1]))
     else:
+        # A small one first: what is loaded and set up once is no matter of the raster's size.
+        run_endless(1024, 1024)
+        before = peak_megabytes()
         seconds = run_endless(int(case[0]), int(case[1]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds[0], "cpu": seconds[1], "peak": peak}))
+    peak = peak_megabytes()
+    print(json.dumps({"wall": seconds.wall, "cpu": seconds.cpu, "before": before, "peak": peak}))
 
 
-def best(repeat: int, *case: str | int) -> tuple[float, float]:
-    """Least wall and least processor seconds of several runs."""
-    runs = [measure(*case) for _ in range(repeat)]
-    return min(run["seconds"] for run in runs), min(run["cpu"] for run in runs)
+def _seconds(*case: str | int) -> Seconds:
+    figures = in_process(__file__, *case)
+    return Seconds(figures["wall"], figures["cpu"])
 
 
-def main(arguments: list[str]) -> None:
-    """Run the cases asked for and print their table."""
-    if arguments[:1] == ["case"]:
-        run_case(*arguments[1:])
-        return
-    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "dask", "rasterio"))
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
-    )
-    if arguments == ["speed"]:
-        side, repeat = 8192, 3
-        for kind, names in (("array", list(ON_ARRAYS)), ("file", ["engine", "copy"])):
-            for name in names:
-                wall, cpu = (side**2 / 1e6 / seconds for seconds in best(repeat, kind, name, side))
-                print(
-                    f"{kind:6} {name:13} {side} x {side}: {wall:6.1f} MP/s, "
-                    f"{cpu:6.1f} MP per processor second"
-                )
-    elif arguments == ["memory"]:
-        for height, width in ((4000, 4000), (64000, 4000), (4000, 20000), (4000, 80000)):
-            figures = measure("endless", height, width)
-            rate = height * width / 1e6 / figures["seconds"]
-            print(f"{height:6} x {width:6}: peak {figures['peak']:4.0f} MB, {rate:6.1f} MP/s")
+def speed(side: int, repeat: int) -> None:
+    """Print a table for arrays and one for files."""
+    rivals = ["engine", "map_overlap", "accumulators"]
+    if importlib.util.find_spec("monai"):
+        rivals.append("monai")
     else:
-        raise SystemExit(__doc__)
+        print("monai is not installed, and not measured")
+    for kind, names in (("array", rivals), ("file", [*rivals, ALONE])):
+        cases = {name: partial(_seconds, kind, name, side) for name in names}
+        runs = in_turn(cases, repeat)
+        rows = []
+        for name in names:
+            best = least(runs[name])
+            rows.append(
+                [
+                    name,
+                    f"{side**2 / 1e6 / best.wall:.1f}",
+                    f"{side**2 / 1e6 / best.cpu:.1f}",
+                    f"{ratio(runs[name], runs['engine']):.2f}",
+                    f"{ratio(runs[name], runs['engine'], of='cpu'):.2f}",
+                ]
+            )
+        print(f"\nuint8 {kind} of {side} x {side}, {repeat} rounds\n")
+        head = ["", "MP/s", "MP per processor second", "wall over engine's", "processor time over"]
+        print(table(head, rows))
+
+
+def memory() -> None:
+    """Print peak memory at several sizes, and how it grows with height and with width."""
+    sizes = [(4000, 4000), (64000, 4000), (4000, 20000), (4000, 80000)]
+    figures = {size: in_process(__file__, "endless", *size) for size in sizes}
+    rows = [
+        [
+            f"{height} x {width}",
+            f"{found['peak']:.0f}",
+            f"{found['peak'] - found['before']:.0f}",
+            f"{height * width / 1e6 / found['wall']:.1f}",
+        ]
+        for (height, width), found in figures.items()
+    ]
+    print()
+    print(table(["rows x columns", "peak MB", "MB above a small run's", "MP/s"], rows))
+    tall, wide = (figures[b]["peak"] / figures[a]["peak"] for a, b in (sizes[:2], sizes[2:]))
+    print(
+        f"\n16 times the rows: {tall:.2f} times the memory; 4 times the columns: {wide:.2f} times"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["speed", "memory", "case"])
+    parser.add_argument("case", nargs="*", help="for the processes that this one starts")
+    parser.add_argument("--side", type=int, default=8192, help="rows and columns")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    arguments = parser.parse_args()
+    if arguments.what == "case":
+        run_case(*arguments.case)
+        return
+    print(machine("numpy", "dask", "rasterio"))
+    if arguments.what == "speed":
+        speed(arguments.side, arguments.repeat)
+    else:
+        memory()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
