@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
+from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
@@ -26,6 +27,7 @@ from geothresh.nn.tiles import Float32Array
 if TYPE_CHECKING:
     import torch
 
+    from geothresh.nn.backends.compiled import CompiledRefiner
     from geothresh.nn.network import ThreshNet
 
 Arguments = ParamSpec("Arguments")
@@ -78,6 +80,8 @@ class ModelSource:
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
     """Tiles per forward pass; auto: 1 on a CPU, 16 on a GPU."""
+    backend: Backend = "torch"
+    """The library that runs the network."""
 
     @classmethod
     def find(
@@ -87,12 +91,15 @@ class ModelSource:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
+        backend: Backend = "torch",
     ) -> ModelSource:
         """Look a model up and read its card; torch is not needed yet.
 
         Raises:
             ModelError: it is missing or not a geothresh model.
+            UsageError: the backend is not installed.
         """
+        require_backend(backend)
         path = find_model(model).absolute()
         card = read_card(path)
         return cls(
@@ -103,6 +110,7 @@ class ModelSource:
             device=device,
             precision=precision,
             batch_size=batch_size,
+            backend=backend,
         )
 
     @property
@@ -110,20 +118,27 @@ class ModelSource:
         """The file's name without its ending: for packaged models, their name."""
         return Path(self.path).stem
 
-    def load(self) -> TorchRefiner:
+    def load(self) -> TorchRefiner | CompiledRefiner:
         """Load the model onto its device.
 
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
             InputError: the device is not there.
+            UsageError: the backend is not installed, or lacks the device or the precision.
         """
         if digest(self.path) != self.sha256:
             raise ModelError(
                 f"{self.path}: the model file changed while it was in use; run the command again"
             )
         config = read_card(self.path).config
-        return TorchRefiner(
-            on_compute_thread(load_weights, self.path, config),
+        weights = on_compute_thread(load_weights, self.path, config)
+        make: type[TorchRefiner] | partial[CompiledRefiner] = TorchRefiner
+        if self.backend != "torch":
+            from geothresh.nn.backends.compiled import CompiledRefiner
+
+            make = partial(CompiledRefiner, backend=self.backend)
+        return make(
+            weights,
             config,
             name=self.name,
             sha256=self.sha256,
@@ -140,15 +155,25 @@ def load_model(
     device: str = "auto",
     precision: Precision = "auto",
     batch_size: BatchSize = "auto",
-) -> TorchRefiner:
+    backend: Backend = "torch",
+) -> TorchRefiner | CompiledRefiner:
     """Load a packaged model or a model file as a refiner of numpy tiles.
+
+    Args:
+        model: a packaged model's name, or a model file.
+        device: auto, cpu, cuda, cuda:i or mps; backends other than torch take auto for cpu.
+        precision: number format inside the network: auto, fp32, bf16 or fp16.
+        batch_size: tiles per forward pass; auto: 1 on a CPU, 16 on a GPU.
+        backend: the library that runs the network: torch, onnxruntime or openvino.
 
     Raises:
         ModelError: it is missing, damaged or not a geothresh model.
         InputError: the device is not there.
+        UsageError: the backend is not installed, or lacks the device or the precision.
     """
-    source = ModelSource.find(model, device=device, precision=precision, batch_size=batch_size)
-    return source.load()
+    return ModelSource.find(
+        model, device=device, precision=precision, batch_size=batch_size, backend=backend
+    ).load()
 
 
 @cache
@@ -175,6 +200,8 @@ class TorchRefiner:
     that no statistics drift while predicting. Calls from several threads wait for one another:
     the network runs on the one compute thread of the process.
     """
+
+    backend: Backend = "torch"
 
     def __init__(
         self,
