@@ -31,6 +31,7 @@ from geothresh.evaluation.scoring import Float32Array, Sample, Tally
 from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
 from geothresh.mosaic import mosaic, mosaic_array
+from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
@@ -104,6 +105,7 @@ def evaluate(
     batch_size: BatchSize = "auto",
     device: str = "auto",
     precision: Precision = "auto",
+    backend: Backend = "torch",
     figures: StrPath | None = None,
     output: StrPath | None = None,
     overwrite: bool = False,
@@ -141,6 +143,7 @@ def evaluate(
         batch_size: tiles that go through the network at once.
         device: where the network runs.
         precision: number format inside the network.
+        backend: the library that runs the network.
         figures: directory for one PNG per map; made if missing.
         output: JSON file for the report.
         overwrite: replace the report, and write figures into a directory that holds files.
@@ -166,7 +169,7 @@ def evaluate(
         def choose_for(metres: float | None) -> ChosenModel:
             return choose_model(
                 model, device=device, precision=precision, batch_size=batch_size, workers=False,
-                tta=tta, match=metres,
+                tta=tta, match=metres, backend=backend,
             )  # fmt: skip
 
         chosen = choose_for(None)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
+from geothresh.nn.backends import Backend, versioned
 from geothresh.nn.batching import GPU_BATCH, BatchSize
 from geothresh.nn.refiner import ModelSource, Precision
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
@@ -45,6 +46,8 @@ class ChosenModel:
     """The pixels that it was trained on; None where nobody knows."""
     batch_size: int
     """Most tiles that the engine gives it at once."""
+    backend: str
+    """The library that runs it, with its version; "other" for what is no model of geothresh's."""
 
     @property
     def resampling(self) -> float:
@@ -88,6 +91,7 @@ def choose_model(
     workers: bool,
     tta: Tta = "none",
     match: float | None = None,
+    backend: Backend = "torch",
 ) -> ChosenModel:
     """Find the model and, unless workers are to do so, load it; `load_model` for the engine.
 
@@ -98,11 +102,13 @@ def choose_model(
         tta: test-time augmentation.
         match: size of the raster's pixels on the ground in metres, which are then brought to the
             size that the model was trained on; None leaves them as they are.
+        backend: what runs a model that is a name or a file.
 
     Raises:
         ModelError: it is missing or damaged, or does not know what it was trained on.
         UsageError: it is nothing that names or is a model, the batch size is no positive number,
-            workers cannot load this model, or the raster's pixels are out of its reach.
+            workers cannot load this model, the backend is not installed, or the raster's pixels
+            are out of its reach.
     """
     require_tta(tta)
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
@@ -114,6 +120,7 @@ def choose_model(
             precision=precision,
             batch_size=batch_size,
             all_gpus=not workers,
+            backend=backend,
         )
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
@@ -124,10 +131,12 @@ def choose_model(
         # The parent process needs no torch.
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
         name, sha256 = model.name, model.sha256
+        runner: Backend | None = model.backend
     else:
         loaded = unwrapped(load_refiner(refiner).refiner)
         own_batch = int(getattr(loaded, "batch_size", _BATCH))
         name, sha256 = loaded.name, loaded.digest
+        runner = getattr(loaded, "backend", None)
     batch = own_batch if batch_size == "auto" else batch_size
     if patch > model.patch:
         batch = min(batch, max(1, _BATCH_PIXELS // (512 * patch // model.patch) ** 2))
@@ -139,6 +148,7 @@ def choose_model(
         raster_patch=patch,
         ground_sample_distance=known,
         batch_size=batch,
+        backend="other" if runner is None else versioned(runner),
     )
 
 

@@ -42,6 +42,7 @@ from geothresh.mosaic import (
     mosaic,
     mosaic_array,
 )
+from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
@@ -140,6 +141,7 @@ def refine(
     batch_size: BatchSize = "auto",
     device: str = "auto",
     precision: Precision = "auto",
+    backend: Backend = "torch",
     workers: int | None = 0,
     scheduler: str | None = None,
     creation_options: Mapping[str, str] | None = None,
@@ -176,6 +178,7 @@ def refine(
         batch_size: tiles that go through the model at once.
         device: auto, cpu, cuda, cuda:i or mps.
         precision: auto, fp32, bf16 or fp16.
+        backend: the library that runs the model: torch, onnxruntime or openvino.
         workers: worker processes; 0 or None for threads of this one.
         scheduler: address of a running Dask cluster, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``,
             whose workers see scene and model under the same paths and have the same geothresh.
@@ -220,7 +223,7 @@ def refine(
         # After all that is quick to check: loading a model takes seconds.
         chosen = choose_model(
             model, device=device, precision=precision, batch_size=batch_size, workers=remote,
-            tta=tta, match=match,
+            tta=tta, match=match, backend=backend,
         )  # fmt: skip
         grid = chosen.grid(opened.size, tile=tile_size, overlap=overlap)
         if (unlike := mismatch(pixel, chosen)) is not None:
@@ -292,6 +295,7 @@ def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict
     return {
         "model": chosen.name,
         "model_sha256": chosen.digest,
+        "backend": chosen.backend,
         "bidx": spec.bidx,
         "scaling": spec.scaling.text,
         "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
@@ -317,13 +321,10 @@ def _write_rasters(
         def writer(target: Path, band: BandFormat) -> RasterWriter:
             return stack.enter_context(
                 RasterWriter(
-                    target,
-                    grid=opened.grid,
-                    band=band,
-                    tags=tags,
+                    target, grid=opened.grid, band=band, tags=tags,
                     creation_options=creation_options,
                 )
-            )
+            )  # fmt: skip
 
         writers = [writer(targets.mask, MASK)]
         if targets.confidence is not None:
@@ -398,6 +399,7 @@ def refine_array(
     batch_size: BatchSize = "auto",
     device: str = "auto",
     precision: Precision = "auto",
+    backend: Backend = "torch",
     workers: int | None = 0,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
@@ -426,7 +428,7 @@ def refine_array(
         )
     chosen = choose_model(
         model, device=device, precision=precision, batch_size=batch_size, workers=workers > 0,
-        tta=tta, match=ground_sample_distance,
+        tta=tta, match=ground_sample_distance, backend=backend,
     )  # fmt: skip
     tiles = chosen.grid(RasterSize(height=1, width=1), tile=tile_size, overlap=overlap)
     values = np.asarray(confidence)

@@ -83,6 +83,7 @@ _FOR_BOTH = {"data", "mask", "as_json", "progress", "verbose", "quiet", "debug",
 @options.batch_size
 @options.device
 @options.precision
+@options.backend
 @options.progress
 @options.as_json
 @options.common

@@ -1,21 +1,22 @@
-"""``geothresh model``: what is in a model file, without loading its weights."""
+"""``geothresh model``: what is in a model file, and model files for other programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geothresh.cli import options
-from geothresh.cli.terminal import give
+from geothresh.cli.terminal import give, say
 
 
 @click.group()
 @options.common
 def model() -> None:
-    """List the packaged models, or show what one is."""
+    """List the packaged models, show what one is, or export it."""
 
 
 @model.command(name="list")
@@ -52,6 +53,43 @@ def show(name: str, as_json: bool) -> None:
         return
     for key, value in _flattened(entry):
         give(f"{key}: {value}")
+
+
+@model.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.option(
+    "--format", "kind", default="onnx", show_default=True, type=click.Choice(["onnx"]),
+    help="Format of the file.",
+)  # fmt: skip
+@options.output
+@click.option(
+    "--tile-size", default=512, show_default=True, type=click.IntRange(min=1),
+    help="Side of the tiles that the exported model takes; a multiple of its patch.",
+)  # fmt: skip
+@options.overwrite
+@options.as_json
+@options.common
+def export(
+    name: str, kind: str, output: Path | None, tile_size: int, overwrite: bool, as_json: bool
+) -> None:
+    """Write a model for programs other than geothresh.
+
+    ONNX, with the extra geothresh[onnx]: confidence (B, 1, T, T) float32 from 0 to 1 becomes
+    refined, the same, for any number B of tiles of T x T pixels. The file is NAME.onnx here, or the
+    one named with -o; its path is printed.
+    """
+    from geothresh.nn.export import export_onnx
+
+    result = export_onnx(name, output, tile_size=tile_size, overwrite=overwrite)
+    if as_json:
+        options.print_json({"format": kind, **asdict(result)})
+        return
+    give(result.output)
+    if options.verbosity() >= 0:
+        say(
+            f"ONNX, opset {result.opset}, {result.bytes / 1e6:.1f} MB; takes tiles of "
+            f"{tile_size} x {tile_size}, any number at once"
+        )
 
 
 def _described(path: Path) -> dict[str, Any]:

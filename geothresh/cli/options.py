@@ -208,6 +208,12 @@ precision = click.option(
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     help="Number format inside the network; heads and blending stay fp32.",
 )  # fmt: skip
+backend = click.option(
+    "--backend", default="torch", show_default=True,
+    type=click.Choice(["torch", "onnxruntime", "openvino"]),
+    help="Library that runs the network; the others than torch are for CPUs, and come with "
+    "geothresh[onnx] and geothresh[openvino].",
+)  # fmt: skip
 workers = click.option(
     "--workers", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",
     help="Worker processes on this machine; 0 works in threads of this one.",

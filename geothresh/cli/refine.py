@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @options.batch_size
 @options.device
 @options.precision
+@options.backend
 @options.workers
 @options.scheduler
 @options.creation_options

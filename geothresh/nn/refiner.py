@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
+from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.batching import GPU_BATCH, Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
@@ -26,6 +27,7 @@ from geothresh.nn.tiles import Float32Array
 if TYPE_CHECKING:
     import torch
 
+    from geothresh.nn.backends.compiled import CompiledRefiner
     from geothresh.nn.lanes import Lanes
     from geothresh.nn.network import ThreshNet
 
@@ -83,6 +85,8 @@ class ModelSource:
     all_gpus: bool = True
     """Whether ``cuda`` and ``auto`` take all GPUs that are visible, or the first one alone, as
     where there are several processes, each with a GPU of its own."""
+    backend: Backend = "torch"
+    """The library that runs the network."""
 
     @classmethod
     def find(
@@ -93,12 +97,15 @@ class ModelSource:
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
         all_gpus: bool = True,
+        backend: Backend = "torch",
     ) -> ModelSource:
         """Look a model up and read its card; torch is not needed yet.
 
         Raises:
             ModelError: it is missing or not a geothresh model.
+            UsageError: the backend is not installed.
         """
+        require_backend(backend)
         path = find_model(model).absolute()
         card = read_card(path)
         return cls(
@@ -110,6 +117,7 @@ class ModelSource:
             precision=precision,
             batch_size=batch_size,
             all_gpus=all_gpus,
+            backend=backend,
         )
 
     @property
@@ -117,20 +125,28 @@ class ModelSource:
         """The file's name without its ending: for packaged models, their name."""
         return Path(self.path).stem
 
-    def load(self) -> TorchRefiner:
+    def load(self) -> TorchRefiner | CompiledRefiner:
         """Load the model onto its device.
 
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
             InputError: the device is not there.
+            UsageError: the backend is not installed, or lacks the device or the precision.
         """
         if digest(self.path) != self.sha256:
             raise ModelError(
                 f"{self.path}: the model file changed while it was in use; run the command again"
             )
         config = read_card(self.path).config
-        return TorchRefiner(
-            on_compute_thread(load_weights, self.path, config),
+        weights = on_compute_thread(load_weights, self.path, config)
+        make: partial[TorchRefiner] | partial[CompiledRefiner]
+        make = partial(TorchRefiner, all_gpus=self.all_gpus)
+        if self.backend != "torch":
+            from geothresh.nn.backends.compiled import CompiledRefiner
+
+            make = partial(CompiledRefiner, backend=self.backend)
+        return make(
+            weights,
             config,
             name=self.name,
             sha256=self.sha256,
@@ -138,7 +154,6 @@ class ModelSource:
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
-            all_gpus=self.all_gpus,
         )
 
 
@@ -148,15 +163,25 @@ def load_model(
     device: str = "auto",
     precision: Precision = "auto",
     batch_size: BatchSize = "auto",
-) -> TorchRefiner:
+    backend: Backend = "torch",
+) -> TorchRefiner | CompiledRefiner:
     """Load a packaged model or a model file as a refiner of numpy tiles.
+
+    Args:
+        model: a packaged model's name, or a model file.
+        device: auto, cpu, cuda, cuda:i or mps; backends other than torch take auto for cpu.
+        precision: number format inside the network: auto, fp32, bf16 or fp16.
+        batch_size: tiles per forward pass; auto: 1 on a CPU, 16 on a GPU.
+        backend: the library that runs the network: torch, onnxruntime or openvino.
 
     Raises:
         ModelError: it is missing, damaged or not a geothresh model.
         InputError: the device is not there.
+        UsageError: the backend is not installed, or lacks the device or the precision.
     """
-    source = ModelSource.find(model, device=device, precision=precision, batch_size=batch_size)
-    return source.load()
+    return ModelSource.find(
+        model, device=device, precision=precision, batch_size=batch_size, backend=backend
+    ).load()
 
 
 @cache
@@ -187,6 +212,8 @@ class TorchRefiner:
     ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless ``all_gpus`` is
     False.
     """
+
+    backend: Backend = "torch"
 
     def __init__(
         self,

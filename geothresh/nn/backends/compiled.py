@@ -1,0 +1,151 @@
+"""A refiner whose network is compiled by a library other than torch, once for each size of tile."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from geothresh.nn.backends import Backend, require_backend
+from geothresh.nn.backends.graph import require_multiple, threshnet_graph
+from geothresh.nn.batching import Batches, BatchSize
+from geothresh.nn.config import NetworkConfig
+from geothresh.nn.refiner import Precision, on_compute_thread
+from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.tiles import Float32Array
+
+if TYPE_CHECKING:
+    import torch
+
+Forward = Callable[[Float32Array], Float32Array]
+"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
+
+# A run has one size of tile; a process that serves several sizes keeps as many networks.
+_KEPT = 2
+
+
+class Library(Protocol):
+    """What a backend's module holds; made for one device and precision."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """fp32 or bf16: the number format inside the network."""
+        ...
+
+    def compile(self, graph: bytes) -> Forward:
+        """A function that runs an ONNX graph.
+
+        The function raises MemoryError where a batch does not fit.
+        """
+        ...
+
+
+class CompiledRefiner:
+    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
+
+    Calls from several threads wait for one another. The library takes as many threads for one
+    forward pass as torch would.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, torch.Tensor],
+        config: NetworkConfig,
+        *,
+        backend: Backend,
+        name: str = "unnamed",
+        sha256: str = "",
+        ground_sample_distance: GroundSampleDistance | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: BatchSize = "auto",
+    ) -> None:
+        """Take a network, of which nothing is compiled before the first tile.
+
+        Raises:
+            UsageError: the backend's packages are not installed, or it lacks this device or
+                precision.
+            InputError: the device is not there.
+        """
+        require_backend(backend)
+        self.backend = backend
+        self.name = name
+        self.digest = sha256
+        self.ground_sample_distance = ground_sample_distance
+        self.config = config
+        self.patch = config.patch
+        self._library = _library(backend, device, precision)
+        self._batches = Batches(batch_size, self._library.device)
+        self._weights = {key: tensor.numpy() for key, tensor in weights.items()}
+        self._networks: OrderedDict[tuple[int, int], Forward] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._library.device
+
+    @property
+    def precision(self) -> str:
+        """fp32 or bf16: the number format inside the network."""
+        return self._library.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        return self._batches.size
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles (B, T, T) of confidences in [0, 1]; a batch that does not fit is halved.
+
+        Raises:
+            ModelError: T is not a multiple of the patch, or not even one tile fits in memory.
+        """
+        with self._lock:
+            forward = self._compiled(*tiles.shape[-2:])
+            return self._batches.run(
+                lambda batch: forward(np.ascontiguousarray(batch, np.float32)[:, None])[:, 0], tiles
+            )
+
+    def _compiled(self, height: int, width: int) -> Forward:
+        network = self._networks.pop((height, width), None)
+        if network is None:
+            require_multiple(self.config, height, width)
+            graph = threshnet_graph(self._weights, self.config, height=height, width=width)
+            if len(self._networks) == _KEPT:
+                self._networks.popitem(last=False)
+            network = self._library.compile(graph.SerializeToString())
+        self._networks[height, width] = network
+        return network
+
+
+def _library(backend: Backend, device: str, precision: Precision) -> Library:
+    threads = on_compute_thread(_torch_threads)
+    if backend == "onnxruntime":
+        from geothresh.nn.backends.onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(device, precision, threads=threads)
+    from geothresh.nn.backends.open_vino import OpenVino
+
+    return OpenVino(device, precision, threads=threads)
+
+
+def _torch_threads() -> int:
+    """As many as torch takes: the cores, or what OMP_NUM_THREADS leaves to each of the workers."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a library's error says that memory has run out; they have no type for that."""
+    text = str(error).lower()
+    return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))

@@ -1,0 +1,95 @@
+"""Model files for programs other than geothresh."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from geothresh import __version__
+from geothresh.errors import UsageError
+from geothresh.files import check_output, write_bytes
+from geothresh.nn.backends import require_packages
+from geothresh.nn.backends.graph import OPSET, threshnet_graph
+from geothresh.nn.checkpoint import digest, load_weights, read_card
+from geothresh.nn.refiner import DEFAULT_MODEL, find_model, on_compute_thread
+from geothresh.nn.resolution import GroundSampleDistance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What was written."""
+
+    output: Path
+    """The file."""
+    model: str
+    """The model's name."""
+    model_sha256: str
+    """Digest of the model file that it was made from, hexadecimal."""
+    tile_size: int
+    """Rows and columns of the tiles that it takes."""
+    opset: int
+    """Version of ONNX's operators."""
+    bytes: int
+    """Size of the file."""
+
+
+def export_onnx(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    tile_size: int = 512,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write a model as ONNX, its batch norms folded into the convolutions.
+
+    The input ``confidence`` is (B, 1, T, T) float32 in [0, 1], the output ``refined`` likewise; B
+    is free, T is fixed. The properties of the file say where it comes from: ``model``,
+    ``model_sha256``, ``patch``, ``tile_size``, ``ground_sample_distance`` (the least and the
+    greatest in metres, where it is known) and ``geothresh``, the version. The same model gives the
+    same bytes.
+
+    Args:
+        model: a packaged model's name, or a model file.
+        output: file to write; by default the model's name with ``.onnx``, in the working directory.
+        tile_size: T, a multiple of the model's patch.
+        overwrite: replace the file if it exists.
+
+    Raises:
+        UsageError: the package onnx is not installed, or the output is the model file.
+        ModelError: the model is missing or damaged, or the tile does not fit it.
+        OutputError: the file exists or cannot be written.
+    """
+    require_packages("export to ONNX", "onnx")
+    source = find_model(os.fspath(model))
+    target = Path(f"{source.stem}.onnx" if output is None else os.fspath(output))
+    if target.suffix.lower() != ".onnx":
+        raise UsageError(f"{target}: ONNX files end in .onnx; name the output so")
+    target = check_output(target, overwrite=overwrite, inputs=[source])
+    card, sha256 = read_card(source), digest(source)
+    metadata = {
+        "geothresh": __version__,
+        "model": source.stem,
+        "model_sha256": sha256,
+        "patch": str(card.config.patch),
+        "tile_size": str(tile_size),
+    }
+    known = GroundSampleDistance.of_card(card.training)
+    if known is not None:
+        metadata["ground_sample_distance"] = json.dumps([known.least, known.greatest])
+    weights = on_compute_thread(load_weights, source, card.config)
+    graph = threshnet_graph(
+        {name: tensor.numpy() for name, tensor in weights.items()},
+        card.config, height=tile_size, width=tile_size, **metadata,
+    )  # fmt: skip
+    content = graph.SerializeToString(deterministic=True)
+    write_bytes(target, content)
+    return ExportResult(
+        output=target,
+        model=source.stem,
+        model_sha256=sha256,
+        tile_size=tile_size,
+        opset=OPSET,
+        bytes=len(content),
+    )
