@@ -108,7 +108,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=8,
         schedule="cosine",
         ema=0.998,
-        loss=LossWeights(overlap=1.0),
+        loss=LossWeights(overlap=1.0, centerline=0.5),
         mix=0.5,
         jitter=0.5,
         regional_jitter=1.0,
