@@ -18,7 +18,7 @@ from test_pairs import write
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.nn.checkpoint import digest, read_card
-from geothresh.nn.config import PRESETS
+from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.losses import LossWeights, threshnet_loss
 from geothresh.nn.refiner import load_model
 from geothresh.raster.pairs import find_pairs
@@ -26,6 +26,7 @@ from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop, train
 from geothresh.training.chips import ChipDataset
 from geothresh.training.loop import batches_of, cosine_rate
+from geothresh.training.sizes import preset_of
 from geothresh.training.sources import pair_sources
 
 QUICK = Recipe(
@@ -428,3 +429,16 @@ def test_maps_in_folders_are_valid_everywhere_and_the_mask_changes_no_loss(data)
         assert outcomes[1][0][name].item() == pytest.approx(value.item(), rel=1e-6), name
     for one, other in zip(outcomes[0][1], outcomes[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (dataclasses.replace(PRESETS["small"], patch=32, head="correction"), "small"),
+        (dataclasses.replace(PRESETS["full"], patch=16, branches="local"), "full"),
+        (NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16, shuffle=2), "own"),
+        (NetworkConfig(patch=256, shuffle=16), "own"),
+    ],
+)
+def test_the_preset_of_any_network_is_known(config: NetworkConfig, name: str) -> None:
+    assert preset_of(config) == name

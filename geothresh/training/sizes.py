@@ -63,10 +63,9 @@ def choose_sizes(
 def preset_of(config: NetworkConfig) -> str:
     """Name of the preset that a network has the sizes of; ``own`` where there is none."""
     for name, preset in PRESETS.items():
-        same = dataclasses.replace(
-            preset, patch=config.patch, head=config.head, branches=config.branches
-        )
-        if same == config:
+        # As plain values: not every network stands the preset's patch, nor the preset every patch.
+        free = {key: preset.as_dict()[key] for key in ("patch", "head", "branches")}
+        if config.as_dict() | free == preset.as_dict():
             return name
     return "own"
 
