@@ -70,7 +70,8 @@ def test_every_option_reaches_the_library(
         "refine", "a.tif", "-o", "m.tif", "--confidence-out", "c.tif", "--vector-out", "v.gpkg",
         "-b", "2", "--scale", "100", "--nodata", "-9999", "--allow-vrt", "-m", "full",
         "--threshold", "0.4", "--tile-size", "256", "--overlap", "64", "--blend", "crop",
-        "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16", "--workers", "2",
+        "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16",
+        "--backend", "openvino", "--workers", "2",
         "--co", "compress=ZSTD", "--co", "ZSTD_LEVEL=1", "--overwrite", "--no-progress",
         "--tta", "d4", "--match-resolution", "--scheduler", "tcp://localhost:8786", "--no-resume",
         "--restart",
@@ -94,6 +95,7 @@ def test_every_option_reaches_the_library(
         "batch_size": 3,
         "device": "cuda:1",
         "precision": "bf16",
+        "backend": "openvino",
         "workers": 2,
         "scheduler": "tcp://localhost:8786",
         "resume": False,
@@ -214,7 +216,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, tiny_model: Path) -> Non
     scene = write_raster(tmp_path / "x.tif", np.eye(600, dtype=np.float32))
     (tmp_path / "x_mask.tif").write_text("old")
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, "700", "refine", str(scene), *TILES, "-m", tiny_model]
+        [sys.executable, "-c", FULL_DISK, "800", "refine", str(scene), *TILES, "-m", tiny_model]
         + ["--overwrite"],
         capture_output=True,
         text=True,
