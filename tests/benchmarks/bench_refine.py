@@ -125,7 +125,7 @@ def nodata(repeat: int) -> None:
     from geothresh.nn.config import PRESETS
     from geothresh.nn.network import ThreshNet
 
-    tile, overlap, rows = 128, 64, 60
+    tile, overlap, rows = 256, 64, 40
     height = tile + (rows - 1) * (tile - overlap)
     values = random_bytes(height, tile)
     values[values == 0] = 1  # no tile of one value, which would cost nothing
