@@ -78,6 +78,13 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_refine.py network
 	$(BIN)/python tests/benchmarks/bench_refine.py survival
 	$(BIN)/python tests/benchmarks/bench_network.py
+	$(BIN)/python tests/benchmarks/bench_refine.py nodata
+	$(BIN)/python tests/benchmarks/bench_inputs.py vrt
+	$(BIN)/python tests/benchmarks/bench_inputs.py http
+	$(BIN)/python tests/benchmarks/bench_inputs.py strip
+	$(BIN)/python tests/benchmarks/bench_targets.py
+	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python tests/benchmarks/study_overlap.py
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
 	$(BIN)/python tests/benchmarks/bench_centerlines.py
 

@@ -1,9 +1,10 @@
 """`refine` beside the network alone, and its peak memory from file to file.
 
-    python tests/benchmarks/bench_refine.py speed     # wall time over bare forward, demo scene
+    python tests/benchmarks/bench_refine.py speed     # time over bare forward; speed 3: 3 pairs
     python tests/benchmarks/bench_refine.py memory    # peak memory over height and width
     python tests/benchmarks/bench_refine.py network   # presets, tile by tile
     python tests/benchmarks/bench_refine.py survival  # what journal and verification cost
+    python tests/benchmarks/bench_refine.py nodata    # a scene half without data over a full one
 
 Speeds are measured in turn in one process, so that a machine that is busy otherwise hurts both
 sides alike; the ratio is what to look at. Memory is the highest resident size of a process of its
@@ -13,22 +14,21 @@ own, libraries included, with a model that costs nothing.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from bench_pipeline import OVERLAP, TILE, Identity, random_bytes
+from measuring import in_turn, least, machine, peak_megabytes, ratio, timed
 
 import geothresh
 from geothresh.mosaic.reading import read_mirrored
+from geothresh.nn.refiner import TorchRefiner
 from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 
@@ -48,41 +48,117 @@ def _windows(grid: TileGrid) -> list:
     return [grid.window(row, col) for row in range(grid.n_rows) for col in range(grid.n_cols)]
 
 
+class Watched:
+    """A model that notes when it is at work."""
+
+    def __init__(self, model: TorchRefiner) -> None:
+        self._model = model
+        self.patch, self.name, self.digest = model.patch, model.name, model.digest
+        self.batch_size = model.batch_size
+        self.spans: list[tuple[float, float]] = []
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        """Refine tiles."""
+        start = time.perf_counter()
+        refined = self._model(tiles)
+        self.spans.append((start, time.perf_counter()))
+        return refined
+
+
 def speed(repeat: int) -> None:
-    """Print seconds of both and their ratio, run by run and over all."""
+    """Print seconds of both and their ratio, and when the network was idle during `refine`."""
     model = geothresh.load_model("roads")
     tiles = scene_tiles()
-    ratios, bare_times, refine_times = [], [], []
+    idle: list[tuple[float, float, float]] = []
+
+    def bare() -> None:
+        for first in range(0, len(tiles), model.batch_size):
+            model(np.stack(tiles[first : first + model.batch_size]))
+
     with tempfile.TemporaryDirectory() as scratch:
-        for run in range(repeat + 1):
-            start = time.perf_counter()
-            for first in range(0, len(tiles), model.batch_size):
-                model(np.stack(tiles[first : first + model.batch_size]))
-            bare = time.perf_counter() - start
+
+        def whole() -> None:
+            watched = Watched(model)
             start = time.perf_counter()
             result = geothresh.refine(
                 SCENE,
                 Path(scratch) / "mask.tif",
                 confidence_out=Path(scratch) / "refined.tif",
-                model=model,
+                model=watched,
                 overwrite=True,
             )
-            whole = time.perf_counter() - start
-            if run == 0:
-                continue  # first calls and imports are not what is measured
+            end = time.perf_counter()
             if result.tiles_refined != len(tiles):
                 raise SystemExit(f"{result.tiles_refined} tiles refined, {len(tiles)} forwarded")
-            bare_times.append(bare)
-            refine_times.append(whole)
-            ratios.append(whole / bare)
+            first, last = watched.spans[0][0], watched.spans[-1][1]
+            busy = sum(stop - begin for begin, stop in watched.spans)
+            idle.append((first - start, last - first - busy, end - last))
+
+        model(tiles[0][np.newaxis])
+        with open_scene(SCENE):
+            pass  # first calls and imports are not what is measured
+        cases = {"bare": lambda: timed(bare), "refine": lambda: timed(whole)}
+        runs = in_turn(cases, repeat)
+    best = {name: least(found) for name, found in runs.items()}
     print(f"demo scene, {len(tiles)} tiles of {TILE}, model roads, {model.dtype}")
     print(
-        f"bare forward {min(bare_times):6.2f} s at best, {len(tiles) / min(bare_times):.1f} tiles/s"
+        f"bare forward {best['bare'].wall:6.2f} s at best, "
+        f"{len(tiles) / best['bare'].wall:.1f} tiles/s"
     )
-    print(f"refine       {min(refine_times):6.2f} s at best (mask and refined confidence)")
+    print(f"refine       {best['refine'].wall:6.2f} s at best (mask and refined confidence)")
+    of_cpu = ratio(runs["refine"], runs["bare"], of="cpu")
     print(
-        f"refine over bare forward: {min(refine_times) / min(bare_times):.2f} best over best, "
-        f"{statistics.median(ratios):.2f} median of {repeat} pairs"
+        f"refine over bare forward: {ratio(runs['refine'], runs['bare']):.3f}, median of {repeat} "
+        f"pairs; of processor time {of_cpu:.3f}"
+    )
+    before, between, after = (statistics.median(part) for part in zip(*idle, strict=True))
+    print(
+        f"the network waits {before:.2f} s for the first tile, {between:.2f} s between tiles, and "
+        f"{after:.2f} s are left after the last one"
+    )
+
+
+def nodata(repeat: int) -> None:
+    """Print what a strip takes of which the lower half holds no data, over one that is full."""
+    import rasterio
+
+    from geothresh.nn.config import PRESETS
+    from geothresh.nn.network import ThreshNet
+
+    tile, overlap, rows = 256, 64, 40
+    height = tile + (rows - 1) * (tile - overlap)
+    values = random_bytes(height, tile)
+    values[values == 0] = 1  # no tile of one value, which would cost nothing
+    values += (np.arange(tile) % 2).astype(np.uint8)
+    network = ThreshNet(PRESETS["small"])
+    refiner = TorchRefiner(network.state_dict(), PRESETS["small"], device="cpu")
+    refined = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {name: Path(scratch) / f"{name}.tif" for name in ("full", "half")}
+        for name, file in files.items():
+            if name == "half":
+                values[height // 2 :] = 255
+            with rasterio.open(
+                file, "w", driver="GTiff", height=height, width=tile, count=1, dtype="uint8",
+                nodata=255, tiled=True, blockxsize=512, blockysize=512, compress="deflate",
+                crs="EPSG:32632", transform=rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6),
+            ) as dataset:  # fmt: skip
+                dataset.write(values, 1)
+
+        def run(name: str) -> None:
+            output = Path(scratch) / f"{name}_mask.tif"
+            result = geothresh.refine(
+                files[name], output, model=refiner, tile_size=tile, overlap=overlap, overwrite=True
+            )
+            refined[name] = result.tiles_refined
+
+        run("half")
+        runs = in_turn({name: partial(timed, partial(run, name)) for name in files}, repeat)
+    print(
+        f"{height} x {tile}, network of the small preset, {refiner.dtype}: {refined['half']} of "
+        f"{refined['full']} tiles refined; {ratio(runs['half'], runs['full']):.3f} of the time, "
+        f"{ratio(runs['half'], runs['full'], of='cpu'):.3f} of the processor time, medians of "
+        f"{repeat} pairs"
     )
 
 
@@ -92,7 +168,6 @@ def network(repeat: int) -> None:
 
     from geothresh.nn.config import PRESETS
     from geothresh.nn.network import ThreshNet
-    from geothresh.nn.refiner import TorchRefiner
 
     tile = np.random.default_rng(0).random((1, TILE, TILE), np.float32)
     for name, config in PRESETS.items():
@@ -144,11 +219,11 @@ def case(height: int, width: int) -> None:
                     part = block[: height - row, : width - col]
                     window = Window(col, row, part.shape[1], part.shape[0])
                     dataset.write(part, 1, window=window)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = peak_megabytes()
         start = time.perf_counter()
         geothresh.refine(source, Path(scratch) / "out.tif", model=Identity())
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     print(json.dumps({"seconds": seconds, "before": before, "peak": peak}))
 
 
@@ -239,19 +314,15 @@ def main(arguments: list[str]) -> None:
         case(int(arguments[1]), int(arguments[2]))
         return
     modes = {
-        "speed": lambda: speed(5),
+        "speed": lambda: speed(int(arguments[1]) if len(arguments) > 1 else 5),
         "memory": memory,
         "network": lambda: network(5),
         "survival": lambda: survival(8_000, 4),
+        "nodata": lambda: nodata(3),
     }
-    if len(arguments) != 1 or arguments[0] not in modes:
+    if not arguments or arguments[0] not in modes:
         raise SystemExit(__doc__)
-    names = ("torch", "numpy", "dask", "rasterio")
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in names)
-    )
+    print(machine("torch", "numpy", "dask", "rasterio"))
     modes[arguments[0]]()
 
 

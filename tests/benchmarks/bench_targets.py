@@ -41,12 +41,14 @@ def chip(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def all_sizes(confidence: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
-    """The targets of six patch sizes from one histogram."""
-    finest = patch_histograms(confidence, truth, patch=FINEST)
-    return [
-        apply_thresholds(confidence, best_thresholds(coarsen(finest, patch // FINEST)), patch=patch)
-        for patch in PATCHES
-    ]
+    """The targets of six patch sizes from one histogram, each from the one before it."""
+    histograms = patch_histograms(confidence, truth, patch=FINEST)
+    targets = []
+    for patch in PATCHES:
+        if patch > FINEST:
+            histograms = coarsen(histograms, 2)
+        targets.append(apply_thresholds(confidence, best_thresholds(histograms), patch=patch))
+    return targets
 
 
 def main() -> None:
