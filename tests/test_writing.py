@@ -374,3 +374,21 @@ def test_a_small_file_that_does_not_fit_is_an_output_error(
     with pytest.raises(OutputError, match="x.json: cannot be written .No space left"):
         write_bytes(target, b"new")
     assert os.listdir(tmp_path) == ["x.json"] and target.read_text("utf-8") == "é"
+
+
+def test_the_bytes_do_not_depend_on_the_threads_that_compress(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 9, (1100, 1700), np.uint8)
+    files = []
+    for threads in ("1", "2", "7"):
+        path = tmp_path / f"{threads}.tif"
+        grid = RasterGrid(height=1100, width=1700)
+        options = {"NUM_THREADS": threads}
+        with RasterWriter(path, grid=grid, band=MASK, tags={}, creation_options=options) as writer:
+            for row in range(0, 1100, 512):
+                height = min(512, 1100 - row)
+                window = PixelWindow(row=row, col=0, height=height, width=1700)
+                writer.write(window, values[window.slices()])
+            writer.finish()
+            writer.publish()
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ _DEFAULTS = {
     "BLOCKYSIZE": str(BLOCK),
     "COMPRESS": "DEFLATE",
     "BIGTIFF": "IF_SAFER",
+    # Threads that compress the blocks of a chunk: the bytes are the same whatever their number,
+    # and a GPU fills chunks faster than one core deflates them.
+    "NUM_THREADS": str(min(8, os.cpu_count() or 1)),
 }
 # Deflate makes two bits of 258 bytes at best (RFC 1951): 1032 to 1.
 _DEFLATE_LIMIT = 1032

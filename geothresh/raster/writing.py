@@ -89,6 +89,7 @@ class RasterWriter:
         self.target = target
         self._grid = grid
         self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
+        self._threads = options["NUM_THREADS"]
         self._checksums: dict[PixelWindow, int] = {}
         self._temporary = create_beside(target)
         self._dataset: DatasetWriter | None = None
@@ -179,7 +180,9 @@ class RasterWriter:
 
     def _verify(self) -> None:
         size = self._temporary.stat().st_size
-        with rasterio.open(self._temporary, driver="GTiff", sharing=False) as written:
+        with rasterio.open(
+            self._temporary, driver="GTiff", sharing=False, num_threads=self._threads
+        ) as written:
             layout = BlockLayout.of(written, 1)
             inventory = BlockInventory.of(written, 1, layout)
             beyond = inventory.first_beyond(size)
