@@ -168,7 +168,7 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
         )
     with _quiet_dask():
         try:
-            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, direct_to_workers=True)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"scheduler {address}: cannot be reached within {_CONNECT_SECONDS:g} s "

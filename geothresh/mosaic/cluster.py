@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from dask.distributed import Client, Future, KilledWorker, wait
+from dask.sizeof import sizeof
 from distributed.comm.core import CommClosedError
 
 from geothresh.blending import Blend
@@ -111,6 +112,17 @@ def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
         batch_size=job.batch_size,
         stop=_Stop(run),
     )
+
+
+@sizeof.register(Part)
+def _bytes_of_part(part: Part) -> int:
+    # Dask looks into no dataclass, and would take all results for a few bytes, to be moved freely.
+    return sum(array.nbytes for array in (part.total, part.valid) if array is not None)
+
+
+@sizeof.register(Blended)
+def _bytes_of_chunk(chunk: Blended) -> int:
+    return chunk.confidence.nbytes + chunk.valid.nbytes
 
 
 def _halt(run: str) -> None:
