@@ -304,6 +304,7 @@ def test_the_graph_of_a_huge_raster_is_small_and_soon_made() -> None:
         weights=Weights.build("hann", plan.grid),
         batch_size=8,
         sink=lambda *chunk: None,
+        finish=None,
         strips=StripCounter(plan, None, start=0),
         progress=None,
     ).graph()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.api.chunks import chunk_size
 from geothresh.api.durable import (
@@ -31,7 +30,16 @@ from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.journal import Journal, finished_outputs
-from geothresh.mosaic import BoolArray, Float32Array, MosaicStats, Progress, load_refiner, mosaic
+from geothresh.mosaic import (
+    BoolArray,
+    Float32Array,
+    Layers,
+    MosaicStats,
+    Progress,
+    RasterReader,
+    load_refiner,
+    mosaic,
+)
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
 from geothresh.raster.creation import CONFIDENCE, gtiff_options
@@ -71,6 +79,21 @@ class PredictResult:
 class _Counts:
     pixels: int = 0
     foreground: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _ConfidenceLayer:
+    """Makes the confidence of a chunk as it is stored, and counts."""
+
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, confidence: Float32Array, valid: BoolArray
+    ) -> Layers:
+        """Make it, as `geothresh.mosaic.Finish` says."""
+        counts = _Counts(
+            pixels=int(np.count_nonzero(valid)),
+            foreground=int(np.count_nonzero(valid & (confidence >= 0.5))),
+        )
+        return Layers(values=(confidence_values(confidence, valid),), counts=asdict(counts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,25 +296,11 @@ def _write_confidence(
     creation_options: Mapping[str, str],
 ) -> None:
     """Predict the scene into a temporary file and put it in place when it is proven."""
-    counts = _Counts()
     with RasterWriter(
         target, grid=scene.grid, band=CONFIDENCE, tags=tags, creation_options=creation_options,
     ) as writer:  # fmt: skip
-
-        def layers(
-            window: PixelWindow, confidence: Float32Array, valid: BoolArray
-        ) -> list[NDArray[np.uint8]]:
-            counts.pixels += int(np.count_nonzero(valid))
-            counts.foreground += int(np.count_nonzero(valid & (confidence >= 0.5)))
-            return [confidence_values(confidence, valid)]
-
-        def facts() -> dict[str, int]:
-            nonlocal counts
-            counted, counts = counts, _Counts()
-            return asdict(counted)
-
         make_strips(
-            partial(engine, **chunk_size(writer)), journal, [writer], layers=layers, facts=facts
+            partial(engine, **chunk_size(writer)), journal, [writer], finish=_ConfidenceLayer()
         )
         scene.require_unchanged()
         put_in_place(journal, [writer])

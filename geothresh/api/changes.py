@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.mosaic import BoolArray, Float32Array, RasterReader
+from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader
+from geothresh.raster.writing import confidence_values, mask_values
 from geothresh.windows import PixelWindow, RasterSize
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeCounts:
-    """Pixels, counted chunk by chunk."""
+    """Pixels of a chunk."""
 
     valid: int = 0
     """With data."""
@@ -72,25 +73,34 @@ class ThresholdedInput:
         return foreground
 
 
-class ReadAgain:
-    """The same from a second reading, for where worker processes did the first one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskLayers:
+    """Makes the mask of a chunk, its refined confidence if wanted, and counts what has changed."""
 
-    def __init__(self, reader: RasterReader, threshold: float) -> None:
-        self._reader = reader
-        self._threshold = np.float32(threshold)
+    threshold: float
+    """Refined confidence from which on a pixel is foreground."""
+    confidence: bool
+    """Whether there is a second layer."""
 
-    def at(self, window: PixelWindow) -> BoolArray:
-        """Where the input reaches the threshold."""
-        confidence, _ = self._reader.read(window)
-        return np.asarray(confidence >= self._threshold)
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
+    ) -> Layers:
+        """Make them, as `geothresh.mosaic.Finish` says."""
+        if isinstance(reader, ThresholdedInput):
+            before = reader.at(window)
+        else:  # in a worker process, which has read other parts than these
+            before = reader.read(window)[0] >= np.float32(self.threshold)
+        mask = mask_values(refined, valid, self.threshold)
+        values = (mask, confidence_values(refined, valid)) if self.confidence else (mask,)
+        return Layers(values=values, counts=asdict(count_changes(before, mask == 1, valid)))
 
 
-def count_changes(
-    counts: ChangeCounts, before: BoolArray, after: BoolArray, valid: BoolArray
-) -> None:
-    """Add a chunk, given where input and output reach the threshold, to `counts`."""
+def count_changes(before: BoolArray, after: BoolArray, valid: BoolArray) -> ChangeCounts:
+    """What has changed in a chunk, given where input and output reach the threshold."""
     before, after = before & valid, after & valid
-    counts.valid += int(np.count_nonzero(valid))
-    counts.foreground_before += int(np.count_nonzero(before))
-    counts.foreground_after += int(np.count_nonzero(after))
-    counts.changed += int(np.count_nonzero(before != after))
+    return ChangeCounts(
+        valid=int(np.count_nonzero(valid)),
+        foreground_before=int(np.count_nonzero(before)),
+        foreground_after=int(np.count_nonzero(after)),
+        changed=int(np.count_nonzero(before != after)),
+    )

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geothresh import __version__
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.journal import Journal
-from geothresh.mosaic import BoolArray, ChunkSink, Float32Array, MosaicStats, StripDone
+from geothresh.mosaic import Finish, Layers, LayerSink, MosaicStats, StripDone
 from geothresh.raster.creation import least_bytes
 from geothresh.raster.paths import RasterSource, head_digest
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, RasterSize
 
-Layers = Callable[[PixelWindow, Float32Array, BoolArray], Sequence[NDArray[np.uint8]]]
-"""From a finished chunk to what each of the outputs holds there."""
 Facts = Callable[[], Mapping[str, int]]
-"""What was counted since it was last asked."""
+"""What else is known of the run so far, beside what was counted."""
 
 
 class Engine(Protocol):
     """`mosaic` with all arguments but these."""
 
     def __call__(
-        self, *, sink: ChunkSink, start_strip: int, on_strip: StripDone
+        self, *, sink: LayerSink, finish: Finish, start_strip: int, on_strip: StripDone
     ) -> MosaicStats: ...
 
 
@@ -95,13 +91,13 @@ def make_strips(
     journal: Journal,
     writers: Sequence[RasterWriter],
     *,
-    layers: Layers,
-    facts: Facts,
+    finish: Finish,
+    facts: Facts = dict,
 ) -> None:
     """Fill the writers: with what an interrupted run has stored, then with what the engine makes.
 
-    Each strip is stored and noted down when its last chunk is finished, with its facts and
-    ``tiles_refined`` and ``tiles_skipped``.
+    Each strip is stored and noted down when its last chunk is finished, with its facts, the sums of
+    what `finish` counted, and ``tiles_refined`` and ``tiles_skipped``.
 
     Raises:
         GeothreshError: the engine's errors; OutputError where a disk is full or fails.
@@ -109,17 +105,20 @@ def make_strips(
     for chunk in journal.stored():
         for writer, values in zip(writers, chunk.layers, strict=True):
             writer.write(chunk.window, values)
+    counts: Counter[str] = Counter()
 
-    def store(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
-        made = layers(window, confidence, valid)
-        for writer, values in zip(writers, made, strict=True):
+    def store(window: PixelWindow, layers: Layers) -> None:
+        for writer, values in zip(writers, layers.values, strict=True):
             writer.write(window, values)
-        journal.add(window, *made)
+        journal.add(window, *layers.values)
+        counts.update(layers.counts)
 
     def commit(tiles_refined: int, tiles_skipped: int) -> None:
-        journal.commit({**facts(), "tiles_refined": tiles_refined, "tiles_skipped": tiles_skipped})
+        tiles = {"tiles_refined": tiles_refined, "tiles_skipped": tiles_skipped}
+        journal.commit({**counts, **facts(), **tiles})
+        counts.clear()
 
-    engine(sink=store, start_strip=len(journal.strips), on_strip=commit)
+    engine(sink=store, finish=finish, start_strip=len(journal.strips), on_strip=commit)
 
 
 def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.api.changes import ChangeCounts, ReadAgain, ThresholdedInput, count_changes
+from geothresh.api.changes import MaskLayers, ThresholdedInput
 from geothresh.api.chunks import chunk_size
 from geothresh.api.durable import (
     make_strips,
@@ -34,8 +34,6 @@ from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.files import create_beside, discard, publish
 from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
-    BoolArray,
-    Float32Array,
     MosaicStats,
     Progress,
     Scheduler,
@@ -51,8 +49,8 @@ from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import INFINITIES, Scene
-from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
-from geothresh.windows import PixelWindow, RasterSize
+from geothresh.raster.writing import RasterWriter
+from geothresh.windows import RasterSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +249,7 @@ def refine(
                 )  # fmt: skip
                 tags = parameter_tags(described, batch_size=batch_size)
                 _write_rasters(
-                    opened, targets, engine, journal, tags, remote=remote, threshold=threshold,
+                    opened, targets, engine, journal, tags, threshold=threshold,
                     creation_options=creation_options,
                 )  # fmt: skip
             _warn_of(opened, journal)
@@ -311,7 +309,6 @@ def _write_rasters(
     journal: Journal,
     tags: Mapping[str, str],
     *,
-    remote: bool,
     threshold: float,
     creation_options: Mapping[str, str],
 ) -> None:
@@ -329,29 +326,14 @@ def _write_rasters(
         writers = [writer(targets.mask, MASK)]
         if targets.confidence is not None:
             writers.append(writer(targets.confidence, CONFIDENCE))
-        # Workers read by themselves, out of this process's sight.
-        remembering = ThresholdedInput(opened, threshold)
-        before = ReadAgain(opened, threshold) if remote else remembering
-        counts = ChangeCounts()
-
-        def layers(
-            window: PixelWindow, refined: Float32Array, valid: BoolArray
-        ) -> list[NDArray[np.uint8]]:
-            values = mask_values(refined, valid, threshold)
-            count_changes(counts, before.at(window), values == 1, valid)
-            if targets.confidence is None:
-                return [values]
-            return [values, confidence_values(refined, valid)]
-
-        def facts() -> dict[str, int]:
-            nonlocal counts
-            counted, counts = counts, ChangeCounts()
-            return {**asdict(counted), "infinities": int(opened.infinities_seen)}
-
+        finish = MaskLayers(threshold=threshold, confidence=targets.confidence is not None)
         make_strips(
-            partial(engine, remembering, **chunk_size(writers[0])), journal, writers,
-            layers=layers, facts=facts,
-        )  # fmt: skip
+            partial(engine, ThresholdedInput(opened, threshold), **chunk_size(writers[0])),
+            journal,
+            writers,
+            finish=finish,
+            facts=lambda: {"infinities": int(opened.infinities_seen)},
+        )
         opened.require_unchanged()
         put_in_place(journal, writers)
 

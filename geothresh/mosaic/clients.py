@@ -52,7 +52,8 @@ def local_client(workers: int) -> Iterator[Client]:
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
         deaf_loop() as loop,
         _OwnCluster(loop, workers, scratch) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        # Straight from the workers: the scheduler, in this process too, would copy all of it.
+        Client(cluster, set_as_default=False, direct_to_workers=True) as client,
     ):
         try:
             cluster.scale(workers)
@@ -168,7 +169,7 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
         )
     with _quiet_dask():
         try:
-            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, direct_to_workers=True)
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"scheduler {address}: cannot be reached within {_CONNECT_SECONDS:g} s "

@@ -17,7 +17,7 @@ from collections import defaultdict, deque
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from dask.distributed import Client, Future, KilledWorker, wait
 from dask.sizeof import sizeof
@@ -33,6 +33,8 @@ from geothresh.mosaic.clients import (
 )
 from geothresh.mosaic.protocols import (
     ChunkSink,
+    Finish,
+    LayerSink,
     MosaicStats,
     Progress,
     RasterReader,
@@ -42,7 +44,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
 from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
+from geothresh.mosaic.tasks import Blended, Packed, Part, Weights, blend_chunk, refine_group
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 
 Result = TypeVar("Result")
@@ -82,6 +84,8 @@ class WorkerJob:
     """How tiles are weighted."""
     batch_size: int
     """Most tiles in one call of the model."""
+    finish: Finish | None = None
+    """Makes layers of each chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +104,13 @@ def _open(job: WorkerJob) -> _Opened:
     )
 
 
-def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
+def _opened(job: WorkerJob) -> _Opened:
     with _opening:  # lru_cache alone would let two threads open the same job
-        opened = _open(job)
+        return _open(job)
+
+
+def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
+    opened = _opened(job)
     return refine_group(
         group,
         plan=job.plan,
@@ -114,13 +122,18 @@ def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
     )
 
 
-@sizeof.register(Part)
+@sizeof.register(Part)  # type: ignore[untyped-decorator]
 def _bytes_of_part(part: Part) -> int:
     # Dask looks into no dataclass, and would take all results for a few bytes, to be moved freely.
     return sum(array.nbytes for array in (part.total, part.valid) if array is not None)
 
 
-@sizeof.register(Blended)
+@sizeof.register(Packed)  # type: ignore[untyped-decorator]
+def _bytes_of_layers(packed: Packed) -> int:
+    return sum(map(len, packed.layers))
+
+
+@sizeof.register(Blended)  # type: ignore[untyped-decorator]
 def _bytes_of_chunk(chunk: Blended) -> int:
     return chunk.confidence.nbytes + chunk.valid.nbytes
 
@@ -133,13 +146,17 @@ def _pick(parts: dict[int, Part], chunk: int) -> Part:
     return parts[chunk]
 
 
-def _blend(window: PixelWindow, parts: list[Part]) -> Blended:
-    return blend_chunk(window, parts)
+def _blend(job: WorkerJob, window: PixelWindow, parts: list[Part]) -> Blended | Packed:
+    blended = blend_chunk(window, parts)
+    if job.finish is None:
+        return blended
+    reader = _opened(job).reader
+    return Packed.of(blended, job.finish(reader, window, blended.confidence, blended.valid))
 
 
 def run_on_workers(
     job: WorkerJob,
-    sink: ChunkSink,
+    sink: ChunkSink | LayerSink,
     *,
     where: int | Scheduler,
     strips: StripCounter,
@@ -187,7 +204,7 @@ class _ClusterRun:
         self,
         client: Client,
         job: WorkerJob,
-        sink: ChunkSink,
+        sink: ChunkSink | LayerSink,
         *,
         workers: int,
         strips: StripCounter,
@@ -225,7 +242,7 @@ class _ClusterRun:
         """Do the chunks from `start` on, two for each worker at a time."""
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
         submitted: set[int] = set()
-        running: deque[tuple[int, Future[Blended]]] = deque()
+        running: deque[tuple[int, Future[Blended | Packed]]] = deque()
         most = 2 * max(1, self._workers, len(self._client.nthreads()))
 
         def finish_first() -> None:
@@ -253,7 +270,7 @@ class _ClusterRun:
         while running:
             finish_first()
 
-    def _carefully(self, chunk: int) -> Blended:
+    def _carefully(self, chunk: int) -> Blended | Packed:
         """Do one chunk, one group of tiles at a time."""
         for _ in range(_ROUNDS):
             parts = [self._alone(group, chunk) for group in self._groups[chunk]]
@@ -278,12 +295,15 @@ class _ClusterRun:
                 killed = error
         raise DeadlyTileError(_deadly("", group.window)) from killed
 
-    def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended]:
+    def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended | Packed]:
         window = self._plan.chunk(chunk).window
-        return self._client.submit(_blend, window, parts, pure=False, priority=1)
+        return self._client.submit(_blend, self._job, window, parts, pure=False, priority=1)
 
-    def _store(self, blended: Blended) -> None:
-        self._sink(blended.window, blended.confidence, blended.valid)
+    def _store(self, blended: Blended | Packed) -> None:
+        if isinstance(blended, Packed):
+            cast(LayerSink, self._sink)(blended.window, blended.unpack())
+        else:
+            cast(ChunkSink, self._sink)(blended.window, blended.confidence, blended.valid)
         self._strips.count(blended)
         if self._progress is not None:
             done = self._tiles_before + self._strips.tiles

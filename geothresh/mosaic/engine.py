@@ -13,7 +13,9 @@ from geothresh.errors import UsageError
 from geothresh.mosaic.protocols import (
     BoolArray,
     ChunkSink,
+    Finish,
     Float32Array,
+    LayerSink,
     MosaicStats,
     Progress,
     RasterReader,
@@ -37,7 +39,7 @@ _GROUP_PIXELS = 8 * 512 * 512
 def mosaic(
     reader: RasterReader,
     refiner: Refiner | RefinerSource,
-    sink: ChunkSink,
+    sink: ChunkSink | LayerSink,
     *,
     grid: TileGrid,
     blend: Blend = "hann",
@@ -48,6 +50,7 @@ def mosaic(
     workers: int = 0,
     scheduler: Scheduler | None = None,
     reader_spec: ReaderSpec | None = None,
+    finish: Finish | None = None,
     start_strip: int = 0,
     on_strip: StripDone | None = None,
     progress: Progress | None = None,
@@ -60,7 +63,8 @@ def mosaic(
     Args:
         reader: The confidence raster.
         refiner: The model, or where to load it from; workers need the latter.
-        sink: Takes the finished chunks; called by one thread at a time.
+        sink: Takes the finished chunks, or with `finish` their layers; called by one thread at a
+            time.
         grid: The tiles; their raster size is the reader's.
         blend: How overlapping tiles are weighted.
         batch_size: Most tiles in one call of the model, at least 1.
@@ -71,6 +75,7 @@ def mosaic(
         workers: 0 for local threads, else the most worker processes.
         scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
+        finish: Makes layers of each chunk, in the worker process where there is one.
         start_strip: First strip to be made, from 0; those above it were made by an earlier run.
         on_strip: Told when the sink has all chunks of a strip.
         progress: Told (tiles done, tiles in total); tiles of earlier strips count as done.
@@ -113,8 +118,9 @@ def mosaic(
         from geothresh.mosaic.cluster import WorkerJob, run_on_workers
 
         job = WorkerJob(
-            plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size
-        )
+            plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size,
+            finish=finish,
+        )  # fmt: skip
         strips = StripCounter(plan, on_strip, start=start_strip)
         # More workers than chunks would have nothing to do, and each takes a second to start.
         chunks = plan.n_chunks - strips.first_chunk
@@ -128,6 +134,7 @@ def mosaic(
         weights=Weights.build(blend, grid),
         batch_size=batch_size,
         sink=sink,
+        finish=finish,
         strips=StripCounter(plan, on_strip, start=start_strip),
         progress=progress,
     )

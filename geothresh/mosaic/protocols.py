@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,6 +111,50 @@ class ChunkSink(Protocol):
             confidence: float32 (height, width) in [0, 1], 0.0 where it is invalid.
             valid: bool (height, width), True = valid.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """What is to be stored of a finished chunk."""
+
+    values: tuple[NDArray[np.uint8], ...]
+    """Each (height, width)."""
+    counts: Mapping[str, int]
+    """What was counted on the way, to be summed over chunks."""
+
+
+class Finish(Hashable, Protocol):
+    """Makes layers of a finished chunk where it was blended; small, frozen and picklable.
+
+    Layers are a fraction of the confidences they are made of, which need not go from one process
+    to another then.
+    """
+
+    def __call__(
+        self,
+        reader: RasterReader,
+        window: PixelWindow,
+        confidence: Float32Array,
+        valid: BoolArray,
+        /,
+    ) -> Layers:
+        """Make them.
+
+        Args:
+            reader: The raster; on local threads the reader that tiles were read with.
+            window: Where the chunk lies; local threads come in raster order.
+            confidence: float32 (height, width) in [0, 1], 0.0 where it is invalid.
+            valid: bool (height, width), True = valid.
+        """
+        ...
+
+
+class LayerSink(Protocol):
+    """Takes the layers of chunks in raster order, one call at a time."""
+
+    def __call__(self, window: PixelWindow, layers: Layers, /) -> None:
+        """Store one chunk."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from geothresh.mosaic.protocols import MosaicStats, StripDone
-from geothresh.mosaic.tasks import Blended
+from geothresh.mosaic.tasks import Blended, Packed
 from geothresh.windows import ChunkPlan, TileGroup
 
 
@@ -44,7 +44,7 @@ class StripCounter:
         """Tiles of the chunks counted so far."""
         return self._refined + self._skipped
 
-    def count(self, blended: Blended) -> None:
+    def count(self, blended: Blended | Packed) -> None:
         """Count a chunk that the sink has taken; the next one in raster order."""
         self._refined += blended.tiles_refined
         self._skipped += blended.tiles_skipped

@@ -7,15 +7,24 @@ Each product of weight and confidence is cut to the unit, 60 times finer than fl
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.blending import AxisWeights, Blend
-from geothresh.mosaic.protocols import BoolArray, Float32Array, RasterReader
+from geothresh.mosaic.protocols import (
+    BoolArray,
+    ChunkSink,
+    Finish,
+    Float32Array,
+    Layers,
+    LayerSink,
+    RasterReader,
+)
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.refiners import GuardedRefiner, flat_value
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
@@ -277,3 +286,49 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
         tiles_refined=refined,
         tiles_skipped=skipped,
     )
+
+
+def delivery(
+    sink: ChunkSink | LayerSink, finish: Finish | None, reader: RasterReader
+) -> Callable[[Blended], None]:
+    """What hands a chunk of this process to the sink, finished if it is to be."""
+    if finish is None:
+        plain = cast(ChunkSink, sink)
+        return lambda blended: plain(blended.window, blended.confidence, blended.valid)
+    make, layered = finish, cast(LayerSink, sink)
+    return lambda blended: layered(
+        blended.window, make(reader, blended.window, blended.confidence, blended.valid)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """The layers of a chunk on their way from a worker, compressed."""
+
+    window: PixelWindow
+    """Where it lies."""
+    layers: tuple[bytes, ...]
+    """Each deflated, of uint8 (height, width)."""
+    counts: tuple[tuple[str, int], ...]
+    """What was counted on the way."""
+    tiles_refined: int
+    """As the chunk's."""
+    tiles_skipped: int
+    """As the chunk's."""
+
+    @classmethod
+    def of(cls, blended: Blended, layers: Layers) -> Packed:
+        """Pack the layers of a chunk; quickly, as masks and maps pack well enough that way."""
+        return cls(
+            window=blended.window,
+            layers=tuple(zlib.compress(v.tobytes(), 1) for v in layers.values),
+            counts=tuple(layers.counts.items()),
+            tiles_refined=blended.tiles_refined,
+            tiles_skipped=blended.tiles_skipped,
+        )
+
+    def unpack(self) -> Layers:
+        """The layers again."""
+        shape = (self.window.height, self.window.width)
+        values = (np.frombuffer(zlib.decompress(v), np.uint8).reshape(shape) for v in self.layers)
+        return Layers(values=tuple(values), counts=dict(self.counts))

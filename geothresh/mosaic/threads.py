@@ -12,10 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dask._task_spec import List, Task, TaskRef
 from dask.threaded import get
 
-from geothresh.mosaic.protocols import ChunkSink, MosaicStats, Progress, RasterReader
+from geothresh.mosaic.protocols import (
+    ChunkSink,
+    Finish,
+    LayerSink,
+    MosaicStats,
+    Progress,
+    RasterReader,
+)
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import Blended, Part, Weights, blend_chunk, refine_group
+from geothresh.mosaic.tasks import (
+    Blended,
+    Part,
+    Weights,
+    blend_chunk,
+    delivery,
+    refine_group,
+)
 from geothresh.windows import ChunkPlan
 
 CHUNKS_AHEAD = 2
@@ -45,7 +59,8 @@ class ThreadRun:
         refiner: GuardedRefiner,
         weights: Weights,
         batch_size: int,
-        sink: ChunkSink,
+        sink: ChunkSink | LayerSink,
+        finish: Finish | None,
         strips: StripCounter,
         progress: Progress | None,
     ) -> None:
@@ -57,7 +72,7 @@ class ThreadRun:
         self._refiner = refiner
         self._weights = weights
         self._batch_size = batch_size
-        self._sink = sink
+        self._deliver = delivery(sink, finish, reader)
         self._progress = progress
         self._progress_lock = threading.Lock()
         self._tiles_done = strips.tiles_before
@@ -119,7 +134,7 @@ class ThreadRun:
 
     def write(self, blended: Blended, previous: None) -> None:
         """Task: hand one chunk to the sink, after the one before it."""
-        self._sink(blended.window, blended.confidence, blended.valid)
+        self._deliver(blended)
         self._strips.count(blended)
 
     def _count(self, tiles: int) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +83,9 @@ def start(body: Callable[[], None], log: Path, *, largest_file: int | None = Non
     sys.stderr.flush()
     pid = os.fork()
     if pid:
+        # Here as in the child: whichever comes first, there is a group to send signals to.
+        with suppress(ProcessLookupError):
+            os.setpgid(pid, pid)
         return Child(pid, log)
     code = 99
     try:

@@ -35,6 +35,7 @@ import numpy as np  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 from rasters import write_raster  # noqa: E402
 from scipy import ndimage  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 import geothresh.api.refine  # noqa: E402, F401
 import geothresh.api.vectorize  # noqa: E402, F401
@@ -242,7 +243,9 @@ def watched(storm: Storm):  # type: ignore[no-untyped-def]
 
 def kills(storm: Storm, number: int) -> None:
     """SIGKILL at random times and at chosen moments, and the same command again."""
+    bar = tqdm(total=number, unit="kill", mininterval=5)
     while storm.counts["kills"] < number:
+        bar.update(storm.counts["kills"] - bar.n)
         old = storm.lay_out()
         child = storm.start(old=old)
         if storm.interrupt(child):
@@ -256,7 +259,7 @@ def kills(storm: Storm, number: int) -> None:
 
 def chains(storm: Storm, number: int) -> None:
     """Up to five kills in a row, each of the run that goes on after the one before."""
-    for _ in range(number):
+    for _ in tqdm(range(number), unit="chain", mininterval=5):
         old = storm.lay_out()
         storm.counts["chains"] += 1
         for _ in range(5):
@@ -271,7 +274,7 @@ def chains(storm: Storm, number: int) -> None:
 
 def signals(storm: Storm, number: int) -> None:
     """SIGINT and SIGTERM in turn at random times: their exit codes, soon, in one line."""
-    for count in range(number):
+    for count in tqdm(range(number), unit="signal", mininterval=5):
         old = storm.lay_out()
         chosen = (signal.SIGINT, signal.SIGTERM)[count % 2]
         child = storm.start(old=old)
@@ -302,7 +305,7 @@ def limits(storm: Storm, number: int) -> None:
     """No file may grow beyond a random size; the work goes on once there is room."""
     sizes = [len(storm.new[name]) for name in ("out.tif", "conf.tif", "v.gpkg")]
     ends = [size - less for size in sizes for less in (1, 50, 1000, 20000) if less < size]
-    for count in range(number):
+    for count in tqdm(range(number), unit="limit", mininterval=5):
         old = storm.lay_out()
         limit = ends[count] if count < len(ends) else storm.rng.randrange(max(sizes))
         child = storm.start(old=old, limit=limit)
