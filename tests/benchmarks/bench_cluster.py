@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_cluster.py --workers 16 --side 16384
 
 Workers are processes of this machine, and the model gives back what it gets, so that what is left
-is reading, blending and the cluster itself. "This process" is scheduler, client and a sink that
-throws chunks away: what one machine has to do however many workers there are elsewhere.
+is reading, blending and the cluster itself. Chunks come back as `refine` has them, mask and
+confidence, deflated. "This process" is scheduler, client and a sink that throws chunks away: what
+one machine has to do however many workers there are elsewhere, but for writing.
 """
 
 from __future__ import annotations
@@ -14,29 +15,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bench_pipeline import OVERLAP, TILE, Identity, random_bytes
+from bench_pipeline import OVERLAP, TILE, IdentitySource, MaskAndConfidence, random_bytes
 from dask.distributed import Client, LocalCluster
 from distributed import Worker
 from measuring import machine
 
-from geothresh.mosaic import BoolArray, Float32Array, Scheduler, mosaic
+from geothresh.mosaic import Layers, Scheduler, mosaic
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.windows import PixelWindow, TileGrid
-
-
-@dataclass(frozen=True)
-class IdentitySource:
-    """Loads the model that gives back what it gets."""
-
-    patch: int = 64
-
-    def load(self) -> Identity:
-        """Make one."""
-        return Identity()
 
 
 @contextmanager
@@ -71,11 +60,10 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16384, help="rows and columns of the raster")
     chosen = parser.parse_args()
     print(machine("dask", "distributed", "numpy"))
-    received = {"chunks": 0, "bytes": 0}
+    received = {"chunks": 0}
 
-    def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+    def sink(window: PixelWindow, layers: Layers) -> None:
         received["chunks"] += 1
-        received["bytes"] += refined.nbytes + valid.nbytes
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "confidence.npy"
@@ -97,7 +85,7 @@ def main() -> None:
             before, started = time.process_time(), time.perf_counter()
             mosaic(
                 reader, IdentitySource(), sink, grid=grid, batch_size=8, reader_spec=spec,
-                scheduler=Scheduler(address=cluster.scheduler_address),
+                finish=MaskAndConfidence(), scheduler=Scheduler(address=cluster.scheduler_address),
             )  # fmt: skip
             own, wall = time.process_time() - before, time.perf_counter() - started
             sent = sum(client.run(sent_bytes).values())
@@ -116,10 +104,7 @@ def main() -> None:
         f"this process: {own:.2f} s of processor time, {own / tiles * 1e3:.2f} ms a tile, "
         f"{pixels / own / 1e6:.0f} MP per second of it"
     )
-    print(
-        f"bytes from workers: {sent / pixels:.2f} a pixel in all, of which finished chunks "
-        f"{received['bytes'] / pixels:.2f}"
-    )
+    print(f"bytes between processes: {sent / pixels:.2f} a pixel")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,8 @@ from measuring import (
 from numpy.typing import NDArray
 
 from geothresh.blending import blend_profile
-from geothresh.mosaic import BoolArray, Float32Array, mosaic
+from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader, mosaic
+from geothresh.raster.writing import confidence_values, mask_values
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 TILE, OVERLAP = 512, 128
@@ -51,6 +53,29 @@ class Identity:
     def __call__(self, tiles: Float32Array) -> Float32Array:
         """Give back a copy."""
         return tiles.copy()
+
+
+@dataclass(frozen=True)
+class IdentitySource:
+    """Loads the model that gives back what it gets."""
+
+    patch: int = 64
+
+    def load(self) -> Identity:
+        """Make one."""
+        return Identity()
+
+
+@dataclass(frozen=True)
+class MaskAndConfidence:
+    """What `refine` stores of a chunk, but for what it counts."""
+
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
+    ) -> Layers:
+        """Make both."""
+        layers = (mask_values(refined, valid, 0.5), confidence_values(refined, valid))
+        return Layers(values=layers, counts={})
 
 
 class ByteReader:

@@ -1,0 +1,84 @@
+"""Chunks finished in worker processes: the same layers and counts as on local threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from dask.sizeof import sizeof
+from fakes import FakeSource
+
+from geothresh.api.changes import MaskLayers, ThresholdedInput
+from geothresh.mosaic import Layers, mosaic
+from geothresh.mosaic import cluster as cluster  # tells Dask the sizes
+from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
+from geothresh.mosaic.tasks import Blended, Packed, Part
+from geothresh.windows import PixelWindow, TileGrid
+
+
+def blended(height: int, width: int) -> Blended:
+    rng = np.random.default_rng(0)
+    return Blended(
+        window=PixelWindow(row=3, col=5, height=height, width=width),
+        confidence=rng.random((height, width), np.float32),
+        valid=rng.random((height, width)) > 0.1,
+        tiles_refined=4,
+        tiles_skipped=1,
+    )
+
+
+def test_layers_come_through_packing_as_they_were() -> None:
+    chunk = blended(40, 70)
+    layers = Layers(
+        values=((chunk.confidence * 254).astype(np.uint8)[:, ::-1], chunk.valid.view(np.uint8)),
+        counts={"valid": 7, "changed": 0},
+    )
+    packed = Packed.of(chunk, layers)
+    assert (packed.window, packed.tiles_refined, packed.tiles_skipped) == (chunk.window, 4, 1)
+    again = packed.unpack()
+    assert again.counts == layers.counts
+    for before, after in zip(layers.values, again.values, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_dask_knows_how_large_results_are() -> None:
+    """It plans moving them by that, and looks into no dataclass by itself."""
+    chunk = blended(40, 70)
+    assert sizeof(chunk) == 40 * 70 * 5
+    layers = Layers(values=(chunk.valid.view(np.uint8),), counts={})
+    packed = Packed.of(chunk, layers)
+    assert sizeof(packed) == len(packed.layers[0])
+    part = Part(
+        window=chunk.window, total=np.zeros((40, 70), np.int32), owned=None, valid=None
+    )  # fmt: skip
+    assert sizeof(part) == 40 * 70 * 4
+
+
+def test_workers_finish_chunks_as_threads_do(tmp_path: Path) -> None:
+    confidence = np.random.default_rng(2).random((150, 170), dtype=np.float32)
+    confidence[40:90, 30:120] = np.nan
+    reader = ArrayReader(confidence)
+    path = tmp_path / "confidence.npy"
+    np.save(path, confidence)
+    finish = MaskLayers(threshold=0.4, confidence=True)
+    made: dict[int, list[tuple[PixelWindow, Layers]]] = {0: [], 2: []}
+    for workers, chunks in made.items():
+        mosaic(
+            reader if workers else ThresholdedInput(reader, 0.4),
+            FakeSource(kind="uneven"),
+            lambda window, layers, chunks=chunks: chunks.append((window, layers)),
+            grid=TileGrid(size=reader.size, tile=64, overlap=32, patch=16),
+            chunk_height=96,
+            chunk_width=64,
+            workers=workers,
+            reader_spec=NpyReaderSpec(path=str(path)) if workers else None,
+            finish=finish,
+        )
+    assert [window for window, _ in made[0]] == [window for window, _ in made[2]]
+    changed = 0
+    for (_, local), (_, remote) in zip(made[0], made[2], strict=True):
+        assert dict(local.counts) == dict(remote.counts)
+        changed += local.counts["changed"]
+        for one, other in zip(local.values, remote.values, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert changed
