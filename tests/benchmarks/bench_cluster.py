@@ -58,6 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--side", type=int, default=16384, help="rows and columns of the raster")
+    parser.add_argument("--chunk-width", type=int, default=4096, help="columns of a chunk")
     chosen = parser.parse_args()
     print(machine("dask", "distributed", "numpy"))
     received = {"chunks": 0}
@@ -85,7 +86,7 @@ def main() -> None:
             before, started = time.process_time(), time.perf_counter()
             mosaic(
                 reader, IdentitySource(), sink, grid=grid, batch_size=8, reader_spec=spec,
-                finish=MaskAndConfidence(), scheduler=Scheduler(address=cluster.scheduler_address),
+                finish=MaskAndConfidence(), chunk_width=chosen.chunk_width, scheduler=Scheduler(address=cluster.scheduler_address),
             )  # fmt: skip
             own, wall = time.process_time() - before, time.perf_counter() - started
             sent = sum(client.run(sent_bytes).values())
