@@ -60,7 +60,12 @@ class GraphLane:
         recorded = self._recorded.get(shape)
         if recorded is None:
             with _capturing:
-                recorded = self._recorded[shape] = self._record(shape)
+                try:
+                    recorded = self._recorded[shape] = self._record(shape)
+                except torch.OutOfMemoryError:
+                    # The caller takes less; what graphs of other sizes hold may be what lacks.
+                    self._recorded.clear()
+                    raise
         recorded.host_in.numpy()[:n_tiles] = tiles
         with (
             torch.inference_mode(),
@@ -72,11 +77,6 @@ class GraphLane:
             recorded.host_out.copy_(recorded.device_out, non_blocking=True)
         self._stream.synchronize()
         return recorded.host_out.numpy()[:n_tiles].copy()
-
-    def forget(self) -> None:
-        """Give back the memory of all graphs."""
-        with _capturing:
-            self._recorded.clear()
 
     def _record(self, shape: tuple[int, int, int]) -> _Recorded:
         host_in = torch.zeros(shape, pin_memory=True)
@@ -161,8 +161,3 @@ class Lanes:
             yield lane
         finally:
             self._free.put(lane)
-
-    def forget(self) -> None:
-        """Give back the memory of all graphs; to be called while no lane is in use."""
-        for lane in self._all:
-            lane.forget()
