@@ -86,7 +86,8 @@ def main() -> None:
             before, started = time.process_time(), time.perf_counter()
             mosaic(
                 reader, IdentitySource(), sink, grid=grid, batch_size=8, reader_spec=spec,
-                finish=MaskAndConfidence(), chunk_width=chosen.chunk_width, scheduler=Scheduler(address=cluster.scheduler_address),
+                finish=MaskAndConfidence(), chunk_width=chosen.chunk_width,
+                scheduler=Scheduler(address=cluster.scheduler_address),
             )  # fmt: skip
             own, wall = time.process_time() - before, time.perf_counter() - started
             sent = sum(client.run(sent_bytes).values())
