@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from measuring import peak_megabytes
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -87,17 +88,6 @@ def measure(case: str, folder: Path) -> dict[str, float]:
         count = result.features
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "megabytes": peak_megabytes(), "polygons": count}
-
-
-def peak_megabytes() -> float:
-    """Peak resident size of this process, from Linux's /proc.
-
-    `resource.getrusage` would not do: what it tells begins with the size of the parent process.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmHWM in /proc/self/status")
 
 
 def main() -> None:
