@@ -13,7 +13,7 @@ from geothresh.errors import ModelError
 from geothresh.mosaic import gpus
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
-from geothresh.nn.lanes import LANES_PER_DEVICE, Lanes, fitting
+from geothresh.nn.lanes import LANES_PER_DEVICE, Lanes, fitting, recorded_size
 from geothresh.nn.refiner import ModelSource, load_model, visible_gpus
 from geothresh.nn.symmetry import SymmetricRefiner
 
@@ -66,6 +66,12 @@ def test_a_lane_is_used_by_one_caller_at_a_time_and_comes_back() -> None:
         raise ValueError("midway")
     with lanes.free() as one, lanes.free() as other:
         assert {one, other} == {"first", "second"}
+
+
+def test_batches_are_filled_up_to_few_sizes() -> None:
+    sizes = [recorded_size(n, most=16) for n in range(1, 17)]
+    assert sizes == [1, 2, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16]
+    assert [recorded_size(n, most=6) for n in range(1, 7)] == [1, 2, 4, 4, 6, 6]
 
 
 @pytest.mark.parametrize(

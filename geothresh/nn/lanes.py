@@ -38,6 +38,14 @@ class _Recorded:
     host_out: torch.Tensor
 
 
+def recorded_size(n_tiles: int, *, most: int) -> int:
+    """Tiles of the graph that takes ``n_tiles``: 1, 2, a multiple of 4, or ``most``.
+
+    Fewer sizes would fill up more: rows of a scene seldom are whole batches.
+    """
+    return min(most, n_tiles if n_tiles <= 2 else -(-n_tiles // 4) * 4)
+
+
 class GraphLane:
     """Tiles through a network on a GPU; called by one thread at a time."""
 
@@ -52,11 +60,10 @@ class GraphLane:
     def __call__(self, tiles: Float32Array, *, most: int) -> Float32Array:
         """Refine tiles (B, T, T), no more than ``most`` of them.
 
-        Graphs are recorded for batches of ``most`` and of the powers of two below; others are
-        filled up to the next of these sizes.
+        A batch is filled up to the next of few sizes, for each of which a graph is recorded.
         """
         n_tiles = len(tiles)
-        shape = (min(most, 1 << (n_tiles - 1).bit_length()), *tiles.shape[1:])
+        shape = (recorded_size(n_tiles, most=most), *tiles.shape[1:])
         recorded = self._recorded.get(shape)
         if recorded is None:
             with _capturing:
