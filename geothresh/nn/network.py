@@ -18,6 +18,15 @@ from geothresh.nn.config import LOGIT_MARGIN as LOGIT_MARGIN
 from geothresh.nn.config import NetworkConfig
 
 
+def memory_layout(config: NetworkConfig) -> torch.memory_format:
+    """How a network's tensors lie in memory: channels last, which is the quickest on CPUs and GPUs.
+
+    But not below 8 channels, which only tests have: there oneDNN's backward convolutions for CPUs
+    without AVX-512 write beyond their memory (torch 2.13.0: "double free or corruption").
+    """
+    return torch.channels_last if min(config.widths) >= 8 else torch.contiguous_format
+
+
 def conv_norm(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, padded to keep the size, and batch norm."""
     return nn.Sequential(

@@ -249,7 +249,7 @@ class TorchRefiner:
         import torch
 
         from geothresh.nn.folding import fold_norms, lower_precision
-        from geothresh.nn.network import ThreshNet
+        from geothresh.nn.network import ThreshNet, memory_layout
 
         with torch.device("meta"):
             network = ThreshNet(self.config)
@@ -257,7 +257,7 @@ class TorchRefiner:
         network.eval().requires_grad_(False)
         fold_norms(network)
         lower_precision(network, self.dtype)
-        return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return network.to(device, memory_format=memory_layout(self.config))  # type: ignore[call-overload,no-any-return]
 
     def _all_lanes(
         self, weights: dict[str, torch.Tensor], gpus: list[torch.device], batch_size: BatchSize
@@ -338,9 +338,11 @@ class TorchRefiner:
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch
 
+        from geothresh.nn.network import memory_layout
+
         # On the device before channels_last: a single channel has no layout to change.
         batch = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))[:, None].to(self.device)
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch = batch.contiguous(memory_format=memory_layout(self.config))
         with torch.inference_mode():
             return np.asarray(self.network.refine(batch)[:, 0].cpu().numpy())
 

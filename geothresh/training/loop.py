@@ -22,7 +22,7 @@ from geothresh.nn import optimizers
 from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.losses import threshnet_loss
-from geothresh.nn.network import ThreshNet
+from geothresh.nn.network import ThreshNet, memory_layout
 from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.training.ahead import one_ahead
 from geothresh.training.chips import ChipDataset
@@ -87,7 +87,8 @@ def fit(
         # What auto gives on GPUs without bf16: small gradients would vanish in it.
         dtype = torch.float32
     torch.manual_seed(recipe.seed)
-    network = ThreshNet(config, dropout=recipe.dropout).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = ThreshNet(config, dropout=recipe.dropout)
+    network.to(place, memory_format=memory_layout(config))  # type: ignore[call-overload]
     if init is not None:
         if read_card(init).config != config:
             raise ModelError(f"{init}: a network of other sizes; name one of the same preset")
@@ -217,7 +218,7 @@ def _step(
     whole = bool(batch[3].all())
     confidence, region_target, truth, valid = (part.to(device, non_blocking=True) for part in batch)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        logits = network(confidence.contiguous(memory_format=torch.channels_last))
+        logits = network(confidence.contiguous(memory_format=memory_layout(network.config)))
     losses = threshnet_loss(
         logits=logits,
         region_target=region_target,
