@@ -23,8 +23,8 @@ _DEFAULTS = {
     "COMPRESS": "DEFLATE",
     "BIGTIFF": "IF_SAFER",
     # Threads that compress the blocks of a chunk: the bytes are the same whatever their number,
-    # and a GPU fills chunks faster than one core deflates them.
-    "NUM_THREADS": str(min(8, os.cpu_count() or 1)),
+    # and a GPU fills chunks faster than one core deflates them. Few cores have the network to run.
+    "NUM_THREADS": str(max(1, min(8, (os.cpu_count() or 1) // 2))),
 }
 # Deflate makes two bits of 258 bytes at best (RFC 1951): 1032 to 1.
 _DEFLATE_LIMIT = 1032
