@@ -57,11 +57,11 @@ def _import_torchvision() -> None:
     for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
         del sys.modules[name]
 
-    from torch.library import Library
+    from torch import library
 
-    library = Library("torchvision", "DEF")
+    operators = library.Library("torchvision", "DEF")
     for name in _OPERATORS:
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     # The declarations last as long as this object does.
-    _keep.append(library)
+    _keep.append(operators)
     importlib.import_module("torchvision")
