@@ -119,12 +119,14 @@ class GraphLane:
 def batch_that_fits(network: ThreshNet, device: torch.device, *, most: int, tile: int) -> int:
     """The largest power of two, up to ``most``, of tiles for which all lanes have memory at once.
 
-    Measured by one pass of one tile.
+    Measured by one pass of one tile, the second: the first one tries kernels.
     """
     with _capturing, torch.inference_mode(), torch.cuda.device(device):
+        one = torch.rand((1, 1, tile, tile), device=device)
+        network.refine(one)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        network.refine(torch.zeros((1, 1, tile, tile), device=device))
+        network.refine(one)
         each = torch.cuda.max_memory_allocated() - before
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()

@@ -27,11 +27,41 @@ def memory_layout(config: NetworkConfig) -> torch.memory_format:
     return torch.channels_last if min(config.widths) >= 8 else torch.contiguous_format
 
 
-def conv_norm(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, padded to keep the size, and batch norm."""
-    return nn.Sequential(
-        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out)
-    )
+def _layout_of(x: Tensor) -> torch.memory_format:
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, padded to keep the size; batch norm; a sum; a rectifier.
+
+    The last two belong here because, in a network that no longer learns, one kernel does it all
+    (`geothresh.nn.folding`).
+
+    Args:
+        n_in: channels of the input.
+        n_out: channels of the output.
+        kernel: side of the kernel, odd.
+        stride: of the convolution.
+        rectified: whether negative values become 0 at the end.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1, rectified: bool = True
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out)
+        )
+        self.rectified = rectified
+
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """(B, n_in, H, W) -> (B, n_out, H / stride, W / stride), the shape of ``plus``."""
+        convolution, norm = self
+        y: Tensor = norm(convolution(x))
+        if plus is not None:
+            y = y + plus
+        return F.relu(y) if self.rectified else y
 
 
 class ResidualBlock(nn.Module):
@@ -39,14 +69,15 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv_norm(n_in, n_out, stride=stride)
-        self.conv2 = conv_norm(n_out, n_out)
-        same = n_in == n_out and stride == 1
-        self.shortcut = nn.Identity() if same else conv_norm(n_in, n_out, kernel=1, stride=stride)
+        self.conv1 = ConvNorm(n_in, n_out, stride=stride)
+        self.conv2 = ConvNorm(n_out, n_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if n_in != n_out or stride != 1:
+            self.shortcut = ConvNorm(n_in, n_out, kernel=1, stride=stride, rectified=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(F.relu(self.conv1(x)))
-        return F.relu(y + self.shortcut(x))
+        y: Tensor = self.conv2(self.conv1(x), plus=self.shortcut(x))
+        return y
 
 
 class PyramidPooling(nn.Module):
@@ -55,19 +86,22 @@ class PyramidPooling(nn.Module):
     def __init__(self, channels: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.sizes = sizes
-        self.branches = nn.ModuleList(conv_norm(channels, channels, kernel=1) for _ in sizes)
-        self.join = conv_norm(channels * (len(sizes) + 1), channels, kernel=1)
+        self.branches = nn.ModuleList(ConvNorm(channels, channels, kernel=1) for _ in sizes)
+        self.join = ConvNorm(channels * (len(sizes) + 1), channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [x]
+        layout = _layout_of(x)
         for size, branch in zip(self.sizes, self.branches, strict=True):
             # A map smaller than the grid has no finer mean than its own pixels.
             pooled = F.adaptive_avg_pool2d(x, (min(size, x.shape[-2]), min(size, x.shape[-1])))
             wide = F.interpolate(
-                F.relu(branch(pooled)), size=x.shape[-2:], mode="bilinear", align_corners=False
+                branch(pooled), size=x.shape[-2:], mode="bilinear", align_corners=False
             )
-            parts.append(wide)
-        return F.relu(self.join(torch.cat(parts, dim=1)))
+            # What comes from one cell has no layout of its own.
+            parts.append(wide.contiguous(memory_format=layout))
+        y: Tensor = self.join(torch.cat(parts, dim=1))
+        return y
 
 
 class AttentionGate(nn.Module):
@@ -76,12 +110,12 @@ class AttentionGate(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = max(1, channels // 2)
-        self.signal = conv_norm(channels, inner, kernel=1)
-        self.skip = conv_norm(channels, inner, kernel=1)
+        self.signal = ConvNorm(channels, inner, kernel=1, rectified=False)
+        self.skip = ConvNorm(channels, inner, kernel=1)
         self.weight = nn.Conv2d(inner, 1, 1)
 
     def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
-        return skip * torch.sigmoid(self.weight(F.relu(self.signal(signal) + self.skip(skip))))
+        return skip * torch.sigmoid(self.weight(self.skip(skip, plus=self.signal(signal))))
 
 
 class DecoderLevel(nn.Module):
@@ -89,16 +123,16 @@ class DecoderLevel(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.up = conv_norm(n_in, n_out)
+        self.up = ConvNorm(n_in, n_out)
         self.gate = AttentionGate(n_out)
-        self.conv1 = conv_norm(2 * n_out, n_out)
-        self.conv2 = conv_norm(n_out, n_out)
+        self.conv1 = ConvNorm(2 * n_out, n_out)
+        self.conv2 = ConvNorm(n_out, n_out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = F.relu(self.up(x))
-        x = torch.cat([x, self.gate(x, skip)], dim=1)
-        return F.relu(self.conv2(F.relu(self.conv1(x))))
+        x = self.up(x)
+        y: Tensor = self.conv2(self.conv1(torch.cat([x, self.gate(x, skip)], dim=1)))
+        return y
 
 
 class Decoder(nn.Module):
@@ -132,13 +166,20 @@ class Decoder(nn.Module):
 
 
 def fold(x: Tensor, n_rows: int, n_cols: int) -> Tensor:
-    """Cut (B, C, H, W) into n_rows x n_cols patches: (B * n_rows * n_cols, C, H/rows, W/cols)."""
+    """Cut (B, C, H, W) into n_rows x n_cols patches: (B * n_rows * n_cols, C, H/rows, W/cols).
+
+    In the memory layout of ``x``: where layouts mix, each operation that follows is slowed down by
+    converting, or falls to kernels that know no layout.
+    """
     if n_rows == n_cols == 1:
         return x
     b, c, h, w = x.shape
-    x = x.reshape(b, c, n_rows, h // n_rows, n_cols, w // n_cols)
-    x = x.permute(0, 2, 4, 1, 3, 5).reshape(b * n_rows * n_cols, c, h // n_rows, w // n_cols)
-    return x
+    if _layout_of(x) == torch.channels_last:
+        y = x.permute(0, 2, 3, 1).reshape(b, n_rows, h // n_rows, n_cols, w // n_cols, c)
+        y = y.transpose(2, 3).reshape(b * n_rows * n_cols, h // n_rows, w // n_cols, c)
+        return y.permute(0, 3, 1, 2)
+    y = x.reshape(b, c, n_rows, h // n_rows, n_cols, w // n_cols)
+    return y.permute(0, 2, 4, 1, 3, 5).reshape(b * n_rows * n_cols, c, h // n_rows, w // n_cols)
 
 
 def unfold(x: Tensor, n_rows: int, n_cols: int) -> Tensor:
@@ -162,7 +203,7 @@ class ThreshNet(nn.Module):
         super().__init__()
         self.config = config
         widths, s = config.widths, config.shuffle
-        self.stem = conv_norm(s * s, widths[0])
+        self.stem = ConvNorm(s * s, widths[0])
         self.encoder = nn.ModuleList()
         for i, (width, n_blocks) in enumerate(zip(widths, config.blocks, strict=True)):
             first = ResidualBlock(widths[max(i - 1, 0)], width, stride=1 if i == 0 else 2)
@@ -193,7 +234,7 @@ class ThreshNet(nn.Module):
         (B, 1, T, T); T must be a multiple of P."""
         x = 2 * F.pixel_unshuffle(confidence, self.config.shuffle) - 1
         # Features have the type of the weights, which inference may have lowered.
-        x = F.relu(self.stem(x.to(next(self.stem.parameters()).dtype)))
+        x = self.stem(x.to(next(self.stem.parameters()).dtype))
         features = []
         for level in self.encoder:
             x = level(x)

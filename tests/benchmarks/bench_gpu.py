@@ -277,12 +277,18 @@ def kernels(presets: list[str]) -> None:
         for tuned in (False, True):
             with torch.backends.cudnn.flags(benchmark=tuned, allow_tf32=True):
                 print(f"{preset:6}cudnn.benchmark {tuned}: {4 / seconds(call):.1f} tiles/s")
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
             call()
-        table = profile.key_averages().table(
-            sort_by="self_cuda_time_total", row_limit=20, max_name_column_width=90
-        )
-        print(table)
+        print(f"{preset:6}us a tile, calls, operation and the shapes that it was given")
+        ops = [
+            event
+            for event in profile.key_averages(group_by_input_shape=True)
+            if event.key.startswith("aten::") and event.self_device_time_total
+        ]
+        for event in sorted(ops, key=lambda event: -event.self_device_time_total)[:25]:
+            each = event.self_device_time_total / 4
+            print(f"{each:9.1f} {event.count:4} {event.key[6:]:28} {event.input_shapes[:2]}")
 
 
 def main() -> None:
