@@ -24,6 +24,7 @@ from geothresh.journal import Journal, StoredChunk, finished_outputs
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StripFile, is_sound, read_strip
 from geothresh.journal.workdir import work_directory
+from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
 ENTRIES = [{"strip": 0, "facts": {"valid": 3}}, {"strip": 1}, {"made": {"ü.tif": "ab"}}]
@@ -86,6 +87,10 @@ def chunk(row: int, col: int, height: int, width: int, count: int) -> StoredChun
     return StoredChunk(window=window, layers=tuple(values))
 
 
+def packed(stored: StoredChunk) -> list[PackedLayer]:
+    return [PackedLayer.of(layer) for layer in stored.layers]
+
+
 def test_a_strip_comes_back_as_it_was(tmp_path: Path) -> None:
     chunks = [chunk(512, 0, 30, 40, 2), chunk(512, 40, 30, 1, 2), chunk(2**33, 2**33, 1, 1, 1)]
     alike = np.full((512, 4096), 255, np.uint8)
@@ -94,7 +99,7 @@ def test_a_strip_comes_back_as_it_was(tmp_path: Path) -> None:
     chunks.append(StoredChunk(window=window, layers=(alike,)))
     strip = StripFile(tmp_path / "s000000.bin")
     for one in chunks:
-        strip.add(one)
+        strip.add(one.window, packed(one))
     assert not strip.path.exists()
     strip.commit()
     assert os.listdir(tmp_path) == ["s000000.bin"]
@@ -110,7 +115,8 @@ def test_a_damaged_strip_does_not_count(
     tmp_path_factory: pytest.TempPathFactory, place: int, flip: int
 ) -> None:
     strip = StripFile(tmp_path_factory.mktemp("strips") / "s000000.bin")
-    strip.add(chunk(0, 0, 20, 20, 1))
+    one = chunk(0, 0, 20, 20, 1)
+    strip.add(one.window, packed(one))
     strip.commit()
     content = bytearray(strip.path.read_bytes())
     place %= len(content)
@@ -124,7 +130,7 @@ def begun(target: Path, strips: int, **options: object) -> Journal:
     journal = Journal(target, {"threshold": 0.5}, **options)  # type: ignore[arg-type]
     for index in range(len(journal.strips), strips):
         stored = chunk(index * 8, 0, 8, 16, 1)
-        journal.add(stored.window, *stored.layers)
+        journal.add(stored.window, packed(stored))
         journal.commit({"valid": index})
     return journal
 
@@ -172,7 +178,7 @@ def test_only_what_proves_itself_counts(
     with Journal(target, {"threshold": 0.5}) as journal:
         assert len(journal.strips) == left
         stored = chunk(left * 8, 0, 8, 16, 1)
-        journal.add(stored.window, *stored.layers)
+        journal.add(stored.window, packed(stored))
         journal.commit({"valid": 0})
         assert len(list(journal.stored())) == left + 1
         journal.finish()
@@ -316,6 +322,7 @@ from pathlib import Path
 import numpy as np
 from geothresh.errors import OutputError
 from geothresh.journal import Journal
+from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
 noise = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)
@@ -323,7 +330,8 @@ with Journal(Path("out.tif"), {}) as journal:
     for row in range(0, 300, 100):
         if row == 200:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-        journal.add(PixelWindow(row=row, col=0, height=100, width=100), noise)
+        window = PixelWindow(row=row, col=0, height=100, width=100)
+        journal.add(window, [PackedLayer.of(noise)])
         journal.commit({})
 """
 

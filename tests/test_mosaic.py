@@ -305,6 +305,7 @@ def test_the_graph_of_a_huge_raster_is_small_and_soon_made() -> None:
         batch_size=8,
         sink=lambda *chunk: None,
         finish=None,
+        pack=False,
         strips=StripCounter(plan, None, start=0),
         progress=None,
     ).graph()

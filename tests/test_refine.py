@@ -359,6 +359,7 @@ def test_the_thresholded_input_is_what_was_read(data: st.DataObject) -> None:
     values = DRAW.random((height, width), np.float32)
     reader = ThresholdedInput(ArrayReader(values), 0.5)
     step = data.draw(st.integers(1, 15))
+    windows = []
     for row in range(0, height, step):
         # In groups that overlap downwards, as the engine reads.
         start = 0
@@ -367,5 +368,12 @@ def test_the_thresholded_input_is_what_was_read(data: st.DataObject) -> None:
             rows = min(2 * step, height - row)
             reader.read(PixelWindow(row=row, col=start, height=rows, width=stop - start))
             start = stop
-        window = PixelWindow(row=row, col=0, height=min(step, height - row), width=width)
+        rows = min(step, height - row)
+        middle = data.draw(st.integers(0, width - 1))
+        for col, stop in ((0, middle), (middle, width)):
+            if col < stop:
+                windows.append(PixelWindow(row=row, col=col, height=rows, width=stop - col))
+    # Several threads ask, so in any order.
+    for window in data.draw(st.permutations(windows)):
         np.testing.assert_array_equal(reader.at(window), values[window.slices()] >= 0.5)
+    assert not reader._seen, "all that was asked for is to be forgotten"

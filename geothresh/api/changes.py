@@ -30,15 +30,17 @@ class ChangeCounts:
 class ThresholdedInput:
     """A reader that remembers, in one bit per pixel, where what it read reached the threshold.
 
-    The engine reads each part of the scene shortly before the chunk there is finished; what is
-    remembered is as little as lies between the two.
+    The engine reads each part of the scene shortly before the chunks there are finished, each of
+    which asks once; what is remembered is as little as lies between the two.
     """
 
     def __init__(self, reader: RasterReader, threshold: float) -> None:
         self._reader = reader
         self._threshold = np.float32(threshold)
         self._lock = threading.Lock()
-        self._rows: dict[PixelWindow, NDArray[np.uint8]] = {}
+        self._seen: dict[PixelWindow, NDArray[np.uint8]] = {}
+        self._awaited: dict[PixelWindow, int] = {}
+        """Pixels of what was seen that have not been asked for."""
 
     @property
     def size(self) -> RasterSize:
@@ -50,23 +52,27 @@ class ThresholdedInput:
         confidence, valid = self._reader.read(window)
         bits = np.packbits(confidence >= self._threshold, axis=1)
         with self._lock:
-            self._rows[window] = bits
+            self._seen[window] = bits
+            self._awaited[window] = window.height * window.width
         return confidence, valid
 
     def at(self, window: PixelWindow) -> BoolArray:
         """Where the input reaches the threshold, True or False; the gaps hold either.
 
-        Windows are asked for in raster order: what only rows above this one need is forgotten.
+        No pixel is asked for twice: what all has been asked for is forgotten.
         """
+        seen = []
         with self._lock:
-            for past in [seen for seen in self._rows if seen.row_stop <= window.row]:
-                del self._rows[past]
-            seen = [(place, bits) for place, bits in self._rows.items()]
+            for place in list(self._seen):
+                common = place.intersection(window)
+                if common is None:
+                    continue
+                seen.append((place, common, self._seen[place]))
+                self._awaited[place] -= common.height * common.width
+                if not self._awaited[place]:
+                    del self._seen[place], self._awaited[place]
         foreground = np.zeros((window.height, window.width), np.bool_)
-        for place, bits in seen:
-            common = place.intersection(window)
-            if common is None:
-                continue
+        for place, common, bits in seen:
             rows, columns = common.within(place)
             unpacked = np.unpackbits(bits[rows], axis=1, count=place.width)
             foreground[common.within(window)] = unpacked[:, columns]

@@ -13,6 +13,7 @@ from geothresh import __version__
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.journal import Journal
+from geothresh.layers import PackedLayer
 from geothresh.mosaic import Finish, Layers, LayerSink, MosaicStats, StripDone
 from geothresh.raster.creation import least_bytes
 from geothresh.raster.paths import RasterSource, head_digest
@@ -27,7 +28,7 @@ class Engine(Protocol):
     """`mosaic` with all arguments but these."""
 
     def __call__(
-        self, *, sink: LayerSink, finish: Finish, start_strip: int, on_strip: StripDone
+        self, *, sink: LayerSink, finish: Finish, pack: bool, start_strip: int, on_strip: StripDone
     ) -> MosaicStats: ...
 
 
@@ -107,10 +108,10 @@ def make_strips(
             writer.write(chunk.window, values)
     counts: Counter[str] = Counter()
 
-    def store(window: PixelWindow, layers: Layers) -> None:
+    def store(window: PixelWindow, layers: Layers, packed: Sequence[PackedLayer]) -> None:
         for writer, values in zip(writers, layers.values, strict=True):
             writer.write(window, values)
-        journal.add(window, *layers.values)
+        journal.add(window, packed)
         counts.update(layers.counts)
 
     def commit(tiles_refined: int, tiles_skipped: int) -> None:
@@ -118,7 +119,10 @@ def make_strips(
         journal.commit({**counts, **facts(), **tiles})
         counts.clear()
 
-    engine(sink=store, finish=finish, start_strip=len(journal.strips), on_strip=commit)
+    engine(
+        sink=store, finish=finish, pack=journal.keeps_strips, start_strip=len(journal.strips),
+        on_strip=commit,
+    )  # fmt: skip
 
 
 def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshError, InputError, OutputError, UsageError
 from geothresh.files import write_bytes
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StoredChunk, StripFile, is_sound, read_strip
 from geothresh.journal.workdir import LockedDirectory, work_directory
+from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
 _RUN, _LINES = "run.json", "journal.jsonl"
@@ -143,7 +141,12 @@ class Journal:
             except OSError as error:
                 raise self._failure(f"strip {strip.index}", error) from error
 
-    def add(self, window: PixelWindow, *layers: NDArray[np.uint8]) -> None:
+    @property
+    def keeps_strips(self) -> bool:
+        """Whether what is added is stored."""
+        return self._keep
+
+    def add(self, window: PixelWindow, layers: Sequence[PackedLayer]) -> None:
         """Store the next chunk of the strip in work.
 
         Raises:
@@ -155,7 +158,7 @@ class Journal:
         try:
             if self._strip is None:
                 self._strip = StripFile(self._strip_path(index))
-            self._strip.add(StoredChunk(window=window, layers=layers))
+            self._strip.add(window, layers)
         except OSError as error:
             raise self._failure(f"strip {index}", error) from error
 

@@ -1,9 +1,9 @@
 """Finished strips as files: written by Python, which says so when the disk is full.
 
 A strip file is a magic word and then, for each chunk of the strip from left to right, a header
-(window and number of layers, little-endian) and the layers, uint8 (height, width) each: the length
-of a zlib stream and the stream, or length 0 and the one value that is everywhere, as in land
-without data. The CRC-32 of the whole file stands in the journal.
+(window and number of layers, little-endian) and the layers, packed: the length of a zlib stream and
+the stream, or length 0 and the one value that is everywhere. The CRC-32 of the whole file stands in
+the journal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,13 +19,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
 _MAGIC = b"GTSTRIP1"
 _HEADER = struct.Struct("<QQQQI")
 _LENGTH = struct.Struct("<Q")
-# The fastest: strips are read once at most, and as a rule never.
-_LEVEL = 1
 _READ_AT_ONCE = 2**20
 
 
@@ -65,22 +64,17 @@ class StripFile:
         self.size += len(data)
         self.crc = zlib.crc32(data, self.crc)
 
-    def add(self, chunk: StoredChunk) -> None:
+    def add(self, window: PixelWindow, layers: Sequence[PackedLayer]) -> None:
         """Append a chunk.
 
         Raises:
             OSError: the disk is full or fails.
         """
-        window = chunk.window
-        numbers = (window.row, window.col, window.height, window.width, len(chunk.layers))
+        numbers = (window.row, window.col, window.height, window.width, len(layers))
         self._write(_HEADER.pack(*numbers))
-        for layer in chunk.layers:
-            if (layer == layer.flat[0]).all():
-                self._write(_LENGTH.pack(0) + bytes([layer.flat[0]]))
-                continue
-            packed = zlib.compress(np.ascontiguousarray(layer).data, _LEVEL)
-            self._write(_LENGTH.pack(len(packed)))
-            self._write(packed)
+        for layer in layers:
+            self._write(_LENGTH.pack(0 if layer.is_flat else len(layer.data)))
+            self._write(layer.data)
 
     def commit(self) -> None:
         """Bring the file to the disk under its name.
@@ -124,11 +118,8 @@ def read_strip(path: Path) -> Iterator[StoredChunk]:
             layers = []
             for _ in range(count):
                 (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-                if not length:
-                    layers.append(np.full((height, width), file.read(1)[0], np.uint8))
-                    continue
-                values = np.frombuffer(zlib.decompress(file.read(length)), np.uint8)
-                layers.append(values.reshape(height, width))
+                packed = PackedLayer(height=height, width=width, data=file.read(length or 1))
+                layers.append(packed.unpack())
             window = PixelWindow(row=row, col=col, height=height, width=width)
             yield StoredChunk(window=window, layers=tuple(layers))
 

@@ -17,7 +17,7 @@ from collections import defaultdict, deque
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from dask.distributed import Client, Future, KilledWorker, wait
 from dask.sizeof import sizeof
@@ -44,7 +44,15 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
 from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import Blended, Packed, Part, Weights, blend_chunk, refine_group
+from geothresh.mosaic.tasks import (
+    Blended,
+    Finished,
+    Part,
+    Weights,
+    blend_chunk,
+    deliver,
+    refine_group,
+)
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 
 Result = TypeVar("Result")
@@ -128,9 +136,9 @@ def _bytes_of_part(part: Part) -> int:
     return sum(array.nbytes for array in (part.total, part.valid) if array is not None)
 
 
-@sizeof.register(Packed)  # type: ignore[untyped-decorator]
-def _bytes_of_layers(packed: Packed) -> int:
-    return sum(map(len, packed.layers))
+@sizeof.register(Finished)  # type: ignore[untyped-decorator]
+def _bytes_of_layers(chunk: Finished) -> int:
+    return sum(len(layer.data) for layer in chunk.packed)
 
 
 @sizeof.register(Blended)  # type: ignore[untyped-decorator]
@@ -146,12 +154,12 @@ def _pick(parts: dict[int, Part], chunk: int) -> Part:
     return parts[chunk]
 
 
-def _blend(job: WorkerJob, window: PixelWindow, parts: list[Part]) -> Blended | Packed:
+def _blend(job: WorkerJob, window: PixelWindow, parts: list[Part]) -> Blended | Finished:
     blended = blend_chunk(window, parts)
     if job.finish is None:
         return blended
-    reader = _opened(job).reader
-    return Packed.of(blended, job.finish(reader, window, blended.confidence, blended.valid))
+    layers = job.finish(_opened(job).reader, window, blended.confidence, blended.valid)
+    return Finished.of(blended, layers, pack=True).for_travel()
 
 
 def run_on_workers(
@@ -242,7 +250,7 @@ class _ClusterRun:
         """Do the chunks from `start` on, two for each worker at a time."""
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
         submitted: set[int] = set()
-        running: deque[tuple[int, Future[Blended | Packed]]] = deque()
+        running: deque[tuple[int, Future[Blended | Finished]]] = deque()
         most = 2 * max(1, self._workers, len(self._client.nthreads()))
 
         def finish_first() -> None:
@@ -270,7 +278,7 @@ class _ClusterRun:
         while running:
             finish_first()
 
-    def _carefully(self, chunk: int) -> Blended | Packed:
+    def _carefully(self, chunk: int) -> Blended | Finished:
         """Do one chunk, one group of tiles at a time."""
         for _ in range(_ROUNDS):
             parts = [self._alone(group, chunk) for group in self._groups[chunk]]
@@ -295,16 +303,13 @@ class _ClusterRun:
                 killed = error
         raise DeadlyTileError(_deadly("", group.window)) from killed
 
-    def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended | Packed]:
+    def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended | Finished]:
         window = self._plan.chunk(chunk).window
         return self._client.submit(_blend, self._job, window, parts, pure=False, priority=1)
 
-    def _store(self, blended: Blended | Packed) -> None:
-        if isinstance(blended, Packed):
-            cast(LayerSink, self._sink)(blended.window, blended.unpack())
-        else:
-            cast(ChunkSink, self._sink)(blended.window, blended.confidence, blended.valid)
-        self._strips.count(blended)
+    def _store(self, chunk: Blended | Finished) -> None:
+        deliver(chunk, self._sink)
+        self._strips.count(chunk)
         if self._progress is not None:
             done = self._tiles_before + self._strips.tiles
             self._progress(done, self._plan.grid.n_tiles)

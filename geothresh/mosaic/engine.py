@@ -51,6 +51,7 @@ def mosaic(
     scheduler: Scheduler | None = None,
     reader_spec: ReaderSpec | None = None,
     finish: Finish | None = None,
+    pack: bool = True,
     start_strip: int = 0,
     on_strip: StripDone | None = None,
     progress: Progress | None = None,
@@ -76,6 +77,7 @@ def mosaic(
         scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
         finish: Makes layers of each chunk, in the worker process where there is one.
+        pack: Whether the sink wants the layers packed as well, of local threads too.
         start_strip: First strip to be made, from 0; those above it were made by an earlier run.
         on_strip: Told when the sink has all chunks of a strip.
         progress: Told (tiles done, tiles in total); tiles of earlier strips count as done.
@@ -135,6 +137,7 @@ def mosaic(
         batch_size=batch_size,
         sink=sink,
         finish=finish,
+        pack=pack,
         strips=StripCounter(plan, on_strip, start=start_strip),
         progress=progress,
     )

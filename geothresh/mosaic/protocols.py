@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow, RasterSize
 
 Float32Array = NDArray[np.float32]
@@ -139,11 +140,11 @@ class Finish(Hashable, Protocol):
         valid: BoolArray,
         /,
     ) -> Layers:
-        """Make them.
+        """Make them; several threads do so at once, each for a chunk, in any order.
 
         Args:
             reader: The raster; on local threads the reader that tiles were read with.
-            window: Where the chunk lies; local threads come in raster order.
+            window: Where the chunk lies.
             confidence: float32 (height, width) in [0, 1], 0.0 where it is invalid.
             valid: bool (height, width), True = valid.
         """
@@ -153,8 +154,16 @@ class Finish(Hashable, Protocol):
 class LayerSink(Protocol):
     """Takes the layers of chunks in raster order, one call at a time."""
 
-    def __call__(self, window: PixelWindow, layers: Layers, /) -> None:
-        """Store one chunk."""
+    def __call__(
+        self, window: PixelWindow, layers: Layers, packed: Sequence[PackedLayer], /
+    ) -> None:
+        """Store one chunk.
+
+        Args:
+            window: Where it lies.
+            layers: The layers.
+            packed: The same, packed where they were made; of no length if that was not asked for.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from geothresh.mosaic.protocols import MosaicStats, StripDone
-from geothresh.mosaic.tasks import Blended, Packed
+from geothresh.mosaic.tasks import Blended, Finished
 from geothresh.windows import ChunkPlan, TileGroup
 
 
@@ -44,11 +44,11 @@ class StripCounter:
         """Tiles of the chunks counted so far."""
         return self._refined + self._skipped
 
-    def count(self, blended: Blended | Packed) -> None:
+    def count(self, chunk: Blended | Finished) -> None:
         """Count a chunk that the sink has taken; the next one in raster order."""
-        self._refined += blended.tiles_refined
-        self._skipped += blended.tiles_skipped
-        if blended.window.col_stop < self._plan.grid.size.width:
+        self._refined += chunk.tiles_refined
+        self._skipped += chunk.tiles_skipped
+        if chunk.window.col_stop < self._plan.grid.size.width:
             return
         refined, skipped = self._refined - self._told_refined, self._skipped - self._told_skipped
         self._told_refined, self._told_skipped = self._refined, self._skipped

@@ -7,19 +7,18 @@ Each product of weight and confidence is cut to the unit, 60 times finer than fl
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.blending import AxisWeights, Blend
+from geothresh.layers import PackedLayer
 from geothresh.mosaic.protocols import (
     BoolArray,
     ChunkSink,
-    Finish,
     Float32Array,
     Layers,
     LayerSink,
@@ -288,27 +287,16 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
     )
 
 
-def delivery(
-    sink: ChunkSink | LayerSink, finish: Finish | None, reader: RasterReader
-) -> Callable[[Blended], None]:
-    """What hands a chunk of this process to the sink, finished if it is to be."""
-    if finish is None:
-        plain = cast(ChunkSink, sink)
-        return lambda blended: plain(blended.window, blended.confidence, blended.valid)
-    make, layered = finish, cast(LayerSink, sink)
-    return lambda blended: layered(
-        blended.window, make(reader, blended.window, blended.confidence, blended.valid)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """The layers of a chunk on their way from a worker, compressed."""
+class Finished:
+    """The layers of a chunk."""
 
     window: PixelWindow
     """Where it lies."""
-    layers: tuple[bytes, ...]
-    """Each deflated, of uint8 (height, width)."""
+    values: tuple[NDArray[np.uint8], ...]
+    """Each (height, width); none where they are on their way from a worker, packed."""
+    packed: tuple[PackedLayer, ...]
+    """The same, packed; none where that was not asked for."""
     counts: tuple[tuple[str, int], ...]
     """What was counted on the way."""
     tiles_refined: int
@@ -317,18 +305,30 @@ class Packed:
     """As the chunk's."""
 
     @classmethod
-    def of(cls, blended: Blended, layers: Layers) -> Packed:
-        """Pack the layers of a chunk; quickly, as masks and maps pack well enough that way."""
+    def of(cls, blended: Blended, layers: Layers, *, pack: bool) -> Finished:
+        """Take the layers of a chunk, and pack them if asked to."""
         return cls(
             window=blended.window,
-            layers=tuple(zlib.compress(v.tobytes(), 1) for v in layers.values),
+            values=layers.values,
+            packed=tuple(map(PackedLayer.of, layers.values)) if pack else (),
             counts=tuple(layers.counts.items()),
             tiles_refined=blended.tiles_refined,
             tiles_skipped=blended.tiles_skipped,
         )
 
-    def unpack(self) -> Layers:
-        """The layers again."""
-        shape = (self.window.height, self.window.width)
-        values = (np.frombuffer(zlib.decompress(v), np.uint8).reshape(shape) for v in self.layers)
-        return Layers(values=tuple(values), counts=dict(self.counts))
+    def for_travel(self) -> Finished:
+        """The same, packed alone."""
+        return replace(self, values=())
+
+    def layers(self) -> Layers:
+        """The layers as they were made."""
+        values = self.values or tuple(layer.unpack() for layer in self.packed)
+        return Layers(values=values, counts=dict(self.counts))
+
+
+def deliver(chunk: Blended | Finished, sink: ChunkSink | LayerSink) -> None:
+    """Hand a chunk to its sink, which takes layers where it is finished."""
+    if isinstance(chunk, Finished):
+        cast(LayerSink, sink)(chunk.window, chunk.layers(), chunk.packed)
+    else:
+        cast(ChunkSink, sink)(chunk.window, chunk.confidence, chunk.valid)

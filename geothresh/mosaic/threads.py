@@ -24,10 +24,11 @@ from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import (
     Blended,
+    Finished,
     Part,
     Weights,
     blend_chunk,
-    delivery,
+    deliver,
     refine_group,
 )
 from geothresh.windows import ChunkPlan
@@ -61,6 +62,7 @@ class ThreadRun:
         batch_size: int,
         sink: ChunkSink | LayerSink,
         finish: Finish | None,
+        pack: bool,
         strips: StripCounter,
         progress: Progress | None,
     ) -> None:
@@ -72,7 +74,9 @@ class ThreadRun:
         self._refiner = refiner
         self._weights = weights
         self._batch_size = batch_size
-        self._deliver = delivery(sink, finish, reader)
+        self._sink = sink
+        self._finish = finish
+        self._pack = pack
         self._progress = progress
         self._progress_lock = threading.Lock()
         self._tiles_done = strips.tiles_before
@@ -125,17 +129,21 @@ class ThreadRun:
             stop=self._stop,
         )
 
-    def blend(self, index: int, shares: list[dict[int, Part]]) -> Blended:
-        """Task: blend one chunk."""
+    def blend(self, index: int, shares: list[dict[int, Part]]) -> Blended | Finished:
+        """Task: blend one chunk, and finish it if it is to be, which writing must not wait for."""
         # Each part has this one reader. Taking it out frees it now; Dask would keep it until the
         # last chunk that the group touches, in the next strip, is done.
         parts = (share.pop(index) for share in shares)
-        return blend_chunk(self._plan.chunk(index).window, parts)
+        blended = blend_chunk(self._plan.chunk(index).window, parts)
+        if self._finish is None:
+            return blended
+        layers = self._finish(self._reader, blended.window, blended.confidence, blended.valid)
+        return Finished.of(blended, layers, pack=self._pack)
 
-    def write(self, blended: Blended, previous: None) -> None:
+    def write(self, chunk: Blended | Finished, previous: None) -> None:
         """Task: hand one chunk to the sink, after the one before it."""
-        self._deliver(blended)
-        self._strips.count(blended)
+        deliver(chunk, self._sink)
+        self._strips.count(chunk)
 
     def _count(self, tiles: int) -> None:
         if self._progress is None:

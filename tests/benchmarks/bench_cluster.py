@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from dask.distributed import Client, LocalCluster
 from distributed import Worker
 from measuring import machine
 
+from geothresh.layers import PackedLayer
 from geothresh.mosaic import Layers, Scheduler, mosaic
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.windows import PixelWindow, TileGrid
@@ -63,7 +64,7 @@ def main() -> None:
     print(machine("dask", "distributed", "numpy"))
     received = {"chunks": 0}
 
-    def sink(window: PixelWindow, layers: Layers) -> None:
+    def sink(window: PixelWindow, layers: Layers, packed: Sequence[PackedLayer]) -> None:
         received["chunks"] += 1
 
     with tempfile.TemporaryDirectory() as scratch:
