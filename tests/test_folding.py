@@ -15,6 +15,10 @@ from geothresh.nn.network import ConvNorm, ThreshNet, fold, unfold
 
 WIDE = NetworkConfig(widths=(8, 12, 16, 24), blocks=(1, 1, 1, 1), patch=32)
 
+with_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
+)
+
 
 def trained(config: NetworkConfig = WIDE) -> ThreshNet:
     """A network whose norms are not those that every network starts from."""
@@ -60,9 +64,8 @@ def test_a_folded_network_gives_what_the_trained_one_gives(
     assert (refined(net) - refined(trained())).abs().max() < within
 
 
-def test_on_a_cpu_with_onednn_all_is_done_at_once() -> None:
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("torch was built without oneDNN")
+@with_onednn
+def test_on_a_cpu_all_is_done_at_once() -> None:
     net = folded()
     assert kernels(net) == {None}
     refined(net)
@@ -113,6 +116,24 @@ def test_what_is_not_a_number_is_not_taken_for_agreement(
     plus = torch.rand((1, 8, 16, 16)) if where == "plus" else None
     with torch.inference_mode():
         assert not FoldedConv(layers)._agree(x, plus)
+
+
+@with_onednn
+def test_the_choice_does_not_depend_on_the_first_tile() -> None:
+    x = torch.full((1, 3, 40, 40), torch.nan)
+    with torch.inference_mode():
+        assert FoldedConv(ConvNorm(3, 8).eval())._agree(x, torch.zeros((1, 8, 40, 40)))
+
+
+def test_memory_that_runs_out_is_no_reason_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rectified(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FoldedConv, "_rectified", rectified)
+    net = folded()
+    with pytest.raises(torch.OutOfMemoryError):
+        refined(net)
+    assert kernels(net) == {None}
 
 
 def test_only_a_convolution_and_its_norm_can_be_folded() -> None:
