@@ -38,9 +38,9 @@ def test_the_papers_recipe_is_the_papers() -> None:
 
 
 def test_a_recipe_is_changed_by_what_is_given_alone() -> None:
-    changed = recipe_of("best", ema=0.0, chips_per_epoch=0, boundary_weight=0.5, zoom=None)
+    changed = recipe_of("best", ema=0.9, chips_per_epoch=0, boundary_weight=0.5, zoom=None)
     best = RECIPES["best"]
-    assert (changed.ema, changed.chips_per_epoch, changed.loss.boundary) == (0.0, None, 0.5)
+    assert (changed.ema, changed.chips_per_epoch, changed.loss.boundary) == (0.9, None, 0.5)
     assert changed.loss.overlap == best.loss.overlap
     same = {"ema": best.ema, "chips_per_epoch": best.chips_per_epoch, "loss": best.loss}
     assert dataclasses.replace(changed, **same) == best
@@ -69,10 +69,10 @@ def test_the_command_starts_from_a_recipe_and_changes_what_is_given(received, na
     runner().invoke(
         main,
         ["train", "data", "-o", "m.safetensors", *chosen]
-        + ["--epochs", "7", "--ema", "0", "--overlap-weight", "0.25", "--balance", "0.5"],
+        + ["--epochs", "7", "--ema", "0.9", "--overlap-weight", "0.25", "--balance", "0.5"],
     )
     loss = dataclasses.replace(start.loss, overlap=0.25)
-    changed = dataclasses.replace(start, epochs=7, ema=0.0, loss=loss, balance=0.5)
+    changed = dataclasses.replace(start, epochs=7, ema=0.9, loss=loss, balance=0.5)
     assert received == [start, changed]
 
 

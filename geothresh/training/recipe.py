@@ -107,13 +107,10 @@ RECIPES: dict[str, Recipe] = {
         chip_size=320,
         batch_size=8,
         schedule="cosine",
-        ema=0.998,
         loss=LossWeights(overlap=1.0, centerline=0.5),
         mix=0.5,
         jitter=0.5,
-        regional_jitter=1.0,
         zoom=1.6,
-        weight_decay=0.02,
     ),
 }
 """``paper`` is section 4.2; ``best`` is what measures better, and how the packaged model came

@@ -40,7 +40,20 @@ from geothresh.training import RECIPES, Recipe
 
 SPLIT = Path(geothresh.__file__).parent / "nn" / "models" / "roads.split.json"
 #: What the recipe is without, and at what strength it is tried.
-ADDED: dict[str, float] = {"degrade": 0.3, "synthesise": 0.3, "dropout": 0.1, "balance": 0.5}
+ADDED: dict[str, Any] = {
+    "degrade": 0.3,
+    "synthesise": 0.3,
+    "dropout": 0.1,
+    "balance": 0.5,
+    "jitter": 0.5,
+    "regional_jitter": 1.0,
+    "zoom": 1.6,
+    "weight_decay": 0.02,
+    "ema": 0.998,
+    "schedule": "cosine",
+}
+#: Of these, what the packaged model's recipe had: tried together as well.
+TOGETHER = ("jitter", "regional_jitter", "zoom", "weight_decay", "ema", "schedule")
 ADDED_LOSSES: dict[str, float] = {"centerline": 0.5}
 #: How long is trained, on what chips and with what seed is no ingredient.
 NO_INGREDIENTS = (
@@ -194,9 +207,17 @@ def leave_set_out(asked: Study, together: tuple[str, ...]) -> Runs:
     "--seed", type=click.IntRange(min=0), default=0, show_default=True,
     help="Of every run; a run's name ends in it unless it is 0.",
 )  # fmt: skip
-def ablation(asked: Study, seed: int) -> Runs:
+@click.option(
+    "--leave-out", multiple=True, metavar="NETWORK",
+    help="Score on the maps of this network, and train on those of the others; repeatable.",
+)  # fmt: skip
+def ablation(asked: Study, seed: int, leave_out: tuple[str, ...]) -> Runs:
     """The paper's recipe and its Table 1, each ingredient that the recipe has and the paper's has
     not, and those that neither has."""
+    lacking = set(leave_out) - {maps.family for maps in asked.maps}
+    if lacking:
+        raise UsageError(f"--leave-out {min(lacking)}: there are no maps of such a network")
+    asked = replace(asked, maps=tuple(m for m in asked.maps if m.family not in leave_out))
     for run in _ingredients(asked):
         if seed:
             recipe = replace(run.recipe, seed=seed)
@@ -231,8 +252,9 @@ def _ingredients(asked: Study) -> Runs:
             loss = replace(asked.recipe.loss, **{part.name: plain})
             yield run(f"without-{part.name}-loss", loss=loss)
     for name, strength in ADDED.items():
-        if not getattr(asked.recipe, name):
-            yield run(f"with-{name}", **{name: strength})
+        if getattr(asked.recipe, name) == getattr(paper, name) != strength:
+            yield run(f"with-{name.replace('_', '-')}", **{name: strength})
+    yield run("with-all-together", **{name: ADDED[name] for name in TOGETHER})
     for name, strength in ADDED_LOSSES.items():
         if not getattr(asked.recipe.loss, name):
             loss = replace(asked.recipe.loss, **{name: strength})
