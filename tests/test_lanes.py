@@ -106,9 +106,9 @@ def test_workers_use_one_gpu_each() -> None:
     model = choose_model(
         "roads", device="auto", precision="auto", batch_size="auto", workers=True
     ).refiner
-    assert isinstance(model, ModelSource) and not model.all_gpus
+    assert isinstance(model, ModelSource) and not model.whole_machine
     alone = ModelSource.find("roads")
-    assert alone.all_gpus
+    assert alone.whole_machine
 
 
 @needs_gpu

@@ -34,7 +34,7 @@ from geothresh.mosaic import (
     mosaic,
     mosaic_array,
 )
-from geothresh.mosaic.reading import mirrored_indices, read_mirrored
+from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun
@@ -267,6 +267,20 @@ def test_the_sink_gets_disjoint_chunks_in_raster_order(
     assert corners == sorted(corners)
 
 
+class BandReader:
+    """Values (..., rows, columns) and their validity, as they are."""
+
+    def __init__(self, values: Float32Array, valid: BoolArray) -> None:
+        self._values, self._valid = values, valid
+        self.size = RasterSize(height=valid.shape[0], width=valid.shape[1])
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        assert 0 <= window.row < window.row_stop <= self.size.height
+        assert 0 <= window.col < window.col_stop <= self.size.width
+        rows, cols = window.slices()
+        return self._values[..., rows, cols], self._valid[rows, cols]
+
+
 class WatchedReader:
     """Asserts that it is never asked outside the raster; keeps count of what it was asked."""
 
@@ -326,13 +340,22 @@ def test_reading_waits_for_a_slow_writer() -> None:
     assert max(ahead) <= 3 * 64
 
 
-@given(st.integers(-50, 50), st.integers(1, 80), st.integers(1, 30))
-def test_mirrored_indices_are_those_of_symmetric_padding(
-    start: int, length: int, extent: int
+@given(
+    st.integers(-50, 50), st.integers(1, 80), st.integers(1, 30),
+    st.integers(-50, 50), st.integers(1, 80), st.integers(1, 30), st.sampled_from([(), (3,)]),
+)  # fmt: skip
+def test_beyond_the_raster_it_is_mirrored_as_often_as_it_takes(
+    row: int, height: int, rows: int, col: int, width: int, cols: int, bands: tuple[int, ...]
 ) -> None:
-    padded = np.pad(np.arange(extent), 150, mode="symmetric")
-    expected = padded[150 + start : 150 + start + length]
-    np.testing.assert_array_equal(mirrored_indices(start, length, extent), expected)
+    values = np.random.default_rng(0).random((*bands, rows, cols), dtype=np.float32)
+    valid = values.reshape(-1, rows, cols)[0] < 0.8
+    reader = BandReader(values, valid)
+    found = read_mirrored(reader, PixelWindow(row=row, col=col, height=height, width=width))
+    for array, mirrored in zip((values, valid), found, strict=True):
+        around = ((0, 0),) * (array.ndim - 2) + ((150, 150), (150, 150))
+        whole = np.pad(array, around, mode="symmetric")
+        expected = whole[..., 150 + row : 150 + row + height, 150 + col : 150 + col + width]
+        np.testing.assert_array_equal(mirrored, expected)
 
 
 def test_a_window_beyond_the_raster_is_mirrored_with_its_validity() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +21,8 @@ from fakes import (
 )
 
 from geothresh.errors import InputError, ModelError
-from geothresh.mosaic import (
-    mosaic_array,
-)
+from geothresh.mosaic import clients, mosaic_array
+from geothresh.mosaic.loops import deaf_loop
 
 
 def test_worker_processes_give_the_same_to_the_last_bit() -> None:
@@ -139,3 +142,22 @@ def test_workers_start_from_a_script(tmp_path: Path) -> None:
     )
     assert done.stdout == "done\n", done.stderr
     assert done.stderr == ""
+
+
+def test_dask_says_nothing_until_its_loop_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("distributed.batched")
+    level = logging.getLogger("distributed").level
+    at_the_end = []
+
+    @contextmanager
+    def watched_loop() -> Iterator[Any]:
+        with deaf_loop() as loop:
+            yield loop
+        # Connections that were broken off are told of up to here.
+        at_the_end.append(logger.isEnabledFor(logging.ERROR))
+
+    monkeypatch.setattr(clients, "deaf_loop", watched_loop)
+    with clients.local_client(1):
+        pass
+    assert at_the_end == [False]
+    assert logging.getLogger("distributed").level == level

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,13 +24,13 @@ from geothresh.evaluation.samples import (
     cell_samples,
     cells,
     choose,
-    pair_sample,
+    pair_samples,
     read_ids,
 )
 from geothresh.evaluation.scoring import Float32Array, Sample, Tally
 from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
-from geothresh.mosaic import mosaic, mosaic_array
+from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic, mosaic_array
 from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
@@ -281,21 +281,37 @@ def _sizes(
     return by_dataset(folders, each)
 
 
-def _refine(plan: _Plan, dataset: str) -> tuple[Refine | None, float]:
-    """What refines the maps of a data set, and pixels of the model along one of theirs."""
-    if plan.model is None:
-        return None, 1.0
-    chosen = plan.model(plan.sizes.get(dataset))
-    grid = chosen.grid(RasterSize(height=1, width=1), tile=plan.tile_size, overlap=plan.overlap)
-    refine = partial(
-        mosaic_array,
-        refiner=chosen.refiner,
-        tile=grid.tile,
-        overlap=grid.overlap,
-        blend=plan.blend,
-        batch_size=chosen.batch_size,
-    )
-    return refine, chosen.resampling
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refinement:
+    """How the maps of a data set are refined."""
+
+    refine: Refine
+    refiner: Refiner | RefinerSource
+    resampling: float
+    """Pixels of the model along one of theirs."""
+
+    @classmethod
+    def of(cls, plan: _Plan, dataset: str) -> _Refinement | None:
+        """None where there is no model."""
+        if plan.model is None:
+            return None
+        chosen = plan.model(plan.sizes.get(dataset))
+        size = RasterSize(height=1, width=1)
+        grid = chosen.grid(size, tile=plan.tile_size, overlap=plan.overlap)
+        refine = partial(
+            mosaic_array,
+            refiner=chosen.refiner,
+            tile=grid.tile,
+            overlap=grid.overlap,
+            blend=plan.blend,
+            batch_size=chosen.batch_size,
+        )
+        return cls(refine=refine, refiner=chosen.refiner, resampling=chosen.resampling)
+
+    def samples(self, pairs: Sequence[Pair]) -> Iterator[Sample]:
+        """The refined maps and their truth; most are one tile, so that several are made at once."""
+        at_once = load_refiner(self.refiner).parallel_calls
+        return pair_samples(pairs, self.refine, at_once=at_once)
 
 
 def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> list[SourceReport]:
@@ -303,17 +319,19 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     done = 0
     reports = []
     # Of all of them first: a size out of reach is found before the first map is refined.
-    refiners = {dataset: _refine(plan, dataset) for dataset in {s[0].dataset for _, s in sources}}
+    refinements = {
+        dataset: _Refinement.of(plan, dataset) for dataset in {s[0].dataset for _, s in sources}
+    }
     for name, pairs in sources:
         tally = plan.tally()
-        refine, resampling = refiners[pairs[0].dataset]
-        for pair in pairs:
-            sample = pair_sample(pair, refine)
+        refinement = refinements[pairs[0].dataset]
+        for sample in refinement.samples(pairs) if refinement else pair_samples(pairs):
             tally.add(sample)
             plan.draw(sample, name)
             done += 1
             if plan.progress is not None:
                 plan.progress(done, total)
+        resampling = refinement.resampling if refinement else 1.0
         reports.append(replace(tally.report(name), resampling=resampling))
     return reports
 

@@ -119,7 +119,7 @@ def choose_model(
             device=device,
             precision=precision,
             batch_size=batch_size,
-            all_gpus=not workers,
+            whole_machine=not workers,
             backend=backend,
         )
     elif not callable(model) and not hasattr(model, "load"):

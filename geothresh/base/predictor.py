@@ -16,8 +16,9 @@ from geothresh.base.loop import normalised
 from geothresh.base.networks import build_network
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches, BatchSize
+from geothresh.nn.computing import on_compute_thread
 from geothresh.nn.modelfile import digest
-from geothresh.nn.refiner import Precision, on_compute_thread, pick_device, pick_dtype
+from geothresh.nn.refiner import Precision, pick_device, pick_dtype
 
 Float32Array = NDArray[np.float32]
 
@@ -141,7 +142,7 @@ class BaseSource:
             )
         config = read_base_card(self.path).config
         return BasePredictor(
-            on_compute_thread(load_base_weights, self.path, config),
+            load_base_weights(self.path, config),
             config,
             name=Path(self.path).name.removesuffix(".safetensors"),
             sha256=self.sha256,

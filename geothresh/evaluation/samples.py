@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -42,6 +44,29 @@ def pair_sample(pair: Pair, refine: Refine | None = None) -> Sample:
         )
     refined = None if refine is None else refine(confidence)
     return Sample(id=pair.id, confidence=confidence, truth=truth, refined=refined)
+
+
+def pair_samples(
+    pairs: Iterable[Pair], refine: Refine | None = None, *, at_once: int = 1
+) -> Iterator[Sample]:
+    """`pair_sample` of each pair, in their order.
+
+    Args:
+        pairs: which.
+        refine: what to refine with.
+        at_once: threads that may be in ``refine``; so many samples are made ahead.
+
+    Raises:
+        InputError: a file is unusable or the sizes differ.
+    """
+    with ThreadPoolExecutor(at_once, thread_name_prefix="geothresh-samples") as pool:
+        waiting: deque[Future[Sample]] = deque()
+        for pair in pairs:
+            waiting.append(pool.submit(pair_sample, pair, refine))
+            if len(waiting) > at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def by_source(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:

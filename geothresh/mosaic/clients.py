@@ -50,6 +50,7 @@ def local_client(workers: int) -> Iterator[Client]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
+        _quiet_dask(),  # until the loop has ended: what it breaks off tells of that
         deaf_loop() as loop,
         _OwnCluster(loop, workers, scratch) as cluster,
         # Straight from the workers: the scheduler, in this process too, would copy all of it.
@@ -62,6 +63,18 @@ def local_client(workers: int) -> Iterator[Client]:
         except BaseException:
             cluster.end_at_once()
             raise
+
+
+@contextmanager
+def _quiet_dask() -> Iterator[None]:
+    """What matters comes back as an exception, in one line."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _OwnCluster(LocalCluster):
@@ -197,18 +210,6 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-@contextmanager
-def _quiet_dask() -> Iterator[None]:
-    """What matters comes back as an exception, in one line."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _versions() -> dict[str, str]:

@@ -71,37 +71,56 @@ class NpyReaderSpec:
         return ArrayReader(np.load(self.path, mmap_mode="r", allow_pickle=False))
 
 
-def mirrored_indices(start: int, length: int, extent: int) -> NDArray[np.intp]:
-    """Indices of ``length`` pixels from ``start`` on, mirrored at both ends of ``extent`` pixels.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MirroredAxis:
+    """One axis of a window that may reach beyond the raster, and what to read for it."""
 
-    The outermost pixel is repeated and mirroring goes on as often as it takes: taking these from
-    an axis gives what ``np.pad(mode="symmetric")`` gives.
-    """
-    index = np.arange(start, start + length) % (2 * extent)
-    return np.minimum(index, 2 * extent - 1 - index)
+    start: int
+    """First pixel to read."""
+    stop: int
+    """The one after the last."""
+    before: int
+    """Pixels to add at the start, mirrored."""
+    after: int
+    """Pixels to add at the end, mirrored."""
+    skip: int
+    """Pixels of the result before the window's first."""
+
+    @classmethod
+    def of(cls, start: int, length: int, extent: int) -> _MirroredAxis:
+        """For ``length`` pixels from ``start`` on, of an axis of ``extent`` pixels."""
+        before, after = max(0, -start), max(0, start + length - extent)
+        # As much is read as is mirrored, should the window hold less.
+        first = max(0, min(start, extent - after))
+        stop = min(extent, max(start + length, before))
+        return cls(start=first, stop=stop, before=before, after=after, skip=max(0, start) - first)
 
 
 def read_mirrored(reader: RasterReader, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
     """Read a window that may reach beyond the raster; there the raster is mirrored.
 
+    The outermost pixel is repeated, and mirroring goes on as often as it takes, as in
+    ``np.pad(mode="symmetric")``.
+
     Returns:
         Values and validity of the whole window, as `RasterReader.read` gives them.
     """
-    size = reader.size
-    inside = (
-        window.row >= 0
-        and window.col >= 0
-        and window.row_stop <= size.height
-        and window.col_stop <= size.width
+    rows = _MirroredAxis.of(window.row, window.height, reader.size.height)
+    cols = _MirroredAxis.of(window.col, window.width, reader.size.width)
+    values, valid = reader.read(
+        PixelWindow(
+            row=rows.start,
+            col=cols.start,
+            height=rows.stop - rows.start,
+            width=cols.stop - cols.start,
+        )
     )
-    if inside:
-        return reader.read(window)
-    rows = mirrored_indices(window.row, window.height, size.height)
-    cols = mirrored_indices(window.col, window.width, size.width)
-    row, col = int(rows.min()), int(cols.min())
-    source = PixelWindow(
-        row=row, col=col, height=int(rows.max()) - row + 1, width=int(cols.max()) - col + 1
+    padding = ((rows.before, rows.after), (cols.before, cols.after))
+    if padding == ((0, 0), (0, 0)):
+        return values, valid
+    place = np.s_[..., rows.skip : rows.skip + window.height, cols.skip : cols.skip + window.width]
+    bands = ((0, 0),) * (values.ndim - 2)
+    return (
+        np.pad(values, (*bands, *padding), mode="symmetric")[place],
+        np.pad(valid, padding, mode="symmetric")[place],
     )
-    values, valid = reader.read(source)
-    rows, cols = np.ix_(rows - row, cols - col)
-    return values[..., rows, cols], valid[rows, cols]

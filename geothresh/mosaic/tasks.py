@@ -176,16 +176,14 @@ def refine_group(
         if value is None:
             several.append(k)
         elif shares is not None:
-            shares.add(k, refiner.flat(value, tile), np.empty((tile, tile), np.float32))
+            shares.add(k, refiner.flat(value, tile))
     done(len(tiles) - len(several))
     for start in range(0, len(several), batch_size):
         batch = several[start : start + batch_size]
-        stack = np.stack([tiles[k] for k in batch])
-        refined = refiner(stack)
-        for place, k in enumerate(batch):
-            if shares is not None:
-                # The stack has served its purpose and takes the products, in its first band.
-                shares.add(k, refined[place], stack[place].reshape(-1, tile, tile)[0])
+        refined = refiner(np.stack([tiles[k] for k in batch]))
+        if shares is not None:
+            for k, confidence in zip(batch, refined, strict=True):
+                shares.add(k, confidence)
         done(len(batch))
     return {
         chunk: _part(
@@ -215,11 +213,17 @@ class _Shares:
             for chunk, window in self._windows.items()
         }
 
-    def add(self, k: int, refined: Float32Array, scratch: Float32Array) -> None:
-        """Add the group's tile ``k``, (tile, tile); ``scratch``, of the same shape, is spoilt."""
+    def add(self, k: int, refined: Float32Array) -> None:
+        """Add the group's tile ``k``, (tile, tile)."""
         col = self._group.col_start + k
-        np.multiply(refined, self._weights.of_tile(self._group.row, col), out=scratch)
-        np.copyto(self._units, scratch, casting="unsafe")
+        # Products of float32, cut to integers as they are stored, in one pass over the memory.
+        np.multiply(
+            refined,
+            self._weights.of_tile(self._group.row, col),
+            out=self._units,
+            dtype=np.float32,
+            casting="unsafe",
+        )
         tile = self._grid.window(self._group.row, col)
         for chunk, window in self._windows.items():
             common = window.intersection(tile)
@@ -271,8 +275,7 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
             total[part.window.within(window)] += part.total
         if part.owned is not None and part.valid is not None:
             valid[part.owned.within(window)] = part.valid
-    confidence = total.astype(np.float32)
-    confidence *= np.float32(1 / _UNITS)
+    confidence = np.multiply(total, np.float32(1 / _UNITS), dtype=np.float32, casting="unsafe")
     # Rounded weights can add up to a hair more than 1. Looking takes a tenth of what cutting does.
     if confidence.max() > 1:
         np.minimum(confidence, np.float32(1), out=confidence)

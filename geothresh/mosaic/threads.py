@@ -43,8 +43,8 @@ def default_threads(parallel_calls: int = 1) -> int:
     """Threads that keep reading, refining and writing going at the same time.
 
     Args:
-        parallel_calls: threads that the refiner stands. Where there are several it is a GPU, and
-            each keeps some four threads busy with reading and weighting.
+        parallel_calls: threads that the refiner stands. Each lane of a GPU keeps some four threads
+            busy with reading and weighting; on a CPU no more than the cores gain anything.
     """
     return max(3, min(4 * parallel_calls, os.cpu_count() or 1))
 

@@ -13,7 +13,7 @@ from geothresh.files import check_output, write_bytes
 from geothresh.nn.backends import require_packages
 from geothresh.nn.backends.graph import OPSET, threshnet_graph
 from geothresh.nn.checkpoint import digest, load_weights, read_card
-from geothresh.nn.refiner import DEFAULT_MODEL, find_model, on_compute_thread
+from geothresh.nn.refiner import DEFAULT_MODEL, find_model
 from geothresh.nn.resolution import GroundSampleDistance
 
 
@@ -78,7 +78,7 @@ def export_onnx(
     known = GroundSampleDistance.of_card(card.training)
     if known is not None:
         metadata["ground_sample_distance"] = json.dumps([known.least, known.greatest])
-    weights = on_compute_thread(load_weights, source, card.config)
+    weights = load_weights(source, card.config)
     graph = threshnet_graph(
         {name: tensor.numpy() for name, tensor in weights.items()},
         card.config, height=tile_size, width=tile_size, **metadata,

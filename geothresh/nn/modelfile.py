@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geothresh.errors import ModelError, OutputError
 from geothresh.files import replacing
 
@@ -129,7 +131,6 @@ def read_tensors(
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     weights: dict[str, torch.Tensor] = {}
@@ -152,7 +153,8 @@ def read_tensors(
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: damaged model file ({error}); fetch it again") from error
     for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
+        # By numpy: torch would start threads for it, in whatever thread this is.
+        if not np.isfinite(tensor.numpy()).all():
             raise ModelError(f"{path}: tensor {name} holds NaN or infinity; the model is unusable")
     return weights
 

@@ -7,12 +7,10 @@ a path and a digest, and each of them loads the model once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageErro
 from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.batching import GPU_BATCH, Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
+from geothresh.nn.computing import compute_threads, passes_at_once
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.nn.tiles import Float32Array
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from geothresh.nn.backends.compiled import CompiledRefiner
     from geothresh.nn.lanes import Lanes
     from geothresh.nn.network import ThreshNet
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -82,9 +78,10 @@ class ModelSource:
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
     """Tiles per forward pass; auto: 1 on a CPU, on a GPU 16 or as many as fit."""
-    all_gpus: bool = True
-    """Whether ``cuda`` and ``auto`` take all GPUs that are visible, or the first one alone, as
-    where there are several processes, each with a GPU of its own."""
+    whole_machine: bool = True
+    """Whether ``cuda`` and ``auto`` take all GPUs that are visible, and a CPU as many tiles at once
+    as suits its cores; or the first GPU alone and a tile at a time, as where there are several
+    processes, each with a share of the machine."""
     backend: Backend = "torch"
     """The library that runs the network."""
 
@@ -96,7 +93,7 @@ class ModelSource:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
-        all_gpus: bool = True,
+        whole_machine: bool = True,
         backend: Backend = "torch",
     ) -> ModelSource:
         """Look a model up and read its card; torch is not needed yet.
@@ -116,7 +113,7 @@ class ModelSource:
             device=device,
             precision=precision,
             batch_size=batch_size,
-            all_gpus=all_gpus,
+            whole_machine=whole_machine,
             backend=backend,
         )
 
@@ -138,9 +135,9 @@ class ModelSource:
                 f"{self.path}: the model file changed while it was in use; run the command again"
             )
         config = read_card(self.path).config
-        weights = on_compute_thread(load_weights, self.path, config)
+        weights = load_weights(self.path, config)
         make: partial[TorchRefiner] | partial[CompiledRefiner]
-        make = partial(TorchRefiner, all_gpus=self.all_gpus)
+        make = partial(TorchRefiner, whole_machine=self.whole_machine)
         if self.backend != "torch":
             from geothresh.nn.backends.compiled import CompiledRefiner
 
@@ -184,33 +181,15 @@ def load_model(
     ).load()
 
 
-@cache
-def _compute_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="geothresh-torch")
-
-
-def on_compute_thread(
-    call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> Result:
-    """Run ``call`` on the one thread of this process that runs torch, and wait for it.
-
-    Every thread that calls torch on a CPU gets a pool of OpenMP threads of its own. Once there are
-    more of these than cores, GNU OpenMP puts them to sleep at each barrier instead of letting them
-    wait: all forward passes then take nearly twice as long.
-    """
-    return _compute_thread().submit(call, *args, **kwargs).result()
-
-
 class TorchRefiner:
     """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
 
     Evaluation mode is this object's own: it is set once, and every call runs without gradients, so
-    that no statistics drift while predicting. Calls from several threads are good for GPUs alone,
-    see `parallel_calls`; elsewhere the network runs on the one compute thread of the process, and
-    they wait for one another.
+    that no statistics drift while predicting. Any number of threads may call; `parallel_calls` of
+    them gain by it, and further ones wait.
 
-    ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless ``all_gpus`` is
-    False.
+    ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless
+    ``whole_machine`` is False.
     """
 
     backend: Backend = "torch"
@@ -226,7 +205,7 @@ class TorchRefiner:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
-        all_gpus: bool = True,
+        whole_machine: bool = True,
     ) -> None:
         self.name = name
         self.digest = sha256
@@ -236,11 +215,13 @@ class TorchRefiner:
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
-        self.network = on_compute_thread(self._network, weights, self.device)
+        several = whole_machine and self.device.type == "cpu"
+        self._threads = compute_threads(passes_at_once(config) if several else 1)
+        self.network = self._threads.run(self._network, weights, self.device)
         self._lanes: Lanes | None = None
         if self.device.type == "cuda":
             gpus = visible_gpus(self.device)
-            self._lanes = self._all_lanes(weights, gpus if all_gpus else gpus[:1], batch_size)
+            self._lanes = self._all_lanes(weights, gpus if whole_machine else gpus[:1], batch_size)
         # What a GPU that is lost held cannot be had back from it.
         falls_back = device == "auto" and self.device.type != "cpu"
         self._weights = weights if falls_back else None
@@ -277,7 +258,7 @@ class TorchRefiner:
     @property
     def parallel_calls(self) -> int:
         """Threads that may call this at once and gain by it."""
-        return 1 if self._lanes is None else len(self._lanes)
+        return self._threads.passes if self._lanes is None else len(self._lanes)
 
     @property
     def batch_size(self) -> int:
@@ -299,13 +280,13 @@ class TorchRefiner:
         device, lanes = self.device, self._lanes
         try:
             if lanes is None:
-                return on_compute_thread(self._batches.run, self._forward, tiles)
+                return self._threads.run(self._batches.run, self._forward, tiles)
             with lanes.free() as lane:
                 return self._batches.run(partial(lane, most=self._batches.size), tiles)
         except RuntimeError as error:
             if device.type == "cpu" or not _is_lost(error):
                 raise
-            on_compute_thread(self._leave, device, error)
+            self._threads.run(self._leave, device, error)
         return self(tiles)
 
     def _leave(self, device: torch.device, error: RuntimeError) -> None:

@@ -76,6 +76,8 @@ class Scaling:
             scaled[~valid] = 0.0
         if self.logit:
             return logistic(scaled, valid)
+        if self._always_fits(values.dtype):
+            return scaled
         low, high = float(scaled.min()), float(scaled.max())
         if low < -_TOLERANCE or high > 1.0 + _TOLERANCE:
             outside = (scaled < -_TOLERANCE) | (scaled > 1.0 + _TOLERANCE)
@@ -83,6 +85,14 @@ class Scaling:
         if low < 0.0 or high > 1.0:
             np.clip(scaled, 0.0, 1.0, out=scaled)
         return scaled
+
+    def _always_fits(self, dtype: np.dtype[Any]) -> bool:
+        """Whether all values that the type can hold are confidences, so that none needs a look."""
+        if not np.issubdtype(dtype, np.integer):
+            return False
+        limits = np.iinfo(dtype)
+        ends = (np.float32(end) / np.float32(self.divisor) for end in (limits.min, limits.max))
+        return all(0.0 <= end + np.float32(self.offset) <= 1.0 for end in ends)
 
 
 class Contradiction(Exception):

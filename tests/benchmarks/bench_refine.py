@@ -1,6 +1,7 @@
 """`refine` beside the network alone, and its peak memory from file to file.
 
-    python tests/benchmarks/bench_refine.py speed     # time over bare forward; speed 3: 3 pairs
+    python tests/benchmarks/bench_refine.py speed     # time over bare forward; speed 3: 3 pairs;
+                                                      # speed 3 full: the preset, untrained
     python tests/benchmarks/bench_refine.py memory    # peak memory over height and width
     python tests/benchmarks/bench_refine.py network   # presets, tile by tile
     python tests/benchmarks/bench_refine.py survival  # what journal and verification cost
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from measuring import in_turn, least, machine, peak_megabytes, ratio, timed
 
 import geothresh
 from geothresh.mosaic.reading import read_mirrored
-from geothresh.nn.refiner import TorchRefiner
+from geothresh.nn.refiner import Precision, TorchRefiner, load_model
 from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 
@@ -54,26 +56,68 @@ class Watched:
     def __init__(self, model: TorchRefiner) -> None:
         self._model = model
         self.patch, self.name, self.digest = model.patch, model.name, model.digest
-        self.batch_size = model.batch_size
-        self.spans: list[tuple[float, float]] = []
+        self.batch_size, self.parallel_calls = model.batch_size, model.parallel_calls
+        self._spans: list[tuple[float, float]] = []
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         """Refine tiles."""
         start = time.perf_counter()
         refined = self._model(tiles)
-        self.spans.append((start, time.perf_counter()))
+        self._spans.append((start, time.perf_counter()))
         return refined
 
+    @property
+    def first(self) -> float:
+        """When the first pass began."""
+        return min(start for start, _ in self._spans)
 
-def speed(repeat: int) -> None:
+    @property
+    def last(self) -> float:
+        """When the last one ended."""
+        return max(end for _, end in self._spans)
+
+    @property
+    def busy(self) -> float:
+        """Seconds in which there was at least one."""
+        total, until = 0.0, self.first
+        for start, end in sorted(self._spans):
+            total += max(0.0, end - max(start, until))
+            until = max(until, end)
+        return total
+
+
+def untrained(preset: str, precision: Precision = "auto") -> TorchRefiner:
+    """A network of this size on the CPU."""
+    from geothresh.nn.config import PRESETS
+    from geothresh.nn.network import ThreshNet
+
+    config = PRESETS[preset]
+    return TorchRefiner(
+        ThreshNet(config).state_dict(), config, name=preset, device="cpu", precision=precision
+    )
+
+
+def per_second(model: TorchRefiner, batches: list[np.ndarray]) -> float:
+    """Tiles a second of as many callers as the model gains by."""
+    with ThreadPoolExecutor(model.parallel_calls) as callers:
+        start = time.perf_counter()
+        list(callers.map(model, batches))
+        return sum(map(len, batches)) / (time.perf_counter() - start)
+
+
+def speed(repeat: int, name: str) -> None:
     """Print seconds of both and their ratio, and when the network was idle during `refine`."""
-    model = geothresh.load_model("roads")
+    model = load_model("roads") if name == "roads" else untrained(name)
     tiles = scene_tiles()
     idle: list[tuple[float, float, float]] = []
 
+    batches = [
+        np.stack(tiles[first : first + model.batch_size])
+        for first in range(0, len(tiles), model.batch_size)
+    ]
+
     def bare() -> None:
-        for first in range(0, len(tiles), model.batch_size):
-            model(np.stack(tiles[first : first + model.batch_size]))
+        per_second(model, batches)
 
     with tempfile.TemporaryDirectory() as scratch:
 
@@ -90,9 +134,8 @@ def speed(repeat: int) -> None:
             end = time.perf_counter()
             if result.tiles_refined != len(tiles):
                 raise SystemExit(f"{result.tiles_refined} tiles refined, {len(tiles)} forwarded")
-            first, last = watched.spans[0][0], watched.spans[-1][1]
-            busy = sum(stop - begin for begin, stop in watched.spans)
-            idle.append((first - start, last - first - busy, end - last))
+            first, last = watched.first, watched.last
+            idle.append((first - start, last - first - watched.busy, end - last))
 
         model(tiles[0][np.newaxis])
         with open_scene(SCENE):
@@ -100,7 +143,7 @@ def speed(repeat: int) -> None:
         cases = {"bare": lambda: timed(bare), "refine": lambda: timed(whole)}
         runs = in_turn(cases, repeat)
     best = {name: least(found) for name, found in runs.items()}
-    print(f"demo scene, {len(tiles)} tiles of {TILE}, model roads, {model.dtype}")
+    print(f"demo scene, {len(tiles)} tiles of {TILE}, model {name}, {model.dtype}")
     print(
         f"bare forward {best['bare'].wall:6.2f} s at best, "
         f"{len(tiles) / best['bare'].wall:.1f} tiles/s"
@@ -163,27 +206,29 @@ def nodata(repeat: int) -> None:
 
 
 def network(repeat: int) -> None:
-    """Print the time of one tile through each preset, untrained, fp32 and as `auto` has it."""
+    """Print the time of one tile through each preset, untrained, fp32 and as `auto` has it, and the
+    tiles a second of as many callers as the processor takes."""
     import torch
 
     from geothresh.nn.config import PRESETS
-    from geothresh.nn.network import ThreshNet
 
     tile = np.random.default_rng(0).random((1, TILE, TILE), np.float32)
-    for name, config in PRESETS.items():
-        weights = ThreshNet(config).state_dict()
-        parameters = sum(p.numel() for p in ThreshNet(config).parameters())
-        for precision in ("fp32", "auto"):
-            refiner = TorchRefiner(weights, config, device="cpu", precision=precision)
-            times = []
+    for name in PRESETS:
+        precisions: tuple[Precision, ...] = ("fp32", "auto")
+        for precision in precisions:
+            model = untrained(name, precision)
+            parameters = sum(p.numel() for p in model.network.parameters())
+            times, rates = [], []
             for _ in range(repeat + 1):
                 start = time.perf_counter()
-                refiner(tile)
+                model(tile)
                 times.append(time.perf_counter() - start)
+            for _ in range(repeat):
+                rates.append(per_second(model, [tile] * 4 * model.parallel_calls))
             print(
-                f"{name:6} {parameters / 1e6:5.2f} M parameters, {str(refiner.dtype)[6:]:9}"
-                f"{min(times):7.3f} s a tile, {1 / min(times):6.2f} tiles/s"
-                f" ({torch.get_num_threads()} threads)"
+                f"{name:6} {parameters / 1e6:5.2f} M parameters, {str(model.dtype)[6:]:9}"
+                f"{min(times):7.3f} s a tile, {max(rates):6.2f} tiles/s with "
+                f"{model.parallel_calls} at once ({torch.get_num_threads()} cores)"
             )
 
 
@@ -274,7 +319,7 @@ def survival(side: int, repeat: int) -> None:
                     dataset.write(piece, 1, window=window)
         # First calls and imports are not what is measured.
         geothresh.refine(SCENE, Path(scratch) / "first.tif", model=free)
-        for model in (free, geothresh.load_model("roads")):
+        for model in (free, load_model("roads")):
             walls, cpus, added = [], [], []
             for pair in range(repeat):
                 wall, cpu = {}, {}
@@ -313,8 +358,10 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["case"]:
         case(int(arguments[1]), int(arguments[2]))
         return
+    # What is left out of `speed PAIRS MODEL`.
+    given = [*arguments[1:], *("5", "roads")[len(arguments[1:]) :]]
     modes = {
-        "speed": lambda: speed(int(arguments[1]) if len(arguments) > 1 else 5),
+        "speed": lambda: speed(int(given[0]), given[1]),
         "memory": memory,
         "network": lambda: network(5),
         "survival": lambda: survival(8_000, 4),

@@ -12,8 +12,9 @@ import numpy as np
 from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.backends.graph import require_multiple, threshnet_graph
 from geothresh.nn.batching import Batches, BatchSize
+from geothresh.nn.computing import on_compute_thread
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.refiner import Precision, on_compute_thread
+from geothresh.nn.refiner import Precision
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.nn.tiles import Float32Array
 

@@ -1,0 +1,90 @@
+"""The threads of a process on which torch runs on a CPU.
+
+Every thread that calls torch gets a pool of OpenMP threads of its own. Once there are more of these
+than cores, GNU OpenMP puts them to sleep at each barrier instead of letting them wait, and all
+passes take nearly twice as long: so torch is called by threads of this module alone, which share
+the cores out among them.
+
+A second core for a pass gains little: the two hundred short steps of a network end at a barrier
+each, where the cores wait for one another, for long if something else is using one of them, such
+as the reading of the next tiles. So each core has a tile of its own, as far as memory goes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import ParamSpec, TypeVar
+
+from geothresh.nn.config import NetworkConfig
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
+"""A pass takes some 15 MB, or 250 MB where its first level has the resolution of the tile."""
+
+
+class ComputeThreads:
+    """So many threads that call torch, each with its share of the cores; for any other thread."""
+
+    def __init__(self, passes: int) -> None:
+        """Start the threads; what torch keeps for all others stays as it is."""
+        self.passes = passes
+        """Calls that go on at the same time; further ones wait."""
+        self._pool = ThreadPoolExecutor(passes, thread_name_prefix="geothresh-torch")
+        if passes > 1:
+            self._share_out()
+
+    def _share_out(self) -> None:
+        import torch
+
+        threads = torch.get_num_threads()
+        all_there = threading.Barrier(self.passes)
+
+        def begin() -> None:
+            all_there.wait()
+            # Asked first: a thread that torch meets for the first time gets the number of all.
+            torch.get_num_threads()
+            torch.set_num_threads(max(1, threads // self.passes))
+            all_there.wait()
+
+        try:
+            for future in [self._pool.submit(begin) for _ in range(self.passes)]:
+                future.result()
+        finally:
+            # Threads keep the number that they have set, which is also what new ones begin with.
+            torch.set_num_threads(threads)
+
+    def run(
+        self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Run ``call`` on one of the threads, and wait for it."""
+        return self._pool.submit(call, *args, **kwargs).result()
+
+
+@cache
+def compute_threads(passes: int = 1) -> ComputeThreads:
+    """Those of this process that make so many passes at once; one pass has all cores."""
+    return ComputeThreads(passes)
+
+
+def passes_at_once(config: NetworkConfig) -> int:
+    """Passes of a network that together get most out of the cores that torch may use.
+
+    All have the same number of cores, on which the last bit of a result in fp32 depends.
+    """
+    import torch
+
+    cores = torch.get_num_threads()
+    most = min(cores, _MOST_PASSES if config.shuffle > 1 else _MOST_LARGE_PASSES)
+    return max(range(1, most + 1), key=lambda passes: (cores // passes * passes, passes))
+
+
+def on_compute_thread(
+    call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Run ``call`` on the one thread that has all cores, and wait for it."""
+    return compute_threads().run(call, *args, **kwargs)

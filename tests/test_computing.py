@@ -1,0 +1,68 @@
+"""How the cores are shared out among the threads that call torch."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from geothresh.nn.computing import ComputeThreads, passes_at_once
+from geothresh.nn.config import PRESETS
+from geothresh.nn.refiner import load_model
+
+
+@pytest.fixture
+def cores() -> Iterator[None]:
+    """Torch takes itself to have eight."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("cores")
+def test_each_thread_has_its_share_and_nobody_else_notices() -> None:
+    threads = ComputeThreads(2)
+    together = threading.Barrier(2, timeout=10)
+
+    def look() -> tuple[str, int]:
+        together.wait()  # were there one thread alone, this would break
+        return threading.current_thread().name, torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as callers:
+        seen = [call.result() for call in [callers.submit(threads.run, look) for _ in range(2)]]
+        assert len({name for name, _ in seen}) == 2
+        assert [share for _, share in seen] == [4, 4]
+        assert callers.submit(torch.get_num_threads).result() == 8
+    assert torch.get_num_threads() == 8
+
+
+@pytest.mark.usefixtures("cores")
+def test_what_a_call_raises_comes_out_of_it() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ComputeThreads(2).run(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("cores_there", "small", "full"),
+    [(1, 1, 1), (2, 2, 2), (4, 4, 4), (6, 6, 3), (16, 16, 4), (64, 16, 4)],
+)
+@pytest.mark.usefixtures("cores")
+def test_no_core_is_left_idle_and_memory_bounds_the_passes(
+    cores_there: int, small: int, full: int
+) -> None:
+    torch.set_num_threads(cores_there)
+    assert passes_at_once(PRESETS["small"]) == small
+    assert passes_at_once(PRESETS["full"]) == full
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tiles_at_once_are_those_one_after_another(precision: str) -> None:
+    model = load_model(precision=precision)  # type: ignore[arg-type]
+    tiles = np.random.default_rng(0).random((6, 1, 128, 128), dtype=np.float32)
+    one_by_one = [model(tile) for tile in tiles]
+    with ThreadPoolExecutor(6) as callers:
+        at_once = list(callers.map(model, tiles))
+    np.testing.assert_array_equal(at_once, one_by_one)
