@@ -37,7 +37,7 @@ from geothresh.mosaic import (
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
-from geothresh.mosaic.threads import ThreadRun
+from geothresh.mosaic.threads import CHUNKS_AHEAD, ThreadRun
 from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid
 
 blends = st.sampled_from(BLENDS)
@@ -327,6 +327,22 @@ def test_the_graph_of_a_huge_raster_is_small_and_soon_made() -> None:
     assert len(graph) == 2 * plan.n_chunks + len(plan.groups()) < plan.grid.n_tiles / 2
 
 
+def test_chunks_are_whole_blocks_of_the_output() -> None:
+    size = RasterSize(height=200, width=300)
+    windows: list[PixelWindow] = []
+    mosaic(
+        ArrayReader(np.zeros((size.height, size.width), np.float32)),
+        IdentityRefiner(),
+        lambda window, refined, valid: windows.append(window),
+        grid=TileGrid(size=size, tile=32, overlap=16, patch=16),
+        chunk_height=50,
+        chunk_width=100,
+        block=(32, 48),
+    )
+    assert sorted({window.row for window in windows}) == [0, 64, 128, 192]
+    assert sorted({window.col for window in windows}) == [0, 144, 288]
+
+
 def test_reading_waits_for_a_slow_writer() -> None:
     reader = WatchedReader(np.zeros((4096, 64), np.float32))
     ahead: list[int] = []
@@ -337,7 +353,7 @@ def test_reading_waits_for_a_slow_writer() -> None:
 
     grid = TileGrid(size=reader.size, tile=64, overlap=16, patch=16)
     mosaic(reader, IdentityRefiner(), slow_sink, grid=grid, chunk_height=64, threads=4)
-    assert max(ahead) <= 3 * 64
+    assert max(ahead) <= (CHUNKS_AHEAD + 1) * 64
 
 
 @given(

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from geothresh.api.chunks import chunk_size
 from geothresh.api.durable import (
     make_strips,
     parameter_tags,
@@ -300,7 +299,7 @@ def _write_confidence(
         target, grid=scene.grid, band=CONFIDENCE, tags=tags, creation_options=creation_options,
     ) as writer:  # fmt: skip
         make_strips(
-            partial(engine, **chunk_size(writer)), journal, [writer], finish=_ConfidenceLayer()
+            partial(engine, block=writer.block_shape), journal, [writer], finish=_ConfidenceLayer()
         )
         scene.require_unchanged()
         put_in_place(journal, [writer])

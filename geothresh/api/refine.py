@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.api.changes import MaskLayers, ThresholdedInput
-from geothresh.api.chunks import chunk_size
 from geothresh.api.durable import (
     make_strips,
     parameter_tags,
@@ -328,7 +327,7 @@ def _write_rasters(
             writers.append(writer(targets.confidence, CONFIDENCE))
         finish = MaskLayers(threshold=threshold, confidence=targets.confidence is not None)
         make_strips(
-            partial(engine, ThresholdedInput(opened, threshold), **chunk_size(writers[0])),
+            partial(engine, ThresholdedInput(opened, threshold), block=writers[0].block_shape),
             journal,
             writers,
             finish=finish,

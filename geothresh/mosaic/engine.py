@@ -34,6 +34,9 @@ from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
 
 # Eight tiles of the usual size are read in one go; of larger tiles fewer.
 _GROUP_PIXELS = 8 * 512 * 512
+# Memory does not grow with the raster's width. Narrow chunks keep the thread that writes supplied;
+# each costs a few tasks, which take Dask far longer where there are worker processes.
+_CHUNK_HEIGHT, _CHUNK_WIDTH, _CHUNK_WIDTH_OF_WORKERS = 512, 2048, 4096
 
 
 def mosaic(
@@ -44,8 +47,9 @@ def mosaic(
     grid: TileGrid,
     blend: Blend = "hann",
     batch_size: int = 1,
-    chunk_height: int = 512,
-    chunk_width: int = 4096,
+    chunk_height: int | None = None,
+    chunk_width: int | None = None,
+    block: tuple[int, int] = (1, 1),
     threads: int | None = None,
     workers: int = 0,
     scheduler: Scheduler | None = None,
@@ -69,8 +73,10 @@ def mosaic(
         grid: The tiles; their raster size is the reader's.
         blend: How overlapping tiles are weighted.
         batch_size: Most tiles in one call of the model, at least 1.
-        chunk_height: Rows of a chunk; a multiple of the output's block height.
-        chunk_width: Most columns of a chunk; a multiple of the output's block width.
+        chunk_height: Rows of a chunk; by default 512.
+        chunk_width: Most columns of a chunk; by default 2048, for worker processes 4096.
+        block: Rows and columns of a block of the output; chunks are whole blocks, and so larger
+            than asked for if need be.
         threads: Local threads; by default 3 or 4, more for a GPU. No more call the model at once
             than it stands.
         workers: 0 for local threads, else the most worker processes.
@@ -101,16 +107,21 @@ def mosaic(
             f"tile size {grid.tile} and overlap {grid.overlap}: the model needs multiples of its "
             f"patch, {refiner.patch}"
         )
+    in_processes = workers > 0 or scheduler is not None
+    if chunk_height is None:
+        chunk_height = _CHUNK_HEIGHT
+    if chunk_width is None:
+        chunk_width = _CHUNK_WIDTH_OF_WORKERS if in_processes else _CHUNK_WIDTH
     plan = ChunkPlan(
         grid=grid,
-        chunk_height=chunk_height,
-        chunk_width=chunk_width,
+        chunk_height=_whole_blocks(chunk_height, block[0]),
+        chunk_width=_whole_blocks(chunk_width, block[1]),
         # Whole batches per group, as far as the raster has so many columns.
         group_tiles=-(-min(8, max(1, _GROUP_PIXELS // grid.tile**2)) // batch_size) * batch_size,
     )
     if start_strip >= plan.n_strips:
         return MosaicStats(tiles=grid.n_tiles, tiles_refined=0, tiles_skipped=0)
-    if workers or scheduler is not None:
+    if in_processes:
         if reader_spec is None or callable(refiner):
             raise UsageError(
                 "workers: give a reader_spec and a refiner source, "
@@ -144,6 +155,11 @@ def mosaic(
     return run.run(threads or default_threads(guarded.parallel_calls))
 
 
+def _whole_blocks(pixels: int, block: int) -> int:
+    """The multiple of `block` that is at least `pixels`."""
+    return -(-pixels // block) * block
+
+
 def mosaic_array(
     confidence: NDArray[np.floating],
     refiner: Refiner | RefinerSource,
@@ -152,8 +168,8 @@ def mosaic_array(
     overlap: int = 128,
     blend: Blend = "hann",
     batch_size: int = 1,
-    chunk_height: int = 512,
-    chunk_width: int = 4096,
+    chunk_height: int | None = None,
+    chunk_width: int | None = None,
     threads: int | None = None,
     workers: int = 0,
     progress: Progress | None = None,

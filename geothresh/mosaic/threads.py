@@ -33,7 +33,7 @@ from geothresh.mosaic.tasks import (
 )
 from geothresh.windows import ChunkPlan
 
-CHUNKS_AHEAD = 2
+CHUNKS_AHEAD = 4
 """Tiles of a chunk are read once the chunk this many places earlier is written, or for refiners
 that several threads may call, so many times this: memory is bounded by the graph itself, however
 much faster refining is than writing."""

@@ -22,6 +22,8 @@ _DEFAULTS = {
     "BLOCKYSIZE": str(BLOCK),
     "COMPRESS": "DEFLATE",
     "BIGTIFF": "IF_SAFER",
+    # GDAL's own 6 takes three times as long over confidences for 3 % less.
+    "ZLEVEL": "4",
     # Threads that compress the blocks of a chunk: the bytes are the same whatever their number,
     # and a GPU fills chunks faster than one core deflates them. Few cores have the network to run.
     "NUM_THREADS": str(max(1, min(8, (os.cpu_count() or 1) // 2))),

@@ -133,14 +133,10 @@ class RasterWriter:
         return self._temporary
 
     @property
-    def block_height(self) -> int:
-        """Rows of a block on the disk."""
-        return int(self._open().block_shapes[0][0])
-
-    @property
-    def block_width(self) -> int:
-        """Columns of a block on the disk."""
-        return int(self._open().block_shapes[0][1])
+    def block_shape(self) -> tuple[int, int]:
+        """Rows and columns of a block on the disk."""
+        rows, columns = self._open().block_shapes[0]
+        return int(rows), int(columns)
 
     def _open(self) -> DatasetWriter:
         if self._dataset is None:

@@ -20,6 +20,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
@@ -30,9 +31,10 @@ from torch import nn
 import geothresh
 from geothresh.nn.backends import versioned
 from geothresh.nn.backends.compiled import CompiledRefiner
+from geothresh.nn.checkpoint import load_weights
 from geothresh.nn.config import PRESETS
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import TorchRefiner, load_model, pick_dtype
+from geothresh.nn.refiner import TorchRefiner, find_model, pick_dtype
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -74,15 +76,6 @@ def _patch(x: torch.Tensor, row: int, col: int, n: int) -> torch.Tensor:
     return x[..., row * side : (row + 1) * side, col * side : (col + 1) * side]
 
 
-def fold_norms(module: nn.Module) -> None:
-    """Put each batch norm into the convolution before it, in place."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Sequential) and isinstance(child[-1], nn.BatchNorm2d):
-            setattr(module, name, nn.utils.fuse_conv_bn_eval(child[0], child[1]))
-        else:
-            fold_norms(child)
-
-
 def plain(call: Callable[[torch.Tensor], torch.Tensor]) -> Run:
     """A function of arrays from one of tensors."""
 
@@ -93,12 +86,22 @@ def plain(call: Callable[[torch.Tensor], torch.Tensor]) -> Run:
     return run
 
 
-def by_refiner(weights: dict[str, torch.Tensor], preset: str, precision: str) -> Run:
-    """`TorchRefiner` with its norms folded and its weights in channels_last."""
-    refiner = TorchRefiner(weights, PRESETS[preset], device="cpu", precision=precision)
-    fold_norms(refiner.network)
-    refiner.network.to(memory_format=torch.channels_last)
-    return refiner
+def by_refiner(weights: dict[str, torch.Tensor], preset: str, precision: str) -> TorchRefiner:
+    """As `refine` has it: norms folded, channels_last, several tiles at once."""
+    return TorchRefiner(weights, PRESETS[preset], device="cpu", precision=precision)
+
+
+def packaged_weights() -> dict[str, torch.Tensor]:
+    """Those of the model `roads`, nothing folded."""
+    return load_weights(find_model("roads"), PRESETS["small"])
+
+
+def seconds_a_tile(call: Run, tile: np.ndarray, callers: ThreadPoolExecutor) -> float:
+    """Of as many calls at once as the way has threads for."""
+    at_once = call.parallel_calls if isinstance(call, TorchRefiner) else 1
+    start = time.perf_counter()
+    list(callers.map(call, [tile] * at_once))
+    return (time.perf_counter() - start) / at_once
 
 
 def ways(preset: str, weights: dict[str, torch.Tensor]) -> dict[str, Run | str]:
@@ -114,10 +117,10 @@ def ways(preset: str, weights: dict[str, torch.Tensor]) -> dict[str, Run | str]:
     if preset == "full":
         found[STAND_IN] = plain(PatchByPatch(network()))
     found[REFERENCE] = plain(network().refine)
-    found["torch fp32, channels_last, folded"] = by_refiner(weights, preset, "fp32")
+    found["torch fp32, as refine has it"] = by_refiner(weights, preset, "fp32")
     has_bf16 = pick_dtype("auto", torch.device("cpu")) is torch.bfloat16
     no_bf16 = "this CPU has no instructions for it"
-    found["torch bf16, channels_last, folded"] = (
+    found["torch bf16, as refine has it"] = (
         by_refiner(weights, preset, "bf16") if has_bf16 else no_bf16
     )
     for backend, precision in (
@@ -142,20 +145,19 @@ def speed(rounds: int, presets: list[str]) -> None:
     measured: dict[tuple[str, str], list[float]] = {}
     calls: dict[tuple[str, str], Run] = {}
     for preset in presets:
-        weights = ThreshNet(PRESETS[preset]).state_dict()
-        if preset == "small":
-            weights = load_model("roads", device="cpu", precision="fp32").network.state_dict()
+        small = preset == "small"
+        weights = packaged_weights() if small else ThreshNet(PRESETS[preset]).state_dict()
         for name, way in ways(preset, weights).items():
             if isinstance(way, str):
                 print(f"{preset:6} {name:36} {way}")
             else:
                 calls[preset, name] = way
-    for turn in range(rounds + 1):
-        for key, call in calls.items():
-            start = time.perf_counter()
-            call(tile)
-            if turn:  # the first call compiles
-                measured.setdefault(key, []).append(time.perf_counter() - start)
+    with ThreadPoolExecutor(os.cpu_count()) as callers:
+        for turn in range(rounds + 1):
+            for key, call in calls.items():
+                seconds = seconds_a_tile(call, tile, callers)
+                if turn:  # the first call compiles
+                    measured.setdefault(key, []).append(seconds)
     base = min(measured.get(("full", STAND_IN), [float("nan")]))
     print(f"\n{'':43} {'minimum':>9} {'median':>9} {'tiles/s':>8} {'x stand-in':>10}")
     for (preset, name), times in measured.items():
@@ -170,10 +172,10 @@ def agreement(n_tiles: int) -> None:
     """Print how far each way is from torch in fp32, on tiles of the demo scene."""
     every = scene_tiles()
     tiles = np.stack(every[:: max(1, len(every) // n_tiles)])
-    weights = load_model("roads", device="cpu", precision="fp32").network.state_dict()
+    weights = packaged_weights()
     found = ways("small", weights)
     # Slow where it is emulated, but the same numbers.
-    found["torch bf16, channels_last, folded"] = by_refiner(weights, "small", "bf16")
+    found["torch bf16, as refine has it"] = by_refiner(weights, "small", "bf16")
     reference = found.pop(REFERENCE)(tiles)
     print(f"\nmodel roads, {len(tiles)} tiles of the demo scene, against {REFERENCE}")
     for name, way in found.items():

@@ -78,6 +78,17 @@ class MaskAndConfidence:
         return Layers(values=layers, counts={})
 
 
+@dataclass(frozen=True)
+class Bytes:
+    """The confidences of a chunk as 0-255, made by the threads that refine."""
+
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
+    ) -> Layers:
+        """Make them."""
+        return Layers(values=(to_bytes(refined),), counts={})
+
+
 class ByteReader:
     """A uint8 array as confidences."""
 
@@ -127,12 +138,12 @@ def with_engine(values: Uint8Array) -> Uint8Array:
     """geothresh on local threads."""
     result = np.empty_like(values)
 
-    def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
-        result[window.slices()] = to_bytes(refined)
+    def sink(window: PixelWindow, layers: Layers, packed: object) -> None:
+        result[window.slices()] = layers.values[0]
 
     reader = ByteReader(values)
     grid = TileGrid(size=reader.size, tile=TILE, overlap=OVERLAP)
-    mosaic(reader, Identity(), sink, grid=grid)
+    mosaic(reader, Identity(), sink, grid=grid, finish=Bytes(), pack=False)
     return result
 
 
@@ -233,8 +244,10 @@ def time_on_file(name: str, side: int) -> Seconds:
                 mosaic(
                     scene,
                     Identity(),
-                    lambda window, refined, valid: write(window, to_bytes(refined)),
+                    lambda window, layers, packed: write(window, layers.values[0]),
                     grid=grid,
+                    finish=Bytes(),
+                    pack=False,
                 )
                 return
             with rasterio.open(source) as dataset:

@@ -1,7 +1,8 @@
 """`refine` beside the network alone, and its peak memory from file to file.
 
     python tests/benchmarks/bench_refine.py speed     # time over bare forward; speed 3: 3 pairs;
-                                                      # speed 3 full: the preset, untrained
+                                                      # speed 3 full: the preset, untrained;
+                                                      # speed 3 roads 4: a scene of 4 times the rows
     python tests/benchmarks/bench_refine.py memory    # peak memory over height and width
     python tests/benchmarks/bench_refine.py network   # presets, tile by tile
     python tests/benchmarks/bench_refine.py survival  # what journal and verification cost
@@ -38,9 +39,26 @@ SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
 SIZES = ((4000, 4000), (64000, 4000), (128000, 4000), (4000, 64000))
 
 
-def scene_tiles() -> list[np.ndarray]:
-    """The demo scene's tiles that hold data, as `refine` gives them to the network."""
-    with open_scene(SCENE) as scene:
+def repeated(target: Path, *, height: int, width: int) -> Path:
+    """A scene of this size: the demo scene again and again, beside and below itself."""
+    import rasterio
+    from rasterio.windows import Window
+
+    with rasterio.open(SCENE) as dataset:
+        part = dataset.read(1)
+        profile = dataset.profile | {"width": width, "height": height}
+    with rasterio.open(target, "w", **profile) as dataset:
+        for row in range(0, height, part.shape[0]):
+            for col in range(0, width, part.shape[1]):
+                piece = part[: height - row, : width - col]
+                window = Window(col, row, piece.shape[1], piece.shape[0])
+                dataset.write(piece, 1, window=window)
+    return target
+
+
+def scene_tiles(scene_file: Path = SCENE) -> list[np.ndarray]:
+    """A scene's tiles that hold data, as `refine` gives them to the network."""
+    with open_scene(scene_file) as scene:
         grid = TileGrid(size=scene.size, tile=TILE, overlap=OVERLAP, patch=64)
         tiles = [read_mirrored(scene, window) for window in _windows(grid)]
     return [np.ascontiguousarray(tile) for tile, valid in tiles if valid.any()]
@@ -105,55 +123,63 @@ def per_second(model: TorchRefiner, batches: list[np.ndarray]) -> float:
         return sum(map(len, batches)) / (time.perf_counter() - start)
 
 
-def speed(repeat: int, name: str) -> None:
-    """Print seconds of both and their ratio, and when the network was idle during `refine`."""
+def speed(repeat: int, name: str, times: int) -> None:
+    """Print seconds of bare forward, of `refine` with one output and with two, and their ratios;
+    and when the network was idle during the latter."""
     model = load_model("roads") if name == "roads" else untrained(name)
-    tiles = scene_tiles()
     idle: list[tuple[float, float, float]] = []
-
-    batches = [
-        np.stack(tiles[first : first + model.batch_size])
-        for first in range(0, len(tiles), model.batch_size)
-    ]
-
-    def bare() -> None:
-        per_second(model, batches)
-
     with tempfile.TemporaryDirectory() as scratch:
+        with open_scene(SCENE) as demo:
+            height, width = times * demo.size.height, demo.size.width
+        scene = repeated(Path(scratch) / "scene.tif", height=height, width=width)
+        tiles = scene_tiles(scene)
+        batches = [
+            np.stack(tiles[first : first + model.batch_size])
+            for first in range(0, len(tiles), model.batch_size)
+        ]
 
-        def whole() -> None:
+        def bare() -> None:
+            per_second(model, batches)
+
+        def whole(confidence: Path | None) -> None:
             watched = Watched(model)
             start = time.perf_counter()
             result = geothresh.refine(
-                SCENE,
+                scene,
                 Path(scratch) / "mask.tif",
-                confidence_out=Path(scratch) / "refined.tif",
+                confidence_out=confidence,
                 model=watched,
                 overwrite=True,
             )
             end = time.perf_counter()
             if result.tiles_refined != len(tiles):
                 raise SystemExit(f"{result.tiles_refined} tiles refined, {len(tiles)} forwarded")
+            if confidence is None:
+                return
             first, last = watched.first, watched.last
             idle.append((first - start, last - first - watched.busy, end - last))
 
-        model(tiles[0][np.newaxis])
-        with open_scene(SCENE):
-            pass  # first calls and imports are not what is measured
-        cases = {"bare": lambda: timed(bare), "refine": lambda: timed(whole)}
+        model(tiles[0][np.newaxis])  # first calls are not what is measured
+        cases = {
+            "bare": partial(timed, bare),
+            "mask": partial(timed, partial(whole, None)),
+            "mask and refined confidence": partial(
+                timed, partial(whole, Path(scratch) / "refined.tif")
+            ),
+        }
         runs = in_turn(cases, repeat)
     best = {name: least(found) for name, found in runs.items()}
-    print(f"demo scene, {len(tiles)} tiles of {TILE}, model {name}, {model.dtype}")
+    print(f"{height} x {width}, {len(tiles)} tiles of {TILE}, model {name}, {model.dtype}")
     print(
         f"bare forward {best['bare'].wall:6.2f} s at best, "
         f"{len(tiles) / best['bare'].wall:.1f} tiles/s"
     )
-    print(f"refine       {best['refine'].wall:6.2f} s at best (mask and refined confidence)")
-    of_cpu = ratio(runs["refine"], runs["bare"], of="cpu")
-    print(
-        f"refine over bare forward: {ratio(runs['refine'], runs['bare']):.3f}, median of {repeat} "
-        f"pairs; of processor time {of_cpu:.3f}"
-    )
+    for case in ("mask", "mask and refined confidence"):
+        over = [ratio(runs[case], runs["bare"], of=of) for of in ("wall", "cpu")]
+        print(
+            f"refine       {best[case].wall:6.2f} s at best, over bare forward {over[0]:.3f}, of "
+            f"processor time {over[1]:.3f}, medians of {repeat}: {case}"
+        )
     before, between, after = (statistics.median(part) for part in zip(*idle, strict=True))
     print(
         f"the network waits {before:.2f} s for the first tile, {between:.2f} s between tiles, and "
@@ -280,9 +306,6 @@ def survival(side: int, repeat: int) -> None:
     beside which the network goes on. The same with a model that costs nothing shows the difference
     without the network's noise.
     """
-    import rasterio
-    from rasterio.windows import Window
-
     from geothresh.journal import Journal
     from geothresh.raster.writing import RasterWriter
 
@@ -307,16 +330,7 @@ def survival(side: int, repeat: int) -> None:
     free = Identity()
     free.digest = "identity"  # without one, nothing would be kept
     with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "in.tif"
-        with rasterio.open(SCENE) as dataset:
-            part = dataset.read(1)
-            profile = dataset.profile | {"width": side, "height": side}
-        with rasterio.open(source, "w", **profile) as dataset:
-            for row in range(0, side, part.shape[0]):
-                for col in range(0, side, part.shape[1]):
-                    piece = part[: side - row, : side - col]
-                    window = Window(col, row, piece.shape[1], piece.shape[0])
-                    dataset.write(piece, 1, window=window)
+        source = repeated(Path(scratch) / "in.tif", height=side, width=side)
         # First calls and imports are not what is measured.
         geothresh.refine(SCENE, Path(scratch) / "first.tif", model=free)
         for model in (free, load_model("roads")):
@@ -358,10 +372,10 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["case"]:
         case(int(arguments[1]), int(arguments[2]))
         return
-    # What is left out of `speed PAIRS MODEL`.
-    given = [*arguments[1:], *("5", "roads")[len(arguments[1:]) :]]
+    # What is left out of `speed PAIRS MODEL TIMES`.
+    given = [*arguments[1:], *("5", "roads", "1")[len(arguments[1:]) :]]
     modes = {
-        "speed": lambda: speed(int(given[0]), given[1]),
+        "speed": lambda: speed(int(given[0]), given[1], int(given[2])),
         "memory": memory,
         "network": lambda: network(5),
         "survival": lambda: survival(8_000, 4),
