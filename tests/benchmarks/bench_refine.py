@@ -36,7 +36,7 @@ from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 
 SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
-SIZES = ((4000, 4000), (64000, 4000), (128000, 4000), (4000, 64000))
+SIZES = ((4000, 4000), (8000, 4000), (64000, 4000), (128000, 4000), (4000, 20000), (4000, 64000))
 
 
 def repeated(target: Path, *, height: int, width: int) -> Path:
@@ -194,7 +194,7 @@ def nodata(repeat: int) -> None:
     from geothresh.nn.config import PRESETS
     from geothresh.nn.network import ThreshNet
 
-    tile, overlap, rows = 256, 64, 40
+    tile, overlap, rows = 256, 64, 200
     height = tile + (rows - 1) * (tile - overlap)
     values = random_bytes(height, tile)
     values[values == 0] = 1  # no tile of one value, which would cost nothing
