@@ -77,6 +77,7 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_refine.py memory
 	$(BIN)/python tests/benchmarks/bench_refine.py network
 	$(BIN)/python tests/benchmarks/bench_refine.py survival
+	$(BIN)/python tests/benchmarks/bench_refine.py parts
 	$(BIN)/python tests/benchmarks/bench_network.py
 	$(BIN)/python tests/benchmarks/bench_refine.py nodata
 	$(BIN)/python tests/benchmarks/bench_inputs.py vrt

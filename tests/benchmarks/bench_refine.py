@@ -6,6 +6,7 @@
     python tests/benchmarks/bench_refine.py memory    # peak memory over height and width
     python tests/benchmarks/bench_refine.py network   # presets, tile by tile
     python tests/benchmarks/bench_refine.py survival  # what journal and verification cost
+    python tests/benchmarks/bench_refine.py parts     # where the time around the network goes
     python tests/benchmarks/bench_refine.py nodata    # a scene half without data over a full one
 
 Speeds are measured in turn in one process, so that a machine that is busy otherwise hurts both
@@ -20,14 +21,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bench_pipeline import OVERLAP, TILE, Identity, random_bytes
-from measuring import in_turn, least, machine, peak_megabytes, ratio, timed
+from measuring import in_turn, least, machine, peak_megabytes, ratio, table, timed
 
 import geothresh
 from geothresh.mosaic.reading import read_mirrored
@@ -367,6 +371,70 @@ def survival(side: int, repeat: int) -> None:
             )
 
 
+def parts(side: int, repeat: int) -> None:
+    """Print what `refine` takes of the processor, step by step, with a model that costs nothing."""
+    from geothresh.journal import Journal
+    from geothresh.mosaic import tasks, threads
+    from geothresh.raster.scene import Scene
+    from geothresh.raster.writing import RasterWriter
+
+    steps: dict[str, tuple[Any, str]] = {
+        "read: decode": (Scene, "stored"),
+        "read: scale, mirror": (tasks, "read_mirrored"),
+        "model: a copy": (Identity, "__call__"),
+        "weight tiles": (tasks._Shares, "add"),
+        "blend chunks": (threads, "blend_chunk"),
+        "pack strips": (tasks.PackedLayer, "of"),
+        "keep strips": (Journal, "add"),
+        "write: deflate": (RasterWriter, "write"),
+        "verify": (RasterWriter, "finish"),
+    }
+    spent: dict[str, float] = {}
+    lock = threading.Lock()
+
+    def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return call(*args, **options)
+            finally:
+                with lock:
+                    spent[name] = spent.get(name, 0.0) + time.thread_time() - start
+
+        return run
+
+    for name, (home, method) in steps.items():
+        call = vars(home)[method]
+        if isinstance(call, classmethod):
+            setattr(home, method, classmethod(watched(name, call.__func__)))
+        else:
+            setattr(home, method, watched(name, call))
+    free = Identity()
+    free.digest = "identity"  # without one, nothing would be kept
+    rounds = []
+    with tempfile.TemporaryDirectory() as scratch:
+        source = repeated(Path(scratch) / "in.tif", height=side, width=side)
+
+        def run() -> None:
+            geothresh.refine(
+                source, Path(scratch) / "mask.tif", model=free, overwrite=True,
+                confidence_out=Path(scratch) / "refined.tif",
+            )  # fmt: skip
+
+        for _ in range(repeat):
+            spent.clear()
+            taken = timed(run)
+            inside = spent["read: decode"]
+            spent["read: scale, mirror"] -= inside
+            rounds.append({**spent, "all else": taken.cpu - sum(spent.values()), "": taken.cpu})
+    rows = [
+        [name, f"{statistics.median(1e9 * found[name] / side**2 for found in rounds):.1f}"]
+        for name in (*steps, "all else", "")
+    ]
+    print(f"\n{side} x {side}, mask and confidence, medians of {repeat}\n")
+    print(table(["step", "ms of the processor for a million pixels"], rows))
+
+
 def main(arguments: list[str]) -> None:
     """Run what is asked for."""
     if arguments[:1] == ["case"]:
@@ -379,6 +447,7 @@ def main(arguments: list[str]) -> None:
         "memory": memory,
         "network": lambda: network(5),
         "survival": lambda: survival(8_000, 4),
+        "parts": lambda: parts(9_000, 5),
         "nodata": lambda: nodata(3),
     }
     if not arguments or arguments[0] not in modes:
