@@ -110,6 +110,19 @@ class SlowRefiner(IdentityRefiner):
         return tiles.copy()
 
 
+class CoresRefiner(IdentityRefiner):
+    """Gives a hundredth everywhere for each core that it was loaded for."""
+
+    name = "cores"
+
+    def __init__(self, patch: int = 16, cores: int = 0) -> None:
+        super().__init__(patch)
+        self.cores = cores
+
+    def refine(self, tiles: Float32Array) -> Float32Array:
+        return np.full_like(tiles, self.cores / 100)
+
+
 class DyingRefiner(IdentityRefiner):
     """Kills its own process, as the kernel does where memory runs out."""
 
@@ -156,6 +169,8 @@ class FakeSource:
     patch: int = 16
     """Its patch in pixels."""
 
-    def load(self) -> IdentityRefiner:
+    def load(self, *, cores: int | None = None) -> IdentityRefiner:
         """Make the fake."""
+        if self.kind == CoresRefiner.name:
+            return CoresRefiner(self.patch, cores or 0)
         return _KINDS[self.kind](self.patch)

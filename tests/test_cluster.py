@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from dask.distributed import LocalCluster
 from fakes import FakeSource, UnevenRefiner
 from rasters import write_raster
@@ -51,6 +52,19 @@ def on(address: str, scene: Path, folder: Path, kind: str = "uneven", **options:
         scene, folder / "out.tif", model=FakeSource(kind=kind), scheduler=address,
         **TILES | options,
     )  # fmt: skip
+
+
+def test_a_worker_of_a_running_cluster_has_as_many_cores_as_threads(tmp_path: Path) -> None:
+    # Dask starts its workers with OMP_NUM_THREADS=1, by which torch would take a single core.
+    with LocalCluster(
+        n_workers=1, threads_per_worker=3, host="127.0.0.1", dashboard_address=None,
+        scheduler_kwargs={"dashboard": False},
+    ) as running:  # fmt: skip
+        scene = write_raster(tmp_path / "scene.tif", np.full((100, 70), 0.5, np.float32))
+        refined = tmp_path / "refined.tif"
+        on(running.scheduler_address, scene, tmp_path, kind="cores", confidence_out=refined)
+    with rasterio.open(refined) as dataset:
+        assert (dataset.read(1) == round(254 * 0.03)).all()
 
 
 def test_a_running_cluster_gives_the_same(

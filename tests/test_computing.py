@@ -40,6 +40,15 @@ def test_each_thread_has_its_share_and_nobody_else_notices() -> None:
 
 
 @pytest.mark.usefixtures("cores")
+def test_cores_that_torch_would_not_take_are_shared_out() -> None:
+    torch.set_num_threads(1)  # as OMP_NUM_THREADS=1 has it in a worker that Dask started
+    assert passes_at_once(PRESETS["small"], 16) == 16
+    assert passes_at_once(PRESETS["full"], 16) == 4
+    assert ComputeThreads(4, 16).run(torch.get_num_threads) == 4
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("cores")
 def test_what_a_call_raises_comes_out_of_it() -> None:
     with pytest.raises(ZeroDivisionError):
         ComputeThreads(2).run(lambda: 1 // 0)

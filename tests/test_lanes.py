@@ -106,9 +106,9 @@ def test_workers_use_one_gpu_each() -> None:
     model = choose_model(
         "roads", device="auto", precision="auto", batch_size="auto", workers=True
     ).refiner
-    assert isinstance(model, ModelSource) and not model.whole_machine
+    assert isinstance(model, ModelSource) and not model.all_gpus
     alone = ModelSource.find("roads")
-    assert alone.whole_machine
+    assert alone.all_gpus
 
 
 @needs_gpu

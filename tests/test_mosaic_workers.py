@@ -43,6 +43,18 @@ def test_worker_processes_give_the_same_to_the_last_bit() -> None:
     assert told[-1] == (90, 90)
 
 
+@pytest.mark.parametrize(("workers", "cores_there", "cores_each"), [(1, 6, 6), (2, 5, 2)])
+def test_workers_share_the_cores_out(
+    workers: int, cores_there: int, cores_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores_there)
+    refined = mosaic_array(
+        coordinate_array(80, 40), FakeSource(kind="cores"), tile=32, overlap=16, chunk_height=40,
+        workers=workers,
+    )  # fmt: skip
+    np.testing.assert_allclose(refined, cores_each / 100, atol=1e-6)
+
+
 def test_an_error_in_a_worker_comes_out_as_it_is() -> None:
     with pytest.raises(ModelError, match="^failing: 3 calls; use another model$"):
         mosaic_array(

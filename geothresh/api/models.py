@@ -119,7 +119,7 @@ def choose_model(
             device=device,
             precision=precision,
             batch_size=batch_size,
-            whole_machine=not workers,
+            all_gpus=not workers,
             backend=backend,
         )
     elif not callable(model) and not hasattr(model, "load"):

@@ -16,7 +16,7 @@ from geothresh.base.loop import normalised
 from geothresh.base.networks import build_network
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches, BatchSize
-from geothresh.nn.computing import on_compute_thread
+from geothresh.nn.computing import compute_threads
 from geothresh.nn.modelfile import digest
 from geothresh.nn.refiner import Precision, pick_device, pick_dtype
 
@@ -41,6 +41,7 @@ class BasePredictor:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
+        cores: int | None = None,
     ) -> None:
         self.name = name
         self.digest = sha256
@@ -48,7 +49,8 @@ class BasePredictor:
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
-        self.network = on_compute_thread(self._network, weights)
+        self._threads = compute_threads(cores=cores)
+        self.network = self._threads.run(self._network, weights)
 
     def _network(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
         # Not on the meta device: some encoders keep constants that are not among the weights.
@@ -74,7 +76,7 @@ class BasePredictor:
                 f"tiles of shape {tiles.shape} do not suit a base network, which reads three bands "
                 f"and sides that are multiples of {STRIDE}"
             )
-        return on_compute_thread(self._batches.run, self._forward, tiles)
+        return self._threads.run(self._batches.run, self._forward, tiles)
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         batch = normalised(tiles.transpose(0, 2, 3, 1), self.config).to(self.device)
@@ -129,8 +131,11 @@ class BaseSource:
         """Sides of tiles are multiples of so many pixels."""
         return STRIDE
 
-    def load(self) -> BasePredictor:
+    def load(self, *, cores: int | None = None) -> BasePredictor:
         """Load the model onto its device.
+
+        Args:
+            cores: processor cores that it may use; by default all that torch takes.
 
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
@@ -149,6 +154,7 @@ class BaseSource:
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
+            cores=cores,
         )
 
 

@@ -35,10 +35,13 @@ _STARTS = 4
 _SOON_SECONDS = 0.05
 """How often is looked whether workers are there, or gone."""
 _ENDED = (Status.closed, Status.failed)
-_THREADS_PER_WORKER = 2
-"""One reads and weights while the other one is in the model."""
 _ALIKE = ("geothresh", "dask", "distributed", "numpy")
 """Packages of which client and workers must have the same versions."""
+
+
+def cores_of_worker(workers: int) -> int:
+    """Processor cores for each of so many own workers."""
+    return max(1, (os.cpu_count() or 1) // workers)
 
 
 @contextmanager
@@ -84,11 +87,12 @@ class _OwnCluster(LocalCluster):
         """Start a scheduler in the thread of `loop`, for so many workers."""
         self._nannies: list[Nanny] = []
         self._own_loop = loop
-        threads = str(max(1, (os.cpu_count() or 1) // workers))
+        cores = cores_of_worker(workers)
         super().__init__(  # type: ignore[no-untyped-call]
             loop=loop,
             n_workers=0,
-            threads_per_worker=_THREADS_PER_WORKER,
+            # As many as may be in the model, and one that reads and weights meanwhile.
+            threads_per_worker=cores + 1,
             processes=True,
             worker_class=self._nanny,
             host="127.0.0.1",
@@ -98,7 +102,7 @@ class _OwnCluster(LocalCluster):
             memory_limit=0,  # chunks in flight are bounded by the run: nothing is to be spilled
             local_directory=scratch,
             silence_logs=logging.CRITICAL,  # what matters comes back as an exception
-            env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+            env={name: str(cores) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         )
 
     def _nanny(self, *arguments: Any, **options: Any) -> Nanny:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-from dask.distributed import Client, Future, KilledWorker, wait
+from dask.distributed import Client, Future, KilledWorker, get_worker, wait
 from dask.sizeof import sizeof
 from distributed.comm.core import CommClosedError
 
@@ -94,6 +94,9 @@ class WorkerJob:
     """Most tiles in one call of the model."""
     finish: Finish | None = None
     """Makes layers of each chunk."""
+    cores: int | None = None
+    """Processor cores of each worker; None for one to each of the worker's threads, which is how
+    Dask starts workers, with OMP_NUM_THREADS=1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,7 @@ class _Opened:
 def _open(job: WorkerJob) -> _Opened:
     return _Opened(
         reader=job.reader.open(),
-        refiner=load_refiner(job.refiner),
+        refiner=load_refiner(job.refiner, cores=job.cores or get_worker().state.nthreads),
         weights=Weights.build(job.blend, job.plan.grid),
     )
 

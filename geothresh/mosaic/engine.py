@@ -128,16 +128,17 @@ def mosaic(
                 "from which each worker opens its own"
             )
         # dask.distributed takes half a second to import, which local threads do not need.
+        from geothresh.mosaic.clients import cores_of_worker
         from geothresh.mosaic.cluster import WorkerJob, run_on_workers
 
-        job = WorkerJob(
-            plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size,
-            finish=finish,
-        )  # fmt: skip
         strips = StripCounter(plan, on_strip, start=start_strip)
         # More workers than chunks would have nothing to do, and each takes a second to start.
-        chunks = plan.n_chunks - strips.first_chunk
-        where = min(workers, chunks) if scheduler is None else scheduler
+        workers = min(workers, plan.n_chunks - strips.first_chunk)
+        where = workers if scheduler is None else scheduler
+        job = WorkerJob(
+            plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size,
+            finish=finish, cores=cores_of_worker(workers) if scheduler is None else None,
+        )  # fmt: skip
         return run_on_workers(job, sink, where=where, strips=strips, progress=progress)
     guarded = load_refiner(refiner)
     run = ThreadRun(

@@ -96,8 +96,12 @@ class RefinerSource(Hashable, Protocol):
         """As the refiner's, known before it is loaded."""
         ...
 
-    def load(self) -> Refiner:
-        """Load the model that this describes."""
+    def load(self, *, cores: int | None = None) -> Refiner:
+        """Load the model that this describes.
+
+        Args:
+            cores: Processor cores that it may use; by default all that its library takes.
+        """
         ...
 
 

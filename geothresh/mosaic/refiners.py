@@ -75,19 +75,23 @@ class GuardedRefiner:
 
 
 @lru_cache(maxsize=1)
-def _load(source: RefinerSource) -> GuardedRefiner:
-    return GuardedRefiner(source.load())
+def _load(source: RefinerSource, cores: int | None) -> GuardedRefiner:
+    return GuardedRefiner(source.load(cores=cores))
 
 
-def load_refiner(refiner: Refiner | RefinerSource) -> GuardedRefiner:
+def load_refiner(refiner: Refiner | RefinerSource, *, cores: int | None = None) -> GuardedRefiner:
     """The refiner that a source describes, loaded at the first call; or the one that is given.
 
     Only the last source's refiner is kept: a second model does not stay beside the first.
+
+    Args:
+        refiner: The model, or where to load it from.
+        cores: Processor cores that a loaded one may use; by default all that its library takes.
     """
     if callable(refiner):
         return GuardedRefiner(refiner)
     with _loading:  # lru_cache alone would let two threads load the same model
-        return _load(refiner)
+        return _load(refiner, cores)
 
 
 def flat_value(tile: Float32Array) -> Float32Array | None:

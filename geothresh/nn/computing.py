@@ -30,25 +30,30 @@ _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
 class ComputeThreads:
     """So many threads that call torch, each with its share of the cores; for any other thread."""
 
-    def __init__(self, passes: int) -> None:
-        """Start the threads; what torch keeps for all others stays as it is."""
-        self.passes = passes
-        """Calls that go on at the same time; further ones wait."""
-        self._pool = ThreadPoolExecutor(passes, thread_name_prefix="geothresh-torch")
-        if passes > 1:
-            self._share_out()
+    def __init__(self, passes: int, cores: int | None = None) -> None:
+        """Start the threads; what torch keeps for all others stays as it is.
 
-    def _share_out(self) -> None:
+        Args:
+            passes: Calls that go on at the same time; further ones wait.
+            cores: To be shared out among them; by default all that torch takes.
+        """
+        self.passes = passes
+        self._pool = ThreadPoolExecutor(passes, thread_name_prefix="geothresh-torch")
+        if passes > 1 or cores is not None:
+            self._share_out(cores)
+
+    def _share_out(self, cores: int | None) -> None:
         import torch
 
         threads = torch.get_num_threads()
+        share = max(1, (cores or threads) // self.passes)
         all_there = threading.Barrier(self.passes)
 
         def begin() -> None:
             all_there.wait()
             # Asked first: a thread that torch meets for the first time gets the number of all.
             torch.get_num_threads()
-            torch.set_num_threads(max(1, threads // self.passes))
+            torch.set_num_threads(share)
             all_there.wait()
 
         try:
@@ -65,20 +70,25 @@ class ComputeThreads:
         return self._pool.submit(call, *args, **kwargs).result()
 
 
-@cache
-def compute_threads(passes: int = 1) -> ComputeThreads:
+def compute_threads(passes: int = 1, cores: int | None = None) -> ComputeThreads:
     """Those of this process that make so many passes at once; one pass has all cores."""
-    return ComputeThreads(passes)
+    return _shared(passes, cores)
 
 
-def passes_at_once(config: NetworkConfig) -> int:
-    """Passes of a network that together get most out of the cores that torch may use.
+@cache
+def _shared(passes: int, cores: int | None) -> ComputeThreads:
+    # However it is asked for: the cache tells named arguments from others.
+    return ComputeThreads(passes, cores)
+
+
+def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
+    """Passes of a network that together get most out of so many cores, or those that torch takes.
 
     All have the same number of cores, on which the last bit of a result in fp32 depends.
     """
     import torch
 
-    cores = torch.get_num_threads()
+    cores = cores or torch.get_num_threads()
     most = min(cores, _MOST_PASSES if config.shuffle > 1 else _MOST_LARGE_PASSES)
     return max(range(1, most + 1), key=lambda passes: (cores // passes * passes, passes))
 

@@ -78,10 +78,9 @@ class ModelSource:
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
     """Tiles per forward pass; auto: 1 on a CPU, on a GPU 16 or as many as fit."""
-    whole_machine: bool = True
-    """Whether ``cuda`` and ``auto`` take all GPUs that are visible, and a CPU as many tiles at once
-    as suits its cores; or the first GPU alone and a tile at a time, as where there are several
-    processes, each with a share of the machine."""
+    all_gpus: bool = True
+    """Whether ``cuda`` and ``auto`` take all GPUs that are visible, or the first one alone, as
+    where there are several processes."""
     backend: Backend = "torch"
     """The library that runs the network."""
 
@@ -93,7 +92,7 @@ class ModelSource:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
-        whole_machine: bool = True,
+        all_gpus: bool = True,
         backend: Backend = "torch",
     ) -> ModelSource:
         """Look a model up and read its card; torch is not needed yet.
@@ -113,7 +112,7 @@ class ModelSource:
             device=device,
             precision=precision,
             batch_size=batch_size,
-            whole_machine=whole_machine,
+            all_gpus=all_gpus,
             backend=backend,
         )
 
@@ -122,8 +121,11 @@ class ModelSource:
         """The file's name without its ending: for packaged models, their name."""
         return Path(self.path).stem
 
-    def load(self) -> TorchRefiner | CompiledRefiner:
+    def load(self, *, cores: int | None = None) -> TorchRefiner | CompiledRefiner:
         """Load the model onto its device.
+
+        Args:
+            cores: processor cores that it may use; by default all that its library takes.
 
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
@@ -137,7 +139,7 @@ class ModelSource:
         config = read_card(self.path).config
         weights = load_weights(self.path, config)
         make: partial[TorchRefiner] | partial[CompiledRefiner]
-        make = partial(TorchRefiner, whole_machine=self.whole_machine)
+        make = partial(TorchRefiner, all_gpus=self.all_gpus)
         if self.backend != "torch":
             from geothresh.nn.backends.compiled import CompiledRefiner
 
@@ -151,6 +153,7 @@ class ModelSource:
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
+            cores=cores,
         )
 
 
@@ -188,8 +191,8 @@ class TorchRefiner:
     that no statistics drift while predicting. Any number of threads may call; `parallel_calls` of
     them gain by it, and further ones wait.
 
-    ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless
-    ``whole_machine`` is False.
+    ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless ``all_gpus`` is
+    False. On a CPU ``cores`` are shared out among the passes, all that torch takes by default.
     """
 
     backend: Backend = "torch"
@@ -205,7 +208,8 @@ class TorchRefiner:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
-        whole_machine: bool = True,
+        all_gpus: bool = True,
+        cores: int | None = None,
     ) -> None:
         self.name = name
         self.digest = sha256
@@ -215,13 +219,13 @@ class TorchRefiner:
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
-        several = whole_machine and self.device.type == "cpu"
-        self._threads = compute_threads(passes_at_once(config) if several else 1)
+        on_cpu = self.device.type == "cpu"
+        self._threads = compute_threads(passes_at_once(config, cores) if on_cpu else 1, cores)
         self.network = self._threads.run(self._network, weights, self.device)
         self._lanes: Lanes | None = None
         if self.device.type == "cuda":
             gpus = visible_gpus(self.device)
-            self._lanes = self._all_lanes(weights, gpus if whole_machine else gpus[:1], batch_size)
+            self._lanes = self._all_lanes(weights, gpus if all_gpus else gpus[:1], batch_size)
         # What a GPU that is lost held cannot be had back from it.
         falls_back = device == "auto" and self.device.type != "cpu"
         self._weights = weights if falls_back else None

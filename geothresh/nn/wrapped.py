@@ -19,8 +19,8 @@ class TileRefinerSource(Hashable, Protocol):
         """As the refiner's."""
         ...
 
-    def load(self) -> TileRefiner:
-        """Load it."""
+    def load(self, *, cores: int | None = None) -> TileRefiner:
+        """Load it, for so many processor cores, or all that its library takes."""
         ...
 
 
@@ -34,9 +34,9 @@ class WrappedSource:
     patch: int
     """Side of the model's patch, in pixels of the raster."""
 
-    def load(self) -> TileRefiner:
+    def load(self, *, cores: int | None = None) -> TileRefiner:
         """Load the model and wrap it."""
-        return _wrapped(self.source.load(), tta=self.tta, patch=self.patch)
+        return _wrapped(self.source.load(cores=cores), tta=self.tta, patch=self.patch)
 
 
 def wrapped(

@@ -61,7 +61,7 @@ class IdentitySource:
 
     patch: int = 64
 
-    def load(self) -> Identity:
+    def load(self, *, cores: int | None = None) -> Identity:
         """Make one."""
         return Identity()
 

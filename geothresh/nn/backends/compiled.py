@@ -68,8 +68,11 @@ class CompiledRefiner:
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
+        cores: int | None = None,
     ) -> None:
         """Take a network, of which nothing is compiled before the first tile.
+
+        ``cores`` are the threads of a pass on a CPU, by default as many as torch would take.
 
         Raises:
             UsageError: the backend's packages are not installed, or it lacks this device or
@@ -83,7 +86,9 @@ class CompiledRefiner:
         self.ground_sample_distance = ground_sample_distance
         self.config = config
         self.patch = config.patch
-        self._library = _library(backend, device, precision)
+        self._library = _library(
+            backend, device, precision, cores or on_compute_thread(_torch_threads)
+        )
         self._batches = Batches(batch_size, self._library.device)
         self._weights = {key: tensor.numpy() for key, tensor in weights.items()}
         self._networks: OrderedDict[tuple[int, int], Forward] = OrderedDict()
@@ -128,8 +133,7 @@ class CompiledRefiner:
         return network
 
 
-def _library(backend: Backend, device: str, precision: Precision) -> Library:
-    threads = on_compute_thread(_torch_threads)
+def _library(backend: Backend, device: str, precision: Precision, threads: int) -> Library:
     if backend == "onnxruntime":
         from geothresh.nn.backends.onnx_runtime import OnnxRuntime
 
