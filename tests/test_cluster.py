@@ -22,6 +22,7 @@ from rasters import write_raster
 import geothresh.mosaic.clients
 from geothresh import refine
 from geothresh.errors import ClusterError, DeadlyTileError, GeothreshWarning, UsageError
+from geothresh.mosaic.cluster import chunks_in_flight
 
 TILES: dict[str, Any] = {"tile_size": 64, "overlap": 32, "creation_options": {"BLOCKYSIZE": "64"}}
 WORK = ".out.tif.geothresh"
@@ -65,6 +66,12 @@ def test_a_worker_of_a_running_cluster_has_as_many_cores_as_threads(tmp_path: Pa
         on(running.scheduler_address, scene, tmp_path, kind="cores", confidence_out=refined)
     with rasterio.open(refined) as dataset:
         assert (dataset.read(1) == round(254 * 0.03)).all()
+
+
+def test_as_many_chunks_are_in_flight_as_keep_all_threads_busy() -> None:
+    assert chunks_in_flight([], workers=0) == 2
+    assert chunks_in_flight([2, 2], workers=3) == 6  # the third one is still starting
+    assert chunks_in_flight([1, 16], workers=0) == 16
 
 
 def test_a_running_cluster_gives_the_same(

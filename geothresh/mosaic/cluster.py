@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
+from collections.abc import Collection
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import lru_cache
@@ -250,11 +251,11 @@ class _ClusterRun:
         return self._strips.stats()
 
     def _in_flight(self, start: int) -> None:
-        """Do the chunks from `start` on, two for each worker at a time."""
+        """Do the chunks from `start` on, a few for each worker at a time."""
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
         submitted: set[int] = set()
         running: deque[tuple[int, Future[Blended | Finished]]] = deque()
-        most = 2 * max(1, self._workers, len(self._client.nthreads()))
+        most = chunks_in_flight(self._client.nthreads().values(), workers=self._workers)
 
         def finish_first() -> None:
             chunk, future = running.popleft()
@@ -340,6 +341,16 @@ class _ClusterRun:
                         f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; "
                         "start some"
                     ) from error
+
+
+def chunks_in_flight(threads: Collection[int], *, workers: int) -> int:
+    """Chunks that keep workers with so many threads each busy, others of the own ones to come.
+
+    Two for each, of which one is sent while the other is made, or as many as give each thread a
+    group of tiles: a chunk is the first to need about two.
+    """
+    each = max((2, *(-(-number // 2) for number in threads)))
+    return each * max(1, workers, len(threads))
 
 
 def _deadly(doing: str, window: PixelWindow) -> str:
