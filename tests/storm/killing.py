@@ -64,6 +64,12 @@ class Child:
         assert self.code is not None
         return self.code
 
+    def heeds_sigterm(self) -> bool:
+        """Whether the process has a handler for SIGTERM, which Python has not by itself (Linux)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
     @property
     def said(self) -> str:
         return self.log.read_text(errors="replace").strip()

@@ -135,6 +135,10 @@ class Storm:
         # A GeoPackage holds the time at which it was made: compare what lies around it.
         return len(content) == len(self.new[name]) and content.startswith(b"SQLite format 3")
 
+    def is_complete(self) -> bool:
+        """Whether all outputs are there and complete."""
+        return all((self.place / name).exists() and self.is_new(name) for name in FILES)
+
     def judge(self, old: bool) -> None:
         """What is at the final paths, after an interruption."""
         for name in FILES:
@@ -278,8 +282,11 @@ def signals(storm: Storm, number: int) -> None:
         old = storm.lay_out()
         chosen = (signal.SIGINT, signal.SIGTERM)[count % 2]
         child = storm.start(old=old)
-        wait = storm.rng.random() * storm.length
-        while child.poll() is None and time.monotonic() < child.started + wait:
+        until = child.started + storm.rng.random() * storm.length
+        # Before that, a signal meets the fork of this program rather than the command.
+        while child.poll() is None and not child.heeds_sigterm():
+            time.sleep(0.001)
+        while child.poll() is None and time.monotonic() < until:
             time.sleep(0.001)
         if child.poll() is None:
             sent = time.monotonic()
@@ -291,11 +298,16 @@ def signals(storm: Storm, number: int) -> None:
                 storm.counts["slowest end (ms)"], round(1000 * late)
             )
             storm.counts["later than 5 s"] += late > SOON
-            storm.counts["wrong exit code"] += code not in (128 + chosen, 0)
+            # The command is over and its handlers are gone, but not yet the process.
+            too_late = code == -chosen and storm.is_complete()
+            storm.counts["after the end"] += too_late
+            wrong_code = not too_late and code not in (128 + chosen, 0)
+            storm.counts["wrong exit code"] += wrong_code
             lines = [line for line in child.said.splitlines() if not line.startswith("Warning:")]
-            storm.counts["more than a line"] += code != 0 and len(lines) != 1
-            if code and len(lines) != 1:
-                print(child.said, file=sys.stderr)
+            wrong_lines = not too_late and code != 0 and len(lines) != 1
+            storm.counts["more than a line"] += wrong_lines
+            if wrong_code or wrong_lines:
+                print(f"{chosen.name}, exit code {code}: {child.said}", file=sys.stderr)
             child.kill()  # sees that no process of the group outlives it
         storm.judge(old)
         storm.go_on(old)
