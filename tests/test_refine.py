@@ -162,6 +162,27 @@ def test_tags_tell_how_the_files_were_made(tmp_path: Path) -> None:
         assert tags["GEOTHRESH_SCALING"] == result.scaling
 
 
+def test_the_size_of_an_output_depends_on_neither_overlap_nor_cache(tmp_path: Path) -> None:
+    # Blocks that are written in parts leave their earlier forms in the file.
+    scene = write_raster(tmp_path / "x.tif", smooth(1300, 700))
+    sizes = set()
+    for overlap, cache in ((0, 64), (64, 64), (128, 64), (128, 1), (128, 512)):
+        with rasterio.Env(GDAL_CACHEMAX=cache * 2**20):
+            mask = refine(
+                scene, tmp_path / "y.tif", tile_size=256, overlap=overlap, overwrite=True
+            ).mask
+        with rasterio.open(mask) as dataset:
+            blocks = [
+                int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1))
+                for (row, column), _ in dataset.block_windows(1)
+            ]
+            offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+        # Tags, of which one tells the overlap, lie before the blocks; GDAL frames each block.
+        sizes.add(mask.stat().st_size - offset)
+        assert mask.stat().st_size - offset < sum(blocks) + 16 * len(blocks)
+    assert len(sizes) == 1
+
+
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", smooth(150, 90))
     for name, batch in (("a.tif", 1), ("b.tif", 1)):
