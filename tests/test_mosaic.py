@@ -472,9 +472,9 @@ def test_a_source_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
     load = FakeSource.load
 
-    def counted(source: FakeSource) -> IdentityRefiner:
+    def counted(source: FakeSource, *, cores: int | None) -> IdentityRefiner:
         loads.append(source.kind)
-        return load(source)
+        return load(source, cores=cores)
 
     monkeypatch.setattr(FakeSource, "load", counted)
     source = FakeSource(kind="uneven", patch=8)

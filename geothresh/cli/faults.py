@@ -23,8 +23,8 @@ from geothresh.errors import GeothreshError, GeothreshWarning
 
 _LOGGER = logging.getLogger("geothresh")
 
-# Bytes of address space; the network needs twice as much, and then a refusal is told in order.
-_LEAST_ADDRESS_SPACE = 512 << 20
+# Bytes of address space; the network needs somewhat more, and then a refusal is told in order.
+_LEAST_ADDRESS_SPACE = 896 << 20
 
 
 class Failure(click.ClickException):
@@ -115,7 +115,8 @@ def _notes(error: BaseException) -> str:
 def _require_address_space() -> None:
     """Raise MemoryError under a limit in which the libraries cannot even be loaded.
 
-    OpenBLAS asks for its memory again and again, for ever, where it gets none.
+    OpenBLAS asks for its memory again and again, for ever, where it gets none; torch and what it
+    loads end the process by a signal.
     """
     try:
         import resource
@@ -135,8 +136,10 @@ def _lacks_memory(error: Exception) -> bool:
         # The dynamic loader has no other way to say so.
         texts = ("failed to map segment", "cannot allocate memory")
         return any(text in str(error).lower() for text in texts)
-    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
-        return True  # there is no room for its stack, as a rule
+    if isinstance(error, RuntimeError):
+        # Of a thread's stack, in C++, and for the file of a model.
+        texts = ("can't start new thread", "std::bad_alloc", "unable to mmap")
+        return any(text in str(error) for text in texts)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
