@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,32 @@ def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: P
         assert killed
         reference = refine(scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **TILES)
         assert result.mask.read_bytes() == reference.mask.read_bytes()
+
+
+def test_a_result_that_is_lost_with_the_last_worker_is_not_waited_for(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geothresh.mosaic.cluster, "WORKERLESS_SECONDS", 1.0)
+    monkeypatch.setattr(geothresh.mosaic.cluster, "_LOOK_SECONDS", 0.5)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
+        ) as cluster,
+        ThreadPoolExecutor(1) as runner,
+    ):  # fmt: skip
+        wait = geothresh.mosaic.cluster._ClusterRun._wait
+
+        def last_look(run: Any, future: Any) -> None:
+            wait(run, future)
+            cluster.scale(0)  # when the result is there, but not here
+            while run._client.nthreads():
+                time.sleep(0.01)
+
+        monkeypatch.setattr(geothresh.mosaic.cluster._ClusterRun, "_wait", last_look)
+        ended = runner.submit(on, cluster.scheduler_address, scene, tmp_path)
+        with pytest.raises(ClusterError, match="no worker for 1 s; start some"):
+            ended.result(timeout=60)
 
 
 @pytest.mark.slow

@@ -138,8 +138,8 @@ def _lacks_memory(error: Exception) -> bool:
         return any(text in str(error).lower() for text in texts)
     if isinstance(error, RuntimeError):
         # Of a thread's stack, in C++, and for the file of a model.
-        texts = ("can't start new thread", "std::bad_alloc", "unable to mmap")
-        return any(text in str(error) for text in texts)
+        told = ("can't start new thread", "std::bad_alloc", "unable to mmap")
+        return any(text in str(error) for text in told)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 

@@ -302,7 +302,7 @@ class _ClusterRun:
                 self._wait(part)
                 if part.status == "finished":
                     return part
-                part.result()
+                self._result(part)
             except KilledWorker as error:
                 killed = error
         raise DeadlyTileError(_deadly("", group.window)) from killed
@@ -319,9 +319,17 @@ class _ClusterRun:
             self._progress(done, self._plan.grid.n_tiles)
 
     def _result(self, future: Future[Result]) -> Result:
-        self._wait(future)
-        result: Result = future.result()
-        return result
+        while True:
+            self._wait(future)
+            try:
+                result: Result = future.result(timeout=WORKERLESS_SECONDS)
+                return result
+            except TimeoutError as error:
+                if future.status == "error":
+                    raise  # the task's own
+                # The worker that held it has died since. It is made again, if there is another.
+                if future.done() and not self._client.nthreads():
+                    raise _workerless() from error
 
     def _wait(self, future: Future[Result]) -> None:
         """Wait for a future for as long as the cluster is alive."""
@@ -337,10 +345,13 @@ class _ClusterRun:
                 if self._client.nthreads():
                     seen = time.monotonic()
                 elif time.monotonic() - seen > WORKERLESS_SECONDS:
-                    raise ClusterError(
-                        f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; "
-                        "start some"
-                    ) from error
+                    raise _workerless() from error
+
+
+def _workerless() -> ClusterError:
+    return ClusterError(
+        f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; start some"
+    )
 
 
 def chunks_in_flight(threads: Collection[int], *, workers: int) -> int:

@@ -32,8 +32,8 @@ from storm_refine import write_scene  # noqa: E402
 
 import geothresh  # noqa: E402
 
-#: Seconds that a worker takes to start.
-STARTING = 3.0
+#: Seconds that a worker takes to start, on a machine that is busy.
+STARTING = 6.0
 TILES: dict[str, Any] = {"tile_size": 256, "overlap": 192, "device": "cpu", "precision": "fp32"}
 
 
