@@ -164,13 +164,14 @@ def test_tags_tell_how_the_files_were_made(tmp_path: Path) -> None:
 
 def test_the_size_of_an_output_depends_on_neither_overlap_nor_cache(tmp_path: Path) -> None:
     # Blocks that are written in parts leave their earlier forms in the file.
-    scene = write_raster(tmp_path / "x.tif", smooth(1300, 700))
+    scene = write_raster(tmp_path / "x.tif", smooth(1300, 2600))
     sizes = set()
     for overlap, cache in ((0, 64), (64, 64), (128, 64), (128, 1), (128, 512)):
         with rasterio.Env(GDAL_CACHEMAX=cache * 2**20):
             mask = refine(
-                scene, tmp_path / "y.tif", tile_size=256, overlap=overlap, overwrite=True
-            ).mask
+                scene, tmp_path / "y.tif", tile_size=256, overlap=overlap, overwrite=True,
+                creation_options={"BLOCKXSIZE": "320", "BLOCKYSIZE": "320"},
+            ).mask  # fmt: skip
         with rasterio.open(mask) as dataset:
             blocks = [
                 int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1))

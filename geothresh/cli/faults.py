@@ -137,8 +137,8 @@ def _lacks_memory(error: Exception) -> bool:
         texts = ("failed to map segment", "cannot allocate memory")
         return any(text in str(error).lower() for text in texts)
     if isinstance(error, RuntimeError):
-        # Of a thread's stack, in C++, and for the file of a model.
-        told = ("can't start new thread", "std::bad_alloc", "unable to mmap")
+        # For a thread's stack, in C++, and as the system has it, in torch's words.
+        told = ("can't start new thread", "std::bad_alloc", "Cannot allocate memory")
         return any(text in str(error) for text in told)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 

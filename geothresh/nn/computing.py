@@ -91,10 +91,3 @@ def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
     cores = cores or torch.get_num_threads()
     most = min(cores, _MOST_PASSES if config.shuffle > 1 else _MOST_LARGE_PASSES)
     return max(range(1, most + 1), key=lambda passes: (cores // passes * passes, passes))
-
-
-def on_compute_thread(
-    call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> Result:
-    """Run ``call`` on the one thread that has all cores, and wait for it."""
-    return compute_threads().run(call, *args, **kwargs)

@@ -12,7 +12,7 @@ import numpy as np
 from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.backends.graph import require_multiple, threshnet_graph
 from geothresh.nn.batching import Batches, BatchSize
-from geothresh.nn.computing import on_compute_thread
+from geothresh.nn.computing import compute_threads
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.refiner import Precision
 from geothresh.nn.resolution import GroundSampleDistance
@@ -87,7 +87,7 @@ class CompiledRefiner:
         self.config = config
         self.patch = config.patch
         self._library = _library(
-            backend, device, precision, cores or on_compute_thread(_torch_threads)
+            backend, device, precision, cores or compute_threads().run(_torch_threads)
         )
         self._batches = Batches(batch_size, self._library.device)
         self._weights = {key: tensor.numpy() for key, tensor in weights.items()}
