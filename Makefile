@@ -74,10 +74,10 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_pipeline.py speed
 	$(BIN)/python tests/benchmarks/bench_pipeline.py memory
 	$(BIN)/python tests/benchmarks/bench_refine.py speed
-	$(BIN)/python tests/benchmarks/bench_refine.py memory
+	$(BIN)/python tests/benchmarks/bench_memory.py
 	$(BIN)/python tests/benchmarks/bench_refine.py network
-	$(BIN)/python tests/benchmarks/bench_refine.py survival
-	$(BIN)/python tests/benchmarks/bench_refine.py parts
+	$(BIN)/python tests/benchmarks/bench_overhead.py survival
+	$(BIN)/python tests/benchmarks/bench_overhead.py parts
 	$(BIN)/python tests/benchmarks/bench_network.py
 	$(BIN)/python tests/benchmarks/bench_refine.py nodata
 	$(BIN)/python tests/benchmarks/bench_inputs.py vrt

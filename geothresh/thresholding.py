@@ -1,8 +1,8 @@
 """Region-specific thresholds: the best cut of every patch, found from histograms.
 
 The naive way counts true and false positives 19 times for each patch (paper, section 3.2). Here
-every pixel falls into one of 20 bins, a bincount per patch and class tallies them, and a reverse
-cumulative sum turns the bins into the counts at all 19 thresholds at once. Patches of 32, 64 ...
+every pixel falls into one of 20 bins, a bincount per patch and class tallies them, and sums over
+the bins that reach a threshold are the counts at all 19 thresholds at once. Patches of 32, 64 ...
 pixels are sums of 16-pixel ones, so one histogram serves every patch size.
 
 Shapes: ``H, W`` the map; ``R, C = ceil(H / P), ceil(W / P)`` its patches. Patches at the right and
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 #: The candidate cuts 0.05, 0.10 ... 0.95 (section 3.2), in the dtype of a confidence map, so that
@@ -24,18 +25,22 @@ THRESHOLDS: Float32Array = (np.arange(1, 20) / 20).astype(np.float32)
 N_BINS = len(THRESHOLDS) + 1
 
 
+# Confidence times 20 rounds to the right side of each whole number but for some of the values just
+# below a threshold, which it takes for the threshold itself.
+_BELOW = np.nextafter(THRESHOLDS, np.float32(0))
+_ROUNDED_UP = _BELOW[_BELOW * np.float32(N_BINS) >= np.arange(1, N_BINS)]
+
+
 def threshold_bins(confidence: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Number of thresholds (0 to 19) that each confidence in [0, 1] reaches, same shape.
 
     Bin ``b`` holds ``THRESHOLDS[b - 1] <= confidence < THRESHOLDS[b]``.
     """
     confidence = np.asarray(confidence, dtype=np.float32)
-    bins = np.zeros(confidence.shape, np.uint8)
-    # 19 comparisons of four pixels an instruction take less time than any look-up pixel by pixel.
-    reached = np.empty(confidence.shape, np.bool_)
-    for threshold in THRESHOLDS:
-        np.greater_equal(confidence, threshold, out=reached)
-        bins += reached.view(np.uint8)
+    bins = (confidence * np.float32(N_BINS)).astype(np.uint8)
+    for value in _ROUNDED_UP:
+        bins -= (confidence == value).view(np.uint8)
+    bins -= (confidence >= 1).view(np.uint8)
     return bins
 
 
@@ -68,7 +73,8 @@ def patch_histograms(
     counts = np.empty((n_rows, n_cols, 2, N_BINS), np.int64)
     for row in range(n_rows):
         place = slice(row * patch, (row + 1) * patch)
-        found = np.add(first, kinds[place], dtype=np.intp)
+        found = kinds[place].astype(np.intp)
+        found += first
         counted = found.ravel() if valid is None else found[valid[place]]
         counts[row].flat = np.bincount(counted, minlength=n_cols * 2 * N_BINS)
     return counts
@@ -83,15 +89,28 @@ def coarsen(histograms: IntArray, factor: int) -> IntArray:
     return np.asarray(padded.reshape(shape).sum(axis=(1, 3)))
 
 
-def counts_at_thresholds(histograms: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """True positives, false positives (each ``(..., 19)``) and foreground pixels (``(...)``)."""
-    reached = np.flip(np.cumsum(np.flip(histograms, -1), -1), -1)
-    return reached[..., 1, 1:], reached[..., 0, 1:], reached[..., 1, 0]
+# Bin ``b`` reaches threshold ``k`` where ``b > k``.
+_REACHES = np.tri(N_BINS, N_BINS - 1, -1)
 
 
-def iou_at_thresholds(histograms: IntArray) -> NDArray[np.float64]:
+def counts_at_thresholds(histograms: IntArray) -> tuple[Float64Array, Float64Array, IntArray]:
+    """True positives, false positives (each ``(..., 19)``) and foreground pixels (``(...)``).
+
+    Counts are exact below 2^53, as floats of a matrix product, which takes a third of the time of a
+    cumulative sum over so few bins.
+    """
+    shape = histograms.shape[:-1]
+    reached = histograms.reshape(-1, N_BINS).astype(np.float64) @ _REACHES
+    reached = reached.reshape(*shape, N_BINS - 1)
+    return reached[..., 1, :], reached[..., 0, :], histograms[..., 1, :].sum(axis=-1)
+
+
+def iou_at_thresholds(histograms: IntArray) -> Float64Array:
     """IoU of each histogram cut at each of the 19 thresholds; empty against empty is 1."""
-    hits, false_alarms, foreground = counts_at_thresholds(histograms)
+    return _iou(*counts_at_thresholds(histograms))
+
+
+def _iou(hits: Float64Array, false_alarms: Float64Array, foreground: IntArray) -> Float64Array:
     union = foreground[..., None] + false_alarms
     return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
 
@@ -102,8 +121,8 @@ def best_thresholds(histograms: IntArray) -> Float32Array:
     The first of equal maxima wins. Without foreground in the truth no IoU but 0 or 1 exists: the
     lowest threshold that leaves the fewest false positives is taken.
     """
-    _, false_alarms, foreground = counts_at_thresholds(histograms)
-    by_iou = np.argmax(iou_at_thresholds(histograms), axis=-1)
+    hits, false_alarms, foreground = counts_at_thresholds(histograms)
+    by_iou = np.argmax(_iou(hits, false_alarms, foreground), axis=-1)
     by_false_alarms = np.argmin(false_alarms, axis=-1)
     return np.asarray(THRESHOLDS[np.where(foreground > 0, by_iou, by_false_alarms)])
 

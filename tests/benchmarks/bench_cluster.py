@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from bench_pipeline import OVERLAP, TILE, IdentitySource, MaskAndConfidence, random_bytes
 from dask.distributed import Client, LocalCluster
 from distributed import Worker
+from identity import IdentitySource, MaskAndConfidence
 from measuring import machine
+from scenes import OVERLAP, TILE, random_bytes
 
 from geothresh.layers import PackedLayer
 from geothresh.mosaic import Layers, Scheduler, mosaic

@@ -26,8 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import torch
+from scenes import TILE, repeated
 
 import geothresh
 from geothresh.nn.config import PRESETS
@@ -37,8 +37,6 @@ from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner
 
-TILE = 512
-SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 
@@ -189,25 +187,11 @@ def busy() -> Iterator[list[int]]:
         thread.join()
 
 
-def large_scene(path: Path, side: int) -> None:
-    """The demo scene again and again."""
-    with rasterio.open(SCENE) as source:
-        one, profile = source.read(1), source.profile
-    reps = (-(-side // one.shape[0]), -(-side // one.shape[1]))
-    values = np.tile(one, reps)[:side, :side]
-    profile.update(
-        width=side, height=side, tiled=True, blockxsize=512, blockysize=512, compress="deflate",
-        nodata=None,
-    )  # fmt: skip
-    with rasterio.open(path, "w", **profile) as target:
-        target.write(values, 1)
-
-
 def refine(presets: list[str], side: int, repeat: int) -> None:
     """Print `refine` from file to file beside the same number of bare passes."""
     with tempfile.TemporaryDirectory() as scratch:
         scene = Path(scratch) / "scene.tif"
-        large_scene(scene, side)
+        repeated(scene, height=side, width=side)
         for preset in presets:
             made = refiner(preset)
             size = made.batch_size

@@ -24,18 +24,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from bench_pipeline import Identity, random_bytes
+from identity import Identity
 from measuring import in_process, in_turn, least, machine, peak_megabytes, ratio, table, timed
-from rasterio.transform import Affine
 from rasterio.windows import Window
+from scenes import PLACE, TILED, random_bytes
 
 import geothresh
-
-PLACE = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 4e5, 0, -0.5, 5e6)}
-TILED = {
-    "driver": "GTiff", "count": 1, "dtype": "uint8", "tiled": True, "blockxsize": 512,
-    "blockysize": 512, "compress": "deflate",
-}  # fmt: skip
 
 
 def write_pieces(folder: Path, values: np.ndarray, pieces: int) -> Path:

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from bench_refine import scene_tiles
+from scenes import scene_tiles
 from torch import nn
 
 import geothresh

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from identity import Identity
 from measuring import (
     Seconds,
     in_process,
@@ -32,50 +33,14 @@ from measuring import (
     timed,
 )
 from numpy.typing import NDArray
+from scenes import OVERLAP, PLACE, TILE, TILED, random_bytes
 
 from geothresh.blending import blend_profile
 from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader, mosaic
-from geothresh.raster.writing import confidence_values, mask_values
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
-TILE, OVERLAP = 512, 128
 ALONE = "read + write alone"
 Uint8Array = NDArray[np.uint8]
-
-
-class Identity:
-    """A model that costs one copy."""
-
-    patch = 64
-    name = "identity"
-    digest = ""
-
-    def __call__(self, tiles: Float32Array) -> Float32Array:
-        """Give back a copy."""
-        return tiles.copy()
-
-
-@dataclass(frozen=True)
-class IdentitySource:
-    """Loads the model that gives back what it gets."""
-
-    patch: int = 64
-
-    def load(self, *, cores: int | None = None) -> Identity:
-        """Make one."""
-        return Identity()
-
-
-@dataclass(frozen=True)
-class MaskAndConfidence:
-    """What `refine` stores of a chunk, but for what it counts."""
-
-    def __call__(
-        self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
-    ) -> Layers:
-        """Make both."""
-        layers = (mask_values(refined, valid, 0.5), confidence_values(refined, valid))
-        return Layers(values=layers, counts={})
 
 
 @dataclass(frozen=True)
@@ -122,16 +87,6 @@ def to_bytes(confidence: Float32Array) -> Uint8Array:
     scaled = confidence * np.float32(255)
     values: Uint8Array = np.rint(scaled, out=scaled).astype(np.uint8)
     return values
-
-
-def random_bytes(height: int, width: int) -> Uint8Array:
-    """A map that compresses about as a confidence map does: long runs with noise between."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (-(-height // 64), -(-width // 64)), dtype=np.uint8)
-    coarse[rng.random(coarse.shape) < 0.6] = 0
-    values = np.kron(coarse, np.ones((64, 64), np.uint8))[:height, :width]
-    noise = rng.integers(0, 4, values.shape, dtype=np.uint8)
-    return np.where(values > 0, values // 2 + noise, values).astype(np.uint8)
 
 
 def with_engine(values: Uint8Array) -> Uint8Array:
@@ -224,11 +179,7 @@ def time_on_file(name: str, side: int) -> Seconds:
 
     from geothresh.raster.reading import open_scene
 
-    profile = {
-        "driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": "uint8",
-        "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate",
-        "crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6),
-    }  # fmt: skip
+    profile = {**TILED, **PLACE, "height": side, "width": side}
     values = random_bytes(side, side)
 
     def through(source: Path, target: Path) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import rasterio
 from measuring import machine, table
 from numpy.typing import NDArray
+from scenes import SCENE
 
 import geothresh
 from geothresh.blending import BLENDS, Blend
@@ -33,7 +34,6 @@ from geothresh.nn.refiner import TorchRefiner
 from geothresh.raster.reading import open_scene
 from geothresh.windows import RasterSize, TileGrid
 
-SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
 TILE, SQUARE = 512, 500
 OVERLAPS = (0, 64, 128, 192, 256)
 Float32Array = NDArray[np.float32]

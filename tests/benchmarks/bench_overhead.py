@@ -1,0 +1,169 @@
+"""What `refine` does beside refining: step by step, and what survival costs.
+
+python tests/benchmarks/bench_overhead.py parts     # where the time around the network goes
+python tests/benchmarks/bench_overhead.py survival  # what journal and verification cost
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from identity import Identity
+from measuring import machine, table, timed
+from scenes import SCENE, repeated
+
+import geothresh
+from geothresh.journal import Journal
+from geothresh.mosaic import tasks, threads
+from geothresh.nn.refiner import load_model
+from geothresh.raster.scene import Scene
+from geothresh.raster.writing import RasterWriter
+
+
+@click.group()
+def main() -> None:
+    """Benchmarks of what `refine` does around the network; each is one command."""
+
+
+@main.command()
+@click.option("--side", default=9_000, help="Rows and columns.")
+@click.option("--repeat", default=5, help="Rounds.")
+def parts(side: int, repeat: int) -> None:
+    """Print what `refine` takes of the processor, step by step, with a model that costs nothing."""
+    print(machine("torch", "numpy", "dask", "rasterio"))
+    steps: dict[str, tuple[Any, str]] = {
+        "read: decode": (Scene, "stored"),
+        "read: scale, mirror": (tasks, "read_mirrored"),
+        "model: a copy": (Identity, "__call__"),
+        "weight tiles": (tasks._Shares, "add"),
+        "blend chunks": (threads, "blend_chunk"),
+        "pack strips": (tasks.PackedLayer, "of"),
+        "keep strips": (Journal, "add"),
+        "write: deflate": (RasterWriter, "write"),
+        "verify": (RasterWriter, "finish"),
+    }
+    spent: dict[str, float] = {}
+    lock = threading.Lock()
+
+    def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return call(*args, **options)
+            finally:
+                with lock:
+                    spent[name] = spent.get(name, 0.0) + time.thread_time() - start
+
+        return run
+
+    for name, (home, method) in steps.items():
+        call = vars(home)[method]
+        if isinstance(call, classmethod):
+            setattr(home, method, classmethod(watched(name, call.__func__)))
+        else:
+            setattr(home, method, watched(name, call))
+    free = Identity()
+    free.digest = "identity"  # without one, nothing would be kept
+    rounds = []
+    with tempfile.TemporaryDirectory() as scratch:
+        source = repeated(Path(scratch) / "in.tif", height=side, width=side)
+
+        def run() -> None:
+            geothresh.refine(
+                source, Path(scratch) / "mask.tif", model=free, overwrite=True,
+                confidence_out=Path(scratch) / "refined.tif",
+            )  # fmt: skip
+
+        for _ in range(repeat):
+            spent.clear()
+            taken = timed(run)
+            inside = spent["read: decode"]
+            spent["read: scale, mirror"] -= inside
+            rounds.append({**spent, "all else": taken.cpu - sum(spent.values()), "": taken.cpu})
+    rows = [
+        [name, f"{statistics.median(1e9 * found[name] / side**2 for found in rounds):.1f}"]
+        for name in (*steps, "all else", "")
+    ]
+    print(f"\n{side} x {side}, mask and confidence, medians of {repeat}\n")
+    print(table(["step", "ms of the processor for a million pixels"], rows))
+
+
+@main.command()
+@click.option("--side", default=8_000, help="Rows and columns.")
+@click.option("--repeat", default=4, help="Pairs of runs.")
+def survival(side: int, repeat: int) -> None:
+    """Print what the journal and the verification take of a run over `side` x `side` pixels.
+
+    Runs with and without a journal take turns in being first. The processor's seconds of the one
+    thread that writes are what it costs; wall time there holds the waiting for busy processors too,
+    beside which the network goes on. The same with a model that costs nothing shows the difference
+    without the network's noise.
+    """
+    print(machine("torch", "numpy", "dask", "rasterio"))
+    spent = dict.fromkeys(("journal", "verification"), (0.0, 0.0))
+
+    def timed(home: type, name: str, what: str) -> None:
+        method = getattr(home, name)
+
+        def call(*args: object, **options: object) -> object:
+            wall, cpu = time.perf_counter(), time.thread_time()
+            try:
+                return method(*args, **options)
+            finally:
+                wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+                spent[what] = (spent[what][0] + wall, spent[what][1] + cpu)
+
+        setattr(home, name, call)
+
+    for name in ("add", "commit", "record_made"):
+        timed(Journal, name, "journal")
+    timed(RasterWriter, "finish", "verification")
+    free = Identity()
+    free.digest = "identity"  # without one, nothing would be kept
+    with tempfile.TemporaryDirectory() as scratch:
+        source = repeated(Path(scratch) / "in.tif", height=side, width=side)
+        # First calls and imports are not what is measured.
+        geothresh.refine(SCENE, Path(scratch) / "first.tif", model=free)
+        for model in (free, load_model("roads")):
+            walls, cpus, added = [], [], []
+            for pair in range(repeat):
+                wall, cpu = {}, {}
+                for resume in (True, False) if pair % 2 else (False, True):
+                    spent.update(journal=(0.0, 0.0), verification=(0.0, 0.0))
+                    start, ticks = time.perf_counter(), time.process_time()
+                    geothresh.refine(
+                        source, Path(scratch) / "mask.tif", model=model, resume=resume,
+                        confidence_out=Path(scratch) / "refined.tif", overwrite=True,
+                    )  # fmt: skip
+                    wall[resume] = time.perf_counter() - start
+                    cpu[resume] = time.process_time() - ticks
+                    parts = ", ".join(
+                        f"{what} {there:.2f} s ({100 * there / wall[resume]:.1f} %), of the "
+                        f"processor {own:.2f} s ({100 * own / cpu[resume]:.1f} %)"
+                        for what, (there, own) in spent.items()
+                    )
+                    print(
+                        f"{model.name}, {'with' if resume else 'without'} a journal: "
+                        f"{wall[resume]:.1f} s, processor {cpu[resume]:.1f} s; "
+                        f"in the writing thread {parts}",
+                        flush=True,
+                    )
+                walls.append(wall[True] / wall[False])
+                cpus.append(cpu[True] / cpu[False])
+                added.append(cpu[True] - cpu[False])
+            print(
+                f"{model.name}, with over without a journal, median of {repeat} pairs: wall "
+                f"{statistics.median(walls):.3f}, processor {statistics.median(cpus):.3f} "
+                f"({statistics.median(added):+.2f} s)"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""A model that gives back what it gets, so that all else is what takes time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader
+from geothresh.raster.writing import confidence_values, mask_values
+from geothresh.windows import PixelWindow
+
+
+class Identity:
+    """A model that costs one copy."""
+
+    patch = 64
+    name = "identity"
+    digest = ""
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Give back a copy."""
+        return tiles.copy()
+
+
+@dataclass(frozen=True)
+class IdentitySource:
+    """Loads the model that gives back what it gets."""
+
+    patch: int = 64
+
+    def load(self, *, cores: int | None = None) -> Identity:
+        """Make one."""
+        return Identity()
+
+
+@dataclass(frozen=True)
+class MaskAndConfidence:
+    """What `refine` stores of a chunk, but for what it counts."""
+
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
+    ) -> Layers:
+        """Make both."""
+        layers = (mask_values(refined, valid, 0.5), confidence_values(refined, valid))
+        return Layers(values=layers, counts={})
