@@ -6,6 +6,7 @@ Only the standard library: every writer of the package stands on this module.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -26,7 +27,7 @@ _LOCKS: dict[Path, int] = {}
 _CLEAN: dict[Path, int] = {}
 
 # The longest file name, in bytes, on every file system in common use.
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 
 
 def require_file(name: str, path: Path) -> os.stat_result:
@@ -93,12 +94,16 @@ def check_output(
     remove_stale(target.parent, target)
     if found is not None:
         _check_existing(target, overwrite)
-    if not os.access(target.parent, os.W_OK | os.X_OK):
+    if not os.access(target.parent, os.R_OK | os.W_OK | os.X_OK):
         raise OutputError(
-            f"{target}: no permission to write in {target.parent}; choose another directory"
+            f"{target}: no permission to read and write in {target.parent}; choose another "
+            "directory"
         )
     return target
 
+
+# What file systems answer that cannot flush a directory.
+_NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 # Where the links /dev/stdout and /dev/fd/N of a process lead.
 _STREAMS = ("/proc/", "/dev/fd/")
@@ -212,7 +217,7 @@ def _start(target: Path) -> str:
     """What the names of the temporary folders of `target` begin with."""
     # Cut by bytes, not characters: the limit of the file system is in bytes.
     rest = 16 + len(_TEMPORARY)
-    return os.fsencode(f".{target.name}.")[: _LONGEST_NAME - rest].decode(errors="ignore")
+    return os.fsencode(f".{target.name}.")[: LONGEST_NAME - rest].decode(errors="ignore")
 
 
 def remove_stale(directory: Path, target: Path | None = None) -> None:
@@ -270,23 +275,43 @@ def publish(temporary: Path, target: Path) -> None:
         OutputError: the file cannot be flushed or renamed; `temporary` is still there.
     """
     try:
-        # A rename neither brings the data to the disk nor lasts before the directory does.
-        _flush(temporary)
-        os.replace(temporary, target)
-        _flush(target.parent)
-        _remove_folder(temporary)
+        # A rename neither brings the data to the disk nor lasts before the directory does. That is
+        # opened first: where it cannot be, nothing has happened yet.
+        with _opened(target.parent) as directory:
+            with _opened(temporary) as file:
+                os.fsync(file)
+            os.replace(temporary, target)
+            flush_directory(directory)
     except OSError as error:
         raise OutputError(
             f"{target}: the finished file cannot be put in place ({error.strerror})"
         ) from error
+    _remove_folder(temporary)
 
 
-def _flush(path: Path) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def flush_directory(descriptor: int) -> None:
+    """Bring the names in an open directory to the disk, where the file system can.
+
+    Some network and FUSE file systems have no such thing, and answer EINVAL; their names are as
+    lasting as they are.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_FLUSH:
+            raise
 
 
 def discard(temporary: Path) -> None:
@@ -297,8 +322,10 @@ def discard(temporary: Path) -> None:
 
 
 def _remove_folder(temporary: Path) -> None:
-    """Remove the folder that `create_beside` made for a file, if it did."""
-    descriptor = _LOCKS.pop(temporary, None)
-    if descriptor is not None:
+    """Remove the folder that `create_beside` made for a file, if it did.
+
+    An interrupt in the middle of it is no harm: whoever handles it calls this again.
+    """
+    if temporary in _LOCKS:
         shutil.rmtree(temporary.parent, ignore_errors=True)
-        os.close(descriptor)
+        os.close(_LOCKS.pop(temporary))

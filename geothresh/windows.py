@@ -168,8 +168,6 @@ class Chunk:
 class TileGroup:
     """Neighbouring tiles of one tile row that are read and refined in one go."""
 
-    index: int
-    """Place in the order of the first chunk that needs it, from 0."""
     row: int
     """Tile row."""
     col_start: int
@@ -244,36 +242,32 @@ class ChunkPlan:
         """All chunks in raster order."""
         return map(self.chunk, range(self.n_chunks))
 
-    def groups(self) -> list[TileGroup]:
-        """All groups, ordered by the first chunk that needs them, then by place."""
-        spans = [
-            (row, start, stop)
-            for row in range(self.grid.n_rows)
-            for start, stop in self._column_spans()
+    def groups_of(self, chunk: int) -> list[TileGroup]:
+        """The groups that touch a chunk, in raster order."""
+        window = self.chunk(chunk).window
+        rows = _tiles_over(window.row, window.row_stop, self.grid.n_rows, self.grid)
+        columns = _tiles_over(window.col, window.col_stop, self.grid.n_cols, self.grid)
+        spans = sorted({self._column_span(column) for column in columns})
+        return [self._group(row, *span) for row in rows for span in spans]
+
+    def groups_from(self, chunk: int, *, first: int = 0) -> list[TileGroup]:
+        """Those of them that no earlier chunk touches, of the chunks from `first` on."""
+        return [
+            group
+            for group in self.groups_of(chunk)
+            if next(index for index in group.chunks if index >= first) == chunk
         ]
-        spans.sort(key=lambda span: (self._first_chunk(span[0], span[1]), span))
-        return [self._group(index, *span) for index, span in enumerate(spans)]
 
-    def _first_chunk(self, tile_row: int, tile_col: int) -> int:
-        origin = self.grid.window(tile_row, tile_col)
-        return origin.row // self.chunk_height * self.n_bands + origin.col // self.chunk_width
-
-    def _column_spans(self) -> list[tuple[int, int]]:
+    def _column_span(self, tile_col: int) -> tuple[int, int]:
         # Groups stop where a tile's origin enters the next band, so that the first chunks of a
         # strip never wait for tiles of which they show nothing.
-        spans: list[tuple[int, int]] = []
-        start = 0
-        for col in range(1, self.grid.n_cols + 1):
-            full = col - start == self.group_tiles
-            if col == self.grid.n_cols or full or self._band(col) != self._band(start):
-                spans.append((start, col))
-                start = col
-        return spans
+        stride, width = self.grid.stride, self.chunk_width
+        band = tile_col * stride // width
+        band_start, band_stop = -(-band * width // stride), -(-(band + 1) * width // stride)
+        start = tile_col - (tile_col - band_start) % self.group_tiles
+        return start, min(start + self.group_tiles, band_stop, self.grid.n_cols)
 
-    def _band(self, tile_col: int) -> int:
-        return tile_col * self.grid.stride // self.chunk_width
-
-    def _group(self, index: int, row: int, col_start: int, col_stop: int) -> TileGroup:
+    def _group(self, row: int, col_start: int, col_stop: int) -> TileGroup:
         grid, size = self.grid, self.grid.size
         top, left = row * grid.stride, col_start * grid.stride
         last_row, last_col = row == grid.n_rows - 1, col_stop == grid.n_cols
@@ -285,7 +279,6 @@ class ChunkPlan:
         strips = range(top // self.chunk_height, (bottom - 1) // self.chunk_height + 1)
         bands = range(left // self.chunk_width, (right - 1) // self.chunk_width + 1)
         return TileGroup(
-            index=index,
             row=row,
             col_start=col_start,
             col_stop=col_stop,
@@ -295,3 +288,9 @@ class ChunkPlan:
             ),
             chunks=tuple(strip * self.n_bands + band for strip in strips for band in bands),
         )
+
+
+def _tiles_over(start: int, stop: int, count: int, grid: TileGrid) -> range:
+    """Of so many tiles along an axis, those that hold a pixel from `start` to `stop`."""
+    first = max(0, (start - grid.tile) // grid.stride + 1)
+    return range(first, min(count, (stop - 1) // grid.stride + 1))

@@ -152,13 +152,10 @@ def test_info(scene: Path) -> None:
 
 
 SLOW = """
-import signal, sys, time
+import sys, time
 import geothresh.api.refine as api
 from geothresh.api.models import ChosenModel
 from geothresh.cli import main
-
-# A shell ignores SIGINT in what it starts in the background, the test run included.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Slow:
     patch, name, digest = 16, "slow", ""

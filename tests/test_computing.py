@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from geothresh.machine import usable_cores
+from geothresh.mosaic.clients import cores_of_worker
+from geothresh.mosaic.threads import default_threads
 from geothresh.nn.computing import ComputeThreads, passes_at_once
 from geothresh.nn.config import PRESETS
 from geothresh.nn.refiner import load_model
@@ -20,6 +23,13 @@ def cores() -> Iterator[None]:
     torch.set_num_threads(8)
     yield
     torch.set_num_threads(before)
+
+
+def test_cores_that_are_not_ours_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 7, 9, 11, 13}, raising=False)
+    assert usable_cores() == default_threads(4) == 6
+    assert cores_of_worker(2) == 3
 
 
 @pytest.mark.usefixtures("cores")

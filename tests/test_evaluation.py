@@ -13,10 +13,12 @@ import rasterio
 from fakes import IdentityRefiner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.transform import Affine
+from rasters import write_raster
 from scipy import ndimage, stats
 
 from geothresh.api.evaluate import evaluate
-from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.evaluation import Changes, Report, Sample, Tally
 from geothresh.evaluation.figures import error_picture, figure
 from geothresh.evaluation.samples import read_ids
@@ -283,6 +285,28 @@ def test_a_raster_is_scored_in_cells_that_add_up_to_the_whole(tmp_path: Path) ->
     again = refined.sources[0]
     assert again.row("cut") == source.row("cut")
     assert again.row("refined").summary.iou_pooled == source.row("cut").summary.iou_pooled
+
+
+def test_a_nodata_value_of_0_hides_no_background(tmp_path: Path) -> None:
+    levels, truth = scene(5, 40, 50)
+    raster = write_tif(tmp_path / "scene.tif", levels)
+    masks = [
+        write_tif(tmp_path / f"labels{nodata}.tif", truth.astype(np.uint8), nodata=nodata)
+        for nodata in (None, 0)
+    ]
+    plain, tagged = (evaluate(raster, mask=mask, model=None, scale=255.0) for mask in masks)
+    assert plain.sources == tagged.sources
+    assert plain.sources[0].maps[0]["cut"]["tn"] > 0
+
+
+def test_a_raster_unlike_the_models_data_is_warned_of(tmp_path: Path) -> None:
+    levels, truth = scene(5, 64, 64)
+    raster = write_raster(tmp_path / "scene.tif", levels, transform=Affine.scale(0.2, -0.2))
+    mask = write_raster(
+        tmp_path / "labels.tif", truth.astype(np.uint8), transform=Affine.scale(0.2, -0.2)
+    )
+    with pytest.warns(GeothreshWarning, match="5 times smaller"):
+        evaluate(raster, mask=mask, scale=255.0, device="cpu", tile_size=64, overlap=0)
 
 
 def test_labels_off_the_raster_are_refused(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@ not."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from geothresh import files
+from geothresh.errors import OutputError
 from geothresh.files import check_output, create_beside, discard, publish, remove_stale, replacing
+from geothresh.journal.workdir import LockedDirectory
 
 HOLD = (
     "import pathlib, sys\n"
@@ -98,6 +102,66 @@ def test_a_file_of_a_folder_is_published_without_the_folder(tmp_path: Path) -> N
     publish(temporary, tmp_path / "a.shp")
     assert sorted(os.listdir(tmp_path)) == ["a.dbf", "a.shp"]
     assert temporary not in files._LOCKS
+
+
+def test_an_interrupt_while_the_folder_goes_leaves_none(tmp_path: Path, monkeypatch) -> None:
+    remove = files.shutil.rmtree
+
+    def interrupted(*given: object, **options: object) -> None:
+        monkeypatch.setattr(files.shutil, "rmtree", remove)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "roads.gpkg") as temporary:
+        temporary.write_text("whole")
+    assert os.listdir(tmp_path) == ["roads.gpkg"]
+
+
+def test_a_file_system_that_cannot_flush_directories_is_good_enough(
+    tmp_path: Path, monkeypatch
+) -> None:
+    flush = os.fsync
+
+    def none_of_directories(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", none_of_directories)
+    with replacing(tmp_path / "roads.gpkg") as temporary:
+        temporary.write_text("whole")
+    LockedDirectory(tmp_path / "roads.gpkg").flush()
+    assert (tmp_path / "roads.gpkg").read_text() == "whole"
+
+
+def test_what_cannot_be_flushed_does_not_take_the_place_of_the_old_file(
+    tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "roads.gpkg").write_text("old")
+    opened = os.open
+
+    def no_directories(path: object, flags: int, *more: object, **options: object) -> int:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *more, **options)
+
+    with pytest.raises(OutputError, match="cannot be put in place"), monkeypatch.context() as patch:
+        temporary = create_beside(tmp_path / "roads.gpkg")
+        temporary.write_text("new")
+        patch.setattr(os, "open", no_directories)
+        publish(temporary, tmp_path / "roads.gpkg")
+    discard(temporary)
+    assert (tmp_path / "roads.gpkg").read_text() == "old"
+
+
+def test_a_work_directory_is_ours_where_the_file_system_chooses_the_owner(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """Root over NFS is nobody there."""
+    target = tmp_path / "mask.tif"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    LockedDirectory(target).release(remove=True)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ PACKAGE = Path(geothresh.__file__).parent
 # what the rooms hold, stand above them all.
 FLOORS = {
     "locks": -1,
+    "machine": -1,
     "errors": 0,
     "files": 0,
     "windows": 0,
@@ -44,7 +45,6 @@ FLOORS = {
 NUMERIC = {room for room, floor in FLOORS.items() if 1 <= floor <= 4}
 HOMES = {
     "PIL": {"raster"},
-    "affine": {"raster"},
     "click": {"cli"},
     "dask": {"mosaic"},
     "distributed": {"mosaic"},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,26 @@ def png_of_16_bits(pixels: np.ndarray) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_threads_that_read_leave_the_callers_warnings_as_they_are(tmp_path: Path) -> None:
+    files = [tmp_path / f"{index}.png" for index in range(60)]
+    for file in files:
+        write_png(file, np.zeros((9, 9), np.uint8))
+    raster = write_raster(tmp_path / "plain.tif", np.zeros((9, 9), np.uint8), crs=None)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_gray, [*files, *[raster] * 60]))
+    assert warnings.filters == before
+
+
+def test_a_picture_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "a.png", np.zeros((30, 40), np.uint8))
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match="exceeds limit of 1000 pixels"):
+        read_gray(tmp_path / "a.png")
 
 
 def test_colour_in_16_bits_is_refused_rather_than_cut(tmp_path: Path) -> None:

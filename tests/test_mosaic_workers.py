@@ -84,16 +84,13 @@ def _environment() -> dict[str, str]:
     return {"PYTHONPATH": f"{here}:{here.parent}", "PATH": "/usr/bin:/bin"}
 
 
-# A shell ignores SIGINT in what it starts in the background, the test run included.
 _ENDLESS = """
-import signal
 import sys
 import numpy as np
 from fakes import FakeSource
 from geothresh.mosaic import mosaic_array
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     values = np.random.default_rng(0).random((2000, 2000), dtype=np.float32)
     mosaic_array(
         values, FakeSource(kind="slow"), tile=32, overlap=16, workers=int(sys.argv[1]),

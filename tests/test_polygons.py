@@ -406,6 +406,8 @@ def test_names_say_the_unit() -> None:
     assert (pixels.area_field, pixels.perimeter_field) == ("area_px2", "perimeter_px")
     with pytest.warns(GeothreshWarning, match="grow away from the equator"):
         MapUnits.of(CRS.from_epsg(3857).to_wkt())
+    with pytest.warns(GeothreshWarning, match="grow away from the equator"):
+        MapUnits.of(CRS.from_user_input("EPSG:3857+5773").to_wkt())  # with heights
     with pytest.raises(InputError, match="cannot be read"):
         MapUnits.of("no CRS at all")
     with pytest.raises(InputError, match="geocentric"):

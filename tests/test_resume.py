@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 from fakes import FakeSource, UnevenRefiner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -384,3 +385,30 @@ def test_polygons_of_any_format_are_put_in_place_whole(
     assert (found["driver"], found["features"]) == (driver, result.features)
     digests = json.loads((tmp_path / "out.manifest.json").read_text())["sha256"]
     assert set(digests) == {"out.tif"} | files
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_processor_of_another_kind_does_not_go_on_with_a_run(
+    scene: Path, tmp_path: Path, tiny_model: Path, workers: int
+) -> None:
+    """``auto`` is bf16 on the one and fp32 on the other, which would be mixed in one raster."""
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"model": tiny_model, "device": "cpu", **TILES}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+        with suppress(KeyboardInterrupt):
+            refine(scene, tmp_path / "out.tif", progress=stop, **options)
+    assert (tmp_path / ".out.tif.geothresh" / "s000001.bin").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+        with pytest.raises(UsageError, match=r"precision.*bf16.*fp32"):
+            refine(scene, tmp_path / "out.tif", workers=workers, **options)
+    done = refine(scene, tmp_path / "out.tif", precision="bf16", **options)
+    assert done.strips_resumed > 1
+    with rasterio.open(done.mask) as mask:
+        assert mask.tags()["GEOTHRESH_PRECISION"] == "bf16"
+        assert mask.tags()["GEOTHRESH_DEVICE"] == "cpu"

@@ -10,8 +10,10 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from cli_runner import runner
 from pyogrio import raw, read_info
+from rasterio import warp
 from test_centerlines import save, town
 
 import geothresh
@@ -151,6 +153,28 @@ def test_geojson_is_in_degrees_as_its_standard_says(mask: Path, tmp_path: Path) 
     left, bottom, right, top = read_info(tmp_path / "roads.geojson")["total_bounds"]
     assert 14.9 < left < right < 15.1 and 54 < bottom < top < 54.2
     assert raw.read(tmp_path / "roads.geojson")[2].size
+
+
+@pytest.mark.parametrize("ending", [".geojson", ".gpkg"])
+@pytest.mark.parametrize("kind", ["polygons", "centerlines"])
+def test_what_crosses_the_180th_meridian_is_cut_there(
+    tmp_path: Path, ending: str, kind: str
+) -> None:
+    (x,), (y,) = warp.transform("EPSG:4326", "EPSG:32760", [180.0], [-17.0])
+    place = {"crs": "EPSG:32760", "transform": Affine(10, 0, x - 1500, 0, -10, y + 1100)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    output = tmp_path / f"roads{ending}"
+    degrees = {} if ending == ".geojson" else {"dst_crs": "EPSG:4326"}
+    geothresh.vectorize(mask, tmp_path / "own.fgb", kind=kind)
+    geothresh.vectorize(mask, output, kind=kind, **degrees)
+    own, cut = geopandas.read_file(tmp_path / "own.fgb"), geopandas.read_file(output, layer=0)
+    assert len(cut) == len(own) and cut.is_valid.all()
+    parts = cut.explode().bounds
+    assert (parts.maxx - parts.minx).max() < 0.05
+    assert parts.maxx.max() == 180 and parts.minx.min() == -180
+    back = cut.to_crs(32760)
+    measure = "area" if kind == "polygons" else "length"
+    assert getattr(back, measure).sum() == pytest.approx(getattr(own, measure).sum(), rel=1e-4)
 
 
 def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(

@@ -16,13 +16,15 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from pyogrio import raw, read_info
+from pyogrio import list_layers, raw, read_info
 from pyproj import CRS
 
 from geothresh.errors import OutputError, UsageError
+from geothresh.locks import only_run
 from geothresh.vector import ogr, outputs
 from geothresh.vector.layers import Layer
 from geothresh.vector.names import check_layer_name, layer_name_from
+from geothresh.vector.ogr import write_layer
 from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.writing import write_geopackage
 
@@ -42,6 +44,10 @@ def write(path: Path, count: int = 3, **options: Any) -> str:
     layer = Layer(geometry=geometry, **arguments)
     (written,) = write_geopackage(path, [layer], **{"crs": UTM, **how})
     return written
+
+
+def layers_of(path: Path) -> list[str]:
+    return [str(name) for name in list_layers(path)[:, 0]]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -268,6 +274,35 @@ def test_layers_are_added_to_a_copy_and_others_stay(tmp_path: Path) -> None:
     # Where there is no file yet, there is nothing to keep.
     write(tmp_path / "new.gpkg", 4, existing=Existing.ADD)
     assert len(geopandas.read_file(tmp_path / "new.gpkg")) == 4
+
+
+def test_two_additions_at_once_lose_no_layer(tmp_path: Path) -> None:
+    path = tmp_path / "roads.gpkg"
+    write(path, name="first")
+    with only_run(path), pytest.raises(OutputError, match="another run is making it"):
+        write(path, name="second", existing=Existing.ADD)
+    assert "first" in layers_of(path) and "second" not in layers_of(path)
+
+
+def test_what_another_program_writes_meanwhile_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roads.gpkg"
+    write(path, name="first")
+
+    def edited(*given: Any, **options: Any) -> None:
+        write_layer(*given, **options)
+        with closing(sqlite3.connect(path)) as file:
+            file.execute("CREATE TABLE noted (what TEXT)")
+            file.commit()
+
+    monkeypatch.setattr("geothresh.vector.writing.write_layer", edited)
+    with pytest.raises(OutputError, match="another program has written to it meanwhile"):
+        write(path, name="second", existing=Existing.ADD)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM noted").fetchone() == (0,)
+    assert "first" in layers_of(path) and "second" not in layers_of(path)
+    assert os.listdir(tmp_path) == ["roads.gpkg"]
 
 
 def test_a_failed_addition_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.errors import UsageError
-from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid
+from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid, TileGroup
 
 sides = st.integers(1, 300)
 windows = st.builds(
@@ -41,6 +41,11 @@ def plans(draw: st.DrawFn) -> ChunkPlan:
         chunk_width=draw(st.integers(8, 200)),
         group_tiles=draw(st.integers(1, 9)),
     )
+
+
+def all_groups(plan: ChunkPlan) -> list[TileGroup]:
+    """In the order in which chunks need them."""
+    return [group for chunk in range(plan.n_chunks) for group in plan.groups_from(chunk)]
 
 
 @given(windows, windows)
@@ -100,8 +105,7 @@ def test_chunks_partition_the_raster_in_raster_order(plan: ChunkPlan) -> None:
 def test_groups_hold_each_tile_once_and_own_each_pixel_once(plan: ChunkPlan) -> None:
     tiles = np.zeros((plan.grid.n_rows, plan.grid.n_cols), int)
     owned = np.zeros((plan.grid.size.height, plan.grid.size.width), int)
-    for place, group in enumerate(plan.groups()):
-        assert group.index == place
+    for group in all_groups(plan):
         assert 1 <= group.n_tiles <= plan.group_tiles
         tiles[group.row, group.col_start : group.col_stop] += 1
         owned[group.owned.slices()] += 1
@@ -114,12 +118,28 @@ def test_groups_hold_each_tile_once_and_own_each_pixel_once(plan: ChunkPlan) -> 
 def test_groups_name_exactly_the_chunks_they_touch(plan: ChunkPlan) -> None:
     chunks = list(plan.chunks())
     firsts = []
-    for group in plan.groups():
+    for group in all_groups(plan):
         touched = [c.index for c in chunks if c.window.intersection(group.window) is not None]
         assert sorted(group.chunks) == touched
         assert group.chunks[0] == touched[0]
         firsts.append(touched[0])
     assert firsts == sorted(firsts)
+
+
+@given(plans(), st.integers(0, 3))
+def test_a_chunk_knows_the_groups_that_touch_it_and_which_of_them_are_new(
+    plan: ChunkPlan, first_strip: int
+) -> None:
+    groups = all_groups(plan)
+    first = min(first_strip, plan.n_strips - 1) * plan.n_bands
+    new: dict[TileGroup, int] = {}
+    for chunk in range(first, plan.n_chunks):
+        touching = plan.groups_of(chunk)
+        assert set(touching) == {group for group in groups if chunk in group.chunks}
+        begun = plan.groups_from(chunk, first=first)
+        assert [group for group in touching if group not in new] == begun
+        new |= dict.fromkeys(begun, chunk)
+    assert set(new) == {group for group in groups if group.chunks[-1] >= first}
 
 
 def test_number_of_tiles_at_the_default() -> None:

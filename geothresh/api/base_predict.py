@@ -40,7 +40,7 @@ from geothresh.mosaic import (
     mosaic,
 )
 from geothresh.nn.batching import BatchSize
-from geothresh.nn.refiner import Precision
+from geothresh.nn.refiner import Precision, resolved
 from geothresh.raster.creation import CONFIDENCE, gtiff_options
 from geothresh.raster.imagery import find_pictures
 from geothresh.raster.images import write_png
@@ -307,6 +307,7 @@ def _write_confidence(
 
 def _described(scene: ImageScene, way: _Way) -> dict[str, object]:
     """All that the pixels of the output depend on, by name."""
+    device, precision = resolved(way.source.device, way.source.precision)
     return {
         "model": Path(way.source.path).name.removesuffix(".safetensors"),
         "model_sha256": way.source.sha256,
@@ -316,8 +317,8 @@ def _described(scene: ImageScene, way: _Way) -> dict[str, object]:
         "tile_size": way.tile,
         "overlap": way.overlap,
         "blend": way.blend,
-        "device": way.source.device,
-        "precision": way.source.precision,
+        "device": device,
+        "precision": precision,
     }
 
 

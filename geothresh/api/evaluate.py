@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.resolution import pixel_size, require_pixel_size
+from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
 from geothresh.blending import Blend
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
@@ -190,9 +190,10 @@ def evaluate(
             open_scene(folders[0], bidx=bidx, scale=scale, nodata=nodata) as scene,
             open_labels(mask) as labels,
         ):
-            metres = None
-            if match_resolution:
-                metres = require_pixel_size(pixel_size(scene.grid), scene.name).mean
+            pixel = pixel_size(scene.grid)
+            metres = require_pixel_size(pixel, scene.name).mean if match_resolution else None
+            if choose_for is not None:
+                warn_of_mismatch(scene.name, pixel, choose_for(metres))
             sources = [_evaluate_raster(scene, labels, plan, metres)]
     else:
         pairs = find_pairs(folders, [Path(c) for c in confidence], skip_unpaired=skip_unpaired)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.backends import Backend, versioned
 from geothresh.nn.batching import GPU_BATCH, BatchSize
-from geothresh.nn.refiner import ModelSource, Precision
+from geothresh.nn.refiner import ModelSource, Precision, resolved
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.nn.symmetry import Tta, require_tta
 from geothresh.nn.wrapped import unwrapped, wrapped
 from geothresh.windows import RasterSize, TileGrid
+
+if TYPE_CHECKING:
+    from geothresh.nn.backends.compiled import CompiledRefiner
+    from geothresh.nn.refiner import TorchRefiner
 
 Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 """A packaged model's name, a model file, a refiner, or a source that loads one."""
@@ -48,6 +52,10 @@ class ChosenModel:
     """Most tiles that the engine gives it at once."""
     backend: str
     """The library that runs it, with its version; "other" for what is no model of geothresh's."""
+    device: str
+    """Kind of device that it runs on; as asked for where only the workers of a cluster know."""
+    precision: str
+    """Number format inside it, likewise."""
 
     @property
     def resampling(self) -> float:
@@ -89,6 +97,7 @@ def choose_model(
     precision: Precision,
     batch_size: BatchSize,
     workers: bool,
+    cluster: bool = False,
     tta: Tta = "none",
     match: float | None = None,
     backend: Backend = "torch",
@@ -99,6 +108,7 @@ def choose_model(
         model: see `Model`.
         device, precision, batch_size: of a model that is a name or a file.
         workers: whether there are worker processes, which load models themselves.
+        cluster: whether these run elsewhere, on machines that may be unlike this one.
         tta: test-time augmentation.
         match: size of the raster's pixels on the ground in metres, which are then brought to the
             size that the model was trained on; None leaves them as they are.
@@ -109,6 +119,7 @@ def choose_model(
         UsageError: it is nothing that names or is a model, the batch size is no positive number,
             workers cannot load this model, the backend is not installed, or the raster's pixels
             are out of its reach.
+        InputError: the device is not there.
     """
     require_tta(tta)
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
@@ -128,15 +139,19 @@ def choose_model(
     patch = model.patch if match is None else _matched_patch(model, known, match)
     refiner = wrapped(model, tta=tta, patch=patch)
     if workers and isinstance(model, ModelSource):
-        # The parent process needs no torch.
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
         name, sha256 = model.name, model.sha256
         runner: Backend | None = model.backend
+        if not cluster:
+            device, precision = resolved(device, precision, backend)
     else:
         loaded = unwrapped(load_refiner(refiner).refiner)
         own_batch = int(getattr(loaded, "batch_size", _BATCH))
         name, sha256 = loaded.name, loaded.digest
         runner = getattr(loaded, "backend", None)
+        if runner is not None:
+            own = cast("TorchRefiner | CompiledRefiner", loaded)
+            device, precision = own.device.type, own.precision
     batch = own_batch if batch_size == "auto" else batch_size
     if patch > model.patch:
         batch = min(batch, max(1, _BATCH_PIXELS // (512 * patch // model.patch) ** 2))
@@ -149,6 +164,8 @@ def choose_model(
         ground_sample_distance=known,
         batch_size=batch,
         backend="other" if runner is None else versioned(runner),
+        device=device,
+        precision=precision,
     )
 
 

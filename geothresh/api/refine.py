@@ -26,7 +26,7 @@ from geothresh.api.durable import (
     write_manifest,
 )
 from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.resolution import mismatch, pixel_size, require_pixel_size
+from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, InputError, UsageError
@@ -220,15 +220,13 @@ def refine(
         # After all that is quick to check: loading a model takes seconds.
         chosen = choose_model(
             model, device=device, precision=precision, batch_size=batch_size, workers=remote,
-            tta=tta, match=match, backend=backend,
+            cluster=scheduler is not None, tta=tta, match=match, backend=backend,
         )  # fmt: skip
         grid = chosen.grid(opened.size, tile=tile_size, overlap=overlap)
-        if (unlike := mismatch(pixel, chosen)) is not None:
-            warnings.warn(f"{opened.name}: {unlike}", GeothreshWarning, stacklevel=2)
+        warn_of_mismatch(opened.name, pixel, chosen)
         described = _described(
             opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
             threshold=threshold, tile_size=tile_size, overlap=chosen.overlap(overlap), blend=blend,
-            device=device, precision=precision,
         )  # fmt: skip
         fingerprint = run_fingerprint(
             opened.spec.source, **described, outputs=[path.name for path in targets],
@@ -293,6 +291,8 @@ def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict
         "model": chosen.name,
         "model_sha256": chosen.digest,
         "backend": chosen.backend,
+        "device": chosen.device,
+        "precision": chosen.precision,
         "bidx": spec.bidx,
         "scaling": spec.scaling.text,
         "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",

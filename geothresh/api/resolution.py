@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 from geothresh.api.models import ChosenModel
-from geothresh.errors import InputError
+from geothresh.errors import GeothreshWarning, InputError
 from geothresh.nn.resolution import TOLERANCE
 from geothresh.raster.grid import RasterGrid
 
@@ -64,18 +65,20 @@ def require_pixel_size(size: PixelSize | None, name: str) -> PixelSize:
     return size
 
 
-def mismatch(size: PixelSize | None, chosen: ChosenModel) -> str | None:
-    """What to warn of: pixels unlike those that the model was trained on; None if there is nothing.
+def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> None:
+    """Warn of a raster whose pixels are unlike those that the model was trained on.
 
-    Where a raster's pixels are resampled, nothing is said: they are like the model's then.
+    Where they are resampled, nothing is said: they are like the model's then.
     """
     known = chosen.ground_sample_distance
     if size is None or known is None or chosen.resampling != 1 or not known.differs(size.mean):
-        return None
+        return
     ratio = known.ratio(size.mean)
-    return (
-        f"pixels of {size.text} are {max(ratio, 1 / ratio):.2g} times "
+    warnings.warn(
+        f"{name}: pixels of {size.text} are {max(ratio, 1 / ratio):.2g} times "
         f"{'larger' if ratio > 1 else 'smaller'} than those of {known.text} that the model "
         f"{chosen.name} was trained on, and more than {TOLERANCE:g} times may do harm; "
-        "add --match-resolution, or use a model trained at this resolution"
+        "add --match-resolution, or use a model trained at this resolution",
+        GeothreshWarning,
+        stacklevel=3,
     )

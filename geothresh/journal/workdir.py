@@ -9,20 +9,24 @@ import stat
 from pathlib import Path
 
 from geothresh.errors import OutputError
-from geothresh.files import temporary_name
+from geothresh.files import (
+    LONGEST_NAME,
+    create_beside,
+    discard,
+    flush_directory,
+    temporary_name,
+)
 from geothresh.locks import lock_or_warn
 
 _ENDING = ".geothresh"
-# The longest file name, in bytes, on every file system in common use.
-_LONGEST_NAME = 255
 
 
 def work_directory(target: Path) -> Path:
     """``.NAME.geothresh`` beside an output; of very long names, the beginning and a digest."""
     name = os.fsencode(f".{target.name}")
-    if len(name) + len(_ENDING) > _LONGEST_NAME:
+    if len(name) + len(_ENDING) > LONGEST_NAME:
         digest = hashlib.sha256(name).hexdigest()[:16].encode()
-        name = name[: _LONGEST_NAME - len(_ENDING) - len(digest) - 1] + b"-" + digest
+        name = name[: LONGEST_NAME - len(_ENDING) - len(digest) - 1] + b"-" + digest
     return target.parent / (name.decode(errors="ignore") + _ENDING)
 
 
@@ -77,11 +81,21 @@ class LockedDirectory:
             os.close(descriptor)  # locked, but removed meanwhile by the run that had it
 
     def _check_owner(self, descriptor: int) -> None:
-        if os.fstat(descriptor).st_uid != os.geteuid():
+        owner = os.fstat(descriptor).st_uid
+        # Network file systems may give files to another user than the one who makes them.
+        if owner != os.geteuid() and owner != self._owner_here():
             raise OutputError(
                 f"{self.target}: the work directory {self.path.name} beside it belongs to another "
                 "user; choose another output"
             )
+
+    def _owner_here(self) -> int:
+        """To whom a file belongs that this process makes here."""
+        made = create_beside(self.target)
+        try:
+            return made.stat().st_uid
+        finally:
+            discard(made)
 
     def _is_there(self, descriptor: int) -> bool:
         try:
@@ -92,7 +106,7 @@ class LockedDirectory:
 
     def flush(self) -> None:
         """Bring the names in the directory to the disk."""
-        os.fsync(self._descriptor)
+        flush_directory(self._descriptor)
 
     def clear(self) -> None:
         """Remove all that is in the directory.

@@ -21,6 +21,7 @@ from dask.distributed import Client, LocalCluster, Nanny
 from distributed.core import Status
 
 from geothresh.errors import ClusterError, GeothreshWarning, UsageError
+from geothresh.machine import usable_cores
 from geothresh.mosaic.gpus import environment_of_worker, visible_gpus
 from geothresh.mosaic.loops import deaf_loop
 from geothresh.mosaic.protocols import Scheduler
@@ -41,7 +42,7 @@ _ALIKE = ("geothresh", "dask", "distributed", "numpy")
 
 def cores_of_worker(workers: int) -> int:
     """Processor cores for each of so many own workers."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    return max(1, usable_cores() // workers)
 
 
 @contextmanager

@@ -232,11 +232,6 @@ class _ClusterRun:
         self._strips = strips
         self._progress = progress
         self._tiles_before = strips.tiles_before
-        self._groups: dict[int, list[TileGroup]] = defaultdict(list)
-        """By chunk, all groups that it needs."""
-        for group in strips.groups:
-            for chunk in group.chunks:
-                self._groups[chunk].append(group)
 
     def do(self) -> MosaicStats:
         """Do all chunks that are left, in order."""
@@ -253,7 +248,6 @@ class _ClusterRun:
     def _in_flight(self, start: int) -> None:
         """Do the chunks from `start` on, a few for each worker at a time."""
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
-        submitted: set[int] = set()
         running: deque[tuple[int, Future[Blended | Finished]]] = deque()
         most = chunks_in_flight(self._client.nthreads().values(), workers=self._workers)
 
@@ -266,10 +260,7 @@ class _ClusterRun:
             self._store(blended)
 
         for chunk in range(start, self._plan.n_chunks):
-            for group in self._groups[chunk]:
-                if group.index in submitted:
-                    continue
-                submitted.add(group.index)
+            for group in self._plan.groups_from(chunk, first=start):
                 share = self._client.submit(_refine, self._job, group, self.id, pure=False)
                 for index in group.chunks:
                     if index >= start:
@@ -285,7 +276,7 @@ class _ClusterRun:
     def _carefully(self, chunk: int) -> Blended | Finished:
         """Do one chunk, one group of tiles at a time."""
         for _ in range(_ROUNDS):
-            parts = [self._alone(group, chunk) for group in self._groups[chunk]]
+            parts = [self._alone(group, chunk) for group in self._plan.groups_of(chunk)]
             try:
                 return self._result(self._submit_blend(chunk, parts))
             except KilledWorker as error:

@@ -46,8 +46,10 @@ class ArrayReader:
         Raises:
             InputError: A finite value lies outside [0, 1].
         """
-        confidence = self._confidence[window.slices()].astype(np.float32, copy=False)
-        valid = np.isfinite(confidence)
+        stored = self._confidence[window.slices()]
+        valid = np.isfinite(stored)
+        with np.errstate(over="ignore"):  # what is beyond float32 is far outside [0, 1], see below
+            confidence = stored.astype(np.float32, copy=False)
         if not valid.all():
             confidence = np.where(valid, confidence, np.float32(0))
         low, high = float(confidence.min()), float(confidence.max())

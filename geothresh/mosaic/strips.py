@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from geothresh.mosaic.protocols import MosaicStats, StripDone
 from geothresh.mosaic.tasks import Blended, Finished
 from geothresh.windows import ChunkPlan, TileGroup
@@ -18,17 +16,13 @@ class StripCounter:
         self._done = done
         self._refined = self._skipped = 0
         self._told_refined = self._told_skipped = 0
+        self._start = start
         self.first_chunk = start * plan.n_bands
         """Index of the first chunk to be made."""
-        self.groups = [g for g in plan.groups() if g.chunks[-1] >= self.first_chunk]
-        """The groups that the chunks to be made need, in the plan's order."""
 
-    def starting(self) -> dict[int, list[TileGroup]]:
-        """The groups by the first chunk, of those to be made, that needs them."""
-        by_chunk: dict[int, list[TileGroup]] = defaultdict(list)
-        for group in self.groups:
-            by_chunk[max(group.chunks[0], self.first_chunk)].append(group)
-        return by_chunk
+    def starting(self, chunk: int) -> list[TileGroup]:
+        """The groups that a chunk is the first to need, of those to be made."""
+        return self._plan.groups_from(chunk, first=self.first_chunk)
 
     def is_new(self, group: TileGroup) -> bool:
         """Whether no strip above needed the group, so that its tiles have not been counted."""
@@ -37,7 +31,9 @@ class StripCounter:
     @property
     def tiles_before(self) -> int:
         """Tiles that strips above needed."""
-        return self._plan.grid.n_tiles - sum(g.n_tiles for g in self.groups if self.is_new(g))
+        grid = self._plan.grid
+        rows = -(-self._start * self._plan.chunk_height // grid.stride)
+        return min(rows, grid.n_rows) * grid.n_cols
 
     @property
     def tiles(self) -> int:

@@ -1,17 +1,18 @@
-"""A mosaic on local threads, as one Dask graph whose shape is known before a pixel is read."""
+"""A mosaic on local threads, as Dask graphs of some thousand tasks, one after the other."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 # The documented class for the tasks of a graph has no other home. dask.delayed is no way round: it
 # merges graphs at each call, in quadratic time along the chain of writing tasks.
-from dask._task_spec import List, Task, TaskRef
+from dask._task_spec import DataNode, GraphNode, List, Task, TaskRef
 from dask.threaded import get
 
+from geothresh.machine import usable_cores
 from geothresh.mosaic.protocols import (
     ChunkSink,
     Finish,
@@ -31,12 +32,16 @@ from geothresh.mosaic.tasks import (
     deliver,
     refine_group,
 )
-from geothresh.windows import ChunkPlan
+from geothresh.windows import ChunkPlan, TileGroup
 
 CHUNKS_AHEAD = 4
 """Tiles of a chunk are read once the chunk this many places earlier is written, or for refiners
 that several threads may call, so many times this: memory is bounded by the graph itself, however
 much faster refining is than writing."""
+
+CHUNKS_A_GRAPH = 1024
+"""Chunks of one graph, some 1,000 million pixels. A graph of the whole scene would grow with it,
+to gigabytes and minutes before the first pixel is read at 10^11."""
 
 
 def default_threads(parallel_calls: int = 1) -> int:
@@ -46,7 +51,11 @@ def default_threads(parallel_calls: int = 1) -> int:
         parallel_calls: threads that the refiner stands. Each lane of a GPU keeps some four threads
             busy with reading and weighting; on a CPU no more than the cores gain anything.
     """
-    return max(3, min(4 * parallel_calls, os.cpu_count() or 1))
+    return max(3, min(4 * parallel_calls, usable_cores()))
+
+
+Shares: TypeAlias = dict[int, Part]
+"""What a group adds to the chunks that have not taken it yet, by their index."""
 
 
 class ThreadRun:
@@ -69,7 +78,6 @@ class ThreadRun:
         """Take what the tasks need; nothing is read yet."""
         self._plan = plan
         self._strips = strips
-        self._groups = {group.index: group for group in strips.groups}
         self._reader = reader
         self._refiner = refiner
         self._weights = weights
@@ -82,42 +90,46 @@ class ThreadRun:
         self._tiles_done = strips.tiles_before
         self._stop = threading.Event()
 
-    def graph(self) -> dict[str, Task]:
-        """The whole run as a Dask graph; it ends in the writing of the last chunk."""
-        needed: dict[int, list[TaskRef]] = defaultdict(list)
-        for group in self._groups.values():
-            for chunk in group.chunks:
-                needed[chunk].append(TaskRef(f"refine-{group.index}"))
-        starting = self._strips.starting()
-        first = self._strips.first_chunk
+    def graph(self, chunks: range, carried: Mapping[TileGroup, Shares]) -> dict[str, GraphNode]:
+        """The tasks of some chunks as a Dask graph; it ends in the writing of the last one.
+
+        Args:
+            chunks: Which, in raster order.
+            carried: What groups of earlier graphs have left for these chunks and later ones.
+        """
+        tasks: list[GraphNode] = [DataNode(_key(group), left) for group, left in carried.items()]
         steps = CHUNKS_AHEAD * self._refiner.parallel_calls
-        tasks: list[Task] = []
-        for chunk in range(first, self._plan.n_chunks):
+        for chunk in chunks:
             ahead = chunk - steps
-            leave = TaskRef(f"write-{ahead}") if ahead >= first else None
-            for group in starting.pop(chunk, ()):
-                tasks.append(Task(f"refine-{group.index}", self.refine, group.index, leave))
-            shares = List(*needed.pop(chunk))
+            leave = TaskRef(f"write-{ahead}") if ahead in chunks else None
+            for group in self._strips.starting(chunk):
+                tasks.append(Task(_key(group), self.refine, group, leave))
+            shares = List(*(TaskRef(_key(group)) for group in self._plan.groups_of(chunk)))
             tasks.append(Task(f"blend-{chunk}", self.blend, chunk, shares))
-            previous = TaskRef(f"write-{chunk - 1}") if chunk > first else None
-            blended = TaskRef(f"blend-{chunk}")
-            tasks.append(Task(f"write-{chunk}", self.write, blended, previous))
+            previous = TaskRef(f"write-{chunk - 1}") if chunk - 1 in chunks else None
+            tasks.append(Task(f"write-{chunk}", self.write, TaskRef(f"blend-{chunk}"), previous))
         return {str(task.key): task for task in tasks}
 
     def run(self, threads: int) -> MosaicStats:
-        """Compute the graph on so many threads; when this returns or raises, none is left."""
-        graph = self.graph()
+        """Compute graph after graph on so many threads, of which none is left in the end."""
         pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh-mosaic")
+        carried: dict[TileGroup, Shares] = {}
+        n_chunks = self._plan.n_chunks
         try:
-            get(graph, f"write-{self._plan.n_chunks - 1}", pool=pool)
+            for start in range(self._strips.first_chunk, n_chunks, CHUNKS_A_GRAPH):
+                chunks = range(start, min(start + CHUNKS_A_GRAPH, n_chunks))
+                begun = [group for chunk in chunks for group in self._strips.starting(chunk)]
+                kept = [group for group in (*carried, *begun) if group.chunks[-1] >= chunks.stop]
+                asked = [*map(_key, kept), f"write-{chunks[-1]}"]
+                *left, _ = get(self.graph(chunks, carried), asked, pool=pool)
+                carried = dict(zip(kept, left, strict=True))
         finally:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
         return self._strips.stats()
 
-    def refine(self, index: int, leave: None) -> dict[int, Part]:
+    def refine(self, group: TileGroup, leave: None) -> Shares:
         """Task: refine one group, once there is leave to."""
-        group = self._groups[index]
         return refine_group(
             group,
             plan=self._plan,
@@ -129,7 +141,7 @@ class ThreadRun:
             stop=self._stop,
         )
 
-    def blend(self, index: int, shares: list[dict[int, Part]]) -> Blended | Finished:
+    def blend(self, index: int, shares: list[Shares]) -> Blended | Finished:
         """Task: blend one chunk, and finish it if it is to be, which writing must not wait for."""
         # Each part has this one reader. Taking it out frees it now; Dask would keep it until the
         # last chunk that the group touches, in the next strip, is done.
@@ -151,3 +163,7 @@ class ThreadRun:
         with self._progress_lock:
             self._tiles_done += tiles
             self._progress(self._tiles_done, self._plan.grid.n_tiles)
+
+
+def _key(group: TileGroup) -> str:
+    return f"refine-{group.row}-{group.col_start}"

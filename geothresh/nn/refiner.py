@@ -260,6 +260,11 @@ class TorchRefiner:
         return Lanes.on(networks)
 
     @property
+    def precision(self) -> Precision:
+        """fp32, bf16 or fp16: the number format inside the network."""
+        return precision_name(self.dtype)
+
+    @property
     def parallel_calls(self) -> int:
         """Threads that may call this at once and gain by it."""
         return self._threads.passes if self._lanes is None else len(self._lanes)
@@ -403,3 +408,29 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if chosen is torch.float16 and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
     return chosen
+
+
+def precision_name(dtype: torch.dtype) -> Precision:
+    """What `pick_dtype` calls a number format."""
+    names: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    return names[str(dtype).removeprefix("torch.")]
+
+
+def resolved(
+    device: str, precision: Precision, backend: Backend = "torch"
+) -> tuple[str, Precision]:
+    """The kind of device and the number format that a network would have in this process.
+
+    The last bits of what it gives depend on both.
+
+    Raises:
+        InputError: the device is not there.
+        UsageError: the backend is not installed, or lacks the device or the precision.
+    """
+    if backend != "torch":
+        from geothresh.nn.backends.compiled import library
+
+        made = library(backend, device, precision, threads=1)
+        return made.device.type, made.precision
+    found = pick_device(device)
+    return found.type, precision_name(pick_dtype(precision, found))

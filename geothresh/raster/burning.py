@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
-from geothresh.raster.gdal import gdal_environment, quiet_georeference
+from geothresh.raster.gdal import gdal_environment
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 
@@ -27,7 +28,7 @@ def burn(shapes: Sequence[Any] | NDArray[np.object_], window: PixelWindow) -> ND
     """
     if not len(shapes):
         return np.zeros((window.height, window.width), np.bool_)
-    with gdal_environment(), quiet_georeference():
+    with gdal_environment(), in_own_words():
         burnt = rasterize(
             shapes,
             out_shape=(window.height, window.width),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geothresh.errors import UsageError
+from geothresh.machine import usable_cores
 from geothresh.windows import RasterSize
 
 # Of every output of geothresh.
@@ -26,7 +26,7 @@ _DEFAULTS = {
     "ZLEVEL": "4",
     # Threads that compress the blocks of a chunk: the bytes are the same whatever their number,
     # and a GPU fills chunks faster than one core deflates them. Few cores have the network to run.
-    "NUM_THREADS": str(max(1, min(8, (os.cpu_count() or 1) // 2))),
+    "NUM_THREADS": str(max(1, min(8, usable_cores() // 2))),
 }
 # Deflate makes two bits of 258 bytes at best (RFC 1951): 1032 to 1.
 _DEFLATE_LIMIT = 1032

@@ -13,10 +13,11 @@ from rasterio.enums import Interleaving, MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError
 from geothresh.raster.blocks import BlockInventory, BlockLayout
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.wording import in_own_words
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -44,7 +45,7 @@ def open_examined(
     dataset = open_dataset(source)
     try:
         # Questions about the metadata may make GDAL read, and complain.
-        with gdal_environment(**source.access), quiet_georeference():
+        with gdal_environment(**source.access), in_own_words():
             return examine(source, dataset)
     except RASTER_ERRORS as error:
         # GDAL may report a fault in the metadata at whichever question comes next.
@@ -118,7 +119,7 @@ def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
     for number in range(2, _MOST_DIRECTORIES):
         try:
             with (
-                quiet_georeference(),
+                in_own_words(),
                 rasterio.open(f"GTIFF_DIR:{number}:{source.location}", driver="GTiff") as directory,
             ):
                 check_block(source.name, directory)

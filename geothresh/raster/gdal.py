@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +10,6 @@ from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv
 from rasterio.errors import (
     CRSError,
-    NodataShadowWarning,
-    NotGeoreferencedWarning,
     RasterioError,
 )
 
@@ -92,15 +89,6 @@ def gdal_environment(
     if writing:
         options |= _WRITING_OPTIONS
     with rasterio.Env(**options):
-        yield
-
-
-@contextmanager
-def quiet_georeference() -> Iterator[None]:
-    """Silence rasterio's warnings on what geothresh says in its own words, or not at all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        warnings.simplefilter("ignore", NodataShadowWarning)
         yield
 
 

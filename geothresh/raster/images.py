@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from geothresh.raster.examining import check_block
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import find_raster, is_tiff
+from geothresh.raster.wording import in_own_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,11 +124,9 @@ def _missing(dataset: DatasetReader) -> int:
 
 def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any]]) -> NDArray[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as picture:
-                picture.load()
-                return convert(file, picture)
+        with in_own_words(), Image.open(file, formats=_FORMATS) as picture:
+            picture.load()
+            return convert(file, picture)
     except Image.DecompressionBombWarning as error:
         raise InputError(f"{file}: {error}; cut it into smaller pictures") from error
     except _PILLOW_ERRORS as error:

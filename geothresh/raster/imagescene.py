@@ -22,10 +22,11 @@ from geothresh.raster.examining import (
     tell_georeference,
     tell_pages,
 )
-from geothresh.raster.gdal import gdal_environment, quiet_georeference
+from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.nodata import can_hold
 from geothresh.raster.opened import OpenRaster, open_dataset, require_unchanged
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ImageSpec:
         """
         require_unchanged(self.source)
         dataset = open_dataset(self.source)
-        with gdal_environment(**self.source.access), quiet_georeference():
+        with gdal_environment(**self.source.access), in_own_words():
             return ImageScene(self, dataset)
 
 

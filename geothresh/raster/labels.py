@@ -110,7 +110,9 @@ def _greatest_shift(ours: RasterGrid, theirs: RasterGrid) -> float:
 def open_labels(mask: Any, *, bidx: int | None = None) -> Iterator[Labels]:
     """Open a mask raster; it is read through once, to find out what is foreground in it.
 
-    Foreground is 1, or 255 where only 0 and 255 occur; 255 beside 1 is nodata.
+    Foreground is 1, or 255 where only 0 and 255 occur; 255 beside 1 is nodata. 0 is background,
+    also in the many masks that are tagged with a nodata value of 0: without it there would be no
+    false positive.
 
     Args:
         mask: path of the raster, or an open rasterio dataset.
@@ -120,6 +122,6 @@ def open_labels(mask: Any, *, bidx: int | None = None) -> Iterator[Labels]:
         InputError: the raster cannot be read, or is no mask.
         UsageError: the band does not exist.
     """
-    with open_classes(find_raster(mask), bidx) as scene:
+    with open_classes(find_raster(mask), bidx, zero_is_data=True) as scene:
         value, _ = find_foreground(scene, None)
         yield Labels(scene, value)

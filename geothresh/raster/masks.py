@@ -25,7 +25,7 @@ from geothresh.files import create_beside, discard
 from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.examining import check_size, metadata_fault, tell_pages
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.nodata import can_hold
 from geothresh.raster.opened import open_dataset
@@ -33,6 +33,7 @@ from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import Scaling
 from geothresh.raster.scene import Scene, SceneSpec
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -150,20 +151,27 @@ def strips(
 
 
 @contextmanager
-def open_classes(source: RasterSource, bidx: int | None) -> Iterator[Scene]:
-    """The raster of whole numbers, to be read as it is stored."""
+def open_classes(
+    source: RasterSource, bidx: int | None, *, zero_is_data: bool = False
+) -> Iterator[Scene]:
+    """The raster of whole numbers, to be read as it is stored.
+
+    With `zero_is_data`, a nodata value of 0 counts for nothing.
+    """
     dataset = open_dataset(source)
     with dataset:
         try:
             # Questions about the metadata may make GDAL read, and complain.
-            with gdal_environment(**source.access), quiet_georeference():
-                scene = _examine(source, dataset, bidx)
+            with gdal_environment(**source.access), in_own_words():
+                scene = _examine(source, dataset, bidx, zero_is_data)
         except RASTER_ERRORS as error:
             raise metadata_fault(source, error) from error
         yield scene
 
 
-def _examine(source: RasterSource, dataset: DatasetReader, bidx: int | None) -> Scene:
+def _examine(
+    source: RasterSource, dataset: DatasetReader, bidx: int | None, zero_is_data: bool
+) -> Scene:
     check_size(source, dataset)
     sound_grid(source.name, dataset)
     tell_pages(source.name, dataset)
@@ -172,6 +180,8 @@ def _examine(source: RasterSource, dataset: DatasetReader, bidx: int | None) -> 
     _check_blocks(source, dataset, chosen)
     nodata = dataset.nodatavals[chosen - 1]
     if nodata is not None and not can_hold(np.dtype(dataset.dtypes[chosen - 1]), nodata):
+        nodata = None
+    if zero_is_data and nodata == 0:
         nodata = None
     flags = dataset.mask_flag_enums[chosen - 1]
     mask_band = alpha_band(dataset, chosen)
@@ -341,7 +351,7 @@ def _write_temporary(
     creation = {"compress": "deflate", "zlevel": 1, "tiled": True, "sparse_ok": True}
     blocks = {"blockxsize": 512, "blockysize": 512, "bigtiff": "IF_SAFER"}
     size = {"height": grid.height, "width": grid.width, "count": 1, "dtype": "uint8"}
-    with gdal_environment(), quiet_georeference():
+    with gdal_environment(), in_own_words():
         try:
             with rasterio.open(path, "w", driver="GTiff", **size, **creation, **blocks) as dataset:
                 for window, part in parts:

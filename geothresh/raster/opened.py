@@ -12,9 +12,10 @@ import rasterio
 
 from geothresh.errors import InputError
 from geothresh.raster.blocks import BlockLayout, span
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def open_dataset(source: RasterSource) -> DatasetReader:
         InputError: GDAL cannot make sense of it.
     """
     try:
-        with gdal_environment(**source.access), quiet_georeference():
+        with gdal_environment(**source.access), in_own_words():
             return rasterio.open(source.location, driver=source.driver, sharing=False)
     except (*RASTER_ERRORS, ValueError) as error:
         advice = "address, network and credentials" if source.remote else "that it is complete"

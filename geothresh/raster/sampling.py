@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from geothresh.errors import InputError
 from geothresh.raster.blocks import span
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.masks import MaskBand
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scene import Scene
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 # Share of a pixel by which the corners of two grids may differ and still be the same.
@@ -33,7 +34,7 @@ def open_foreground(band: MaskBand) -> Iterator[Callable[[PixelWindow], NDArray[
     """
     with (
         gdal_environment(),
-        quiet_georeference(),
+        in_own_words(),
         rasterio.open(band.location, driver="GTiff") as dataset,
     ):
 

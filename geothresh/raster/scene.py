@@ -11,11 +11,12 @@ from rasterio.windows import Window
 
 from geothresh.errors import InputError
 from geothresh.raster.blocks import span
-from geothresh.raster.gdal import gdal_environment, quiet_georeference
+from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.nodata import stands_for_nodata
 from geothresh.raster.opened import OpenRaster, open_dataset, require_unchanged
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.scaling import Contradiction, Scaling, contradiction_hint
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class SceneSpec:
         """
         require_unchanged(self.source)
         dataset = open_dataset(self.source)
-        with gdal_environment(**self.source.access), quiet_georeference():
+        with gdal_environment(**self.source.access), in_own_words():
             return Scene(self, dataset)
 
 

@@ -16,10 +16,11 @@ from rasterio.features import shapes
 from geothresh.errors import InputError
 from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.components import RegionSums, RegionTable
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.masks import MaskBand, Progress
 from geothresh.raster.sampling import open_foreground
 from geothresh.raster.scene import Scene
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 
@@ -31,7 +32,7 @@ def mask_shapes(band: MaskBand) -> Generator[Mapping[str, Any], None, None]:
     Raises:
         InputError: the band cannot be read.
     """
-    with gdal_environment(), quiet_georeference():
+    with gdal_environment(), in_own_words():
         try:
             # Without its georeference the file gives the whole numbers of the pixel grid.
             with rasterio.open(band.location, driver="GTiff", GEOREF_SOURCES="NONE") as dataset:

@@ -23,8 +23,9 @@ from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.raster.blocks import BlockInventory, BlockLayout, span
 from geothresh.raster.creation import CONFIDENCE_STEPS, NODATA, BandFormat, gtiff_options
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, quiet_georeference, reason
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
+from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class RasterWriter:
     def _create(
         self, band: BandFormat, tags: Mapping[str, str], options: Mapping[str, str]
     ) -> DatasetWriter:
-        with gdal_environment(writing=True), quiet_georeference():
+        with gdal_environment(writing=True), in_own_words():
             dataset = rasterio.open(
                 self._temporary,
                 "w",
@@ -168,7 +169,7 @@ class RasterWriter:
         dataset = self._open()
         self._dataset = None
         try:
-            with gdal_environment(writing=True), quiet_georeference():
+            with gdal_environment(writing=True), in_own_words():
                 dataset.close()
                 self._verify()
         except RASTER_ERRORS as error:
@@ -220,7 +221,7 @@ class RasterWriter:
         try:
             if self._dataset is not None:
                 dataset, self._dataset = self._dataset, None
-                with gdal_environment(writing=True), quiet_georeference():
+                with gdal_environment(writing=True), in_own_words():
                     dataset.close()
         except RASTER_ERRORS as error:
             # The disk that brought us here may be full still; the file goes in any case.

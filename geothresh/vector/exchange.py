@@ -37,7 +37,7 @@ _SHORTER = {
     "width_min": "wid_min",
     "_units": "_un",
 }
-_MULTIPOLYGON = 6
+_MULTI = (5, 6)
 #: Coordinates of GeoJSON have 7 decimals: a centimetre.
 _DEGREES = 1e-7
 
@@ -54,7 +54,7 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
         crs: as WKT, None where it is not known.
 
     Returns:
-        The geometry type of the layer: its kind, or ``MultiPolygon``.
+        The geometry type of the layer: its kind, or that of several parts.
 
     Raises:
         OutputError: the file cannot be written, or does not hold what was written when it is read
@@ -134,7 +134,7 @@ def _normal(geometry: Geometries) -> Geometries:
     """Each geometry in its normal form; of one part, it is that part."""
     normal: Geometries = shapely.normalize(shapely.force_2d(geometry))
     kinds = shapely.get_type_id(normal)
-    one = (kinds == _MULTIPOLYGON) & (shapely.get_num_geometries(normal) == 1)
+    one = np.isin(kinds, _MULTI) & (shapely.get_num_geometries(normal) == 1)
     normal[one] = shapely.get_geometry(normal[one], 0)
     return normal
 

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from geothresh.vector.units import Geometries
 
-_MULTIPOLYGON = 6
+# Shapely's numbers of the types, and what makes one of parts.
+_MULTI = {
+    "MultiLineString": (5, shapely.multilinestrings),
+    "MultiPolygon": (6, shapely.multipolygons),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +26,8 @@ class Layer:
     name: str
     """See `check_layer_name`."""
     kind: Literal["Polygon", "LineString", "Point"]
-    """What its geometries are; a layer of Polygons with a MultiPolygon among them is one of
-    MultiPolygons."""
+    """What its geometries are; a layer with a geometry of several parts among them is one of
+    MultiPolygons or MultiLineStrings."""
     geometry: Geometries
     """(n,) valid; n may be 0."""
     attributes: Mapping[str, NDArray[Any]]
@@ -34,17 +38,14 @@ class Layer:
 
 def of_one_type(layer: Layer) -> tuple[str, Geometries]:
     """The type of a layer, and its geometries in that type."""
-    if np.any(shapely.get_type_id(layer.geometry) == _MULTIPOLYGON):
-        return "MultiPolygon", _all_multi(layer.geometry)
+    kinds = shapely.get_type_id(layer.geometry)
+    for kind, (number, collect) in _MULTI.items():
+        if np.any(kinds == number):
+            # Each as a multi-part one: a layer has one type.
+            parts, owner = shapely.get_parts(layer.geometry, return_index=True)
+            return kind, np.asarray(collect(parts, indices=owner), object)
     return layer.kind, layer.geometry
 
 
 class Mismatch(Exception):
     """What was read back is not what was written."""
-
-
-def _all_multi(geometry: Geometries) -> Geometries:
-    """Each geometry as a MultiPolygon: a layer has one type."""
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    together: Geometries = shapely.multipolygons(parts, indices=owner)
-    return together

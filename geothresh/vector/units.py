@@ -135,7 +135,9 @@ class MapUnits:
                 stacklevel=2,
             )
             return cls(measure=Measure.UNKNOWN)
-        if crs.coordinate_operation and "Mercator" in crs.coordinate_operation.method_name.replace(
+        # A compound CRS has its projection in its horizontal part.
+        operation = crs.to_2d().coordinate_operation
+        if operation and "Mercator" in operation.method_name.replace(
             "Transverse Mercator", ""
         ).replace("Oblique Mercator", ""):
             warnings.warn(

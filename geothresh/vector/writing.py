@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from pyogrio import raw
 
 from geothresh.errors import OutputError
 from geothresh.files import replacing
+from geothresh.locks import only_run
 from geothresh.vector.exchange import write_file
 from geothresh.vector.formats import GEOPACKAGE, format_of
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
@@ -50,7 +51,7 @@ def write_vectors(
         form: name of the format; by default that of the ending.
 
     Returns:
-        The geometry type of each layer: its kind, or ``MultiPolygon``.
+        The geometry type of each layer: its kind, or that of several parts.
 
     Raises:
         UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
@@ -83,7 +84,7 @@ def write_geopackage(
         existing: what becomes of a file that exists.
 
     Returns:
-        The geometry type of each layer: its kind, or ``MultiPolygon``.
+        The geometry type of each layer: its kind, or that of several parts.
 
     Raises:
         UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
@@ -91,9 +92,21 @@ def write_geopackage(
     """
     for layer in layers:
         check_layer_name(layer.name)
-    target = check_vector_output(path, existing=existing, layers=[layer.name for layer in layers])
+    names = [layer.name for layer in layers]
+    with ExitStack() as stack:
+        if existing.keeps:
+            # Of two runs that each add to a copy, one would lose what the other has added.
+            stack.enter_context(only_run(Path(os.path.realpath(path))))
+        target = check_vector_output(path, existing=existing, layers=names)
+        return _write_database(target, layers, crs=crs, existing=existing)
+
+
+def _write_database(
+    target: Path, layers: Sequence[Layer], *, crs: str | None, existing: Existing
+) -> list[str]:
     types = []
     with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
+        before = _state(target)
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
             if existing.keeps and target.exists():
@@ -111,6 +124,11 @@ def write_geopackage(
                 types.append(kind)
             with closing(sqlite3.connect(temporary)) as file:
                 write_styles(file, layers)
+            if existing.keeps and _state(target) != before:
+                raise OutputError(
+                    f"{target}: another program has written to it meanwhile; it is as that program "
+                    "left it, run again"
+                )
         except (*OGR_ERRORS, OSError, sqlite3.Error) as error:
             text = " ".join(str(error).replace(str(temporary), target.name).split())
             raise OutputError(
@@ -123,6 +141,17 @@ def write_geopackage(
                 "is the disk full? nothing was left behind"
             ) from error
     return types
+
+
+def _state(target: Path) -> tuple[int, ...] | None:
+    """What changes with the content of a database; None where there is none."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return None
+    log = target.with_name(f"{target.name}-wal")
+    logged = log.stat().st_size if log.exists() else 0
+    return found.st_ino, found.st_mtime_ns, found.st_size, logged
 
 
 def _check_database(path: Path, layer: str, count: int) -> None:

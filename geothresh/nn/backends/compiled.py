@@ -37,7 +37,7 @@ class Library(Protocol):
         ...
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """fp32 or bf16: the number format inside the network."""
         ...
 
@@ -86,9 +86,8 @@ class CompiledRefiner:
         self.ground_sample_distance = ground_sample_distance
         self.config = config
         self.patch = config.patch
-        self._library = _library(
-            backend, device, precision, cores or compute_threads().run(_torch_threads)
-        )
+        threads = cores or compute_threads().run(_torch_threads)
+        self._library = library(backend, device, precision, threads=threads)
         self._batches = Batches(batch_size, self._library.device)
         self._weights = {key: tensor.numpy() for key, tensor in weights.items()}
         self._networks: OrderedDict[tuple[int, int], Forward] = OrderedDict()
@@ -100,7 +99,7 @@ class CompiledRefiner:
         return self._library.device
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """fp32 or bf16: the number format inside the network."""
         return self._library.precision
 
@@ -133,7 +132,12 @@ class CompiledRefiner:
         return network
 
 
-def _library(backend: Backend, device: str, precision: Precision, threads: int) -> Library:
+def library(backend: Backend, device: str, precision: Precision, *, threads: int) -> Library:
+    """What a backend's module holds, for a device and a precision.
+
+    Raises:
+        UsageError: it lacks them.
+    """
     if backend == "onnxruntime":
         from geothresh.nn.backends.onnx_runtime import OnnxRuntime
 

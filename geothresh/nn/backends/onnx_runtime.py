@@ -21,7 +21,7 @@ _ERRORS = 3
 class OnnxRuntime:
     """ONNX Runtime for one device; see `geothresh.nn.backends.compiled.Library`."""
 
-    precision = "fp32"
+    precision: Precision = "fp32"
 
     def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
         """Take a device (auto means cpu), a precision and the threads of a forward pass.

@@ -41,7 +41,7 @@ class OpenVino:
                 "precision bf16: this CPU has no instructions for it that OpenVINO knows; say auto "
                 "or fp32"
             )
-        self.precision = "bf16" if bf16 else "fp32"
+        self.precision: Precision = "bf16" if bf16 else "fp32"
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             # One tile at a time, on all threads.
