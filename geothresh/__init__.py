@@ -14,19 +14,36 @@ if TYPE_CHECKING:
     from geothresh.api.evaluate import evaluate
     from geothresh.api.refine import RefineResult, refine, refine_array
     from geothresh.api.vectorize import VectorizeResult, vectorize
-    from geothresh.errors import GeothreshError, GeothreshWarning
-    from geothresh.mosaic import Refiner
+    from geothresh.errors import (
+        ClusterError,
+        GeothreshError,
+        GeothreshWarning,
+        InputError,
+        ModelError,
+        OutputError,
+        UsageError,
+    )
+    from geothresh.evaluation import Report
+    from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.nn.refiner import load_model
-    from geothresh.training import train
+    from geothresh.training import TrainResult, train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ClusterError": "geothresh.errors",
     "DemoResult": "geothresh.api.demo",
     "GeothreshError": "geothresh.errors",
     "GeothreshWarning": "geothresh.errors",
+    "InputError": "geothresh.errors",
+    "ModelError": "geothresh.errors",
+    "OutputError": "geothresh.errors",
     "RefineResult": "geothresh.api.refine",
     "Refiner": "geothresh.mosaic",
+    "RefinerSource": "geothresh.mosaic",
+    "Report": "geothresh.evaluation",
+    "TrainResult": "geothresh.training",
+    "UsageError": "geothresh.errors",
     "VectorizeResult": "geothresh.api.vectorize",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
@@ -38,11 +55,19 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClusterError",
     "DemoResult",
     "GeothreshError",
     "GeothreshWarning",
+    "InputError",
+    "ModelError",
+    "OutputError",
     "RefineResult",
     "Refiner",
+    "RefinerSource",
+    "Report",
+    "TrainResult",
+    "UsageError",
     "VectorizeResult",
     "__version__",
     "demo",

@@ -159,7 +159,7 @@ class Chunk:
     """A part of the raster that is blended and written in one go."""
 
     index: int
-    """Place in raster order, from 0: strip by strip, band by band within a strip."""
+    """Place in raster order, from 0: strip by strip, from the left within a strip."""
     window: PixelWindow
     """Its pixels; chunks are disjoint and cover the raster."""
 
@@ -196,7 +196,7 @@ class ChunkPlan:
     chunk_height: int = 512
     """Rows of a strip; a multiple of the output's block, so that no block is written in parts."""
     chunk_width: int = 4096
-    """Columns of a band, likewise; a raster at most this wide has one band."""
+    """Columns of a chunk, likewise; a raster at most this wide has one chunk in a strip."""
     group_tiles: int = 8
     """Most tiles in one group."""
 
@@ -215,19 +215,19 @@ class ChunkPlan:
         return -(-self.grid.size.height // self.chunk_height)
 
     @property
-    def n_bands(self) -> int:
-        """Number of bands in each strip."""
+    def chunks_per_strip(self) -> int:
+        """Chunks beside each other."""
         return -(-self.grid.size.width // self.chunk_width)
 
     @property
     def n_chunks(self) -> int:
         """Number of chunks."""
-        return self.n_strips * self.n_bands
+        return self.n_strips * self.chunks_per_strip
 
     def chunk(self, index: int) -> Chunk:
         """The chunk at place ``index``."""
-        strip, band = divmod(index, self.n_bands)
-        row, col = strip * self.chunk_height, band * self.chunk_width
+        strip, place = divmod(index, self.chunks_per_strip)
+        row, col = strip * self.chunk_height, place * self.chunk_width
         return Chunk(
             index=index,
             window=PixelWindow(
@@ -259,13 +259,13 @@ class ChunkPlan:
         ]
 
     def _column_span(self, tile_col: int) -> tuple[int, int]:
-        # Groups stop where a tile's origin enters the next band, so that the first chunks of a
+        # Groups stop where a tile's origin enters the next chunk, so that the first chunks of a
         # strip never wait for tiles of which they show nothing.
         stride, width = self.grid.stride, self.chunk_width
-        band = tile_col * stride // width
-        band_start, band_stop = -(-band * width // stride), -(-(band + 1) * width // stride)
-        start = tile_col - (tile_col - band_start) % self.group_tiles
-        return start, min(start + self.group_tiles, band_stop, self.grid.n_cols)
+        place = tile_col * stride // width
+        first, stop = -(-place * width // stride), -(-(place + 1) * width // stride)
+        start = tile_col - (tile_col - first) % self.group_tiles
+        return start, min(start + self.group_tiles, stop, self.grid.n_cols)
 
     def _group(self, row: int, col_start: int, col_stop: int) -> TileGroup:
         grid, size = self.grid, self.grid.size
@@ -277,7 +277,7 @@ class ChunkPlan:
         owned_bottom = size.height if last_row else top + grid.stride
         owned_right = size.width if last_col else col_stop * grid.stride
         strips = range(top // self.chunk_height, (bottom - 1) // self.chunk_height + 1)
-        bands = range(left // self.chunk_width, (right - 1) // self.chunk_width + 1)
+        places = range(left // self.chunk_width, (right - 1) // self.chunk_width + 1)
         return TileGroup(
             row=row,
             col_start=col_start,
@@ -286,7 +286,9 @@ class ChunkPlan:
             owned=PixelWindow(
                 row=top, col=left, height=owned_bottom - top, width=owned_right - left
             ),
-            chunks=tuple(strip * self.n_bands + band for strip in strips for band in bands),
+            chunks=tuple(
+                strip * self.chunks_per_strip + place for strip in strips for place in places
+            ),
         )
 
 

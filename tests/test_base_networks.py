@@ -16,13 +16,14 @@ from geothresh.base import smp
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
 from geothresh.base.config import NETWORKS, BaseConfig, BaseRecipe
 from geothresh.base.crops import Crops
-from geothresh.base.loop import beside, fit, segmentation_loss, snapshot_steps
+from geothresh.base.loop import fit, segmentation_loss, snapshot_steps
 from geothresh.base.networks import DilatedCentre, build_network, describe_network
 from geothresh.base.predictor import load_base
 from geothresh.base.smp import segmentation_models
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import load_model
 from geothresh.nn.states import find_state

@@ -260,7 +260,7 @@ def test_another_grid_is_refused_with_both_numbers(
         assert all(word in str(caught.value) for word in words)
         small = write(tmp_path / "small.tif", values[:, 1:])
         with (
-            pytest.raises(InputError, match="29 x 20 is not the size 30 x 20"),
+            pytest.raises(InputError, match="29 x 20 pixels, and .* has 30 x 20"),
             open_confidence(band, small),
         ):
             pass

@@ -23,7 +23,7 @@ from rasters import write_raster
 from geothresh import RefineResult, refine
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.journal import Journal
-from geothresh.mosaic import ArrayReader, BoolArray, Float32Array, mosaic
+from geothresh.mosaic import ArrayReader, BoolArray, Float32Array, mosaic, refiners
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
@@ -405,6 +405,7 @@ def test_a_processor_of_another_kind_does_not_go_on_with_a_run(
     assert (tmp_path / ".out.tif.geothresh" / "s000001.bin").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+        refiners._load.cache_clear()  # a process keeps its model, which has a format already
         with pytest.raises(UsageError, match=r"precision.*bf16.*fp32"):
             refine(scene, tmp_path / "out.tif", workers=workers, **options)
     done = refine(scene, tmp_path / "out.tif", precision="bf16", **options)

@@ -131,7 +131,7 @@ def test_a_chunk_knows_the_groups_that_touch_it_and_which_of_them_are_new(
     plan: ChunkPlan, first_strip: int
 ) -> None:
     groups = all_groups(plan)
-    first = min(first_strip, plan.n_strips - 1) * plan.n_bands
+    first = min(first_strip, plan.n_strips - 1) * plan.chunks_per_strip
     new: dict[TileGroup, int] = {}
     for chunk in range(first, plan.n_chunks):
         touching = plan.groups_of(chunk)

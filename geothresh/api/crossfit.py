@@ -22,14 +22,14 @@ from geothresh.api.pictures import predict_picture
 from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import BaseConfig, BaseRecipe
 from geothresh.base.folds import folds_of
-from geothresh.base.loop import beside, fit, snapshot_file, snapshot_steps
+from geothresh.base.loop import fit, snapshot_file, snapshot_steps
 from geothresh.base.networks import describe_network
 from geothresh.base.predictor import load_base
 from geothresh.errors import InputError, ModelError, OutputError, names
 from geothresh.files import remove_stale, write_text
 from geothresh.locks import only_run
 from geothresh.metrics import Counts
-from geothresh.nn.modelfile import digest
+from geothresh.nn.modelfile import beside, digest
 from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.nn.states import find_state, forget_states
 from geothresh.raster.imagery import ImagePair, check_images, digest_of, find_images

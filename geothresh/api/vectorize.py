@@ -57,8 +57,8 @@ class VectorizeResult:
     """What was drawn."""
 
     geometry_type: str
-    """``Polygon`` or ``LineString``; ``MultiPolygon`` where a simplified polygon could not be valid
-    otherwise."""
+    """``Polygon`` or ``LineString``; that of several parts where a simplified polygon could not be
+    valid otherwise, or something crosses the 180th meridian."""
 
     crs: str | None
     """Such as ``EPSG:32633``, or WKT where there is no such code; None if the mask names none."""

@@ -21,6 +21,7 @@ from geothresh.base.crops import Crops
 from geothresh.base.networks import build_network
 from geothresh.base.state import SavedRun, save_state
 from geothresh.errors import ModelError
+from geothresh.nn.modelfile import beside
 from geothresh.nn.optimizers import cosine_rate, set_rate
 from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.nn.states import forget_states
@@ -194,8 +195,3 @@ def snapshot_steps(steps: int, snapshots: int) -> list[int]:
 def snapshot_file(output: Path, step: int) -> Path:
     """The model file of a snapshot."""
     return beside(output, f".step{step:05}.safetensors")
-
-
-def beside(output: Path, ending: str) -> Path:
-    """A file of the same stem: ``roads.safetensors`` -> ``roads.state.safetensors``."""
-    return output.with_name(output.name.removesuffix(".safetensors") + ending)

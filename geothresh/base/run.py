@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.base.config import BaseRecipe
-from geothresh.base.loop import OnStep, beside, fit, snapshot_file, snapshot_steps
+from geothresh.base.loop import OnStep, fit, snapshot_file, snapshot_steps
 from geothresh.base.networks import describe_network
 from geothresh.base.state import SavedRun
 from geothresh.errors import ModelError, UsageError
 from geothresh.files import check_output
 from geothresh.locks import only_run
+from geothresh.nn.modelfile import beside
 from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.nn.states import earlier_state, find_state, forget_states, told_how_to_go_on
 from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, digest_of, find_images

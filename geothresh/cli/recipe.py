@@ -136,6 +136,4 @@ def _shown(field: str) -> str:
 def _value(numbers: Recipe, field: str) -> str:
     part = field.removesuffix("_weight")
     value = getattr(numbers.loss, part) if part != field else getattr(numbers, field)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return "as many as maps" if value is None else f"{value}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from geothresh.errors import GeothreshError, InputError, OutputError, UsageError
-from geothresh.files import write_bytes
+from geothresh.files import file_digest, write_bytes
 from geothresh.journal.lines import ProvenLines, read_lines
 from geothresh.journal.strips import StoredChunk, StripFile, is_sound, read_strip
 from geothresh.journal.workdir import LockedDirectory, work_directory
@@ -288,12 +287,6 @@ def _made(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def _is_as_made(path: Path, made: Mapping[str, str]) -> bool:
     digest = made.get(str(path.absolute()))
     return digest is not None and path.is_file() and file_digest(path) == digest
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_run(path: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ class StripCounter:
         self._refined = self._skipped = 0
         self._told_refined = self._told_skipped = 0
         self._start = start
-        self.first_chunk = start * plan.n_bands
+        self.first_chunk = start * plan.chunks_per_strip
         """Index of the first chunk to be made."""
 
     def starting(self, chunk: int) -> list[TileGroup]:

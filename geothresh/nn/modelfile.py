@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geothresh.errors import ModelError, OutputError
-from geothresh.files import replacing
+from geothresh.files import file_digest, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -243,6 +243,11 @@ def _checksum(header: Mapping[str, Any], data: memoryview) -> str:
     return hashed.hexdigest()
 
 
+def beside(model: Path, ending: str) -> Path:
+    """A file of the same stem as a model: ``roads.safetensors`` -> ``roads.csv``."""
+    return model.with_name(model.name.removesuffix(".safetensors") + ending)
+
+
 def digest(path: str | Path) -> str:
     """sha256 of a file, hexadecimal.
 
@@ -250,8 +255,7 @@ def digest(path: str | Path) -> str:
         ModelError: it cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(Path(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
 

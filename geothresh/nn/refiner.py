@@ -224,7 +224,7 @@ class TorchRefiner:
         self.network = self._threads.run(self._network, weights, self.device)
         self._lanes: Lanes | None = None
         if self.device.type == "cuda":
-            gpus = visible_gpus(self.device)
+            gpus = devices_of(self.device)
             self._lanes = self._all_lanes(weights, gpus if all_gpus else gpus[:1], batch_size)
         # What a GPU that is lost held cannot be had back from it.
         falls_back = device == "auto" and self.device.type != "cpu"
@@ -337,7 +337,7 @@ class TorchRefiner:
             return np.asarray(self.network.refine(batch)[:, 0].cpu().numpy())
 
 
-def visible_gpus(device: torch.device) -> list[torch.device]:
+def devices_of(device: torch.device) -> list[torch.device]:
     """The GPUs that a name stands for: that one, or all for ``cuda`` without a number."""
     import torch
 

@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import Affine
+
+from geothresh.errors import InputError
 
 if TYPE_CHECKING:
     from rasterio.control import GroundControlPoint
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
 # Metres to the edge of what can be seen, a thousand times: areas of more would overflow.
 _FARTHEST = 1e30
+# Share of a pixel by which the corners of two grids may differ and still be the same.
+_SAME_PLACE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,36 @@ class RasterGrid:
                 return f"the transform {numbers} maps neighbouring pixels to the same coordinates"
         return None
 
+    def shift_from(self, other: RasterGrid) -> float:
+        """The farthest that a corner of this raster lies from where `other` has it, in pixels of
+        `other`, along a row or a column; of two rasters of one size that have a transform."""
+        # As matrices: the operator that multiplies transforms depends on the version of affine.
+        in_other = _matrix(~other.transform) @ _matrix(self.transform)
+        corners = [(x, y, 1) for x in (0, self.width) for y in (0, self.height)]
+        return float(np.abs([in_other @ corner - corner for corner in corners]).max())
+
+    def require_same(self, name: str, other: RasterGrid, other_name: str) -> None:
+        """Raise InputError, with the numbers of both, unless `other` has the same pixels.
+
+        Corners may differ by a hundredth of a pixel: more is another place, less is how programs
+        round a coordinate. What one of the two lacks, a transform or a CRS, is not compared.
+        """
+        advice = "cut or warp one to the grid of the other"
+        if (self.height, self.width) != (other.height, other.width):
+            raise InputError(
+                f"{name}: {self.width} x {self.height} pixels, and {other_name} has "
+                f"{other.width} x {other.height}; {advice}"
+            )
+        if self.crs is not None and other.crs is not None and self.crs != other.crs:
+            raise InputError(
+                f"{name}: is in {self.crs.to_string()}, and {other_name} in "
+                f"{other.crs.to_string()}; {advice}"
+            )
+        if self.has_transform and other.has_transform:
+            shift = self.shift_from(other)
+            if shift > _SAME_PLACE:
+                raise InputError(f"{name}: lies {shift:.3g} pixels off {other_name}; {advice}")
+
     def creation(self) -> dict[str, Any]:
         """Keyword arguments of ``rasterio.open(..., "w")`` that are the grid's."""
         arguments: dict[str, Any] = {"height": self.height, "width": self.width}
@@ -101,3 +137,7 @@ class RasterGrid:
             dataset.rpcs = self.rpcs
         if self.area_or_point is not None:
             dataset.update_tags(AREA_OR_POINT=self.area_or_point)
+
+
+def _matrix(transform: Affine) -> NDArray[np.float64]:
+    return np.array(tuple(transform), np.float64).reshape(3, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import InputError
-from geothresh.raster.grid import RasterGrid
 from geothresh.raster.masks import find_foreground, open_classes
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.windows import PixelWindow
 
 _FOREGROUND, _HIGH = 1, 255
-
-# Of a pixel: more is another place, less is how programs round a coordinate.
-_SHIFT = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,43 +61,8 @@ class Labels:
         return (values == self._value) & valid, valid
 
     def require_grid_of(self, scene: Scene) -> None:
-        """Raise InputError unless the mask lies on the pixels of `scene`.
-
-        The place on the ground is compared where both have one.
-        """
-        ours, theirs = self._scene.grid, scene.grid
-        if self._scene.size != scene.size:
-            raise InputError(
-                f"{self.name}: {ours.width} x {ours.height} pixels, the confidences {scene.name} "
-                f"have {theirs.width} x {theirs.height}; cut or warp one to the grid of the other"
-            )
-        if ours.has_transform and theirs.has_transform:
-            shift = _greatest_shift(ours, theirs)
-            if shift > _SHIFT:
-                raise InputError(
-                    f"{self.name}: lies {shift:.3g} pixels off the confidences {scene.name}; "
-                    "warp one to the grid of the other"
-                )
-        if ours.crs and theirs.crs and ours.crs != theirs.crs:
-            raise InputError(
-                f"{self.name}: another coordinate system than the confidences {scene.name}; "
-                "warp one to the grid of the other"
-            )
-
-
-def _greatest_shift(ours: RasterGrid, theirs: RasterGrid) -> float:
-    """Distance on the ground between the same corner of two grids, in pixels of `theirs`."""
-    a, b = ours.transform, theirs.transform
-    side = min(math.hypot(b.a, b.d), math.hypot(b.b, b.e))
-    return max(
-        math.hypot(
-            (a.a - b.a) * col + (a.b - b.b) * row + a.c - b.c,
-            (a.d - b.d) * col + (a.e - b.e) * row + a.f - b.f,
-        )
-        / side
-        for col in (0, ours.width)
-        for row in (0, ours.height)
-    )
+        """Raise InputError unless the mask lies on the pixels of `scene`."""
+        self._scene.grid.require_same(self.name, scene.grid, scene.name)
 
 
 @contextmanager

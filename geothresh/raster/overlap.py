@@ -16,6 +16,8 @@ from geothresh.windows import PixelWindow
 
 # Points along an edge: straight edges of one map are curves in another.
 _POINTS = 21
+# Of a pixel: rounding, and no more.
+_SAME_PIXELS = 1e-3
 
 
 def same_pixels(one: RasterGrid, other: RasterGrid) -> bool:
@@ -23,12 +25,11 @@ def same_pixels(one: RasterGrid, other: RasterGrid) -> bool:
 
     A raster that has lost its CRS is taken to be in the other's.
     """
-    side = math.sqrt(abs(one.transform.a * one.transform.e - one.transform.b * one.transform.d))
     return (
         one.has_transform
         and other.has_transform
         and (one.height, one.width) == (other.height, other.width)
-        and bool(one.transform.almost_equals(other.transform, precision=1e-6 * side))
+        and one.shift_from(other) < _SAME_PIXELS
         and (one.crs == other.crs or None in (one.crs, other.crs))
     )
 

@@ -22,6 +22,7 @@ from geothresh.nn import optimizers
 from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.losses import threshnet_loss
+from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet, memory_layout
 from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.training.ahead import one_ahead
@@ -300,11 +301,6 @@ def _count(progress: Progress, loss: float) -> None:
 
 def _exhausted(recipe: Recipe, progress: Progress) -> bool:
     return recipe.schedule == "plateau" and progress.epochs_without_gain >= recipe.stop_patience
-
-
-def beside(output: Path, ending: str) -> Path:
-    """A file of the same stem: ``roads.safetensors`` -> ``roads.csv``."""
-    return output.with_name(output.name.removesuffix(".safetensors") + ending)
 
 
 class EpochLog:

@@ -13,12 +13,13 @@ from geothresh.files import check_output, write_text
 from geothresh.locks import only_run
 from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import Head
+from geothresh.nn.modelfile import beside
 from geothresh.nn.refiner import find_model, pick_device, pick_dtype
 from geothresh.nn.resolution import ENTRY
 from geothresh.nn.states import earlier_state, find_state, forget_states, told_how_to_go_on
 from geothresh.raster.scaling import ScaleOption
 from geothresh.splitting import Split
-from geothresh.training.loop import OnEpoch, OnStep, beside, fit
+from geothresh.training.loop import OnEpoch, OnStep, fit
 from geothresh.training.material import Material, PairOptions, gather_pairs
 from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
@@ -275,10 +276,6 @@ def train(
             validation_maps=material.n_validation,
             unit="blocks" if paths[0].is_file() else "maps",
         )
-
-
-def _where(state: Path) -> str:
-    return SavedRun.read(state).where()
 
 
 def _state_to_go_on_from(

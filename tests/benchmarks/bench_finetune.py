@@ -34,11 +34,12 @@ import torch
 from geothresh.cli.options import SizeRange
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.checkpoint import digest, load_weights, read_card
+from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import find_model, pick_device
 from geothresh.raster.pairs import Pair, find_pairs, read_confidence, read_mask
 from geothresh.thresholding import THRESHOLDS
-from geothresh.training.loop import beside, fit
+from geothresh.training.loop import fit
 from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import recipe_of
 from geothresh.training.sources import pair_maps, pair_sources

@@ -26,7 +26,7 @@ from roads import make_roads  # noqa: E402
 
 from geothresh.nn.checkpoint import save_model  # noqa: E402
 from geothresh.nn.config import NetworkConfig  # noqa: E402
-from geothresh.nn.modelfile import require_seal  # noqa: E402
+from geothresh.nn.modelfile import beside, require_seal  # noqa: E402
 from geothresh.nn.network import ThreshNet  # noqa: E402
 from geothresh.nn.states import earlier_state  # noqa: E402
 from geothresh.training import loop  # noqa: E402
@@ -113,7 +113,7 @@ def storm(folder: Path, *, kills: int, limits: int, seed: int) -> dict[str, int]
     place = folder / "limits"
     place.mkdir()
     output, newest = place / "m.safetensors", place / "m.state.safetensors"
-    largest = loop.beside(whole, ".state.safetensors").stat().st_size
+    largest = beside(whole, ".state.safetensors").stat().st_size
     for _ in range(limits):
         code = start(output, rng.randrange(largest)).wait()
         counts["limits of size"] += 1
@@ -165,7 +165,7 @@ def wrong_models(output: Path) -> int:
     from geothresh.nn.checkpoint import load_weights, read_card
 
     wrong = 0
-    for file in (output, loop.beside(output, ".last.safetensors")):
+    for file in (output, beside(output, ".last.safetensors")):
         if file.exists():
             try:
                 load_weights(file, read_card(file).config)
