@@ -289,3 +289,16 @@ def test_model_list_runs_without_torch(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["model", "list", "--json"])
     assert result.exit_code == 0
     assert "models" in json.loads(result.output)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_standard_output_that_is_full_is_an_output(options: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "geothresh", "model", "list", *options],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr.startswith("Error: standard output cannot be written (No space left")
+    assert len(done.stderr.splitlines()) == 1

@@ -207,7 +207,7 @@ def test_bad_inputs(mask: Path, tmp_path: Path) -> None:
     refused(2, "band 4 does not exist", bands, "-b", 4)
     refused(3, "the value 7", gray)
     refused(3, "--threshold", confidence)
-    refused(3, "50 x 39 pixels, and .* has 50 x 40", mask, "--confidence", small)
+    refused(3, "50 x 39 pixels, and", mask, "--confidence", small)
     refused(3, "no such file", mask, "--confidence", tmp_path / "missing.tif")
 
 

@@ -30,8 +30,9 @@ def test_it_is_128_or_the_whole_patches_that_make_up_128(patch: int, overlap: in
     chosen = choose_model(
         IdentityRefiner(patch), device="cpu", precision="auto", batch_size="auto", workers=0
     )
-    assert chosen.overlap(None) == overlap
-    assert chosen.overlap(2 * patch) == 2 * patch
+    assert chosen.overlap(None, tile=768) == overlap
+    assert chosen.overlap(2 * patch, tile=768) == 2 * patch
+    assert chosen.overlap(None, tile=2 * patch) == min(overlap, patch)
 
 
 def test_a_patch_of_256_needs_no_option(tmp_path: Path) -> None:
@@ -68,4 +69,4 @@ def test_what_is_asked_for_is_taken_or_refused() -> None:
 @pytest.mark.parametrize("command", ["refine", "evaluate"])
 def test_the_help_says_so(command: str) -> None:
     text = " ".join(runner().invoke(main, [command, "--help"]).stdout.split())
-    assert "[default: 128, or the model's patch where that is larger]" in text
+    assert "[default: 128, the model's patch where that is larger, less for small tiles]" in text

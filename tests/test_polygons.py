@@ -19,6 +19,7 @@ from rasterio.transform import Affine
 from rasters import write_raster
 from scipy import ndimage
 
+from geothresh import vectorize
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.raster import masks
 from geothresh.raster.blocks import BlockLayout
@@ -244,7 +245,7 @@ def test_confidence_means_equal_the_naive_twin(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"transform": Affine(10.0, 0.0, 5e5 + 10, 0.0, -10.0, 6e6)}, ["500010.0", "500000.0"]),
+        ({"transform": Affine(10.0, 0.0, 5e5 + 10, 0.0, -10.0, 6e6)}, ["lies 1 pixels off"]),
         ({"crs": "EPSG:32634"}, ["EPSG:32634", "EPSG:32633"]),
     ],
 )
@@ -260,10 +261,44 @@ def test_another_grid_is_refused_with_both_numbers(
         assert all(word in str(caught.value) for word in words)
         small = write(tmp_path / "small.tif", values[:, 1:])
         with (
-            pytest.raises(InputError, match="29 x 20 pixels, and .* has 30 x 20"),
+            pytest.raises(InputError, match="29 x 20 pixels, and"),
             open_confidence(band, small),
         ):
             pass
+
+
+def test_how_confidences_are_stored_can_be_said(tmp_path: Path) -> None:
+    levels = np.arange(600, dtype=np.uint16).reshape(20, 30) * 10
+    levels[0, 0] = 60_000
+    file = write(tmp_path / "levels.tif", levels, nodata=None)
+    expected = np.count_nonzero((levels >= 3000) & (levels < 60_000))
+    how = {"scale": 6000.0, "nodata": 60_000.0}
+    made = vectorize(file, tmp_path / "a.gpkg", threshold=0.5, **how)
+    assert made.foreground_pixels == expected
+    mask = write(tmp_path / "mask.tif", (levels >= 3000).astype(np.uint8))
+    vectorize(mask, tmp_path / "b.gpkg", confidence=file, **how)
+    with pytest.raises(UsageError, match="add --threshold or --confidence"):
+        vectorize(mask, tmp_path / "c.gpkg", scale=6000.0)
+
+
+def test_long_edges_are_measured_along_the_parallel(tmp_path: Path) -> None:
+    """The shortest way between their ends runs nearer to the pole."""
+    units = MapUnits.of(CRS.from_epsg(4326).to_wkt())
+    whole = np.array([shapely.box(0, 60, 10, 70)], object)
+    strips = shapely.box(np.arange(0, 10, 0.1), 60, np.arange(0, 10, 0.1) + 0.1, 70)
+    assert units.areas(whole)[0] == pytest.approx(units.areas(strips).sum(), rel=1e-6)
+    edge = np.array([shapely.LineString([(0, 70), (10, 70)])], object)
+    radius = (
+        6378137 * np.cos(np.radians(70)) / np.sqrt(1 - 0.00669438 * np.sin(np.radians(70)) ** 2)
+    )
+    assert units.lengths(edge)[0] == pytest.approx(radius * np.radians(10), rel=1e-6)
+
+
+def test_foreground_that_is_tagged_as_nodata_is_warned_of(tmp_path: Path) -> None:
+    mask = write(tmp_path / "mask.tif", random_mask(1, 20, 30, 0.5), nodata=1)
+    with pytest.warns(GeothreshWarning, match="1 is tagged as nodata"):
+        made = vectorize(mask, tmp_path / "a.gpkg")
+    assert made.features == 0
 
 
 @pytest.mark.parametrize("kind", ["uint8-untagged", "uint8-tagged", "int16", "mask-band", "alpha"])

@@ -54,6 +54,7 @@ def test_values_become_confidences(band: BandFacts, option: Any, expected: list[
     [
         (facts("uint16", 0, 8000), "auto", "--scale 10000"),
         (facts("uint16", 0, 65535), "auto", "--scale 65535"),
+        (facts("int16", 0, 32640), "auto", "--scale 32767"),
         (facts("uint16"), "auto", "--scale N"),
         (facts("int16", 0, 1), "auto", "--scale 1 "),
         (facts("int16", -7, 9), "auto", "--scale logit"),

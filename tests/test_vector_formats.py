@@ -18,7 +18,7 @@ from test_centerlines import save, town
 
 import geothresh
 from geothresh.cli import main
-from geothresh.errors import OutputError, UsageError
+from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.vector import exchange, formats
 
 ENDINGS = (".fgb", ".geojson", ".parquet", ".shp")
@@ -175,6 +175,36 @@ def test_what_crosses_the_180th_meridian_is_cut_there(
     back = cut.to_crs(32760)
     measure = "area" if kind == "polygons" else "length"
     assert getattr(back, measure).sum() == pytest.approx(getattr(own, measure).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("west", "least"), [(179.99, -180.0), (350.0, -10.0), (-185.0, 175.0)])
+def test_longitudes_beyond_180_degrees_are_brought_back(
+    tmp_path: Path, west: float, least: float
+) -> None:
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, west, 0, -1e-4, 10)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    made = geothresh.vectorize(mask, tmp_path / "roads.geojson")
+    frame = geopandas.read_file(made.output)
+    assert made.crs == "EPSG:4326" and frame.is_valid.all()
+    bounds = frame.explode().bounds
+    assert bounds.minx.min() == pytest.approx(least, abs=0.03) and bounds.maxx.max() <= 180
+    assert (bounds.maxx - bounds.minx).max() < 0.05
+    assert frame.area.sum() == pytest.approx((town() == 1).sum() * 1e-8, rel=1e-4)
+
+
+def test_a_projection_that_tears_features_apart_is_refused(tmp_path: Path) -> None:
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 179.99, 0, -1e-4, 10)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    with pytest.raises(InputError, match="features lie where EPSG:3857 is cut"):
+        geothresh.vectorize(mask, tmp_path / "roads.gpkg", dst_crs="EPSG:3857")
+    assert not (tmp_path / "roads.gpkg").exists()
+    geothresh.vectorize(mask, tmp_path / "roads.gpkg", dst_crs="EPSG:32660")
+
+
+def test_geojson_has_one_crs_and_it_is_said(mask: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="in EPSG:4326 by its standard"):
+        geothresh.vectorize(mask, tmp_path / "roads.geojson", dst_crs="EPSG:3857")
+    assert geothresh.vectorize(mask, tmp_path / "roads.geojson").crs == "EPSG:4326"
 
 
 def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(

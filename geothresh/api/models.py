@@ -62,10 +62,16 @@ class ChosenModel:
         """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
         return self.patch / self.raster_patch
 
-    def overlap(self, asked: int | None) -> int:
+    def overlap(self, asked: int | None, *, tile: int) -> int:
         """What neighbouring tiles share, in pixels of the model: what was asked for, else 128, or
-        as many whole patches as make up that."""
-        return -(-_OVERLAP // self.patch) * self.patch if asked is None else asked
+        as many whole patches as make up that; of small tiles all but a patch.
+
+        Tiles of one patch can share nothing: seams are not made unasked, but refused.
+        """
+        if asked is not None:
+            return asked
+        usual = -(-_OVERLAP // self.patch) * self.patch
+        return min(usual, tile - self.patch) if tile > self.patch else usual
 
     def grid(self, size: RasterSize, *, tile: int, overlap: int | None) -> TileGrid:
         """The tiles over a raster.
@@ -78,7 +84,7 @@ class ChosenModel:
         Raises:
             UsageError: they are no multiples of the patch.
         """
-        overlap = self.overlap(overlap)
+        overlap = self.overlap(overlap, tile=tile)
         asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=self.patch)
         if self.patch == self.raster_patch:
             return asked

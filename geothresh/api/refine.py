@@ -29,7 +29,7 @@ from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
 from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
 from geothresh.blending import Blend
-from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard, publish
 from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
@@ -226,7 +226,8 @@ def refine(
         warn_of_mismatch(opened.name, pixel, chosen)
         described = _described(
             opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
-            threshold=threshold, tile_size=tile_size, overlap=chosen.overlap(overlap), blend=blend,
+            threshold=threshold, tile_size=tile_size, blend=blend,
+            overlap=chosen.overlap(overlap, tile=tile_size),
         )  # fmt: skip
         fingerprint = run_fingerprint(
             opened.spec.source, **described, outputs=[path.name for path in targets],
@@ -355,7 +356,10 @@ def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
     try:
         # In the folder of the temporary file, under its own name, which tells the format.
         made = temporary.with_name(vector.name)
-        result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
+        try:
+            result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(made), str(vector))) from error
         temporary.unlink()
         # A shapefile is several files, of which the one that was named comes last.
         files = sorted(made.parent.iterdir(), key=lambda file: file == made)

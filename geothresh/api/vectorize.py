@@ -25,12 +25,13 @@ from geothresh.errors import InputError, UsageError
 from geothresh.raster.masks import MaskBand, Progress, open_mask
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.sampling import open_confidence
+from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.raster.sieving import open_sieved
 from geothresh.skeleton.bridging import FLOOR
 from geothresh.skeleton.network import SPUR
 from geothresh.vector.centerlines import pixel_side
-from geothresh.vector.formats import ending_of
+from geothresh.vector.formats import ending_of, format_of
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.reprojection import crs_of, to_crs
@@ -114,6 +115,8 @@ def vectorize(
     confidence: str | os.PathLike[str] | Any | None = None,
     threshold: float | None = None,
     bidx: int | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
     layer: str | None = None,
     sieve: int = 0,
     fill_holes: float = 0.0,
@@ -160,6 +163,8 @@ def vectorize(
         confidence: raster on the mask's grid. With `threshold`, it is `mask` itself by default.
         threshold: `mask` holds confidences; foreground is where they are at least this.
         bidx: band of `mask`, counted from 1; needed where there are several.
+        scale, nodata: how the confidences are stored, of `confidence` or with `threshold` of
+            `mask`, as for `refine`.
         layer: name of the layer; by default made from the mask's name.
         sieve: foreground regions of fewer pixels are taken out of the mask, and then holes of fewer
             pixels filled, before anything is drawn.
@@ -240,6 +245,12 @@ def vectorize(
         raise UsageError(
             "--bridge-gaps asks the confidence where a road goes on; add --confidence FILE"
         )
+    if confidence is None and threshold is None and (scale != "auto" or nodata is not None):
+        raise UsageError(
+            "--scale and --nodata say how confidences are stored, and MASK is a mask; leave them "
+            "out, or add --threshold or --confidence"
+        )
+    stored: dict[str, Any] = {"scale": scale, "nodata": nodata, "allow_vrt": allow_vrt}
     if layer is not None:
         check_layer_name(layer)
         if nodes:
@@ -258,6 +269,12 @@ def vectorize(
         inputs=[one.location for one in inputs if not one.remote],
     )
     destination = None if dst_crs is None else crs_of(dst_crs)
+    form = format_of(target, format)
+    if form.crs is not None and destination not in (None, crs_of(form.crs)):
+        raise UsageError(
+            f"{target}: a {form.title} is in {form.crs} by its standard; leave --dst-crs "
+            f"{dst_crs} out, or write another format"
+        )
     if confidence is None and threshold is not None:
         confidence, confidence_bidx = mask, bidx
     else:
@@ -274,10 +291,10 @@ def vectorize(
             beside=target,
             bidx=bidx,
             threshold=threshold,
-            allow_vrt=allow_vrt,
             progress=progress,
+            **stored,
         ) as found,
-        _optional(confidence, found, bidx=confidence_bidx, allow_vrt=allow_vrt) as scene,
+        _optional(confidence, found, bidx=confidence_bidx, **stored) as scene,
         ExitStack() as stack,
     ):
         units = _units_of(found, allow_pixel_coords)
@@ -300,6 +317,8 @@ def vectorize(
 
     crs: Any = band.grid.crs if band.grid.has_transform else None
     layers = drawn.layers
+    if destination is None and crs is not None and form.crs is not None:
+        destination = crs_of(form.crs)
     if destination is not None:
         if crs is None:
             raise InputError(
@@ -340,11 +359,11 @@ def vectorize(
 
 
 def _optional(
-    confidence: Any, band: MaskBand, *, bidx: int | None, allow_vrt: bool
+    confidence: Any, band: MaskBand, **options: Any
 ) -> AbstractContextManager[Scene | None]:
     if confidence is None:
         return nullcontext()
-    return open_confidence(band, confidence, bidx=bidx, allow_vrt=allow_vrt)
+    return open_confidence(band, confidence, **options)
 
 
 def _check_kind(kind: str, given: Mapping[str, Mapping[str, bool]]) -> None:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from geothresh.cli.terminal import give
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # The type of every path on the command line.
@@ -50,7 +52,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
     Raises ValueError for NaN and infinities, which JSON does not have.
     """
-    click.echo(json.dumps(result, indent=2, allow_nan=False, default=str))
+    give(json.dumps(result, indent=2, allow_nan=False, default=str))
 
 
 class NumberOrWord(click.ParamType):
@@ -187,7 +189,7 @@ tile_size = click.option(
 overlap = click.option(
     "--overlap", type=click.IntRange(min=0),
     help="Pixels that neighbouring tiles share, in the network's pixels; a multiple of its patch.  "
-    "[default: 128, or the model's patch where that is larger]",
+    "[default: 128, the model's patch where that is larger, less for small tiles]",
 )  # fmt: skip
 blend = click.option(
     "--blend", default="hann", show_default=True,

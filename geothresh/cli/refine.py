@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--vector-out", type=options.PATH, metavar="FILE",
-    help="Write the foreground as polygons too, to a GeoPackage.",
+    help="Write the foreground as polygons too: .gpkg, .fgb, .geojson, .parquet or .shp.",
 )  # fmt: skip
 @options.bidx
 @options.scale

@@ -10,6 +10,8 @@ import sys
 
 import click
 
+from geothresh.errors import OutputError
+
 
 def escaped(text: str) -> str:
     """The text with its lines and tabs, and every other control character spelled out."""
@@ -35,5 +37,12 @@ def give(result: object) -> None:
     Programs get it as it is: they have to find the file. On a terminal it is escaped.
     """
     text = str(result)
-    # Left to itself, click takes colours out of what goes to a program.
-    click.echo(escaped(text) if sys.stdout.isatty() else text, color=True)
+    try:
+        # Left to itself, click takes colours out of what goes to a program.
+        click.echo(escaped(text) if sys.stdout.isatty() else text, color=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"standard output cannot be written ({error.strerror}); all files are complete"
+        ) from error

@@ -32,6 +32,8 @@ from geothresh.cli.terminal import give, say
     "-b", "--bidx", type=click.IntRange(min=1),
     help="Band with the mask, counted from 1; needed where there are several.",
 )  # fmt: skip
+@options.scale
+@options.nodata
 @click.option("--layer", metavar="NAME", help="Layer to write.  [default: made from MASK's name]")
 @click.option(
     "--sieve", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",

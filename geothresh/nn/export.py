@@ -57,8 +57,9 @@ def export_onnx(
         overwrite: replace the file if it exists.
 
     Raises:
-        UsageError: the package onnx is not installed, or the output is the model file.
-        ModelError: the model is missing or damaged, or the tile does not fit it.
+        UsageError: the package onnx is not installed, the output is the model file, or the tile
+            is no multiple of the patch.
+        ModelError: the model is missing or damaged.
         OutputError: the file exists or cannot be written.
     """
     require_packages("export to ONNX", "onnx")
@@ -68,6 +69,10 @@ def export_onnx(
         raise UsageError(f"{target}: ONNX files end in .onnx; name the output so")
     target = check_output(target, overwrite=overwrite, inputs=[source])
     card, sha256 = read_card(source), digest(source)
+    if tile_size < 1 or tile_size % card.config.patch:
+        raise UsageError(
+            f"tile size {tile_size}: must be a multiple of the model's patch, {card.config.patch}"
+        )
     metadata = {
         "geothresh": __version__,
         "model": source.stem,

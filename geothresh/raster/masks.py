@@ -31,7 +31,7 @@ from geothresh.raster.nodata import can_hold
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import Scaling
+from geothresh.raster.scaling import ScaleOption, Scaling
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
@@ -87,6 +87,8 @@ def open_mask(
     beside: Path,
     bidx: int | None = None,
     threshold: float | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
     allow_vrt: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[MaskBand]:
@@ -101,6 +103,7 @@ def open_mask(
             There is one with a threshold, and for masks that are not uint8 or have a mask band.
         bidx: the band, counted from 1; needed where there are several.
         threshold: the raster holds confidences, foreground is where they are at least this.
+        scale, nodata: how these are stored, as for `open_scene`.
         allow_vrt: accept a VRT.
         progress: told (strips read, strips in all).
 
@@ -112,7 +115,7 @@ def open_mask(
     if threshold is not None:
         if not 0.0 <= threshold <= 1.0:
             raise UsageError(f"threshold {threshold:g} is not in [0, 1]; confidences are")
-        with open_scene(mask, bidx=bidx, allow_vrt=allow_vrt) as scene:
+        with open_scene(mask, bidx=bidx, scale=scale, nodata=nodata, allow_vrt=allow_vrt) as scene:
             above = _above(scene, threshold, progress)
             with rewritten(scene.name, scene.grid, above, beside) as band:
                 yield band
@@ -235,8 +238,8 @@ def find_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
         text = "only 0 and 255 occur and 255 is not tagged as nodata: 255 is taken as foreground"
     elif highs:
         text = f"255 occurs beside 1 ({highs} pixels) and is taken as nodata without being tagged"
-    elif not ones and scene.spec.nodata == _HIGH:
-        text = "no pixel is foreground (1); 255 is tagged as nodata"
+    elif not ones and scene.spec.nodata in (1, _HIGH):
+        text = f"no pixel is foreground (1); {scene.spec.nodata:g} is tagged as nodata"
     if text:
         warnings.warn(f"{scene.name}: {text}", GeothreshWarning, stacklevel=5)
     return (_HIGH, highs) if highs and not ones else (1, ones)

@@ -16,6 +16,7 @@ from geothresh.raster.blocks import span
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.masks import MaskBand
 from geothresh.raster.reading import open_scene
+from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
@@ -49,13 +50,21 @@ def open_foreground(band: MaskBand) -> Iterator[Callable[[PixelWindow], NDArray[
 
 @contextmanager
 def open_confidence(
-    band: MaskBand, confidence: Any, *, bidx: int | None = None, allow_vrt: bool = False
+    band: MaskBand,
+    confidence: Any,
+    *,
+    bidx: int | None = None,
+    scale: ScaleOption = "auto",
+    nodata: float | None = None,
+    allow_vrt: bool = False,
 ) -> Iterator[Scene]:
     """Open a confidence raster that lies on the grid of a mask.
 
     Raises:
         InputError: the raster cannot be read, or lies on another grid than the mask.
     """
-    with open_scene(confidence, bidx=bidx, allow_vrt=allow_vrt) as scene:
+    with open_scene(
+        confidence, bidx=bidx, scale=scale, nodata=nodata, allow_vrt=allow_vrt
+    ) as scene:
         scene.grid.require_same(scene.name, band.grid, band.name)
         yield scene

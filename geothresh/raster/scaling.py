@@ -272,13 +272,14 @@ def _hint(sample: NDArray[Any]) -> str | None:
     if values.min() < -_TOLERANCE:
         return "use --scale logit if these are logits"
     highest = values.max()
+    largest = 32767 if sample.dtype == np.int16 else 65535
     for divisor, meaning in (
         (1, "0 and 1"),
         (100, "percent"),
         (255, "0 to 255"),
         (1000, "per mille"),
         (10000, "0 to 10000"),
-        (65535, "0 to 65535"),
+        (largest, f"0 to {largest}"),
     ):
         if highest <= divisor * (1.0 + _TOLERANCE):
             return f"use --scale {divisor} if these are {meaning}"

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import shapely
 from pyogrio import raw
-from pyproj import CRS
 
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
@@ -24,7 +23,6 @@ from geothresh.vector.formats import VectorFormat
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
 from geothresh.vector.names import ogr_path
 from geothresh.vector.ogr import OGR_ERRORS, write_layer
-from geothresh.vector.reprojection import crs_of, to_crs
 from geothresh.vector.units import Geometries
 
 # The longest name of a field in a shapefile, and what becomes of longer ones.
@@ -45,13 +43,11 @@ _DEGREES = 1e-7
 def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | None) -> str:
     """Write a layer as a file; `target` is replaced only by a checked one.
 
-    GeoJSON is in longitude and latitude by its standard (RFC 7946), to which the layer is brought.
-
     Args:
         target: the file, checked by `geothresh.vector.writing.check_vector_output`.
         layer: what is written.
         form: how; any but GeoPackage.
-        crs: as WKT, None where it is not known.
+        crs: as WKT, None where it is not known; that of the format, where it has one.
 
     Returns:
         The geometry type of the layer: its kind, or that of several parts.
@@ -60,11 +56,8 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
         OutputError: the file cannot be written, or does not hold what was written when it is read
             back.
     """
-    tolerance = 0.0
-    if form.name == "geojson" and crs is not None:
-        own, degrees = CRS.from_wkt(crs).to_2d(), crs_of("EPSG:4326")
-        layer = replace(layer, geometry=to_crs(layer.geometry, own, degrees))
-        crs, tolerance = degrees.to_wkt(), _DEGREES
+    in_degrees = form.crs is not None and crs is not None
+    tolerance = _DEGREES if in_degrees else 0.0
     if form.name == "shapefile":
         layer = replace(layer, attributes={_short(k): v for k, v in layer.attributes.items()})
     kind, geometry = of_one_type(layer)
@@ -72,7 +65,7 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
         file = folder / f"{layer.name}{target.suffix.lower()}"
         try:
             if form.driver:
-                options = {"RFC7946": "YES"} if form.name == "geojson" and crs else {}
+                options = {"RFC7946": "YES"} if in_degrees else {}
                 write_layer(file, layer, kind, geometry, crs, driver=form.driver, **options)
                 found = shapely.from_wkb(raw.read(ogr_path(file), columns=[])[2])
             else:

@@ -23,6 +23,8 @@ class VectorFormat:
     """Of its files; the first where one has to be made up."""
     side_endings: tuple[str, ...] = ()
     """Of the files that go with the one that is named."""
+    crs: str | None = None
+    """The only CRS that it knows; None where it takes any."""
     index_endings: tuple[str, ...] = ()
     """Of files that other programs put beside it, and that are wrong once it is replaced."""
 
@@ -34,7 +36,8 @@ FORMATS = (
         name="flatgeobuf", title="FlatGeobuf", driver="FlatGeobuf", endings=(".fgb",)
     ),
     VectorFormat(
-        name="geojson", title="GeoJSON", driver="GeoJSON", endings=(".geojson", ".json")
+        name="geojson", title="GeoJSON", driver="GeoJSON", endings=(".geojson", ".json"),
+        crs="EPSG:4326",  # RFC 7946
     ),
     VectorFormat(
         name="geoparquet", title="GeoParquet", driver="", endings=(".parquet", ".geoparquet")

@@ -31,8 +31,8 @@ def ogr_path(path: Path) -> str:
     absolute = str(path.absolute())
     if _OF_ADDRESSES.search(absolute):
         raise UsageError(
-            f"{path}: the libraries that read and write vectors take a name with ; or ! in it, or "
-            "one that ends in .zip, for the address of another file; rename it"
+            f"{path}: the libraries that read and write vectors take a name with ;, ! or a "
+            "line break in it, or one that ends in .zip, for the address of another file; rename it"
         )
     return absolute
 

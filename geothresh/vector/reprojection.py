@@ -15,6 +15,9 @@ from geothresh.errors import InputError, UsageError
 from geothresh.vector.polygons import repaired
 from geothresh.vector.units import Geometries
 
+# Metres: of no CRS exactly, but enough to tell a county from the globe.
+_EARTH_RADIUS, _WORLD = 6.4e6, 1.5e7
+
 
 def crs_of(text: str) -> CRS:
     """A CRS of two axes from a code, a PROJ string or WKT.
@@ -38,7 +41,7 @@ def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
     otherwise it would reach around the globe.
 
     Raises:
-        InputError: a corner has no place there.
+        InputError: a corner has no place there, or a shape would be torn apart.
     """
     moved = reprojected(shapes, Transformer.from_crs(crs, destination, always_xy=True))
     if not np.isfinite(shapely.get_coordinates(moved)).all():
@@ -49,36 +52,74 @@ def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
     if destination.is_geographic:
         turn = 2 * math.pi / destination.axis_info[0].unit_conversion_factor
         moved = _cut_at_meridian(moved, turn)
+    else:
+        _require_whole(shapes, moved, crs, destination)
     # Rounding can make corners that were close together cross.
     return repaired(moved)
 
 
+def _require_whole(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> None:
+    """Refuse shapes that a projection tears apart: what was small would reach around the world."""
+    far, near = (
+        np.hypot(*(np.diff(shapely.bounds(some).reshape(-1, 2, 2), axis=1)[:, 0].T)) * unit
+        for some, unit in ((moved, _metres(destination)), (shapes, _metres(crs)))
+    )
+    torn = np.count_nonzero((far > _WORLD) & (near < _WORLD / 10))
+    if torn:
+        raise InputError(
+            f"{torn} of {len(shapes)} features lie where {short_name(destination)} is cut, at the "
+            "180th meridian or a pole, and would reach around the world; choose another --dst-crs"
+        )
+
+
+def _metres(crs: CRS) -> float:
+    """About how many a unit of a CRS is."""
+    unit = float(crs.axis_info[0].unit_conversion_factor)
+    return unit * _EARTH_RADIUS if crs.is_geographic else unit
+
+
 def _cut_at_meridian(shapes: Geometries, turn: float) -> Geometries:
-    """Shapes that reach half around the globe, cut in two where the longitude jumps by a turn."""
+    """Shapes with longitudes within half a turn of 0: what reaches beyond is cut and put there.
+
+    A shape that seems to reach half around the globe is one that crosses the 180th meridian.
+    """
     west, _, east, _ = shapely.bounds(shapes).T
-    crossing = np.flatnonzero(east - west > turn / 2)
+    beyond = (west < -turn / 2) | (east > turn / 2) | (east - west > turn / 2)
     whole = shapes.copy()
-    for index in crossing:
+    for index in np.flatnonzero(beyond):
         whole[index] = _cut(shapes[index], turn)
     return whole
 
 
 def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
-    def unrolled(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return points + np.where(points[:, :1] < 0, [[turn, 0.0]], 0.0)
-
-    # Rounding, and the unrolling, can make corners that were close together cross.
-    (flat,) = repaired(np.array([shapely.transform(shape, unrolled)], object))
-    low, high = -turn, turn  # of latitudes, and more
-    east = shapely.intersection(flat, shapely.box(0, low, turn / 2, high))
-    west = shapely.intersection(flat, shapely.box(turn / 2, low, turn, high))
-    back = shapely.transform(west, lambda points: points - [turn, 0.0])
-    parts = shapely.get_parts(shapely.get_parts([east, back]))
+    west, _, east, _ = shape.bounds
+    if east - west > turn / 2:
+        shape = _shifted(shape, np.array([turn, 0.0]), where=0.0)
+        # The shift can make corners that were close together cross.
+        (shape,) = repaired(np.array([shape], object))
+        west, _, east, _ = shape.bounds
+    pieces = []
+    for lap in range(math.floor(west / turn + 0.5), math.ceil(east / turn - 0.5) + 1):
+        middle = lap * turn
+        piece = shapely.intersection(
+            shape, shapely.box(middle - turn / 2, -turn, middle + turn / 2, turn)
+        )
+        pieces.append(_shifted(piece, np.array([-middle, 0.0])))
+    parts = shapely.get_parts(shapely.get_parts(pieces))
     dimension = shapely.get_dimensions(shape)
     # What only touches the meridian leaves points and lines there.
     parts = parts[shapely.get_dimensions(parts) == dimension]
+    if len(parts) == 1:
+        return parts[0]
     collect = shapely.multipolygons if dimension == 2 else shapely.multilinestrings
     return collect(parts)
+
+
+def _shifted(
+    shape: BaseGeometry, by: NDArray[np.float64], *, where: float = math.inf
+) -> BaseGeometry:
+    """A shape whose corners west of a longitude are moved."""
+    return shapely.transform(shape, lambda points: points + (points[:, :1] < where) * by)
 
 
 def reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
