@@ -202,11 +202,20 @@ def leave_set_out(asked: Study, together: tuple[str, ...]) -> Runs:
             yield Run(name=f"without-{'-and-'.join(group)}", maps=rest, recipe=asked.recipe)
 
 
-@study("Branches, losses, and the recipe's ingredients: one alone, or one taken away.")
-@click.option(
+seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True,
     help="Of every run; a run's name ends in it unless it is 0.",
 )  # fmt: skip
+
+
+def _seeded(run: Run, seed: int) -> Run:
+    if not seed:
+        return run
+    return replace(run, name=f"{run.name}-seed-{seed}", recipe=replace(run.recipe, seed=seed))
+
+
+@study("Branches, losses, and the recipe's ingredients: one alone, or one taken away.")
+@seed_option
 @click.option(
     "--leave-out", multiple=True, metavar="NETWORK",
     help="Score on the maps of this network, and train on those of the others; repeatable.",
@@ -219,10 +228,7 @@ def ablation(asked: Study, seed: int, leave_out: tuple[str, ...]) -> Runs:
         raise UsageError(f"--leave-out {min(lacking)}: there are no maps of such a network")
     asked = replace(asked, maps=tuple(m for m in asked.maps if m.family not in leave_out))
     for run in _ingredients(asked):
-        if seed:
-            recipe = replace(run.recipe, seed=seed)
-            run = replace(run, name=f"{run.name}-seed-{seed}", recipe=recipe)
-        yield run
+        yield _seeded(run, seed)
 
 
 def _ingredients(asked: Study) -> Runs:
@@ -262,14 +268,14 @@ def _ingredients(asked: Study) -> Runs:
 
 
 @study("The side of a patch, from 256 pixels down to the least that the preset has.")
-def patch(asked: Study) -> Runs:
+@seed_option
+def patch(asked: Study, seed: int) -> Runs:
     """The paper's Fig. 5; all on the same chips."""
     recipe = replace(asked.recipe, chip_size=PATCH_CHIP, batch_size=PATCH_BATCH)
+    recipe = stepped(recipe, asked.steps)
     for side in (256, 128, 64, 32, 16):
         if side % PRESETS[asked.preset].multiple == 0:
-            yield Run(
-                name=f"p{side}", maps=asked.maps, recipe=stepped(recipe, asked.steps), patch=side
-            )
+            yield _seeded(Run(name=f"p{side}", maps=asked.maps, recipe=recipe, patch=side), seed)
 
 
 @study("The same with several seeds.")
