@@ -38,7 +38,8 @@ def read_text(path: Path) -> str:
             "the file that is meant"
         )
     try:
-        return path.read_text(encoding="utf-8")
+        # Editors of Windows put a mark before the first letter.
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from imagery import image_set, in_one_pass
 
-from geothresh.base import smp
+from geothresh.base import loop, smp
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
 from geothresh.base.config import NETWORKS, BaseConfig, BaseRecipe
 from geothresh.base.crops import Crops
@@ -277,6 +277,26 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, network: str
     assert not beside(part, ".state.safetensors").exists()
     for ending in (".safetensors", ".step00002.safetensors"):
         assert beside(whole, ending).read_bytes() == beside(part, ending).read_bytes()
+
+
+@pytest.mark.parametrize("snapshots", [0, 1])
+def test_weights_that_are_not_finite_are_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshots: int
+) -> None:
+    def step(network: torch.nn.Module, *_: object) -> float:
+        with torch.no_grad():
+            next(network.parameters()).fill_(torch.nan)
+        return 1.0
+
+    monkeypatch.setattr(loop, "_step", step)
+    output = tmp_path / "m.safetensors"
+    at = 2 if snapshots else 4
+    with pytest.raises(ModelError, match=f"weights are not finite after step {at}; lower --learn"):
+        fit(
+            find_images(image_set(tmp_path / "d", 3)), config=SMALL, recipe=QUICK, output=output,
+            data={"train": []}, snapshots=snapshots, device="cpu",
+        )  # fmt: skip
+    assert not output.exists() and not list(tmp_path.glob("m.step*"))
 
 
 def test_another_recipe_is_not_resumed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasters import write_raster
 
 from geothresh.cli import main
 from geothresh.raster.images import write_png
@@ -96,7 +97,7 @@ def test_the_augmentation_is_passed_on_and_told(run: Run, data: Path, model: Pat
     result = run(data, "-m", model, "--json", "--tta", "d4", "--tile-size", 64, "--overlap", 32)
     report = json.loads(result.stdout)
     assert report["tta"] == "d4" and "n_worse" in report["sources"][0]["changes"]["iou"]
-    assert json.loads(run(data, "--no-refine", "--json", "--tta", "d4").stdout)["tta"] == "none"
+    assert json.loads(run(data, "--no-refine", "--json").stdout)["tta"] == "none"
     result = run(data, "-m", model, "--tta", "d4", "--tile-size", 64, "--overlap", 32)
     assert "refined with nothing, TTA d4" in result.stderr
 
@@ -120,6 +121,93 @@ def test_ids_restrict_to_a_side_of_the_split(run: Run, data: Path, tmp_path: Pat
     for side, n in (("validation", 1), ("train", 2)):
         result = run(data, "--no-refine", "--ids", manifest, "--split", side, "--json")
         assert json.loads(result.stdout)["sources"][0]["n"] == n
+
+
+def test_a_list_of_ids_may_begin_with_a_byte_order_mark(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    ids = tmp_path / "ids.txt"
+    for text in ("a\r\nb\r\n", '{"train": ["c"], "validation": ["a", "b"]}'):
+        ids.write_text(text, encoding="utf-8-sig")
+        result = run(data, "--no-refine", "--ids", ids, "--json")
+        assert result.exit_code == 0 and result.stderr == "", result.stderr
+        (source,) = json.loads(result.stdout)["sources"]
+        assert [line["id"] for line in source["maps"]] == ["a", "b"]
+
+
+IDLE_FOR_FOLDERS: list[list[object]] = [
+    ["--scale", 255], ["--scale", "auto"], ["--nodata", 0], ["--bidx", 1],
+]  # fmt: skip
+IDLE_FOR_RASTERS: list[list[object]] = [
+    ["--confidence", "x"], ["--ids", "x"], ["--split", "train"], ["--skip-unpaired"],
+]  # fmt: skip
+IDLE_WITHOUT_MODEL: list[list[object]] = [
+    ["--model", "roads"], ["--tta", "none"], ["--match-resolution"], ["--gsd", 1],
+    ["--threshold", 0.4], ["--tile-size", 512], ["--overlap", 64], ["--blend", "crop"],
+    ["--batch-size", 1], ["--device", "cpu"], ["--precision", "fp32"], ["--backend", "torch"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("idle", IDLE_FOR_FOLDERS + IDLE_FOR_RASTERS + IDLE_WITHOUT_MODEL)
+def test_options_that_would_do_nothing_are_refused(
+    run: Run, data: Path, idle: list[object]
+) -> None:
+    folders: list[object] = [data]
+    raster: list[object] = [data / "confidence" / "a.png", "--mask", data / "mask" / "a.png"]
+    cases = []
+    if idle in IDLE_FOR_FOLDERS:
+        cases.append((folders, "is for a raster, with --mask; leave it out"))
+    if idle in IDLE_FOR_RASTERS:
+        cases.append((raster, "is for folders of maps; leave it out"))
+    if idle in IDLE_WITHOUT_MODEL:
+        text = "is for refining, and --no-refine refines nothing; leave it out"
+        cases += [(folders, text), (raster, text)]
+    for of, text in cases:
+        result = run(*of, "--no-refine", *idle)
+        assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+        assert result.stderr.splitlines()[-1] == f"Error: {idle[0]} {text}"
+
+
+def test_a_side_is_refused_where_nothing_has_sides(run: Run, data: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("a\nb\n")
+    for more, text in (
+        ([], "name that with --ids"),
+        (["--ids", ids], "lists 2 ids without sides"),
+    ):
+        result = run(data, "--no-refine", "--split", "validation", *more)
+        assert result.exit_code == 2 and text in result.stderr, result.stderr
+
+
+def test_a_folder_of_maps_for_each_network_is_told_how_to_be_named(run: Run, data: Path) -> None:
+    (data / "confidence").rename(data / "unet")
+    for name in ("unet", "fcn", ".cache", "notes"):
+        (data / "confidence" / name).mkdir(parents=True, exist_ok=True)
+    for path in (data / "unet").iterdir():
+        for name in ("unet", "fcn", ".cache"):
+            (data / "confidence" / name / path.name).write_bytes(path.read_bytes())
+    result = run(data, "--no-refine")
+    assert result.exit_code == 3
+    folder = data / "confidence"
+    assert result.stderr == (
+        f"Error: {folder}: no confidence maps in it but folders of them (fcn, unet); name each "
+        f"that is meant, as --confidence {folder / 'fcn'}\n"
+    )
+    named = [part for name in ("fcn", "unet") for part in ("--confidence", folder / name)]
+    assert run(data, "--no-refine", *named).exit_code == 0
+
+
+def test_a_truth_of_confidences_is_told_what_it_has_to_be(run: Run, tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    for name, pixels in (("floats", values), ("bytes", (values * 200).astype(np.uint8))):
+        path = write_raster(tmp_path / f"{name}.tif", pixels)
+        result = run(path, "--mask", path, "--no-refine", "--scale", 200 if name == "bytes" else 1)
+        assert result.exit_code == 3
+        assert "--threshold" not in result.stderr
+        assert result.stderr.rstrip().endswith(
+            "if these are confidences, cut them at a threshold first, to whole numbers: "
+            "1 foreground, 0 background, 255 no data"
+        )
 
 
 def test_wrong_input_ends_in_one_line_and_its_code(run: Run, data: Path, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_every_option_reaches_the_library(
     monkeypatch.setattr("geothresh.api.refine.refine", record)
     result = run(
         "refine", "a.tif", "-o", "m.tif", "--confidence-out", "c.tif", "--vector-out", "v.gpkg",
+        "--diff-out", "d.tif", "--threshold-map-out", "t.tif", "--aoi", "a.gpkg",
+        "--bounds", "-3,2,1.5,4", "--cog",
         "-b", "2", "--scale", "100", "--nodata", "-9999", "--allow-vrt", "-m", "full",
         "--threshold", "0.4", "--tile-size", "256", "--overlap", "64", "--blend", "crop",
         "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16",
@@ -80,6 +82,11 @@ def test_every_option_reaches_the_library(
     assert given == {
         "arguments": ("a.tif", Path("m.tif")),
         "confidence_out": Path("c.tif"),
+        "diff_out": Path("d.tif"),
+        "threshold_map_out": Path("t.tif"),
+        "aoi": Path("a.gpkg"),
+        "bounds": (-3.0, 2.0, 1.5, 4.0),
+        "cog": True,
         "vector_out": Path("v.gpkg"),
         "bidx": 2,
         "scale": 100.0,
@@ -166,7 +173,7 @@ class Slow:
 
 api.choose_model = lambda *given, **options: ChosenModel(
     refiner=Slow(), name="slow", digest="", patch=16, raster_patch=16,
-    ground_sample_distance=None, batch_size=1, backend="other",
+    ground_sample_distance=None, batch_size=1, backend="other", device="cpu", precision="fp32",
 )
 main(sys.argv[1:], prog_name="geothresh")
 """

@@ -81,6 +81,25 @@ def read_card_of_roads():
     return read_card(find_model("roads"))
 
 
+def test_the_command_tells_the_blocks_beside_the_area_to_validate_on(
+    place: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    area = write_layer(tmp_path / "area.gpkg", [box(256, 0, 512, 256)])
+    output = tmp_path / "m.safetensors"
+    result = runner().invoke(
+        main, arguments(place, output, "--patch", 32, "--validation-aoi", area, "--json")
+    )
+    assert result.exit_code == 0, result.stderr
+    blocks = json.loads((tmp_path / "m.split.json").read_text())["train"]
+    assert blocks and json.loads(result.stdout)["train_maps"] == len(blocks)
+    assert read_card(output).training["data"]["train_maps"] == {"roads/scene": len(blocks)}
+    again = tmp_path / "again.safetensors"
+    more = ["--patch", 32, "--split", tmp_path / "m.split.json"]
+    result = runner().invoke(main, arguments(place, again, *more))
+    assert result.exit_code == 0 and f"on {len(blocks)} blocks" in result.stderr, result.stderr
+
+
 def test_bad_input_is_one_line_before_the_first_epoch(place: Path, tmp_path: Path) -> None:  # noqa: F811
     far = write_layer(tmp_path / "far.gpkg", [shapely.box(0, 0, 9, 9)])
     corner = write_layer(tmp_path / "corner.gpkg", [box(690, 390, 699, 399)])
@@ -90,6 +109,9 @@ def test_bad_input_is_one_line_before_the_first_epoch(place: Path, tmp_path: Pat
     )
     small = write_raster(tmp_path / "small.tif", np.zeros((90, 90), np.uint8))
     empty = write_raster(tmp_path / "empty.tif", np.zeros((HEIGHT, WIDTH), np.uint8))
+    shapeless = write_layer(tmp_path / "shapeless.geojson", [None, None])
+    shares = write_raster(tmp_path / "shares.tif", np.full((HEIGHT, WIDTH), 0.5, np.float32))
+    levels = write_raster(tmp_path / "levels.tif", np.full((HEIGHT, WIDTH), 99, np.uint8))
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken.gpkg").write_text("no database")
     (tmp_path / "split.json").write_text('{"train": ["a"], "validation": ["b"]}')
@@ -109,6 +131,9 @@ def test_bad_input_is_one_line_before_the_first_epoch(place: Path, tmp_path: Pat
         ([scene], {"labels": tmp_path / "none.gpkg"}, InputError, "no such file"),
         ([scene], {"labels": small}, InputError, "cut or warp one to the grid of the other"),
         ([scene], {"labels": empty}, InputError, "nothing to learn"),
+        ([scene], {"labels": shares}, InputError, "to whole numbers: 1 foreground, 0 background,"),
+        ([scene], {"labels": levels}, InputError, "the value 99 .* cut them at a threshold first"),
+        ([scene], {"labels": shapeless}, InputError, "none of its 2 features has a geometry"),
         ([scene], {"labels": mask, "buffer": 3.0}, UsageError, "have no --buffer"),
         ([scene], {**wide, "layer": "rivers"}, UsageError, "there is no layer 'rivers'"),
         ([scene], {**wide, "block_size": 4000}, UsageError, "lower --block-size"),

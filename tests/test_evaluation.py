@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,40 @@ def test_the_rows_equal_their_naive_twins() -> None:
     assert report.changes["iou"] == Changes.of([s.id for s in samples], ious[:, 9], after)
     assert [line["id"] for line in report.maps] == [s.id for s in samples]
     assert report.maps[2]["refined"]["iou"] == pytest.approx(after[2])
+
+
+def best_cut(confidence: np.ndarray) -> float:
+    """The lowest of the thresholds that clears a map, or else the highest."""
+    return next((float(t) for t in THRESHOLDS if not (confidence >= t).any()), 0.95)
+
+
+@pytest.mark.parametrize("highest", [0.3, 0.97, 1.0])
+def test_a_map_without_foreground_is_cut_where_least_is_falsely_found(highest: float) -> None:
+    """Every cut that leaves anything is worth 0: the first of equals would leave the most."""
+    noise = np.random.default_rng(0).random((30, 30)).astype(np.float32) * np.float32(0.2)
+    noise[3:9, 3:9] = 0.7 if highest > 0.7 else 0.2
+    noise[20, 20] = highest
+    nothing = np.zeros((30, 30), np.bool_)
+    tally = Tally(patch=30)
+    tally.add(Sample(id="empty", confidence=noise, truth=nothing))
+    report = tally.report("net")
+    falsely = int((noise >= best_cut(noise)).sum())
+    for key in ("per_map", "single", "single_boundary", "regions"):
+        summary = report.row(key).summary
+        assert (summary.miou, summary.boundary_iou) == ((1.0, 1.0) if not falsely else (0.0, 0.0))
+        assert summary.miou_two_class == pytest.approx((summary.miou + 1 - falsely / 900) / 2)
+    assert report.row("single").threshold == pytest.approx(
+        float(THRESHOLDS[np.argmin([(noise >= t).sum() for t in THRESHOLDS])])
+    )
+    # Beside a map with foreground, its false positives count among all pixels.
+    other = sample(3, size=30)
+    tally.add(other)
+    pooled = tally.report("net").row("per_map").summary
+    ious = [naive_iou(other.confidence >= t, other.truth) for t in THRESHOLDS]
+    counts = Counts.of(
+        prediction=other.confidence >= THRESHOLDS[int(np.argmax(ious))], target=other.truth
+    )
+    assert pooled.iou_pooled == counts.tp / (counts.tp + counts.fp + counts.fn + falsely)
 
 
 def test_changes_count_gains_and_losses() -> None:
@@ -335,7 +370,18 @@ def test_ids_choose_among_the_maps(tmp_path: Path) -> None:
 
     assert chosen(manifest) == ["place2", "place3"]
     assert chosen(manifest, split="train") == ["place0"]
-    assert chosen(lines) == ["place1"]
+    with pytest.warns(GeothreshWarning) as caught:
+        assert chosen(lines) == ["place1"]
+    (text,) = [str(one.message) for one in caught]
+    assert text.startswith(f"{lines}: 1 of its 2 ids (elsewhere) are not among the 4 of the data")
+    lines.write_text("place1\na\nb\nc\n")
+    with pytest.warns(GeothreshWarning, match=r"3 of its 4 ids \(a, b and 1 more\)"):
+        chosen(lines)
+    # A manifest may cover other data too.
+    manifest.write_text(json.dumps({"train": [], "validation": ["place2", "elsewhere"]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert chosen(manifest) == ["place2"]
     lines.write_text("nowhere\n")
     with pytest.raises(InputError, match="none of its 1 ids .nowhere."):
         chosen(lines)
@@ -400,6 +446,15 @@ def test_a_figure_shows_both_masks_and_their_errors() -> None:
         ({"data": ["{file}", "{file}"], "mask": "{file}"}, "not the only one"),
         ({"data": "{file}"}, "--mask"),
         ({"data": "{file}", "mask": "{file}", "confidence": ["{data}"]}, "--confidence"),
+        ({"data": "{file}", "mask": "{file}", "ids": "{file}"}, "--ids is for folders"),
+        ({"data": "{file}", "mask": "{file}", "split": "train"}, "--split is for folders"),
+        ({"data": "{file}", "mask": "{file}", "skip_unpaired": True}, "--skip-unpaired is for"),
+        ({"data": "{data}", "scale": 255.0}, "--scale is for a raster, with --mask; leave it out"),
+        ({"data": "{data}", "nodata": 0.0}, "--nodata is for a raster"),
+        ({"data": "{data}", "bidx": 1}, "--bidx is for a raster"),
+        ({"data": "{data}", "split": "train"}, "name that with --ids"),
+        ({"data": "{data}", "tta": "d4"}, "--tta is for refining, and there is no model"),
+        ({"data": "{data}", "match_resolution": True}, "--match-resolution is for refining"),
         ({"data": "{data}", "patch": 0}, "patch 0"),
         ({"data": "{data}", "threshold": float("nan")}, "threshold nan"),
     ],

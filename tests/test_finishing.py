@@ -84,7 +84,7 @@ def test_workers_finish_chunks_as_threads_do(tmp_path: Path) -> None:
     reader = ArrayReader(confidence)
     path = tmp_path / "confidence.npy"
     np.save(path, confidence)
-    finish = MaskLayers(threshold=0.4, confidence=True)
+    finish = MaskLayers(threshold=0.4, confidence=True, changes=True)
     made: dict[int, list[tuple[PixelWindow, Layers, Sequence[PackedLayer]]]] = {0: [], 2: []}
     for workers, chunks in made.items():
         mosaic(

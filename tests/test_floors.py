@@ -24,6 +24,7 @@ FLOORS = {
     "chipping": 1,
     "layers": 1,
     "metrics": 1,
+    "places": 1,
     "skeleton": 1,
     "splitting": 1,
     "thresholding": 1,

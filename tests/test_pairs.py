@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from geothresh.errors import InputError, UsageError
-from geothresh.raster.pairs import Pair, check_pairs, find_pairs, read_mask
+from geothresh.raster.imagery import find_images, find_pictures
+from geothresh.raster.pairs import Pair, check_pairs, find_pairs, read_confidence, read_mask
 from geothresh.training.split import Split, split_pairs
 
 
@@ -78,6 +79,58 @@ def test_masks_of_0_and_1_equal_masks_of_0_and_255(tmp_path: Path) -> None:
     other = write(tmp_path / "255.png", truth.astype(np.uint8) * 255)
     np.testing.assert_array_equal(read_mask(one), truth)
     np.testing.assert_array_equal(read_mask(other), truth)
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_masks_may_be_stored_in_16_bits(tmp_path: Path, white: int, ending: str) -> None:
+    truth = np.random.default_rng(0).random((9, 9)) < 0.5
+    path = write(tmp_path / f"m.{ending}", truth.astype(np.uint16) * np.uint16(white))
+    np.testing.assert_array_equal(read_mask(path), truth)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.array([[0, 300]], np.uint16), "beside 0 it holds the value 300, and expected is one"),
+        (np.array([[0, 7]], np.uint8), "beside 0 it holds the value 7, and"),
+        (np.array([[0, 1, 65535]], np.uint16), "beside 0 it holds 2 values, 1, 65535, and"),
+        (np.arange(9, dtype=np.uint8).reshape(3, 3), "beside 0 it holds 8 values, 1, 2, 3, 4 ..."),
+    ],
+)
+def test_a_mask_of_other_values_is_told_those_that_it_stores(
+    tmp_path: Path, pixels: np.ndarray, said: str
+) -> None:
+    path = write(tmp_path / "m.png", pixels)
+    with pytest.raises(InputError) as caught:
+        read_mask(path)
+    assert str(caught.value).startswith(f"{path}: not a two-valued mask: {said}")
+    assert str(caught.value).endswith("write 0 and 255, or 0 and 1")
+
+
+def test_maps_of_16_bits_are_shares_of_the_most(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.png", np.array([[0, 13107, 65535]], np.uint16))
+    np.testing.assert_allclose(read_confidence(path), [[0, 0.2, 1]], atol=1e-7)
+
+
+def test_a_map_with_nan_is_told_so(tmp_path: Path) -> None:
+    values = np.full((4, 5), 0.5, np.float32)
+    values[1, 2:4] = np.nan
+    path = write(tmp_path / "m.tif", values)
+    with pytest.raises(InputError, match=r"m\.tif: 2 pixels are NaN; cut the map"):
+        read_confidence(path)
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    """macOS leaves ._NAME beside every file on the disks of others."""
+    data, confidence = deepglobe(tmp_path / "data", ["a"]), maps(tmp_path / "net", ["a"])
+    for path in (data / "._a_mask.png", data / "._a_sat.jpg", confidence / "._a.png"):
+        path.write_bytes(b"\0\5\x16\7 of the Finder")
+    (pair,) = find_pairs(data, [confidence])
+    assert pair.id == "a"
+    (image,) = find_images(data)
+    assert image.image == data / "a_sat.jpg"
+    assert list(find_pictures(data)) == ["a"]
 
 
 def test_what_has_no_partner_is_named_up_to_ten(tmp_path: Path) -> None:

@@ -227,7 +227,11 @@ def test_what_cannot_be_placed_is_said_in_one_line(tmp_path: Path) -> None:
     bare = write_layer(tmp_path / "bare.gpkg", [square], crs=None)
     good = write_layer(tmp_path / "good.gpkg", [square])
     line = write_layer(tmp_path / "line.gpkg", [shapely.LineString(square.exterior)])
+    none = write_layer(tmp_path / "none.gpkg", [None, None, shapely.Polygon()])
+    some = write_layer(tmp_path / "some.gpkg", [None, shapely.box(0, 0, 9, 9)])
     cases = [
+        (none, where, Width(), InputError, "none of its 3 features has a geometry; give the labe"),
+        (some, where, Width(), InputError, "none of its 2 features touches scene.tif"),
         (far, where, Width(), InputError, "none of its 1 features touches scene.tif"),
         (bare, where, Width(), InputError, "bare.gpkg: has no CRS"),
         (good, raster(crs=None), Width(), InputError, "scene.tif: has no CRS"),

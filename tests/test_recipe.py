@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cli_runner import runner
 from roads import make_roads
 
 from geothresh import training
+from geothresh.base.config import BaseRecipe
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.nn.checkpoint import read_card
@@ -46,6 +48,35 @@ def test_a_recipe_is_changed_by_what_is_given_alone() -> None:
     assert dataclasses.replace(changed, **same) == best
     with pytest.raises(UsageError, match="paper, best"):
         recipe_of("worst")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_refused(value: float) -> None:
+    floats = [f.name for f in dataclasses.fields(Recipe) if f.type == "float"]
+    weights = [f"{f.name}_weight" for f in dataclasses.fields(LossWeights)]
+    assert {"learning_rate", "zoom", "jitter", "ema"} < {*floats}
+    for name in [*floats, *weights]:
+        word = {"min_learning_rate": "least learning rate", "ema": "EMA decay"}.get(name, name)
+        with pytest.raises(UsageError, match=f"^{word.replace('_', ' ')} is {value}; it must"):
+            recipe_of("best", **{name: value})
+    with pytest.raises(UsageError, match="^focal weight is -1; it must be at least 0$"):
+        recipe_of("best", focal_weight=-1)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "jitter"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_of_base_networks_that_are_none_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{name.replace('_', ' ')} {value}: give"):
+        BaseRecipe(**{name: value})
+
+
+def test_the_commands_refuse_numbers_that_are_none(tmp_path: Path) -> None:
+    for command in (["train"], ["base", "train"]):
+        start = [*command, str(tmp_path), "-o", str(tmp_path / "m.safetensors")]
+        for name in ("learning-rate", "weight-decay", "jitter"):
+            result = runner().invoke(main, [*start, f"--{name}", "nan"])
+            assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.stderr
+            assert f"{name.replace('-', ' ')} " in result.stderr and "nan" in result.stderr
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 from rasters import write_raster
+from test_thresholding import naive_best
 
 import geothresh
 from geothresh.api.changes import ThresholdedInput
@@ -51,6 +52,35 @@ def pixels(path: Path | None) -> Any:
 def smooth(height: int, width: int) -> Float32Array:
     rows, columns = np.mgrid[:height, :width]
     return (0.5 + 0.5 * np.sin(rows / 7.3) * np.cos(columns / 5.1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_other_rasters_say_what_changed_and_which_threshold_does_most_of_it(
+    tmp_path: Path, workers: int
+) -> None:
+    values = smooth(530, 700)
+    values[300:340, 200:500] = np.nan
+    scene = write_raster(tmp_path / "scene.tif", values)
+    done = refine(
+        scene, diff_out=tmp_path / "d.tif", threshold_map_out=tmp_path / "t.tif", workers=workers,
+        model=FakeSource(kind="uneven"), creation_options={"BLOCKXSIZE": "48", "BLOCKYSIZE": "80"},
+    )  # fmt: skip
+    mask, changes, thresholds = map(pixels, (done.mask, done.changes, done.thresholds))
+    valid, before = np.isfinite(values), values >= 0.5
+    expected = np.select([~valid, (mask == 1) & ~before, (mask == 0) & before], [255, 1, 2], 0)
+    np.testing.assert_array_equal(changes, expected)
+    for row in range(0, 530, 64):
+        for col in range(0, 700, 64):
+            cell = np.s_[row : row + 64, col : col + 64]
+            inside = valid[cell]
+            best = naive_best(values[cell][inside], mask[cell][inside] == 1)
+            assert (thresholds[cell][inside] == round(100 * float(best))).all()
+            assert (thresholds[cell][~inside] == 255).all()
+    with rasterio.open(done.thresholds) as dataset:
+        assert dataset.scales == (0.01,) and dataset.nodata == 255
+    assert sorted(os.listdir(tmp_path)) == [
+        "d.tif", "scene.tif", "scene_mask.manifest.json", "scene_mask.tif", "t.tif",
+    ]  # fmt: skip
 
 
 @settings(max_examples=25)

@@ -303,6 +303,36 @@ def test_the_area_to_validate_on_is_trained_on_nowhere(place: Path, tmp_path: Pa
         assert not held[places.draw(64, rng).slices()].any()
 
 
+def test_the_blocks_trained_on_are_those_beside_the_area_to_validate_on(
+    place: Path, tmp_path: Path
+) -> None:
+    """They were told to be none: only what counts in validation was looked at."""
+    corner = write_layer(tmp_path / "corner.gpkg", [box(300, 10, 500, 390)])
+    labelled = write_layer(tmp_path / "labelled.gpkg", [box(0, 0, 500, 400)])
+    options = {"validation_aoi": corner, "aoi": labelled, "block_size": 128}
+    material = gather(place, **options)
+    manifest = json.loads(material.manifest)
+    sides = {side: set(manifest[side]) for side in ("train", "validation")}
+    assert sides["train"] and not sides["train"] & sides["validation"]
+    assert material.n_train == len(sides["train"])
+    assert material.described["train_maps"] == {"roads/scene": len(sides["train"])}
+    blocks = BlockGrid(**{k: tuple(v) for k, v in manifest["scenes"]["scene"].items()}).blocks()
+    usable = np.zeros((HEIGHT, WIDTH), bool)
+    usable[:400, :500] = True
+    usable &= ~held_pixels(material)
+    expected = {f"scene/{name}" for name, w in blocks.items() if usable[w.slices()].any()}
+    assert sides["train"] == expected
+
+    split = tmp_path / "split.json"
+    split.write_text(material.manifest)
+    followed = gather(place, split=split, aoi=labelled)
+    assert held_pixels(followed).any()
+    assert json.loads(followed.manifest)["train"] == manifest["train"]
+    # Written before the blocks were counted so.
+    split.write_text(json.dumps({**manifest, "train": []}))
+    assert gather(place, split=split, aoi=labelled).manifest == followed.manifest
+
+
 @pytest.mark.parametrize(("patch", "factor"), [(16, 2.2), (16, 2.3), (64, 2.25)])
 def test_a_tile_to_validate_on_is_seen_in_one_pass(place: Path, patch: int, factor: float) -> None:
     """Not a pixel more than the network takes in at once, which would take four."""

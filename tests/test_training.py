@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +300,37 @@ def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatc
     monkeypatch.setattr(loop, "_step", lambda *args: {"total": float("nan")})
     with pytest.raises(ModelError, match="learning-rate"):
         run(data, tmp_path / "m.safetensors")
+
+
+def test_weights_that_are_not_finite_are_no_model(data, tmp_path: Path, monkeypatch) -> None:
+    """The loss of a step is of the weights before it: that of the last step tells nothing."""
+
+    def step(network, *_) -> dict[str, float]:
+        with torch.no_grad():
+            next(network.parameters()).fill_(math.inf)
+        return {"total": 1.0}
+
+    monkeypatch.setattr(loop, "_step", step)
+    output = tmp_path / "m.safetensors"
+    with pytest.raises(ModelError) as caught:
+        run(data, output)
+    assert str(caught.value) == (
+        "the weights are not finite in epoch 1, step 2; lower --learning-rate and start anew"
+    )
+    assert not output.exists() and not (tmp_path / "m.last.safetensors").exists()
+
+
+def test_a_network_that_overflows_is_no_model(data, tmp_path: Path, monkeypatch) -> None:
+    def step(network, *_) -> dict[str, float]:
+        with torch.no_grad():
+            for weights in network.parameters():
+                weights.fill_(3e38)
+        return {"total": 1.0}
+
+    monkeypatch.setattr(loop, "_step", step)
+    with pytest.raises(ModelError, match="confidences of roads/net1 are not finite; lower"):
+        run(data, tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:

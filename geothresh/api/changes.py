@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader
+from geothresh.raster.creation import NODATA
 from geothresh.raster.writing import confidence_values, mask_values
+from geothresh.thresholding import best_thresholds, patch_histograms
 from geothresh.windows import PixelWindow, RasterSize
+
+REGION = 64
+"""Pixels along a region with a threshold of its own (the paper's P)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,11 @@ class ThresholdedInput:
     def size(self) -> RasterSize:
         """Extent of the raster."""
         return self._reader.size
+
+    @property
+    def source(self) -> RasterReader:
+        """What is read from, for who needs the confidences again."""
+        return self._reader
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
         """Read one window, as the reader below does."""
@@ -86,7 +96,11 @@ class MaskLayers:
     threshold: float
     """Refined confidence from which on a pixel is foreground."""
     confidence: bool
-    """Whether there is a second layer."""
+    """Whether there is a layer of refined confidences."""
+    changes: bool = False
+    """Whether there is a layer of what has changed."""
+    thresholds: bool = False
+    """Whether there is a layer of region-specific thresholds."""
 
     def __call__(
         self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
@@ -97,8 +111,40 @@ class MaskLayers:
         else:  # in a worker process, which has read other parts than these
             before = reader.read(window)[0] >= np.float32(self.threshold)
         mask = mask_values(refined, valid, self.threshold)
-        values = (mask, confidence_values(refined, valid)) if self.confidence else (mask,)
-        return Layers(values=values, counts=asdict(count_changes(before, mask == 1, valid)))
+        values = [mask]
+        if self.confidence:
+            values.append(confidence_values(refined, valid))
+        if self.changes:
+            values.append(change_values(before, mask))
+        if self.thresholds:
+            source = reader.source if isinstance(reader, ThresholdedInput) else reader
+            values.append(threshold_values(source.read(window)[0], mask))
+        return Layers(values=tuple(values), counts=asdict(count_changes(before, mask == 1, valid)))
+
+
+def change_values(before: BoolArray, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """1 where the mask has become foreground, 2 where it has become background, 0 where neither,
+    and nodata as it has."""
+    after = mask == 1
+    changes: NDArray[np.uint8] = (after & ~before).view(np.uint8)
+    changes += (before & ~after).view(np.uint8) * np.uint8(2)
+    changes[mask == NODATA] = NODATA
+    return changes
+
+
+def threshold_values(confidence: Float32Array, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The threshold of each region, in hundredths, at which the confidences are most like the mask;
+    nodata as the mask.
+
+    Regions are `REGION` pixels wide, counted from the first pixel of the window. The threshold is
+    that of section 3.2 of the paper with the mask as the truth.
+    """
+    valid = mask != NODATA
+    histograms = patch_histograms(confidence, mask == 1, patch=REGION, valid=valid)
+    hundredths = np.rint(best_thresholds(histograms) * 100).astype(np.uint8)
+    values = hundredths.repeat(REGION, axis=0).repeat(REGION, axis=1)
+    values = values[: mask.shape[0], : mask.shape[1]]
+    return np.where(valid, values, np.uint8(NODATA))
 
 
 def count_changes(before: BoolArray, after: BoolArray, valid: BoolArray) -> ChangeCounts:

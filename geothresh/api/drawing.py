@@ -19,7 +19,7 @@ from geothresh.raster.scene import Scene
 from geothresh.raster.shapes import confidence_sums, mask_shapes
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged
-from geothresh.vector.centerlines import CONFIDENCE_FIELDS, make_centerlines, pixel_side
+from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
 from geothresh.vector.layers import Layer
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
@@ -151,8 +151,9 @@ def draw_centerlines(
             network,
             confidence,
             size,
-            reach=options.bridge_gaps / pixel_side(size, placing, units),
+            reach=options.bridge_gaps,
             floor=options.bridge_confidence,
+            ground=PixelGround(placing=placing, units=units),
         )
     lines = make_centerlines(
         network,

@@ -89,7 +89,7 @@ def evaluate(
     model: Model | None = "roads",
     tta: Tta = "none",
     ids: StrPath | None = None,
-    split: Side = "validation",
+    split: Side | None = None,
     skip_unpaired: bool = False,
     ground_sample_distance: Sequence[float] = (),
     match_resolution: bool = False,
@@ -125,7 +125,7 @@ def evaluate(
         model: a packaged model's name, a model file, a refiner, or None to refine nothing.
         tta: "d4" refines with the mean over the eight symmetries of the square.
         ids: file with the ids to use, one a line, or the split manifest that training writes.
-        split: which side of that manifest.
+        split: which side of that manifest; "validation" if left out.
         skip_unpaired: leave out maps and masks without a partner.
         ground_sample_distance: size of a pixel on the ground in metres, of all folders or of each;
             a raster tells it by itself.
@@ -159,7 +159,26 @@ def evaluate(
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
-    as_raster = _is_raster(folders, mask, confidence, ids)
+    as_raster = _is_raster(folders, mask)
+    _refuse_idle(
+        as_raster,
+        raster={
+            "--bidx": bidx is not None,
+            "--scale": scale != "auto",
+            "--nodata": nodata is not None,
+        },
+        folders={
+            "--confidence": bool(confidence),
+            "--ids": ids is not None,
+            "--split": split is not None,
+            "--skip-unpaired": skip_unpaired,
+        },
+    )
+    if split is not None and ids is None:
+        raise UsageError(f"--split {split} is a side of a split manifest; name that with --ids")
+    if model is None and (tta != "none" or match_resolution):
+        what = "--tta" if tta != "none" else "--match-resolution"
+        raise UsageError(f"{what} is for refining, and there is no model; leave it out")
     inputs = folders if mask is None or not as_raster else [*folders, Path(mask)]
     target = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
     sizes = _sizes(folders, ground_sample_distance, match_resolution, as_raster)
@@ -198,7 +217,7 @@ def evaluate(
     else:
         pairs = find_pairs(folders, [Path(c) for c in confidence], skip_unpaired=skip_unpaired)
         if ids is not None:
-            pairs = choose(pairs, read_ids(Path(ids), split), Path(ids))
+            pairs = choose(pairs, read_ids(Path(ids), split))
         sources = _evaluate_pairs(by_source(pairs), plan)
     report = Report(
         sources=tuple(sources),
@@ -214,10 +233,8 @@ def evaluate(
     return report
 
 
-def _is_raster(
-    data: Sequence[Path], mask: StrPath | None, confidence: Sequence[StrPath], ids: StrPath | None
-) -> bool:
-    """Whether one raster is meant rather than folders; what belongs to the other is refused."""
+def _is_raster(data: Sequence[Path], mask: StrPath | None) -> bool:
+    """Whether one raster is meant rather than folders."""
     if not data:
         raise UsageError("no data; name a folder with masks, or a confidence raster with --mask")
     if mask is None:
@@ -229,9 +246,17 @@ def _is_raster(
             f"--mask is the truth of one raster, and {data[0]} "
             f"{'is a folder' if data[0].is_dir() else 'is not the only one'}; leave it out"
         )
-    if confidence or ids is not None:
-        raise UsageError("--confidence and --ids choose among maps in folders; leave them out")
     return True
+
+
+def _refuse_idle(
+    as_raster: bool, *, raster: Mapping[str, bool], folders: Mapping[str, bool]
+) -> None:
+    """Refuse what was given and would do nothing, for one kind of data or the other."""
+    given = [name for name, used in (folders if as_raster else raster).items() if used]
+    if given:
+        what = "folders of maps" if as_raster else "a raster, with --mask"
+        raise UsageError(f"{given[0]} is for {what}; leave it out")
 
 
 def _patch(patch: int | None, model: ChosenModel | None) -> int:

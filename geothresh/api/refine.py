@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.api.changes import MaskLayers, ThresholdedInput
+from geothresh.api.area import Area, AreaReader, AreaSpec, find_area
+from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
 from geothresh.api.durable import (
     make_strips,
     parameter_tags,
@@ -43,11 +44,20 @@ from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
 from geothresh.nn.refiner import Precision
 from geothresh.nn.symmetry import Tta
-from geothresh.raster.creation import CONFIDENCE, MASK, BandFormat, gtiff_options
+from geothresh.places import Bounds
+from geothresh.raster.cog import cog_options
+from geothresh.raster.creation import (
+    CHANGES,
+    CONFIDENCE,
+    MASK,
+    THRESHOLD,
+    BandFormat,
+    gtiff_options,
+)
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
-from geothresh.raster.scene import INFINITIES, Scene
+from geothresh.raster.scene import INFINITIES, Scene, SceneSpec
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import RasterSize
 
@@ -60,8 +70,14 @@ class RefineResult:
     """The mask: 0 background, 1 foreground, 255 nodata."""
     confidence: Path | None
     """The refined confidence (0-254 for 0-1, 255 nodata), if it was asked for."""
+    changes: Path | None
+    """What refinement changed: 0 nothing, 1 became foreground, 2 became background, 255 nodata, if
+    it was asked for."""
+    thresholds: Path | None
+    """The region-specific thresholds (5 to 95 for 0.05 to 0.95, 255 nodata), if they were asked
+    for."""
     vector: Path | None
-    """The GeoPackage with the foreground's polygons, if it was asked for."""
+    """The foreground's polygons, if they were asked for."""
     manifest: Path | None
     """JSON with the sha256 of each output, where there are several: written last."""
     height: int
@@ -123,10 +139,14 @@ def refine(
     output: PathLike | None = None,
     *,
     confidence_out: PathLike | None = None,
+    diff_out: PathLike | None = None,
+    threshold_map_out: PathLike | None = None,
     vector_out: PathLike | None = None,
     bidx: int | None = None,
     scale: ScaleOption = "auto",
     nodata: float | None = None,
+    aoi: PathLike | None = None,
+    bounds: Bounds | None = None,
     allow_vrt: bool = False,
     model: Model = "roads",
     tta: Tta = "none",
@@ -142,6 +162,7 @@ def refine(
     workers: int | None = 0,
     scheduler: str | None = None,
     creation_options: Mapping[str, str] | None = None,
+    cog: bool = False,
     resume: bool = True,
     restart: bool = False,
     overwrite: bool = False,
@@ -158,10 +179,16 @@ def refine(
         scene: confidence raster: path, URL or open rasterio dataset.
         output: GeoTIFF for the mask; by default the scene's name with ``_mask.tif``, beside it.
         confidence_out: GeoTIFF for the refined confidence.
-        vector_out: GeoPackage for the foreground's polygons.
+        diff_out: GeoTIFF for what changed: 0 nothing, 1 became foreground, 2 became background.
+        threshold_map_out: GeoTIFF for the threshold (5 to 95 for 0.05 to 0.95) of each region of
+            64 x 64 pixels at which the scene's own confidences are most like the mask.
+        vector_out: GeoPackage, or another format by its ending, for the foreground's polygons.
         bidx: band with the confidence, counted from 1; needed where there are several.
         scale: "auto", the number that stands for confidence 1, or "logit".
         nodata: stored value that marks missing data, in place of the band's own.
+        aoi: file of polygons; pixels whose centres lie outside of them become nodata, and tiles
+            without any other are not refined.
+        bounds: the same for left, bottom, right, top in the scene's CRS.
         allow_vrt: accept a VRT as the scene.
         model: a packaged model's name, a model file, a refiner or a refiner source.
         tta: "d4" for the mean over the eight symmetries of the square, at eight times the cost.
@@ -179,7 +206,8 @@ def refine(
         workers: worker processes; 0 or None for threads of this one.
         scheduler: address of a running Dask cluster, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``,
             whose workers see scene and model under the same paths and have the same geothresh.
-        creation_options: of the GeoTIFF driver, for mask and confidence.
+        creation_options: of the GeoTIFF driver, for all rasters.
+        cog: whether these are Cloud Optimised GeoTIFFs, with overviews.
         resume: keep finished strips on the disk, and go on from those of an interrupted run.
             Always off for a refiner without a digest, which nobody can recognise.
         restart: throw away what an interrupted run left.
@@ -203,11 +231,22 @@ def refine(
             f"{workers} workers and the scheduler {scheduler}: name the one or the other"
         )
     creation_options = creation_options or {}
-    gtiff_options(creation_options)
+    granted = gtiff_options(creation_options)
+    if cog:
+        cog_options(granted)
     source = find_raster(scene, allow_vrt=allow_vrt)
     mask_out = default_mask(source) if output is None else Path(os.fspath(output))
     finished = finished_outputs(mask_out) if resume and not restart else frozenset()
-    targets = check_targets(source, mask_out, confidence_out, vector_out, overwrite, finished)
+    targets = check_targets(
+        source,
+        mask_out,
+        confidence_out,
+        diff_out,
+        threshold_map_out,
+        vector_out,
+        overwrite,
+        finished,
+    )
     with open_scene(scene, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
         if targets.vector is not None and not opened.grid.has_transform:
             raise InputError(
@@ -216,6 +255,7 @@ def refine(
             )
         pixel = pixel_size(opened.grid)
         match = require_pixel_size(pixel, opened.name).mean if match_resolution else None
+        area = find_area(opened, aoi, bounds)
         remote = workers > 0 or scheduler is not None
         # After all that is quick to check: loading a model takes seconds.
         chosen = choose_model(
@@ -228,27 +268,27 @@ def refine(
             opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
             threshold=threshold, tile_size=tile_size, blend=blend,
             overlap=chosen.overlap(overlap, tile=tile_size),
+            area="all" if area is None else f"{area.name} {area.digest}",
         )  # fmt: skip
         fingerprint = run_fingerprint(
             opened.spec.source, **described, outputs=[path.name for path in targets],
-            creation_options=creation_options,
+            creation_options=creation_options, cog=cog,
         )  # fmt: skip
         keep = resume and bool(chosen.digest)
         with Journal(targets.mask, fingerprint, restart=restart, keep=keep) as journal:
             resumed = len(journal.strips)
-            rasters = [path for path in (targets.mask, targets.confidence) if path is not None]
-            if not journal.is_made(rasters):
-                require_room(rasters, opened.size, creation_options)
+            if not journal.is_made(targets.rasters):
+                require_room(targets.rasters, opened.size, creation_options)
                 engine = partial(
                     mosaic, refiner=chosen.refiner, grid=grid, blend=blend,
                     batch_size=chosen.batch_size, workers=workers,
                     scheduler=None if scheduler is None else Scheduler(address=scheduler),
-                    reader_spec=opened.spec if remote else None, progress=progress,
+                    reader_spec=_spec(opened, area) if remote else None, progress=progress,
                 )  # fmt: skip
                 tags = parameter_tags(described, batch_size=batch_size)
                 _write_rasters(
-                    opened, targets, engine, journal, tags, threshold=threshold,
-                    creation_options=creation_options,
+                    opened, area, targets, engine, journal, tags, threshold=threshold,
+                    creation_options=creation_options, cog=cog,
                 )  # fmt: skip
             _warn_of(opened, journal)
             if targets.vector is not None and not journal.is_made([targets.vector]):
@@ -260,6 +300,8 @@ def refine(
     return RefineResult(
         mask=targets.mask,
         confidence=targets.confidence,
+        changes=targets.changes,
+        thresholds=targets.thresholds,
         vector=targets.vector,
         manifest=targets.manifest,
         height=grid.size.height,
@@ -302,8 +344,13 @@ def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict
     }
 
 
+def _spec(opened: Scene, area: Area | None) -> SceneSpec | AreaSpec:
+    return opened.spec if area is None else AreaSpec(scene=opened.spec, area=area)
+
+
 def _write_rasters(
     opened: Scene,
+    area: Area | None,
     targets: Targets,
     engine: Callable[..., MosaicStats],
     journal: Journal,
@@ -311,6 +358,7 @@ def _write_rasters(
     *,
     threshold: float,
     creation_options: Mapping[str, str],
+    cog: bool,
 ) -> None:
     """Refine the scene into temporary files and put them in place when all are proven."""
     with ExitStack() as stack:
@@ -319,16 +367,29 @@ def _write_rasters(
             return stack.enter_context(
                 RasterWriter(
                     target, grid=opened.grid, band=band, tags=tags,
-                    creation_options=creation_options,
+                    creation_options=creation_options, cog=cog,
                 )
             )  # fmt: skip
 
         writers = [writer(targets.mask, MASK)]
         if targets.confidence is not None:
             writers.append(writer(targets.confidence, CONFIDENCE))
-        finish = MaskLayers(threshold=threshold, confidence=targets.confidence is not None)
+        if targets.changes is not None:
+            writers.append(writer(targets.changes, CHANGES))
+        if targets.thresholds is not None:
+            writers.append(writer(targets.thresholds, THRESHOLD))
+        finish = MaskLayers(
+            threshold=threshold,
+            confidence=targets.confidence is not None,
+            changes=targets.changes is not None,
+            thresholds=targets.thresholds is not None,
+        )
+        block = writers[0].block_shape
+        if finish.thresholds:  # no region in two chunks
+            block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
+        reader = opened if area is None else AreaReader(opened, area)
         make_strips(
-            partial(engine, ThresholdedInput(opened, threshold), block=writers[0].block_shape),
+            partial(engine, ThresholdedInput(reader, threshold), block=block),
             journal,
             writers,
             finish=finish,

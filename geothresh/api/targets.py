@@ -22,15 +22,25 @@ class Targets:
     """GeoTIFF."""
     confidence: Path | None
     """GeoTIFF, if it was asked for."""
+    changes: Path | None
+    """GeoTIFF, if it was asked for."""
+    thresholds: Path | None
+    """GeoTIFF, if it was asked for."""
     vector: Path | None
-    """GeoPackage, if it was asked for."""
+    """Vectors, if they were asked for."""
     manifest: Path | None
     """JSON with the digests of the others, where there are several."""
 
     def __iter__(self) -> Iterator[Path]:
         """All of them."""
-        four = (self.mask, self.confidence, self.vector, self.manifest)
-        return (path for path in four if path is not None)
+        every = (*self.rasters, self.vector, self.manifest)
+        return (path for path in every if path is not None)
+
+    @property
+    def rasters(self) -> tuple[Path, ...]:
+        """Those that are made chunk by chunk."""
+        four = (self.mask, self.confidence, self.changes, self.thresholds)
+        return tuple(path for path in four if path is not None)
 
 
 def default_mask(source: RasterSource) -> Path:
@@ -49,6 +59,8 @@ def check_targets(
     source: RasterSource,
     mask: Path,
     confidence: PathLike | None,
+    changes: PathLike | None,
+    thresholds: PathLike | None,
     vector: PathLike | None,
     overwrite: bool,
     finished: Collection[Path] = (),
@@ -57,7 +69,7 @@ def check_targets(
 
     Args:
         source: the scene.
-        mask, confidence, vector: the outputs.
+        mask, confidence, changes, thresholds, vector: the outputs.
         overwrite: whether they may exist.
         finished: those that may in any case: an interrupted run that goes on has made them.
 
@@ -67,9 +79,10 @@ def check_targets(
     """
     inputs = [] if source.remote else [source.location]
     checked: list[Path] = []
-    several = confidence is not None or vector is not None
+    others = (confidence, changes, thresholds, vector)
+    several = any(path is not None for path in others)
     manifest = mask.with_suffix(".manifest.json") if several else None
-    for path in (mask, confidence, vector, manifest):
+    for path in (mask, *others, manifest):
         if path is None:
             continue
         ours = Path(os.fspath(path)).absolute() in finished
@@ -90,6 +103,8 @@ def check_targets(
     return Targets(
         mask=mask,
         confidence=None if confidence is None else Path(os.fspath(confidence)),
+        changes=None if changes is None else Path(os.fspath(changes)),
+        thresholds=None if thresholds is None else Path(os.fspath(thresholds)),
         vector=None if vector is None else Path(os.fspath(vector)),
         manifest=manifest,
     )

@@ -104,10 +104,18 @@ class BaseRecipe:
             raise UsageError(f"crop size {self.crop_size}: give a multiple of {STRIDE}")
         if self.batch_size < 2:
             raise UsageError(f"batch size {self.batch_size}: a step needs at least 2 crops")
-        if self.steps < 1 or self.learning_rate <= 0:
+        # Written so that NaN, of which no comparison holds, passes nowhere.
+        if self.steps < 1 or not 0 < self.learning_rate < math.inf:
             raise UsageError(
-                f"{self.steps} steps at learning rate {self.learning_rate:g}: give numbers above 0"
+                f"{self.steps} steps at learning rate {self.learning_rate:g}: give finite numbers "
+                "above 0"
             )
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(
+                f"weight decay {self.weight_decay:g}: give a finite number of at least 0"
+            )
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"jitter {self.jitter:g}: give a number of at least 0 and below 1")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""

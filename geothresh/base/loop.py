@@ -71,7 +71,7 @@ def fit(
         Seconds spent training, in all.
 
     Raises:
-        ModelError: the state does not fit, or the loss is not finite.
+        ModelError: the state does not fit, or the loss or a weight is not finite.
         OutputError: a file cannot be written.
         UsageError, InputError: the device, the encoder or its weights are not there.
     """
@@ -130,6 +130,10 @@ def fit(
             raise ModelError(
                 f"the loss is {loss} in step {step + 1}; lower --learning-rate and start anew"
             )
+        last = step + 1 == recipe.steps
+        if last or step + 1 in kept:
+            # The loss is of the weights before the step.
+            _require_finite(network, step + 1)
         now = time.perf_counter()
         total = seconds + now - started
         # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
@@ -137,7 +141,7 @@ def fit(
         if step + 1 in kept:
             snapshot = snapshot_file(output, step + 1)
             save_base_model(snapshot, tensors=network.state_dict(), config=config, training=card)
-        if step + 1 == recipe.steps:
+        if last:
             save_base_model(output, tensors=network.state_dict(), config=config, training=card)
         elif now - written >= pause:
             keep_state(step + 1, total)
@@ -180,6 +184,13 @@ def _step(
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def _require_finite(network: torch.nn.Module, step: int) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise ModelError(
+            f"the weights are not finite after step {step}; lower --learning-rate and start anew"
+        )
 
 
 def _made(step: int) -> dict[str, Any]:

@@ -13,8 +13,16 @@ from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give, say
 
 _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
+# What each kind of DATA has alone; what is in none of these sets is for all of them, or for both
+# kinds of confidences.
 _FOR_LINES = {"layer", "truth_layer", "buffer"}
-_FOR_BOTH = {"data", "mask", "as_json", "progress", "verbose", "quiet", "debug", "help"}
+_FOR_RASTERS = {"bidx", "scale", "nodata"}
+_FOR_FOLDERS = {"confidence", "ids", "split", "skip_unpaired"}
+_FOR_ALL = {"data", "mask", "as_json", "progress", "verbose", "quiet", "debug", "help"}
+_FOR_MODELS = {
+    "model", "tta", "match_resolution", "ground_sample_distance", "threshold", "tile_size",
+    "overlap", "blend", "batch_size", "device", "precision", "backend",
+}  # fmt: skip
 
 
 @click.command()
@@ -43,8 +51,8 @@ _FOR_BOTH = {"data", "mask", "as_json", "progress", "verbose", "quiet", "debug",
     help="Use these ids only: one a line, or the split manifest that `geothresh train` wrote.",
 )  # fmt: skip
 @click.option(
-    "--split", default="validation", show_default=True,
-    type=click.Choice(["train", "validation"]), help="Which side of the split manifest.",
+    "--split", type=click.Choice(["train", "validation"]),
+    help="Which side of the split manifest that --ids names.  [default: validation]",
 )  # fmt: skip
 @click.option(
     "--skip-unpaired", is_flag=True, help="Leave out maps and masks that have no partner."
@@ -116,11 +124,13 @@ def evaluate(
     then completeness, correctness and quality within --buffer are printed, and how the lines hang
     together.
     """
-    are_lines = data[0].suffix.lower() in _VECTORS
-    _refuse_others(are_lines)
-    if are_lines:
+    kind = _kind(data[0], arguments["mask"])
+    _refuse_others(kind)
+    if kind == "lines":
         _lines(data, arguments["mask"], layer, truth_layer, buffer, as_json=as_json)
         return
+    if no_refine:
+        _refuse(_FOR_MODELS, "is for refining, and --no-refine refines nothing")
     from geothresh.api.evaluate import evaluate as run
 
     # The middle of a range, as `geothresh train` takes it.
@@ -144,14 +154,33 @@ def evaluate(
         say(f"{by}; {result.seconds:.1f} s")
 
 
-def _refuse_others(are_lines: bool) -> None:
+def _kind(data: Path, mask: Path | None) -> str | None:
+    """What DATA is, for what its options may be; None where there is nothing to tell it by."""
+    if data.suffix.lower() in _VECTORS:
+        return "lines"
+    if data.is_dir():
+        return "folders"
+    return "raster" if mask is not None or data.is_file() else None
+
+
+def _refuse_others(kind: str | None) -> None:
     """Refuse options that do nothing for this kind of DATA, and would be thought to."""
+    if kind == "lines":
+        every = {param.name or "" for param in click.get_current_context().command.params}
+        _refuse(every - _FOR_ALL - _FOR_LINES, "is for rasters and folders of maps")
+        return
+    _refuse(_FOR_LINES, "is for lines")
+    if kind == "folders":
+        _refuse(_FOR_RASTERS, "is for a raster, with --mask")
+    elif kind == "raster":
+        _refuse(_FOR_FOLDERS, "is for folders of maps")
+
+
+def _refuse(names: set[str], why: str) -> None:
+    """Raise a usage error for the first of these options that is on the command line."""
     for param in click.get_current_context().command.params:
-        name = param.name or ""
-        fits = name in _FOR_BOTH or (name in _FOR_LINES) == are_lines
-        if not fits and options.was_given(name):
-            what = "rasters and folders of maps" if are_lines else "lines"
-            raise click.UsageError(f"{param.opts[-1]} is for {what}; leave it out")
+        if param.name in names and options.was_given(param.name):
+            raise click.UsageError(f"{param.opts[-1]} {why}; leave it out")
 
 
 def _lines(

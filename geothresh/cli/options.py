@@ -94,6 +94,23 @@ class SizeRange(click.ParamType):
         return numbers[0], numbers[-1]
 
 
+class Bounds(click.ParamType):
+    """Left, bottom, right, top: four numbers with commas between."""
+
+    name = "bounds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            left, bottom, right, top = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not L,B,R,T: four numbers.", param, ctx)
+        return left, bottom, right, top
+
+
 def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:
     _set_verbosity(ctx, verbosity(ctx) + value)
 

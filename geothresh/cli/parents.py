@@ -15,7 +15,7 @@ from geothresh.errors import OutputError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # The parameters of all commands that name files to write.
-_OUTPUTS = ("output", "confidence_out", "vector_out")
+_OUTPUTS = ("output", "confidence_out", "diff_out", "threshold_map_out", "vector_out")
 
 
 def parents(command: Command) -> Command:

@@ -24,12 +24,29 @@ if TYPE_CHECKING:
     help="Write the refined confidence too: uint8, 0-254 for 0-1, 255 nodata.",
 )  # fmt: skip
 @click.option(
+    "--diff-out", type=options.PATH, metavar="FILE",
+    help="Write what changed too: 0 nothing, 1 became foreground, 2 became background, 255 nodata.",
+)  # fmt: skip
+@click.option(
+    "--threshold-map-out", type=options.PATH, metavar="FILE",
+    help="Write the threshold of each region of 64 x 64 pixels at which SCENE is most like the "
+    "mask: 5-95 for 0.05-0.95, 255 nodata.",
+)  # fmt: skip
+@click.option(
     "--vector-out", type=options.PATH, metavar="FILE",
     help="Write the foreground as polygons too: .gpkg, .fgb, .geojson, .parquet or .shp.",
 )  # fmt: skip
 @options.bidx
 @options.scale
 @options.nodata
+@click.option(
+    "--aoi", type=options.PATH, metavar="FILE",
+    help="Refine only inside the polygons of a vector file; outside becomes nodata.",
+)  # fmt: skip
+@click.option(
+    "--bounds", type=options.Bounds(), metavar="L,B,R,T",
+    help="The same for left, bottom, right and top in SCENE's CRS.",
+)  # fmt: skip
 @options.allow_vrt
 @options.model
 @options.tta
@@ -45,6 +62,9 @@ if TYPE_CHECKING:
 @options.workers
 @options.scheduler
 @options.creation_options
+@click.option(
+    "--cog", is_flag=True, help="Write Cloud Optimised GeoTIFFs: with overviews, in a second pass."
+)
 @options.resume
 @options.restart
 @options.overwrite
@@ -108,6 +128,10 @@ def summary(result: RefineResult) -> list[str]:
         lines.append(f"went on after {result.strips_resumed} strips of an interrupted run")
     if result.confidence is not None:
         lines.append(f"refined confidence: {result.confidence}")
+    if result.changes is not None:
+        lines.append(f"what changed: {result.changes}")
+    if result.thresholds is not None:
+        lines.append(f"region-specific thresholds: {result.thresholds}")
     if result.vector is not None:
         lines.append(f"{result.features} polygons: {result.vector}")
     return lines

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from geothresh.errors import InputError, names
+from geothresh.errors import GeothreshWarning, InputError, UsageError, names
 from geothresh.evaluation.scoring import Float32Array, Sample
 from geothresh.metrics import BoolArray
 from geothresh.raster.labels import Labels
@@ -79,45 +81,71 @@ def by_source(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
     ]
 
 
-def read_ids(path: Path, side: Side = "validation") -> frozenset[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """Which maps are asked for."""
+
+    ids: frozenset[str]
+    origin: Path
+    """The file that names them."""
+    listed: bool
+    """True = one a line; False = a side of a split manifest, which may cover other data too."""
+
+
+def read_ids(path: Path, side: Side | None = None) -> Ids:
     """Read ids from a file: one a line, or the split manifest that training writes.
 
     Args:
         path: of the file; a manifest is JSON with the lists ``train`` and ``validation``.
-        side: which list of a manifest.
+        side: which list of a manifest; validation if left out.
 
     Raises:
         InputError: unreadable, of neither form, or without ids.
+        UsageError: a side of a file that has none.
     """
+    wanted = side or "validation"
     try:
         text = read_text(path)
-        if text.lstrip().startswith("{"):
-            listed = [str(i) for i in json.loads(text)[side]]
+        is_manifest = text.lstrip().startswith("{")
+        if is_manifest:
+            found = [str(i) for i in json.loads(text)[wanted]]
         else:
-            listed = [line.strip() for line in text.splitlines()]
+            found = [line.strip() for line in text.splitlines()]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: neither one id a line nor a split manifest with a list {side} ({error!r})"
+            f"{path}: neither one id a line nor a split manifest with a list {wanted} ({error!r})"
         ) from error
-    ids = frozenset(i for i in listed if i)
+    ids = frozenset(i for i in found if i)
     if not ids:
         raise InputError(f"{path}: 0 ids in it; write one a line")
-    return ids
+    if side is not None and not is_manifest:
+        raise UsageError(
+            f"{path}: lists {len(ids)} ids without sides, and --split {side} is one; leave it out"
+        )
+    return Ids(ids=ids, origin=path, listed=not is_manifest)
 
 
-def choose(pairs: Sequence[Pair], ids: frozenset[str], origin: Path) -> list[Pair]:
-    """The pairs with these ids; `origin` names the file of the ids in the message.
+def choose(pairs: Sequence[Pair], ids: Ids) -> list[Pair]:
+    """The pairs with these ids; those of a list that no pair has are warned of.
 
     Raises:
         InputError: there is none.
     """
-    chosen = [pair for pair in pairs if pair.id in ids]
-    if not chosen:
+    known = {pair.id for pair in pairs}
+    lost = ids.ids - known
+    if lost == ids.ids:
         raise InputError(
-            f"{origin}: none of its {len(ids)} ids ({names(ids, 2)}) is among the "
-            f"{len({p.id for p in pairs})} of the data ({names({p.id for p in pairs}, 2)})"
+            f"{ids.origin}: none of its {len(lost)} ids ({names(lost, 2)}) is among the "
+            f"{len(known)} of the data ({names(known, 2)})"
         )
-    return chosen
+    if lost and ids.listed:
+        warnings.warn(
+            f"{ids.origin}: {len(lost)} of its {len(ids.ids)} ids ({names(lost, 2)}) are not among "
+            f"the {len(known)} of the data, and are left out",
+            GeothreshWarning,
+            stacklevel=3,
+        )
+    return [pair for pair in pairs if pair.id in ids.ids]
 
 
 def cells(window: PixelWindow) -> Iterator[PixelWindow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geothresh.errors import InputError
 from geothresh.evaluation.report import Changes, Row, SourceReport
 from geothresh.evaluation.sweep import Sweep, sweep
-from geothresh.metrics import BoolArray, MapScore, Metric, Summary, boundary_distance
+from geothresh.metrics import BoolArray, Counts, MapScore, Metric, Summary, boundary_distance
 from geothresh.thresholding import THRESHOLDS, region_target
 
 Float32Array = NDArray[np.float32]
@@ -113,7 +113,7 @@ class Tally:
                 label=f"best threshold of each {unit}",
                 oracle=True,
                 threshold=None,
-                summary=Summary.of([_at(s, _best(s)) for s in self.sweeps]),
+                summary=Summary.of([_at(s, _best_of_map(s)) for s in self.sweeps]),
             ),
             Row(
                 key="regions",
@@ -145,14 +145,15 @@ class Tally:
 
     def _single_thresholds(self) -> list[Row]:
         """The best one cut for all maps, once by miou and once by Boundary IoU."""
-        summaries = [Summary.of([_at(s, k) for s in self.sweeps]) for k in range(len(THRESHOLDS))]
+        cuts = range(len(THRESHOLDS))
+        summaries = [Summary.of([_at(s, k) for s in self.sweeps]) for k in cuts]
+        counts = [sum((s.counts[k] for s in self.sweeps), Counts()) for k in cuts]
         rows = []
         for key, measure, title in (
             ("single", "miou", "best single threshold"),
             ("single_boundary", "boundary_iou", "the same for the boundary"),
         ):
-            values = [getattr(summary, measure) for summary in summaries]
-            k = int(np.argmax(values))  # the first of equals
+            k = _best([getattr(summary, measure) for summary in summaries], counts)
             cut = round(float(THRESHOLDS[k]), 2)
             rows.append(
                 Row(
@@ -194,9 +195,20 @@ class Tally:
             yield line
 
 
-def _best(scores: Sweep) -> int:
-    """Index of the threshold with the highest IoU; the first of equals."""
-    return int(np.argmax([counts.iou() for counts in scores.counts]))
+def _best_of_map(scores: Sweep) -> int:
+    """Index of the threshold with the highest IoU."""
+    return _best([counts.iou() for counts in scores.counts], scores.counts)
+
+
+def _best(values: Sequence[float], counts: Sequence[Counts]) -> int:
+    """Index of the threshold with the highest value; the first of equals.
+
+    Without foreground in the truth all that cuts leave is worth 0: the lowest threshold that leaves
+    the fewest false positives is taken, as by `geothresh.thresholding.best_thresholds`.
+    """
+    if not counts[0].tp + counts[0].fn:
+        return int(np.argmin([cut.fp for cut in counts]))
+    return int(np.argmax(values))
 
 
 def _at(scores: Sweep, k: int) -> MapScore:

@@ -34,7 +34,8 @@ class RasterReader(Protocol):
         """Read one window.
 
         Returns:
-            The confidence, float32 (height, width) in [0, 1], with 0.0 where it is invalid; or
+            The confidence, float32 (height, width) in [0, 1], which the network sees where it is
+            invalid too: 0.0 where there is no data; or
             the bands of an image, float32 (bands, height, width), with one value per band, always
             the same, where it is invalid. And the validity, bool (height, width), True = valid.
             Neither is changed by the engine.

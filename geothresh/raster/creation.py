@@ -69,6 +69,15 @@ MASK = BandFormat(
 )
 """0 background, 1 foreground."""
 
+CHANGES = BandFormat(
+    description="changes",
+    colours=((0, (0, 0, 0)), (1, (255, 176, 0)), (2, (84, 134, 232)), (NODATA, (0, 0, 0))),
+)
+"""0 unchanged, 1 became foreground, 2 became background."""
+
+THRESHOLD = BandFormat(description="threshold", scale=0.01)
+"""5 to 95 for the region-specific threshold 0.05 to 0.95."""
+
 CONFIDENCE = BandFormat(description="confidence", scale=1.0 / CONFIDENCE_STEPS)
 """0 to 254 for confidence 0 to 1."""
 

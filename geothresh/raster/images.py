@@ -36,7 +36,9 @@ _PILLOW_ERRORS = (
 )
 
 
-def read_gray(path: str | os.PathLike[str], *, gaps: bool = False) -> NDArray[Any]:
+def read_gray(
+    path: str | os.PathLike[str], *, gaps: bool = False, stored: bool = False
+) -> NDArray[Any]:
     """Read a one-band picture whole: PNG, JPEG or TIFF, whatever its name ends in.
 
     A PNG or JPEG in colour is accepted where its three channels are equal; an alpha channel is
@@ -45,6 +47,7 @@ def read_gray(path: str | os.PathLike[str], *, gaps: bool = False) -> NDArray[An
     Args:
         gaps: accept a TIFF with missing pixels, which come as they are stored. A nodata value of
             0, by which others mark background, makes no gap.
+        stored: give the numbers of a 16-bit PNG as they are, for what is no confidence.
 
     Returns:
         (H, W) array: uint8 as stored (1-bit pictures as 0 and 1), 16-bit PNG as float32 value /
@@ -55,7 +58,9 @@ def read_gray(path: str | os.PathLike[str], *, gaps: bool = False) -> NDArray[An
     """
     file = Path(os.fspath(path))
     require_file(str(file), file)
-    return _read_tiff(file, gaps) if is_tiff(file) else _open_picture(file, _gray)
+    if is_tiff(file):
+        return _read_tiff(file, gaps)
+    return _open_picture(file, _gray_stored if stored else _gray)
 
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -137,8 +142,14 @@ def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any
 
 
 def _gray(file: Path, picture: Image.Image) -> NDArray[Any]:
+    pixels = _gray_stored(file, picture)
+    # What is stored in 16 bits: all else comes in 8.
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / np.float32(65535.0)
+
+
+def _gray_stored(file: Path, picture: Image.Image) -> NDArray[Any]:
     if picture.mode.startswith("I"):
-        return np.asarray(picture, np.float32) / np.float32(65535.0)
+        return np.asarray(picture)
     if picture.mode in ("1", "L"):
         return np.asarray(picture, np.uint8)
     if picture.mode == "LA":

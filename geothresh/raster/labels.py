@@ -16,6 +16,7 @@ from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.windows import PixelWindow
 
 _FOREGROUND, _HIGH = 1, 255
+_CUT = "cut them at a threshold first, to whole numbers: 1 foreground, 0 background, 255 no data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,6 @@ def open_labels(mask: Any, *, bidx: int | None = None) -> Iterator[Labels]:
         InputError: the raster cannot be read, or is no mask.
         UsageError: the band does not exist.
     """
-    with open_classes(find_raster(mask), bidx, zero_is_data=True) as scene:
-        value, _ = find_foreground(scene, None)
+    with open_classes(find_raster(mask), bidx, zero_is_data=True, advice=_CUT) as scene:
+        value, _ = find_foreground(scene, None, advice=_CUT)
         yield Labels(scene, value)

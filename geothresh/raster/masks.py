@@ -155,31 +155,35 @@ def strips(
 
 @contextmanager
 def open_classes(
-    source: RasterSource, bidx: int | None, *, zero_is_data: bool = False
+    source: RasterSource, bidx: int | None, *, zero_is_data: bool = False, advice: str = _CUT
 ) -> Iterator[Scene]:
     """The raster of whole numbers, to be read as it is stored.
 
-    With `zero_is_data`, a nodata value of 0 counts for nothing.
+    With `zero_is_data`, a nodata value of 0 counts for nothing. `advice` is for confidences.
     """
     dataset = open_dataset(source)
     with dataset:
         try:
             # Questions about the metadata may make GDAL read, and complain.
             with gdal_environment(**source.access), in_own_words():
-                scene = _examine(source, dataset, bidx, zero_is_data)
+                scene = _examine(source, dataset, bidx, zero_is_data, advice)
         except RASTER_ERRORS as error:
             raise metadata_fault(source, error) from error
         yield scene
 
 
 def _examine(
-    source: RasterSource, dataset: DatasetReader, bidx: int | None, zero_is_data: bool
+    source: RasterSource,
+    dataset: DatasetReader,
+    bidx: int | None,
+    zero_is_data: bool,
+    advice: str,
 ) -> Scene:
     check_size(source, dataset)
     sound_grid(source.name, dataset)
     tell_pages(source.name, dataset)
     chosen = choose_band(source.name, dataset, bidx, meaning="the mask")
-    _refuse_confidences(source.name, dataset, chosen)
+    _refuse_confidences(source.name, dataset, chosen, advice)
     _check_blocks(source, dataset, chosen)
     nodata = dataset.nodatavals[chosen - 1]
     if nodata is not None and not can_hold(np.dtype(dataset.dtypes[chosen - 1]), nodata):
@@ -199,19 +203,19 @@ def _examine(
     return Scene(spec, dataset)
 
 
-def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int) -> None:
+def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int, advice: str) -> None:
     """What the header tells; the values are looked at in the scan."""
     dtype = np.dtype(dataset.dtypes[bidx - 1])
     scale, offset = dataset.scales[bidx - 1], dataset.offsets[bidx - 1]
     if not np.issubdtype(dtype, np.integer):
         raise InputError(
             f"{name}: the band is {dtype}, and a mask is of whole numbers; "
-            f"if these are confidences, {_CUT}"
+            f"if these are confidences, {advice}"
         )
     if (scale, offset) != (1.0, 0.0):
         raise InputError(
             f"{name}: the band has a scale of {scale:.6g} and an offset of {offset:g}, as "
-            f"confidences have and masks have not; {_CUT}"
+            f"confidences have and masks have not; {advice}"
         )
 
 
@@ -228,11 +232,13 @@ def _check_blocks(source: RasterSource, dataset: DatasetReader, bidx: int) -> No
         )
 
 
-def find_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
+def find_foreground(
+    scene: Scene, progress: Progress | None, *, advice: str = _CUT
+) -> tuple[int, int]:
     """The value that is foreground, and the number of its pixels."""
     # The blocks stay for the strips of one row of them, and no longer.
     with gdal_environment(cache_bytes=scene.layout.row_cache(scene.dtype)):
-        ones, highs = _count_foreground(scene, progress)
+        ones, highs = _count_foreground(scene, progress, advice)
     text = None
     if highs and not ones:
         text = "only 0 and 255 occur and 255 is not tagged as nodata: 255 is taken as foreground"
@@ -245,7 +251,7 @@ def find_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
     return (_HIGH, highs) if highs and not ones else (1, ones)
 
 
-def _count_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int]:
+def _count_foreground(scene: Scene, progress: Progress | None, advice: str) -> tuple[int, int]:
     """How many pixels are 1 and how many 255; InputError where one is neither, nor 0."""
     ones = highs = 0
     for window, values, valid in _stored(scene, progress, cached=True):
@@ -258,7 +264,7 @@ def _count_foreground(scene: Scene, progress: Progress | None) -> tuple[int, int
             raise InputError(
                 f"{scene.name}: the value {values[row, column]} at row {window.row + row}, column "
                 f"{column} is neither background (0) nor foreground (1) nor nodata (255); "
-                f"if these are confidences, {_CUT}"
+                f"if these are confidences, {advice}"
             )
         ones += int(np.count_nonzero(one))
         highs += int(np.count_nonzero(high))

@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 
 from geothresh.errors import InputError
+from geothresh.places import RasterPlace
 from geothresh.raster.blocks import BlockLayout, span
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
@@ -40,6 +41,16 @@ class OpenRaster:
         self._dataset = dataset
         # One GDAL handle may be used by one thread at a time.
         self._lock = threading.Lock()
+
+    @property
+    def place(self) -> RasterPlace:
+        """Where its pixels lie."""
+        return RasterPlace(
+            name=self.name,
+            crs=None if self.grid.crs is None else self.grid.crs.to_wkt(),
+            transform=tuple(self.grid.transform)[:6],
+            size=self.size,
+        )
 
     def _decoded(
         self, window: PixelWindow, read: Callable[[DatasetReader, PixelWindow], Decoded]

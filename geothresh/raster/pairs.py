@@ -23,6 +23,8 @@ from geothresh.raster.images import read_gray
 _ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 _MASK_SUFFIX = "_mask"
 _NAMES_SHOWN = 10
+# What is white in 1, 8 and 16 bits.
+_FOREGROUND = (1, 255, 65535)
 
 Value = TypeVar("Value")
 
@@ -76,7 +78,7 @@ def find_pairs(
     for folder, source in maps:
         found = picture_files(folder)
         if not found:
-            raise InputError(f"{folder}: no confidence maps ({', '.join(_ENDINGS)}) in it")
+            raise InputError(_without_maps(folder))
         home = max(folders, key=lambda f: len(found.keys() & masks[f].keys()))
         orphans += [f"{folder.name}/{i}" for i in found.keys() - masks[home].keys()]
         pairs += [
@@ -110,6 +112,24 @@ def find_pairs(
     return sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
 
 
+def _without_maps(folder: Path) -> str:
+    """What to say of a folder in which there are no maps: there may be some a level below."""
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and _has_pictures(p))
+    if not below:
+        return f"{folder}: no confidence maps ({', '.join(_ENDINGS)}) in it"
+    return (
+        f"{folder}: no confidence maps in it but folders of them "
+        f"({names(p.name for p in below)}); name each that is meant, as --confidence {below[0]}"
+    )
+
+
+def _has_pictures(folder: Path) -> bool:
+    try:
+        return not _is_hidden(folder) and any(_is_picture(path) for path in folder.iterdir())
+    except OSError:
+        return False
+
+
 def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Value]:
     """What was said of each data folder, by the name that its pairs carry.
 
@@ -137,6 +157,11 @@ def read_confidence(path: Path) -> NDArray[np.float32]:
         return pixels.astype(np.float32) / np.float32(255)
     if not np.issubdtype(pixels.dtype, np.floating):
         raise InputError(f"{path}: {pixels.dtype} is no confidence; write uint8 or float in [0, 1]")
+    unknown = int(np.count_nonzero(np.isnan(pixels)))
+    if unknown:
+        raise InputError(
+            f"{path}: {unknown} pixels are NaN; cut the map to where there is a confidence"
+        )
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -0.01 and high <= 1.01):
         raise InputError(f"{path}: values from {low:g} to {high:g}; a confidence lies in [0, 1]")
@@ -145,19 +170,20 @@ def read_confidence(path: Path) -> NDArray[np.float32]:
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A ground truth (H, W), True = foreground: 0 against one other value, 1 or 255.
+    """A ground truth (H, W), True = foreground: 0 against one other value, 1, 255 or 65535.
 
     Raises:
         InputError: unreadable, or not two-valued.
     """
-    pixels = read_gray(path)
+    pixels = read_gray(path, stored=True)
     foreground = pixels != 0
     values = np.unique(pixels[foreground])
-    if len(values) > 1 or (len(values) == 1 and values[0] not in (1, 255)):
-        shown = ", ".join(f"{v:g}" for v in values[:4])
+    if len(values) > 1 or (len(values) == 1 and values[0] not in _FOREGROUND):
+        shown = ", ".join(f"{v:g}" for v in values[:4]) + (" ..." if len(values) > 4 else "")
+        held = f"{len(values)} values, {shown}" if len(values) > 1 else f"the value {shown}"
         raise InputError(
-            f"{path}: not a two-valued mask (beside 0 it holds {len(values)} values: {shown} ...); "
-            "write 0 and 255, or 0 and 1"
+            f"{path}: not a two-valued mask: beside 0 it holds {held}, and expected is one value, "
+            "1 or 255 (in 16 bits 65535 too); write 0 and 255, or 0 and 1"
         )
     return np.asarray(foreground)
 
@@ -233,7 +259,7 @@ def mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:
 
 
 def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
-    """Pictures in a folder by their stem; only those whose stem ends in `tail`.
+    """Pictures in a folder by their stem; only those whose stem ends in `tail`, none hidden.
 
     Raises:
         InputError: the folder cannot be listed, or two pictures have one stem, case aside.
@@ -246,7 +272,7 @@ def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
     # Two ids that differ by case alone are one where the file system does not tell case apart.
     taken: dict[str, Path] = {}
     for path in paths:
-        if path.suffix.lower() in _ENDINGS and path.stem.endswith(tail):
+        if _is_picture(path) and path.stem.endswith(tail):
             other = taken.setdefault(path.stem.casefold(), path)
             if other is not path:
                 raise InputError(
@@ -254,6 +280,15 @@ def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
                 )
             found[path.stem] = path
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _ENDINGS and not _is_hidden(path)
+
+
+def _is_hidden(path: Path) -> bool:
+    # macOS leaves ._NAME beside each file on the disks of others, and it is no picture.
+    return path.name.startswith(".")
 
 
 def find_masks(folder: Path) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.raster.blocks import BlockInventory, BlockLayout, span
+from geothresh.raster.cog import cog_options, write_cog
 from geothresh.raster.creation import CONFIDENCE_STEPS, NODATA, BandFormat, gtiff_options
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
@@ -72,6 +73,7 @@ class RasterWriter:
         band: BandFormat,
         tags: Mapping[str, str],
         creation_options: Mapping[str, str] | None = None,
+        cog: bool = False,
     ) -> None:
         """Create the temporary file.
 
@@ -81,12 +83,15 @@ class RasterWriter:
             band: what the values mean.
             tags: metadata of the file.
             creation_options: GDAL's, in place of the defaults.
+            cog: whether it is to be a Cloud Optimised GeoTIFF, with overviews.
 
         Raises:
-            UsageError: a creation option is unknown or would lose data.
+            UsageError: a creation option is unknown, would lose data, or makes no COG.
             OutputError: the file cannot be created.
         """
         options = gtiff_options(creation_options or {})
+        self._cog_options = cog_options(options) if cog else None
+        self._classes = bool(band.colours)
         self.target = target
         self._grid = grid
         self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
@@ -163,6 +168,8 @@ class RasterWriter:
     def finish(self) -> None:
         """Close the file and prove it: every block is there and decodes to what was written.
 
+        A COG is made then, and proven likewise.
+
         Raises:
             OutputError: it is not so; the disk is full as a rule.
         """
@@ -172,8 +179,18 @@ class RasterWriter:
             with gdal_environment(writing=True), in_own_words():
                 dataset.close()
                 self._verify()
+                if self._cog_options is not None:
+                    self._make_cog(self._cog_options)
+                    self._verify()
         except RASTER_ERRORS as error:
             raise OutputError(f"{self._failure('the file')} ({reason(error)})") from error
+
+    def _make_cog(self, options: Mapping[str, str]) -> None:
+        plain, self._temporary = self._temporary, create_beside(self.target)
+        try:
+            write_cog(plain, self._temporary, options=options, classes=self._classes)
+        finally:
+            discard(plain)
 
     def _verify(self) -> None:
         size = self._temporary.stat().st_size

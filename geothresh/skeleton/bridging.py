@@ -7,7 +7,7 @@ falls below a floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,20 +17,20 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from geothresh.errors import UsageError
+from geothresh.skeleton.ground import SQUARE, Float64Array, Ground, farness
 from geothresh.skeleton.network import WIDTH, Network
-from geothresh.skeleton.thinning import grown
 from geothresh.skeleton.tracing import Trace
 from geothresh.windows import PixelWindow, RasterSize
 
 Float32Array = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
 
 #: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
 ReadConfidence = Callable[[PixelWindow], Float32Array]
 
 #: The confidence that a way over a gap never falls below.
 FLOOR = 0.1
-#: The longest gap that is looked over, in pixels: the square around it is held in memory.
+#: The longest gap that is looked over, in sides of a square as large as a pixel: as many pixels as
+#: are in a square around it are held in memory.
 LONGEST = 500
 # A gap lies before both ends: at most 60 degrees off the direction in which a line ends, which is
 # that of its last pixels.
@@ -52,8 +52,13 @@ class _Ends:
     """(n,)"""
     pixels: NDArray[np.int64]
     """(n, 2) row and column"""
-    ahead: Float64Array
-    """(n, 2) unit vector in which the line would go on"""
+    ahead: NDArray[np.int64]
+    """(n, 2) rows and columns in which the line would go on"""
+
+    @property
+    def places(self) -> Float64Array:
+        """(n, 2) the middles of the pixels, see `Ground`"""
+        return np.asarray(self.pixels + 0.5, np.float64)
 
 
 def bridged(
@@ -63,6 +68,7 @@ def bridged(
     *,
     reach: float,
     floor: float = FLOOR,
+    ground: Ground = SQUARE,
 ) -> Network:
     """The network with a line over each gap that can be closed.
 
@@ -72,8 +78,9 @@ def bridged(
         network: pruned.
         confidence: gives windows of confidences.
         size: of the raster.
-        reach: longest gap, in pixels, at most `LONGEST`.
+        reach: longest gap, in the unit of `Ground.sides`; at most `LONGEST` such sides.
         floor: least confidence along a way.
+        ground: what the pixels are on it: distances, directions and ways are measured there.
 
     Returns:
         The lines as they were, and after them the ways, which `Network.bridges` marks. Their ends
@@ -82,17 +89,14 @@ def bridged(
     Raises:
         UsageError: `reach` is too long.
     """
-    if reach > LONGEST:
-        raise UsageError(
-            f"gaps of {reach:,.0f} pixels are too long to be bridged; {LONGEST} are possible"
-        )
     ends = _free_ends(network)
+    _require_short(ends, ground, size, reach)
     if len(ends.nodes) < 2:
         return network
     found: list[tuple[float, int, int, Trace]] = []
-    for a, b in sorted(cKDTree(ends.pixels).query_pairs(reach)):
-        if _opposite(network, ends, a, b):
-            way = _way(ends.pixels[a], ends.pixels[b], confidence, size, floor)
+    for a, b, shape in _gaps(ends, ground, reach):
+        if _opposite(network, ends, a, b, shape):
+            way = _way(ends.pixels[a], ends.pixels[b], confidence, size, floor, shape)
             if way is not None:
                 cost, pixels, values = way
                 found.append((cost, a, b, _trace(pixels, values, network, size.width)))
@@ -119,28 +123,55 @@ def _free_ends(network: Network) -> _Ends:
     for k, side in np.argwhere(degrees[network.nodes] == 1).tolist():
         line = network.lines[k].directed(side == 0)
         last = np.stack(np.divmod(line.pixels[-_LAST:], network.width), axis=1)
-        direction = last[-1] - last[0]
         nodes.append(network.nodes[k, side])
         lines.append(k)
         pixels.append(last[-1])
-        ahead.append(direction / np.hypot(*direction))
+        ahead.append(last[-1] - last[0])
     return _Ends(
         nodes=np.array(nodes, np.int64),
         lines=np.array(lines, np.int64),
         pixels=np.array(pixels, np.int64).reshape(-1, 2),
-        ahead=np.array(ahead, np.float64).reshape(-1, 2),
+        ahead=np.array(ahead, np.int64).reshape(-1, 2),
     )
 
 
-def _opposite(network: Network, ends: _Ends, a: int, b: int) -> bool:
-    gap = (ends.pixels[b] - ends.pixels[a]).astype(np.float64)
+def _require_short(ends: _Ends, ground: Ground, size: RasterSize, reach: float) -> None:
+    middle = [[size.height / 2, size.width / 2]]
+    longest = reach / ground.sides(np.concatenate([middle, ends.places])).min()
+    if longest > LONGEST:
+        raise UsageError(
+            f"gaps of {longest:,.0f} pixels are too long to be bridged; {LONGEST} are possible"
+        )
+
+
+def _gaps(ends: _Ends, ground: Ground, reach: float) -> Iterator[tuple[int, int, Float64Array]]:
+    """Ends within reach of each other on the ground, and the shape of the pixels between them."""
+    # The longest side of a pixel of any shape is as much more than 1 as the shortest is less.
+    shapes = np.linalg.norm(ground.shapes(ends.places), 2, axis=(1, 2))
+    longest = reach / ground.sides(ends.places) * shapes
+    # Somewhat more pixels than any gap has: between two ends pixels may be smaller than at both.
+    pairs = cKDTree(ends.pixels).query_pairs(1.01 * longest.max(), output_type="ndarray")
+    middles = np.asarray(ends.places[pairs].mean(axis=1), np.float64)
+    shapes = ground.shapes(middles)
+    steps = np.diff(ends.pixels[pairs], axis=1) @ shapes
+    # A gap as long as the reach is within it, however the two are rounded.
+    most = (reach / ground.sides(middles)) ** 2 * (1 + 1e-9)
+    near = np.flatnonzero((steps**2).sum(axis=(1, 2)) <= most)
+    for k in near.tolist():
+        yield *pairs[k].tolist(), shapes[k]
+
+
+def _opposite(network: Network, ends: _Ends, a: int, b: int, shape: Float64Array) -> bool:
+    gap = (ends.pixels[b] - ends.pixels[a]) @ shape
     distance = np.hypot(*gap)
     if ends.lines[a] == ends.lines[b]:
         # A line that bends back on itself is a ring with a gap only if the gap is a small part.
-        if network.lines[ends.lines[a]].length(network.width) < 3 * distance:
+        if network.lines[ends.lines[a]].length(network.width, shape) < 3 * distance:
             return False
     gap /= distance
-    return bool(gap @ ends.ahead[a] >= _AHEAD and -gap @ ends.ahead[b] >= _AHEAD)
+    ahead = ends.ahead[[a, b]] @ shape
+    ahead /= np.hypot(*ahead.T)[:, None]
+    return bool(gap @ ahead[0] >= _AHEAD and -gap @ ahead[1] >= _AHEAD)
 
 
 def _way(
@@ -149,14 +180,15 @@ def _way(
     confidence: ReadConfidence,
     size: RasterSize,
     floor: float,
+    shape: Float64Array,
 ) -> tuple[float, NDArray[np.int64], Float32Array] | None:
     """Cost, pixels (n, 2) and confidences of the best way, None where there is none."""
-    distance = float(np.hypot(*(stop - start)))
-    (top, left), (bottom, right) = np.minimum(start, stop), np.maximum(start, stop)
-    box = PixelWindow(
-        row=int(top), col=int(left), height=int(bottom - top) + 1, width=int(right - left) + 1
-    )
-    window = grown(box, int(distance / 2) + 1, size)
+    distance = float(np.hypot(*((stop - start) @ shape)))
+    around = (distance / 2 * farness(shape)).astype(np.int64) + 1
+    top, left = np.maximum(np.minimum(start, stop) - around, 0).tolist()
+    after = np.maximum(start, stop) + around + 1
+    bottom, right = np.minimum(after, (size.height, size.width)).tolist()
+    window = PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
     values = confidence(window)
     corner = np.array([window.row, window.col])
     first, last = (int((place - corner) @ (window.width, 1)) for place in (start, stop))
@@ -164,7 +196,7 @@ def _way(
     # Lines end on the mask, wherever its confidence came from.
     passable.ravel()[[first, last]] = True
     costs, before = dijkstra(
-        _steps(values, passable), directed=False, indices=first, return_predecessors=True
+        _steps(values, passable, shape), directed=False, indices=first, return_predecessors=True
     )
     if not np.isfinite(costs[last]):
         return None
@@ -172,12 +204,12 @@ def _way(
     while way[-1] != first:
         way.append(int(before[way[-1]]))
     pixels = np.stack(np.divmod(np.array(way[::-1]), window.width), axis=1)
-    if np.hypot(*np.diff(pixels, axis=0).T).sum() > _DETOUR * distance:
+    if np.hypot(*(np.diff(pixels, axis=0) @ shape).T).sum() > _DETOUR * distance:
         return None
     return float(costs[last]), pixels + corner, values[tuple(pixels.T)]
 
 
-def _steps(values: Float32Array, passable: NDArray[np.bool_]) -> csr_array:
+def _steps(values: Float32Array, passable: NDArray[np.bool_], shape: Float64Array) -> csr_array:
     """What it costs to go from each pixel to those around it."""
     cost = _STEP - np.log(np.maximum(np.nan_to_num(values), _LEAST)).astype(np.float64)
     number = np.arange(values.size).reshape(values.shape)
@@ -187,7 +219,7 @@ def _steps(values: Float32Array, passable: NDArray[np.bool_]) -> csr_array:
         here = np.s_[: height - down, max(0, -right) : width - max(0, right)]
         there = np.s_[down:, max(0, right) : width - max(0, -right)]
         open_ = passable[here] & passable[there]
-        length = np.hypot(down, right)
+        length = np.hypot(*(np.array([down, right]) @ shape))
         parts.append(
             (number[here][open_], number[there][open_], length * (cost[here] + cost[there])[open_])
         )

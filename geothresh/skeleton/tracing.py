@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.skeleton.chains import chain
+from geothresh.skeleton.ground import UNIT, Float64Array
 from geothresh.windows import PixelWindow
 
 Int64Array = NDArray[np.int64]
@@ -65,10 +66,11 @@ class Trace:
             whole=(True, True),
         )
 
-    def length(self, width: int) -> float:
-        """In pixels, from middle to middle; `width` is that of the raster."""
-        rows, cols = np.divmod(self.pixels, width)
-        return float(np.hypot(np.diff(rows), np.diff(cols)).sum())
+    def length(self, width: int, shape: Float64Array = UNIT) -> float:
+        """In pixels of a shape (`geothresh.skeleton.ground`), from middle to middle; `width` is
+        that of the raster."""
+        steps = np.diff(np.divmod(self.pixels, width), axis=1)
+        return float(np.hypot(*(shape @ steps)).sum())
 
 
 def trace(

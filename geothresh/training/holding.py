@@ -7,7 +7,7 @@ pixels share their blocks; what is held out in one is cut out of all others that
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class SplitScene:
     held: frozenset[str] = frozenset()
 
     def pixels(self, *, foreground: bool = False) -> dict[str, int]:
-        """What counts in each block that has anything that does."""
+        """What counts in validation in each block that has anything that does."""
         survey = self.survey
         cells = survey.held_foreground if foreground else survey.held_valid
         return {
@@ -135,23 +135,33 @@ def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
     return followed
 
 
-def save_split(scenes: Sequence[SplitScene]) -> str:
-    """The manifest: names of blocks on either side, and where the blocks lie."""
-    used = {scene.name: scene.pixels() for scene in scenes}
+def save_split(scenes: Sequence[SplitScene], trained: Mapping[str, Sequence[str]]) -> str:
+    """The manifest: names of blocks on either side, and where the blocks lie.
+
+    Args:
+        scenes: with what is held out.
+        trained: the blocks that are trained on, by scene.
+    """
+    sides = {
+        "train": trained,
+        "validation": {scene.name: scene.pixels().keys() & scene.held for scene in scenes},
+    }
     lists: dict[str, Any] = {
-        side: sorted(
-            f"{scene.name}/{name}"
-            for scene in scenes
-            for name in used[scene.name]
-            if (name in scene.held) == (side == "validation")
-        )
-        for side in ("train", "validation")
+        side: sorted(f"{scene}/{name}" for scene, names in blocks.items() for name in names)
+        for side, blocks in sides.items()
     }
     lists["scenes"] = {
         scene.name: {"rows": list(scene.blocks.rows), "cols": list(scene.blocks.cols)}
         for scene in scenes
     }
     return json.dumps(lists, indent=1) + "\n"
+
+
+def trained_blocks(scene: SplitScene, scenes: Sequence[SplitScene]) -> list[str]:
+    """The blocks of a scene in which anything that counts may be trained on."""
+    usable = (scene.survey.valid > 0) & ~forbidden_cells(scene, scenes)
+    blocks = scene.blocks.blocks().items()
+    return [name for name, window in blocks if usable[cells_of(window)].any()]
 
 
 def forbidden_cells(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArray:

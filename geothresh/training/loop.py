@@ -78,7 +78,8 @@ def fit(
         on_step, on_epoch: progress.
 
     Raises:
-        ModelError: the state or the initial model does not fit.
+        ModelError: the state or the initial model does not fit, or the loss or a weight is not
+            finite.
         OutputError: a file cannot be written.
         UsageError, InputError: the device or the precision is not there.
     """
@@ -159,10 +160,7 @@ def fit(
             for name, value in losses.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value * len(batch[0])
             if not math.isfinite(losses["total"]):
-                raise ModelError(
-                    f"the loss is {losses['total']} in epoch {epoch}, step {progress.batch}; the "
-                    "last whole epoch is kept: lower --learning-rate and start anew"
-                )
+                raise _diverged(f"the loss is {losses['total']}", progress)
             clock, before = time.perf_counter(), clock
             progress.seconds += clock - before
             if clock - kept >= STATE_SECONDS and progress.batch < n_steps:
@@ -170,6 +168,10 @@ def fit(
                 kept = time.perf_counter()
             if on_step is not None:
                 on_step(epoch, progress.batch, n_steps, losses["total"])
+        # The loss of a step is of the weights before it: what the last one did is seen here.
+        tensors = average.state_dict()
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise _diverged("the weights are not finite", progress)
         # Sums over chips, not means of batch means: the last batch is smaller.
         row = {f"train_{name}": value / len(chips) for name, value in progress.sums.items()}
         rate = optimizer.param_groups[0]["lr"]
@@ -191,7 +193,6 @@ def fit(
             "steps": progress.step,
             "validation": scores,
         }
-        tensors = average.state_dict()
         save_model(
             beside(output, ".last.safetensors"), tensors=tensors, config=config, training=card
         )
@@ -290,6 +291,14 @@ def _follow(average: ThreshNet, network: ThreshNet, *, decay: float) -> None:
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
+
+
+def _diverged(what: str, progress: Progress) -> ModelError:
+    kept = "the last whole epoch is kept: " if progress.epoch else ""
+    return ModelError(
+        f"{what} in epoch {progress.epoch + 1}, step {progress.batch}; {kept}lower "
+        "--learning-rate and start anew"
+    )
 
 
 def _count(progress: Progress, loss: float) -> None:

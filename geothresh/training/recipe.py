@@ -5,6 +5,7 @@ No torch here: the command line shows these numbers in its help.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # Written so that NaN, of which no comparison holds, passes nowhere.
         positive = {
             "epochs": self.epochs,
             "chip size": self.chip_size,
@@ -77,8 +79,21 @@ class Recipe:
             "zoom": self.zoom,
         }
         for name, value in positive.items():
-            if value <= 0:
-                raise UsageError(f"{name} is {value}; it must be above 0")
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value}; it must be above 0{_finite(value)}")
+        others = {
+            "least learning rate": self.min_learning_rate,
+            "jitter": self.jitter,
+            "regional jitter": self.regional_jitter,
+            "weight decay": self.weight_decay,
+            "focal weight": self.loss.focal,
+            "boundary weight": self.loss.boundary,
+            "overlap weight": self.loss.overlap,
+            "centerline weight": self.loss.centerline,
+        }
+        for name, value in others.items():
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{name} is {value}; it must be at least 0{_finite(value)}")
         shares = {
             "EMA decay": self.ema,
             "balance": self.balance,
@@ -117,6 +132,10 @@ RECIPES: dict[str, Recipe] = {
 about."""
 
 DEFAULT_RECIPE = "best"
+
+
+def _finite(value: float) -> str:
+    return "" if math.isfinite(value) else " and finite"
 
 
 def recipe_of(name: str, **changes: Any) -> Recipe:

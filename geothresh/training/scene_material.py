@@ -14,6 +14,7 @@ import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.places import RasterPlace
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import LabelsSpec, open_labels
 from geothresh.raster.paths import is_tiff
@@ -39,11 +40,11 @@ from geothresh.training.holding import (
     same_ground,
     save_split,
     split_scenes,
+    trained_blocks,
 )
 from geothresh.training.material import Material, OnCheck
 from geothresh.training.pixels import Pixels
 from geothresh.training.scenes import LabelledScene, SceneSource, SceneTile
-from geothresh.vector.frames import RasterPlace
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import VectorLayer, find_layer
 from geothresh.vector.resolution import pixel_size
@@ -170,13 +171,15 @@ def gather_scenes(
         for tile in tiles(block)
         if scene.survey.held_valid[cells_of(tile)].any()
     ]
-    n_train = {s.name: len(s.pixels().keys() - s.held) for s in scenes}
+    trained = {scene.name: trained_blocks(scene, scenes) for scene in scenes}
+    manifest = save_split(scenes, trained)
+    n_train = {name: len(blocks) for name, blocks in trained.items()}
     return Material(
         train=train,
         validation=validation,
-        described=_describe(opened, scenes, validation, n_train, options)
+        described=_describe(opened, scenes, validation, n_train, manifest, options)
         | pixels.described([one.scene.name for one in opened], sizes),
-        manifest=save_split(scenes),
+        manifest=manifest,
         n_train=sum(n_train.values()),
         n_validation=len(validation),
         resolution=pixels.seen(sizes),
@@ -206,7 +209,7 @@ def _label_sources(data: Sequence[Path], options: SceneOptions) -> list[Path]:
 
 def _open(path: Path, labels: Path, options: SceneOptions) -> _Opened:
     with open_scene(path, bidx=options.bidx, scale=options.scale, nodata=options.nodata) as scene:
-        where = _place_of(scene)
+        where = scene.place
         aoi = _area(options.aoi, where, "area of interest")
         held = _area(options.validation_aoi, where, "area to validate on", required=False)
         found, mask = _labels(labels, scene, where, options)
@@ -253,16 +256,6 @@ def _area(
     if path is None:
         return None
     return place(find_layer(path, option=None), where, width=None, what=what, required=required)
-
-
-def _place_of(scene: Scene) -> RasterPlace:
-    grid = scene.grid
-    return RasterPlace(
-        name=scene.name,
-        crs=None if grid.crs is None else grid.crs.to_wkt(),
-        transform=tuple(grid.transform)[:6],
-        size=scene.size,
-    )
 
 
 def _require_place(layer: VectorLayer, scene: Scene) -> None:
@@ -369,9 +362,10 @@ def _describe(
     scenes: Sequence[SplitScene],
     validation: Sequence[SceneTile],
     n_train: dict[str, int],
+    manifest: str,
     options: SceneOptions,
 ) -> dict[str, Any]:
-    hashed = hashlib.sha256(save_split(scenes).encode())
+    hashed = hashlib.sha256(manifest.encode())
     for scene in scenes:
         hashed.update(f"{scene.name} {scene.survey.digest}\n".encode())
     labels = {one.scene.name: one.scene.dataset for one in opened}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from geothresh.chipping import pad_to
+from geothresh.errors import ModelError
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.resampling import ResampledRefiner
@@ -78,6 +79,9 @@ def validate(
     Returns:
         ``miou`` and ``boundary_iou`` of each group as ``<name>/<data set>/<base network>``, and
         their means over the groups as ``miou`` and ``boundary_iou``.
+
+    Raises:
+        ModelError: a confidence that the network gives is not finite.
     """
     was_training = network.training
     network.eval()
@@ -85,6 +89,11 @@ def validate(
     for one in maps:
         confidence, truth, _, valid = one.read()
         refined = refine_map(network, confidence, dtype=dtype, factor=one.factor)
+        if not np.isfinite(refined).all():
+            raise ModelError(
+                f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "
+                "--learning-rate and start anew"
+            )
         score = MapScore.of(prediction=refined >= 0.5, target=truth, valid=valid)
         scores[f"{one.dataset}/{one.source}"].append(score)
     network.train(was_training)

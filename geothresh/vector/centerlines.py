@@ -10,17 +10,41 @@ import shapely
 from numpy.typing import NDArray
 
 from geothresh.skeleton.blocks import CONFIDENCE
+from geothresh.skeleton.ground import UNIT, shapes_of, widenings
 from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.smoothing import smoothed
 from geothresh.vector.polygons import PixelToMap
 from geothresh.vector.units import Float64Array, Geometries, MapUnits
 from geothresh.windows import RasterSize
 
+# A degree of longitude over one of latitude, at least: 0.06 degrees from the poles.
+_NARROWEST = 1e-3
 # Pixels by which a line may move when points that it does not need are left out.
 _NEEDLESS = 0.3
 
 #: What the samples of a confidence along a line are reduced to.
 CONFIDENCE_FIELDS = ("confidence_mean", "confidence_min", "confidence_p10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelGround:
+    """The pixels of a raster on the ground, as its map has it (`geothresh.skeleton.ground`)."""
+
+    placing: PixelToMap
+    """From pixel to map coordinates."""
+    units: MapUnits
+    """Of the map coordinates."""
+
+    def sides(self, places: Float64Array) -> Float64Array:
+        """See `Ground`."""
+        return _pixel_sides(self._points(places), self.placing, self.units)
+
+    def shapes(self, places: Float64Array) -> Float64Array:
+        """See `Ground`."""
+        return _pixel_shapes(self._points(places), self.placing, self.units)
+
+    def _points(self, places: Float64Array) -> Geometries:
+        return self.placing.place(shapely.points(places[:, ::-1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +116,12 @@ def make_centerlines(
         geometry = _simplified(geometry, simplify, units)
         length = units.lengths(geometry)
     pixel = _pixel_sides(geometry, placing, units)
-    wide = [line.samples[:, WIDTH] for line in network.lines]
+    wide = _widths(network, _pixel_shapes(geometry, placing, units))
     used = network.degrees > 0
     return Centerlines(
         geometry=geometry,
         length=length,
-        width=np.array([w.mean(dtype=np.float64) for w in wide]) * pixel,
+        width=np.array([w.mean() for w in wide]) * pixel,
         width_min=np.array([w.min() for w in wide], np.float64) * pixel,
         confidence=_confidences(network),
         bridged=network.bridges,
@@ -117,6 +141,26 @@ def _pixel_sides(geometry: Geometries, placing: PixelToMap, units: MapUnits) -> 
     """(n,) the same where each geometry lies."""
     along, across = units.metric_scales(geometry).T
     return np.asarray(np.sqrt(placing.pixel_area * along * across), np.float64)
+
+
+def _pixel_shapes(geometry: Geometries, placing: PixelToMap, units: MapUnits) -> Float64Array:
+    """(n, 2, 2) shape of a pixel where each geometry lies, see `geothresh.skeleton.ground`."""
+    scales = np.abs(units.metric_scales(geometry))
+    # At a pole a pixel has no width.
+    scales = np.maximum(scales, _NARROWEST * scales.max(axis=1, keepdims=True, initial=0))
+    steps = np.array([[placing.b, placing.e], [placing.a, placing.d]])
+    return shapes_of(steps * scales[:, None])
+
+
+def _widths(network: Network, shapes: Float64Array) -> list[Float64Array]:
+    """Of each line, width on the ground at its pixels, in sides of a square as large as a pixel."""
+    found = []
+    for line, shape in zip(network.lines, shapes, strict=True):
+        wide = line.samples[:, WIDTH].astype(np.float64)
+        if (shape != UNIT).any():
+            wide *= widenings(np.stack(np.divmod(line.pixels, network.width), axis=1), shape)
+        found.append(wide)
+    return found
 
 
 def _placed(network: Network, placing: PixelToMap) -> Geometries:

@@ -14,47 +14,15 @@ from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geothresh.errors import GeothreshWarning, InputError
+from geothresh.places import Bounds, RasterPlace
 from geothresh.vector.reading import VectorLayer
 from geothresh.vector.reprojection import reprojected, short_name
 from geothresh.vector.units import Geometries
-from geothresh.windows import RasterSize
-
-Bounds = tuple[float, float, float, float]
 
 # A map whose lengths are off by more than this is not one to measure in.
 _TRUE_LENGTHS = 0.01
 # Circles at the ends of lines: 8 chords a quarter are off by half a percent of the radius.
 _CHORDS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RasterPlace:
-    """Where a raster lies."""
-
-    name: str
-    """For messages."""
-    crs: str | None
-    """As WKT; None where it names none."""
-    transform: tuple[float, ...]
-    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
-    size: RasterSize
-
-    def to_map(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2) columns and rows to x and y."""
-        a, b, c, d, e, f = self.transform
-        return np.asarray(pixels @ np.array([[a, d], [b, e]]) + (c, f))
-
-    def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2) x and y to columns and rows."""
-        a, b, c, d, e, f = self.transform
-        return np.asarray((points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]])))
-
-    def bounds(self, margin: float = 0.0) -> Bounds:
-        """Left, bottom, right, top, each moved outwards by `margin` units of the CRS."""
-        height, width = self.size.height, self.size.width
-        corners = self.to_map(np.array([(0, 0), (width, 0), (0, height), (width, height)], float))
-        (left, bottom), (right, top) = corners.min(0) - margin, corners.max(0) + margin
-        return float(left), float(bottom), float(right), float(top)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ whoever burns or searches them needs no georeference.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.vector.frames import Frames, RasterPlace
+from geothresh.places import Bounds, RasterPlace
+from geothresh.vector.frames import Frames
 from geothresh.vector.reading import VectorLayer, as_numbers, read_geometries, read_numbers
 from geothresh.vector.units import Geometries
 from geothresh.windows import PixelWindow
@@ -50,6 +52,20 @@ class PlacedShapes:
     n_features: int
     """Features of the layer that touch the raster."""
 
+    @classmethod
+    def of(cls, pieces: Geometries, *, n_features: int) -> PlacedShapes:
+        """With the tree that finds them."""
+        return cls(pieces=pieces, tree=shapely.STRtree(pieces), n_features=n_features)
+
+    @classmethod
+    def from_wkb(cls, pieces: Sequence[bytes]) -> PlacedShapes:
+        """From what `to_wkb` gave."""
+        return cls.of(np.asarray(shapely.from_wkb(list(pieces)), object), n_features=len(pieces))
+
+    def to_wkb(self) -> tuple[bytes, ...]:
+        """The pieces, small enough to be sent about."""
+        return tuple(shapely.to_wkb(self.pieces).tolist())
+
     def touching(self, window: PixelWindow) -> Geometries:
         """What of the pieces lies in a window, and up to a pixel around it."""
         box = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
@@ -59,6 +75,17 @@ class PlacedShapes:
         right, bottom = window.col_stop + 1, window.row_stop + 1
         # Burning takes time by the corner, and most of a long road's lie elsewhere.
         return _polygons(np.asarray(shapely.clip_by_rect(found, left, top, right, bottom), object))
+
+
+def rectangle(raster: RasterPlace, bounds: Bounds) -> PlacedShapes | None:
+    """Bounds in the CRS of a raster, laid onto its pixels; None where they miss it."""
+    left, bottom, right, top = bounds
+    corners = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
+    shape = np.array([shapely.Polygon(raster.to_pixels(corners))], object)
+    box = shapely.box(0, 0, raster.size.width, raster.size.height)
+    # What only touches the edge holds no pixel.
+    pieces = _polygons(np.asarray(shapely.intersection(shape, box), object))
+    return PlacedShapes.of(pieces, n_features=1) if len(pieces) else None
 
 
 def place(
@@ -118,11 +145,7 @@ def place(
     if required and not meets.any():
         raise InputError(_nowhere(layer, raster, what))
     pieces = _subdivided(_polygons(areas[meets]))
-    return PlacedShapes(
-        pieces=pieces,
-        tree=shapely.STRtree(pieces),
-        n_features=len(np.unique(owner[meets])),
-    )
+    return PlacedShapes.of(pieces, n_features=len(np.unique(owner[meets])))
 
 
 def _parts(geometry: Geometries) -> tuple[Geometries, NDArray[np.int64]]:
@@ -212,6 +235,9 @@ def _polygons(shapes: Geometries) -> Geometries:
 def _nowhere(layer: VectorLayer, raster: RasterPlace, what: str) -> str:
     left, bottom, right, top = raster.bounds()
     count = f"{layer.n_features} features" if layer.n_features >= 0 else "features"
+    # The search leaves out what has no geometry, wherever it belongs.
+    if not len(read_geometries(layer)[0]):
+        return f"{layer}: none of its {count} has a geometry; give the {what} as shapes"
     return (
         f"{layer}: none of its {count} touches {raster.name}, which lies at x {left:.9g} to "
         f"{right:.9g}, y {bottom:.9g} to {top:.9g} of its CRS; give the {what} of this place"

@@ -1,0 +1,116 @@
+"""The part of a scene that is refined: an area of interest, or a rectangle of the map."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geothresh.api.targets import PathLike
+from geothresh.errors import InputError, UsageError
+from geothresh.mosaic import BoolArray, Float32Array
+from geothresh.places import Bounds, RasterPlace
+from geothresh.raster.burning import burn
+from geothresh.raster.scene import Scene, SceneSpec
+from geothresh.vector.placing import PlacedShapes, place, rectangle
+from geothresh.vector.reading import find_layer
+from geothresh.windows import PixelWindow, RasterSize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """Polygons over the pixels of a scene, which are valid where their centres lie in one."""
+
+    name: str
+    """For tags: the file, or the bounds."""
+    pieces: tuple[bytes, ...]
+    """In pixels, as WKB."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the polygons, hexadecimal."""
+        return hashlib.sha256(b"".join(self.pieces)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaSpec:
+    """Opens a part of a scene again in any process."""
+
+    scene: SceneSpec
+    area: Area
+
+    def open(self) -> AreaReader:
+        """Open the scene; errors as `SceneSpec.open`."""
+        return AreaReader(self.scene.open(), self.area)
+
+
+class AreaReader:
+    """A scene of which only an area is valid; several threads may read it.
+
+    What lies outside is not refined, and yet seen: tiles at the border of the area have the
+    confidences around it, as if the whole scene were refined.
+    """
+
+    def __init__(self, scene: Scene, area: Area) -> None:
+        self._scene = scene
+        self._shapes = PlacedShapes.from_wkb(area.pieces)
+        self.size: RasterSize = scene.size
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Read a window; confidences outside of the area are those of the scene, near it."""
+        inside = burn(self._shapes.touching(window), window)
+        if not inside.any():
+            return np.zeros(inside.shape, np.float32), inside
+        confidence, valid = self._scene.read(window)
+        return confidence, valid & inside
+
+
+def find_area(scene: Scene, aoi: PathLike | None, bounds: Bounds | None) -> Area | None:
+    """The part that is asked for; None for the whole scene.
+
+    Args:
+        scene: what is refined.
+        aoi: file of polygons; what is in another CRS is reprojected, with a warning.
+        bounds: left, bottom, right, top in the scene's CRS.
+
+    Raises:
+        UsageError: both are given, or the bounds are none.
+        InputError: the file cannot be read, the scene has no georeference, or the area lies
+            elsewhere.
+    """
+    if aoi is None and bounds is None:
+        return None
+    if aoi is not None and bounds is not None:
+        raise UsageError("--aoi and --bounds: give one of them")
+    if not scene.grid.has_transform:
+        raise InputError(
+            f"{scene.name}: has no georeference, so that no area has a place in it; georeference "
+            "it, or leave --aoi and --bounds out"
+        )
+    where = scene.place
+    if aoi is not None:
+        path = Path(aoi)
+        shapes = place(find_layer(path, option=None), where, width=None, what="area of interest")
+        return Area(name=path.name, pieces=shapes.to_wkb())
+    return _rectangle(where, bounds) if bounds is not None else None
+
+
+def _rectangle(where: RasterPlace, bounds: Bounds) -> Area:
+    left, bottom, right, top = bounds
+    shown = ",".join(f"{number:.9g}" for number in bounds)
+    if not (all(map(math.isfinite, bounds)) and left < right and bottom < top):
+        raise UsageError(
+            f"bounds {shown}: give left, bottom, right and top in the scene's CRS, each smaller "
+            "than its opposite"
+        )
+    shapes = rectangle(where, bounds)
+    if shapes is None:
+        theirs = ",".join(f"{number:.9g}" for number in where.bounds())
+        raise InputError(
+            f"{where.name}: the bounds {shown} lie outside of the scene, which has {theirs}; give "
+            "them in its CRS"
+        )
+    return Area(name=shown, pieces=shapes.to_wkb())

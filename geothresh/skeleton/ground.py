@@ -1,0 +1,96 @@
+"""What a step from pixel to pixel is on the ground, where pixels need not be square.
+
+Lengths here are lengths on the ground, counted in sides of a square as large as the pixel: for
+square pixels what they are in rows and columns, to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+
+#: The shape of a square pixel.
+UNIT: Float64Array = np.eye(2)
+# Pixels that are square to a millionth are square.
+_SQUARE_TO = 1e-6
+# Pixels to each side of one that tell in which direction its line goes.
+_NEAR = 8
+
+
+class Ground(Protocol):
+    """The pixels of a raster on the ground.
+
+    Places are (n, 2) rows and columns in pixels from the raster's corner.
+    """
+
+    def sides(self, places: Float64Array) -> Float64Array:
+        """(n,) side of a square as large as the pixel, in the unit of length."""
+
+    def shapes(self, places: Float64Array) -> Float64Array:
+        """(n, 2, 2) what a step of (rows, columns) is multiplied by to be one on the ground, in
+        such sides; see `shapes_of`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SquareGround:
+    """Square pixels, whose side is the unit of length."""
+
+    def sides(self, places: Float64Array) -> Float64Array:
+        """See `Ground`."""
+        return np.ones(len(places))
+
+    def shapes(self, places: Float64Array) -> Float64Array:
+        """See `Ground`."""
+        return np.broadcast_to(UNIT, (len(places), 2, 2))
+
+
+#: Lengths in pixels.
+SQUARE = SquareGround()
+
+
+def shapes_of(steps: Float64Array) -> Float64Array:
+    """The shapes of pixels.
+
+    Args:
+        steps: (n, 2, 2) where a step of one row and of one column leads, in any unit and direction.
+
+    Returns:
+        (n, 2, 2) symmetric, of determinant 1: they keep lengths and angles, but not where north is.
+    """
+    squared = steps @ steps.swapaxes(1, 2)
+    squared = squared / np.abs(np.linalg.det(steps))[:, None, None]
+    squared[(np.abs(squared - UNIT) < _SQUARE_TO).all(axis=(1, 2))] = UNIT
+    # The root of a symmetric 2 x 2 matrix of determinant 1.
+    trace = np.trace(squared, axis1=1, axis2=2)
+    return np.asarray((squared + UNIT) / np.sqrt(trace + 2)[:, None, None], np.float64)
+
+
+def farness(shape: Float64Array) -> Float64Array:
+    """(2,) how many rows and columns away a place at distance 1 can be."""
+    return np.asarray(np.hypot(*shape)[::-1], np.float64)
+
+
+def widenings(points: Float64Array, shape: Float64Array) -> Float64Array:
+    """How much wider a road is on the ground than in pixels, along its line.
+
+    Shapes keep areas: by as much as a road is longer, it is narrower.
+
+    Args:
+        points: (n, 2) rows and columns along the line, about one pixel apart, n >= 2.
+        shape: of the pixels.
+
+    Returns:
+        (n,)
+    """
+    at = np.arange(len(points))
+    ahead, behind = np.minimum(at + _NEAR, at[-1]), np.maximum(at - _NEAR, 0)
+    along = points[ahead] - points[behind]
+    length = np.hypot(*along.T)
+    # A loop of a few pixels has no direction.
+    nowhere = length == 0
+    return np.where(nowhere, 1, length / np.where(nowhere, 1, np.hypot(*(along @ shape).T)))
