@@ -164,6 +164,15 @@ def test_areas_that_are_none_are_refused_before_any_work(
     assert not refiner.tiles and not (tmp_path / "m.tif").exists()
 
 
+def test_an_area_without_data_is_told(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", values())
+    with pytest.warns(GeothreshWarning, match="no data in the area 500080,"):
+        done = geothresh.refine(
+            scene, model=UnevenRefiner(), bounds=(500_080, 4_999_900, 500_100, 4_999_940), **TILES
+        )
+    assert (read(done.mask) == 255).all() and done.tiles_refined == 0
+
+
 def test_a_scene_without_georeference_has_no_areas(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", values(), crs=None, transform=None)
     with pytest.raises(InputError, match="has no georeference, so that no area"):

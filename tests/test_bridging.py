@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from cli_runner import runner
 from numpy.typing import NDArray
-from test_centerlines import save
+from pyproj import Geod
+from rasterio.transform import Affine
+from test_centerlines import OBLONG, lines, save, slanting
 
 import geothresh
 from geothresh.cli import main
@@ -104,6 +106,73 @@ def test_a_ring_with_a_gap_is_closed_and_a_hook_is_not() -> None:
     assert network_of(values, reach=25).bridges.sum() == 1
     values[(values > 0.5) & (angle < 1.0)] = 0.3  # less than half is left of it
     assert not network_of(values, reach=80).bridges.any()
+
+
+def apart(frame: geopandas.GeoDataFrame) -> float:
+    """Metres between the nearest ends of the two longest lines."""
+    one, other = frame.geometry[frame.length_m.nlargest(2).index]
+    geod = Geod(ellps="WGS84") if frame.crs.is_geographic else None
+    return min(
+        geod.inv(*a, *b)[2] if geod else float(np.hypot(*np.subtract(a, b)))
+        for a in (one.coords[0], one.coords[-1])
+        for b in (other.coords[0], other.coords[-1])
+    )
+
+
+def gap_of(path: Path, values: NDArray[np.float32], grid: str) -> tuple[Path, float]:
+    crs, transform, _ = OBLONG[grid]
+    confidence = save(path, values, crs=crs, transform=transform)
+    return confidence, apart(lines(confidence, threshold=0.5, sieve=30))
+
+
+def bridges(path: Path, reach: float) -> int:
+    found = lines(path, threshold=0.5, sieve=30, bridge_gaps=reach)
+    return int(found.bridged.sum())
+
+
+@pytest.mark.parametrize("grid", OBLONG)
+def test_gaps_are_as_long_as_on_the_ground(tmp_path: Path, grid: str) -> None:
+    values = road()
+    for name, side in (("column", OBLONG[grid][2][0]), ("row", OBLONG[grid][2][1])):
+        path, gap = gap_of(tmp_path / f"{name}.tif", values, grid)
+        assert 20 * side < gap < 30 * side
+        assert [bridges(path, gap * by) for by in (0.998, 1.002)] == [0, 1]
+        values = np.ascontiguousarray(values.T)
+
+
+@pytest.mark.parametrize(
+    ("grid", "angle"), [("60 N", 20), ("60 N", 45), ("tall", 70), ("turned", 15), ("turned", 165)]
+)
+def test_ends_look_at_each_other_on_the_ground(tmp_path: Path, grid: str, angle: int) -> None:
+    drawn = slanting(angle, OBLONG[grid][2], 8)
+    values = np.choose(drawn, [0.02, 0.9, 0.3]).astype(np.float32)
+    path, gap = gap_of(tmp_path / "road.tif", values, grid)
+    assert [bridges(path, gap * by) for by in (0.998, 1.002)] == [0, 1]
+
+
+def test_gaps_go_with_the_latitude(tmp_path: Path) -> None:
+    values = np.full((2000, 200), 0.02, np.float32)
+    starts = (100, 1000, 1800)
+    for row in starts:
+        values[row : row + 80] = road()[5:85]
+    there = {"crs": "EPSG:4326", "transform": Affine(5e-3, 0.0, 10.0, 0.0, -5e-3, 70.0)}
+    path = save(tmp_path / "tall.tif", values, **there)
+    frame = lines(path, threshold=0.5)
+    middles = frame.geometry.map(lambda g: g.bounds[1]).round(1)
+    gaps = sorted(apart(frame[middles == at]) for at in set(middles))
+    assert gaps[2] > 1.3 * gaps[0]
+    for k, gap in enumerate(gaps):
+        assert [bridges(path, gap * by) for by in (0.998, 1.002)] == [k, k + 1]
+
+
+def test_degrees_without_an_end_have_no_gap(tmp_path: Path) -> None:
+    row, col = np.indices((90, 90))
+    radius = np.hypot(row - 45, col - 45)
+    ring = np.where((radius > 27) & (radius < 33), 0.9, 0.02).astype(np.float32)
+    crs, transform, _ = OBLONG["60 N"]
+    for name, values, n in (("ring", ring, 1), ("none", np.full_like(ring, 0.02), 0)):
+        path = save(tmp_path / f"{name}.tif", values, crs=crs, transform=transform)
+        assert len(lines(path, threshold=0.5, bridge_gaps=20)) == n
 
 
 def test_the_command_marks_bridges(tmp_path: Path) -> None:

@@ -18,8 +18,24 @@ from rasterio.features import rasterize
 import geothresh
 from geothresh.cli import main
 from geothresh.errors import UsageError
+from geothresh.skeleton.blocks import centerline_network
+from geothresh.vector.centerlines import make_centerlines, pixel_side
+from geothresh.vector.polygons import PixelToMap
+from geothresh.vector.units import MapUnits, Measure
+from geothresh.windows import RasterSize
 
 UTM = {"crs": "EPSG:32633", "transform": Affine(0.5, 0.0, 5e5, 0.0, -0.5, 6e6)}
+#: Grids whose pixels are not square on the ground, and their columns and rows in metres.
+OBLONG = {
+    "60 N": ("EPSG:4326", Affine(1e-5, 0, 10, 0, -1e-5, 60), (0.558, 1.114)),
+    "tall": ("EPSG:32633", Affine(1, 0, 5e5, 0, -2, 6e6), (1, 2)),
+    "wide": ("EPSG:32633", Affine(2, 0, 5e5, 0, -1, 6e6), (2, 1)),
+    "turned": (
+        "EPSG:32633",
+        Affine.translation(5e5, 6e6) @ Affine.rotation(30) @ Affine.scale(3, -1),
+        (3, 1),
+    ),
+}
 
 
 def save(path: Path, values: Any, **options: Any) -> Path:
@@ -109,8 +125,9 @@ def test_lines_lie_in_the_middle_of_their_roads(mask: Path) -> None:
     [
         Affine(0.5, 0.0, 5e5, 0.0, 0.5, 6e6),
         Affine(0.42, 0.38, 5e5, 0.27, -0.59, 6e6),
+        Affine(1.0, 0.0, 5e5, 0.0, -2.0, 6e6),
     ],
-    ids=["south-up", "sheared"],
+    ids=["south-up", "sheared", "oblong"],
 )
 def test_lines_follow_the_transform(tmp_path: Path, transform: Affine) -> None:
     plain = lines(save(tmp_path / "plain.tif", town()))
@@ -127,9 +144,79 @@ def test_degrees_are_measured_on_the_ellipsoid(tmp_path: Path) -> None:
     geod = Geod(ellps="WGS84")
     expected = [geod.geometry_length(g) for g in frame.geometry]
     np.testing.assert_allclose(frame.length_m, expected)
-    # A pixel is 0.558 m x 1.114 m: the width is told for a square of its area.
+    # A pixel is 0.558 m x 1.114 m.
     west = frame.loc[frame.geometry.map(lambda g: g.bounds[0]).idxmin()]
-    assert west.width_m == pytest.approx(9 * np.sqrt(0.558 * 1.114), rel=0.1)
+    assert west.width_m == pytest.approx(9 * 1.114, abs=0.6)
+    south = frame.loc[frame.geometry.map(lambda g: g.bounds[1]).idxmin()]
+    assert south.width_m == pytest.approx(5 * 0.558, abs=0.4)
+
+
+@pytest.mark.parametrize("across", [9, 10])
+@pytest.mark.parametrize("grid", OBLONG)
+def test_widths_are_those_on_the_ground(tmp_path: Path, grid: str, across: int) -> None:
+    crs, transform, sides = OBLONG[grid]
+    values = np.zeros((120, 200), np.uint8)
+    values[50 : 50 + across, 10:190] = 1
+    for name, side in (("south", sides[1]), ("east", sides[0])):
+        mask = save(tmp_path / f"{name}.tif", values, crs=crs, transform=transform)
+        (road,) = lines(mask).itertuples()
+        assert road.width_m == pytest.approx(across * side, abs=0.51 * side)
+        assert road.width_min_m == pytest.approx(across * side, abs=0.51 * side)
+        values = np.ascontiguousarray(values.T)
+
+
+@pytest.mark.parametrize("angle", [20, 45, 70, 110, 135, 160])
+@pytest.mark.parametrize("grid", ["60 N", "tall", "wide"])
+def test_widths_of_slanting_roads(tmp_path: Path, grid: str, angle: int) -> None:
+    crs, transform, sides = OBLONG[grid]
+    values = slanting(angle, sides, 12) > 0
+    mask = save(tmp_path / "road.tif", values.astype(np.uint8), crs=crs, transform=transform)
+    frame = lines(mask)
+    road = frame.loc[frame.length_m.idxmax()]
+    assert road.width_m == pytest.approx(12, abs=max(sides))
+
+
+def slanting(angle: float, sides: tuple[float, float], width: float) -> np.ndarray:
+    """A road 240 m long in 300 m x 300 m: 1, and 2 in its middle 30 m; all in metres."""
+    row, col = np.indices((round(300 / sides[1]), round(300 / sides[0])))
+    x, y = (col + 0.5) * sides[0] - 150.3, (row + 0.5) * sides[1] - 149.6
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    along, across = abs(x * c + y * s), abs(y * c - x * s)
+    return np.where((along < 120) & (across < width / 2), np.where(along < 15, 2, 1), 0)
+
+
+def test_widths_go_with_the_latitude_of_each_line(tmp_path: Path) -> None:
+    values = np.zeros((4000, 40), np.uint8)
+    starts = (20, 1900, 3800)
+    for row in starts:
+        values[row : row + 180, 15:25] = 1
+    there = {"crs": "EPSG:4326", "transform": Affine(5e-3, 0.0, 10.0, 0.0, -5e-3, 70.0)}
+    frame = lines(save(tmp_path / "tall.tif", values, **there))
+    found = frame.assign(north=frame.geometry.map(lambda g: g.bounds[3]))
+    geod = Geod(ellps="WGS84")
+    for road, row in zip(found.sort_values("north")[::-1].itertuples(), starts, strict=True):
+        latitude = 70 - 5e-3 * (row + 90)
+        column = geod.inv(10, latitude, 10.005, latitude)[2]
+        # 10 are told as 9.5.
+        assert road.width_m == pytest.approx(9.5 * column, rel=2e-3)
+
+
+@pytest.mark.parametrize("turned", [0, 30])
+def test_widths_of_square_pixels_are_those_in_pixels(turned: float) -> None:
+    """To the last bit, whatever the unit is and wherever north is."""
+    mask = town() == 1
+    size = RasterSize(height=mask.shape[0], width=mask.shape[1])
+    network = centerline_network(lambda w: mask[w.slices()], size).pruned()
+    grid = Affine.translation(5e5, 6e6) @ Affine.rotation(turned) @ Affine.scale(0.3, -0.3)
+    a, b, c, d, e, f = tuple(grid)[:6]
+    placing = PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
+    units = MapUnits(measure=Measure.PLANE)
+    found = make_centerlines(network, placing=placing, units=units)
+    side = pixel_side(size, placing, units)
+    assert side == pytest.approx(0.3)
+    for width, least, line in zip(found.width, found.width_min, network.lines, strict=True):
+        assert width == line.samples[:, 0].mean(dtype=np.float64) * side
+        assert least == float(line.samples[:, 0].min()) * side
 
 
 def test_short_lines_that_connect_nothing_are_left_out(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from skimage.morphology import thin as thin_of_skimage
 
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.chains import chain
+from geothresh.skeleton.ground import UNIT, shapes_of, widenings
 from geothresh.skeleton.network import Network
 from geothresh.skeleton.smoothing import smoothed
 from geothresh.skeleton.thinning import BlockedMask, grown, thin, thin_blocks
@@ -286,6 +287,33 @@ def test_widths_look_beyond_their_window() -> None:
     skeleton[1, 1] = True
     window = PixelWindow(row=300, col=200, height=4, width=4)
     assert widths(skeleton, window, reader(mask), size_of(mask))[1, 1] == 2 * 301 - 0.5
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 100))
+def test_shapes_keep_lengths_and_angles(seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    steps = scale * rng.normal(size=(5, 2, 2))
+    side = np.sqrt(abs(np.linalg.det(steps)))
+    shapes = shapes_of(steps)
+    np.testing.assert_allclose(shapes, shapes.swapaxes(1, 2), rtol=1e-9)
+    one, other = rng.normal(size=(2, 5, 1, 2))
+    expected = ((one @ steps) * (other @ steps)).sum(axis=2)[:, 0] / side**2
+    found = ((one @ shapes) * (other @ shapes)).sum(axis=2)[:, 0]
+    size = np.linalg.norm(shapes, axis=(1, 2)) ** 2
+    np.testing.assert_allclose(found / size, expected / size, atol=1e-6)
+    turned = np.array([[np.cos(seed), np.sin(seed)], [np.sin(seed), -np.cos(seed)]]) * scale
+    assert (shapes_of(turned[None]) == UNIT).all()
+
+
+@pytest.mark.parametrize("step", [(0, 1), (1, 0), (1, 1), (1, -2)])
+def test_what_is_shorter_on_the_ground_is_wider(step: tuple[int, int]) -> None:
+    points = np.arange(40)[:, None] * step
+    shape = shapes_of(np.array([[[0.0, -2.0], [1.0, 0.0]]]))[0]
+    expected = np.hypot(*step) / (np.hypot(2 * step[0], step[1]) / np.sqrt(2))
+    np.testing.assert_allclose(widenings(points, shape), expected)
+    assert (widenings(points, UNIT) == 1).all()
+    # Round and back to where it began.
+    assert widenings(np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)]), shape).tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 80])

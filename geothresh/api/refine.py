@@ -290,7 +290,7 @@ def refine(
                     opened, area, targets, engine, journal, tags, threshold=threshold,
                     creation_options=creation_options, cog=cog,
                 )  # fmt: skip
-            _warn_of(opened, journal)
+            _warn_of(opened, area, journal)
             if targets.vector is not None and not journal.is_made([targets.vector]):
                 _vectorize(targets, targets.vector, journal)
             if targets.manifest is not None:
@@ -399,13 +399,14 @@ def _write_rasters(
         put_in_place(journal, writers)
 
 
-def _warn_of(opened: Scene, journal: Journal) -> None:
+def _warn_of(opened: Scene, area: Area | None, journal: Journal) -> None:
     """Tell what only the whole scene could show."""
     texts = []
     if journal.total("infinities"):
         texts.append(INFINITIES)
     if journal.total("valid") == 0:
-        texts.append("holds no data at all; neither does the mask")
+        where = "at all" if area is None else f"in the area {area.name}"
+        texts.append(f"holds no data {where}; neither does the mask")
     for text in texts:
         warnings.warn(f"{opened.name}: {text}", GeothreshWarning, stacklevel=3)
 

@@ -55,11 +55,6 @@ class _Ends:
     ahead: NDArray[np.int64]
     """(n, 2) rows and columns in which the line would go on"""
 
-    @property
-    def places(self) -> Float64Array:
-        """(n, 2) the middles of the pixels, see `Ground`"""
-        return np.asarray(self.pixels + 0.5, np.float64)
-
 
 def bridged(
     network: Network,
@@ -89,7 +84,7 @@ def bridged(
     Raises:
         UsageError: `reach` is too long.
     """
-    ends = _free_ends(network)
+    ends = _free_ends(network, ground)
     _require_short(ends, ground, size, reach)
     if len(ends.nodes) < 2:
         return network
@@ -117,27 +112,40 @@ def bridged(
     )
 
 
-def _free_ends(network: Network) -> _Ends:
+def _free_ends(network: Network, ground: Ground) -> _Ends:
     degrees = np.append(network.degrees, 0)  # of a ring, too
-    nodes, lines, pixels, ahead = [], [], [], []
-    for k, side in np.argwhere(degrees[network.nodes] == 1).tolist():
-        line = network.lines[k].directed(side == 0)
-        last = np.stack(np.divmod(line.pixels[-_LAST:], network.width), axis=1)
-        nodes.append(network.nodes[k, side])
-        lines.append(k)
-        pixels.append(last[-1])
-        ahead.append(last[-1] - last[0])
+    found = np.argwhere(degrees[network.nodes] == 1)
+    free = [network.lines[k].directed(side == 0).pixels for k, side in found.tolist()]
+    pixels = _pixels([line[-1] for line in free], network.width)
+    # More where pixels are oblong: there the skeleton ends in a corner of the road.
+    last = np.rint(_LAST * _longest(ground.shapes(_middles(pixels))) ** 2).astype(np.int64)
+    before = [line[-n:][0] for line, n in zip(free, last.tolist(), strict=True)]
     return _Ends(
-        nodes=np.array(nodes, np.int64),
-        lines=np.array(lines, np.int64),
-        pixels=np.array(pixels, np.int64).reshape(-1, 2),
-        ahead=np.array(ahead, np.int64).reshape(-1, 2),
+        nodes=network.nodes[*found.T],
+        lines=found[:, 0],
+        pixels=pixels,
+        ahead=pixels - _pixels(before, network.width),
     )
 
 
+def _pixels(numbers: list[np.int64], width: int) -> NDArray[np.int64]:
+    return np.stack(np.divmod(np.array(numbers, np.int64), width), axis=1)
+
+
+def _middles(pixels: NDArray[np.int64]) -> Float64Array:
+    """The places of pixels, see `Ground`."""
+    return np.asarray(pixels + 0.5, np.float64)
+
+
+def _longest(shapes: Float64Array) -> Float64Array:
+    """(n,) how long a pixel is on the ground, at most; at least it is one over this."""
+    return np.asarray(np.linalg.norm(shapes, 2, axis=(1, 2)), np.float64)
+
+
 def _require_short(ends: _Ends, ground: Ground, size: RasterSize, reach: float) -> None:
-    middle = [[size.height / 2, size.width / 2]]
-    longest = reach / ground.sides(np.concatenate([middle, ends.places])).min()
+    middle = np.array([[size.height / 2, size.width / 2]])
+    places = np.concatenate([middle, _middles(ends.pixels)])
+    longest = reach / ground.sides(places).min()
     if longest > LONGEST:
         raise UsageError(
             f"gaps of {longest:,.0f} pixels are too long to be bridged; {LONGEST} are possible"
@@ -146,12 +154,11 @@ def _require_short(ends: _Ends, ground: Ground, size: RasterSize, reach: float) 
 
 def _gaps(ends: _Ends, ground: Ground, reach: float) -> Iterator[tuple[int, int, Float64Array]]:
     """Ends within reach of each other on the ground, and the shape of the pixels between them."""
-    # The longest side of a pixel of any shape is as much more than 1 as the shortest is less.
-    shapes = np.linalg.norm(ground.shapes(ends.places), 2, axis=(1, 2))
-    longest = reach / ground.sides(ends.places) * shapes
-    # Somewhat more pixels than any gap has: between two ends pixels may be smaller than at both.
+    places = _middles(ends.pixels)
+    longest = reach / ground.sides(places) * _longest(ground.shapes(places))
+    # Somewhat more pixels than any gap has: between two ends they may be smaller than at both.
     pairs = cKDTree(ends.pixels).query_pairs(1.01 * longest.max(), output_type="ndarray")
-    middles = np.asarray(ends.places[pairs].mean(axis=1), np.float64)
+    middles = np.asarray(places[pairs].mean(axis=1), np.float64)
     shapes = ground.shapes(middles)
     steps = np.diff(ends.pixels[pairs], axis=1) @ shapes
     # A gap as long as the reach is within it, however the two are rounded.
