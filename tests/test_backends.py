@@ -384,7 +384,7 @@ def test_an_export_replaces_nothing_unless_told(tmp_path: Path, tiny_model: Path
     assert export_onnx(tiny_model, target, tile_size=64, overwrite=True) == first
     assert target.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
-    with pytest.raises(ModelError, match="patch 16"):
+    with pytest.raises(UsageError, match="multiple of the model's patch, 16"):
         export_onnx(tiny_model, target, tile_size=100, overwrite=True)
     with pytest.raises(UsageError, match="end in .onnx"):
         export_onnx(tiny_model, tmp_path / "tiny.safetensors")

@@ -14,7 +14,7 @@ from geothresh.mosaic import gpus
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
 from geothresh.nn.lanes import LANES_PER_DEVICE, Lanes, fitting, recorded_size
-from geothresh.nn.refiner import ModelSource, load_model, visible_gpus
+from geothresh.nn.refiner import ModelSource, devices_of, load_model
 from geothresh.nn.symmetry import SymmetricRefiner
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
@@ -84,8 +84,8 @@ def test_the_batch_follows_free_memory(each: int, free: int, expected: int) -> N
 
 def test_a_gpu_without_a_number_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [str(d) for d in visible_gpus(torch.device("cuda"))] == ["cuda:0", "cuda:1", "cuda:2"]
-    assert [str(d) for d in visible_gpus(torch.device("cuda:1"))] == ["cuda:1"]
+    assert [str(d) for d in devices_of(torch.device("cuda"))] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [str(d) for d in devices_of(torch.device("cuda:1"))] == ["cuda:1"]
 
 
 def test_worker_processes_take_turns_at_the_gpus(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,14 @@ class Area:
         """sha256 of the polygons, hexadecimal."""
         return hashlib.sha256(b"".join(self.pieces)).hexdigest()
 
+    def of(self, scene: Scene) -> AreaReader:
+        """This part of an open scene."""
+        return AreaReader(scene, self)
+
+    def spec_of(self, scene: Scene) -> AreaSpec:
+        """What opens it again in any process."""
+        return AreaSpec(scene=scene.spec, area=self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AreaSpec:
@@ -44,7 +53,7 @@ class AreaSpec:
 
     def open(self) -> AreaReader:
         """Open the scene; errors as `SceneSpec.open`."""
-        return AreaReader(self.scene.open(), self.area)
+        return self.area.of(self.scene.open())
 
 
 class AreaReader:
@@ -68,8 +77,8 @@ class AreaReader:
         return confidence, valid & inside
 
 
-def find_area(scene: Scene, aoi: PathLike | None, bounds: Bounds | None) -> Area | None:
-    """The part that is asked for; None for the whole scene.
+def find_area(scene: Scene, aoi: PathLike | None, bounds: Bounds | None) -> Area:
+    """The part that is asked for.
 
     Args:
         scene: what is refined.
@@ -77,25 +86,23 @@ def find_area(scene: Scene, aoi: PathLike | None, bounds: Bounds | None) -> Area
         bounds: left, bottom, right, top in the scene's CRS.
 
     Raises:
-        UsageError: both are given, or the bounds are none.
+        UsageError: both are given, or neither, or the bounds are none.
         InputError: the file cannot be read, the scene has no georeference, or the area lies
             elsewhere.
     """
-    if aoi is None and bounds is None:
-        return None
-    if aoi is not None and bounds is not None:
+    if (aoi is None) == (bounds is None):
         raise UsageError("--aoi and --bounds: give one of them")
     if not scene.grid.has_transform:
         raise InputError(
             f"{scene.name}: has no georeference, so that no area has a place in it; georeference "
             "it, or leave --aoi and --bounds out"
         )
-    where = scene.place
-    if aoi is not None:
-        path = Path(aoi)
-        shapes = place(find_layer(path, option=None), where, width=None, what="area of interest")
-        return Area(name=path.name, pieces=shapes.to_wkb())
-    return _rectangle(where, bounds) if bounds is not None else None
+    if bounds is not None:
+        return _rectangle(scene.place, bounds)
+    path = Path(os.fspath(aoi or ""))
+    layer = find_layer(path, option=None)
+    shapes = place(layer, scene.place, width=None, what="area of interest")
+    return Area(name=path.name, pieces=shapes.to_wkb())
 
 
 def _rectangle(where: RasterPlace, bounds: Bounds) -> Area:

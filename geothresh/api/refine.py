@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.api.area import Area, AreaReader, AreaSpec, find_area
 from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
 from geothresh.api.durable import (
     make_strips,
@@ -57,9 +56,12 @@ from geothresh.raster.creation import (
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
-from geothresh.raster.scene import INFINITIES, Scene, SceneSpec
+from geothresh.raster.scene import INFINITIES, Scene
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import RasterSize
+
+if TYPE_CHECKING:
+    from geothresh.api.area import Area
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +257,12 @@ def refine(
             )
         pixel = pixel_size(opened.grid)
         match = require_pixel_size(pixel, opened.name).mean if match_resolution else None
-        area = find_area(opened, aoi, bounds)
+        area = None
+        if aoi is not None or bounds is not None:
+            # With it come shapely and pyogrio, which other runs do without.
+            from geothresh.api.area import find_area
+
+            area = find_area(opened, aoi, bounds)
         remote = workers > 0 or scheduler is not None
         # After all that is quick to check: loading a model takes seconds.
         chosen = choose_model(
@@ -278,12 +285,13 @@ def refine(
         with Journal(targets.mask, fingerprint, restart=restart, keep=keep) as journal:
             resumed = len(journal.strips)
             if not journal.is_made(targets.rasters):
+                spec = opened.spec if area is None else area.spec_of(opened)
                 require_room(targets.rasters, opened.size, creation_options)
                 engine = partial(
                     mosaic, refiner=chosen.refiner, grid=grid, blend=blend,
                     batch_size=chosen.batch_size, workers=workers,
                     scheduler=None if scheduler is None else Scheduler(address=scheduler),
-                    reader_spec=_spec(opened, area) if remote else None, progress=progress,
+                    reader_spec=spec if remote else None, progress=progress,
                 )  # fmt: skip
                 tags = parameter_tags(described, batch_size=batch_size)
                 _write_rasters(
@@ -344,10 +352,6 @@ def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict
     }
 
 
-def _spec(opened: Scene, area: Area | None) -> SceneSpec | AreaSpec:
-    return opened.spec if area is None else AreaSpec(scene=opened.spec, area=area)
-
-
 def _write_rasters(
     opened: Scene,
     area: Area | None,
@@ -387,7 +391,7 @@ def _write_rasters(
         block = writers[0].block_shape
         if finish.thresholds:  # no region in two chunks
             block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
-        reader = opened if area is None else AreaReader(opened, area)
+        reader = opened if area is None else area.of(opened)
         make_strips(
             partial(engine, ThresholdedInput(reader, threshold), block=block),
             journal,
