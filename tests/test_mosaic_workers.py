@@ -124,7 +124,8 @@ def test_an_interrupt_ends_all_processes_soon(workers: int, tmp_path: Path) -> N
             # Python drops a KeyboardInterrupt that meets a finaliser; one is sent again then.
             continue
     assert run.returncode == -signal.SIGINT
-    assert problems.count("Traceback") == 1
+    dropped = problems.count("Exception ignored in")
+    assert problems.count("Traceback") == 1 + dropped
     assert problems.endswith("KeyboardInterrupt\n")
 
 

@@ -24,7 +24,7 @@ from geothresh.errors import GeothreshError, GeothreshWarning
 _LOGGER = logging.getLogger("geothresh")
 
 # Bytes of address space; the network needs somewhat more, and then a refusal is told in order.
-_LEAST_ADDRESS_SPACE = 896 << 20
+_LEAST_ADDRESS_SPACE = 1 << 30
 
 
 class Failure(click.ClickException):

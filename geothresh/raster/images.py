@@ -18,7 +18,7 @@ from geothresh.raster.examining import check_block
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import find_raster, is_tiff
-from geothresh.raster.wording import in_own_words
+from geothresh.raster.wording import in_own_words, make_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,7 @@ _PILLOW_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
+make_error(Image.DecompressionBombWarning)
 
 
 def read_gray(
