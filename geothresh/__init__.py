@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geothresh.api.arrays import refine_array
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
-    from geothresh.api.refine import RefineResult, refine, refine_array
+    from geothresh.api.refine import RefineResult, refine
     from geothresh.api.vectorize import VectorizeResult, vectorize
     from geothresh.errors import (
         ClusterError,
@@ -49,7 +50,7 @@ _HOMES = {
     "evaluate": "geothresh.api.evaluate",
     "load_model": "geothresh.nn.refiner",
     "refine": "geothresh.api.refine",
-    "refine_array": "geothresh.api.refine",
+    "refine_array": "geothresh.api.arrays",
     "train": "geothresh.training",
     "vectorize": "geothresh.api.vectorize",
 }

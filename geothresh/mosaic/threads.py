@@ -41,7 +41,7 @@ much faster refining is than writing."""
 
 CHUNKS_A_GRAPH = 1024
 """Chunks of one graph, some 1,000 million pixels. A graph of the whole scene would grow with it,
-to gigabytes and minutes before the first pixel is read at 10^11."""
+and have to be made before the first pixel is read."""
 
 
 def default_threads(parallel_calls: int = 1) -> int:
