@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from geothresh._version import __version__
+
 if TYPE_CHECKING:
     from geothresh.api.arrays import refine_array
     from geothresh.api.demo import DemoResult, demo
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.nn.refiner import load_model
     from geothresh.training import TrainResult, train
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ClusterError": "geothresh.errors",

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-BoolArray = NDArray[np.bool_]
+from geothresh.types import BoolArray, UInt8Array
 
 Metric: TypeAlias = Literal["chessboard", "cityblock"]
 """How the distance to a contour is counted, that is, by what a mask is eroded step by step:
@@ -134,9 +134,7 @@ def boundary_distance(height: int, width: int) -> int:
     return max(1, round(DIAGONAL_SHARE * math.hypot(height, width)))
 
 
-def erode(
-    values: NDArray[np.uint8], distance: int, metric: Metric = "chessboard"
-) -> NDArray[np.uint8]:
+def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> UInt8Array:
     """Least value within ``distance`` pixels of each pixel; outside the raster all is 0.
 
     Args:

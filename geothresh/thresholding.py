@@ -14,10 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
 #: The candidate cuts 0.05, 0.10 ... 0.95 (section 3.2), in the dtype of a confidence map, so that
 #: ``confidence >= THRESHOLDS[k]`` and the histogram below agree to the last bit.
@@ -31,7 +28,7 @@ _BELOW = np.nextafter(THRESHOLDS, np.float32(0))
 _ROUNDED_UP = _BELOW[_BELOW * np.float32(N_BINS) >= np.arange(1, N_BINS)]
 
 
-def threshold_bins(confidence: NDArray[np.floating]) -> NDArray[np.uint8]:
+def threshold_bins(confidence: NDArray[np.floating]) -> UInt8Array:
     """Number of thresholds (0 to 19) that each confidence in [0, 1] reaches, same shape.
 
     Bin ``b`` holds ``THRESHOLDS[b - 1] <= confidence < THRESHOLDS[b]``.
@@ -46,11 +43,11 @@ def threshold_bins(confidence: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 def patch_histograms(
     confidence: NDArray[np.floating],
-    truth: NDArray[np.bool_],
+    truth: BoolArray,
     *,
     patch: int,
-    valid: NDArray[np.bool_] | None = None,
-) -> IntArray:
+    valid: BoolArray | None = None,
+) -> Int64Array:
     """Tally the pixels of each patch by class and by threshold bin.
 
     Args:
@@ -80,7 +77,7 @@ def patch_histograms(
     return counts
 
 
-def coarsen(histograms: IntArray, factor: int) -> IntArray:
+def coarsen(histograms: Int64Array, factor: int) -> Int64Array:
     """Histograms of patches ``factor`` times as wide, by summing ``factor x factor`` of them."""
     n_rows, n_cols = histograms.shape[:2]
     pad = [(0, -n_rows % factor), (0, -n_cols % factor), (0, 0), (0, 0)]
@@ -93,7 +90,7 @@ def coarsen(histograms: IntArray, factor: int) -> IntArray:
 _REACHES = np.tri(N_BINS, N_BINS - 1, -1)
 
 
-def counts_at_thresholds(histograms: IntArray) -> tuple[Float64Array, Float64Array, IntArray]:
+def counts_at_thresholds(histograms: Int64Array) -> tuple[Float64Array, Float64Array, Int64Array]:
     """True positives, false positives (each ``(..., 19)``) and foreground pixels (``(...)``).
 
     Counts are exact below 2^53, as floats of a matrix product, which takes a third of the time of a
@@ -105,17 +102,17 @@ def counts_at_thresholds(histograms: IntArray) -> tuple[Float64Array, Float64Arr
     return reached[..., 1, :], reached[..., 0, :], histograms[..., 1, :].sum(axis=-1)
 
 
-def iou_at_thresholds(histograms: IntArray) -> Float64Array:
+def iou_at_thresholds(histograms: Int64Array) -> Float64Array:
     """IoU of each histogram cut at each of the 19 thresholds; empty against empty is 1."""
     return _iou(*counts_at_thresholds(histograms))
 
 
-def _iou(hits: Float64Array, false_alarms: Float64Array, foreground: IntArray) -> Float64Array:
+def _iou(hits: Float64Array, false_alarms: Float64Array, foreground: Int64Array) -> Float64Array:
     union = foreground[..., None] + false_alarms
     return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
 
 
-def best_thresholds(histograms: IntArray) -> Float32Array:
+def best_thresholds(histograms: Int64Array) -> Float32Array:
     """The threshold that maximises IoU for each histogram, shape ``histograms.shape[:-2]``.
 
     The first of equal maxima wins. Without foreground in the truth no IoU but 0 or 1 exists: the
@@ -141,10 +138,10 @@ def apply_thresholds(
 
 def region_target(
     confidence: NDArray[np.floating],
-    truth: NDArray[np.bool_],
+    truth: BoolArray,
     *,
     patch: int,
-    valid: NDArray[np.bool_] | None = None,
+    valid: BoolArray | None = None,
 ) -> BoolArray:
     """The region-thresholded target Y_th of section 3.2: the map cut at its best thresholds."""
     histograms = patch_histograms(confidence, truth, patch=patch, valid=valid)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geothresh.errors import ModelError
-from geothresh.mosaic import Float32Array
+from geothresh.types import Float32Array
 
 
 class IdentityRefiner:

@@ -15,7 +15,6 @@ from cli_runner import runner
 from hypothesis import given
 from hypothesis import strategies as st
 from imagery import image_set, in_one_pass, road_image
-from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasters import NORTH_UP, write_raster
@@ -28,9 +27,10 @@ from geothresh.base.networks import build_network
 from geothresh.base.predictor import load_base
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
-from geothresh.mosaic import BoolArray, Float32Array, mosaic
+from geothresh.mosaic import mosaic
 from geothresh.raster.imagescene import open_image
 from geothresh.raster.writing import RasterWriter
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, TileGrid
 
 QUICK: dict[str, Any] = {"device": "cpu", "precision": "fp32"}
@@ -61,11 +61,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+def picture(height: int, width: int, seed: int = 0) -> UInt8Array:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def read(path: Path) -> NDArray[np.uint8]:
+def read(path: Path) -> UInt8Array:
     with rasterio.open(path) as dataset:
         return np.asarray(dataset.read(1))
 

@@ -15,10 +15,12 @@ PACKAGE = Path(geothresh.__file__).parent
 # The room (first name below the package) and its floor. The package's own modules, which only name
 # what the rooms hold, stand above them all.
 FLOORS = {
+    "_version": -1,
     "locks": -1,
     "machine": -1,
     "errors": 0,
     "files": 0,
+    "types": 0,
     "windows": 0,
     "blending": 1,
     "chipping": 1,
@@ -50,7 +52,7 @@ HOMES = {
     "dask": {"mosaic"},
     "distributed": {"mosaic"},
     "geopandas": {"vector"},
-    "numpy": NUMERIC,
+    "numpy": NUMERIC | {"types"},
     "onnx": {"nn"},
     "onnxruntime": {"nn"},
     "openvino": {"nn"},
@@ -114,8 +116,8 @@ def _fault(room: str, name: str) -> str | None:
             return None
         return f"{room} (floor {FLOORS[room]}) is no home of {first}"
     target = rest[0] if rest else "__init__"
-    # Every room, on the ground floor too, raises the package's errors and may say its version.
-    if target in ("__version__", "errors", room):
+    # Every room, on the ground floor too, raises the package's errors.
+    if target in ("errors", room):
         return None
     if target not in FLOORS:
         return f"{name} is no room; import from where it is defined"
@@ -164,7 +166,7 @@ def test_the_checker_catches(tmp_path: Path, path: str, source: str, expected: s
 def test_the_checker_lets_pass(tmp_path: Path) -> None:
     (tmp_path / "nn").mkdir()
     (tmp_path / "nn" / "refiner.py").write_text(
-        "import os.path\nimport torch.nn as nn\nfrom geothresh import __version__\n"
+        "import os.path\nimport torch.nn as nn\nfrom geothresh._version import __version__\n"
         "from geothresh.errors import ModelError\nfrom . import network\nfrom .config import x\n"
     )
     assert violations(tmp_path) == []

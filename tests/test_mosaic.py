@@ -25,8 +25,6 @@ from geothresh.blending import BLENDS, Blend, blend_profile
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.mosaic import (
     ArrayReader,
-    BoolArray,
-    Float32Array,
     MosaicStats,
     RasterReader,
     mosaic,
@@ -34,6 +32,7 @@ from geothresh.mosaic import (
 )
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.threads import CHUNKS_AHEAD
+from geothresh.types import BoolArray, Float32Array, Float64Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 blends = st.sampled_from(BLENDS)
@@ -72,7 +71,7 @@ def holed_arrays(draw: st.DrawFn) -> Float32Array:
 
 def naive_mosaic(
     confidence: Float32Array, refiner: IdentityRefiner, *, tile: int, overlap: int, blend: Blend
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """The whole raster at once, in float64: pad, refine tile by tile, add up, divide."""
     height, width = confidence.shape
     stride = tile - overlap

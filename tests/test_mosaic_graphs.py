@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mosaic import run_options, sides, tile_options
 
-from geothresh.mosaic import ArrayReader, BoolArray, Float32Array, GuardedRefiner, mosaic
+from geothresh.mosaic import ArrayReader, GuardedRefiner, mosaic
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid
 
 

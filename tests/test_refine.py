@@ -21,8 +21,9 @@ from test_thresholding import naive_best
 import geothresh
 from geothresh.api.changes import ThresholdedInput
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
-from geothresh.mosaic import ArrayReader, Float32Array
+from geothresh.mosaic import ArrayReader
 from geothresh.raster.grid import RasterGrid
+from geothresh.types import Float32Array
 from geothresh.windows import PixelWindow
 
 SMALL = {"tile_size": 64, "overlap": 16}

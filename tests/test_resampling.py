@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.mosaic import Float32Array, mosaic_array
+from geothresh.mosaic import mosaic_array
 from geothresh.nn.resampling import ResampledRefiner, resize
 from geothresh.nn.resolution import MAX_RESAMPLING, GroundSampleDistance, resampled_patch
+from geothresh.types import Float32Array
 
 SIDES = st.integers(1, 40)
 

@@ -23,8 +23,9 @@ from rasters import write_raster
 from geothresh import RefineResult, refine
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.journal import Journal
-from geothresh.mosaic import ArrayReader, BoolArray, Float32Array, mosaic, refiners
+from geothresh.mosaic import ArrayReader, mosaic, refiners
 from geothresh.raster.writing import RasterWriter
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 TILES: dict[str, Any] = {"tile_size": 64, "overlap": 32, "creation_options": {"BLOCKYSIZE": "64"}}

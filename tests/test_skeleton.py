@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -22,9 +21,8 @@ from geothresh.skeleton.smoothing import smoothed
 from geothresh.skeleton.thinning import BlockedMask, grown, thin, thin_blocks
 from geothresh.skeleton.tracing import MARGIN, Trace, join, trace
 from geothresh.skeleton.widths import widths
+from geothresh.types import BoolArray, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
-
-BoolArray = NDArray[np.bool_]
 
 
 @st.composite
@@ -150,7 +148,7 @@ def test_the_network_has_the_parts_and_loops_of_the_skeleton(mask: BoolArray, si
     knots = (np.bincount(ends.ravel(), minlength=pixels.size) > 2) | square.ravel()[pixels]
     inside = ends[knots[ends].all(axis=1)]
 
-    def parts(edges: NDArray[np.int64], n: int) -> int:
+    def parts(edges: Int64Array, n: int) -> int:
         table = coo_array((np.ones(len(edges)), edges.T), shape=(n, n))
         return int(connected_components(table, directed=False)[0])
 

@@ -10,24 +10,24 @@ import pytest
 from fakes import FakeSource, IdentityRefiner, NanRefiner, UnevenRefiner
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from geothresh import load_model, refine_array
 from geothresh.errors import ModelError, UsageError
-from geothresh.mosaic import Float32Array, mosaic_array
+from geothresh.mosaic import mosaic_array
 from geothresh.nn.symmetry import SymmetricRefiner
 from geothresh.nn.tiles import SATURATED
 from geothresh.nn.wrapped import wrapped
+from geothresh.types import Float32Array
 
-Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Turn = Callable[[Float32Array], Float32Array]
 
 
 def symmetry(number: int) -> Turn:
     """One of the eight, on arrays (..., rows, columns)."""
     turns, mirrored = number % 4, number >= 4
 
-    def turn(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    def turn(array: Float32Array) -> Float32Array:
         seen = np.swapaxes(array, -1, -2) if mirrored else array
         return np.ascontiguousarray(np.rot90(seen, turns, axes=(-2, -1)))
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from geothresh.api.targets import PathLike
 from geothresh.errors import InputError, UsageError
-from geothresh.mosaic import BoolArray, Float32Array
 from geothresh.places import Bounds, RasterPlace
 from geothresh.raster.burning import burn
 from geothresh.raster.scene import Scene, SceneSpec
+from geothresh.types import BoolArray, Float32Array
 from geothresh.vector.placing import PlacedShapes, place, rectangle
 from geothresh.vector.reading import find_layer
 from geothresh.windows import PixelWindow, RasterSize

@@ -30,8 +30,6 @@ from geothresh.errors import GeothreshWarning, OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
-    BoolArray,
-    Float32Array,
     Layers,
     MosaicStats,
     Progress,
@@ -47,6 +45,7 @@ from geothresh.raster.images import write_png
 from geothresh.raster.imagescene import ImageScene, open_image
 from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.raster.writing import RasterWriter, confidence_values
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 # Tiles that the engine hands to workers' networks at once; each cuts them into its own batches.

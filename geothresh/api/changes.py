@@ -6,12 +6,12 @@ import threading
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader
+from geothresh.mosaic import Layers, RasterReader
 from geothresh.raster.creation import NODATA
 from geothresh.raster.writing import confidence_values, mask_values
 from geothresh.thresholding import best_thresholds, patch_histograms
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
 
 REGION = 64
@@ -43,7 +43,7 @@ class ThresholdedInput:
         self._reader = reader
         self._threshold = np.float32(threshold)
         self._lock = threading.Lock()
-        self._seen: dict[PixelWindow, NDArray[np.uint8]] = {}
+        self._seen: dict[PixelWindow, UInt8Array] = {}
         self._awaited: dict[PixelWindow, int] = {}
         """Pixels of what was seen that have not been asked for."""
 
@@ -122,17 +122,17 @@ class MaskLayers:
         return Layers(values=tuple(values), counts=asdict(count_changes(before, mask == 1, valid)))
 
 
-def change_values(before: BoolArray, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
     """1 where the mask has become foreground, 2 where it has become background, 0 where neither,
     and nodata as it has."""
     after = mask == 1
-    changes: NDArray[np.uint8] = (after & ~before).view(np.uint8)
+    changes: UInt8Array = (after & ~before).view(np.uint8)
     changes += (before & ~after).view(np.uint8) * np.uint8(2)
     changes[mask == NODATA] = NODATA
     return changes
 
 
-def threshold_values(confidence: Float32Array, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
     """The threshold of each region, in hundredths, at which the confidences are most like the mask;
     nodata as the mask.
 

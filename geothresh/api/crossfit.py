@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.api.pictures import predict_picture
 from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import BaseConfig, BaseRecipe

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from geothresh.api.refine import refine
@@ -28,8 +27,7 @@ from geothresh.raster.drawing import (
 )
 from geothresh.raster.images import read_gray, write_png
 from geothresh.raster.reading import open_scene
-
-Bool = NDArray[np.bool_]
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 #: What the demo writes, by the field of `DemoResult` that holds the path.
 OUTPUTS = {
@@ -179,14 +177,14 @@ def _output_paths(directory: Path, overwrite: bool) -> dict[str, Path]:
     }
 
 
-def _pieces(road: Bool) -> int:
+def _pieces(road: BoolArray) -> int:
     """Connected pieces, as polygons see them: pixels are joined by their sides, not corners."""
     return int(ndimage.label(road)[1])
 
 
 def _before_after(
-    confidence: NDArray[np.float32], before: Bool, after: Bool, valid: Bool
-) -> NDArray[np.uint8]:
+    confidence: Float32Array, before: BoolArray, after: BoolArray, valid: BoolArray
+) -> UInt8Array:
     """The picture: the whole scene's changes, and the crops where they are densest."""
     overview = shrunk(change_picture(before, after, valid), _OVERVIEW_FACTOR)
     height, width = valid.shape
@@ -203,7 +201,7 @@ def _before_after(
     return sheet("Road mask before and after refinement: red removed, blue added", rows)
 
 
-def _busiest(changed: Bool, side: int, *, count: int) -> list[tuple[int, int]]:
+def _busiest(changed: BoolArray, side: int, *, count: int) -> list[tuple[int, int]]:
     """Corners (row, col) of `count` squares with the most changed pixels, no two overlapping."""
     sums = np.pad(changed.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     density = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]

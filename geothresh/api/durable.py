@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.journal import Journal

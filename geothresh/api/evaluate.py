@@ -27,9 +27,9 @@ from geothresh.evaluation.samples import (
     pair_samples,
     read_ids,
 )
-from geothresh.evaluation.scoring import Float32Array, Sample, Tally
+from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.files import check_output, write_text
-from geothresh.metrics import PAPER_DISTANCE, BoolArray, Metric
+from geothresh.metrics import PAPER_DISTANCE, Metric
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic, mosaic_array
 from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
@@ -41,6 +41,7 @@ from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
 StrPath = str | os.PathLike[str]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.blending import Blend
-from geothresh.mosaic import BoolArray, Float32Array, Refiner, mosaic
+from geothresh.mosaic import Refiner, mosaic
 from geothresh.raster.images import read_rgb
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 #: Side of the tiles of a base network, and what neighbours share. Larger than ThreshNet's: a base
@@ -20,7 +20,7 @@ TILE, OVERLAP = 1024, 128
 class PictureReader:
     """A picture (H, W, 3) in 8 bits as a reader of three bands."""
 
-    def __init__(self, picture: NDArray[np.uint8]) -> None:
+    def __init__(self, picture: UInt8Array) -> None:
         self._picture = picture
 
     @property
@@ -43,7 +43,7 @@ def predict_picture(
     overlap: int = OVERLAP,
     blend: Blend = "hann",
     batch_size: int = 1,
-) -> NDArray[np.uint8]:
+) -> UInt8Array:
     """The confidence map (H, W) of a picture: confidence x 255, of the picture's size.
 
     A picture that fits into a tile goes through the network in one pass, mirrored outwards to the
@@ -67,6 +67,6 @@ def predict_picture(
     return map_values(confidence)
 
 
-def map_values(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+def map_values(confidence: Float32Array) -> UInt8Array:
     """Confidences in [0, 1] in 8 bits: x 255, rounded."""
     return np.rint(confidence * 255).astype(np.uint8)

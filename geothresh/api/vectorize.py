@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.api.drawing import (
     NODES,
     LineOptions,

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.base.config import BaseRecipe
 from geothresh.chipping import in_passes, pad_to, random_window, turned
 from geothresh.raster.imagery import ImagePair
 from geothresh.raster.images import read_rgb
 from geothresh.raster.pairs import read_mask
-
-Float32Array = NDArray[np.float32]
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 #: Decoded images are kept in memory up to this many bytes.
 _CACHE_BYTES = 4 * 1024**3
@@ -30,7 +28,7 @@ class Crops:
     def __init__(self, pairs: Sequence[ImagePair], recipe: BaseRecipe) -> None:
         self.pairs = list(pairs)
         self.recipe = recipe
-        self._cache: dict[Path, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
+        self._cache: dict[Path, tuple[UInt8Array, BoolArray]] = {}
         self._cached_bytes = 0
 
     def batch(self, step: int) -> tuple[Float32Array, Float32Array]:
@@ -61,7 +59,7 @@ class Crops:
         values = np.clip((values - mean) * contrast + mean + brightness, 0, 1)
         return np.asarray(values, np.float32), truth.astype(np.float32)
 
-    def _read(self, pair: ImagePair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _read(self, pair: ImagePair) -> tuple[UInt8Array, BoolArray]:
         if pair.image in self._cache:
             return self._cache[pair.image]
         image, mask = read_rgb(pair.image), read_mask(pair.mask)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.base.checkpoint import save_base_model
 from geothresh.base.config import BaseConfig, BaseRecipe
 from geothresh.base.crops import Crops

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from geothresh.base.checkpoint import load_base_weights, read_base_card
 from geothresh.base.config import STRIDE, BaseConfig
@@ -19,8 +18,7 @@ from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.computing import compute_threads
 from geothresh.nn.modelfile import digest
 from geothresh.nn.refiner import Precision, pick_device, pick_dtype
-
-Float32Array = NDArray[np.float32]
+from geothresh.types import Float32Array
 
 
 class BasePredictor:

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.cli import options
 from geothresh.cli.faults import reported, usage_escaped
 from geothresh.cli.lazy import LazyGroup

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.evaluation.scoring import CUT, Sample
-from geothresh.metrics import BoolArray, Counts
+from geothresh.metrics import Counts
 from geothresh.raster.drawing import (
     Panel,
     change_picture,
@@ -14,8 +13,9 @@ from geothresh.raster.drawing import (
     mask_picture,
     sheet,
 )
+from geothresh.types import BoolArray, UInt8Array
 
-Rgb = NDArray[np.uint8]
+Rgb = UInt8Array
 
 _LEAST_SIDE = 360
 """Pixels on paper; smaller maps are enlarged, so that the titles have room."""

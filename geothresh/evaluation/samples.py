@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError, names
-from geothresh.evaluation.scoring import Float32Array, Sample
-from geothresh.metrics import BoolArray
+from geothresh.evaluation.scoring import Sample
 from geothresh.raster.labels import Labels
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.raster.scene import Scene
 from geothresh.splitting import read_text
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
 Refine = Callable[[Float32Array], Float32Array]

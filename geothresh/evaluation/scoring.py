@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.errors import InputError
 from geothresh.evaluation.report import Changes, Row, SourceReport
 from geothresh.evaluation.sweep import Sweep, sweep
-from geothresh.metrics import BoolArray, Counts, MapScore, Metric, Summary, boundary_distance
+from geothresh.metrics import Counts, MapScore, Metric, Summary, boundary_distance
 from geothresh.thresholding import THRESHOLDS, region_target
-
-Float32Array = NDArray[np.float32]
+from geothresh.types import BoolArray, Float32Array
 
 CUT = 0.5
 """The cut that refinement is measured against: what base networks are cut at."""

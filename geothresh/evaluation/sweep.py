@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.metrics import BoolArray, Counts, Metric, boundary_band, erode
+from geothresh.metrics import Counts, Metric, boundary_band, erode
 from geothresh.thresholding import N_BINS, threshold_bins
+from geothresh.types import BoolArray, Int64Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +63,14 @@ def sweep(
     )
 
 
-def _reaching(reached: NDArray[np.integer], truth: BoolArray) -> NDArray[np.int64]:
+def _reaching(reached: NDArray[np.integer], truth: BoolArray) -> Int64Array:
     """(2, 19): pixels off and on the truth that reach each threshold."""
     tally = np.bincount((truth * N_BINS + reached).ravel(), minlength=2 * N_BINS)
     tally = tally.reshape(2, N_BINS)[:, ::-1].cumsum(axis=1)[:, ::-1]
     return np.asarray(tally[:, 1:])
 
 
-def _counts(positive: NDArray[np.int64], foreground: int, total: int) -> tuple[Counts, ...]:
+def _counts(positive: Int64Array, foreground: int, total: int) -> tuple[Counts, ...]:
     return tuple(
         Counts(tp=tp, fp=fp, fn=foreground - tp, tn=total - fp - foreground)
         for fp, tp in zip(*positive.tolist(), strict=True)

@@ -2,10 +2,8 @@
 
 from geothresh.mosaic.engine import mosaic, mosaic_array
 from geothresh.mosaic.protocols import (
-    BoolArray,
     ChunkSink,
     Finish,
-    Float32Array,
     Layers,
     LayerSink,
     MosaicStats,
@@ -22,13 +20,11 @@ from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
 
 __all__ = [
     "ArrayReader",
-    "BoolArray",
     "ChunkSink",
     "Finish",
     "LayerSink",
     "Layers",
     "RasterReader",
-    "Float32Array",
     "GuardedRefiner",
     "MosaicStats",
     "Progress",

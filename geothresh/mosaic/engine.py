@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from geothresh.blending import Blend
 from geothresh.errors import UsageError
 from geothresh.mosaic.protocols import (
-    BoolArray,
     ChunkSink,
     Finish,
-    Float32Array,
     LayerSink,
     MosaicStats,
     Progress,
@@ -30,6 +28,7 @@ from geothresh.mosaic.refiners import load_refiner
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun, default_threads
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
 
 # Eight tiles of the usual size are read in one go; of larger tiles fewer.

@@ -6,14 +6,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geothresh.layers import PackedLayer
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
-
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in total), never by two threads at once; skipped tiles count."""
@@ -124,7 +119,7 @@ class ChunkSink(Protocol):
 class Layers:
     """What is to be stored of a finished chunk."""
 
-    values: tuple[NDArray[np.uint8], ...]
+    values: tuple[UInt8Array, ...]
     """Each (height, width)."""
     counts: Mapping[str, int]
     """What was counted on the way, to be summed over chunks."""

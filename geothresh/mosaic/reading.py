@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
-from geothresh.mosaic.protocols import BoolArray, Float32Array, RasterReader
+from geothresh.mosaic.protocols import RasterReader
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
 

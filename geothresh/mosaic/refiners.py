@@ -10,7 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from geothresh.errors import ModelError
-from geothresh.mosaic.protocols import Float32Array, Refiner, RefinerSource
+from geothresh.mosaic.protocols import Refiner, RefinerSource
+from geothresh.types import Float32Array
 
 _REMEMBERED = 4
 _loading = threading.Lock()

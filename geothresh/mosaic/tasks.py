@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from geothresh.blending import AxisWeights, Blend
 from geothresh.layers import PackedLayer
 from geothresh.mosaic.protocols import (
-    BoolArray,
     ChunkSink,
-    Float32Array,
     Layers,
     LayerSink,
     RasterReader,
 )
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.refiners import GuardedRefiner, flat_value
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 
 _UNITS = 2.0**30
@@ -296,7 +295,7 @@ class Finished:
 
     window: PixelWindow
     """Where it lies."""
-    values: tuple[NDArray[np.uint8], ...]
+    values: tuple[UInt8Array, ...]
     """Each (height, width); none where they are on their way from a worker, packed."""
     packed: tuple[PackedLayer, ...]
     """The same, packed; none where that was not asked for."""

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.errors import ModelError, UsageError
+from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch
 
-Float32Array = NDArray[np.float32]
 BatchSize = int | Literal["auto"]
 
 GPU_BATCH = 16

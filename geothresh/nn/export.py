@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.errors import UsageError
 from geothresh.files import check_output, write_bytes
 from geothresh.nn.backends import require_packages

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.tiles import Float32Array
+from geothresh.types import Float32Array
 
 LANES_PER_DEVICE = 2
 _WARM_UPS = 2

@@ -21,7 +21,7 @@ from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.computing import compute_threads, passes_at_once
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.nn.tiles import Float32Array
+from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch

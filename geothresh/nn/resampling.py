@@ -17,7 +17,8 @@ from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
 from geothresh.nn.config import LOGIT_MARGIN
-from geothresh.nn.tiles import Float32Array, TileRefiner, parallel_calls
+from geothresh.nn.tiles import TileRefiner, parallel_calls
+from geothresh.types import Float32Array
 
 
 class ResampledRefiner:

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.tiles import SATURATED, Float32Array, TileRefiner, parallel_calls
+from geothresh.nn.tiles import SATURATED, TileRefiner, parallel_calls
+from geothresh.types import Float32Array
 
 Tta = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
+from geothresh.types import Float32Array
 
 SATURATED = np.float32(1e-6)
 """What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""

@@ -21,9 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geothresh.errors import GeothreshError
-
-Int64Array = NDArray[np.int64]
-Float64Array = NDArray[np.float64]
+from geothresh.types import BoolArray, Float64Array, Int64Array
 
 # Steps of a confidence in a histogram: those in which refined confidences are written.
 _BINS = 255
@@ -99,9 +97,9 @@ class RegionSums:
 
     def add(
         self,
-        mask: NDArray[np.bool_],
+        mask: BoolArray,
         values: NDArray[np.floating] | None = None,
-        valid: NDArray[np.bool_] | None = None,
+        valid: BoolArray | None = None,
         *,
         left: int = 0,
     ) -> None:
@@ -207,7 +205,7 @@ class RegionSums:
         return result
 
 
-def runs_of(mask: NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
+def runs_of(mask: BoolArray) -> tuple[Int64Array, Int64Array]:
     """Start and end (exclusive) of the runs on the line of rows of width + 1, in reading order."""
     height, width = mask.shape
     padded = np.zeros((height, width + 1), np.bool_)
@@ -239,10 +237,10 @@ def join_groups(n: int, left: Int64Array, right: Int64Array) -> tuple[int, Int64
 
 
 def _run_sums(
-    mask: NDArray[np.bool_],
+    mask: BoolArray,
     length: Int64Array,
     values: NDArray[np.floating] | None,
-    valid: NDArray[np.bool_] | None,
+    valid: BoolArray | None,
 ) -> tuple[Int64Array, Float64Array, Float64Array]:
     """Valid pixels, the sum of their values and the least of them (else inf), for each run."""
     if values is None:

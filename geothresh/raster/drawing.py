@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Rgb = NDArray[np.uint8]
-Bool = NDArray[np.bool_]
+from geothresh.types import BoolArray, UInt8Array
+
+Rgb = UInt8Array
 
 PAPER = (255, 255, 255)
 INK = (30, 30, 30)
@@ -35,7 +36,7 @@ class Panel:
     image: Rgb
 
 
-def confidence_picture(confidence: NDArray[np.floating], valid: Bool) -> Rgb:
+def confidence_picture(confidence: NDArray[np.floating], valid: BoolArray) -> Rgb:
     """Confidence in [0, 1], (h, w), from black to white; grey where not `valid`."""
     levels = np.round(np.where(valid, confidence, 0) * 255).astype(np.uint8)
     picture = np.repeat(levels[..., None], 3, axis=-1)
@@ -43,12 +44,12 @@ def confidence_picture(confidence: NDArray[np.floating], valid: Bool) -> Rgb:
     return picture
 
 
-def mask_picture(foreground: Bool, valid: Bool) -> Rgb:
+def mask_picture(foreground: BoolArray, valid: BoolArray) -> Rgb:
     """Foreground light, background dark, grey where not `valid`."""
     return change_picture(foreground, foreground, valid)
 
 
-def change_picture(before: Bool, after: Bool, valid: Bool) -> Rgb:
+def change_picture(before: BoolArray, after: BoolArray, valid: BoolArray) -> Rgb:
     """What stayed foreground light, what was removed red, what was added blue."""
     picture = np.empty((*before.shape, 3), np.uint8)
     picture[:] = BACKGROUND

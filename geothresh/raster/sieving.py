@@ -13,14 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geothresh.raster.components import Int64Array, join_groups, runs_of, sums_of, touching
+from geothresh.raster.components import join_groups, runs_of, sums_of, touching
 from geothresh.raster.masks import MaskBand, rewritten
 from geothresh.raster.sampling import open_foreground
+from geothresh.types import BoolArray, Int64Array
 from geothresh.windows import PixelWindow
-
-BoolArray = NDArray[np.bool_]
 
 #: A mask from top to bottom, in strips of full width; may be gone through several times.
 Strips = Callable[[], Iterator[tuple[PixelWindow, BoolArray]]]

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from geothresh.errors import UsageError
-from geothresh.skeleton.ground import SQUARE, Float64Array, Ground, farness
+from geothresh.skeleton.ground import SQUARE, Ground, farness
 from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.tracing import Trace
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
-
-Float32Array = NDArray[np.float32]
 
 #: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
 ReadConfidence = Callable[[PixelWindow], Float32Array]
@@ -46,13 +44,13 @@ _LEAST, _STEP = 0.01, 0.1
 class _Ends:
     """The free ends of lines."""
 
-    nodes: NDArray[np.int64]
+    nodes: Int64Array
     """(n,)"""
-    lines: NDArray[np.int64]
+    lines: Int64Array
     """(n,)"""
-    pixels: NDArray[np.int64]
+    pixels: Int64Array
     """(n, 2) row and column"""
-    ahead: NDArray[np.int64]
+    ahead: Int64Array
     """(n, 2) rows and columns in which the line would go on"""
 
 
@@ -128,11 +126,11 @@ def _free_ends(network: Network, ground: Ground) -> _Ends:
     )
 
 
-def _pixels(numbers: list[np.int64], width: int) -> NDArray[np.int64]:
+def _pixels(numbers: list[np.int64], width: int) -> Int64Array:
     return np.stack(np.divmod(np.array(numbers, np.int64), width), axis=1)
 
 
-def _middles(pixels: NDArray[np.int64]) -> Float64Array:
+def _middles(pixels: Int64Array) -> Float64Array:
     """The places of pixels, see `Ground`."""
     return np.asarray(pixels + 0.5, np.float64)
 
@@ -182,13 +180,13 @@ def _opposite(network: Network, ends: _Ends, a: int, b: int, shape: Float64Array
 
 
 def _way(
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
+    start: Int64Array,
+    stop: Int64Array,
     confidence: ReadConfidence,
     size: RasterSize,
     floor: float,
     shape: Float64Array,
-) -> tuple[float, NDArray[np.int64], Float32Array] | None:
+) -> tuple[float, Int64Array, Float32Array] | None:
     """Cost, pixels (n, 2) and confidences of the best way, None where there is none."""
     distance = float(np.hypot(*((stop - start) @ shape)))
     around = (distance / 2 * farness(shape)).astype(np.int64) + 1
@@ -216,7 +214,7 @@ def _way(
     return float(costs[last]), pixels + corner, values[tuple(pixels.T)]
 
 
-def _steps(values: Float32Array, passable: NDArray[np.bool_], shape: Float64Array) -> csr_array:
+def _steps(values: Float32Array, passable: BoolArray, shape: Float64Array) -> csr_array:
     """What it costs to go from each pixel to those around it."""
     cost = _STEP - np.log(np.maximum(np.nan_to_num(values), _LEAST)).astype(np.float64)
     number = np.arange(values.size).reshape(values.shape)
@@ -234,7 +232,7 @@ def _steps(values: Float32Array, passable: NDArray[np.bool_], shape: Float64Arra
     return coo_array((weight / 2, (one, other)), shape=(values.size, values.size)).tocsr()
 
 
-def _trace(pixels: NDArray[np.int64], values: Float32Array, network: Network, width: int) -> Trace:
+def _trace(pixels: Int64Array, values: Float32Array, network: Network, width: int) -> Trace:
     samples = np.full((len(pixels), network.lines[0].samples.shape[1]), np.nan, np.float32)
     samples[:, WIDTH + 1 :] = values[:, None]
     return Trace(

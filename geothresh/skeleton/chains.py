@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int64Array = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from geothresh.types import BoolArray, Int64Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from geothresh.types import Float64Array
 
 #: The shape of a square pixel.
 UNIT: Float64Array = np.eye(2)

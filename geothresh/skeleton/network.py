@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geothresh.skeleton.chains import chain
 from geothresh.skeleton.tracing import Trace
-
-Int64Array = NDArray[np.int64]
-Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from geothresh.types import BoolArray, Float64Array, Int64Array
 
 #: A line that ends is a spur if it is shorter than the road at its other end is wide: what it
 #: leads to lies less than half a width off the road.

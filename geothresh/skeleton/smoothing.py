@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-Float64Array = NDArray[np.float64]
+from geothresh.types import Float64Array
 
 #: Standard deviation of the mean along a line, in its points.
 _SIGMA = 3.0

@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize
-
-BoolArray = NDArray[np.bool_]
 
 #: Gives a window of a mask, which lies inside the raster: True = foreground.
 ReadMask = Callable[[PixelWindow], BoolArray]

@@ -14,15 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.skeleton.chains import chain
-from geothresh.skeleton.ground import UNIT, Float64Array
+from geothresh.skeleton.ground import UNIT
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow
-
-Int64Array = NDArray[np.int64]
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 #: Pixels around a block that `trace` needs.
 MARGIN = 2

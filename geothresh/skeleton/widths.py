@@ -7,10 +7,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geothresh.skeleton.thinning import ReadMask, grown
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
-
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 #: Pixels around a window in which background is looked for first, and at most.
 _REACH, _FARTHEST = 64, 1024

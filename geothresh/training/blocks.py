@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
 from geothresh.nn.resolution import resampled_patch
-from geothresh.training.sources import BoolArray, Cut
+from geothresh.training.sources import Cut
+from geothresh.types import BoolArray, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 
-IntArray = NDArray[np.int64]
 Side = Literal["train", "validation"]
 
 CELL = 64
@@ -60,13 +60,13 @@ class Survey:
     """What a scene holds, by cells (R, C) of `CELL` pixels; those at the far border are smaller."""
 
     size: RasterSize
-    valid: IntArray
+    valid: Int64Array
     """Pixels of each cell that count in training."""
-    foreground: IntArray
+    foreground: Int64Array
     """Foreground pixels among them."""
-    held_valid: IntArray
+    held_valid: Int64Array
     """Pixels of each cell that count in validation, if it is validated on."""
-    held_foreground: IntArray
+    held_foreground: Int64Array
     digest: str
     """sha256 of all confidences, of the truth, and of what counts."""
 
@@ -90,7 +90,7 @@ def survey(
         InputError: a block cannot be decoded.
     """
     size = scene.size
-    counts: list[list[IntArray]] = []
+    counts: list[list[Int64Array]] = []
     hashed = hashlib.sha256(f"{size.height} {size.width} ".encode())
     for window in _strips(size, block_height):
         cut = scene.read(window)
@@ -104,7 +104,7 @@ def survey(
         counts.append(row)
         if progress is not None:
             progress(window.row_stop, size.height)
-    parts: list[IntArray] = [np.concatenate(part) for part in zip(*counts, strict=True)]
+    parts: list[Int64Array] = [np.concatenate(part) for part in zip(*counts, strict=True)]
     return Survey(
         size=size,
         valid=parts[0],
@@ -122,7 +122,7 @@ def _strips(size: RasterSize, block_height: int) -> Iterator[PixelWindow]:
         yield PixelWindow(row=row, col=0, height=min(rows, size.height - row), width=size.width)
 
 
-def _by_cells(mask: BoolArray) -> IntArray:
+def _by_cells(mask: BoolArray) -> Int64Array:
     rows, cols = (np.arange(0, side, CELL) for side in mask.shape)
     # Row by row in bytes, which hold 64.
     narrow = np.add.reduceat(mask.view(np.uint8), cols, axis=1)
@@ -264,7 +264,7 @@ class ChipPlaces:
             row, col = int(rows[chosen % _TRIES]), int(cols[chosen % _TRIES])
         return PixelWindow(row=row, col=col, height=min(side, height), width=min(side, width))
 
-    def _starts(self, length: int) -> IntArray:
+    def _starts(self, length: int) -> Int64Array:
         """Every cell, and what ends where a cell ends: blocks end there."""
         last = max(length - self.side, 0)
         begin = np.arange(0, last + 1, CELL)
@@ -272,8 +272,8 @@ class ChipPlaces:
         return np.unique(np.concatenate([begin, end[end >= 0], [last]]))
 
     def _sums(
-        self, summed: IntArray, row: IntArray, col: IntArray, side: int | None = None
-    ) -> IntArray:
+        self, summed: Int64Array, row: Int64Array, col: Int64Array, side: int | None = None
+    ) -> Int64Array:
         """Over the cells that the squares at these places touch."""
         side = side or self.side
         top, left = row // CELL, col // CELL
@@ -283,6 +283,6 @@ class ChipPlaces:
         return np.asarray(inside + summed[top, left])
 
 
-def _summed(cells: NDArray[np.generic]) -> IntArray:
+def _summed(cells: NDArray[np.generic]) -> Int64Array:
     """Sums over all cells above and left of each corner (R + 1, C + 1)."""
     return np.pad(np.asarray(cells, np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))

@@ -19,7 +19,8 @@ from geothresh.nn.resampling import resize_map
 from geothresh.thresholding import region_target
 from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe
-from geothresh.training.sources import ChipSource, Float32Array, logistic, logit
+from geothresh.training.sources import ChipSource, logistic, logit
+from geothresh.types import Float32Array
 
 # Interpolated from pixels that are all there, but for rounding.
 _WHOLE = 1 - 1e-4

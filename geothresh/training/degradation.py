@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+from geothresh.types import BoolArray, Float32Array, Float64Array
 
 #: Logits stay within those of an 8-bit map.
 _MOST = 6.0
@@ -169,7 +168,7 @@ def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 
 def _road_pixels(
     truth: BoolArray, rng: np.random.Generator, n: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Float64Array, Float64Array]:
     """Rows and columns of n pixels of the foreground, none where there is no foreground."""
     pixels = np.flatnonzero(truth)
     if not len(pixels):
@@ -191,9 +190,7 @@ def _field(
     return np.asarray(across[0] @ numbers @ across[1].T, np.float32)
 
 
-def _bumps(
-    side: int, centres: NDArray[np.float64], width: NDArray[np.float64] | float
-) -> Float32Array:
+def _bumps(side: int, centres: Float64Array, width: Float64Array | float) -> Float32Array:
     """(side, n): a bell over the pixels for each centre."""
     distance = (np.arange(side)[:, None] - centres) / width
     return np.asarray(np.exp(-(distance.astype(np.float32) ** 2) / 2), np.float32)
@@ -201,10 +198,10 @@ def _bumps(
 
 def _spots(
     shape: tuple[int, ...],
-    rows: NDArray[np.float64],
-    cols: NDArray[np.float64],
-    widths: NDArray[np.float64],
-    heights: NDArray[np.float64],
+    rows: Float64Array,
+    cols: Float64Array,
+    widths: Float64Array,
+    heights: Float64Array,
 ) -> Float32Array:
     """The sum of round spots with soft ends."""
     down, across = (_bumps(side, at, widths) for side, at in zip(shape, (rows, cols), strict=True))

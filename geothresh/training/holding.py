@@ -19,7 +19,7 @@ from geothresh.raster.grid import RasterGrid
 from geothresh.raster.overlap import same_pixels, window_in
 from geothresh.splitting import Split, read_manifest
 from geothresh.training.blocks import BlockGrid, Survey, cells_of
-from geothresh.training.sources import BoolArray
+from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.errors import ModelError, OutputError
 from geothresh.files import replacing
 from geothresh.nn import optimizers

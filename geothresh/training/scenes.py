@@ -19,7 +19,8 @@ from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import Labels, LabelsSpec
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.training.blocks import ChipPlaces, Side, seen_side
-from geothresh.training.sources import BoolArray, Cut, logistic, logit
+from geothresh.training.sources import Cut, logistic, logit
+from geothresh.types import BoolArray
 from geothresh.vector.placing import PlacedShapes
 from geothresh.windows import PixelWindow, RasterSize
 

@@ -14,14 +14,11 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.chipping import random_window
 from geothresh.nn.network import LOGIT_MARGIN
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
-
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 #: Decoded maps are kept in memory up to this many bytes.
 _CACHE_BYTES = 2 * 1024**3
@@ -119,10 +116,10 @@ class PairMap:
 class MapCache:
     """Decoded files, as long as they fit."""
 
-    pixels: dict[Path, NDArray[np.uint8]] = field(default_factory=dict)
+    pixels: dict[Path, UInt8Array] = field(default_factory=dict)
     n_bytes: int = 0
 
-    def get(self, path: Path, read: Callable[[Path], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def get(self, path: Path, read: Callable[[Path], UInt8Array]) -> UInt8Array:
         """The pixels of a file, read if they are not there."""
         if path not in self.pixels:
             pixels = read(path)
@@ -211,10 +208,10 @@ def logistic(values: Float32Array) -> Float32Array:
     return np.asarray(1 / (1 + np.exp(-values)), np.float32)
 
 
-def _read_map(path: Path) -> NDArray[np.uint8]:
+def _read_map(path: Path) -> UInt8Array:
     """A map in 8 bits: what base networks leave, and a quarter of the memory of floats."""
     return np.rint(read_confidence(path) * 255).astype(np.uint8)
 
 
-def _read_truth(path: Path) -> NDArray[np.uint8]:
+def _read_truth(path: Path) -> UInt8Array:
     return read_mask(path).astype(np.uint8)

@@ -13,8 +13,9 @@ from geothresh.skeleton.blocks import CONFIDENCE
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
 from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.smoothing import smoothed
+from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.vector.polygons import PixelToMap
-from geothresh.vector.units import Float64Array, Geometries, MapUnits
+from geothresh.vector.units import Geometries, MapUnits
 from geothresh.windows import RasterSize
 
 # A degree of longitude over one of latitude, at least: 0.06 degrees from the poles.
@@ -61,11 +62,11 @@ class Centerlines:
     """(n,) least of the same."""
     confidence: dict[str, Float64Array]
     """Name of each of `CONFIDENCE_FIELDS` -> (n,), NaN where there is no data; or nothing."""
-    bridged: NDArray[np.bool_]
+    bridged: BoolArray
     """(n,) True = the line leads over a gap of the mask, where it has no width (NaN)."""
     nodes: Geometries
     """(m,) Points where lines end or meet."""
-    degree: NDArray[np.int64]
+    degree: Int64Array
     """(m,) ends of lines at each node, 1 or more."""
     left_out: int
     """Lines that were shorter than the least length."""
@@ -187,7 +188,7 @@ def _simplified(lines: Geometries, tolerance: float, units: MapUnits) -> Geometr
     return back
 
 
-def _dangling(network: Network) -> NDArray[np.bool_]:
+def _dangling(network: Network) -> BoolArray:
     """Lines that end somewhere, and rings that stand alone."""
     nodes = network.nodes
     free = np.append(network.degrees == 1, True)

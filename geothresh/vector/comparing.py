@@ -18,10 +18,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geothresh.errors import GeothreshWarning, InputError
+from geothresh.types import Float64Array
 from geothresh.vector.frames import measuring
 from geothresh.vector.reading import VectorLayer, read_geometries
 from geothresh.vector.reprojection import reprojected
-from geothresh.vector.units import Float64Array, Geometries
+from geothresh.vector.units import Geometries
 
 # Circles at the ends of buffers: 8 chords a quarter are off by half a percent of the radius.
 _CHORDS = 8

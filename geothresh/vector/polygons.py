@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import shape
 
 from geothresh.skeleton.smoothing import smoothed
-from geothresh.vector.units import Float64Array, Geometries, MapUnits
+from geothresh.types import Float64Array, Int64Array
+from geothresh.vector.units import Geometries, MapUnits
 
 # Polygons that are worked on at once: enough for numpy, few enough to hold twice.
 _BATCH = 256
@@ -97,7 +97,7 @@ class PolygonBatch:
     """(n,) direction of the longer side on the map, in degrees from the y axis (north) towards the
     x axis (east), in [0, 180)."""
 
-    first_pixel: NDArray[np.int64]
+    first_pixel: Int64Array
     """(n,) row * width + column of the first pixel in reading order; identifies the polygon."""
 
     pixels: int
@@ -214,7 +214,7 @@ def _measured(
     perimeter: Float64Array,
     units: MapUnits,
     *,
-    first_pixel: NDArray[np.int64],
+    first_pixel: Int64Array,
     pixels: int,
     left_out: int,
 ) -> PolygonBatch:
@@ -255,7 +255,7 @@ def rectangles(
     return lengths.max(axis=1, initial=0), lengths.min(axis=1, initial=np.inf), degrees
 
 
-def _first_pixels(geometry: Geometries, width: int) -> NDArray[np.int64]:
+def _first_pixels(geometry: Geometries, width: int) -> Int64Array:
     """The pixel below and right of each polygon's uppermost, then leftmost corner."""
     if not geometry.size:
         return np.empty(0, np.int64)
@@ -265,7 +265,7 @@ def _first_pixels(geometry: Geometries, width: int) -> NDArray[np.int64]:
     place = row * (width + 1) + column
     starts = np.searchsorted(owner, np.arange(geometry.size))
     row, column = np.divmod(np.minimum.reduceat(place, starts), width + 1)
-    first: NDArray[np.int64] = row * width + column
+    first: Int64Array = row * width + column
     return first
 
 
@@ -363,7 +363,7 @@ def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geome
     return coarse
 
 
-def _scaled(geometry: Geometries, scales: NDArray[np.float64]) -> Geometries:
+def _scaled(geometry: Geometries, scales: Float64Array) -> Geometries:
     """Each geometry with its x and y multiplied by its own two factors."""
     _, owner = shapely.get_coordinates(geometry, return_index=True)
     scaled: Geometries = shapely.transform(geometry, lambda xy: xy * scales[owner])

@@ -19,9 +19,9 @@ from pyproj import CRS, Geod
 from pyproj.exceptions import CRSError
 
 from geothresh.errors import GeothreshWarning, InputError
+from geothresh.types import Float64Array
 
 Geometries = NDArray[np.object_]
-Float64Array = NDArray[np.float64]
 
 
 class Measure(Enum):
@@ -180,7 +180,7 @@ class MapUnits:
             length[k] = self.geod.line_length(*(shapely.get_coordinates(line) * self.unit).T)
         return length
 
-    def metric_scales(self, geometries: Geometries) -> NDArray[np.float64]:
+    def metric_scales(self, geometries: Geometries) -> Float64Array:
         """(n, 2) reported units of length per unit of x and of y, at each geometry's middle.
 
         On an ellipsoid these are the radii of curvature: exact at the middle of the geometry's

@@ -32,15 +32,15 @@ from measuring import (
     table,
     timed,
 )
-from numpy.typing import NDArray
 from scenes import OVERLAP, PLACE, TILE, TILED, random_bytes
 
 from geothresh.blending import blend_profile
-from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader, mosaic
+from geothresh.mosaic import Layers, RasterReader, mosaic
+from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 ALONE = "read + write alone"
-Uint8Array = NDArray[np.uint8]
+Uint8Array = UInt8Array
 
 
 @dataclass(frozen=True)

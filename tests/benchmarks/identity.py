@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geothresh.mosaic import BoolArray, Float32Array, Layers, RasterReader
+from geothresh.mosaic import Layers, RasterReader
 from geothresh.raster.writing import confidence_values, mask_values
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
 

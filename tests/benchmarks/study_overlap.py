@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from measuring import machine, table
-from numpy.typing import NDArray
 from scenes import SCENE
 
 import geothresh
@@ -32,12 +31,11 @@ from geothresh.metrics import MapScore, Summary
 from geothresh.mosaic import mosaic_array
 from geothresh.nn.refiner import TorchRefiner
 from geothresh.raster.reading import open_scene
+from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import RasterSize, TileGrid
 
 TILE, SQUARE = 512, 500
 OVERLAPS = (0, 64, 128, 192, 256)
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 
 class Remembering:

@@ -16,7 +16,7 @@ from geothresh.nn.computing import compute_threads
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.refiner import Precision
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.nn.tiles import Float32Array
+from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh import __version__
+from geothresh._version import __version__
 from geothresh.errors import ModelError
 from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig
 

@@ -10,7 +10,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.nn.backends.compiled import Forward, out_of_memory
 from geothresh.nn.backends.graph import INPUT
 from geothresh.nn.refiner import Precision
-from geothresh.nn.tiles import Float32Array
+from geothresh.types import Float32Array
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"

@@ -12,7 +12,7 @@ import torch
 from geothresh.errors import UsageError
 from geothresh.nn.backends.compiled import Forward, out_of_memory
 from geothresh.nn.refiner import Precision, pick_dtype
-from geothresh.nn.tiles import Float32Array
+from geothresh.types import Float32Array
 
 
 class OpenVino:
