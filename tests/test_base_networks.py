@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from imagery import image_set, in_one_pass
+from safetensors.torch import save_file
 
 from geothresh.base import loop, smp
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
@@ -19,11 +20,12 @@ from geothresh.base.crops import Crops
 from geothresh.base.loop import fit, segmentation_loss, snapshot_steps
 from geothresh.base.networks import DilatedCentre, build_network, describe_network
 from geothresh.base.predictor import load_base
+from geothresh.base.pretrained import weights_name
 from geothresh.base.smp import segmentation_models
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import beside
+from geothresh.nn.modelfile import beside, digest
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import load_model
 from geothresh.nn.states import find_state
@@ -91,7 +93,7 @@ def test_fcn8s_starts_as_bilinear_interpolation_of_its_scores() -> None:
 )
 def test_what_does_not_exist_is_named(network: str, encoder: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        describe_network(network, encoder, None)
+        describe_network(network, encoder)
 
 
 def test_a_file_cannot_have_its_encoder_fetched_or_overflow_a_float(tmp_path: Path) -> None:
@@ -139,6 +141,41 @@ def test_the_normalisation_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatc
     )
     config = describe_network("linknet", "resnet18", "imagenet")
     assert (config.mean, config.std) == ((0.2, 0.4, 0.5), (1.0, 0.2, 0.2))
+
+
+def encoder_file(path: Path, encoder: str = "resnet18") -> dict[str, torch.Tensor]:
+    tensors = segmentation_models().encoders.get_encoder(encoder, weights=None).state_dict()
+    save_file(tensors, path)
+    return dict(tensors)
+
+
+@pytest.mark.parametrize("network", ["linknet", "dlinknet", "pspnet", "fcn8s"])
+def test_an_encoder_starts_from_a_file(tmp_path: Path, network: str) -> None:
+    path = tmp_path / "encoder.safetensors"
+    tensors = encoder_file(path)
+    built: Any = build_network(BaseConfig(network=network), str(path))
+    own = built.encoder.state_dict()
+    assert own and all(torch.equal(value, tensors[name]) for name, value in own.items())
+    assert weights_name(str(path)) == f"sha256:{digest(path)}"
+
+
+def test_images_are_normalised_as_the_library_says_for_the_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    encoder_file(path)
+    assert describe_network("linknet", "resnet18", str(path)) == BaseConfig()
+    lite = describe_network("unet", "tu-tf_efficientnet_lite0", str(path))
+    assert (lite.mean, lite.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    encoder_file(path, "resnet34")
+    with pytest.raises(ModelError, match=r"unknown.*state dict of .* encoder 'resnet18'"):
+        build_network(BaseConfig(), str(path))
+    with pytest.raises(InputError, match="no such file"):
+        describe_network("linknet", "resnet18", str(tmp_path / "none.safetensors"))
+    with pytest.raises(UsageError, match="imagenet21k"):
+        describe_network("linknet", "resnet18", "imagenet21k")
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from geothresh.base.folds import folds_of
 from geothresh.base.loop import fit, snapshot_file, snapshot_steps
 from geothresh.base.networks import describe_network
 from geothresh.base.predictor import load_base
+from geothresh.base.pretrained import weights_name
 from geothresh.errors import InputError, ModelError, OutputError, names
 from geothresh.files import remove_stale, write_text
 from geothresh.locks import only_run
@@ -143,7 +144,7 @@ def crossfit(
         folds: number of folds, at least 2.
         network: one of `geothresh.base.config.NETWORKS`.
         encoder: name of an encoder of segmentation-models-pytorch.
-        encoder_weights: "imagenet" or "none".
+        encoder_weights: "none", "imagenet", or a safetensors file of the encoder's state dict.
         recipe: hyperparameters.
         epochs: passes through the fold's training images, in place of the recipe's steps.
         snapshots: networks on the way of each training whose maps are written as well.
@@ -163,8 +164,7 @@ def crossfit(
     recipe, output = recipe or BaseRecipe(), Path(output)
     pick_dtype(recipe.precision, pick_device(device))
     found = find_images(data, skip_unpaired=skip_unpaired)
-    weights = None if encoder_weights == "none" else encoder_weights
-    config = describe_network(network, encoder, weights)
+    config = describe_network(network, encoder, encoder_weights)
     if epochs is not None:
         n_training = len(found) - len(found) // max(folds, 1)
         recipe = recipe.with_epochs(epochs, n_training)
@@ -188,7 +188,7 @@ def crossfit(
         dealt = deal(facts)
         described = {
             "config": config.as_dict(),
-            "encoder_weights": encoder_weights,
+            "encoder_weights": weights_name(encoder_weights),
             "recipe": recipe.as_dict(),
             "snapshots": snapshots,
             "place_pattern": place_pattern,
@@ -208,7 +208,7 @@ def crossfit(
 
         with _told_how_to_go_on(overwrite):
             for fold, ids in enumerate(dealt):
-                took = _train(run, fold, ids, dealt, described, weights, device, on_step)
+                took = _train(run, fold, ids, dealt, described, encoder_weights, device, on_step)
                 if took is not None:
                     seconds[fold] = round(took, 1)
                     _write_manifest(
@@ -318,7 +318,7 @@ def _train(
     ids: Sequence[str],
     dealt: Sequence[Sequence[str]],
     described: Mapping[str, Any],
-    weights: str | None,
+    weights: str,
     device: str,
     on_step: OnFoldStep | None,
 ) -> float | None:

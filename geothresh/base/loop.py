@@ -19,6 +19,7 @@ from geothresh.base.checkpoint import save_base_model
 from geothresh.base.config import BaseConfig, BaseRecipe
 from geothresh.base.crops import Crops
 from geothresh.base.networks import build_network
+from geothresh.base.pretrained import NONE, weights_name
 from geothresh.base.state import SavedRun, save_state
 from geothresh.errors import ModelError
 from geothresh.nn.modelfile import beside
@@ -41,7 +42,7 @@ def fit(
     recipe: BaseRecipe,
     output: Path,
     data: Mapping[str, Any],
-    weights: str | None = None,
+    weights: str = NONE,
     snapshots: int = 0,
     state: Path | None = None,
     device: str = "auto",
@@ -59,7 +60,7 @@ def fit(
             the run is complete.
         data: what the model file says of the data, with the ids under ``train``; a resumed run
             must agree.
-        weights: "imagenet" to start from the encoder's, None for random ones.
+        weights: that the encoder starts from: ``none``, ``imagenet`` or a file.
         snapshots: models to be kept on the way.
         state: go on from this one, which `find_state` has found.
         device: auto, cpu, cuda, cuda:i or mps.
@@ -83,12 +84,12 @@ def fit(
     run = {
         "recipe": recipe.as_dict(),
         "data": dict(data),
-        "encoder_weights": weights or "none",
+        "encoder_weights": weights_name(weights),
         "snapshots": snapshots,
     }
     state_file = beside(output, ".state.safetensors")
     torch.manual_seed(recipe.seed)
-    network = build_network(config, None if state is not None else weights)
+    network = build_network(config, weights if state is None else NONE)
     network = network.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay

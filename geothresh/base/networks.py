@@ -5,8 +5,7 @@ Every network takes images (B, 3, H, W), H and W multiples of 32, and gives logi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geothresh.base.config import BaseConfig
+from geothresh.base.pretrained import NONE, encoder_tensors, normalisation
 from geothresh.base.smp import segmentation_models
-from geothresh.errors import InputError, UsageError
+from geothresh.errors import UsageError
 
 _CLASSES = {
     "unet": "Unet",
@@ -96,16 +96,17 @@ def _doubling() -> nn.ConvTranspose2d:
     return doubling
 
 
-def describe_network(network: str, encoder: str, weights: str | None) -> BaseConfig:
+def describe_network(network: str, encoder: str, weights: str = NONE) -> BaseConfig:
     """The configuration of a network, with the normalisation that its encoder's weights expect.
 
     Args:
         network: one of `NETWORKS`.
         encoder: name of an encoder.
-        weights: "imagenet", or None for random initial weights.
+        weights: ``none``, ``imagenet`` or a file, see `geothresh.base.pretrained`.
 
     Raises:
         UsageError: the library or the encoder is not there, or has no such weights.
+        InputError: the weights are not there.
     """
     config = BaseConfig(network=network, encoder=encoder)
     encoders = segmentation_models().encoders
@@ -117,46 +118,24 @@ def describe_network(network: str, encoder: str, weights: str | None) -> BaseCon
             f"{', '.join(near[:6] or ['resnet18', 'mobilenet_v2', 'efficientnet-b0'])}, and those "
             "of timm with the prefix tu-"
         )
-    if weights is None:
-        return config
-    if not encoder.startswith("tu-"):
-        there = encoders.encoders[encoder]["pretrained_settings"]
-        if weights not in there:
-            raise UsageError(
-                f"encoder {encoder!r} has no {weights} weights; say --encoder-weights none, or "
-                "choose another encoder"
-            )
-    with _fetching(config, weights):
-        wanted = encoders.get_preprocessing_params(encoder, pretrained=weights)
-    if wanted.get("input_space", "RGB") != "RGB":
-        raise UsageError(
-            f"the {weights} weights of encoder {encoder!r} want {wanted['input_space']} images; "
-            "choose another encoder, or say --encoder-weights none"
-        )
-    most = (wanted.get("input_range") or (0, 1))[1]
-    return BaseConfig.from_dict(
-        {
-            **config.as_dict(),
-            "mean": [float(value) / most for value in wanted.get("mean") or (0, 0, 0)],
-            "std": [float(value) / most for value in wanted.get("std") or (most,) * 3],
-        }
-    )
+    return normalisation(config, weights)
 
 
-def build_network(config: BaseConfig, weights: str | None = None) -> nn.Module:
+def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
     """Build a network.
 
     Args:
         config: which one.
-        weights: "imagenet" fetches the encoder's; None leaves them random.
+        weights: of the encoder: ``none``, ``imagenet`` or a file.
 
     Raises:
         UsageError: the encoder does not go with the network, or is not there.
-        InputError: the weights cannot be fetched.
+        InputError: the weights cannot be fetched, or their file is not there.
+        ModelError: their file holds those of another network.
     """
     library = segmentation_models()
     # Fetched first and alone: what fails afterwards is no fault of the connection.
-    pretrained = None if weights is None else _fetch(config, weights)
+    pretrained = encoder_tensors(config, weights)
     try:
         if config.network == "fcn8s":
             encoder = library.encoders.get_encoder(config.encoder, depth=5)
@@ -187,31 +166,3 @@ def _sound(config: BaseConfig, channels: Sequence[int]) -> Sequence[int]:
             f"{config.encoder!r} does not give; choose another encoder"
         )
     return channels
-
-
-def _fetch(config: BaseConfig, weights: str) -> dict[str, Tensor]:
-    """The pretrained tensors of an encoder, from the hub or from its cache."""
-    kind = True if config.encoder.startswith("tu-") else weights
-    with _fetching(config, weights):
-        encoder = segmentation_models().encoders.get_encoder(config.encoder, weights=kind)
-    return dict(encoder.state_dict())
-
-
-@contextmanager
-def _fetching(config: BaseConfig, weights: str) -> Iterator[None]:
-    """Whatever goes wrong in here is told as one failure to fetch weights.
-
-    Connections fail in dozens of ways, each library on the way with errors of its own; the last
-    one says least, so the first of the chain is shown.
-    """
-    try:
-        yield
-    except Exception as error:
-        first: BaseException = error
-        while first.__cause__ or first.__context__:
-            first = first.__cause__ or first.__context__ or first
-        reason = " ".join(str(first).split())[:200]
-        raise InputError(
-            f"the {weights} weights of encoder {config.encoder!r} cannot be fetched ({reason}); "
-            "connect to the network, or train from scratch with --encoder-weights none"
-        ) from error

@@ -77,7 +77,7 @@ def train_base(
             trained ``.state.safetensors`` and the one before it, from which a stopped run goes on.
         network: one of `geothresh.base.config.NETWORKS`.
         encoder: name of an encoder of segmentation-models-pytorch.
-        encoder_weights: "imagenet" or "none".
+        encoder_weights: "none", "imagenet", or a safetensors file of the encoder's state dict.
         recipe: hyperparameters.
         epochs: passes through the training images, in place of the recipe's steps.
         snapshots: models of moments on the way, ``.stepNNNNN.safetensors`` beside the output.
@@ -121,9 +121,7 @@ def train_base(
             check_output(file, overwrite=replaces)
         pick_dtype(recipe.precision, pick_device(device))
         found = find_images(data, skip_unpaired=skip_unpaired)
-        config = describe_network(
-            network, encoder, None if encoder_weights == "none" else encoder_weights
-        )
+        config = describe_network(network, encoder, encoder_weights)
         draw = partial(
             _split, found, fraction=validation_fraction, hold_out=hold_out,
             place_pattern=place_pattern, seed=recipe.seed,
@@ -156,7 +154,7 @@ def train_base(
                     "train": list(split.train),
                     "left_out": list(split.validation),
                 },
-                weights=None if encoder_weights == "none" else encoder_weights,
+                weights=encoder_weights,
                 snapshots=snapshots,
                 state=state,
                 device=device,

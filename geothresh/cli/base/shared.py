@@ -38,9 +38,10 @@ def training(command: Command) -> Command:
                 help="Any encoder of segmentation-models-pytorch.",
             ),
             click.option(
-                "--encoder-weights", type=click.Choice(["none", "imagenet"]), default="none",
-                show_default=True,
-                help="What the encoder starts from: random numbers, or weights that are fetched.",
+                "--encoder-weights", default="none", show_default=True,
+                metavar="none|imagenet|FILE",
+                help="What the encoder starts from: random numbers, ImageNet's weights, which are "
+                "fetched, or a .safetensors file of its state dict.",
             ),
             click.option(
                 "--steps", type=_POSITIVE, default=2000, show_default=True,

@@ -1,0 +1,135 @@
+"""Weights that an encoder starts from: random, ImageNet's from the hub, or a file on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geothresh.base.config import BaseConfig
+from geothresh.base.smp import segmentation_models
+from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.files import require_file
+from geothresh.nn.modelfile import digest, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NONE = "none"
+IMAGENET = "imagenet"
+
+
+def weights_name(weights: str) -> str:
+    """What a run that goes on must agree with: ``none``, ``imagenet``, or a file's sha256.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    if weights in (NONE, IMAGENET):
+        return weights
+    _require_weights_file(weights)
+    return f"sha256:{digest(weights)}"
+
+
+def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
+    """The configuration with the mean and standard deviation that the encoder's weights expect.
+
+    Args:
+        config: which network.
+        weights: ``none``, ``imagenet`` (asks the hub for what the library does not hold), or a
+            safetensors file of the encoder's state dict, whose images are normalised as the
+            library says for the encoder, or else as ImageNet's.
+
+    Raises:
+        UsageError: the encoder has no such weights, or these want no RGB images.
+        InputError: what the hub says cannot be fetched, or the file is not there.
+    """
+    encoder, encoders = config.encoder, segmentation_models().encoders
+    if weights == NONE:
+        return config
+    from_file = weights != IMAGENET
+    if from_file:
+        _require_weights_file(weights)
+    if not encoder.startswith("tu-"):
+        if from_file:
+            return config
+        if IMAGENET not in encoders.encoders[encoder]["pretrained_settings"]:
+            raise UsageError(
+                f"encoder {encoder!r} has no {IMAGENET} weights; say --encoder-weights none, or "
+                "choose another encoder"
+            )
+    try:
+        with _fetching(config):
+            wanted = encoders.get_preprocessing_params(encoder, pretrained=IMAGENET)
+    except InputError:
+        if from_file:  # timm knows the encoder, and no weights of it
+            return config
+        raise
+    if wanted.get("input_space", "RGB") != "RGB":
+        raise UsageError(
+            f"the {IMAGENET} weights of encoder {encoder!r} want {wanted['input_space']} images; "
+            "choose another encoder, or say --encoder-weights none"
+        )
+    most = (wanted.get("input_range") or (0, 1))[1]
+    return BaseConfig.from_dict(
+        {
+            **config.as_dict(),
+            "mean": [float(value) / most for value in wanted.get("mean") or (0, 0, 0)],
+            "std": [float(value) / most for value in wanted.get("std") or (most,) * 3],
+        }
+    )
+
+
+def encoder_tensors(config: BaseConfig, weights: str) -> dict[str, Tensor] | None:
+    """The tensors that an encoder of full depth starts from; None for random ones.
+
+    Raises:
+        InputError: the hub's cannot be fetched, or the file is not there.
+        ModelError: the file's tensors are not the encoder's, or not finite.
+    """
+    if weights == NONE:
+        return None
+    encoders = segmentation_models().encoders
+    if weights == IMAGENET:
+        kind = True if config.encoder.startswith("tu-") else weights
+        with _fetching(config):
+            return dict(encoders.get_encoder(config.encoder, weights=kind).state_dict())
+    _require_weights_file(weights)
+    expected = encoders.get_encoder(config.encoder, weights=None).state_dict()
+    try:
+        return read_tensors(weights, expected)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}; --encoder-weights wants the state dict of segmentation-models-pytorch's "
+            f"encoder {config.encoder!r} as safetensors"
+        ) from error
+
+
+def _require_weights_file(weights: str) -> None:
+    if not weights.endswith(".safetensors"):
+        raise UsageError(
+            f"encoder weights {weights!r}: say none, imagenet, or name a .safetensors file"
+        )
+    require_file(weights, Path(weights))
+
+
+@contextmanager
+def _fetching(config: BaseConfig) -> Iterator[None]:
+    """Whatever goes wrong in here is told as one failure to fetch weights.
+
+    Connections fail in dozens of ways, each library on the way with errors of its own; the last
+    one says least, so the first of the chain is shown.
+    """
+    try:
+        yield
+    except Exception as error:
+        first: BaseException = error
+        while first.__cause__ or first.__context__:
+            first = first.__cause__ or first.__context__ or first
+        reason = " ".join(str(first).split())[:200]
+        raise InputError(
+            f"the {IMAGENET} weights of encoder {config.encoder!r} cannot be fetched ({reason}); "
+            "connect to the network, give a file of them, or train from scratch with "
+            "--encoder-weights none"
+        ) from error
