@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-# The documented class for the tasks of a graph has no other home. dask.delayed is no way round: it
-# merges graphs at each call, in quadratic time along the chain of writing tasks.
-from dask._task_spec import DataNode, GraphNode, List, Task, TaskRef
+# Tasks are tuples, as of old: the class that Dask has for them since has no public home. Nor is
+# dask.delayed a way round: it merges graphs at each call, in quadratic time along the chain of
+# writing tasks.
 from dask.threaded import get
 
 from geothresh.machine import usable_cores
@@ -90,25 +90,33 @@ class ThreadRun:
         self._tiles_done = strips.tiles_before
         self._stop = threading.Event()
 
-    def graph(self, chunks: range, carried: Mapping[TileGroup, Shares]) -> dict[str, GraphNode]:
+    def graph(self, chunks: range, carried: Mapping[TileGroup, Shares]) -> dict[str, Any]:
         """The tasks of some chunks as a Dask graph; it ends in the writing of the last one.
+
+        By its key, each task is a tuple of a function and what it is called with, in which a key
+        stands for that task's result. Three kinds:
+
+        - ``refine-ROW-COL``: one group of tiles, once the chunk some places earlier is written;
+        - ``blend-CHUNK``: a chunk, of the groups that touch it;
+        - ``write-CHUNK``: the same chunk into the sink, once the one before it is there.
 
         Args:
             chunks: Which, in raster order.
             carried: What groups of earlier graphs have left for these chunks and later ones.
         """
-        tasks: list[GraphNode] = [DataNode(_key(group), left) for group, left in carried.items()]
+        tasks: dict[str, Any] = {_key(group): left for group, left in carried.items()}
         steps = CHUNKS_AHEAD * self._refiner.parallel_calls
+
+        def written(chunk: int) -> str | None:
+            return f"write-{chunk}" if chunk in chunks else None
+
         for chunk in chunks:
-            ahead = chunk - steps
-            leave = TaskRef(f"write-{ahead}") if ahead in chunks else None
             for group in self._strips.starting(chunk):
-                tasks.append(Task(_key(group), self.refine, group, leave))
-            shares = List(*(TaskRef(_key(group)) for group in self._plan.groups_of(chunk)))
-            tasks.append(Task(f"blend-{chunk}", self.blend, chunk, shares))
-            previous = TaskRef(f"write-{chunk - 1}") if chunk - 1 in chunks else None
-            tasks.append(Task(f"write-{chunk}", self.write, TaskRef(f"blend-{chunk}"), previous))
-        return {str(task.key): task for task in tasks}
+                tasks[_key(group)] = (self.refine, group, written(chunk - steps))
+            shares = [_key(group) for group in self._plan.groups_of(chunk)]
+            tasks[f"blend-{chunk}"] = (self.blend, chunk, shares)
+            tasks[f"write-{chunk}"] = (self.write, f"blend-{chunk}", written(chunk - 1))
+        return tasks
 
     def run(self, threads: int) -> MosaicStats:
         """Compute graph after graph on so many threads, of which none is left in the end."""
