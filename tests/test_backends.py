@@ -28,8 +28,9 @@ from geothresh.nn import backends
 from geothresh.nn.backends import compiled
 from geothresh.nn.backends.graph import bilinear, means, threshnet_graph
 from geothresh.nn.config import PRESETS, NetworkConfig
+from geothresh.nn.device import pick_dtype
 from geothresh.nn.export import export_onnx
-from geothresh.nn.refiner import ModelSource, load_model, pick_dtype
+from geothresh.nn.refiner import ModelSource, load_model
 from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 

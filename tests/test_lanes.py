@@ -13,8 +13,9 @@ from geothresh.errors import ModelError
 from geothresh.mosaic import gpus
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
+from geothresh.nn.device import devices_of
 from geothresh.nn.lanes import LANES_PER_DEVICE, Lanes, fitting, recorded_size
-from geothresh.nn.refiner import ModelSource, devices_of, load_model
+from geothresh.nn.refiner import ModelSource, load_model
 from geothresh.nn.symmetry import SymmetricRefiner
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")

@@ -15,7 +15,7 @@ from geothresh.errors import UsageError
 from geothresh.mosaic import Progress, mosaic_array
 from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
-from geothresh.nn.refiner import Precision
+from geothresh.nn.device import Precision
 from geothresh.nn.symmetry import Tta
 from geothresh.windows import RasterSize
 

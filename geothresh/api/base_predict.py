@@ -38,7 +38,8 @@ from geothresh.mosaic import (
     mosaic,
 )
 from geothresh.nn.batching import BatchSize
-from geothresh.nn.refiner import Precision, resolved
+from geothresh.nn.device import Precision
+from geothresh.nn.refiner import resolved
 from geothresh.raster.creation import CONFIDENCE, gtiff_options
 from geothresh.raster.imagery import find_pictures
 from geothresh.raster.images import write_png

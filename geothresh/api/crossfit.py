@@ -30,8 +30,8 @@ from geothresh.errors import InputError, ModelError, OutputError, names
 from geothresh.files import remove_stale, write_text
 from geothresh.locks import only_run
 from geothresh.metrics import Counts
+from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import beside, digest
-from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.nn.states import find_state, forget_states
 from geothresh.raster.imagery import ImagePair, check_images, digest_of, find_images
 from geothresh.raster.images import read_gray, write_png

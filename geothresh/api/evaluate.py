@@ -33,7 +33,7 @@ from geothresh.metrics import PAPER_DISTANCE, Metric
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic, mosaic_array
 from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
-from geothresh.nn.refiner import Precision
+from geothresh.nn.device import Precision
 from geothresh.nn.symmetry import Tta
 from geothresh.raster.images import write_png
 from geothresh.raster.labels import Labels, open_labels

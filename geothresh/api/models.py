@@ -11,7 +11,8 @@ from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.backends import Backend, versioned
 from geothresh.nn.batching import GPU_BATCH, BatchSize
-from geothresh.nn.refiner import ModelSource, Precision, resolved
+from geothresh.nn.device import Precision
+from geothresh.nn.refiner import ModelSource, resolved
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.nn.symmetry import Tta, require_tta
 from geothresh.nn.wrapped import unwrapped, wrapped

@@ -37,7 +37,7 @@ from geothresh.mosaic import (
 )
 from geothresh.nn.backends import Backend
 from geothresh.nn.batching import BatchSize
-from geothresh.nn.refiner import Precision
+from geothresh.nn.device import Precision
 from geothresh.nn.symmetry import Tta
 from geothresh.places import Bounds
 from geothresh.raster.cog import cog_options

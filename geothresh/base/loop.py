@@ -22,9 +22,9 @@ from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.base.state import SavedRun, save_state
 from geothresh.errors import ModelError
+from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import beside
 from geothresh.nn.optimizers import cosine_rate, set_rate
-from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.nn.states import forget_states
 from geothresh.raster.imagery import ImagePair
 

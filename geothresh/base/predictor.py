@@ -16,8 +16,8 @@ from geothresh.base.networks import build_network
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.computing import compute_threads
+from geothresh.nn.device import Precision, pick_device, pick_dtype
 from geothresh.nn.modelfile import digest
-from geothresh.nn.refiner import Precision, pick_device, pick_dtype
 from geothresh.types import Float32Array
 
 

@@ -16,8 +16,8 @@ from geothresh.base.state import SavedRun
 from geothresh.errors import ModelError, UsageError
 from geothresh.files import check_output
 from geothresh.locks import only_run
+from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import beside
-from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.nn.states import earlier_state, find_state, forget_states, told_how_to_go_on
 from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, digest_of, find_images
 from geothresh.splitting import Split, split_ids

@@ -10,16 +10,24 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, ModelError
 from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.batching import GPU_BATCH, Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.computing import compute_threads, passes_at_once
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.device import (
+    Precision,
+    devices_of,
+    is_lost,
+    pick_device,
+    pick_dtype,
+    precision_name,
+)
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.types import Float32Array
 
@@ -29,8 +37,6 @@ if TYPE_CHECKING:
     from geothresh.nn.backends.compiled import CompiledRefiner
     from geothresh.nn.lanes import Lanes
     from geothresh.nn.network import ThreshNet
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 DEFAULT_MODEL = "roads"
 _PACKAGED = Path(__file__).parent / "models"
@@ -293,7 +299,7 @@ class TorchRefiner:
             with lanes.free() as lane:
                 return self._batches.run(partial(lane, most=self._batches.size), tiles)
         except RuntimeError as error:
-            if device.type == "cpu" or not _is_lost(error):
+            if device.type == "cpu" or not is_lost(error):
                 raise
             self._threads.run(self._leave, device, error)
         return self(tiles)
@@ -335,85 +341,6 @@ class TorchRefiner:
         batch = batch.contiguous(memory_format=memory_layout(self.config))
         with torch.inference_mode():
             return np.asarray(self.network.refine(batch)[:, 0].cpu().numpy())
-
-
-def devices_of(device: torch.device) -> list[torch.device]:
-    """The GPUs that a name stands for: that one, or all for ``cuda`` without a number."""
-    import torch
-
-    if device != torch.device("cuda"):
-        return [device]
-    return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
-
-
-def pick_device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if _has_nvidia_gpu():
-            warnings.warn(
-                "the GPU of this machine cannot be used and the network runs on the CPU, many "
-                "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
-                "--device cpu",
-                GeothreshWarning,
-                stacklevel=3,
-            )
-            return torch.device("cpu")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps") from (
-            error
-        )
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name}: {torch.cuda.device_count()} CUDA devices are there; say auto or cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device {name}: Metal is not available here; say auto or cpu")
-    return device
-
-
-def _is_lost(error: RuntimeError) -> bool:
-    """Whether a device itself has failed: after that, nothing on it works in this process."""
-    import torch
-
-    return isinstance(error, torch.AcceleratorError)
-
-
-def _has_nvidia_gpu() -> bool:
-    """Whether the kernel shows a GPU of NVIDIA's, usable or not."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
-
-
-def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    import torch
-
-    if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-            return torch.bfloat16 if native else torch.float16
-        # A CPU without bf16 instructions emulates them, far slower than fp32.
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in dtypes:
-        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(dtypes)}")
-    chosen = dtypes[precision]
-    if chosen is torch.float16 and device.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
-    return chosen
-
-
-def precision_name(dtype: torch.dtype) -> Precision:
-    """What `pick_dtype` calls a number format."""
-    names: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    return names[str(dtype).removeprefix("torch.")]
 
 
 def resolved(

@@ -21,10 +21,10 @@ from geothresh.files import replacing
 from geothresh.nn import optimizers
 from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet, memory_layout
-from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.training.ahead import one_ahead
 from geothresh.training.chips import ChipDataset
 from geothresh.training.recipe import Recipe

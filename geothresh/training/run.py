@@ -13,8 +13,9 @@ from geothresh.files import check_output, write_text
 from geothresh.locks import only_run
 from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import Head
+from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import beside
-from geothresh.nn.refiner import find_model, pick_device, pick_dtype
+from geothresh.nn.refiner import find_model
 from geothresh.nn.resolution import ENTRY
 from geothresh.nn.states import earlier_state, find_state, forget_states, told_how_to_go_on
 from geothresh.raster.scaling import ScaleOption

@@ -34,9 +34,10 @@ import torch
 from geothresh.cli.options import SizeRange
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.checkpoint import digest, load_weights, read_card
+from geothresh.nn.device import pick_device
 from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import find_model, pick_device
+from geothresh.nn.refiner import find_model
 from geothresh.raster.pairs import Pair, find_pairs, read_confidence, read_mask
 from geothresh.thresholding import THRESHOLDS
 from geothresh.training.loop import fit

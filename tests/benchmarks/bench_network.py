@@ -33,8 +33,9 @@ from geothresh.nn.backends import versioned
 from geothresh.nn.backends.compiled import CompiledRefiner
 from geothresh.nn.checkpoint import load_weights
 from geothresh.nn.config import PRESETS
+from geothresh.nn.device import pick_dtype
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import TorchRefiner, find_model, pick_dtype
+from geothresh.nn.refiner import TorchRefiner, find_model
 
 Run = Callable[[np.ndarray], np.ndarray]
 

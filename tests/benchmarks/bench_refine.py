@@ -26,8 +26,9 @@ from scenes import PLACE, SCENE, TILE, TILED, random_bytes, repeated, scene_tile
 
 import geothresh
 from geothresh.nn.config import PRESETS
+from geothresh.nn.device import Precision
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import Precision, TorchRefiner, load_model
+from geothresh.nn.refiner import TorchRefiner, load_model
 from geothresh.raster.reading import open_scene
 
 

@@ -17,8 +17,8 @@ import torch
 from measuring import machine, peak_megabytes, table
 
 from geothresh.nn.config import PRESETS
+from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import pick_device, pick_dtype
 from geothresh.training.loop import _step
 from geothresh.training.recipe import recipe_of
 

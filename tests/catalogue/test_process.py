@@ -239,10 +239,10 @@ def test_a_gpu_that_is_not_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 def test_a_gpu_that_cannot_be_used_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from geothresh.nn import refiner
+    from geothresh.nn import device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(refiner, "_has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(device, "_has_nvidia_gpu", lambda: True)
     write_raster(Path("x.tif"), SMOOTH)
     # A model that is loaded already has its device.
     fresh = replace(bench, model=shutil.copy(bench.model, "fresh.safetensors"))

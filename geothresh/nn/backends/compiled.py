@@ -4,49 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.backends.graph import require_multiple, threshnet_graph
+from geothresh.nn.backends.library import Forward, Library
 from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.computing import compute_threads
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.refiner import Precision
+from geothresh.nn.device import Precision
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch
 
-Forward = Callable[[Float32Array], Float32Array]
-"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
-
 # A run has one size of tile; a process that serves several sizes keeps as many networks.
 _KEPT = 2
-
-
-class Library(Protocol):
-    """What a backend's module holds; made for one device and precision."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        ...
-
-    @property
-    def precision(self) -> Precision:
-        """fp32 or bf16: the number format inside the network."""
-        ...
-
-    def compile(self, graph: bytes) -> Forward:
-        """A function that runs an ONNX graph.
-
-        The function raises MemoryError where a batch does not fit.
-        """
-        ...
 
 
 class CompiledRefiner:
@@ -152,9 +128,3 @@ def _torch_threads() -> int:
     import torch
 
     return torch.get_num_threads()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a library's error says that memory has run out; they have no type for that."""
-    text = str(error).lower()
-    return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))

@@ -7,9 +7,9 @@ import re
 import torch
 
 from geothresh.errors import InputError, UsageError
-from geothresh.nn.backends.compiled import Forward, out_of_memory
 from geothresh.nn.backends.graph import INPUT
-from geothresh.nn.refiner import Precision
+from geothresh.nn.backends.library import Forward, out_of_memory
+from geothresh.nn.device import Precision
 from geothresh.types import Float32Array
 
 _CUDA = "CUDAExecutionProvider"
@@ -19,7 +19,7 @@ _ERRORS = 3
 
 
 class OnnxRuntime:
-    """ONNX Runtime for one device; see `geothresh.nn.backends.compiled.Library`."""
+    """ONNX Runtime for one device; see `geothresh.nn.backends.library.Library`."""
 
     precision: Precision = "fp32"
 

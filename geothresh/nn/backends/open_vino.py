@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from geothresh.errors import UsageError
-from geothresh.nn.backends.compiled import Forward, out_of_memory
-from geothresh.nn.refiner import Precision, pick_dtype
+from geothresh.nn.backends.library import Forward, out_of_memory
+from geothresh.nn.device import Precision, pick_dtype
 from geothresh.types import Float32Array
 
 
 class OpenVino:
-    """OpenVINO on the CPU; see `geothresh.nn.backends.compiled.Library`."""
+    """OpenVINO on the CPU; see `geothresh.nn.backends.library.Library`."""
 
     def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
         """Take a device (auto or cpu), a precision and the threads of a forward pass.

@@ -1,0 +1,42 @@
+"""The protocol of a library that compiles the network: one module beside this one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from geothresh.nn.device import Precision
+from geothresh.types import Float32Array
+
+if TYPE_CHECKING:
+    import torch
+
+Forward = Callable[[Float32Array], Float32Array]
+"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
+
+
+class Library(Protocol):
+    """What a backend's module holds; made for one device and precision."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """fp32 or bf16: the number format inside the network."""
+        ...
+
+    def compile(self, graph: bytes) -> Forward:
+        """A function that runs an ONNX graph.
+
+        The function raises MemoryError where a batch does not fit.
+        """
+        ...
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a library's error says that memory has run out; they have no type for that."""
+    text = str(error).lower()
+    return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))

@@ -1,0 +1,109 @@
+"""Devices and number formats by their names on the command line. Imports torch when it is asked."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from geothresh.errors import GeothreshWarning, InputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; for ``auto`` a GPU where there is one that works, else the CPU.
+
+    Args:
+        name: auto, cpu, cuda, cuda:i or mps; ``cuda`` without a number stands for all GPUs, see
+            `devices_of`.
+
+    Raises:
+        UsageError: there is no such name.
+        InputError: the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if _has_nvidia_gpu():
+            warnings.warn(
+                "the GPU of this machine cannot be used and the network runs on the CPU, many "
+                "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
+                "--device cpu",
+                GeothreshWarning,
+                stacklevel=3,
+            )
+            return torch.device("cpu")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps") from (
+            error
+        )
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name}: {torch.cuda.device_count()} CUDA devices are there; say auto or cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {name}: Metal is not available here; say auto or cpu")
+    return device
+
+
+def devices_of(device: torch.device) -> list[torch.device]:
+    """The GPUs that a name stands for: that one, or all for ``cuda`` without a number."""
+    import torch
+
+    if device != torch.device("cuda"):
+        return [device]
+    return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Whether a device itself has failed: after that, nothing on it works in this process."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError)
+
+
+def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format inside a network on a device; for ``auto`` the fastest one of 16 or 32 bits
+    that the device computes with in hardware.
+
+    Raises:
+        UsageError: the precision is unknown, or is fp16 on a CPU.
+    """
+    import torch
+
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
+        # A CPU without bf16 instructions emulates them, far slower than fp32.
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in dtypes:
+        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(dtypes)}")
+    chosen = dtypes[precision]
+    if chosen is torch.float16 and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
+    return chosen
+
+
+def precision_name(dtype: torch.dtype) -> Precision:
+    """What `pick_dtype` calls a number format."""
+    names: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    return names[str(dtype).removeprefix("torch.")]
+
+
+def _has_nvidia_gpu() -> bool:
+    """Whether the kernel shows a GPU of NVIDIA's, usable or not."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
