@@ -53,7 +53,7 @@ def run_options(draw: st.DrawFn) -> dict[str, int]:
         "batch_size": draw(st.integers(1, 12)),
         "chunk_height": draw(st.integers(30, 200)),
         "chunk_width": draw(st.integers(30, 200)),
-        "threads": draw(st.integers(1, 4)),
+        "threads": draw(st.integers(0, 4)),
     }
 
 
@@ -430,7 +430,7 @@ def test_other_floating_types_are_taken(dtype: type[np.floating]) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"batch_size": 0}, {"workers": -1}, {"threads": 0}, {"chunk_height": 0}]
+    "option", [{"batch_size": 0}, {"workers": -1}, {"threads": -1}, {"chunk_height": 0}]
 )
 def test_numbers_out_of_range_are_refused(option: dict[str, int]) -> None:
     with pytest.raises(UsageError):

@@ -15,8 +15,7 @@ from scipy.special import expit, logit
 from geothresh import load_model, refine_array
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import mosaic_array
-from geothresh.nn.symmetry import SymmetricRefiner
-from geothresh.nn.tiles import SATURATED
+from geothresh.nn.symmetry import SATURATED, SymmetricRefiner
 from geothresh.nn.wrapped import wrapped
 from geothresh.types import Float32Array
 

@@ -16,7 +16,7 @@ from geothresh.mosaic.protocols import (
     StripDone,
 )
 from geothresh.mosaic.reading import ArrayReader
-from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
+from geothresh.mosaic.refiners import GuardedRefiner, load_refiner, parallel_calls
 
 __all__ = [
     "ArrayReader",
@@ -36,4 +36,5 @@ __all__ = [
     "load_refiner",
     "mosaic",
     "mosaic_array",
+    "parallel_calls",
 ]

@@ -27,7 +27,6 @@ from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.refiners import load_refiner
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
-from geothresh.mosaic.threads import ThreadRun, default_threads
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
 
@@ -77,7 +76,7 @@ def mosaic(
         block: Rows and columns of a block of the output; chunks are whole blocks, and so larger
             than asked for if need be.
         threads: Local threads; by default 3 or 4, more for a GPU. No more call the model at once
-            than it stands.
+            than it stands. 0 does everything in the thread that calls.
         workers: 0 for local threads, else the most worker processes.
         scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
@@ -94,10 +93,10 @@ def mosaic(
         UsageError: The grid does not keep to the model's patch, a number is out of range, or
             workers are asked for without specs.
     """
-    if batch_size < 1 or workers < 0 or (threads is not None and threads < 1):
+    if batch_size < 1 or workers < 0 or (threads is not None and threads < 0):
         raise UsageError(
             f"batch size {batch_size}, workers {workers}, threads {threads}: "
-            "give a batch size and threads of at least 1, and workers of at least 0"
+            "give a batch size of at least 1, and workers and threads of at least 0"
         )
     if grid.size != reader.size:
         raise UsageError(f"grid over {grid.size} for a raster of {reader.size}: make them equal")
@@ -139,6 +138,9 @@ def mosaic(
             finish=finish, cores=cores_of_worker(workers) if scheduler is None else None,
         )  # fmt: skip
         return run_on_workers(job, sink, where=where, strips=strips, progress=progress)
+    # So is Dask itself imported where it is needed: the network's modules know the protocols alone.
+    from geothresh.mosaic.threads import ThreadRun, default_threads
+
     guarded = load_refiner(refiner)
     run = ThreadRun(
         plan=plan,
@@ -152,7 +154,7 @@ def mosaic(
         strips=StripCounter(plan, on_strip, start=start_strip),
         progress=progress,
     )
-    return run.run(threads or default_threads(guarded.parallel_calls))
+    return run.run(default_threads(guarded.parallel_calls) if threads is None else threads)
 
 
 def _whole_blocks(pixels: int, block: int) -> int:
@@ -185,7 +187,7 @@ def mosaic_array(
         batch_size: Most tiles in one call of the model.
         chunk_height: Rows of a chunk.
         chunk_width: Most columns of a chunk.
-        threads: Local threads.
+        threads: Local threads; 0 for the one that calls.
         workers: Worker processes; they read the array from a temporary file.
         progress: Told (tiles done, tiles in total).
 

@@ -17,13 +17,18 @@ _REMEMBERED = 4
 _loading = threading.Lock()
 
 
+def parallel_calls(refiner: Refiner) -> int:
+    """Threads that may call a refiner at once: as it says itself, 1 if it says nothing."""
+    return int(getattr(refiner, "parallel_calls", 1))
+
+
 class GuardedRefiner:
     """A refiner that no more threads call at once than it has said to stand."""
 
     def __init__(self, refiner: Refiner) -> None:
         """Take the refiner into custody."""
         self.refiner = refiner
-        self.parallel_calls = int(getattr(refiner, "parallel_calls", 1))
+        self.parallel_calls = parallel_calls(refiner)
         """Threads that may be in the refiner at once."""
         self._places = threading.Semaphore(self.parallel_calls)
         self._flat_lock = threading.Lock()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 # Tasks are tuples, as of old: the class that Dask has for them since has no public home. Nor is
 # dask.delayed a way round: it merges graphs at each call, in quadratic time along the chain of
 # writing tasks.
+from dask.local import get_sync
 from dask.threaded import get
 
 from geothresh.machine import usable_cores
@@ -119,22 +122,31 @@ class ThreadRun:
         return tasks
 
     def run(self, threads: int) -> MosaicStats:
-        """Compute graph after graph on so many threads, of which none is left in the end."""
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh-mosaic")
+        """Compute graph after graph on so many threads, 0 for the one that calls."""
         carried: dict[TileGroup, Shares] = {}
         n_chunks = self._plan.n_chunks
-        try:
+        with self._computing(threads) as compute:
             for start in range(self._strips.first_chunk, n_chunks, CHUNKS_A_GRAPH):
                 chunks = range(start, min(start + CHUNKS_A_GRAPH, n_chunks))
                 begun = [group for chunk in chunks for group in self._strips.starting(chunk)]
                 kept = [group for group in (*carried, *begun) if group.chunks[-1] >= chunks.stop]
                 asked = [*map(_key, kept), f"write-{chunks[-1]}"]
-                *left, _ = get(self.graph(chunks, carried), asked, pool=pool)
+                *left, _ = compute(self.graph(chunks, carried), asked)
                 carried = dict(zip(kept, left, strict=True))
+        return self._strips.stats()
+
+    @contextmanager
+    def _computing(self, threads: int) -> Iterator[Callable[..., Sequence[Any]]]:
+        """What computes graphs; of its threads none is left in the end."""
+        if threads == 0:
+            yield get_sync
+            return
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="geothresh-mosaic")
+        try:
+            yield partial(get, pool=pool)
         finally:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-        return self._strips.stats()
 
     def refine(self, group: TileGroup, leave: None) -> Shares:
         """Task: refine one group, once there is leave to."""

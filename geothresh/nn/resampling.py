@@ -16,8 +16,8 @@ from scipy import sparse
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
+from geothresh.mosaic import Refiner, parallel_calls
 from geothresh.nn.config import LOGIT_MARGIN
-from geothresh.nn.tiles import TileRefiner, parallel_calls
 from geothresh.types import Float32Array
 
 
@@ -28,7 +28,7 @@ class ResampledRefiner:
     enlarged bilinearly or reduced to means over areas; the change is brought back the other way.
     """
 
-    def __init__(self, refiner: TileRefiner, *, patch: int) -> None:
+    def __init__(self, refiner: Refiner, *, patch: int) -> None:
         self.refiner = refiner
         self.name = refiner.name
         self.digest = refiner.digest

@@ -8,11 +8,14 @@ import numpy as np
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.tiles import SATURATED, TileRefiner, parallel_calls
+from geothresh.mosaic import Refiner, parallel_calls
 from geothresh.types import Float32Array
 
 Tta = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
+
+SATURATED = np.float32(1e-6)
+"""What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""
 
 # Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
 _PARTS = 2.0**24
@@ -33,7 +36,7 @@ class SymmetricRefiner:
     after the other, and the memory of one.
     """
 
-    def __init__(self, refiner: TileRefiner) -> None:
+    def __init__(self, refiner: Refiner) -> None:
         self.refiner = refiner
         self.name = refiner.name
         self.digest = refiner.digest

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
 
+from geothresh.mosaic import Refiner, RefinerSource
 from geothresh.nn.resampling import ResampledRefiner
 from geothresh.nn.symmetry import SymmetricRefiner, Tta
-from geothresh.nn.tiles import TileRefiner
-
-
-class TileRefinerSource(Hashable, Protocol):
-    """Describes a refiner and loads it, in any process; it is not callable."""
-
-    @property
-    def patch(self) -> int:
-        """As the refiner's."""
-        ...
-
-    def load(self, *, cores: int | None = None) -> TileRefiner:
-        """Load it, for so many processor cores, or all that its library takes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrappedSource:
     """Loads a refiner and wraps it; as small and picklable as what it wraps."""
 
-    source: TileRefinerSource
+    source: RefinerSource
     """What it wraps."""
     tta: Tta
     patch: int
     """Side of the model's patch, in pixels of the raster."""
 
-    def load(self, *, cores: int | None = None) -> TileRefiner:
+    def load(self, *, cores: int | None = None) -> Refiner:
         """Load the model and wrap it."""
         return _wrapped(self.source.load(cores=cores), tta=self.tta, patch=self.patch)
 
 
 def wrapped(
-    model: TileRefiner | TileRefinerSource, *, tta: Tta = "none", patch: int | None = None
-) -> TileRefiner | TileRefinerSource:
+    model: Refiner | RefinerSource, *, tta: Tta = "none", patch: int | None = None
+) -> Refiner | RefinerSource:
     """A refiner, or a source of one, that works as asked; the same object where nothing is.
 
     Args:
@@ -58,7 +43,7 @@ def wrapped(
     return WrappedSource(source=model, tta=tta, patch=patch)
 
 
-def _wrapped(refiner: TileRefiner, *, tta: Tta, patch: int) -> TileRefiner:
+def _wrapped(refiner: Refiner, *, tta: Tta, patch: int) -> Refiner:
     # In this order the eight passes read the network's pixels, and resampling is done once.
     network_patch = refiner.patch
     if tta == "d4":
@@ -68,7 +53,7 @@ def _wrapped(refiner: TileRefiner, *, tta: Tta, patch: int) -> TileRefiner:
     return refiner
 
 
-def unwrapped(refiner: TileRefiner) -> TileRefiner:
+def unwrapped(refiner: Refiner) -> Refiner:
     """The refiner inside."""
     while isinstance(refiner, ResampledRefiner | SymmetricRefiner):
         refiner = refiner.refiner

@@ -8,17 +8,16 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from geothresh.chipping import pad_to
 from geothresh.errors import ModelError
 from geothresh.metrics import MapScore, Summary
+from geothresh.mosaic import mosaic_array
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.resampling import ResampledRefiner
 from geothresh.nn.resolution import resampled_patch
-from geothresh.nn.tiles import TileRefiner
 from geothresh.training.blocks import seen_side
 from geothresh.training.sources import ValidationMap
+from geothresh.types import Float32Array
 
 
 class _InTraining:
@@ -33,7 +32,7 @@ class _InTraining:
         self.patch = network.config.patch
 
     @torch.no_grad()
-    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, tiles: Float32Array) -> Float32Array:
         """Tiles (B, T, T), refined."""
         device = next(self.network.parameters()).device
         batch = torch.from_numpy(np.ascontiguousarray(tiles))[:, None].to(device)
@@ -43,30 +42,26 @@ class _InTraining:
 
 def refine_map(
     network: ThreshNet,
-    confidence: NDArray[np.float32],
+    confidence: Float32Array,
     *,
     dtype: torch.dtype,
     factor: float = 1.0,
-) -> NDArray[np.float32]:
-    """A whole map (H, W) refined in abutting tiles: quicker than `refine`, and seams are few.
+) -> Float32Array:
+    """A whole map (H, W) refined by the engine in abutting tiles: quicker than `refine`, and seams
+    are few. In the thread that trains: torch shares the cores out badly among several.
 
     `factor` is how many pixels of the network go along one of the map, which is resampled as by
     `refine` if they differ.
     """
-    refine: TileRefiner = _InTraining(network, dtype)
-    patch = resampled_patch(refine.patch, factor)
-    side = seen_side(refine.patch, factor)
-    if patch != refine.patch:
-        refine = ResampledRefiner(refine, patch=patch)
-    height, width = confidence.shape
-    n_rows, n_cols = -(-height // side), -(-width // side)
-    padded = pad_to(confidence, n_rows * side, n_cols * side)
-    refined = np.empty_like(padded)
-    for row in range(0, n_rows * side, side):
-        for col in range(0, n_cols * side, side):
-            window = np.s_[row : row + side, col : col + side]
-            refined[window] = refine(padded[window][None])[0]
-    return refined[:height, :width]
+    refiner = _InTraining(network, dtype)
+    patch = resampled_patch(refiner.patch, factor)
+    return mosaic_array(
+        confidence,
+        refiner if patch == refiner.patch else ResampledRefiner(refiner, patch=patch),
+        tile=seen_side(refiner.patch, factor),
+        overlap=0,
+        threads=0,
+    )
 
 
 def validate(
@@ -88,12 +83,13 @@ def validate(
     scores: dict[str, list[MapScore]] = defaultdict(list)
     for one in maps:
         confidence, truth, _, valid = one.read()
-        refined = refine_map(network, confidence, dtype=dtype, factor=one.factor)
-        if not np.isfinite(refined).all():
+        try:
+            refined = refine_map(network, confidence, dtype=dtype, factor=one.factor)
+        except ModelError as error:
             raise ModelError(
                 f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "
                 "--learning-rate and start anew"
-            )
+            ) from error
         score = MapScore.of(prediction=refined >= 0.5, target=truth, valid=valid)
         scores[f"{one.dataset}/{one.source}"].append(score)
     network.train(was_training)
