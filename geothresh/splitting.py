@@ -9,13 +9,13 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.files import require_file, write_text
@@ -181,13 +181,7 @@ def places_of(
     if expression is not None and expression.groups < 1:
         raise UsageError(f"place pattern {pattern!r} has no group; put the place in parentheses")
     every = sorted(ids)
-    parent = {i: i for i in every}
-
-    def root(i: str) -> str:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
+    joined = DisjointSet(every)
     first: dict[tuple[str, str], str] = {}
     for i in every:
         keys = [("mark", mark) for mark in marks[i]]
@@ -195,8 +189,5 @@ def places_of(
         if match:
             keys.append(("place", match.group(1)))
         for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
-    joined: dict[str, list[str]] = defaultdict(list)
-    for i in every:
-        joined[root(i)].append(i)
-    return sorted(tuple(place) for place in joined.values())
+            joined.merge(i, first.setdefault(key, i))
+    return sorted(tuple(sorted(place)) for place in joined.subsets())

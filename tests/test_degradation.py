@@ -15,6 +15,7 @@ from geothresh.errors import UsageError
 from geothresh.nn.checkpoint import read_card
 from geothresh.training import Recipe, degradation, train
 from geothresh.training.degradation import degrade, synthesise
+from geothresh.training.sources import mixed
 
 KINDS = [
     degradation._with_gaps,
@@ -138,3 +139,13 @@ def test_pre_training_on_made_maps_is_a_start_for_real_ones(tmp_path: Path) -> N
     told = read_card(second.model).training
     assert told["init"]["name"] == "made"
     assert told["recipe"]["degrade"] == 0.5
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mixture_of_two_maps_lies_between_them_by_their_logits() -> None:
+    one = np.array([[0.0, 0.2, 0.5, 0.9, 1.0]], np.float32)
+    other = np.array([[1.0, 0.8, 0.5, 0.5, 0.0]], np.float32)
+    for share, expected in ((1.0, one), (0.0, other), (0.5, [[0.5, 0.5, 0.5, 0.75, 0.5]])):
+        found = mixed(one, other, np.float32(share))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=2e-3)

@@ -49,13 +49,16 @@ class ResampledRefiner:
             )
         network_side = side // self.patch * self.refiner.patch
         seen = resize(tiles, network_side)
-        refined = resize(_logit(self.refiner(seen)) - _logit(seen), side)
-        refined += _logit(tiles)
+        refined = resize(clipped_logit(self.refiner(seen)) - clipped_logit(seen), side)
+        refined += clipped_logit(tiles)
         return np.asarray(expit(refined, out=refined))
 
 
-def _logit(confidence: Float32Array) -> Float32Array:
-    # One margin for all three: a 0 that stays a 0 is no change, also to its neighbours.
+def clipped_logit(confidence: Float32Array) -> Float32Array:
+    """Logits of confidences, which are clipped to `LOGIT_MARGIN` from 0 and 1 first.
+
+    One margin for all: a 0 that stays a 0 is no change, also to its neighbours.
+    """
     inside = np.clip(confidence, np.float32(LOGIT_MARGIN), np.float32(1 - LOGIT_MARGIN))
     return np.asarray(logit(inside), np.float32)
 

@@ -10,7 +10,6 @@ import socket
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -186,18 +185,6 @@ def _possible_hosts(plain: str) -> Iterator[str]:
     # A directory may be called metadata: of names, only those that stand where hosts do.
     for match in _HOST.finditer(plain):
         yield match.group(1)
-        yield from _addresses_of(match.group(1))
-
-
-@lru_cache(maxsize=64)
-def _addresses_of(name: str) -> frozenset[str]:
-    """The addresses that a name of a host stands for, none where nobody here knows."""
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        # GDAL may reach it through a proxy, or else says that it cannot.
-        return frozenset()
-    return frozenset(str(address[0]) for *_, address in found)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

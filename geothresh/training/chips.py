@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 from torch.utils.data import Dataset
 
 from geothresh.chipping import in_passes, pad_to, turned
 from geothresh.errors import UsageError
-from geothresh.nn.resampling import resize_map
+from geothresh.nn.resampling import clipped_logit, resize_map
 from geothresh.thresholding import region_target
 from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe
-from geothresh.training.sources import ChipSource, logistic, logit
+from geothresh.training.sources import ChipSource
 from geothresh.types import Float32Array
 
 # Interpolated from pixels that are all there, but for rounding.
@@ -79,9 +80,9 @@ class ChipDataset(Dataset[Chip]):
                 for mask in (data, valid)
             )
         if self.recipe.synthesise and rng.random() < self.recipe.synthesise:
-            confidence = logistic(synthesise(truth, rng))
+            confidence = expit(synthesise(truth, rng))
         elif self.recipe.degrade and rng.random() < self.recipe.degrade:
-            confidence = logistic(degrade(logit(confidence), truth, rng))
+            confidence = expit(degrade(clipped_logit(confidence), truth, rng))
         if self.recipe.jitter or self.recipe.regional_jitter:
             confidence = _jittered(confidence, self.recipe, rng)
         if data is not None:
@@ -133,4 +134,4 @@ def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator
         # Enlarged to the longer side and cut: the cells stay square.
         field = _zoomed(values.astype(np.float32), max(confidence.shape) / cells + 1e-6)
         bias += field[: confidence.shape[0], : confidence.shape[1]]
-    return logistic(logit(confidence) * temperature + bias)
+    return np.asarray(expit(clipped_logit(confidence) * temperature + bias))

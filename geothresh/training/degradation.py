@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import expit, logit
 
 from geothresh.types import BoolArray, Float32Array, Float64Array
 
@@ -52,19 +53,19 @@ def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
     """
     shape = truth.shape
     # Missed: some networks see all streets, some leave out whole ones and most of the others.
-    seen = truth * _logistic(
+    seen = truth * expit(
         rng.uniform(-0.5, 4.0)
         + rng.uniform(0.5, 2.5) * _field(shape, rng, pixels=rng.uniform(25, 100))
         + rng.uniform(0.0, 1.5) * _field(shape, rng, pixels=rng.uniform(5, 20))
     )
-    false = _logistic(2.5 * _field(shape, rng) - rng.uniform(0.0, 3.5))
+    false = expit(2.5 * _field(shape, rng) - rng.uniform(0.0, 3.5))
     seen = np.maximum(seen, _false_roads(truth, rng) * false)
     if rng.random() < 0.6:
-        seen = np.maximum(seen, _clutter(truth, rng) * _logistic(2 * _field(shape, rng)))
+        seen = np.maximum(seen, _clutter(truth, rng) * expit(2 * _field(shape, rng)))
     # Displaced, and outlines that wobble.
     seen = _warped(seen, rng, most=rng.uniform(0.5, 3.5))
     seen = ndimage.gaussian_filter(seen, np.exp(rng.uniform(0.0, np.log(4.0))), truncate=2.5)
-    grain = _field(shape, rng, pixels=rng.uniform(3, 10)) * _logistic(2 * _field(shape, rng))
+    grain = _field(shape, rng, pixels=rng.uniform(3, 10)) * expit(2 * _field(shape, rng))
     seen += rng.uniform(0.03, 0.22) * grain
     # How much of a road must lie under the blur for a confidence of a half: wide or narrow roads.
     half = rng.uniform(0.25, 0.55) + 0.08 * _field(shape, rng)
@@ -84,7 +85,7 @@ def _swollen(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -
     side = int(rng.choice([3, 5]))
     wide = ndimage.maximum_filter(logits, side)
     narrow = ndimage.minimum_filter(logits, side)
-    share = _logistic(3 * (_field(logits.shape, rng) + rng.normal()))
+    share = expit(3 * (_field(logits.shape, rng) + rng.normal()))
     return np.asarray(narrow + share * (wide - narrow), np.float32)
 
 
@@ -133,16 +134,15 @@ def _clutter(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 def _with_speckle(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
     """Small false spots all over some quarters, where there are houses."""
     grain = _field(logits.shape, rng, pixels=rng.uniform(3, 9)) - np.float32(rng.uniform(0.5, 1.6))
-    quarter = _logistic(4 * (_field(logits.shape, rng, pixels=rng.uniform(30, 90)) - 0.3))
+    quarter = expit(4 * (_field(logits.shape, rng, pixels=rng.uniform(30, 90)) - 0.3))
     spots = np.maximum(grain, 0) * quarter * np.float32(rng.uniform(2, 8))
     return np.asarray(logits + spots, np.float32)
 
 
 def _blurred(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
     """As networks do whose last layer is coarse: confidences, not logits, are interpolated."""
-    soft = ndimage.gaussian_filter(_logistic(logits), rng.uniform(0.7, 3.0), truncate=2.5)
-    inside = np.clip(soft, 1e-3, 1 - 1e-3)
-    return np.asarray(np.log(inside / (1 - inside)), np.float32)
+    soft = ndimage.gaussian_filter(expit(logits), rng.uniform(0.7, 3.0), truncate=2.5)
+    return np.asarray(logit(np.clip(soft, 1e-3, 1 - 1e-3)), np.float32)
 
 
 def _uneven(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
@@ -152,7 +152,7 @@ def _uneven(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) ->
     bias += _field(shape, rng, pixels=rng.uniform(2.5, 12)) * np.float32(rng.uniform(0, 0.7))
     temperature = np.exp(0.3 * _field(shape, rng, pixels=rng.uniform(40, 120)))
     # Least where the network is sure that there is nothing: maps have no fog on open land.
-    bias *= 0.2 + 0.8 * _logistic(logits + 2)
+    bias *= 0.2 + 0.8 * expit(logits + 2)
     return np.asarray(logits * temperature + bias, np.float32)
 
 
@@ -235,10 +235,6 @@ def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> F
 
     top = between(corner)
     return np.asarray(top + (between(corner + width) - top) * down, np.float32)
-
-
-def _logistic(values: Float32Array) -> Float32Array:
-    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
 
 
 def _bounded(logits: Float32Array) -> Float32Array:

@@ -19,7 +19,7 @@ from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import Labels, LabelsSpec
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.training.blocks import ChipPlaces, Side, seen_side
-from geothresh.training.sources import Cut, logistic, logit
+from geothresh.training.sources import Cut, mixed
 from geothresh.types import BoolArray
 from geothresh.vector.placing import PlacedShapes
 from geothresh.windows import PixelWindow, RasterSize
@@ -140,9 +140,9 @@ class SceneSource:
         if self.others and rng.random() < mix:
             other = self.others[int(rng.integers(len(self.others)))].read(window)
             share = np.float32(rng.random())
-            mixed = logistic(share * logit(cut.confidence) + (1 - share) * logit(other.confidence))
+            confidence = mixed(cut.confidence, other.confidence, share)
             data, valid = _both(cut.data, other.data), _both(cut.valid, other.valid)
-            cut = Cut(mixed, cut.truth, data, valid)
+            cut = Cut(confidence, cut.truth, data, valid)
         return cut
 
 

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from scipy.special import expit
 
 from geothresh.chipping import random_window
-from geothresh.nn.network import LOGIT_MARGIN
+from geothresh.nn.resampling import clipped_logit
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 
@@ -160,7 +161,7 @@ class PairSource:
         if self.others and rng.random() < mix:
             other = self._confidence(self.others[rng.integers(len(self.others))], window)
             share = np.float32(rng.random())
-            confidence = logistic(share * logit(confidence) + (1 - share) * logit(other))
+            confidence = mixed(confidence, other, share)
         return Cut(confidence, truth[window].astype(bool))
 
     def _confidence(self, path: Path, window: tuple[slice, slice]) -> Float32Array:
@@ -197,15 +198,9 @@ def pair_maps(
     return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]
 
 
-def logit(confidence: Float32Array) -> Float32Array:
-    """Of a confidence kept off 0 and 1."""
-    inside = np.clip(confidence, LOGIT_MARGIN, 1 - LOGIT_MARGIN)
-    return np.asarray(np.log(inside / (1 - inside)), np.float32)
-
-
-def logistic(values: Float32Array) -> Float32Array:
-    """A confidence from its logit."""
-    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
+def mixed(one: Float32Array, other: Float32Array, share: np.float32) -> Float32Array:
+    """Weighted mean of the logits of two maps, as confidences; the first has the share."""
+    return np.asarray(expit(share * clipped_logit(one) + (1 - share) * clipped_logit(other)))
 
 
 def _read_map(path: Path) -> UInt8Array:
