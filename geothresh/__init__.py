@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from geothresh.api.vectorize import VectorizeResult, vectorize
     from geothresh.errors import (
         ClusterError,
+        DeviceLostError,
         GeothreshError,
         GeothreshWarning,
         InputError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ClusterError": "geothresh.errors",
     "DemoResult": "geothresh.api.demo",
+    "DeviceLostError": "geothresh.errors",
     "GeothreshError": "geothresh.errors",
     "GeothreshWarning": "geothresh.errors",
     "InputError": "geothresh.errors",
@@ -58,6 +60,7 @@ _HOMES = {
 __all__ = [
     "ClusterError",
     "DemoResult",
+    "DeviceLostError",
     "GeothreshError",
     "GeothreshWarning",
     "InputError",

@@ -22,6 +22,12 @@ class ClusterError(GeothreshError):
     resumable = True
 
 
+class DeviceLostError(GeothreshError):
+    """A GPU failed in the middle of a run; nothing on it works in this process any more."""
+
+    resumable = True
+
+
 class UsageError(GeothreshError):
     """The call contradicts itself or asks for something that does not exist."""
 

@@ -16,7 +16,7 @@ from geothresh.base.networks import build_network
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches, BatchSize
 from geothresh.nn.computing import compute_threads
-from geothresh.nn.device import Precision, pick_device, pick_dtype
+from geothresh.nn.device import Precision, losses_told, pick_device, pick_dtype
 from geothresh.nn.modelfile import digest
 from geothresh.types import Float32Array
 
@@ -68,13 +68,15 @@ class BasePredictor:
         Raises:
             ModelError: they have not three bands, T is no multiple of 32, or not even one tile
                 fits in memory.
+            DeviceLostError: the GPU has failed.
         """
         if tiles.ndim != 4 or tiles.shape[1] != 3 or any(s % STRIDE for s in tiles.shape[2:]):
             raise ModelError(
                 f"tiles of shape {tiles.shape} do not suit a base network, which reads three bands "
                 f"and sides that are multiples of {STRIDE}"
             )
-        return self._threads.run(self._batches.run, self._forward, tiles)
+        with losses_told(self.device):
+            return self._threads.run(self._batches.run, self._forward, tiles)
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         batch = normalised(tiles.transpose(0, 2, 3, 1), self.config).to(self.device)

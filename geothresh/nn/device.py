@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.errors import DeviceLostError, GeothreshWarning, InputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +68,23 @@ def devices_of(device: torch.device) -> list[torch.device]:
     return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
 
 
-def is_lost(error: RuntimeError) -> bool:
-    """Whether a device itself has failed: after that, nothing on it works in this process."""
+@contextmanager
+def losses_told(device: torch.device) -> Iterator[None]:
+    """Run what computes on a device inside this block.
+
+    Raises:
+        DeviceLostError: the device itself has failed. The run ends: on another one the rest of
+            its pixels would be of another number format than those before.
+    """
     import torch
 
-    return isinstance(error, torch.AcceleratorError)
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        said = " ".join(str(error).splitlines()[:1])
+        raise DeviceLostError(
+            f"device {device}: is lost ({said}); look at it with nvidia-smi, and run again"
+        ) from error
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -6,7 +6,6 @@ a path and a digest, and each of them loads the model once.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geothresh.errors import GeothreshWarning, InputError, ModelError
+from geothresh.errors import ModelError
 from geothresh.nn.backends import Backend, require_backend
 from geothresh.nn.batching import GPU_BATCH, Batches, BatchSize
 from geothresh.nn.checkpoint import digest, load_weights, read_card
@@ -23,7 +22,7 @@ from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import (
     Precision,
     devices_of,
-    is_lost,
+    losses_told,
     pick_device,
     pick_dtype,
     precision_name,
@@ -232,9 +231,6 @@ class TorchRefiner:
         if self.device.type == "cuda":
             gpus = devices_of(self.device)
             self._lanes = self._all_lanes(weights, gpus if all_gpus else gpus[:1], batch_size)
-        # What a GPU that is lost held cannot be had back from it.
-        falls_back = device == "auto" and self.device.type != "cpu"
-        self._weights = weights if falls_back else None
 
     def _network(self, weights: dict[str, torch.Tensor], device: torch.device) -> ThreshNet:
         import torch
@@ -285,51 +281,18 @@ class TorchRefiner:
 
         Raises:
             ModelError: T is not a multiple of the patch, or not even one tile fits in memory.
-            InputError: the GPU that was asked for is lost.
+            DeviceLostError: the GPU has failed.
         """
         if tiles.ndim != 3 or tiles.shape[-1] % self.patch or tiles.shape[-2] % self.patch:
             raise ModelError(
                 f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
                 "take a tile size that is a multiple of it"
             )
-        device, lanes = self.device, self._lanes
-        try:
-            if lanes is None:
+        with losses_told(self.device):
+            if self._lanes is None:
                 return self._threads.run(self._batches.run, self._forward, tiles)
-            with lanes.free() as lane:
+            with self._lanes.free() as lane:
                 return self._batches.run(partial(lane, most=self._batches.size), tiles)
-        except RuntimeError as error:
-            if device.type == "cpu" or not is_lost(error):
-                raise
-            self._threads.run(self._leave, device, error)
-        return self(tiles)
-
-    def _leave(self, device: torch.device, error: RuntimeError) -> None:
-        """Go on without a device that is lost, if nobody asked for it by name."""
-        import torch
-
-        if self.device != device:
-            return  # another thread was here before
-        said = " ".join(str(error).splitlines()[:1])
-        if self._weights is None:
-            raise InputError(
-                f"device {device}: is lost ({said}); look at it with nvidia-smi, and run again, or "
-                "with --device cpu"
-            ) from error
-        warnings.warn(
-            f"the device {device} is lost ({said}); the rest is refined on the CPU, many times "
-            "slower",
-            GeothreshWarning,
-            stacklevel=2,
-        )
-        weights, self._weights = self._weights, None
-        cpu = torch.device("cpu")
-        self.dtype = pick_dtype("auto", cpu)
-        self._batches = Batches("auto", cpu)
-        self.network = self._network(weights, cpu)
-        # The device last: threads that find it changed are to find all else changed too.
-        self._lanes = None
-        self.device = cpu
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch
