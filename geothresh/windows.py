@@ -40,7 +40,10 @@ class RasterSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelWindow:
-    """A pixel rectangle, half-open: rows [row, row + height), columns [col, col + width)."""
+    """A pixel rectangle, half-open: rows [row, row + height), columns [col, col + width).
+
+    It holds at least one pixel, and may reach beyond the raster.
+    """
 
     row: int
     """First row, from the raster's first row."""
@@ -50,6 +53,18 @@ class PixelWindow:
     """Rows."""
     width: int
     """Columns."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(
+                f"window of {self.height} x {self.width} (rows x columns) at row {self.row}, "
+                f"column {self.col}: both sides must be at least 1"
+            )
+
+    @classmethod
+    def between(cls, row: int, row_stop: int, col: int, col_stop: int) -> PixelWindow:
+        """The window of rows [row, row_stop) and columns [col, col_stop)."""
+        return cls(row=row, col=col, height=row_stop - row, width=col_stop - col)
 
     @property
     def row_stop(self) -> int:
@@ -65,6 +80,16 @@ class PixelWindow:
     def pixels(self) -> int:
         """Number of pixels."""
         return self.height * self.width
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(first row, row after the last), the same of columns: a window as rasterio takes it."""
+        return (self.row, self.row_stop), (self.col, self.col_stop)
+
+    @property
+    def text(self) -> str:
+        """Its pixels in a message, both ends included, counted from 0."""
+        return f"rows {self.row}-{self.row_stop - 1}, columns {self.col}-{self.col_stop - 1}"
 
     def slices(self) -> tuple[slice, slice]:
         """Row and column slices that cut this window out of the whole raster's array."""
@@ -84,7 +109,78 @@ class PixelWindow:
         col_stop = min(self.col_stop, other.col_stop)
         if row >= row_stop or col >= col_stop:
             return None
-        return PixelWindow(row=row, col=col, height=row_stop - row, width=col_stop - col)
+        return PixelWindow.between(row, row_stop, col, col_stop)
+
+    def grown(self, by: int, size: RasterSize) -> PixelWindow:
+        """The window with `by` more pixels on each side, as far as the raster goes."""
+        return PixelWindow.between(
+            max(self.row - by, 0),
+            min(self.row_stop + by, size.height),
+            max(self.col - by, 0),
+            min(self.col_stop + by, size.width),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegularGrid:
+    """A raster cut into parts of equal size, from its first pixel on: blocks, chunks, cells.
+
+    Parts are disjoint and cover the raster; those at its lower and right edge are cut there. They
+    are counted from 0, row by row.
+    """
+
+    size: RasterSize
+    """The raster."""
+    part_height: int
+    """Rows of a part."""
+    part_width: int
+    """Columns of a part."""
+
+    def __post_init__(self) -> None:
+        if self.part_height < 1 or self.part_width < 1:
+            raise UsageError(
+                f"parts of {self.part_height} x {self.part_width} pixels (rows x columns): "
+                "both sides must be at least 1"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Parts on top of each other."""
+        return -(-self.size.height // self.part_height)
+
+    @property
+    def columns(self) -> int:
+        """Parts side by side."""
+        return -(-self.size.width // self.part_width)
+
+    @property
+    def count(self) -> int:
+        """All parts."""
+        return self.rows * self.columns
+
+    def window(self, index: int) -> PixelWindow:
+        """The pixels of a part."""
+        row, column = divmod(index, self.columns)
+        top, left = row * self.part_height, column * self.part_width
+        return PixelWindow(
+            row=top,
+            col=left,
+            height=min(self.part_height, self.size.height - top),
+            width=min(self.part_width, self.size.width - left),
+        )
+
+    def windows(self) -> Iterator[PixelWindow]:
+        """The pixels of all parts, row by row."""
+        return map(self.window, range(self.count))
+
+    def touching(self, window: PixelWindow) -> Iterator[int]:
+        """The parts that share a pixel with a window inside the raster."""
+        columns = range(window.col // self.part_width, (window.col_stop - 1) // self.part_width + 1)
+        for row in range(
+            window.row // self.part_height, (window.row_stop - 1) // self.part_height + 1
+        ):
+            for column in columns:
+                yield row * self.columns + column
 
 
 def _tiles_along(extent: int, tile: int, stride: int) -> int:
@@ -210,33 +306,29 @@ class ChunkPlan:
                 raise UsageError(f"{name} {number}: must be at least 1")
 
     @property
+    def _chunks(self) -> RegularGrid:
+        return RegularGrid(
+            size=self.grid.size, part_height=self.chunk_height, part_width=self.chunk_width
+        )
+
+    @property
     def n_strips(self) -> int:
         """Number of strips."""
-        return -(-self.grid.size.height // self.chunk_height)
+        return self._chunks.rows
 
     @property
     def chunks_per_strip(self) -> int:
         """Chunks beside each other."""
-        return -(-self.grid.size.width // self.chunk_width)
+        return self._chunks.columns
 
     @property
     def n_chunks(self) -> int:
         """Number of chunks."""
-        return self.n_strips * self.chunks_per_strip
+        return self._chunks.count
 
     def chunk(self, index: int) -> Chunk:
         """The chunk at place ``index``."""
-        strip, place = divmod(index, self.chunks_per_strip)
-        row, col = strip * self.chunk_height, place * self.chunk_width
-        return Chunk(
-            index=index,
-            window=PixelWindow(
-                row=row,
-                col=col,
-                height=min(self.chunk_height, self.grid.size.height - row),
-                width=min(self.chunk_width, self.grid.size.width - col),
-            ),
-        )
+        return Chunk(index=index, window=self._chunks.window(index))
 
     def chunks(self) -> Iterator[Chunk]:
         """All chunks in raster order."""
@@ -273,22 +365,16 @@ class ChunkPlan:
         last_row, last_col = row == grid.n_rows - 1, col_stop == grid.n_cols
         bottom = min(top + grid.tile, size.height)
         right = min((col_stop - 1) * grid.stride + grid.tile, size.width)
-        window = PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+        window = PixelWindow.between(top, bottom, left, right)
         owned_bottom = size.height if last_row else top + grid.stride
         owned_right = size.width if last_col else col_stop * grid.stride
-        strips = range(top // self.chunk_height, (bottom - 1) // self.chunk_height + 1)
-        places = range(left // self.chunk_width, (right - 1) // self.chunk_width + 1)
         return TileGroup(
             row=row,
             col_start=col_start,
             col_stop=col_stop,
             window=window,
-            owned=PixelWindow(
-                row=top, col=left, height=owned_bottom - top, width=owned_right - left
-            ),
-            chunks=tuple(
-                strip * self.chunks_per_strip + place for strip in strips for place in places
-            ),
+            owned=PixelWindow.between(top, owned_bottom, left, owned_right),
+            chunks=tuple(self._chunks.touching(window)),
         )
 
 

@@ -35,6 +35,7 @@ from geothresh.vector.polygons import (
     repaired,
 )
 from geothresh.vector.units import MapUnits
+from geothresh.windows import RasterSize
 
 UTM = "EPSG:32633"
 SHEARED = Affine(10.0, 3.0, 431_234.5, 2.0, -7.0, 5_812_345.25)
@@ -484,5 +485,6 @@ def _bytes_read() -> int:
 
 
 def test_a_claim_of_any_width_takes_a_bounded_cache() -> None:
-    size = {"height": 10, "width": 2_000_000_000, "block_height": 512, "block_width": 512}
-    assert BlockLayout(**size).row_cache(np.dtype(np.uint8)) == 512 << 20
+    size = RasterSize(height=10, width=2_000_000_000)
+    layout = BlockLayout(size=size, part_height=512, part_width=512)
+    assert layout.row_cache(np.dtype(np.uint8)) == 512 << 20

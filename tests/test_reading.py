@@ -22,7 +22,7 @@ from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.raster.blocks import BlockLayout, evenly_spread
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
-from geothresh.windows import PixelWindow
+from geothresh.windows import PixelWindow, RasterSize
 
 FLOATS = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
 
@@ -360,7 +360,7 @@ def large_raster(path: Path, odd: float) -> Path:
     """Of 4096 x 4096 pixels, twice what the sample takes, with one odd value."""
     values = np.zeros((4096, 4096), np.uint8)
     values[:, 0] = 1
-    layout = BlockLayout(height=4096, width=4096, block_height=64, block_width=64)
+    layout = BlockLayout(size=RasterSize(height=4096, width=4096), part_height=64, part_width=64)
     sampled = set(evenly_spread(layout.count, 2**23 // 64**2).tolist())
     unseen = layout.window(next(i for i in range(layout.count) if i not in sampled))
     values[unseen.row + 3, unseen.col + 5] = odd

@@ -18,7 +18,7 @@ from geothresh.skeleton.chains import chain
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
 from geothresh.skeleton.network import Network
 from geothresh.skeleton.smoothing import smoothed
-from geothresh.skeleton.thinning import BlockedMask, grown, thin, thin_blocks
+from geothresh.skeleton.thinning import BlockedMask, thin, thin_blocks
 from geothresh.skeleton.tracing import MARGIN, Trace, join, trace
 from geothresh.skeleton.widths import widths
 from geothresh.types import BoolArray, Int64Array
@@ -85,11 +85,11 @@ def test_what_is_wider_than_the_halo_takes_passes_where_it_is(monkeypatch) -> No
 @given(masks(), st.integers(1, 11))
 def test_blocks_give_back_what_was_put(mask: BoolArray, side: int) -> None:
     size = size_of(mask)
-    kept = BlockedMask(size, side)
-    for window in kept.windows():
-        kept.put(window, mask[window.slices()])
+    kept = BlockedMask.empty(size, side)
+    for block, window in enumerate(kept.grid.windows()):
+        kept.put(block, mask[window.slices()])
     np.testing.assert_array_equal(kept.read(size.window()), mask)
-    window = grown(PixelWindow(row=0, col=0, height=1, width=1), side, size)
+    window = PixelWindow(row=0, col=0, height=1, width=1).grown(side, size)
     np.testing.assert_array_equal(kept.read(window), mask[window.slices()])
 
 
@@ -112,8 +112,8 @@ def lines_of(skeleton: BoolArray, side: int) -> list[Trace]:
     size = size_of(skeleton)
     places = np.arange(size.pixels, dtype=np.float32).reshape(*skeleton.shape, 1)
     found = []
-    for core in BlockedMask(size, side).windows():
-        outer = grown(core, MARGIN, size)
+    for core in BlockedMask.empty(size, side).grid.windows():
+        outer = core.grown(MARGIN, size)
         pixels, samples = skeleton[outer.slices()], places[outer.slices()]
         found += trace(pixels, samples, outer=outer, core=core, width=size.width)
     return join(found)
@@ -181,7 +181,7 @@ def test_pixel_numbers_beyond_32_bits() -> None:
     16 bits is another test."""
     size = RasterSize(height=100_000, width=100_000)
     core = PixelWindow(row=98_304, col=98_304, height=1_696, width=1_696)
-    outer = grown(core, MARGIN, size)
+    outer = core.grown(MARGIN, size)
     skeleton = np.zeros((outer.height, outer.width), np.bool_)
     skeleton[500, 10:1_600] = True
     samples = np.ones((*skeleton.shape, 1), np.float32)

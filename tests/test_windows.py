@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.errors import UsageError
-from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid, TileGroup
+from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, RegularGrid, TileGrid, TileGroup
 
 sides = st.integers(1, 300)
 windows = st.builds(
@@ -176,3 +176,24 @@ def test_a_raster_without_pixels_is_refused() -> None:
 def test_a_plan_without_chunk_height_is_refused() -> None:
     with pytest.raises(UsageError, match="chunk height 0"):
         ChunkPlan(grid=TileGrid(size=RasterSize(height=9, width=9)), chunk_height=0)
+
+
+@given(sides, sides, st.integers(1, 90), st.integers(1, 90))
+def test_the_parts_of_a_regular_grid_cover_the_raster_once(
+    height: int, width: int, part_height: int, part_width: int
+) -> None:
+    size = RasterSize(height=height, width=width)
+    grid = RegularGrid(size=size, part_height=part_height, part_width=part_width)
+    owner = np.full((height, width), -1)
+    for index, window in enumerate(grid.windows()):
+        assert (owner[window.slices()] == -1).all()
+        owner[window.slices()] = index
+    assert owner.min() == 0 and owner.max() == grid.count - 1
+    around = PixelWindow(row=height // 2, col=width // 3, height=1, width=1).grown(20, size)
+    assert list(grid.touching(around)) == np.unique(owner[around.slices()]).tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 3), (3, 0), (-1, 3)])
+def test_a_window_holds_a_pixel(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"{height} x {width}.*at row 7, column 8"):
+        PixelWindow(row=7, col=8, height=height, width=width)

@@ -380,7 +380,7 @@ def _evaluate_raster(
 
     resampling = 1.0
     if plan.model is None:
-        every = list(cells(scene.size.window()))
+        every = list(cells(scene.size).windows())
         for done, cell in enumerate(every, start=1):
             score(cell)
             if plan.progress is not None:

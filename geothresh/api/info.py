@@ -97,7 +97,7 @@ def info(
             transform=tuple(grid.transform)[:6],
             georeference=georeference,
             pixel_size=None if pixel is None else (pixel.x, pixel.y),
-            block_height=opened.layout.block_height,
-            block_width=opened.layout.block_width,
+            block_height=opened.layout.part_height,
+            block_width=opened.layout.part_width,
             compression=opened.compression,
         )

@@ -21,7 +21,7 @@ from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.raster.scene import Scene
 from geothresh.splitting import read_text
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import PixelWindow
+from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 Refine = Callable[[Float32Array], Float32Array]
 """A confidence map (H, W) in [0, 1] to its refined confidence, the same shape and range."""
@@ -148,19 +148,9 @@ def choose(pairs: Sequence[Pair], ids: Ids) -> list[Pair]:
     return [pair for pair in pairs if pair.id in ids.ids]
 
 
-def cells(window: PixelWindow) -> Iterator[PixelWindow]:
-    """The cells of `CELL` pixels, counted from the raster's first, that make up a window.
-
-    The window begins where a cell begins, and ends where one ends or the raster does.
-    """
-    for row in range(window.row, window.row_stop, CELL):
-        for col in range(window.col, window.col_stop, CELL):
-            yield PixelWindow(
-                row=row,
-                col=col,
-                height=min(CELL, window.row_stop - row),
-                width=min(CELL, window.col_stop - col),
-            )
+def cells(size: RasterSize) -> RegularGrid:
+    """The cells of a raster."""
+    return RegularGrid(size=size, part_height=CELL, part_width=CELL)
 
 
 def cell_samples(
@@ -174,13 +164,14 @@ def cell_samples(
     Args:
         scene: the confidences.
         labels: the truth, on the same grid.
-        window: which part; it begins where a cell begins.
+        window: which part, of whole cells.
         refined: refined confidence of the window, in [0, 1].
 
     Raises:
         InputError: a block cannot be decoded or a value contradicts the scaling.
     """
-    for cell in cells(window):
+    grid = cells(scene.size)
+    for cell in map(grid.window, grid.touching(window)):
         confidence, known = scene.read(cell)
         truth, labelled = labels.read(cell)
         valid: BoolArray = known & labelled

@@ -110,14 +110,7 @@ def read_mirrored(reader: RasterReader, window: PixelWindow) -> tuple[Float32Arr
     """
     rows = _MirroredAxis.of(window.row, window.height, reader.size.height)
     cols = _MirroredAxis.of(window.col, window.width, reader.size.width)
-    values, valid = reader.read(
-        PixelWindow(
-            row=rows.start,
-            col=cols.start,
-            height=rows.stop - rows.start,
-            width=cols.stop - cols.start,
-        )
-    )
+    values, valid = reader.read(PixelWindow.between(rows.start, rows.stop, cols.start, cols.stop))
     padding = ((rows.before, rows.after), (cols.before, cols.after))
     if padding == ((0, 0), (0, 0)):
         return values, valid

@@ -6,13 +6,12 @@ offsets of its blocks tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geothresh.windows import PixelWindow
+from geothresh.windows import RasterSize, RegularGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,44 +27,20 @@ _MOST_CACHE = 512 << 20
 _NOWHERE = 2**62
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockLayout:
-    """How a band is cut into blocks on the disk."""
+class BlockLayout(RegularGrid):
+    """How a band is cut into blocks on the disk, where the last of a column may reach beyond it."""
 
-    height: int
-    """Rows of the raster."""
-    width: int
-    """Columns of the raster."""
-    block_height: int
-    """Rows of a block; the last block of a column may reach beyond the raster."""
-    block_width: int
-    """Columns of a block."""
+    __slots__ = ()
 
     @classmethod
     def of(cls, dataset: DatasetReader, bidx: int) -> BlockLayout:
         """The layout of band `bidx`, counted from 1."""
         block_height, block_width = dataset.block_shapes[bidx - 1]
         return cls(
-            height=dataset.height,
-            width=dataset.width,
-            block_height=block_height,
-            block_width=block_width,
+            size=RasterSize(height=dataset.height, width=dataset.width),
+            part_height=block_height,
+            part_width=block_width,
         )
-
-    @property
-    def columns(self) -> int:
-        """Blocks side by side."""
-        return -(-self.width // self.block_width)
-
-    @property
-    def rows(self) -> int:
-        """Blocks on top of each other."""
-        return -(-self.height // self.block_height)
-
-    @property
-    def count(self) -> int:
-        """All blocks of the band."""
-        return self.rows * self.columns
 
     def is_one_strip(self, present: NDArray[np.int64]) -> bool:
         """Whether rows that stand as blocks are rows of one strip, of which `present` are known.
@@ -73,7 +48,8 @@ class BlockLayout:
         GDAL serves a strip that is as high as the raster row by row, where there are more than 2000
         of them, and knows of the offset of the first alone.
         """
-        rows = self.block_height == 1 and self.block_width == self.width and self.height > 2000
+        size = self.size
+        rows = self.part_height == 1 and self.part_width == size.width and size.height > 2000
         return rows and present.tolist() == [0]
 
     def row_cache(self, dtype: np.dtype[Any]) -> int:
@@ -82,39 +58,13 @@ class BlockLayout:
         In a smaller one each block would be decoded once for each of them; so it is in rows of more
         than 400 MB.
         """
-        row_of_blocks = self.columns * self.block_width * self.block_height
+        row_of_blocks = self.columns * self.part_width * self.part_height
         return min(row_of_blocks * dtype.itemsize * 5 // 4 + _LEAST_CACHE, _MOST_CACHE)
-
-    def window(self, index: int) -> PixelWindow:
-        """The pixels of block `index` (row by row from the top left), cut to the raster."""
-        row, column = divmod(index, self.columns)
-        top, left = row * self.block_height, column * self.block_width
-        return PixelWindow(
-            row=top,
-            col=left,
-            height=min(self.block_height, self.height - top),
-            width=min(self.block_width, self.width - left),
-        )
 
     def describe(self, index: int) -> str:
         """Name block `index` in a message: its place among the blocks and its pixels."""
         row, column = divmod(index, self.columns)
-        return (
-            f"block ({row}, {column}) of {self.rows} x {self.columns}, {span(self.window(index))}"
-        )
-
-    def touching(self, window: PixelWindow) -> Iterator[int]:
-        """Indices of the blocks that share a pixel with `window`."""
-        last_row = (window.row_stop - 1) // self.block_height
-        last_column = (window.col_stop - 1) // self.block_width
-        for row in range(window.row // self.block_height, last_row + 1):
-            for column in range(window.col // self.block_width, last_column + 1):
-                yield row * self.columns + column
-
-
-def span(window: PixelWindow) -> str:
-    """The pixels of a window in a message, both ends included, counted from 0."""
-    return f"rows {window.row}-{window.row_stop - 1}, columns {window.col}-{window.col_stop - 1}"
+        return f"block ({row}, {column}) of {self.rows} x {self.columns}, {self.window(index).text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.enums import MaskFlags
-from rasterio.windows import Window
 
 from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.raster.bands import alpha_band, colour_bands, sound_grid
@@ -175,10 +174,9 @@ def _read_bands(
     dataset: DatasetReader, window: PixelWindow, *, spec: ImageSpec
 ) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
     """The stored values of a window, and the mask or alpha band there if the image has one."""
-    place = Window(window.col, window.row, window.width, window.height)
-    values = dataset.read(spec.bands, window=place)
+    values = dataset.read(spec.bands, window=window.ranges)
     if spec.mask_band is not None:
-        return values, dataset.read(spec.mask_band, window=place)
+        return values, dataset.read(spec.mask_band, window=window.ranges)
     if spec.has_mask:
-        return values, dataset.read_masks(spec.bands[0], window=place)
+        return values, dataset.read_masks(spec.bands[0], window=window.ranges)
     return values, None

@@ -18,7 +18,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
-from rasterio.windows import Window
 
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard
@@ -34,7 +33,7 @@ from geothresh.raster.reading import open_scene
 from geothresh.raster.scaling import ScaleOption, Scaling
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.raster.wording import in_own_words
-from geothresh.windows import PixelWindow
+from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -77,7 +76,7 @@ class MaskBand:
 
     def strips(self) -> list[PixelWindow]:
         """Windows of full width that cover the band from top to bottom."""
-        return strips(self.grid.height, self.grid.width, 512)
+        return strips(RasterSize(height=self.grid.height, width=self.grid.width), 512)
 
 
 @contextmanager
@@ -136,21 +135,16 @@ def open_mask(
                 yield band
 
 
-def strips(
-    height: int, width: int, block_height: int, *, cached: bool = False
-) -> list[PixelWindow]:
+def strips(size: RasterSize, block_height: int, *, cached: bool = False) -> list[PixelWindow]:
     """Windows of full width, top to bottom; of whole block rows where these are not too large.
 
     With `cached`, a row of blocks stays in the cache whatever its size (`BlockLayout.row_cache`).
     """
-    cached = cached or width * block_height <= _CACHED_BLOCK_ROW
-    rows = max(1, (_STRIP_PIXELS if cached else _STRIP_PIXELS_WIDE) // width)
+    cached = cached or size.width * block_height <= _CACHED_BLOCK_ROW
+    rows = max(1, (_STRIP_PIXELS if cached else _STRIP_PIXELS_WIDE) // size.width)
     if rows > block_height:
         rows -= rows % block_height
-    return [
-        PixelWindow(row=row, col=0, height=min(rows, height - row), width=width)
-        for row in range(0, height, rows)
-    ]
+    return list(RegularGrid(size=size, part_height=rows, part_width=size.width).windows())
 
 
 @contextmanager
@@ -287,8 +281,7 @@ def _stored(
     scene: Scene, progress: Progress | None, *, cached: bool = False
 ) -> Iterator[tuple[PixelWindow, NDArray[Any], NDArray[np.bool_]]]:
     """The whole band as it is stored, and what of it is valid, from top to bottom."""
-    size, block_height = scene.size, scene.layout.block_height
-    windows = strips(size.height, size.width, block_height, cached=cached)
+    windows = strips(scene.size, scene.layout.part_height, cached=cached)
     for done, window in enumerate(windows, start=1):
         yield window, *scene.stored(window)
         if progress:
@@ -303,7 +296,7 @@ def _equal(scene: Scene, value: int) -> Iterator[tuple[PixelWindow, NDArray[np.b
 def _above(
     scene: Scene, threshold: float, progress: Progress | None
 ) -> Iterator[tuple[PixelWindow, NDArray[np.bool_]]]:
-    windows = strips(scene.size.height, scene.size.width, scene.layout.block_height)
+    windows = strips(scene.size, scene.layout.part_height)
     for done, window in enumerate(windows, start=1):
         confidence, valid = scene.read(window)
         # In float32, as the confidences are: 0.7 is to be at least 0.7.
@@ -365,8 +358,7 @@ def _write_temporary(
             with rasterio.open(path, "w", driver="GTiff", **size, **creation, **blocks) as dataset:
                 for window, part in parts:
                     foreground += int(np.count_nonzero(part))
-                    place = Window(window.col, window.row, window.width, window.height)
-                    dataset.write(part.view(np.uint8), 1, window=place)
+                    dataset.write(part.view(np.uint8), 1, window=window.ranges)
         except RASTER_ERRORS as error:
             raise OutputError(
                 f"{beside}: a temporary mask cannot be written beside it ({reason(error)}); "

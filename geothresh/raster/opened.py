@@ -12,7 +12,7 @@ import rasterio
 
 from geothresh.errors import InputError
 from geothresh.places import RasterPlace
-from geothresh.raster.blocks import BlockLayout, span
+from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.paths import RasterSource, find_raster
@@ -75,7 +75,7 @@ class OpenRaster:
         error: BaseException,
     ) -> str:
         """Name the first block of a window that fails by itself."""
-        place = span(window)
+        place = window.text
         for index in self.layout.touching(window):
             try:
                 with self._lock, gdal_environment(**self.source.access):

@@ -77,7 +77,7 @@ def window_in(target: RasterGrid, window: PixelWindow, source: RasterGrid) -> Pi
     right = min(math.ceil(col.max()), target.width)
     if bottom <= top or right <= left:
         return None
-    return PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+    return PixelWindow.between(top, bottom, left, right)
 
 
 def _applied(

@@ -129,7 +129,7 @@ def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
     # An absent block says nothing about the others.
     candidates = inventory.present if inventory is not None else None
     count = layout.count if candidates is None else len(candidates)
-    block_pixels = min(layout.block_height, layout.height) * min(layout.block_width, layout.width)
+    block_pixels = layout.window(0).pixels
     places = evenly_spread(count, max(1, _SAMPLE_PIXELS // block_pixels))
     indices = places if candidates is None else candidates[places]
     parts = []

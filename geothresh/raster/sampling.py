@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from geothresh.errors import InputError
-from geothresh.raster.blocks import span
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.masks import MaskBand
 from geothresh.raster.reading import open_scene
@@ -35,12 +33,11 @@ def open_foreground(band: MaskBand) -> Iterator[Callable[[PixelWindow], NDArray[
     ):
 
         def read(window: PixelWindow) -> NDArray[np.bool_]:
-            place = Window(window.col, window.row, window.width, window.height)
             try:
-                values = dataset.read(band.bidx, window=place)
+                values = dataset.read(band.bidx, window=window.ranges)
             except RASTER_ERRORS as error:
                 raise InputError(
-                    f"{band.name}: {span(window)} cannot be read ({reason(error)})"
+                    f"{band.name}: {window.text} cannot be read ({reason(error)})"
                 ) from error
             foreground: NDArray[np.bool_] = values == band.value
             return foreground

@@ -7,10 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.windows import Window
 
 from geothresh.errors import InputError
-from geothresh.raster.blocks import span
 from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.nodata import stands_for_nodata
 from geothresh.raster.opened import OpenRaster, open_dataset, require_unchanged
@@ -82,7 +80,7 @@ class Scene(OpenRaster):
             hint = contradiction_hint(found.value, self.dtype, self.spec.scaling)
             raise InputError(
                 f"{self.name}: the value {found.value:.6g} at row {row}, column {column} (in "
-                f"{span(window)}) contradicts the scaling decided from a sample, "
+                f"{window.text}) contradicts the scaling decided from a sample, "
                 f"{self.spec.scaling.text}; {hint}"
             ) from None
 
@@ -108,10 +106,9 @@ def _read_band(
     dataset: DatasetReader, window: PixelWindow, *, spec: SceneSpec
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """The stored values of a window, and the mask or alpha band there if the raster has one."""
-    place = Window(window.col, window.row, window.width, window.height)
-    values = dataset.read(spec.bidx, window=place)
+    values = dataset.read(spec.bidx, window=window.ranges)
     if spec.mask_band is not None:
-        return values, dataset.read(spec.mask_band, window=place)
+        return values, dataset.read(spec.mask_band, window=window.ranges)
     if spec.has_mask:
-        return values, dataset.read_masks(spec.bidx, window=place)
+        return values, dataset.read_masks(spec.bidx, window=window.ranges)
     return values, None

@@ -70,7 +70,7 @@ def confidence_sums(
                 # Nothing left of the first foreground and right of the last is read.
                 left, right = int(columns[0]), int(columns[-1]) + 1
                 values, valid = scene.read(
-                    PixelWindow(row=window.row, col=left, height=window.height, width=right - left)
+                    PixelWindow.between(window.row, window.row_stop, left, right)
                 )
                 sums.add(mask, values, valid, left=left)
             else:

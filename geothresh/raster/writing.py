@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.windows import Window
 
 from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
-from geothresh.raster.blocks import BlockInventory, BlockLayout, span
+from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.cog import cog_options, write_cog
 from geothresh.raster.creation import CONFIDENCE_STEPS, NODATA, BandFormat, gtiff_options
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
@@ -161,9 +160,9 @@ class RasterWriter:
         self._checksums[window] = _checksum(values)
         try:
             with gdal_environment(writing=True):
-                dataset.write(values, 1, window=_place(window))
+                dataset.write(values, 1, window=window.ranges)
         except RASTER_ERRORS as error:
-            raise OutputError(f"{self._failure(span(window))} ({reason(error)})") from error
+            raise OutputError(f"{self._failure(window.text)} ({reason(error)})") from error
 
     def finish(self) -> None:
         """Close the file and prove it: every block is there and decodes to what was written.
@@ -205,8 +204,8 @@ class RasterWriter:
             if inventory.absent_count and not self._sparse:
                 raise OutputError(self._failure(f"{inventory.absent_count} blocks"))
             for window, checksum in self._checksums.items():
-                if _checksum(written.read(1, window=_place(window))) != checksum:
-                    raise OutputError(self._failure(span(window)))
+                if _checksum(written.read(1, window=window.ranges)) != checksum:
+                    raise OutputError(self._failure(window.text))
             self._compare_grid(RasterGrid.of(written))
 
     def _compare_grid(self, written: RasterGrid) -> None:
@@ -260,7 +259,3 @@ class RasterWriter:
 
 def _checksum(values: NDArray[np.uint8]) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data)
-
-
-def _place(window: PixelWindow) -> Window:
-    return Window(window.col, window.row, window.width, window.height)

@@ -8,7 +8,7 @@ import numpy as np
 
 from geothresh.skeleton.bridging import ReadConfidence
 from geothresh.skeleton.network import WIDTH, Network
-from geothresh.skeleton.thinning import BLOCK, HALO, ReadMask, grown, thin_blocks
+from geothresh.skeleton.thinning import BLOCK, HALO, ReadMask, thin_blocks
 from geothresh.skeleton.tracing import MARGIN, join, trace
 from geothresh.skeleton.widths import widths
 from geothresh.windows import RasterSize
@@ -42,9 +42,9 @@ def centerline_network(
     """
     skeleton = thin_blocks(read, size, side=side, halo=halo, progress=progress)
     traces = []
-    windows = list(skeleton.windows())
+    windows = list(skeleton.grid.windows())
     for done, core in enumerate(windows, start=1):
-        outer = grown(core, MARGIN, size)
+        outer = core.grown(MARGIN, size)
         pixels = skeleton.read(outer)
         if pixels.any():
             samples = [widths(pixels, outer, read, size)]

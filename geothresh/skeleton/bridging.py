@@ -193,7 +193,7 @@ def _way(
     top, left = np.maximum(np.minimum(start, stop) - around, 0).tolist()
     after = np.maximum(start, stop) + around + 1
     bottom, right = np.minimum(after, (size.height, size.width)).tolist()
-    window = PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+    window = PixelWindow.between(top, bottom, left, right)
     values = confidence(window)
     corner = np.array([window.row, window.col])
     first, last = (int((place - corner) @ (window.width, 1)) for place in (start, stop))

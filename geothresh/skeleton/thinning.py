@@ -14,13 +14,13 @@ further passes, until no iteration changes anything anywhere.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from geothresh.types import BoolArray
-from geothresh.windows import PixelWindow, RasterSize
+from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 #: Gives a window of a mask, which lies inside the raster: True = foreground.
 ReadMask = Callable[[PixelWindow], BoolArray]
@@ -92,84 +92,40 @@ _GOES = _rules()
 class BlockedMask:
     """A mask in compressed blocks, in memory: a thinned one takes a few bytes a line and block."""
 
-    size: RasterSize
-    side: int
-    _packed: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    grid: RegularGrid
+    """The blocks."""
+    _packed: dict[int, bytes] = field(default_factory=dict)
 
-    def windows(self) -> Iterator[PixelWindow]:
-        """Of all blocks, in reading order."""
-        for row in range(0, self.size.height, self.side):
-            for col in range(0, self.size.width, self.side):
-                yield PixelWindow(
-                    row=row,
-                    col=col,
-                    height=min(self.side, self.size.height - row),
-                    width=min(self.side, self.size.width - col),
-                )
+    @classmethod
+    def empty(cls, size: RasterSize, side: int) -> BlockedMask:
+        """Background, in blocks of `side` pixels."""
+        return cls(RegularGrid(size=size, part_height=side, part_width=side))
 
-    def put(self, window: PixelWindow, values: BoolArray) -> None:
+    def put(self, block: int, values: BoolArray) -> None:
         """Keep the pixels of a block."""
-        key = self._key(window)
         if values.any():
-            self._packed[key] = zlib.compress(np.packbits(values).tobytes(), 1)
+            self._packed[block] = zlib.compress(np.packbits(values).tobytes(), 1)
         else:
-            self._packed.pop(key, None)
+            self._packed.pop(block, None)
 
     def read(self, window: PixelWindow) -> BoolArray:
         """Any window inside the raster; False where nothing was put."""
         result = np.zeros((window.height, window.width), np.bool_)
-        first_row, first_col = self._key(window)
-        for row in range(first_row, (window.row_stop - 1) // self.side + 1):
-            for col in range(first_col, (window.col_stop - 1) // self.side + 1):
-                if (row, col) in self._packed:
-                    block = self._window(row, col)
-                    common = window.intersection(block)
-                    if common is not None:
-                        values = self._unpacked(row, col, block)
-                        result[common.within(window)] = values[common.within(block)]
+        for index in self.grid.touching(window):
+            block = self.grid.window(index)
+            common = window.intersection(block)
+            if index in self._packed and common is not None:
+                result[common.within(window)] = self._unpacked(index, block)[common.within(block)]
         return result
-
-    def around(self, window: PixelWindow) -> list[PixelWindow]:
-        """A block and those that touch it."""
-        row, col = self._key(window)
-        return [
-            self._window(r, c)
-            for r in range(max(row - 1, 0), row + 2)
-            for c in range(max(col - 1, 0), col + 2)
-            if r * self.side < self.size.height and c * self.side < self.size.width
-        ]
 
     def copy(self) -> BlockedMask:
         """The same blocks; what is put into one does not change the other."""
-        return BlockedMask(self.size, self.side, dict(self._packed))
+        return BlockedMask(self.grid, dict(self._packed))
 
-    def _key(self, window: PixelWindow) -> tuple[int, int]:
-        return window.row // self.side, window.col // self.side
-
-    def _window(self, row: int, col: int) -> PixelWindow:
-        top, left = row * self.side, col * self.side
-        return PixelWindow(
-            row=top,
-            col=left,
-            height=min(self.side, self.size.height - top),
-            width=min(self.side, self.size.width - left),
-        )
-
-    def _unpacked(self, row: int, col: int, block: PixelWindow) -> BoolArray:
-        packed = np.frombuffer(zlib.decompress(self._packed[row, col]), np.uint8)
+    def _unpacked(self, index: int, block: PixelWindow) -> BoolArray:
+        packed = np.frombuffer(zlib.decompress(self._packed[index]), np.uint8)
         bits = np.unpackbits(packed, count=block.pixels)
         return bits.reshape(block.height, block.width).view(np.bool_)
-
-
-def grown(window: PixelWindow, by: int, size: RasterSize) -> PixelWindow:
-    """The window with so many pixels more on each side, as far as there are any."""
-    row, col = max(window.row - by, 0), max(window.col - by, 0)
-    return PixelWindow(
-        row=row,
-        col=col,
-        height=min(window.row_stop + by, size.height) - row,
-        width=min(window.col_stop + by, size.width) - col,
-    )
 
 
 def thin_blocks(
@@ -189,18 +145,20 @@ def thin_blocks(
         halo: pixels around a block, at least 2.
         progress: told (blocks done, blocks in all) of each pass.
     """
-    state = BlockedMask(size, side)
-    waiting = list(state.windows())
+    state = BlockedMask.empty(size, side)
+    grid = state.grid
+    waiting = list(range(grid.count))
     first = True
     while waiting:
         after = state.copy()
         unsettled = []
-        for done, window in enumerate(waiting, start=1):
-            outer = grown(window, halo, size)
+        for done, block in enumerate(waiting, start=1):
+            window = grid.window(block)
+            outer = window.grown(halo, size)
             before = read(outer) if first else state.read(outer)
             if before.any():
                 thinned, changed = thin(before, iterations=halo // 2)
-                after.put(window, thinned[window.within(outer)])
+                after.put(block, thinned[window.within(outer)])
                 # Of the window's own border nothing is known: only the block itself tells.
                 if changed[window.within(outer)].any():
                     unsettled.append(window)
@@ -210,7 +168,6 @@ def thin_blocks(
         # What changes next changes within `halo` pixels of where it has not settled: in these
         # blocks and those around them. All others stay as they are.
         waiting = sorted(
-            {near for window in unsettled for near in state.around(window)},
-            key=lambda window: (window.row, window.col),
+            {near for window in unsettled for near in grid.touching(window.grown(1, size))}
         )
     return state

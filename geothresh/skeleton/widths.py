@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geothresh.skeleton.thinning import ReadMask, grown
+from geothresh.skeleton.thinning import ReadMask
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -39,7 +39,7 @@ def widths(
     points += (window.row, window.col)
     reach = _REACH
     while True:
-        outer = grown(window, reach, size)
+        outer = window.grown(reach, size)
         distance = np.full(len(points), np.inf)
         background = _outline(read(outer))
         if background.size:

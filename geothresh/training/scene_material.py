@@ -222,7 +222,7 @@ def _open(path: Path, labels: Path, options: SceneOptions) -> _Opened:
                 aoi=aoi,
                 validation_aoi=held,
             ),
-            block_height=scene.layout.block_height,
+            block_height=scene.layout.part_height,
             mask=mask,
         )
 
