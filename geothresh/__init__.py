@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from geothresh.evaluation import Report
     from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.nn.refiner import load_model
+    from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
     from geothresh.training import TrainResult, train
 
 _HOMES = {
     "ClusterError": "geothresh.errors",
+    "Compute": "geothresh.options",
     "DemoResult": "geothresh.api.demo",
     "DeviceLostError": "geothresh.errors",
     "GeothreshError": "geothresh.errors",
@@ -41,13 +43,18 @@ _HOMES = {
     "InputError": "geothresh.errors",
     "ModelError": "geothresh.errors",
     "OutputError": "geothresh.errors",
+    "Outputs": "geothresh.options",
+    "Reading": "geothresh.options",
     "RefineResult": "geothresh.api.refine",
     "Refiner": "geothresh.mosaic",
     "RefinerSource": "geothresh.mosaic",
+    "Refining": "geothresh.options",
     "Report": "geothresh.evaluation",
+    "Tiling": "geothresh.options",
     "TrainResult": "geothresh.training",
     "UsageError": "geothresh.errors",
     "VectorizeResult": "geothresh.api.vectorize",
+    "Writing": "geothresh.options",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
     "load_model": "geothresh.nn.refiner",
@@ -59,6 +66,7 @@ _HOMES = {
 
 __all__ = [
     "ClusterError",
+    "Compute",
     "DemoResult",
     "DeviceLostError",
     "GeothreshError",
@@ -66,13 +74,18 @@ __all__ = [
     "InputError",
     "ModelError",
     "OutputError",
+    "Outputs",
+    "Reading",
     "RefineResult",
     "Refiner",
     "RefinerSource",
+    "Refining",
     "Report",
+    "Tiling",
     "TrainResult",
     "UsageError",
     "VectorizeResult",
+    "Writing",
     "__version__",
     "demo",
     "evaluate",

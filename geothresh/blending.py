@@ -8,15 +8,13 @@ weights of every pixel add up to one before any pixel is read, and no frame has 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
-
-Blend = Literal["hann", "gaussian", "linear", "crop"]
-"""How overlapping tiles are weighted; ``crop`` takes each pixel from exactly one tile."""
+from geothresh.options import Blend
 
 BLENDS: Final[tuple[Blend, ...]] = get_args(Blend)
 

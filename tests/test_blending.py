@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geothresh.blending import BLENDS, AxisWeights, Blend, blend_profile
+from geothresh.blending import BLENDS, AxisWeights, blend_profile
 from geothresh.errors import UsageError
+from geothresh.options import Blend
 
 blends = st.sampled_from(BLENDS)
 counts = st.integers(1, 12)

@@ -20,6 +20,7 @@ FLOORS = {
     "machine": -1,
     "errors": 0,
     "files": 0,
+    "options": 0,
     "types": 0,
     "windows": 0,
     "blending": 1,

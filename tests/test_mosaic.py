@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geothresh.blending import BLENDS, Blend, blend_profile
+from geothresh.blending import BLENDS, blend_profile
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.mosaic import (
     ArrayReader,
@@ -32,6 +32,7 @@ from geothresh.mosaic import (
 )
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.threads import CHUNKS_AHEAD
+from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array, Float64Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 

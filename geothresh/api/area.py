@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.api.targets import PathLike
 from geothresh.errors import InputError, UsageError
-from geothresh.places import Bounds, RasterPlace
+from geothresh.options import Bounds, PathLike
+from geothresh.places import RasterPlace
 from geothresh.raster.burning import burn
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.types import BoolArray, Float32Array

@@ -10,13 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.api.models import Model, choose_model
-from geothresh.blending import Blend
 from geothresh.errors import UsageError
 from geothresh.mosaic import Progress, mosaic_array
-from geothresh.nn.backends import Backend
-from geothresh.nn.batching import BatchSize
-from geothresh.nn.device import Precision
-from geothresh.nn.symmetry import Tta
+from geothresh.options import Backend, BatchSize, Blend, Precision, Tta
 from geothresh.windows import RasterSize
 
 

@@ -21,11 +21,9 @@ from geothresh.api.durable import (
     run_fingerprint,
 )
 from geothresh.api.pictures import OVERLAP, TILE, predict_picture
-from geothresh.api.targets import PathLike
 from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import STRIDE
 from geothresh.base.predictor import BasePredictor, BaseSource
-from geothresh.blending import Blend
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.journal import Journal, finished_outputs
@@ -37,9 +35,8 @@ from geothresh.mosaic import (
     load_refiner,
     mosaic,
 )
-from geothresh.nn.batching import BatchSize
-from geothresh.nn.device import Precision
 from geothresh.nn.refiner import resolved
+from geothresh.options import BatchSize, Blend, PathLike, Precision
 from geothresh.raster.creation import CONFIDENCE, gtiff_options
 from geothresh.raster.imagery import find_pictures
 from geothresh.raster.images import write_png

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
-from geothresh.blending import Blend
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
 from geothresh.evaluation.report import Report, SourceReport
@@ -31,15 +30,11 @@ from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, Metric
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic, mosaic_array
-from geothresh.nn.backends import Backend
-from geothresh.nn.batching import BatchSize
-from geothresh.nn.device import Precision
-from geothresh.nn.symmetry import Tta
+from geothresh.options import Backend, BatchSize, Blend, Precision, ScaleOption, Tta
 from geothresh.raster.images import write_png
 from geothresh.raster.labels import Labels, open_labels
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize

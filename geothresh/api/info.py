@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from geothresh.api.resolution import pixel_size
+from geothresh.options import ScaleOption
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import ScaleOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

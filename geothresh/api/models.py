@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
-from geothresh.nn.backends import Backend, versioned
-from geothresh.nn.batching import GPU_BATCH, BatchSize
-from geothresh.nn.device import Precision
+from geothresh.nn.backends import versioned
+from geothresh.nn.batching import GPU_BATCH
 from geothresh.nn.refiner import ModelSource, resolved
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
-from geothresh.nn.symmetry import Tta, require_tta
+from geothresh.nn.symmetry import require_tta
 from geothresh.nn.wrapped import unwrapped, wrapped
+from geothresh.options import Backend, BatchSize, Precision, Tta
 from geothresh.windows import RasterSize, TileGrid
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.blending import Blend
 from geothresh.mosaic import Refiner, mosaic
+from geothresh.options import Blend
 from geothresh.raster.images import read_rgb
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid

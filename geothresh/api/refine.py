@@ -24,8 +24,7 @@ from geothresh.api.durable import (
 )
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
-from geothresh.api.targets import PathLike, Targets, check_targets, default_mask
-from geothresh.blending import Blend
+from geothresh.api.targets import Targets, check_targets, default_mask
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard, publish
 from geothresh.journal import Journal, finished_outputs
@@ -35,11 +34,16 @@ from geothresh.mosaic import (
     Scheduler,
     mosaic,
 )
-from geothresh.nn.backends import Backend
-from geothresh.nn.batching import BatchSize
-from geothresh.nn.device import Precision
-from geothresh.nn.symmetry import Tta
-from geothresh.places import Bounds
+from geothresh.options import (
+    Backend,
+    BatchSize,
+    Blend,
+    Bounds,
+    PathLike,
+    Precision,
+    ScaleOption,
+    Tta,
+)
 from geothresh.raster.cog import cog_options
 from geothresh.raster.creation import (
     CHANGES,
@@ -51,7 +55,6 @@ from geothresh.raster.creation import (
 )
 from geothresh.raster.paths import find_raster
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import INFINITIES, Scene
 from geothresh.raster.writing import RasterWriter
 

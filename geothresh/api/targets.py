@@ -9,9 +9,8 @@ from pathlib import Path
 
 from geothresh.errors import UsageError
 from geothresh.files import check_output
+from geothresh.options import PathLike
 from geothresh.raster.paths import RasterSource
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,10 +22,10 @@ from geothresh.api.drawing import (
     size_of,
 )
 from geothresh.errors import InputError, UsageError
+from geothresh.options import ScaleOption
 from geothresh.raster.masks import MaskBand, Progress, open_mask
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.sampling import open_confidence
-from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.raster.sieving import open_sieved
 from geothresh.skeleton.bridging import FLOOR

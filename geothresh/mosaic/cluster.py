@@ -24,7 +24,6 @@ from dask.distributed import Client, Future, KilledWorker, get_worker, wait
 from dask.sizeof import sizeof
 from distributed.comm.core import CommClosedError
 
-from geothresh.blending import Blend
 from geothresh.errors import ClusterError, DeadlyTileError
 from geothresh.mosaic.clients import (
     WORKERLESS_SECONDS,
@@ -54,6 +53,7 @@ from geothresh.mosaic.tasks import (
     deliver,
     refine_group,
 )
+from geothresh.options import Blend
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 
 Result = TypeVar("Result")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.blending import Blend
 from geothresh.errors import UsageError
 from geothresh.mosaic.protocols import (
     ChunkSink,
@@ -27,6 +26,7 @@ from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.refiners import load_refiner
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
+from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
 

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.blending import AxisWeights, Blend
+from geothresh.blending import AxisWeights
 from geothresh.layers import PackedLayer
 from geothresh.mosaic.protocols import (
     ChunkSink,
@@ -24,6 +24,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.mosaic.refiners import GuardedRefiner, flat_value
+from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 

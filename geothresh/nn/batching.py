@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geothresh.errors import ModelError, UsageError
+from geothresh.options import BatchSize
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch
-
-BatchSize = int | Literal["auto"]
 
 GPU_BATCH = 16
 """Tiles of a batch on a GPU, where they fit."""

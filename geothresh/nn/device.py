@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from geothresh.errors import DeviceLostError, GeothreshWarning, InputError, UsageError
+from geothresh.options import Precision
 
 if TYPE_CHECKING:
     import torch
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def pick_device(name: str) -> torch.device:

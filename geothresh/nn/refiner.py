@@ -14,20 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geothresh.errors import ModelError
-from geothresh.nn.backends import Backend, require_backend
-from geothresh.nn.batching import GPU_BATCH, Batches, BatchSize
+from geothresh.nn.backends import require_backend
+from geothresh.nn.batching import GPU_BATCH, Batches
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.computing import compute_threads, passes_at_once
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.device import (
-    Precision,
-    devices_of,
-    losses_told,
-    pick_device,
-    pick_dtype,
-    precision_name,
-)
+from geothresh.nn.device import devices_of, losses_told, pick_device, pick_dtype, precision_name
 from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, parallel_calls
+from geothresh.options import Tta
 from geothresh.types import Float32Array
-
-Tta = Literal["none", "d4"]
-"""Test-time augmentation: none, or the mean over the eight symmetries of the square."""
 
 SATURATED = np.float32(1e-6)
 """What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""

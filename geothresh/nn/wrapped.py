@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from geothresh.mosaic import Refiner, RefinerSource
 from geothresh.nn.resampling import ResampledRefiner
-from geothresh.nn.symmetry import SymmetricRefiner, Tta
+from geothresh.nn.symmetry import SymmetricRefiner
+from geothresh.options import Tta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

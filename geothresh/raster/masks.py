@@ -21,6 +21,7 @@ from rasterio.enums import MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard
+from geothresh.options import ScaleOption
 from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.examining import check_size, metadata_fault, tell_pages
@@ -30,7 +31,7 @@ from geothresh.raster.nodata import can_hold
 from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import ScaleOption, Scaling
+from geothresh.raster.scaling import Scaling
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid

@@ -10,6 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.options import ScaleOption
 from geothresh.raster.bands import alpha_band, choose_band, sound_grid
 from geothresh.raster.blocks import BlockInventory, BlockLayout, evenly_spread
 from geothresh.raster.examining import (
@@ -22,7 +23,7 @@ from geothresh.raster.examining import (
 )
 from geothresh.raster.nodata import nodata_of_band
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.raster.scaling import BandFacts, ScaleOption, Scaling, decide_scaling
+from geothresh.raster.scaling import BandFacts, Scaling, decide_scaling
 from geothresh.raster.scene import INFINITIES, Scene, SceneSpec
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
+from geothresh.options import ScaleOption
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.masks import MaskBand
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow

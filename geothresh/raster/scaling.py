@@ -7,17 +7,15 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.options import ScaleOption
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# What --scale takes: decide, divide by a number, or apply the logistic function.
-ScaleOption: TypeAlias = float | Literal["auto", "logit"]
 
 # A resampled probability overshoots a little; more than this is another quantity.
 _TOLERANCE = 0.01

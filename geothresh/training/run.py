@@ -18,7 +18,7 @@ from geothresh.nn.modelfile import beside
 from geothresh.nn.refiner import find_model
 from geothresh.nn.resolution import ENTRY
 from geothresh.nn.states import earlier_state, find_state, forget_states, told_how_to_go_on
-from geothresh.raster.scaling import ScaleOption
+from geothresh.options import ScaleOption
 from geothresh.splitting import Split
 from geothresh.training.loop import OnEpoch, OnStep, fit
 from geothresh.training.material import Material, PairOptions, gather_pairs

@@ -14,12 +14,12 @@ import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.options import ScaleOption
 from geothresh.places import RasterPlace
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import LabelsSpec, open_labels
 from geothresh.raster.paths import is_tiff
 from geothresh.raster.reading import open_scene
-from geothresh.raster.scaling import ScaleOption
 from geothresh.raster.scene import Scene
 from geothresh.training.blocks import (
     CELL,

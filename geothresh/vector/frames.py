@@ -14,7 +14,8 @@ from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geothresh.errors import GeothreshWarning, InputError
-from geothresh.places import Bounds, RasterPlace
+from geothresh.options import Bounds
+from geothresh.places import RasterPlace
 from geothresh.vector.reading import VectorLayer
 from geothresh.vector.reprojection import reprojected, short_name
 from geothresh.vector.units import Geometries

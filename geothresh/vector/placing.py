@@ -16,7 +16,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.places import Bounds, RasterPlace
+from geothresh.options import Bounds
+from geothresh.places import RasterPlace
 from geothresh.vector.frames import Frames
 from geothresh.vector.reading import VectorLayer, as_numbers, read_geometries, read_numbers
 from geothresh.vector.units import Geometries

@@ -26,9 +26,9 @@ from scenes import PLACE, SCENE, TILE, TILED, random_bytes, repeated, scene_tile
 
 import geothresh
 from geothresh.nn.config import PRESETS
-from geothresh.nn.device import Precision
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner, load_model
+from geothresh.options import Precision
 from geothresh.raster.reading import open_scene
 
 

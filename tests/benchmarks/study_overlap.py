@@ -26,10 +26,11 @@ from measuring import machine, table
 from scenes import SCENE
 
 import geothresh
-from geothresh.blending import BLENDS, Blend
+from geothresh.blending import BLENDS
 from geothresh.metrics import MapScore, Summary
 from geothresh.mosaic import mosaic_array
 from geothresh.nn.refiner import TorchRefiner
+from geothresh.options import Blend
 from geothresh.raster.reading import open_scene
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import RasterSize, TileGrid

@@ -9,11 +9,10 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import get_args
 
 from geothresh.errors import UsageError
-
-Backend = Literal["torch", "onnxruntime", "openvino"]
+from geothresh.options import Backend
 
 #: What a backend needs besides torch, and the extra that brings it.
 _PACKAGES: dict[str, tuple[str, ...]] = {

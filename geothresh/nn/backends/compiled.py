@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geothresh.nn.backends import Backend, require_backend
+from geothresh.nn.backends import require_backend
 from geothresh.nn.backends.graph import require_multiple, threshnet_graph
 from geothresh.nn.backends.library import Forward, Library
-from geothresh.nn.batching import Batches, BatchSize
+from geothresh.nn.batching import Batches
 from geothresh.nn.computing import compute_threads
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.device import Precision
 from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from geothresh.nn.device import Precision
+from geothresh.options import Precision
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:

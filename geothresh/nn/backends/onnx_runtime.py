@@ -9,7 +9,7 @@ import torch
 from geothresh.errors import InputError, UsageError
 from geothresh.nn.backends.graph import INPUT
 from geothresh.nn.backends.library import Forward, out_of_memory
-from geothresh.nn.device import Precision
+from geothresh.options import Precision
 from geothresh.types import Float32Array
 
 _CUDA = "CUDAExecutionProvider"

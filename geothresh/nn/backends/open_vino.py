@@ -11,7 +11,8 @@ import torch
 
 from geothresh.errors import UsageError
 from geothresh.nn.backends.library import Forward, out_of_memory
-from geothresh.nn.device import Precision, pick_dtype
+from geothresh.nn.device import pick_dtype
+from geothresh.options import Precision
 from geothresh.types import Float32Array
 
 

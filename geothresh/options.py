@@ -1,0 +1,481 @@
+"""The options of the public functions and of the commands, each said once.
+
+A class holds the options that belong together. A field has the option's type, its default, the
+values that it accepts (checked when the class is made) and the line of help that the command line
+shows. Functions take the classes by keyword; `geothresh.cli.fields` makes command-line options of
+them.
+
+Errors name an option in backticks, as `name` or `name=value`, and the command line shows it as
+--name or --name value: see `geothresh.cli.naming`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, get_args
+
+from geothresh.errors import UsageError
+
+Backend: TypeAlias = Literal["torch", "onnxruntime", "openvino"]
+"""The library that runs the network."""
+BatchSize: TypeAlias = int | Literal["auto"]
+"""Tiles that go through the network at once."""
+Blend: TypeAlias = Literal["hann", "gaussian", "linear", "crop"]
+"""How overlapping tiles are weighted; ``crop`` takes each pixel from exactly one tile."""
+Bounds: TypeAlias = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
+PathLike: TypeAlias = str | os.PathLike[str]
+"""A path of a file or directory."""
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+"""Number format inside the network."""
+ScaleOption: TypeAlias = float | Literal["auto", "logit"]
+"""How stored values become confidences: decide, divide by a number, or the logistic function."""
+Tta: TypeAlias = Literal["none", "d4"]
+"""Test-time augmentation: none, or the mean over the eight symmetries of the square."""
+
+
+class Accepted(Protocol):
+    """The values that an option accepts."""
+
+    def refusal(self, value: Any) -> str | None:
+        """What to give instead of this value; None where it is accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """Numbers of a range, and perhaps a few words in their place."""
+
+    whole: bool = False
+    """Integers only."""
+    least: float | None = None
+    most: float | None = None
+    above: bool = False
+    """Whether `least` itself is refused."""
+    words: tuple[str, ...] = ()
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`; NaN, of which no comparison holds, is in no range."""
+        if isinstance(value, str) and value in self.words:
+            return None
+        if not isinstance(value, bool) and isinstance(value, Integral if self.whole else Real):
+            if self._holds(value):
+                return None
+        number = "a whole number" if self.whole else "a number"
+        if self.most is not None:
+            number += f" from {self.least or 0:g} to {self.most:g}"
+        elif self.least is not None:
+            number += f" above {self.least:g}" if self.above else f" of at least {self.least:g}"
+        return f"give {' or '.join((*self.words, number))}"
+
+    def _holds(self, value: Any) -> bool:
+        if self.least is None and self.most is None:
+            return True  # a stored value, which may be NaN
+        low = -math.inf if self.least is None else self.least
+        high = math.inf if self.most is None else self.most
+        return math.isfinite(value) and low <= value <= high and not (self.above and value == low)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if value in self.words else f"give {' or '.join(self.words)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, bool) else "give True or False"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any text."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, str) else "give a text"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The path of a file or directory, which is looked at later."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, str | os.PathLike) else "give a path"
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Left, bottom, right and top in the CRS of a raster."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        if isinstance(value, Sequence) and len(value) == 4:
+            left, bottom, right, top = value
+            if all(map(math.isfinite, value)) and left < right and bottom < top:
+                return None
+        return "give left, bottom, right and top in the scene's CRS, each smaller than its opposite"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Values by name."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, Mapping) else "give a mapping of names to values"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What is known of an option besides its name, type and default."""
+
+    help: str
+    """One line, for the command line."""
+    accepts: Accepted
+    pixels: bool
+    """Whether the pixels of the outputs depend on the value as it is given: such options are part
+    of tags and fingerprints by name. Of others, what they lead to is (the scaling, the device), or
+    nothing at all."""
+    flags: tuple[str, ...] = ()
+    """Spellings on the command line, where not ``--name`` alone."""
+    metavar: str | None = None
+    """What the command line's help writes for the value."""
+
+
+def option(
+    default: Any,
+    help: str,
+    accepts: Accepted,
+    *,
+    pixels: bool = False,
+    flags: tuple[str, ...] = (),
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is an option: see `Option`. A dict as default is copied."""
+    known = Option(help=help, accepts=accepts, pixels=pixels, flags=flags, metavar=metavar)
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata={"option": known})
+    return field(default=default, metadata={"option": known})
+
+
+class Options(Protocol):
+    """Any of the dataclasses below."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def known(options: Options | type[Options]) -> dict[str, Option]:
+    """What is known of each option of a class, by its name."""
+    return {one.name: one.metadata["option"] for one in fields(options)}
+
+
+def default_of(options: type[Options], name: str) -> Any:
+    """The value of an option that is not given."""
+    one = options.__dataclass_fields__[name]
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def check(options: Options) -> None:
+    """Check each value on its own; for ``__post_init__``.
+
+    Raises:
+        UsageError: one is not accepted.
+    """
+    for name, one in known(options).items():
+        value = getattr(options, name)
+        if value is None and default_of(type(options), name) is None:
+            continue
+        refusal = one.accepts.refusal(value)
+        if refusal is not None:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            raise UsageError(f"`{name}` {shown}: {refusal}")
+
+
+def given(options: Options) -> list[str]:
+    """Names of the options that are not at their defaults."""
+    return [n for n in known(options) if getattr(options, n) != default_of(type(options), n)]
+
+
+def require_only(options: Options, *names: str, why: str) -> None:
+    """Refuse options that would do nothing, and be thought to.
+
+    Args:
+        options: what a function was given.
+        names: those that it uses.
+        why: what is said of any other one, such as "is for a raster".
+
+    Raises:
+        UsageError: another one is given.
+    """
+    for name in given(options):
+        if name not in names:
+            raise UsageError(f"`{name}` {why}; leave it out")
+
+
+def decisive(*options: Options) -> dict[str, Any]:
+    """The options that pixels depend on, by name: for tags and fingerprints."""
+    return {
+        name: getattr(one, name)
+        for one in options
+        for name, about in known(one).items()
+        if about.pixels
+    }
+
+
+_FLAG = Flag()
+_COUNT = Number(whole=True, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Which band of a raster is read, how, and what of it counts."""
+
+    bidx: int | None = option(
+        None,
+        "Band with the confidence, counted from 1; needed where there are several.",
+        _COUNT,
+        flags=("-b", "--bidx"),
+    )
+    scale: ScaleOption = option(
+        "auto",
+        "Confidence is value / N, or the logistic of a logit; auto decides once per file.",
+        Number(least=0, above=True, words=("auto", "logit")),
+        metavar="auto|N|logit",
+    )
+    nodata: float | None = option(
+        None,
+        "Value that means no data, in place of the file's.",
+        Number(),
+        metavar="V",
+    )
+    aoi: PathLike | None = option(
+        None,
+        "Refine only inside the polygons of a vector file; outside becomes nodata.",
+        File(),
+        metavar="FILE",
+    )
+    bounds: Bounds | None = option(
+        None,
+        "The same for left, bottom, right and top in SCENE's CRS.",
+        Rectangle(),
+        metavar="L,B,R,T",
+    )
+    allow_vrt: bool = option(False, "Accept a VRT as input.", _FLAG)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.aoi is not None and self.bounds is not None:
+            raise UsageError("`aoi` and `bounds`: give one of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refining:
+    """How a model refines, and where its confidence is cut."""
+
+    tta: Tta = option(
+        "none",
+        "Test-time augmentation: d4 refines every tile turned and mirrored in all eight ways and "
+        "takes the mean, which takes eight times as long.",
+        Choice(get_args(Tta)),
+        pixels=True,
+    )
+    match_resolution: bool = option(
+        False,
+        "Refine at the resolution that the model was trained at (see `geothresh model show`) and "
+        "bring the changes back to the raster's own pixels; up to 8 times finer or coarser.",
+        _FLAG,
+    )
+    threshold: float = option(
+        0.5,
+        "Refined confidence from which on a pixel is foreground.",
+        Number(least=0, most=1),
+        pixels=True,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """How a raster is cut into the squares that the network reads, and joined again."""
+
+    tile_size: int = option(
+        512,
+        "Side of the square that the network reads, in its pixels; a multiple of its patch.",
+        _COUNT,
+        pixels=True,
+    )
+    overlap: int | None = option(
+        None,
+        "Pixels that neighbouring tiles share, in the network's pixels; a multiple of its patch.  "
+        "[default: 128, the model's patch where that is larger, less for small tiles]",
+        Number(whole=True, least=0),
+        pixels=True,
+    )
+    blend: Blend = option(
+        "hann",
+        "How the confidences of overlapping tiles are joined.",
+        Choice(get_args(Blend)),
+        pixels=True,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseTiling(Tiling):
+    """The same for base networks.
+
+    Their tiles are larger: a base network needs more of the surroundings, and the larger a tile,
+    the less is predicted twice.
+    """
+
+    tile_size: int = option(
+        1024,
+        "Side of the square that the network reads, in pixels; a multiple of 32.",
+        _COUNT,
+        pixels=True,
+    )
+    overlap: int = option(
+        128,
+        "Pixels that neighbouring tiles share; a multiple of 32.",
+        Number(whole=True, least=0),
+        pixels=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """Where the network runs, with what, and how much at once."""
+
+    batch_size: BatchSize = option(
+        "auto",
+        "Tiles that go through the network at once.",
+        Number(whole=True, least=1, words=("auto",)),
+        metavar="auto|N",
+    )
+    device: str = option("auto", "Where the network runs.", Text(), metavar="auto|cpu|cuda[:i]|mps")
+    precision: Precision = option(
+        "auto",
+        "Number format inside the network; heads and blending stay fp32.",
+        Choice(get_args(Precision)),
+    )
+    backend: Backend = option(
+        "torch",
+        "Library that runs the network; the others than torch are for CPUs, and come with "
+        "geothresh[onnx] and geothresh[openvino].",
+        Choice(get_args(Backend)),
+    )
+    workers: int = option(
+        0,
+        "Worker processes on this machine; 0 works in threads of this one.",
+        Number(whole=True, least=0),
+        metavar="N",
+    )
+    scheduler: str | None = option(
+        None,
+        "Workers of a running Dask cluster, tcp://HOST:PORT or tls://HOST:PORT; they see the "
+        "input and the model under the same paths.",
+        Text(),
+        metavar="ADDRESS",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.workers and self.scheduler is not None:
+            raise UsageError(
+                f"{self.workers} workers and the scheduler {self.scheduler}: name the one or the "
+                "other"
+            )
+
+    @property
+    def remote(self) -> bool:
+        """Whether other processes do the work."""
+        return self.workers > 0 or self.scheduler is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How rasters are written, and what becomes of those that exist."""
+
+    creation_options: Mapping[str, str] = option(
+        {},
+        "Creation option of the GeoTIFF driver; may be repeated.",
+        Pairs(),
+        flags=("--co",),
+        metavar="NAME=VALUE",
+    )
+    cog: bool = option(
+        False, "Write Cloud Optimised GeoTIFFs: with overviews, in a second pass.", _FLAG
+    )
+    resume: bool = option(
+        True,
+        "Keep finished work on the disk, and go on from that of an interrupted run.",
+        _FLAG,
+    )
+    restart: bool = option(
+        False, "Throw away what an interrupted run left, and start afresh.", _FLAG
+    )
+    overwrite: bool = option(False, "Replace the outputs that exist.", _FLAG)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on from what an interrupted run left."""
+        return self.resume and not self.restart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What `refine` writes besides the mask; None = not."""
+
+    confidence: PathLike | None = option(
+        None,
+        "Write the refined confidence too: uint8, 0-254 for 0-1, 255 nodata.",
+        File(),
+        flags=("--confidence-out",),
+        metavar="FILE",
+    )
+    changes: PathLike | None = option(
+        None,
+        "Write what changed too: 0 nothing, 1 became foreground, 2 became background, 255 nodata.",
+        File(),
+        flags=("--diff-out",),
+        metavar="FILE",
+    )
+    thresholds: PathLike | None = option(
+        None,
+        "Write the threshold of each region of 64 x 64 pixels at which SCENE is most like the "
+        "mask: 5-95 for 0.05-0.95, 255 nodata.",
+        File(),
+        flags=("--threshold-map-out",),
+        metavar="FILE",
+    )
+    vector: PathLike | None = option(
+        None,
+        "Write the foreground as polygons too: .gpkg, .fgb, .geojson, .parquet or .shp.",
+        File(),
+        flags=("--vector-out",),
+        metavar="FILE",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

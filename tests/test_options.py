@@ -1,0 +1,103 @@
+"""Options as values: defaults, what is accepted, and what a field knows of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geothresh import options
+from geothresh.errors import UsageError
+from geothresh.options import (
+    BaseTiling,
+    Compute,
+    Outputs,
+    Reading,
+    Refining,
+    Tiling,
+    Writing,
+    decisive,
+    given,
+    known,
+    require_only,
+)
+
+CLASSES: list[type[options.Options]] = [
+    BaseTiling,
+    Compute,
+    Outputs,
+    Reading,
+    Refining,
+    Tiling,
+    Writing,
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_class_is_frozen_and_says_something_of_each_field(kind: Any) -> None:
+    made = kind()
+    assert given(made) == []
+    for name, option in known(made).items():
+        assert option.help
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, name, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        (Reading, {"bidx": 0}, "`bidx` 0: give a whole number of at least 1"),
+        (Reading, {"scale": 0}, "`scale` 0: give auto or logit or a number above 0"),
+        (Reading, {"scale": "percent"}, "`scale` percent: give auto or logit or"),
+        (Reading, {"bounds": (0, 0, 0, 1)}, "`bounds` 0,0,0,1: give left, bottom, right and top"),
+        (Reading, {"bounds": (0, 0, np.nan, 1)}, "`bounds` 0,0,nan,1: give left"),
+        (Reading, {"aoi": "a.gpkg", "bounds": (0, 0, 1, 1)}, "`aoi` and `bounds`: give one"),
+        (Refining, {"threshold": np.nan}, "`threshold` nan: give a number from 0 to 1"),
+        (Refining, {"threshold": 1.1}, "`threshold` 1.1: give a number from 0 to 1"),
+        (Refining, {"tta": "d8"}, "`tta` d8: give none or d4"),
+        (Tiling, {"tile_size": True}, "`tile_size` True: give a whole number of at least 1"),
+        (Tiling, {"overlap": -1}, "`overlap` -1: give a whole number of at least 0"),
+        (BaseTiling, {"overlap": None}, "`overlap` None: give a whole number"),
+        (Tiling, {"blend": "mean"}, "`blend` mean: give hann or gaussian or linear or crop"),
+        (Compute, {"batch_size": 1.5}, "`batch_size` 1.5: give auto or a whole number"),
+        (Compute, {"device": None}, "`device` None: give a text"),
+        (Compute, {"workers": 2, "scheduler": "tcp://a:1"}, "2 workers and the scheduler tcp"),
+        (Writing, {"overwrite": "no"}, "`overwrite` no: give True or False"),
+        (Writing, {"creation_options": "ZSTD"}, "`creation_options` ZSTD: give a mapping"),
+        (Outputs, {"vector": 3}, "`vector` 3: give a path"),
+    ],
+)
+def test_what_is_not_accepted_is_said_with_the_name(
+    kind: Any, values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        kind(**values)
+    assert str(caught.value).startswith(said)
+
+
+def test_numbers_of_numpy_and_paths_are_accepted() -> None:
+    assert Tiling(tile_size=np.int64(256)).tile_size == 256
+    assert Refining(threshold=np.float32(0.5)).threshold == 0.5
+    assert np.isnan(Reading(nodata=np.nan).nodata or 0)
+    assert given(Outputs(confidence=Path("a.tif"))) == ["confidence"]
+
+
+def test_idle_options_are_refused() -> None:
+    reading = Reading(bidx=2, allow_vrt=True)
+    require_only(reading, "bidx", "allow_vrt", why="is idle")
+    with pytest.raises(UsageError, match="^`bidx` is for a raster; leave it out$"):
+        require_only(reading, "allow_vrt", why="is for a raster")
+
+
+def test_decisive_options_are_those_that_pixels_depend_on() -> None:
+    every = decisive(Tiling(tile_size=256), Refining(), Writing(), Outputs())
+    assert every == {
+        "tile_size": 256, "overlap": None, "blend": "hann", "tta": "none", "threshold": 0.5
+    }  # fmt: skip
+
+
+def test_base_networks_read_larger_tiles() -> None:
+    assert (BaseTiling().tile_size, BaseTiling(blend="crop").overlap) == (1024, 128)
