@@ -1,4 +1,4 @@
-"""The version, read by the build and said by every file that geothresh writes."""
+"""The version, the only place; the build reads it here."""
 
 from __future__ import annotations
 

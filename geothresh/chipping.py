@@ -1,4 +1,4 @@
-"""Random squares of arrays, turned and flipped: what every training does to its samples."""
+"""Crop, pad, rotate and flip arrays: augmentation that all trainings share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def turned(array: NDArray[Any], turns: int, flip: bool) -> NDArray[Any]:
 
 
 def in_passes(position: int, count: int, seed: tuple[int, ...]) -> int:
-    """Which of ``count`` samples comes at a position of an endless run through them.
+    """Index of the sample at a position of an endless, shuffled run through ``count`` samples.
 
     Every sample comes once before any comes again: a permutation per pass, which depends on the
     seed and the pass alone and so is the same in all processes.

@@ -1,4 +1,4 @@
-"""What can go wrong, by whose fault it is. The command line turns ``exit_code`` into its own.
+"""Exceptions of geothresh, each with the exit code of the command line.
 
 A message is one line: what happened, the numbers, what to do next.
 """

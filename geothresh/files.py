@@ -1,5 +1,4 @@
-"""Files that are there to be read, and files that appear complete or not at all: checks before the
-work, a temporary file during it, a rename when it is done.
+"""Path checks and atomic writes: a temporary file beside the output, renamed when it is complete.
 
 Only the standard library: every writer of the package stands on this module.
 """

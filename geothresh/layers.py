@@ -1,4 +1,4 @@
-"""Layers of uint8 pixels, deflated: what is kept of a chunk, and what goes between processes."""
+"""Compressed uint8 layers of a chunk, for the journal and for transfer between processes."""
 
 from __future__ import annotations
 

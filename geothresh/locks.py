@@ -1,4 +1,4 @@
-"""One run at a time per output: a lock that dies with its process, whatever kills it.
+"""File locks (flock) that allow one run at a time per output, and end with the process.
 
 Only the standard library. Network file systems without locks are not protected, and it is said.
 """

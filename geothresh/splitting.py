@@ -1,4 +1,4 @@
-"""Which places are trained on and which are kept to validate, decided once and written down.
+"""Split data by place into training and validation, and keep the split in a manifest.
 
 Ids are split, by place: ids that a pattern names one place stay together, and so do ids of which
 something is equal that tells a place, such as their masks.

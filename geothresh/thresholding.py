@@ -1,4 +1,4 @@
-"""Region-specific thresholds: the best cut of every patch, found from histograms.
+"""Region-specific thresholds: the best threshold of every patch, found from histograms.
 
 The naive way counts true and false positives 19 times for each patch (paper, section 3.2). Here
 every pixel falls into one of 20 bins, a bincount per patch and class tallies them, and sums over

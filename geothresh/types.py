@@ -1,4 +1,4 @@
-"""Arrays by the type of their elements, of any shape."""
+"""Aliases of numpy arrays by dtype, of any shape."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from geothresh.mosaic import (
     mosaic_array,
 )
 from geothresh.mosaic.reading import read_mirrored
-from geothresh.mosaic.threads import CHUNKS_AHEAD
+from geothresh.mosaic.threads import CHUNKS_PREFETCHED
 from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array, Float64Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
@@ -328,7 +328,7 @@ def test_reading_waits_for_a_slow_writer() -> None:
 
     grid = TileGrid(size=reader.size, tile=64, overlap=16, patch=16)
     mosaic(reader, IdentityRefiner(), slow_sink, grid=grid, chunk_height=64, threads=4)
-    assert max(ahead) <= (CHUNKS_AHEAD + 1) * 64
+    assert max(ahead) <= (CHUNKS_PREFETCHED + 1) * 64
 
 
 @given(

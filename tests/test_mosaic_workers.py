@@ -22,7 +22,7 @@ from fakes import (
 
 from geothresh.errors import InputError, ModelError
 from geothresh.mosaic import clients, mosaic_array
-from geothresh.mosaic.loops import deaf_loop
+from geothresh.mosaic.loops import loop_without_interrupts
 
 
 def test_worker_processes_give_the_same_to_the_last_bit() -> None:
@@ -167,12 +167,12 @@ def test_dask_says_nothing_until_its_loop_has_ended(monkeypatch: pytest.MonkeyPa
 
     @contextmanager
     def watched_loop() -> Iterator[Any]:
-        with deaf_loop() as loop:
+        with loop_without_interrupts() as loop:
             yield loop
         # Connections that were broken off are told of up to here.
         at_the_end.append(logger.isEnabledFor(logging.ERROR))
 
-    monkeypatch.setattr(clients, "deaf_loop", watched_loop)
+    monkeypatch.setattr(clients, "loop_without_interrupts", watched_loop)
     with clients.local_client(1):
         pass
     assert at_the_end == [False]

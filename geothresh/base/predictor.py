@@ -15,7 +15,7 @@ from geothresh.base.loop import normalised
 from geothresh.base.networks import build_network
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches
-from geothresh.nn.computing import compute_threads
+from geothresh.nn.cpu import compute_threads
 from geothresh.nn.device import losses_told, pick_device, pick_dtype
 from geothresh.nn.modelfile import digest
 from geothresh.options import BatchSize, Precision

@@ -1,4 +1,4 @@
-"""Dask clusters for a mosaic: own worker processes on this machine, or a running cluster."""
+"""Connect to Dask: start worker processes on this machine, or join a running cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distributed.core import Status
 from geothresh.errors import ClusterError, GeothreshWarning, UsageError
 from geothresh.machine import usable_cores
 from geothresh.mosaic.gpus import environment_of_worker, visible_gpus
-from geothresh.mosaic.loops import deaf_loop
+from geothresh.mosaic.loops import loop_without_interrupts
 from geothresh.mosaic.protocols import Scheduler
 
 _LOGGER = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def cores_of_worker(workers: int) -> int:
 
 @contextmanager
 def local_client(workers: int) -> Iterator[Client]:
-    """A client of so many worker processes, which end with this block, or with this process.
+    """Client of a local cluster of worker processes, which end with this block.
 
     Raises:
         ClusterError: all have died at each of several starts.
@@ -55,7 +55,7 @@ def local_client(workers: int) -> Iterator[Client]:
     with (
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
         _quiet_dask(),  # until the loop has ended: what it breaks off tells of that
-        deaf_loop() as loop,
+        loop_without_interrupts() as loop,
         _OwnCluster(loop, workers, scratch) as cluster,
         # Straight from the workers: the scheduler, in this process too, would copy all of it.
         Client(cluster, set_as_default=False, direct_to_workers=True) as client,
@@ -71,7 +71,7 @@ def local_client(workers: int) -> Iterator[Client]:
 
 @contextmanager
 def _quiet_dask() -> Iterator[None]:
-    """What matters comes back as an exception, in one line."""
+    """Silence the log of distributed: what matters comes back as an exception."""
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -82,7 +82,7 @@ def _quiet_dask() -> Iterator[None]:
 
 
 class _OwnCluster(LocalCluster):
-    """Processes of this machine, none of them before `scale`: what begins then can be ended."""
+    """Local cluster whose workers can be killed at any time, also while they start."""
 
     def __init__(self, loop: Any, workers: int, scratch: str) -> None:
         """Start a scheduler in the thread of `loop`, for so many workers."""
@@ -153,7 +153,7 @@ def _wait_for_first(cluster: LocalCluster, client: Client, workers: int) -> None
 
 
 def start_missing(client: Client, workers: int) -> None:
-    """Start the workers of an own cluster again that died for good, as while they started."""
+    """Restart workers of an own cluster whose nannies gave up, as when they died while starting."""
     cluster = client.cluster
     if cluster is None or len(client.nthreads()) >= workers:
         return
@@ -170,7 +170,7 @@ def start_missing(client: Client, workers: int) -> None:
 
 @contextmanager
 def running_client(scheduler: Scheduler) -> Iterator[Client]:
-    """A client of a running cluster that has geothresh, in the same version, on all workers.
+    """Client of a running cluster; checks that its workers have the same versions.
 
     Raises:
         UsageError: it has not, or the address is none.

@@ -1,4 +1,4 @@
-"""A mosaic on worker processes: the same tasks, sent to a Dask cluster.
+"""Run a mosaic on the worker processes of a Dask cluster.
 
 Workers get specs and windows and open the raster and the model themselves, each once. Finished
 chunks come back in order to this process, which owns the sink.
@@ -70,7 +70,7 @@ _stopped: deque[str] = deque(maxlen=64)
 
 
 class _Stop:
-    """Tells the tasks of one run whether to end before their next batch."""
+    """Cancellation flag of one run, in a worker process."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -210,7 +210,7 @@ class _WorkersDied(Exception):
 
 
 class _ClusterRun:
-    """One run: what is in flight, and what to do when workers die."""
+    """One run on a cluster: submits chunks, and retries them when workers die."""
 
     def __init__(
         self,
@@ -346,7 +346,7 @@ def _workerless() -> ClusterError:
 
 
 def chunks_in_flight(threads: Collection[int], *, workers: int) -> int:
-    """Chunks that keep workers with so many threads each busy, others of the own ones to come.
+    """Number of chunks to submit at once, so that all workers are busy.
 
     Two for each, of which one is sent while the other is made, or as many as give each thread a
     group of tiles: a chunk is the first to need about two.

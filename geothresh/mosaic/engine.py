@@ -1,4 +1,4 @@
-"""Refine a raster tile by tile and blend the tiles, on local threads or on worker processes."""
+"""Refine a raster tile by tile and blend the tiles, on local threads or worker processes."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def mosaic(
         chunk_width: Most columns of a chunk; by default 2048, for worker processes 4096.
         block: Rows and columns of a block of the output; chunks are whole blocks, and so larger
             than asked for if need be.
-        threads: Local threads; by default 3 or 4, more for a GPU. No more call the model at once
-            than it stands. 0 does everything in the thread that calls.
+        threads: Local threads; by default 3 or 4, more for a GPU, of which ``parallel_calls`` of
+            the model call it at once. 0 does everything in the calling thread.
         workers: 0 for local threads, else the most worker processes.
         scheduler: A running Dask cluster, whose workers are taken in place of own ones.
         reader_spec: From which workers open the raster; needed where there are workers.
@@ -187,7 +187,7 @@ def mosaic_array(
         batch_size: Most tiles in one call of the model.
         chunk_height: Rows of a chunk.
         chunk_width: Most columns of a chunk.
-        threads: Local threads; 0 for the one that calls.
+        threads: Local threads; 0 for the calling thread.
         workers: Worker processes; they read the array from a temporary file.
         progress: Told (tiles done, tiles in total).
 

@@ -1,4 +1,4 @@
-"""Which GPU each worker process of this machine has to itself. Without torch: the parent has none.
+"""Assign the GPUs of this machine to its worker processes (CUDA_VISIBLE_DEVICES). No torch here.
 
 https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
 """
@@ -21,7 +21,7 @@ def visible_gpus(
 
 
 def environment_of_worker(number: int, gpus: list[str]) -> dict[str, str]:
-    """What a worker process finds in its environment: all GPUs, its own one first.
+    """Environment variables of a worker process: all GPUs, its own one first.
 
     Workers take turns, and use the first GPU that they see. Nothing where there are not several.
     """

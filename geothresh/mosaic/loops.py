@@ -1,4 +1,4 @@
-"""The event loop of own workers: a thread that Ctrl-C does not reach, nor what is started from it.
+"""Event loop for local workers whose thread and child processes ignore Ctrl-C (SIGINT).
 
 Ctrl-C goes to all processes of a terminal, but one alone is to answer it. A worker that is told to
 ignore it once it is up has had seconds before that in which it did not. A blocked signal is
@@ -27,7 +27,7 @@ _LEAKS = "ignore:resource_tracker:UserWarning"
 
 
 @contextmanager
-def deaf_loop() -> Iterator[Any]:
+def loop_without_interrupts() -> Iterator[Any]:
     """Tornado's event loop, running in a thread that blocks SIGINT, as all that is started there.
 
     What goes wrong in it unseen by anybody is logged as information by ``geothresh.faults``.
@@ -58,7 +58,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _start_tracker() -> None:
-    """Start the process that removes semaphores which their owners could not.
+    """Start multiprocessing's resource tracker, which removes leaked semaphores.
 
     Here, because it unblocks SIGINT in the thread that starts it. A run that is killed leaves some
     semaphores to it; that it removes them is no warning of ours.

@@ -1,4 +1,4 @@
-"""What the engine asks of readers, refiners and sinks, and what it tells about a run."""
+"""Protocols of the engine: readers, refiners and sinks, and the statistics of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]
 
 
 class RasterReader(Protocol):
-    """What tiles are cut from: a confidence raster, or an image of several bands.
+    """A raster that tiles are read from: confidences, or an image of several bands.
 
     ``read`` is called from several threads at once, and only with windows inside the raster.
     """
@@ -117,7 +117,7 @@ class ChunkSink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """What is to be stored of a finished chunk."""
+    """Arrays to be stored for a finished chunk."""
 
     values: tuple[UInt8Array, ...]
     """Each (height, width)."""
@@ -183,7 +183,7 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MosaicStats:
-    """What a run did."""
+    """Statistics of a run."""
 
     tiles: int
     """Tiles of the grid."""

@@ -1,5 +1,4 @@
-"""The one refiner of a process: loaded once, called by as many threads at a time as it stands, its
-output checked."""
+"""Load the refiner of a process once, limit concurrent calls of it, and check its output."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ def parallel_calls(refiner: Refiner) -> int:
 
 
 class GuardedRefiner:
-    """A refiner that no more threads call at once than it has said to stand."""
+    """A refiner with a limit on concurrent calls and a check of its output."""
 
     def __init__(self, refiner: Refiner) -> None:
-        """Take the refiner into custody."""
+        """Wrap a refiner; its ``parallel_calls`` is the limit, 1 where it has none."""
         self.refiner = refiner
         self.parallel_calls = parallel_calls(refiner)
         """Threads that may be in the refiner at once."""
@@ -86,7 +85,7 @@ def _load(source: RefinerSource, cores: int | None) -> GuardedRefiner:
 
 
 def load_refiner(refiner: Refiner | RefinerSource, *, cores: int | None = None) -> GuardedRefiner:
-    """The refiner that a source describes, loaded at the first call; or the one that is given.
+    """Load and cache the refiner of a source, or wrap the one that is given.
 
     Only the last source's refiner is kept: a second model does not stay beside the first.
 

@@ -1,4 +1,4 @@
-"""Which chunks of a plan are left to do, and when a strip of them is complete."""
+"""Progress of a run: which chunks are left, and which strips are complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from geothresh.windows import ChunkPlan, TileGroup
 
 
 class StripCounter:
-    """Counts what finished chunks tell, and says when a strip is whole."""
+    """Counts the tiles of finished chunks, and reports each strip when it is complete."""
 
     def __init__(self, plan: ChunkPlan, done: StripDone | None, *, start: int) -> None:
         """Take the plan; strips above `start`, from 0, were made before."""

@@ -1,4 +1,4 @@
-"""The two steps of a mosaic: refine a group of tiles, blend a chunk from the groups' shares.
+"""The two tasks of a mosaic: refine a group of tiles, and blend a chunk of their weighted sums.
 
 Shares are summed as integers, in units of 2**-30: integer sums do not depend on their order, so
 neither does the result depend on groups, chunks, batches, threads or workers, to the last bit.
@@ -35,7 +35,7 @@ _PRODUCT_BYTES = 16 * 2**20
 
 
 class Stop(Protocol):
-    """What tells a task to end before its next batch; a `threading.Event` does."""
+    """Cancellation flag, looked at before each batch; a `threading.Event` is one."""
 
     def is_set(self) -> bool:
         """Whether to end."""
@@ -48,7 +48,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one group adds to one chunk."""
+    """Weighted sum and validity that one group contributes to one chunk."""
 
     window: PixelWindow
     """Pixels common to group and chunk."""
@@ -198,7 +198,7 @@ def refine_group(
 
 
 class _Shares:
-    """Weighted sums of one group's tiles, apart for each chunk that the group touches."""
+    """Accumulates the weighted tiles of a group, separately for each chunk it touches."""
 
     def __init__(self, group: TileGroup, plan: ChunkPlan, weights: Weights) -> None:
         self._group = group
@@ -214,7 +214,7 @@ class _Shares:
         }
 
     def add(self, k: int, refined: Float32Array) -> None:
-        """Add the group's tile ``k``, (tile, tile)."""
+        """Add the refined tile ``k`` of the group, (tile, tile)."""
         col = self._group.col_start + k
         # Products of float32, cut to integers as they are stored, in one pass over the memory.
         np.multiply(

@@ -1,4 +1,4 @@
-"""A mosaic on local threads, as Dask graphs of some thousand tasks, one after the other."""
+"""Run a mosaic on local threads, as consecutive Dask graphs of some thousand tasks."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ from geothresh.mosaic.tasks import (
 )
 from geothresh.windows import ChunkPlan, TileGroup
 
-CHUNKS_AHEAD = 4
-"""Tiles of a chunk are read once the chunk this many places earlier is written, or for refiners
-that several threads may call, so many times this: memory is bounded by the graph itself, however
-much faster refining is than writing."""
+CHUNKS_PREFETCHED = 4
+"""Chunks read and refined ahead of the writer, for each call that the refiner takes at once. Memory
+is bounded by the graph itself, however much faster refining is than writing."""
 
 CHUNKS_A_GRAPH = 1024
 """Chunks of one graph, some 1,000 million pixels. A graph of the whole scene would grow with it,
@@ -51,8 +50,9 @@ def default_threads(parallel_calls: int = 1) -> int:
     """Threads that keep reading, refining and writing going at the same time.
 
     Args:
-        parallel_calls: threads that the refiner stands. Each lane of a GPU keeps some four threads
-            busy with reading and weighting; on a CPU no more than the cores gain anything.
+        parallel_calls: concurrent calls that the refiner takes. Each stream of a GPU keeps some
+            four threads busy with reading and weighting; on a CPU more threads than cores gain
+            nothing.
     """
     return max(3, min(4 * parallel_calls, usable_cores()))
 
@@ -62,7 +62,7 @@ Shares: TypeAlias = dict[int, Part]
 
 
 class ThreadRun:
-    """The tasks of one run and what they share."""
+    """One run on local threads: its tasks, and what they share."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class ThreadRun:
             carried: What groups of earlier graphs have left for these chunks and later ones.
         """
         tasks: dict[str, Any] = {_key(group): left for group, left in carried.items()}
-        steps = CHUNKS_AHEAD * self._refiner.parallel_calls
+        steps = CHUNKS_PREFETCHED * self._refiner.parallel_calls
 
         def written(chunk: int) -> str | None:
             return f"write-{chunk}" if chunk in chunks else None
@@ -137,7 +137,7 @@ class ThreadRun:
 
     @contextmanager
     def _computing(self, threads: int) -> Iterator[Callable[..., Sequence[Any]]]:
-        """What computes graphs; of its threads none is left in the end."""
+        """The scheduler of Dask; of its threads none is left in the end."""
         if threads == 0:
             yield get_sync
             return
@@ -148,8 +148,8 @@ class ThreadRun:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def refine(self, group: TileGroup, leave: None) -> Shares:
-        """Task: refine one group, once there is leave to."""
+    def refine(self, group: TileGroup, written: None) -> Shares:
+        """Task: refine one group, once an earlier chunk is written."""
         return refine_group(
             group,
             plan=self._plan,

@@ -1,4 +1,4 @@
-"""Tiles through a network in batches that fit into memory."""
+"""Batched inference that halves the batch when memory runs out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GPU_BATCH = 16
 
 
 class Batches:
-    """The size of the batches of one network on one device; it shrinks where memory runs out.
+    """Batch size of one network on one device; it is halved when memory runs out.
 
     Any number of threads may run at once.
     """

@@ -1,4 +1,4 @@
-"""ThreshNet's model files: the metadata rebuilds the network and says how it came about."""
+"""Model files of ThreshNet: the metadata holds the network's config and its training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ModelCard", "digest", "load_weights", "read_card", "save_model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """What a model file says of itself."""
+    """Metadata of a model file: config of the network, and how it was trained."""
 
     config: NetworkConfig
     """Sizes of the network."""

@@ -1,4 +1,4 @@
-"""Devices and number formats by their names on the command line. Imports torch when it is asked."""
+"""Choose device and number format (dtype) from their names. Imports torch when called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; for ``auto`` a GPU where there is one that works, else the CPU.
+    """Torch device of a name; ``auto`` takes a GPU that works, else the CPU.
 
     Args:
         name: auto, cpu, cuda, cuda:i or mps; ``cuda`` without a number stands for all GPUs, see
@@ -59,7 +59,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def devices_of(device: torch.device) -> list[torch.device]:
-    """The GPUs that a name stands for: that one, or all for ``cuda`` without a number."""
+    """All GPUs for ``cuda`` without a number, else the device itself."""
     import torch
 
     if device != torch.device("cuda"):
@@ -69,7 +69,7 @@ def devices_of(device: torch.device) -> list[torch.device]:
 
 @contextmanager
 def losses_told(device: torch.device) -> Iterator[None]:
-    """Run what computes on a device inside this block.
+    """Turn the loss of a device inside this block into an error of ours.
 
     Raises:
         DeviceLostError: the device itself has failed. The run ends: on another one the rest of
@@ -87,8 +87,8 @@ def losses_told(device: torch.device) -> Iterator[None]:
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The number format inside a network on a device; for ``auto`` the fastest one of 16 or 32 bits
-    that the device computes with in hardware.
+    """Number format (dtype) of a network on a device; ``auto`` takes bf16 where it is native, else
+    fp16 on CUDA and fp32 elsewhere.
 
     Raises:
         UsageError: the precision is unknown, or is fp16 on a CPU.
@@ -112,7 +112,7 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def precision_name(dtype: torch.dtype) -> Precision:
-    """What `pick_dtype` calls a number format."""
+    """Name of a dtype: the inverse of `pick_dtype`."""
     names: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
     return names[str(dtype).removeprefix("torch.")]
 

@@ -1,4 +1,4 @@
-"""A trained network made quick: each convolution, and all that follows it, as one kernel.
+"""Fuse batch norm, bias, shortcut and ReLU into the convolutions of a trained network.
 
 A batch norm that no longer learns is a scale and a shift per channel, which the convolution's own
 weights and bias can hold. The bias, the sum of a shortcut and the rectifier are then done by the
@@ -25,7 +25,7 @@ _TOLERANCE = 0.02
 
 
 class FoldedConv(nn.Module):
-    """What a `ConvNorm` does, with the norm in the convolution.
+    """A `ConvNorm` whose batch norm is folded into the convolution.
 
     The first pass tries the kernel that does all at once beside the several that do the same one
     after the other, and takes it if it is there and they agree: torch has these kernels for its
@@ -76,7 +76,7 @@ class FoldedConv(nn.Module):
         return y
 
     def _agree(self, x: Tensor, plus: Tensor | None) -> bool:
-        """Whether the kernel is there for such tensors, and gives what the steps give.
+        """Whether the fused kernel exists for such tensors and agrees with the separate steps.
 
         That is judged by numbers that are always the same: by those at hand, a run that goes on
         where another one was interrupted could choose otherwise.
@@ -115,7 +115,7 @@ def _numbers_like(x: Tensor) -> Tensor:
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Replace each `ConvNorm` by a `FoldedConv`, in place.
+    """Fold the batch norms of a network: replace each `ConvNorm` by a `FoldedConv`, in place.
 
     The outputs are the same but for rounding. Done in the precision of the weights, so fold fp32
     weights and lower them afterwards.
@@ -130,7 +130,7 @@ def fold_norms(network: nn.Module) -> None:
 
 
 def lower_precision(network: ThreshNet, dtype: torch.dtype) -> None:
-    """Hold the weights of all convolutions but the heads in ``dtype``, in place.
+    """Cast the weights of all convolutions but the heads to ``dtype``, in place.
 
     Features then have this type from the stem on. Heads, sigmoids and the mean of the branches
     stay fp32: bf16 would round the logits to three digits.

@@ -1,4 +1,4 @@
-"""How the parts of the loss are weighed. No torch here: the command line shows these numbers."""
+"""Weights of the terms of the loss. No torch here: the command line shows these numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossWeights:
-    """Weights of the parts, at least 0; the defaults are the paper's."""
+    """Weights of the terms, at least 0; the defaults are the paper's."""
 
     region: float = 0.7
     """The paper's a, 0 to 1: weight of the terms against the region-thresholded target; 1 - a goes

@@ -1,4 +1,4 @@
-"""What all model files have in common: one safetensors file whose metadata says its kind.
+"""Reading and writing of model files: safetensors with metadata that says their kind.
 
 safetensors only: a header of JSON and raw tensors, nothing that could run code. What the entries
 of the metadata mean is the business of each kind: `geothresh.nn.checkpoint` for ThreshNet,
@@ -66,7 +66,7 @@ _KINDS = {kind.format: kind for kind in (THRESHNET, BASE)}
 
 
 def read_metadata(path: str | Path, kind: Kind, entries: tuple[str, ...]) -> dict[str, Any]:
-    """The metadata of a model file, without its weights and without torch.
+    """Read the metadata of a model file, without its weights and without torch.
 
     Args:
         path: the file.
@@ -121,7 +121,7 @@ def read_metadata(path: str | Path, kind: Kind, entries: tuple[str, ...]) -> dic
 def read_tensors(
     path: str | Path, expected: Mapping[str, torch.Tensor], *, prefix: str = ""
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a network, checked one by one.
+    """Read the tensors of a network and check names, shapes and finiteness.
 
     Args:
         path: a model file whose metadata was read.
@@ -218,7 +218,7 @@ def write_model(
 
 
 def require_seal(path: Path) -> None:
-    """See that a file is as it was written, by its checksum.
+    """Verify the checksum of a file.
 
     Raises:
         ModelError: it is not, cannot be read, or was never sealed.

@@ -19,7 +19,7 @@ from geothresh.nn.config import NetworkConfig
 
 
 def memory_layout(config: NetworkConfig) -> torch.memory_format:
-    """How a network's tensors lie in memory: channels last, which is the quickest on CPUs and GPUs.
+    """Memory format of a network's tensors: channels last, the fastest on CPUs and GPUs.
 
     But not below 8 channels, which only tests have: there oneDNN's backward convolutions for CPUs
     without AVX-512 write beyond their memory (torch 2.13.0: "double free or corruption").
@@ -34,7 +34,7 @@ def _layout_of(x: Tensor) -> torch.memory_format:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, padded to keep the size; batch norm; a sum; a rectifier.
+    """Convolution, batch norm, optional residual sum, ReLU; padded to keep the size.
 
     The last two belong here because, in a network that no longer learns, one kernel does it all
     (`geothresh.nn.folding`).

@@ -1,4 +1,4 @@
-"""What trainings share: the rate along half a cosine, and an optimiser in a safetensors file."""
+"""Cosine learning-rate schedule, and optimiser state as tensors of a safetensors file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ThreshNet as the engine sees it: numpy tiles in, numpy tiles out.
+"""Load a model and refine numpy tiles with it.
 
 Only `TorchRefiner` imports torch, when it is made: a `ModelSource` travels to worker processes as
 a path and a digest, and each of them loads the model once.
@@ -17,8 +17,8 @@ from geothresh.errors import ModelError
 from geothresh.nn.backends import require_backend
 from geothresh.nn.batching import GPU_BATCH, Batches
 from geothresh.nn.checkpoint import digest, load_weights, read_card
-from geothresh.nn.computing import compute_threads, passes_at_once
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.cpu import compute_threads, passes_at_once
 from geothresh.nn.device import devices_of, losses_told, pick_device, pick_dtype, precision_name
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.options import Backend, BatchSize, Precision
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from geothresh.nn.backends.compiled import CompiledRefiner
-    from geothresh.nn.lanes import Lanes
+    from geothresh.nn.cuda import StreamPool
     from geothresh.nn.network import ThreshNet
 
 DEFAULT_MODEL = "roads"
@@ -62,7 +62,7 @@ def find_model(model: str | Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """A model that can be loaded anywhere: picklable, hashable, a few hundred bytes."""
+    """Description from which any process can load a model: picklable, a few hundred bytes."""
 
     path: str
     """Absolute path of the model file."""
@@ -221,10 +221,10 @@ class TorchRefiner:
         on_cpu = self.device.type == "cpu"
         self._threads = compute_threads(passes_at_once(config, cores) if on_cpu else 1, cores)
         self.network = self._threads.run(self._network, weights, self.device)
-        self._lanes: Lanes | None = None
+        self._streams: StreamPool | None = None
         if self.device.type == "cuda":
             gpus = devices_of(self.device)
-            self._lanes = self._all_lanes(weights, gpus if all_gpus else gpus[:1], batch_size)
+            self._streams = self._stream_pool(weights, gpus if all_gpus else gpus[:1], batch_size)
 
     def _network(self, weights: dict[str, torch.Tensor], device: torch.device) -> ThreshNet:
         import torch
@@ -240,10 +240,10 @@ class TorchRefiner:
         lower_precision(network, self.dtype)
         return network.to(device, memory_format=memory_layout(self.config))  # type: ignore[call-overload,no-any-return]
 
-    def _all_lanes(
+    def _stream_pool(
         self, weights: dict[str, torch.Tensor], gpus: list[torch.device], batch_size: BatchSize
-    ) -> Lanes:
-        from geothresh.nn.lanes import Lanes, batch_that_fits
+    ) -> StreamPool:
+        from geothresh.nn.cuda import StreamPool, batch_that_fits
 
         first, *others = gpus
         networks = [(self.network, first)]
@@ -253,7 +253,7 @@ class TorchRefiner:
                 batch_that_fits(network, device, most=GPU_BATCH, tile=_USUAL_TILE)
                 for network, device in networks
             )
-        return Lanes.on(networks)
+        return StreamPool.on(networks)
 
     @property
     def precision(self) -> Precision:
@@ -263,7 +263,7 @@ class TorchRefiner:
     @property
     def parallel_calls(self) -> int:
         """Threads that may call this at once and gain by it."""
-        return self._threads.passes if self._lanes is None else len(self._lanes)
+        return self._threads.passes if self._streams is None else len(self._streams)
 
     @property
     def batch_size(self) -> int:
@@ -283,10 +283,10 @@ class TorchRefiner:
                 "take a tile size that is a multiple of it"
             )
         with losses_told(self.device):
-            if self._lanes is None:
+            if self._streams is None:
                 return self._threads.run(self._batches.run, self._forward, tiles)
-            with self._lanes.free() as lane:
-                return self._batches.run(partial(lane, most=self._batches.size), tiles)
+            with self._streams.free() as stream:
+                return self._batches.run(partial(stream, most=self._batches.size), tiles)
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch
@@ -303,7 +303,7 @@ class TorchRefiner:
 def resolved(
     device: str, precision: Precision, backend: Backend = "torch"
 ) -> tuple[str, Precision]:
-    """The kind of device and the number format that a network would have in this process.
+    """Resolve device and precision: the type of device and number format a network would get.
 
     The last bits of what it gives depend on both.
 

@@ -1,4 +1,4 @@
-"""A refiner for rasters whose pixels are larger or smaller than those that its network knows.
+"""Refine rasters of another resolution than the network's by resampling each tile.
 
 The engine works in the raster's pixels; here each tile is brought to the network's, refined, and
 the change is brought back. Nothing but the change is resampled: added in logits to the raster's own
@@ -64,7 +64,7 @@ def clipped_logit(confidence: Float32Array) -> Float32Array:
 
 
 def resize(tiles: Float32Array, side: int) -> Float32Array:
-    """Tiles (B, t, t) as (B, side, side): bilinear when enlarged, means over areas when reduced.
+    """Resize tiles (B, t, t) to (B, side, side): bilinear when enlarged, area means when reduced.
 
     Every pixel is a weighted mean of the tile's, with weights that add up to 1.
     """
@@ -75,14 +75,14 @@ def resize(tiles: Float32Array, side: int) -> Float32Array:
 
 
 def resize_map(values: Float32Array, height: int, width: int) -> Float32Array:
-    """One array (h, w) as (height, width), by the same rules."""
+    """Resize one array (h, w) to (height, width), by the rules of `resize`."""
     rows, cols = _weights(values.shape[0], height), _weights(values.shape[1], width)
     return np.asarray((cols @ (rows @ values).T).T, np.float32)
 
 
 @lru_cache(maxsize=64)
 def _weights(n_in: int, n_out: int) -> Any:
-    """Sparse (n_out, n_in) float32: what each pixel along one axis takes from where.
+    """Sparse matrix (n_out, n_in), float32, that resizes along one axis.
 
     Sparse products are sums in a fixed order, the same on any machine and number of threads.
     """

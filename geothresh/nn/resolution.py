@@ -1,4 +1,4 @@
-"""The size of pixels on the ground that a model was trained at, and what that means for a raster.
+"""Ground sample distance of a model, and the factor by which a raster is resampled to it.
 
 No torch here: reading a model card must stay cheap.
 """
@@ -25,7 +25,7 @@ and the tiles that the engine holds grow with the square."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundSampleDistance:
-    """The sizes of pixels that a model has seen, in metres on the ground."""
+    """Range of ground sample distances that a model was trained on, in metres per pixel."""
 
     least: float
     """Of the finest maps."""
@@ -60,8 +60,7 @@ class GroundSampleDistance:
 
     @property
     def middle(self) -> float:
-        """One size in their place: as many times larger than the least as smaller than the
-        greatest."""
+        """Geometric mean of the range."""
         return math.sqrt(self.least * self.greatest)
 
     @property
@@ -72,17 +71,17 @@ class GroundSampleDistance:
         return f"{self.least:.3g} to {self.greatest:.3g} m"
 
     def ratio(self, metres: float) -> float:
-        """How many times larger than the model's are pixels of this size: 1 within the range."""
+        """Ratio of a pixel size to the nearest of the range; 1 within it."""
         return metres / min(max(metres, self.least), self.greatest)
 
     def differs(self, metres: float) -> bool:
-        """Whether pixels of this size are further from the range than is tolerated."""
+        """Whether a pixel size is outside the range by more than `TOLERANCE`."""
         ratio = self.ratio(metres)
         return max(ratio, 1 / ratio) > TOLERANCE
 
 
 def resampled_patch(patch: int, ratio: float) -> int:
-    """Pixels of a raster under one patch of the network, for a raster of `ratio` times its pixels.
+    """Side in raster pixels of one patch of the network, for pixels `ratio` times as large.
 
     The factor between the two is ``patch / resampled_patch``: as near to `ratio` as a whole number
     allows, so that tiles and strides are whole patches and whole pixels at once.

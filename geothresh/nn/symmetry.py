@@ -1,4 +1,4 @@
-"""A refiner that sees every tile from all eight sides."""
+"""Test-time augmentation over the eight symmetries of the square (D4)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def require_tta(tta: str) -> None:
 
 
 class SymmetricRefiner:
-    """Turns and mirrors each tile in all eight ways, refines, turns back, and takes the mean.
+    """Averages the logits of a refiner over the eight rotations and reflections of each tile.
 
     The mean is of logits, added up as whole numbers of 2**-24: the order of the eight does not
     matter, so that the refined form of a turned tile is the turned refined form to the last bit,

@@ -1,4 +1,4 @@
-"""A model as one run uses it: from eight sides, in the raster's pixels, or just as it is."""
+"""Wrap a refiner with test-time augmentation and with resampling to its resolution."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WrappedSource:
 def wrapped(
     model: Refiner | RefinerSource, *, tta: Tta = "none", patch: int | None = None
 ) -> Refiner | RefinerSource:
-    """A refiner, or a source of one, that works as asked; the same object where nothing is.
+    """Wrap a refiner, or a source of one; the same object where nothing is asked for.
 
     Args:
         model: a refiner, or a source that loads one.
@@ -55,7 +55,7 @@ def _wrapped(refiner: Refiner, *, tta: Tta, patch: int) -> Refiner:
 
 
 def unwrapped(refiner: Refiner) -> Refiner:
-    """The refiner inside."""
+    """The refiner inside all wrappers."""
     while isinstance(refiner, ResampledRefiner | SymmetricRefiner):
         refiner = refiner.refiner
     return refiner

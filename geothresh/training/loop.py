@@ -25,8 +25,8 @@ from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet, memory_layout
-from geothresh.training.ahead import one_ahead
 from geothresh.training.chips import ChipDataset
+from geothresh.training.prefetch import prefetched
 from geothresh.training.recipe import Recipe
 from geothresh.training.sizes import require_batch
 from geothresh.training.sources import ChipSource, ValidationMap
@@ -250,7 +250,7 @@ def _batches(
     # The chips are drawn at random already: in their order, so that it is the same everywhere.
     batches = DataLoader(chips, batch_sampler=[list(p) for p in positions], num_workers=workers)
     if not workers:
-        return one_ahead(batches)
+        return prefetched(batches)
     with _signals_held():
         return iter(batches)
 

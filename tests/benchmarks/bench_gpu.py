@@ -31,7 +31,7 @@ from scenes import TILE, repeated
 
 import geothresh
 from geothresh.nn.config import PRESETS
-from geothresh.nn.lanes import LANES_PER_DEVICE
+from geothresh.nn.cuda import STREAMS_PER_DEVICE
 from geothresh.nn.loss_weights import LossWeights
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.network import ThreshNet
@@ -80,7 +80,7 @@ def network(presets: list[str]) -> None:
         _row(preset, f"folded, {str(folded.dtype)[6:]}", _folded(folded))
         _row(preset, "the same as a CUDA graph", _replayed(folded))
         _row(preset, "with copies from and to numpy", _called(preset))
-        _row(preset, f"{LANES_PER_DEVICE} threads", _called(preset, threads=LANES_PER_DEVICE))
+        _row(preset, f"{STREAMS_PER_DEVICE} threads", _called(preset, threads=STREAMS_PER_DEVICE))
         for size in (1, 16):
             print(f"{preset:6}memory at batch {size}, one pass: {_memory(folded, size):,.0f} MB")
 
@@ -129,8 +129,8 @@ def _folded(made: TorchRefiner) -> Callable[[int], float]:
 
 def _replayed(made: TorchRefiner) -> Callable[[int], float]:
     def speed(size: int) -> float:
-        lane = made._lanes._all[0]
-        recorded = lane._record((size, TILE, TILE))
+        stream = made._streams._all[0]
+        recorded = stream._record((size, TILE, TILE))
 
         def call() -> None:
             recorded.graph.replay()

@@ -1,4 +1,4 @@
-"""What runs the network: torch, or a library that was made for inference alone.
+"""Inference backends: torch, ONNX Runtime, OpenVINO.
 
 `geothresh.nn.refiner` holds the way through torch. Each other library has one module here, which
 turns the ONNX graph of `geothresh.nn.backends.graph` into a function of arrays.
@@ -24,7 +24,7 @@ _EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
 
 
 def require_backend(backend: str) -> None:
-    """See that a backend is known and its packages are there, without importing them.
+    """Check that a backend is known and its packages are installed, without importing them.
 
     Raises:
         UsageError: it is not, or they are not.

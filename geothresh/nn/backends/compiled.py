@@ -1,4 +1,4 @@
-"""A refiner whose network is compiled by a library other than torch, once for each size of tile."""
+"""Refiner that compiles the network with another library than torch, once per tile size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from geothresh.nn.backends import require_backend
 from geothresh.nn.backends.graph import require_multiple, threshnet_graph
 from geothresh.nn.backends.library import Forward, Library
 from geothresh.nn.batching import Batches
-from geothresh.nn.computing import compute_threads
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.cpu import compute_threads
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
@@ -109,7 +109,7 @@ class CompiledRefiner:
 
 
 def library(backend: Backend, device: str, precision: Precision, *, threads: int) -> Library:
-    """What a backend's module holds, for a device and a precision.
+    """Load the library of a backend for a device and a precision.
 
     Raises:
         UsageError: it lacks them.

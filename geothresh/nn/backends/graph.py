@@ -1,4 +1,4 @@
-"""ThreshNet as an ONNX graph: the form in which libraries other than torch take it.
+"""Build ThreshNet as an ONNX graph.
 
 The graph is written out node by node rather than traced. torch's exporter takes a quarter of a
 minute for it, and every worker process converts the model for itself; this takes a tenth of a
@@ -92,7 +92,7 @@ def require_multiple(config: NetworkConfig, height: int, width: int) -> None:
 
 
 class _Graph:
-    """Nodes and constants as they come; every method adds some and gives the output's name."""
+    """Builder of an ONNX graph: each method adds nodes and returns the name of their output."""
 
     def __init__(self, weights: Weights) -> None:
         self.nodes: list[Any] = []
@@ -117,7 +117,7 @@ class _Graph:
         return name
 
     def conv_norm(self, x: str, name: str, *, stride: int = 1) -> str:
-        """A convolution and its batch norm, which is the convolution that does both."""
+        """A convolution with its batch norm folded in."""
         norm = {
             part: self._weights[f"{name}.1.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
@@ -256,7 +256,7 @@ def _logit(graph: _Graph, x: str) -> str:
 
 
 def means(n_in: int, n_out: int) -> NDArray[np.float32]:
-    """(n_out, n_in): means over n_out cells, which share pixels where n_in is no multiple of them.
+    """Matrix (n_out, n_in) of adaptive average pooling along one axis.
 
     What torch's adaptive_avg_pool2d does along one axis, and ONNX has no operator for.
     """
@@ -268,7 +268,7 @@ def means(n_in: int, n_out: int) -> NDArray[np.float32]:
 
 
 def bilinear(n_in: int, n_out: int) -> NDArray[np.float32]:
-    """(n_out, n_in): linear interpolation along one axis, as torch's with align_corners=False.
+    """Matrix (n_out, n_in) of linear interpolation along one axis (align_corners=False).
 
     ONNX has an operator for it, but that takes a factor, from which it computes n_out by rounding.
     """

@@ -1,4 +1,4 @@
-"""The protocol of a library that compiles the network: one module beside this one for each."""
+"""Protocol of an inference library; each implementation has a module beside this one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Forward = Callable[[Float32Array], Float32Array]
 
 
 class Library(Protocol):
-    """What a backend's module holds; made for one device and precision."""
+    """An inference library, set up for one device and precision."""
 
     @property
     def device(self) -> torch.device:
@@ -37,6 +37,6 @@ class Library(Protocol):
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a library's error says that memory has run out; they have no type for that."""
+    """Whether an error means out of memory; the libraries have no exception type for it."""
     text = str(error).lower()
     return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from geothresh.training.ahead import one_ahead
+from geothresh.training.prefetch import prefetched
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])
 def test_items_come_in_their_order(n: int) -> None:
-    assert list(one_ahead(range(1, n + 1))) == list(range(1, n + 1))
+    assert list(prefetched(range(1, n + 1))) == list(range(1, n + 1))
 
 
 def test_the_next_item_is_made_while_this_one_is_used() -> None:
@@ -25,7 +25,7 @@ def test_the_next_item_is_made_while_this_one_is_used() -> None:
             event.set()
             yield number
 
-    for number in one_ahead(items()):
+    for number in prefetched(items()):
         if number + 1 < len(made):
             assert made[number + 1].wait(5)
         if number + 2 < len(made):
@@ -38,7 +38,7 @@ def test_an_error_comes_in_its_place() -> None:
         yield 1
         raise OSError("torn")
 
-    found = one_ahead(items())
+    found = prefetched(items())
     assert next(found) == 1
     with pytest.raises(OSError, match="torn"):
         next(found)
@@ -46,7 +46,7 @@ def test_an_error_comes_in_its_place() -> None:
 
 def test_stopping_early_leaves_no_thread() -> None:
     before = threading.active_count()
-    for number in one_ahead(range(1, 100)):
+    for number in prefetched(range(1, 100)):
         if number == 3:
             break
     assert threading.active_count() == before

@@ -1,7 +1,7 @@
-"""Ways through a GPU: each with a stream, pinned memory, and the network as CUDA graphs.
+"""CUDA streams for inference: pinned buffers, and the network captured as CUDA graphs.
 
 A graph starts all kernels of a pass with one call, where a network of some two hundred small ones
-otherwise keeps a processor core busy starting them. Two lanes on a GPU make one's copies go on
+otherwise keeps a processor core busy starting them. Two streams on a GPU make one's copies go on
 while the other one computes.
 
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
@@ -20,16 +20,17 @@ import torch
 from geothresh.nn.network import ThreshNet
 from geothresh.types import Float32Array
 
-LANES_PER_DEVICE = 2
+STREAMS_PER_DEVICE = 2
+"""Each keeps its own buffers and graphs; with two, copies and kernels overlap."""
 _WARM_UPS = 2
 """Passes before a graph is recorded: libraries choose their kernels and take their memory."""
 _capturing = threading.Lock()
-"""Held while memory is taken or a graph is recorded: recording does not stand what others do."""
+"""Held while memory is taken or a graph is captured, which fails if other threads allocate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recorded:
-    """The network for one shape of batch."""
+    """The network captured for one shape of batch, and its buffers."""
 
     graph: torch.cuda.CUDAGraph
     host_in: torch.Tensor
@@ -46,11 +47,11 @@ def recorded_size(n_tiles: int, *, most: int) -> int:
     return min(most, n_tiles if n_tiles <= 2 else -(-n_tiles // 4) * 4)
 
 
-class GraphLane:
-    """Tiles through a network on a GPU; called by one thread at a time."""
+class GraphStream:
+    """A CUDA stream that runs a network on tiles; called by one thread at a time."""
 
     def __init__(self, network: ThreshNet, device: torch.device) -> None:
-        """Take the network, which is on the device, and which other lanes use as well."""
+        """Take the network, which is on the device, and which other streams use as well."""
         self.device = device
         self._network = network
         self._stream = torch.cuda.Stream(device)
@@ -117,7 +118,7 @@ class GraphLane:
 
 
 def batch_that_fits(network: ThreshNet, device: torch.device, *, most: int, tile: int) -> int:
-    """The largest power of two, up to ``most``, of tiles for which all lanes have memory at once.
+    """Largest batch, a power of two up to ``most``, for which all streams have memory at once.
 
     Measured by one pass of one tile, the second: the first one tries kernels.
     """
@@ -139,34 +140,34 @@ def fitting(each: int, *, free: int, most: int) -> int:
     A quarter is left to others and to what libraries take beside.
     """
     size = 1
-    while 2 * size <= most and 2 * size * LANES_PER_DEVICE * each <= 0.75 * free:
+    while 2 * size <= most and 2 * size * STREAMS_PER_DEVICE * each <= 0.75 * free:
         size *= 2
     return size
 
 
-class Lanes:
-    """The lanes of all devices of a refiner; a caller takes whichever is free."""
+class StreamPool:
+    """Pool of the streams of all devices of a refiner; a caller takes whichever is free."""
 
-    def __init__(self, lanes: Sequence[GraphLane]) -> None:
-        """Take the lanes, in the order in which they are first used."""
-        self._all = tuple(lanes)
-        self._free: queue.SimpleQueue[GraphLane] = queue.SimpleQueue()
-        for lane in lanes:
-            self._free.put(lane)
+    def __init__(self, streams: Sequence[GraphStream]) -> None:
+        """Take the streams, in the order in which they are first used."""
+        self._all = tuple(streams)
+        self._free: queue.SimpleQueue[GraphStream] = queue.SimpleQueue()
+        for stream in streams:
+            self._free.put(stream)
 
     @classmethod
-    def on(cls, networks: Sequence[tuple[ThreshNet, torch.device]]) -> Lanes:
-        """Some lanes on each device, which take turns."""
-        return cls([GraphLane(*pair) for _ in range(LANES_PER_DEVICE) for pair in networks])
+    def on(cls, networks: Sequence[tuple[ThreshNet, torch.device]]) -> StreamPool:
+        """A pool of `STREAMS_PER_DEVICE` streams on each device, which take turns."""
+        return cls([GraphStream(*pair) for _ in range(STREAMS_PER_DEVICE) for pair in networks])
 
     def __len__(self) -> int:
         return len(self._all)
 
     @contextmanager
-    def free(self) -> Iterator[GraphLane]:
-        """One that nobody else uses, once there is one."""
-        lane = self._free.get()
+    def free(self) -> Iterator[GraphStream]:
+        """Borrow a stream; waits until one is free."""
+        stream = self._free.get()
         try:
-            yield lane
+            yield stream
         finally:
-            self._free.put(lane)
+            self._free.put(stream)

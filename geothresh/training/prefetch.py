@@ -1,4 +1,4 @@
-"""Work that overlaps: one item is made in another thread while the one before is used."""
+"""Prefetch one item of an iterable in a thread."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items in the same order; what making one raises is raised when it is asked for.
+def prefetched(items: Iterable[Item]) -> Iterator[Item]:
+    """Iterate over items, the next of which is made in a thread meanwhile.
+
+    An exception while an item is made is raised when that item is asked for.
 
     Args:
         items: none of them None; only ever asked for the next one, by one thread at a time.
     """
     source = iter(items)
-    with ThreadPoolExecutor(1, thread_name_prefix="geothresh-ahead") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="geothresh-prefetch") as pool:
         waiting = pool.submit(next, source, None)
         while (item := waiting.result()) is not None:
             waiting = pool.submit(next, source, None)

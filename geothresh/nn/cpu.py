@@ -1,4 +1,4 @@
-"""The threads of a process on which torch runs on a CPU.
+"""Thread pools that run torch on a CPU, with the cores shared out among them.
 
 Every thread that calls torch gets a pool of OpenMP threads of its own. Once there are more of these
 than cores, GNU OpenMP puts them to sleep at each barrier instead of letting them wait, and all
@@ -28,7 +28,7 @@ _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
 
 
 class ComputeThreads:
-    """So many threads that call torch, each with its share of the cores; for any other thread."""
+    """A pool of threads that run torch, each with its share of the cores."""
 
     def __init__(self, passes: int, cores: int | None = None) -> None:
         """Start the threads; what torch keeps for all others stays as it is.
@@ -71,7 +71,7 @@ class ComputeThreads:
 
 
 def compute_threads(passes: int = 1, cores: int | None = None) -> ComputeThreads:
-    """Those of this process that make so many passes at once; one pass has all cores."""
+    """The pool of this process for so many passes at once; a single pass has all cores."""
     return _shared(passes, cores)
 
 
@@ -82,7 +82,7 @@ def _shared(passes: int, cores: int | None) -> ComputeThreads:
 
 
 def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
-    """Passes of a network that together get most out of so many cores, or those that torch takes.
+    """Number of concurrent passes that gives the highest throughput on so many cores.
 
     All have the same number of cores, on which the last bit of a result in fp32 depends.
     """

@@ -1,4 +1,4 @@
-"""Which lane a caller gets, how large a batch may be, and the lanes of a real GPU."""
+"""Which stream a caller gets, how large a batch may be, and the streams of a real GPU."""
 
 import threading
 from pathlib import Path
@@ -13,8 +13,8 @@ from geothresh.errors import ModelError
 from geothresh.mosaic import gpus
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
+from geothresh.nn.cuda import STREAMS_PER_DEVICE, StreamPool, fitting, recorded_size
 from geothresh.nn.device import devices_of
-from geothresh.nn.lanes import LANES_PER_DEVICE, Lanes, fitting, recorded_size
 from geothresh.nn.refiner import ModelSource, load_model
 from geothresh.nn.symmetry import SymmetricRefiner
 
@@ -57,15 +57,15 @@ def test_as_many_threads_call_a_refiner_as_it_stands() -> None:
     assert default_threads(2) >= default_threads()
 
 
-def test_a_lane_is_used_by_one_caller_at_a_time_and_comes_back() -> None:
-    lanes: Lanes = Lanes(["first", "second"])  # type: ignore[list-item]
-    assert len(lanes) == 2
-    with lanes.free() as one, lanes.free() as other:
+def test_a_stream_is_used_by_one_caller_at_a_time_and_comes_back() -> None:
+    streams: StreamPool = StreamPool(["first", "second"])  # type: ignore[list-item]
+    assert len(streams) == 2
+    with streams.free() as one, streams.free() as other:
         assert {one, other} == {"first", "second"}
-        assert lanes._free.empty()
-    with pytest.raises(ValueError, match="midway"), lanes.free():
+        assert streams._free.empty()
+    with pytest.raises(ValueError, match="midway"), streams.free():
         raise ValueError("midway")
-    with lanes.free() as one, lanes.free() as other:
+    with streams.free() as one, streams.free() as other:
         assert {one, other} == {"first", "second"}
 
 
@@ -77,7 +77,7 @@ def test_batches_are_filled_up_to_few_sizes() -> None:
 
 @pytest.mark.parametrize(
     ("each", "free", "expected"),
-    [(1, 10**6, 16), (100, 100 * LANES_PER_DEVICE * 8 * 4 // 3 + 1, 8), (100, 10, 1)],
+    [(1, 10**6, 16), (100, 100 * STREAMS_PER_DEVICE * 8 * 4 // 3 + 1, 8), (100, 10, 1)],
 )
 def test_the_batch_follows_free_memory(each: int, free: int, expected: int) -> None:
     assert fitting(each, free=free, most=16) == expected
@@ -121,7 +121,7 @@ def test_a_gpu_gives_what_the_processor_gives(precision: str) -> None:
     refined = refiner(tiles)  # batches of 4 and of 3
     limit = 1e-3 if precision == "fp32" else 0.06
     np.testing.assert_allclose(refined, expected, atol=limit)
-    assert refiner.parallel_calls == LANES_PER_DEVICE * torch.cuda.device_count()
+    assert refiner.parallel_calls == STREAMS_PER_DEVICE * torch.cuda.device_count()
 
 
 @needs_gpu
