@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
@@ -146,3 +147,51 @@ def region_target(
     """The region-thresholded target Y_th of section 3.2: the map cut at its best thresholds."""
     histograms = patch_histograms(confidence, truth, patch=patch, valid=valid)
     return apply_thresholds(confidence, best_thresholds(histograms), patch=patch)
+
+
+def cut_mask(
+    refined: NDArray[np.floating], before: BoolArray, *, threshold: float, keep: float | None = None
+) -> BoolArray:
+    """Cut refined confidences, with hysteresis towards the input.
+
+    Foreground is what reaches the threshold, and what the input has as foreground and refinement
+    does not clearly contradict: refinement that removes is wrong more often than one that adds.
+
+    Args:
+        refined: confidences in [0, 1], any shape.
+        before: the same shape, True = foreground in the input.
+        threshold: refined confidence from which on any pixel is foreground.
+        keep: the same for pixels that are foreground in the input; the threshold where that is
+            lower, or if left out.
+
+    Example:
+        >>> refined = np.array([0.6, 0.3, 0.3, 0.1], np.float32)
+        >>> cut_mask(refined, np.array([False, False, True, True]), threshold=0.5, keep=0.2)
+        array([ True, False,  True, False])
+    """
+    mask: BoolArray = refined >= np.float32(threshold)
+    if keep is not None and keep < threshold:
+        mask |= before & (refined >= np.float32(keep))
+    return mask
+
+
+def foreground_width(foreground: BoolArray) -> float | None:
+    """How wide the foreground of a mask is, in pixels; None where there is none.
+
+    Four times the mean distance of its pixels to the background, which of a long band is its width:
+    the distance grows from 0 to half the width, evenly.
+
+    Args:
+        foreground: (H, W), True = foreground.
+
+    Example:
+        >>> stripe = np.zeros((99, 99), bool)
+        >>> stripe[40:52] = True
+        >>> round(foreground_width(stripe))
+        12
+    """
+    if not foreground.any() or foreground.all():
+        return None
+    # To the middle of the nearest background pixel: half a pixel beyond the edge.
+    distance = ndimage.distance_transform_edt(foreground)[foreground] - 0.5
+    return float(4 * distance.mean())

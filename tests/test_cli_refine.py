@@ -173,7 +173,7 @@ class Slow:
 
 api.choose_model = lambda *given, **options: ChosenModel(
     refiner=Slow(), name="slow", digest="", patch=16, raster_patch=16,
-    ground_sample_distance=None, batch_size=1, backend="other", device="cpu", precision="fp32",
+    scope=ModelScope(), batch_size=1, backend="other", device="cpu", precision="fp32",
 )
 main(sys.argv[1:], prog_name="geothresh")
 """

@@ -85,8 +85,8 @@ def test_a_confidence_reads_back_with_its_scale(tmp_path: Path) -> None:
 def test_quantising() -> None:
     confidence = np.array([[0, 0.5, np.nextafter(np.float32(0.5), 0), 1, 0]], np.float32)
     valid = np.array([[True, True, True, True, False]])
-    assert mask_values(confidence, valid, 0.5).tolist() == [[0, 1, 0, 1, 255]]
-    assert mask_values(confidence, valid, 0.0).tolist() == [[1, 1, 1, 1, 255]]
+    assert mask_values(confidence >= 0.5, valid).tolist() == [[0, 1, 0, 1, 255]]
+    assert mask_values(confidence >= 0.0, valid).tolist() == [[1, 1, 1, 1, 255]]
     assert confidence_values(confidence, valid).tolist() == [[0, 127, 127, 254, 255]]
 
 

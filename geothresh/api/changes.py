@@ -10,7 +10,7 @@ import numpy as np
 from geothresh.mosaic import Layers, RasterReader
 from geothresh.raster.creation import NODATA
 from geothresh.raster.writing import confidence_values, mask_values
-from geothresh.thresholding import best_thresholds, patch_histograms
+from geothresh.thresholding import best_thresholds, cut_mask, patch_histograms
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -95,6 +95,8 @@ class MaskLayers:
 
     threshold: float
     """Refined confidence from which on a pixel is foreground."""
+    keep: float | None = None
+    """The same for a pixel that the input has as foreground, see `cut_mask`."""
     confidence: bool
     """Whether there is a layer of refined confidences."""
     changes: bool = False
@@ -110,7 +112,8 @@ class MaskLayers:
             before = reader.at(window)
         else:  # in a worker process, which has read other parts than these
             before = reader.read(window)[0] >= np.float32(self.threshold)
-        mask = mask_values(refined, valid, self.threshold)
+        foreground = cut_mask(refined, before, threshold=self.threshold, keep=self.keep)
+        mask = mask_values(foreground, valid)
         values = [mask]
         if self.confidence:
             values.append(confidence_values(refined, valid))

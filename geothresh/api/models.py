@@ -13,6 +13,7 @@ from geothresh.nn.backends import versioned
 from geothresh.nn.batching import GPU_BATCH
 from geothresh.nn.refiner import ModelSource, resolved
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
+from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.nn.symmetry import require_tta
 from geothresh.nn.wrapped import unwrapped, wrapped
 from geothresh.options import Backend, BatchSize, Precision, Tta
@@ -47,8 +48,8 @@ class ChosenModel:
     """Side of its patch in its own pixels, of which tile size and overlap are multiples."""
     raster_patch: int
     """The same in pixels of the raster, which may be smaller or larger."""
-    ground_sample_distance: GroundSampleDistance | None
-    """The pixels that it was trained on; None where nobody knows."""
+    scope: ModelScope
+    """What it was trained for, as far as anybody knows."""
     batch_size: int
     """Most tiles that the engine gives it at once."""
     backend: str
@@ -142,8 +143,8 @@ def choose_model(
         )
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
-    known = getattr(model, "ground_sample_distance", None)
-    patch = model.patch if match is None else _matched_patch(model, known, match)
+    scope = getattr(model, "scope", UNKNOWN)
+    patch = model.patch if match is None else _matched_patch(model, scope.pixels, match)
     refiner = wrapped(model, tta=tta, patch=patch)
     if workers and isinstance(model, ModelSource):
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
@@ -168,7 +169,7 @@ def choose_model(
         digest=sha256,
         patch=model.patch,
         raster_patch=patch,
-        ground_sample_distance=known,
+        scope=scope,
         batch_size=batch,
         backend="other" if runner is None else versioned(runner),
         device=device,

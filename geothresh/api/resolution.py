@@ -70,7 +70,7 @@ def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> 
 
     Where they are resampled, nothing is said: they are like the model's then.
     """
-    known = chosen.ground_sample_distance
+    known = chosen.scope.pixels
     if size is None or known is None or chosen.resampling != 1 or not known.differs(size.mean):
         return
     ratio = known.ratio(size.mean)

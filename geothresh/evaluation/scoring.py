@@ -11,7 +11,7 @@ from geothresh.errors import InputError
 from geothresh.evaluation.report import Changes, Row, SourceReport
 from geothresh.evaluation.sweep import Sweep, sweep
 from geothresh.metrics import Counts, MapScore, Metric, Summary, boundary_distance
-from geothresh.thresholding import THRESHOLDS, region_target
+from geothresh.thresholding import THRESHOLDS, cut_mask, region_target
 from geothresh.types import BoolArray, Float32Array
 
 CUT = 0.5
@@ -42,6 +42,8 @@ class Tally:
     """Side of the regions of the bound (region-specific thresholds), in pixels."""
     threshold: float = 0.5
     """Cut of the refined confidence."""
+    keep: float | None = None
+    """The same for what is foreground in the input, see `cut_mask`."""
     distance: int | None = None
     """Reach of Boundary IoU in pixels; None takes `boundary_distance` of each map."""
     metric: Metric = "chessboard"
@@ -78,7 +80,9 @@ class Tally:
             score(region_target(sample.confidence, truth, patch=self.patch, valid=valid))
         )
         if sample.refined is not None:
-            self.refined.append(score(sample.refined >= self.threshold, sample.refined))
+            before = sample.confidence >= self.threshold
+            mask = cut_mask(sample.refined, before, threshold=self.threshold, keep=self.keep)
+            self.refined.append(score(mask, sample.refined))
 
     def report(self, name: str, unit: str = "map") -> SourceReport:
         """Sum up what was added.

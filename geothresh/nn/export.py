@@ -14,7 +14,7 @@ from geothresh.nn.backends import require_packages
 from geothresh.nn.backends.graph import OPSET, threshnet_graph
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.refiner import DEFAULT_MODEL, find_model
-from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.scope import ModelScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def export_onnx(
         "patch": str(card.config.patch),
         "tile_size": str(tile_size),
     }
-    known = GroundSampleDistance.of_card(card.training)
+    known = ModelScope.of_card(card.training).pixels
     if known is not None:
         metadata["ground_sample_distance"] = json.dumps([known.least, known.greatest])
     weights = load_weights(source, card.config)

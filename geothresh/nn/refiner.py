@@ -20,7 +20,7 @@ from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.cpu import compute_threads, passes_at_once
 from geothresh.nn.device import devices_of, losses_told, pick_device, pick_dtype, precision_name
-from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
 
@@ -70,8 +70,8 @@ class ModelSource:
     """Of the file; checked when it is loaded."""
     patch: int
     """Side P of the model's patch, in pixels."""
-    ground_sample_distance: GroundSampleDistance | None = None
-    """The pixels that it was trained on; None where its card does not tell."""
+    scope: ModelScope = UNKNOWN
+    """What it was trained for."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:i or mps."""
     precision: Precision = "auto"
@@ -107,7 +107,7 @@ class ModelSource:
             path=str(path),
             sha256=digest(path),
             patch=card.config.patch,
-            ground_sample_distance=GroundSampleDistance.of_card(card.training),
+            scope=ModelScope.of_card(card.training),
             device=device,
             precision=precision,
             batch_size=batch_size,
@@ -148,7 +148,7 @@ class ModelSource:
             config,
             name=self.name,
             sha256=self.sha256,
-            ground_sample_distance=self.ground_sample_distance,
+            scope=self.scope,
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
@@ -203,7 +203,7 @@ class TorchRefiner:
         *,
         name: str = "unnamed",
         sha256: str = "",
-        ground_sample_distance: GroundSampleDistance | None = None,
+        scope: ModelScope = UNKNOWN,
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
@@ -212,7 +212,7 @@ class TorchRefiner:
     ) -> None:
         self.name = name
         self.digest = sha256
-        self.ground_sample_distance = ground_sample_distance
+        self.scope = scope
         self.config = config
         self.patch = config.patch
         self.device = pick_device(device)

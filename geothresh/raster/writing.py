@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def mask_values(
-    confidence: NDArray[np.float32], valid: NDArray[np.bool_], threshold: float
-) -> NDArray[np.uint8]:
-    """1 where confidence >= threshold, 0 where it is less, 255 where `valid` is False."""
-    values = (confidence >= np.float32(threshold)).view(np.uint8)
+def mask_values(foreground: NDArray[np.bool_], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """1 where the pixel is foreground, 0 where it is not, 255 where `valid` is False."""
+    values = foreground.astype(np.uint8)
     if not valid.all():
         values[~valid] = NODATA
     return values

@@ -41,5 +41,5 @@ class MaskAndConfidence:
         self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
     ) -> Layers:
         """Make both."""
-        layers = (mask_values(refined, valid, 0.5), confidence_values(refined, valid))
+        layers = (mask_values(refined >= 0.5, valid), confidence_values(refined, valid))
         return Layers(values=layers, counts={})

@@ -14,7 +14,7 @@ from geothresh.nn.backends.library import Forward, Library
 from geothresh.nn.batching import Batches
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.cpu import compute_threads
-from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
 
@@ -40,7 +40,7 @@ class CompiledRefiner:
         backend: Backend,
         name: str = "unnamed",
         sha256: str = "",
-        ground_sample_distance: GroundSampleDistance | None = None,
+        scope: ModelScope = UNKNOWN,
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
@@ -59,7 +59,7 @@ class CompiledRefiner:
         self.backend = backend
         self.name = name
         self.digest = sha256
-        self.ground_sample_distance = ground_sample_distance
+        self.scope = scope
         self.config = config
         self.patch = config.patch
         threads = cores or compute_threads().run(_torch_threads)
