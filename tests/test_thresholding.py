@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from geothresh.thresholding import (
     N_BINS,
@@ -13,11 +14,14 @@ from geothresh.thresholding import (
     apply_thresholds,
     best_thresholds,
     coarsen,
+    cut_mask,
+    foreground_width,
     iou_at_thresholds,
     patch_histograms,
     region_target,
     threshold_bins,
 )
+from geothresh.types import Float32Array
 
 PATCHES = (16, 32, 64, 128, 256)
 
@@ -221,3 +225,37 @@ def test_thresholds_are_applied_to_their_own_patches() -> None:
 def test_maps_of_two_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 2\), \(2, 3\)"):
         patch_histograms(np.zeros((2, 2)), np.zeros((2, 3), dtype=bool), patch=2)
+
+
+@given(
+    confidence=arrays(np.float32, (6, 7), elements=st.floats(0, 1, width=32)),
+    threshold=st.floats(0, 1),
+    keep=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_hysteresis_only_ever_keeps_what_the_input_had(
+    confidence: Float32Array, threshold: float, keep: float, seed: int
+) -> None:
+    before = np.random.default_rng(seed).random(confidence.shape) < 0.5
+    plain = cut_mask(confidence, before, threshold=threshold)
+    kept = cut_mask(confidence, before, threshold=threshold, keep=keep)
+    np.testing.assert_array_equal(plain, confidence >= np.float32(threshold))
+    assert not (plain & ~kept).any()
+    more = kept & ~plain
+    assert (before | ~more).all() and (confidence[more] >= np.float32(keep)).all()
+    assert (kept | ~before | (confidence < np.float32(min(keep, threshold)))).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 12, 31])
+def test_the_width_of_a_band_is_its_width(width: int) -> None:
+    band = np.zeros((400, 400), bool)
+    band[100 : 100 + width] = True
+    band[:, 0] = band[:, -1] = False
+    # Distances are those of pixel centres: right but for what a half pixel rounds.
+    assert foreground_width(band) == pytest.approx(width, abs=max(1.0, 0.05 * width))
+    assert foreground_width(band.T) == foreground_width(band)
+
+
+def test_what_is_all_background_or_all_foreground_has_no_width() -> None:
+    assert foreground_width(np.zeros((9, 9), bool)) is None
+    assert foreground_width(np.ones((9, 9), bool)) is None
