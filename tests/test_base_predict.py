@@ -27,7 +27,7 @@ from geothresh.base.networks import build_network
 from geothresh.base.predictor import load_base
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
-from geothresh.mosaic import mosaic
+from geothresh.mosaic import Sink, mosaic
 from geothresh.raster.imagescene import open_image
 from geothresh.raster.writing import RasterWriter
 from geothresh.types import BoolArray, Float32Array, UInt8Array
@@ -92,7 +92,7 @@ def test_tiles_of_a_pointwise_network_are_the_whole_image(
 
     reader = PictureReader(image)
     grid = TileGrid(size=reader.size, tile=48, overlap=overlap, patch=16)
-    mosaic(reader, BrightnessRefiner(), store, grid=grid, blend=blend, batch_size=batch_size)
+    mosaic(reader, BrightnessRefiner(), Sink(store), grid=grid, blend=blend, batch_size=batch_size)
     expected = image.astype(np.float32) / 255 @ BrightnessRefiner.shares
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -13,7 +13,7 @@ from fakes import FakeSource
 
 from geothresh.api.changes import MaskLayers, ThresholdedInput
 from geothresh.layers import PackedLayer
-from geothresh.mosaic import Layers, mosaic
+from geothresh.mosaic import Layers, Sink, mosaic, where_asked
 from geothresh.mosaic import cluster as cluster  # tells Dask the sizes
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.tasks import Blended, Finished, Part
@@ -90,13 +90,15 @@ def test_workers_finish_chunks_as_threads_do(tmp_path: Path) -> None:
         mosaic(
             reader if workers else ThresholdedInput(reader, 0.4),
             FakeSource(kind="uneven"),
-            lambda *chunk, chunks=chunks: chunks.append(chunk),
+            Sink(
+                lambda *chunk, chunks=chunks: chunks.append(chunk),
+                chunk_height=96,
+                chunk_width=64,
+                finish=finish,
+            ),
             grid=TileGrid(size=reader.size, tile=64, overlap=32, patch=16),
-            chunk_height=96,
-            chunk_width=64,
-            workers=workers,
+            where=where_asked(workers),
             reader_spec=NpyReaderSpec(path=str(path)) if workers else None,
-            finish=finish,
         )
     assert [window for window, _, _ in made[0]] == [window for window, _, _ in made[2]]
     changed = 0

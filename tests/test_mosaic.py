@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,12 @@ from geothresh.blending import BLENDS, blend_profile
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.mosaic import (
     ArrayReader,
+    ChunkSink,
     MosaicStats,
     RasterReader,
+    Sink,
+    Threads,
+    Workers,
     mosaic,
     mosaic_array,
 )
@@ -48,14 +53,30 @@ def tile_options(draw: st.DrawFn) -> dict[str, int]:
 
 
 @st.composite
-def run_options(draw: st.DrawFn) -> dict[str, int]:
+def run_options(draw: st.DrawFn) -> dict[str, Any]:
     """What must not matter: batch, chunks and threads."""
     return {
         "batch_size": draw(st.integers(1, 12)),
         "chunk_height": draw(st.integers(30, 200)),
         "chunk_width": draw(st.integers(30, 200)),
-        "threads": draw(st.integers(0, 4)),
+        "where": Threads(draw(st.integers(0, 4))),
     }
+
+
+def run_mosaic(
+    reader: RasterReader,
+    refiner: IdentityRefiner,
+    store: ChunkSink,
+    grid: TileGrid,
+    *,
+    batch_size: int,
+    where: Threads,
+    **sink: Any,
+) -> MosaicStats:
+    """`mosaic` with `run_options`, of which the chunks are the sink's."""
+    return mosaic(
+        reader, refiner, Sink(store, **sink), grid=grid, batch_size=batch_size, where=where
+    )
 
 
 @st.composite
@@ -107,7 +128,7 @@ def naive_mosaic(
 @settings(max_examples=40)
 @given(holed_arrays(), tile_options(), blends, run_options())
 def test_identity_gives_the_input_back(
-    confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, int]
+    confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, Any]
 ) -> None:
     result = mosaic_array(confidence, IdentityRefiner(), blend=blend, **tiles, **options)
     assert result.dtype == np.float32
@@ -118,7 +139,7 @@ def test_identity_gives_the_input_back(
 @settings(max_examples=40)
 @given(holed_arrays(), tile_options(), blends, run_options())
 def test_the_result_is_the_naive_twins(
-    confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, int]
+    confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, Any]
 ) -> None:
     result = mosaic_array(confidence, UnevenRefiner(), blend=blend, **tiles, **options)
     expected = naive_mosaic(confidence, UnevenRefiner(), blend=blend, **tiles)
@@ -131,8 +152,8 @@ def test_batch_chunks_and_threads_do_not_matter_to_the_last_bit(
     confidence: Float32Array,
     tiles: dict[str, int],
     blend: Blend,
-    some: dict[str, int],
-    other: dict[str, int],
+    some: dict[str, Any],
+    other: dict[str, Any],
 ) -> None:
     first = mosaic_array(confidence, UnevenRefiner(), blend=blend, **tiles, **some)
     second = mosaic_array(confidence, UnevenRefiner(), blend=blend, **tiles, **other)
@@ -142,7 +163,7 @@ def test_batch_chunks_and_threads_do_not_matter_to_the_last_bit(
 @settings(max_examples=40)
 @given(sides, sides, tile_options(), blends, run_options())
 def test_the_coordinate_raster_comes_back_unmoved(
-    height: int, width: int, tiles: dict[str, int], blend: Blend, options: dict[str, int]
+    height: int, width: int, tiles: dict[str, int], blend: Blend, options: dict[str, Any]
 ) -> None:
     confidence = coordinate_array(height, width)
     result = mosaic_array(confidence, IdentityRefiner(), blend=blend, **tiles, **options)
@@ -193,15 +214,15 @@ def test_frames_of_inner_tiles_weigh_next_to_nothing_and_never_all(blend: Blend)
 @settings(max_examples=40)
 @given(sides, sides, tile_options(), run_options())
 def test_each_tile_is_refined_once_in_batches_no_larger_than_asked(
-    height: int, width: int, tiles: dict[str, int], options: dict[str, int]
+    height: int, width: int, tiles: dict[str, int], options: dict[str, Any]
 ) -> None:
     refiner = IdentityRefiner()
     grid = TileGrid(size=RasterSize(height=height, width=width), patch=16, **tiles)
-    stats = mosaic(
+    stats = run_mosaic(
         ArrayReader(coordinate_array(height + 1, width)[1:]),  # no two pixels are equal
         refiner,
         lambda window, confidence, valid: None,
-        grid=grid,
+        grid,
         **options,
     )
     assert refiner.tiles == grid.n_tiles
@@ -223,12 +244,12 @@ def test_equal_flat_tiles_share_one_pass() -> None:
 @settings(max_examples=40)
 @given(holed_arrays(), tile_options(), run_options())
 def test_tiles_without_a_valid_pixel_are_skipped_and_counted(
-    confidence: Float32Array, tiles: dict[str, int], options: dict[str, int]
+    confidence: Float32Array, tiles: dict[str, int], options: dict[str, Any]
 ) -> None:
     refiner = IdentityRefiner()
     grid = TileGrid(size=ArrayReader(confidence).size, patch=16, **tiles)
-    stats = mosaic(
-        ArrayReader(confidence), refiner, lambda window, values, valid: None, grid=grid, **options
+    stats = run_mosaic(
+        ArrayReader(confidence), refiner, lambda window, values, valid: None, grid, **options
     )
     live = sum(bool(np.isfinite(confidence[tile.slices()]).any()) for tile in grid.tiles())
     assert refiner.tiles == stats.tiles_refined == live
@@ -238,7 +259,7 @@ def test_tiles_without_a_valid_pixel_are_skipped_and_counted(
 @settings(max_examples=40)
 @given(sides, sides, run_options())
 def test_the_sink_gets_disjoint_chunks_in_raster_order(
-    height: int, width: int, options: dict[str, int]
+    height: int, width: int, options: dict[str, Any]
 ) -> None:
     confidence = coordinate_array(height, width)
     confidence[height // 2, width // 3 :] = np.nan
@@ -246,7 +267,7 @@ def test_the_sink_gets_disjoint_chunks_in_raster_order(
     corners: list[tuple[int, int]] = []
     busy = threading.Lock()
 
-    def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+    def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         assert busy.acquire(blocking=False), "two calls of the sink at once"
         assert refined.dtype == np.float32
         assert refined.shape == valid.shape == (window.height, window.width)
@@ -258,7 +279,7 @@ def test_the_sink_gets_disjoint_chunks_in_raster_order(
 
     reader = ArrayReader(confidence)
     grid = TileGrid(size=reader.size, tile=32, overlap=16, patch=16)
-    mosaic(reader, IdentityRefiner(), sink, grid=grid, **options)
+    run_mosaic(reader, IdentityRefiner(), store, grid, **options)
     assert (seen == 1).all()
     assert corners == sorted(corners)
 
@@ -295,11 +316,11 @@ class WatchedReader:
 @settings(max_examples=40)
 @given(sides, sides, tile_options(), run_options())
 def test_the_reader_is_asked_for_pixels_of_the_raster_only(
-    height: int, width: int, tiles: dict[str, int], options: dict[str, int]
+    height: int, width: int, tiles: dict[str, int], options: dict[str, Any]
 ) -> None:
     reader: RasterReader = WatchedReader(coordinate_array(height, width))
     grid = TileGrid(size=reader.size, patch=16, **tiles)
-    mosaic(reader, IdentityRefiner(), lambda *chunk: None, grid=grid, **options)
+    run_mosaic(reader, IdentityRefiner(), lambda *chunk: None, grid, **options)
 
 
 def test_chunks_are_whole_blocks_of_the_output() -> None:
@@ -308,11 +329,13 @@ def test_chunks_are_whole_blocks_of_the_output() -> None:
     mosaic(
         ArrayReader(np.zeros((size.height, size.width), np.float32)),
         IdentityRefiner(),
-        lambda window, refined, valid: windows.append(window),
+        Sink(
+            lambda window, refined, valid: windows.append(window),
+            chunk_height=50,
+            chunk_width=100,
+            block=(32, 48),
+        ),
         grid=TileGrid(size=size, tile=32, overlap=16, patch=16),
-        chunk_height=50,
-        chunk_width=100,
-        block=(32, 48),
     )
     assert sorted({window.row for window in windows}) == [0, 64, 128, 192]
     assert sorted({window.col for window in windows}) == [0, 144, 288]
@@ -322,12 +345,13 @@ def test_reading_waits_for_a_slow_writer() -> None:
     reader = WatchedReader(np.zeros((4096, 64), np.float32))
     ahead: list[int] = []
 
-    def slow_sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+    def store_slowly(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         time.sleep(0.01)
         ahead.append(reader.rows_read - window.row_stop)
 
     grid = TileGrid(size=reader.size, tile=64, overlap=16, patch=16)
-    mosaic(reader, IdentityRefiner(), slow_sink, grid=grid, chunk_height=64, threads=4)
+    sink = Sink(store_slowly, chunk_height=64)
+    mosaic(reader, IdentityRefiner(), sink, grid=grid, where=Threads(4))
     assert max(ahead) <= (CHUNKS_PREFETCHED + 1) * 64
 
 
@@ -388,7 +412,7 @@ def test_an_error_of_the_sink_ends_the_run_and_leaves_no_thread() -> None:
     refiner = IdentityRefiner()
     grid = TileGrid(size=reader.size, tile=32, overlap=16, patch=16)
     with pytest.raises(OSError, match="No space left"):
-        mosaic(reader, refiner, full_disk, grid=grid, chunk_height=32)
+        mosaic(reader, refiner, Sink(full_disk, chunk_height=32), grid=grid)
     assert refiner.tiles < grid.n_tiles / 2
     assert not [t for t in threading.enumerate() if t.name.startswith("geothresh-mosaic")]
 
@@ -404,7 +428,7 @@ def test_a_model_with_another_patch_is_refused() -> None:
     reader = ArrayReader(np.zeros((40, 40), np.float32))
     grid = TileGrid(size=reader.size, tile=48, overlap=16, patch=16)
     with pytest.raises(UsageError, match="the model needs multiples of its patch, 32"):
-        mosaic(reader, IdentityRefiner(32), lambda *chunk: None, grid=grid)
+        mosaic(reader, IdentityRefiner(32), Sink(lambda *chunk: None), grid=grid)
 
 
 @pytest.mark.parametrize("bad", [1.5, -0.2, 1e300])
@@ -430,17 +454,25 @@ def test_other_floating_types_are_taken(dtype: type[np.floating]) -> None:
     np.testing.assert_allclose(result, confidence, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "option", [{"batch_size": 0}, {"workers": -1}, {"threads": -1}, {"chunk_height": 0}]
-)
+@pytest.mark.parametrize("option", [{"batch_size": 0}, {"chunk_height": 0}])
 def test_numbers_out_of_range_are_refused(option: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         mosaic_array(np.zeros((9, 9), np.float32), IdentityRefiner(), tile=32, overlap=0, **option)
 
 
+@pytest.mark.parametrize(("kind", "number"), [(Threads, -1), (Workers, 0), (Workers, -2)])
+def test_numbers_of_threads_and_workers_out_of_range_are_refused(
+    kind: type[Threads | Workers], number: int
+) -> None:
+    with pytest.raises(UsageError, match=f"^{number} (threads|workers): give at least"):
+        kind(number)
+
+
 def test_workers_without_specs_are_refused() -> None:
     with pytest.raises(UsageError, match="workers: give a reader_spec"):
-        mosaic_array(np.zeros((9, 9), np.float32), IdentityRefiner(), tile=32, overlap=0, workers=2)
+        mosaic_array(
+            np.zeros((9, 9), np.float32), IdentityRefiner(), tile=32, overlap=0, where=Workers(2)
+        )
 
 
 def test_a_source_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from conftest import coordinate_array
 from fakes import IdentityRefiner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_mosaic import run_options, sides, tile_options
+from test_mosaic import run_mosaic, run_options, sides, tile_options
 
-from geothresh.mosaic import ArrayReader, GuardedRefiner, mosaic
+from geothresh.mosaic import ArrayReader, GuardedRefiner, Sink
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import Weights
 from geothresh.mosaic.threads import ThreadRun
@@ -23,7 +24,7 @@ from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid
 @settings(max_examples=40)
 @given(sides, sides, tile_options(), run_options(), st.integers(1, 5), st.integers(0, 3))
 def test_graphs_of_a_few_chunks_hand_on_what_later_ones_need(
-    height: int, width: int, tiles: dict[str, int], options: dict[str, int], few: int, start: int
+    height: int, width: int, tiles: dict[str, int], options: dict[str, Any], few: int, start: int
 ) -> None:
     values = coordinate_array(height, width)
     grid = TileGrid(size=RasterSize(height=height, width=width), patch=16, **tiles)
@@ -37,8 +38,8 @@ def test_graphs_of_a_few_chunks_hand_on_what_later_ones_need(
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("geothresh.mosaic.threads.CHUNKS_A_GRAPH", chunks_a_graph)
-            stats = mosaic(
-                ArrayReader(values), IdentityRefiner(), store, grid=grid, start_strip=start,
+            stats = run_mosaic(
+                ArrayReader(values), IdentityRefiner(), store, grid, start_strip=start,
                 on_strip=lambda *counts: told.append(counts), **options,  # noqa: B023
             )  # fmt: skip
         results.append((result, stats, told))
@@ -58,9 +59,7 @@ def test_a_graph_does_not_grow_with_the_raster() -> None:
             refiner=GuardedRefiner(IdentityRefiner()),
             weights=Weights.build("hann", plan.grid),
             batch_size=8,
-            sink=lambda *chunk: None,
-            finish=None,
-            pack=False,
+            sink=Sink(lambda *chunk: None),
             strips=StripCounter(plan, None, start=0),
             progress=None,
         )

@@ -21,7 +21,7 @@ from fakes import (
 )
 
 from geothresh.errors import InputError, ModelError
-from geothresh.mosaic import clients, mosaic_array
+from geothresh.mosaic import Workers, clients, mosaic_array
 from geothresh.mosaic.loops import loop_without_interrupts
 
 
@@ -34,7 +34,7 @@ def test_worker_processes_give_the_same_to_the_last_bit() -> None:
     remote = mosaic_array(
         confidence,
         FakeSource(kind="uneven"),
-        workers=2,
+        where=Workers(2),
         batch_size=3,
         progress=lambda done, total: told.append((done, total)),
         **options,
@@ -50,7 +50,7 @@ def test_workers_share_the_cores_out(
     monkeypatch.setattr("geothresh.mosaic.clients.usable_cores", lambda: cores_there)
     refined = mosaic_array(
         coordinate_array(80, 40), FakeSource(kind="cores"), tile=32, overlap=16, chunk_height=40,
-        workers=workers,
+        where=Workers(workers),
     )  # fmt: skip
     np.testing.assert_allclose(refined, cores_each / 100, atol=1e-6)
 
@@ -62,7 +62,7 @@ def test_an_error_in_a_worker_comes_out_as_it_is() -> None:
             FakeSource(kind="failing"),
             tile=32,
             overlap=16,
-            workers=1,
+            where=Workers(1),
         )
 
 
@@ -75,7 +75,7 @@ def test_a_tile_that_kills_every_worker_is_one_error() -> None:
             FakeSource(kind="dying"),
             tile=32,
             overlap=16,
-            workers=1,
+            where=Workers(1),
         )
 
 
@@ -88,12 +88,12 @@ _ENDLESS = """
 import sys
 import numpy as np
 from fakes import FakeSource
-from geothresh.mosaic import mosaic_array
+from geothresh.mosaic import mosaic_array, where_asked
 
 if __name__ == "__main__":
     values = np.random.default_rng(0).random((2000, 2000), dtype=np.float32)
     mosaic_array(
-        values, FakeSource(kind="slow"), tile=32, overlap=16, workers=int(sys.argv[1]),
+        values, FakeSource(kind="slow"), tile=32, overlap=16, where=where_asked(int(sys.argv[1])),
         progress=lambda done, total: print(done, flush=True), chunk_height=32, chunk_width=32,
     )
 """
@@ -132,12 +132,12 @@ def test_an_interrupt_ends_all_processes_soon(workers: int, tmp_path: Path) -> N
 _SCRIPT = """
 import numpy as np
 from fakes import FakeSource
-from geothresh.mosaic import mosaic_array
+from geothresh.mosaic import Workers, mosaic_array
 
 if __name__ == "__main__":
     result = mosaic_array(
         np.full((70, 70), 0.25, np.float32), FakeSource(kind="identity"),
-        tile=32, overlap=16, workers=1,
+        tile=32, overlap=16, where=Workers(1),
     )
     assert abs(result - 0.25).max() < 1e-6
     print("done")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.mosaic import mosaic_array
+from geothresh.mosaic import Threads, mosaic_array
 from geothresh.nn.resampling import ResampledRefiner, resize
 from geothresh.nn.resolution import MAX_RESAMPLING, GroundSampleDistance, resampled_patch
 from geothresh.types import Float32Array
@@ -106,9 +106,9 @@ def test_chunks_batches_and_threads_leave_no_trace(
     values = np.random.default_rng(height + width).random((height, width), np.float32)
     values[height // 2 :, : width // 3] = np.nan
     refiner = ResampledRefiner(UnevenRefiner(16), patch=patch)
-    expected = mosaic_array(values, refiner, tile=4 * patch, overlap=patch, threads=1)
+    expected = mosaic_array(values, refiner, tile=4 * patch, overlap=patch, where=Threads(1))
     refined = mosaic_array(
-        values, refiner, tile=4 * patch, overlap=patch, threads=threads, batch_size=batch,
+        values, refiner, tile=4 * patch, overlap=patch, where=Threads(threads), batch_size=batch,
         chunk_height=chunk, chunk_width=chunk,
     )  # fmt: skip
     assert refined.shape == values.shape

@@ -23,7 +23,7 @@ from rasters import write_raster
 from geothresh import RefineResult, refine
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.journal import Journal
-from geothresh.mosaic import ArrayReader, mosaic, refiners
+from geothresh.mosaic import ArrayReader, Sink, Workers, mosaic, refiners
 from geothresh.raster.writing import RasterWriter
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
@@ -127,21 +127,29 @@ def test_the_strips_below_do_not_depend_on_those_above(workers: int) -> None:
         chunks: dict[PixelWindow, bytes] = {}
         strips: list[tuple[int, int]] = []
 
-        def sink(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
+        def store(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
             chunks[window] = confidence.tobytes() + valid.tobytes()
 
         stats = mosaic(
-            reader, UnevenRefiner() if not where else FakeSource(kind="uneven"), sink, grid=grid,
-            chunk_height=32, chunk_width=64, start_strip=start,
-            on_strip=lambda *tiles: strips.append(tiles), **where,
-        )  # fmt: skip
+            reader,
+            UnevenRefiner() if not where else FakeSource(kind="uneven"),
+            Sink(
+                store,
+                chunk_height=32,
+                chunk_width=64,
+                start_strip=start,
+                on_strip=lambda *tiles: strips.append(tiles),
+            ),
+            grid=grid,
+            **where,
+        )
         assert stats.tiles_refined == sum(refined for refined, _ in strips)
         assert stats.tiles_skipped == sum(skipped for _, skipped in strips)
         return chunks, strips
 
     where = {}
     if workers:
-        where = {"workers": workers, "reader_spec": _Remembered(200, 150)}
+        where = {"where": Workers(workers), "reader_spec": _Remembered(200, 150)}
     whole, strips = made(0)
     for start in range(8) if not workers else (3,):
         chunks, below = made(start, **where)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geothresh.api.models import Model, choose_model
 from geothresh.errors import UsageError
-from geothresh.mosaic import Progress, mosaic_array
+from geothresh.mosaic import Progress, mosaic_array, where_asked
 from geothresh.options import Backend, BatchSize, Blend, Precision, Tta
 from geothresh.windows import RasterSize
 
@@ -71,7 +71,7 @@ def refine_array(
         overlap=tiles.overlap,
         blend=blend,
         batch_size=chosen.batch_size,
-        workers=workers,
+        where=where_asked(workers),
         progress=progress,
     )
     return refined

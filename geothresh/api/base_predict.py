@@ -34,6 +34,7 @@ from geothresh.mosaic import (
     RasterReader,
     load_refiner,
     mosaic,
+    where_asked,
 )
 from geothresh.nn.refiner import resolved
 from geothresh.options import BatchSize, Blend, PathLike, Precision
@@ -266,7 +267,7 @@ def _predict_scene(
                 require_room([target], scene.size, creation_options)
                 engine = partial(
                     mosaic, scene, way.source, grid=grid, blend=way.blend, batch_size=batch,
-                    workers=way.workers, reader_spec=scene.spec if way.workers else None,
+                    where=where_asked(way.workers), reader_spec=scene.spec if way.workers else None,
                     progress=progress,
                 )  # fmt: skip
                 tags = parameter_tags(described, batch_size=way.batch_size)
@@ -295,9 +296,7 @@ def _write_confidence(
     with RasterWriter(
         target, grid=scene.grid, band=CONFIDENCE, tags=tags, creation_options=creation_options,
     ) as writer:  # fmt: skip
-        make_strips(
-            partial(engine, block=writer.block_shape), journal, [writer], finish=_ConfidenceLayer()
-        )
+        make_strips(engine, journal, [writer], finish=_ConfidenceLayer())
         scene.require_unchanged()
         put_in_place(journal, [writer])
 

@@ -14,7 +14,7 @@ from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.journal import Journal
 from geothresh.layers import PackedLayer
-from geothresh.mosaic import Finish, Layers, LayerSink, MosaicStats, StripDone
+from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.raster.creation import least_bytes
 from geothresh.raster.paths import RasterSource, head_digest
 from geothresh.raster.writing import RasterWriter
@@ -25,11 +25,9 @@ Facts = Callable[[], Mapping[str, int]]
 
 
 class Engine(Protocol):
-    """`mosaic` with all arguments but these."""
+    """`mosaic` with all arguments but the sink."""
 
-    def __call__(
-        self, *, sink: LayerSink, finish: Finish, pack: bool, start_strip: int, on_strip: StripDone
-    ) -> MosaicStats: ...
+    def __call__(self, *, sink: Sink) -> MosaicStats: ...
 
 
 def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
@@ -93,12 +91,14 @@ def make_strips(
     writers: Sequence[RasterWriter],
     *,
     finish: Finish,
+    block: tuple[int, int] | None = None,
     facts: Facts = dict,
 ) -> None:
     """Fill the writers: with what an interrupted run has stored, then with what the engine makes.
 
     Each strip is stored and noted down when its last chunk is finished, with its facts, the sums of
-    what `finish` counted, and ``tiles_refined`` and ``tiles_skipped``.
+    what `finish` counted, and ``tiles_refined`` and ``tiles_skipped``. Chunks are whole blocks, by
+    default those of the first writer.
 
     Raises:
         GeothreshError: the engine's errors; OutputError where a disk is full or fails.
@@ -119,10 +119,15 @@ def make_strips(
         journal.commit({**counts, **facts(), **tiles})
         counts.clear()
 
-    engine(
-        sink=store, finish=finish, pack=journal.keeps_strips, start_strip=len(journal.strips),
+    sink = Sink(
+        store,
+        block=block or writers[0].block_shape,
+        finish=finish,
+        pack=journal.keeps_strips,
+        start_strip=len(journal.strips),
         on_strip=commit,
-    )  # fmt: skip
+    )
+    engine(sink=sink)
 
 
 def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:

@@ -29,7 +29,7 @@ from geothresh.evaluation.samples import (
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, Metric
-from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic, mosaic_array
+from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
 from geothresh.options import Backend, BatchSize, Blend, Precision, ScaleOption, Tta
 from geothresh.raster.images import write_png
 from geothresh.raster.labels import Labels, open_labels
@@ -370,7 +370,7 @@ def _evaluate_raster(
             tally.add(sample)
             plan.draw(sample, name)
 
-    def sink(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+    def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         score(window, refined)
 
     resampling = 1.0
@@ -388,12 +388,10 @@ def _evaluate_raster(
         mosaic(
             scene,
             chosen.refiner,
-            sink,
+            Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
             grid=grid,
             blend=plan.blend,
             batch_size=chosen.batch_size,
-            chunk_height=CELL,
-            chunk_width=8 * CELL,
             progress=plan.progress,
         )
     return replace(tally.report(name, "cell"), resampling=resampling)

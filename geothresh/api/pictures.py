@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.mosaic import Refiner, mosaic
+from geothresh.mosaic import Refiner, Sink, mosaic
 from geothresh.options import Blend
 from geothresh.raster.images import read_rgb
 from geothresh.types import BoolArray, Float32Array, UInt8Array
@@ -63,7 +63,7 @@ def predict_picture(
         confidence[window.slices()] = values
 
     grid = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
-    mosaic(reader, predictor, store, grid=grid, blend=blend, batch_size=batch_size)
+    mosaic(reader, predictor, Sink(store), grid=grid, blend=blend, batch_size=batch_size)
     return map_values(confidence)
 
 

@@ -31,8 +31,8 @@ from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
     MosaicStats,
     Progress,
-    Scheduler,
     mosaic,
+    where_asked,
 )
 from geothresh.options import (
     Backend,
@@ -287,8 +287,8 @@ def refine(
                 require_room(targets.rasters, opened.size, creation_options)
                 engine = partial(
                     mosaic, refiner=chosen.refiner, grid=grid, blend=blend,
-                    batch_size=chosen.batch_size, workers=workers,
-                    scheduler=None if scheduler is None else Scheduler(address=scheduler),
+                    batch_size=chosen.batch_size, 
+                    where=where_asked(workers, scheduler),
                     reader_spec=spec if remote else None, progress=progress,
                 )  # fmt: skip
                 tags = parameter_tags(described, batch_size=batch_size)
@@ -391,10 +391,11 @@ def _write_rasters(
             block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
         reader = opened if area is None else area.of(opened)
         make_strips(
-            partial(engine, ThresholdedInput(reader, threshold), block=block),
+            partial(engine, ThresholdedInput(reader, threshold)),
             journal,
             writers,
             finish=finish,
+            block=block,
             facts=lambda: {"infinities": int(opened.infinities_seen)},
         )
         opened.require_unchanged()

@@ -13,7 +13,12 @@ from geothresh.mosaic.protocols import (
     Refiner,
     RefinerSource,
     Scheduler,
+    Sink,
     StripDone,
+    Threads,
+    Where,
+    Workers,
+    where_asked,
 )
 from geothresh.mosaic.reading import ArrayReader
 from geothresh.mosaic.refiners import GuardedRefiner, load_refiner, parallel_calls
@@ -32,9 +37,14 @@ __all__ = [
     "Refiner",
     "RefinerSource",
     "Scheduler",
+    "Sink",
     "StripDone",
+    "Threads",
+    "Where",
+    "Workers",
     "load_refiner",
     "mosaic",
     "mosaic_array",
     "parallel_calls",
+    "where_asked",
 ]

@@ -41,6 +41,7 @@ from geothresh.mosaic.protocols import (
     ReaderSpec,
     RefinerSource,
     Scheduler,
+    Workers,
 )
 from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
 from geothresh.mosaic.strips import StripCounter
@@ -170,11 +171,11 @@ def run_on_workers(
     job: WorkerJob,
     sink: ChunkSink | LayerSink,
     *,
-    where: int | Scheduler,
+    where: Workers | Scheduler,
     strips: StripCounter,
     progress: Progress | None,
 ) -> MosaicStats:
-    """Run a job on so many worker processes of this machine, or on a running cluster.
+    """Run a job on worker processes of this machine, or on a running cluster.
 
     When this returns or raises, no process is left that it started.
 
@@ -183,8 +184,8 @@ def run_on_workers(
         ClusterError: the scheduler or all workers were lost, or cannot be reached.
         UsageError: the cluster's versions are other ones.
     """
-    with local_client(where) if isinstance(where, int) else running_client(where) as client:
-        workers = where if isinstance(where, int) else 0
+    workers = where.number if isinstance(where, Workers) else 0
+    with local_client(workers) if isinstance(where, Workers) else running_client(where) as client:
         run = _ClusterRun(client, job, sink, workers=workers, strips=strips, progress=progress)
         try:
             return run.do()

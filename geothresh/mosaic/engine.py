@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
 from geothresh.mosaic.protocols import (
-    ChunkSink,
-    Finish,
-    LayerSink,
     MosaicStats,
     Progress,
     RasterReader,
     ReaderSpec,
     Refiner,
     RefinerSource,
-    Scheduler,
-    StripDone,
+    Sink,
+    Threads,
+    Where,
+    Workers,
 )
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.refiners import load_refiner
@@ -30,6 +29,7 @@ from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
 
+_LOCAL = Threads()
 # Eight tiles of the usual size are read in one go; of larger tiles fewer.
 _GROUP_PIXELS = 8 * 512 * 512
 # Memory does not grow with the raster's width. Narrow chunks keep the thread that writes supplied;
@@ -40,22 +40,13 @@ _CHUNK_HEIGHT, _CHUNK_WIDTH, _CHUNK_WIDTH_OF_WORKERS = 512, 2048, 4096
 def mosaic(
     reader: RasterReader,
     refiner: Refiner | RefinerSource,
-    sink: ChunkSink | LayerSink,
+    sink: Sink,
     *,
     grid: TileGrid,
     blend: Blend = "hann",
     batch_size: int = 1,
-    chunk_height: int | None = None,
-    chunk_width: int | None = None,
-    block: tuple[int, int] = (1, 1),
-    threads: int | None = None,
-    workers: int = 0,
-    scheduler: Scheduler | None = None,
+    where: Where = _LOCAL,
     reader_spec: ReaderSpec | None = None,
-    finish: Finish | None = None,
-    pack: bool = True,
-    start_strip: int = 0,
-    on_strip: StripDone | None = None,
     progress: Progress | None = None,
 ) -> MosaicStats:
     """Refine a raster and hand the result to a sink, chunk by chunk, in raster order.
@@ -65,25 +56,13 @@ def mosaic(
 
     Args:
         reader: The confidence raster.
-        refiner: The model, or where to load it from; workers need the latter.
-        sink: Takes the finished chunks, or with `finish` their layers; called by one thread at a
-            time.
+        refiner: The model, or where to load it from; worker processes need the latter.
+        sink: Where finished chunks go.
         grid: The tiles; their raster size is the reader's.
         blend: How overlapping tiles are weighted.
         batch_size: Most tiles in one call of the model, at least 1.
-        chunk_height: Rows of a chunk; by default 512.
-        chunk_width: Most columns of a chunk; by default 2048, for worker processes 4096.
-        block: Rows and columns of a block of the output; chunks are whole blocks, and so larger
-            than asked for if need be.
-        threads: Local threads; by default 3 or 4, more for a GPU, of which ``parallel_calls`` of
-            the model call it at once. 0 does everything in the calling thread.
-        workers: 0 for local threads, else the most worker processes.
-        scheduler: A running Dask cluster, whose workers are taken in place of own ones.
-        reader_spec: From which workers open the raster; needed where there are workers.
-        finish: Makes layers of each chunk, in the worker process where there is one.
-        pack: Whether the sink wants the layers packed as well, of local threads too.
-        start_strip: First strip to be made, from 0; those above it were made by an earlier run.
-        on_strip: Told when the sink has all chunks of a strip.
+        where: On local threads, on worker processes, or on a running cluster.
+        reader_spec: From which worker processes open the raster; needed where there are some.
         progress: Told (tiles done, tiles in total); tiles of earlier strips count as done.
 
     Returns:
@@ -93,11 +72,57 @@ def mosaic(
         UsageError: The grid does not keep to the model's patch, a number is out of range, or
             workers are asked for without specs.
     """
-    if batch_size < 1 or workers < 0 or (threads is not None and threads < 0):
-        raise UsageError(
-            f"batch size {batch_size}, workers {workers}, threads {threads}: "
-            "give a batch size of at least 1, and workers and threads of at least 0"
+    _require_fit(reader, refiner, grid, batch_size)
+    plan = _plan(grid, sink, batch_size, in_processes=not isinstance(where, Threads))
+    if sink.start_strip >= plan.n_strips:
+        return MosaicStats(tiles=grid.n_tiles, tiles_refined=0, tiles_skipped=0)
+    strips = StripCounter(plan, sink.on_strip, start=sink.start_strip)
+    # Dask takes a third of a second to import, and distributed half a second more: each is imported
+    # where it is needed, so that modules which know the protocols alone do not wait for them.
+    if isinstance(where, Threads):
+        from geothresh.mosaic.threads import ThreadRun, default_threads
+
+        guarded = load_refiner(refiner)
+        run = ThreadRun(
+            plan=plan,
+            reader=reader,
+            refiner=guarded,
+            weights=Weights.build(blend, grid),
+            batch_size=batch_size,
+            sink=sink,
+            strips=strips,
+            progress=progress,
         )
+        threads = default_threads(guarded.parallel_calls) if where.number is None else where.number
+        return run.run(threads)
+    from geothresh.mosaic.clients import cores_of_worker
+    from geothresh.mosaic.cluster import WorkerJob, run_on_workers
+
+    if reader_spec is None or callable(refiner):
+        raise UsageError(
+            "workers: give a reader_spec and a refiner source, from which each worker opens its own"
+        )
+    if isinstance(where, Workers):
+        # More workers than chunks would have nothing to do, and each takes a second to start.
+        where = Workers(min(where.number, plan.n_chunks - strips.first_chunk))
+    job = WorkerJob(
+        plan=plan,
+        reader=reader_spec,
+        refiner=refiner,
+        blend=blend,
+        batch_size=batch_size,
+        finish=sink.finish,
+        cores=cores_of_worker(where.number) if isinstance(where, Workers) else None,
+    )
+    return run_on_workers(job, sink.store, where=where, strips=strips, progress=progress)
+
+
+def _require_fit(
+    reader: RasterReader, refiner: Refiner | RefinerSource, grid: TileGrid, batch_size: int
+) -> None:
+    """Check that raster, model, tiles and batches go together."""
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size}: give at least 1")
     if grid.size != reader.size:
         raise UsageError(f"grid over {grid.size} for a raster of {reader.size}: make them equal")
     if grid.tile % refiner.patch or grid.stride % refiner.patch:
@@ -105,56 +130,22 @@ def mosaic(
             f"tile size {grid.tile} and overlap {grid.overlap}: the model needs multiples of its "
             f"patch, {refiner.patch}"
         )
-    in_processes = workers > 0 or scheduler is not None
-    if chunk_height is None:
-        chunk_height = _CHUNK_HEIGHT
-    if chunk_width is None:
-        chunk_width = _CHUNK_WIDTH_OF_WORKERS if in_processes else _CHUNK_WIDTH
-    plan = ChunkPlan(
+
+
+def _plan(grid: TileGrid, sink: Sink, batch_size: int, *, in_processes: bool) -> ChunkPlan:
+    """Lay chunks over the raster, and put tiles into groups that are read in one go."""
+    height, width = sink.chunk_height, sink.chunk_width
+    if height is None:
+        height = _CHUNK_HEIGHT
+    if width is None:
+        width = _CHUNK_WIDTH_OF_WORKERS if in_processes else _CHUNK_WIDTH
+    return ChunkPlan(
         grid=grid,
-        chunk_height=_whole_blocks(chunk_height, block[0]),
-        chunk_width=_whole_blocks(chunk_width, block[1]),
+        chunk_height=_whole_blocks(height, sink.block[0]),
+        chunk_width=_whole_blocks(width, sink.block[1]),
         # Whole batches per group, as far as the raster has so many columns.
         group_tiles=-(-min(8, max(1, _GROUP_PIXELS // grid.tile**2)) // batch_size) * batch_size,
     )
-    if start_strip >= plan.n_strips:
-        return MosaicStats(tiles=grid.n_tiles, tiles_refined=0, tiles_skipped=0)
-    if in_processes:
-        if reader_spec is None or callable(refiner):
-            raise UsageError(
-                "workers: give a reader_spec and a refiner source, "
-                "from which each worker opens its own"
-            )
-        # dask.distributed takes half a second to import, which local threads do not need.
-        from geothresh.mosaic.clients import cores_of_worker
-        from geothresh.mosaic.cluster import WorkerJob, run_on_workers
-
-        strips = StripCounter(plan, on_strip, start=start_strip)
-        # More workers than chunks would have nothing to do, and each takes a second to start.
-        workers = min(workers, plan.n_chunks - strips.first_chunk)
-        where = workers if scheduler is None else scheduler
-        job = WorkerJob(
-            plan=plan, reader=reader_spec, refiner=refiner, blend=blend, batch_size=batch_size,
-            finish=finish, cores=cores_of_worker(workers) if scheduler is None else None,
-        )  # fmt: skip
-        return run_on_workers(job, sink, where=where, strips=strips, progress=progress)
-    # So is Dask itself imported where it is needed: the network's modules know the protocols alone.
-    from geothresh.mosaic.threads import ThreadRun, default_threads
-
-    guarded = load_refiner(refiner)
-    run = ThreadRun(
-        plan=plan,
-        reader=reader,
-        refiner=guarded,
-        weights=Weights.build(blend, grid),
-        batch_size=batch_size,
-        sink=sink,
-        finish=finish,
-        pack=pack,
-        strips=StripCounter(plan, on_strip, start=start_strip),
-        progress=progress,
-    )
-    return run.run(default_threads(guarded.parallel_calls) if threads is None else threads)
 
 
 def _whole_blocks(pixels: int, block: int) -> int:
@@ -172,8 +163,7 @@ def mosaic_array(
     batch_size: int = 1,
     chunk_height: int | None = None,
     chunk_width: int | None = None,
-    threads: int | None = None,
-    workers: int = 0,
+    where: Where = _LOCAL,
     progress: Progress | None = None,
 ) -> Float32Array:
     """Refine a confidence array with the engine that refines rasters.
@@ -187,8 +177,8 @@ def mosaic_array(
         batch_size: Most tiles in one call of the model.
         chunk_height: Rows of a chunk.
         chunk_width: Most columns of a chunk.
-        threads: Local threads; 0 for the calling thread.
-        workers: Worker processes; they read the array from a temporary file.
+        where: Where tiles are refined; worker processes of this machine read the array from a
+            temporary file.
         progress: Told (tiles done, tiles in total).
 
     Returns:
@@ -210,21 +200,18 @@ def mosaic_array(
     grid = TileGrid(size=reader.size, tile=tile, overlap=overlap, patch=refiner.patch)
     with tempfile.TemporaryDirectory(prefix="geothresh-") as scratch:
         spec = None
-        if workers:
+        if not isinstance(where, Threads):
             path = Path(scratch) / "confidence.npy"
             np.save(path, confidence, allow_pickle=False)
             spec = NpyReaderSpec(path=str(path))
         mosaic(
             reader,
             refiner,
-            store,
+            Sink(store, chunk_height=chunk_height, chunk_width=chunk_width),
             grid=grid,
             blend=blend,
             batch_size=batch_size,
-            chunk_height=chunk_height,
-            chunk_width=chunk_width,
-            threads=threads,
-            workers=workers,
+            where=where,
             reader_spec=spec,
             progress=progress,
         )

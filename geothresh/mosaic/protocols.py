@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Protocol, TypeAlias
 
+from geothresh.errors import UsageError
 from geothresh.layers import PackedLayer
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
@@ -173,12 +174,72 @@ that this strip was the first to need. Strips come from the top; the sink is not
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where finished chunks go, and in what form."""
+
+    store: ChunkSink | LayerSink
+    """Takes the chunks, or with `finish` their layers; called by one thread at a time."""
+    _: KW_ONLY
+    chunk_height: int | None = None
+    """Rows of a chunk; by default 512."""
+    chunk_width: int | None = None
+    """Most columns of a chunk; by default 2048, for worker processes 4096."""
+    block: tuple[int, int] = (1, 1)
+    """Rows and columns of a block of the output. Chunks are whole blocks, and so larger than asked
+    for if need be."""
+    finish: Finish | None = None
+    """Makes layers of each chunk, in the worker process where there is one."""
+    pack: bool = True
+    """Whether the layers are wanted packed as well, of local threads too."""
+    start_strip: int = 0
+    """First strip to be made, from 0; those above it were made by an earlier run."""
+    on_strip: StripDone | None = None
+    """Told when the sink has all chunks of a strip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Threads of this process."""
+
+    number: int | None = None
+    """By default 3 or 4, more for a GPU, of which ``parallel_calls`` of the refiner call it at
+    once. 0 does everything in the calling thread."""
+
+    def __post_init__(self) -> None:
+        if self.number is not None and self.number < 0:
+            raise UsageError(f"{self.number} threads: give at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Worker processes of this machine, started for the run."""
+
+    number: int
+    """At most so many; no more than there are chunks."""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise UsageError(f"{self.number} workers: give at least 1")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduler:
-    """A running Dask cluster."""
+    """The workers of a running Dask cluster."""
 
     address: str
     """Of its scheduler: ``tcp://HOST:PORT`` or ``tls://HOST:PORT``."""
+
+
+Where: TypeAlias = Threads | Workers | Scheduler
+"""Where tiles are refined."""
+
+
+def where_asked(workers: int, scheduler: str | None = None) -> Where:
+    """Local threads, unless worker processes or the address of a scheduler are asked for."""
+    if scheduler is not None:
+        return Scheduler(address=scheduler)
+    return Workers(workers) if workers else Threads()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

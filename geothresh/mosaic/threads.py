@@ -16,14 +16,7 @@ from dask.local import get_sync
 from dask.threaded import get
 
 from geothresh.machine import usable_cores
-from geothresh.mosaic.protocols import (
-    ChunkSink,
-    Finish,
-    LayerSink,
-    MosaicStats,
-    Progress,
-    RasterReader,
-)
+from geothresh.mosaic.protocols import MosaicStats, Progress, RasterReader, Sink
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.strips import StripCounter
 from geothresh.mosaic.tasks import (
@@ -72,9 +65,7 @@ class ThreadRun:
         refiner: GuardedRefiner,
         weights: Weights,
         batch_size: int,
-        sink: ChunkSink | LayerSink,
-        finish: Finish | None,
-        pack: bool,
+        sink: Sink,
         strips: StripCounter,
         progress: Progress | None,
     ) -> None:
@@ -86,8 +77,6 @@ class ThreadRun:
         self._weights = weights
         self._batch_size = batch_size
         self._sink = sink
-        self._finish = finish
-        self._pack = pack
         self._progress = progress
         self._progress_lock = threading.Lock()
         self._tiles_done = strips.tiles_before
@@ -167,14 +156,14 @@ class ThreadRun:
         # last chunk that the group touches, in the next strip, is done.
         parts = (share.pop(index) for share in shares)
         blended = blend_chunk(self._plan.chunk(index).window, parts)
-        if self._finish is None:
+        if self._sink.finish is None:
             return blended
-        layers = self._finish(self._reader, blended.window, blended.confidence, blended.valid)
-        return Finished.of(blended, layers, pack=self._pack)
+        layers = self._sink.finish(self._reader, blended.window, blended.confidence, blended.valid)
+        return Finished.of(blended, layers, pack=self._sink.pack)
 
     def write(self, chunk: Blended | Finished, previous: None) -> None:
         """Task: hand one chunk to the sink, after the one before it."""
-        deliver(chunk, self._sink)
+        deliver(chunk, self._sink.store)
         self._strips.count(chunk)
 
     def _count(self, tiles: int) -> None:

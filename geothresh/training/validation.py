@@ -11,7 +11,7 @@ import torch
 
 from geothresh.errors import ModelError
 from geothresh.metrics import MapScore, Summary
-from geothresh.mosaic import mosaic_array
+from geothresh.mosaic import Threads, mosaic_array
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.resampling import ResampledRefiner
 from geothresh.nn.resolution import resampled_patch
@@ -60,7 +60,7 @@ def refine_map(
         refiner if patch == refiner.patch else ResampledRefiner(refiner, patch=patch),
         tile=seen_side(refiner.patch, factor),
         overlap=0,
-        threads=0,
+        where=Threads(0),
     )
 
 

@@ -25,7 +25,7 @@ from measuring import machine
 from scenes import OVERLAP, TILE, random_bytes
 
 from geothresh.layers import PackedLayer
-from geothresh.mosaic import Layers, Scheduler, mosaic
+from geothresh.mosaic import Layers, Scheduler, Sink, mosaic
 from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
 from geothresh.windows import PixelWindow, TileGrid
 
@@ -87,9 +87,10 @@ def main() -> None:
             client.wait_for_workers(chosen.workers)
             before, started = time.process_time(), time.perf_counter()
             mosaic(
-                reader, IdentitySource(), sink, grid=grid, batch_size=8, reader_spec=spec,
-                finish=MaskAndConfidence(), chunk_width=chosen.chunk_width,
-                scheduler=Scheduler(address=cluster.scheduler_address),
+                reader, IdentitySource(),
+                Sink(sink, finish=MaskAndConfidence(), chunk_width=chosen.chunk_width),
+                grid=grid, batch_size=8, reader_spec=spec,
+                where=Scheduler(address=cluster.scheduler_address),
             )  # fmt: skip
             own, wall = time.process_time() - before, time.perf_counter() - started
             sent = sum(client.run(sent_bytes).values())

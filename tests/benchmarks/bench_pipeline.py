@@ -35,7 +35,7 @@ from measuring import (
 from scenes import OVERLAP, PLACE, TILE, TILED, random_bytes
 
 from geothresh.blending import blend_profile
-from geothresh.mosaic import Layers, RasterReader, mosaic
+from geothresh.mosaic import Layers, RasterReader, Sink, mosaic
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
@@ -93,12 +93,12 @@ def with_engine(values: Uint8Array) -> Uint8Array:
     """geothresh on local threads."""
     result = np.empty_like(values)
 
-    def sink(window: PixelWindow, layers: Layers, packed: object) -> None:
+    def store(window: PixelWindow, layers: Layers, packed: object) -> None:
         result[window.slices()] = layers.values[0]
 
     reader = ByteReader(values)
     grid = TileGrid(size=reader.size, tile=TILE, overlap=OVERLAP)
-    mosaic(reader, Identity(), sink, grid=grid, finish=Bytes(), pack=False)
+    mosaic(reader, Identity(), Sink(store, finish=Bytes(), pack=False), grid=grid)
     return result
 
 
@@ -195,10 +195,12 @@ def time_on_file(name: str, side: int) -> Seconds:
                 mosaic(
                     scene,
                     Identity(),
-                    lambda window, layers, packed: write(window, layers.values[0]),
+                    Sink(
+                        lambda window, layers, packed: write(window, layers.values[0]),
+                        finish=Bytes(),
+                        pack=False,
+                    ),
                     grid=grid,
-                    finish=Bytes(),
-                    pack=False,
                 )
                 return
             with rasterio.open(source) as dataset:
@@ -227,7 +229,7 @@ def run_endless(height: int, width: int) -> Seconds:
     """For a raster that is made on the fly and thrown away."""
     reader = EndlessReader(height, width)
     grid = TileGrid(size=reader.size, tile=TILE, overlap=OVERLAP)
-    return timed(lambda: mosaic(reader, Identity(), lambda *chunk: None, grid=grid))
+    return timed(lambda: mosaic(reader, Identity(), Sink(lambda *chunk: None), grid=grid))
 
 
 def run_case(kind: str, *case: str) -> None:

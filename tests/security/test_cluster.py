@@ -12,7 +12,7 @@ import psutil
 from fakes import FakeSource
 from rasters import write_raster
 
-from geothresh.mosaic import mosaic
+from geothresh.mosaic import Sink, Workers, mosaic
 from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 
@@ -50,9 +50,9 @@ def test_scheduler_and_workers_listen_on_this_machine_only(tmp_path: Path) -> No
             mosaic(
                 scene,
                 FakeSource(kind="slow"),
-                lambda *_: None,
+                Sink(lambda *_: None),
                 grid=TileGrid(size=scene.size, tile=64, overlap=0, patch=16),
-                workers=1,
+                where=Workers(1),
                 reader_spec=scene.spec,
             )
     finally:

@@ -12,7 +12,7 @@ from fakes import FakeSource
 from rasterio._env import get_gdal_config
 from rasters import write_raster
 
-from geothresh.mosaic import RasterReader, mosaic
+from geothresh.mosaic import RasterReader, Sink, Workers, mosaic
 from geothresh.raster.examining import open_examined
 from geothresh.raster.imagescene import open_image
 from geothresh.raster.masks import open_classes
@@ -115,9 +115,9 @@ def test_the_options_hold_in_workers(tmp_path: Path) -> None:
         mosaic(
             scene,
             FakeSource(kind="identity"),
-            lambda *_: None,
+            Sink(lambda *_: None),
             grid=TileGrid(size=scene.size, tile=32, overlap=0, patch=16),
-            workers=1,
+            where=Workers(1),
             reader_spec=WatchedSpec(scene=scene.spec, told=told),
         )
     assert told.read_text() == repr(WANTED)
