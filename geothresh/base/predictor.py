@@ -16,7 +16,7 @@ from geothresh.base.networks import build_network
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches
 from geothresh.nn.cpu import compute_threads
-from geothresh.nn.device import losses_told, pick_device, pick_dtype
+from geothresh.nn.device import lost_device_reported, pick_device, pick_dtype
 from geothresh.nn.modelfile import digest
 from geothresh.options import BatchSize, Precision
 from geothresh.types import Float32Array
@@ -76,7 +76,7 @@ class BasePredictor:
                 f"tiles of shape {tiles.shape} do not suit a base network, which reads three bands "
                 f"and sides that are multiples of {STRIDE}"
             )
-        with losses_told(self.device):
+        with lost_device_reported(self.device):
             return self._threads.run(self._batches.run, self._forward, tiles)
 
     def _forward(self, tiles: Float32Array) -> Float32Array:

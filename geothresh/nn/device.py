@@ -68,7 +68,7 @@ def devices_of(device: torch.device) -> list[torch.device]:
 
 
 @contextmanager
-def losses_told(device: torch.device) -> Iterator[None]:
+def lost_device_reported(device: torch.device) -> Iterator[None]:
     """Turn the loss of a device inside this block into an error of ours.
 
     Raises:

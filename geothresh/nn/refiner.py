@@ -19,7 +19,13 @@ from geothresh.nn.batching import GPU_BATCH, Batches
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.cpu import compute_threads, passes_at_once
-from geothresh.nn.device import devices_of, losses_told, pick_device, pick_dtype, precision_name
+from geothresh.nn.device import (
+    devices_of,
+    lost_device_reported,
+    pick_device,
+    pick_dtype,
+    precision_name,
+)
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
@@ -282,7 +288,7 @@ class TorchRefiner:
                 f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
                 "take a tile size that is a multiple of it"
             )
-        with losses_told(self.device):
+        with lost_device_reported(self.device):
             if self._streams is None:
                 return self._threads.run(self._batches.run, self._forward, tiles)
             with self._streams.free() as stream:
