@@ -32,6 +32,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 """A path of a file or directory."""
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format inside the network."""
+Resolution: TypeAlias = float | Literal["auto", "native"]
+"""The pixels that the network reads: decide, the raster's own, or of so many metres."""
 ScaleOption: TypeAlias = float | Literal["auto", "logit"]
 """How stored values become confidences: decide, divide by a number, or the logistic function."""
 Tta: TypeAlias = Literal["none", "d4"]

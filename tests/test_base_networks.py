@@ -167,6 +167,12 @@ def test_images_are_normalised_as_the_library_says_for_the_encoder(tmp_path: Pat
     assert (lite.mean, lite.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+def test_norms_follow_the_weights_within_tens_of_steps() -> None:
+    built = build_network(BaseConfig(network="pspnet", encoder="tu-tf_efficientnet_lite0"))
+    norms = [m for m in built.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and {m.momentum for m in norms} == {0.1}
+
+
 def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     encoder_file(path, "resnet34")

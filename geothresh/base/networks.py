@@ -25,6 +25,8 @@ _CLASSES = {
     "dlinknet": "Linknet",
 }
 _DILATIONS = (1, 2, 4, 8)
+# Of batch norms, torch's default.
+_MOMENTUM = 0.1
 
 
 class DilatedCentre(nn.Module):
@@ -152,11 +154,24 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
     if config.network == "dlinknet":
         channels = _sound(config, parts.encoder.out_channels)[-1]
         parts.decoder = CentredDecoder(DilatedCentre(channels), parts.decoder)
+    _hasten_norms(network)
     if pretrained is not None:
         # PSPNet's encoder is shallower: it takes what it has of these.
         own = parts.encoder.state_dict()
         parts.encoder.load_state_dict({k: pretrained[k] for k in own})
     return network
+
+
+def _hasten_norms(network: nn.Module) -> None:
+    """Let the statistics of batch norms follow the weights within tens of steps, as torch has it.
+
+    Encoders that come from TensorFlow average them over a hundred steps and more, made for
+    trainings of a hundred thousand: after a few hundred they lag behind the weights, and the
+    network predicts far below what it has learnt.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = max(module.momentum, _MOMENTUM)
 
 
 def _sound(config: BaseConfig, channels: Sequence[int]) -> Sequence[int]:

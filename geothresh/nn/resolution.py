@@ -70,6 +70,12 @@ class GroundSampleDistance:
             return f"{self.least:.3g} m"
         return f"{self.least:.3g} to {self.greatest:.3g} m"
 
+    def widened(self, zoom: float) -> GroundSampleDistance:
+        """The sizes that training has shown well, where chips are enlarged and reduced at random
+        by factors up to `zoom`: the square root of it in either direction."""
+        reach = math.sqrt(zoom)
+        return GroundSampleDistance(least=self.least / reach, greatest=self.greatest * reach)
+
     def ratio(self, metres: float) -> float:
         """Ratio of a pixel size to the nearest of the range; 1 within it."""
         return metres / min(max(metres, self.least), self.greatest)

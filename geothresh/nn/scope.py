@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.resolution import MAX_RESAMPLING, GroundSampleDistance
+from geothresh.options import Resolution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,42 @@ class ModelScope:
                 f"the model's card tells a scope that makes no sense ({error}); fetch the model "
                 "again or train another"
             ) from error
+
+    def raster_ratio(
+        self, resolution: Resolution, *, metres: float | None, width: float | None = None
+    ) -> float:
+        """How many times larger a raster's pixels are than those that the network is to read.
+
+        Args:
+            resolution: ``native`` reads the raster as it is; metres read it at pixels of that size;
+                ``auto`` reads it as it is within what the model has seen, and beyond that brings it
+                to the nearest size that it has: of the pixels on the ground where both are known,
+                or else of the width of the foreground.
+            metres: size of the raster's pixels on the ground; None = not known.
+            width: of the raster's foreground, in its pixels; None = not measured.
+
+        Returns:
+            1 where the raster is read as it is; at most `MAX_RESAMPLING` times more or less where
+            that was decided here.
+
+        Raises:
+            UsageError: metres are asked for, and the raster's are not known.
+        """
+        if resolution == "native":
+            return 1.0
+        if resolution != "auto":
+            if metres is None:
+                raise UsageError(
+                    f"`resolution` {resolution:g}: the size of the raster's pixels on the ground "
+                    "is not known (no CRS, or no transform); say native, or georeference it"
+                )
+            return metres / resolution
+        ratio = 1.0
+        if metres is not None and self.pixels is not None:
+            ratio = self.pixels.ratio(metres)
+        elif metres is None and width is not None and self.widths is not None:
+            ratio = 1 / self.widths.ratio(width)
+        return min(max(ratio, 1 / MAX_RESAMPLING), MAX_RESAMPLING)
 
     def text(self) -> str:
         """Such as ``roads and streets, pixels of 0.2 to 2 m``; empty where nothing is told."""

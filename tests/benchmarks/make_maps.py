@@ -70,7 +70,7 @@ class Job:
 
 
 JOBS = (
-    Job(theme="roads", network="linknet", steps=110),
+    Job(theme="roads", network="linknet", steps=120),
     Job(theme="roads", network="pspnet", steps=110),
     Job(theme="roads", network="linknet", steps=90, elsewhere=True),
     Job(theme="roads", network="pspnet", steps=90, elsewhere=True),
@@ -120,7 +120,7 @@ class Maker:
         return [
             "--network", job.network, "--encoder", ENCODER,
             "--encoder-weights", str(self.weights) if job.weights else "none",
-            "--steps", str(job.steps), "--crop-size", str(job.crop), "--learning-rate", "1e-3",
+            "--steps", str(job.steps), "--crop-size", str(job.crop), "--learning-rate", "7e-4",
             *(() if pattern is None else ("--place-pattern", pattern)),
             "--device", "cpu", "-q",
         ]  # fmt: skip
