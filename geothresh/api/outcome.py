@@ -1,0 +1,49 @@
+"""Whether what refinement did to a raster is like what it did to the maps of its training."""
+
+from __future__ import annotations
+
+from geothresh.nn.scope import ModelScope
+
+#: Of the foreground, more than this share gone is unlike any set of training maps.
+MOST_REMOVED = 1 / 3
+#: Of all pixels, likewise, more than this share changed.
+MOST_CHANGED = 1 / 10
+#: Below so many pixels of foreground, shares say nothing.
+LEAST_FOREGROUND = 1000
+
+
+def doubts(
+    *, valid: int, before: int, after: int, changed: int, model: str, scope: ModelScope
+) -> str | None:
+    """What to warn of; None where the outcome is as in training.
+
+    Args:
+        valid: pixels with data.
+        before: of these, foreground in the input.
+        after: foreground in the mask.
+        changed: foreground before or after, but not both.
+        model: its name.
+        scope: what it is for.
+
+    Example:
+        >>> told = doubts(valid=10**6, before=90_000, after=13_000, changed=79_000,
+        ...               model="roads", scope=ModelScope(theme="roads and streets"))
+        >>> print(told)
+        refinement removed 87 % of the foreground, unlike on any map of its training: the model \
+roads is for roads and streets; if this is something else, name another with `model` (general \
+fits any binary map)
+    """
+    removed = (changed - (after - before)) // 2
+    told = []
+    if before >= LEAST_FOREGROUND and removed > MOST_REMOVED * before:
+        told.append(f"removed {100 * removed / before:.0f} % of the foreground")
+    if before >= LEAST_FOREGROUND and changed > MOST_CHANGED * valid:
+        told.append(f"changed {100 * changed / valid:.0f} % of all pixels")
+    if not told:
+        return None
+    purpose = f"is for {scope.theme}" if scope.theme else "may be for something else"
+    other = "" if model == "general" else " (general fits any binary map)"
+    return (
+        f"refinement {' and '.join(told)}, unlike on any map of its training: the model {model} "
+        f"{purpose}; if this is something else, name another with `model`{other}"
+    )
