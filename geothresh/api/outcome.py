@@ -13,7 +13,14 @@ LEAST_FOREGROUND = 1000
 
 
 def doubts(
-    *, valid: int, before: int, after: int, changed: int, model: str, scope: ModelScope
+    *,
+    valid: int,
+    before: int,
+    after: int,
+    changed: int,
+    model: str,
+    scope: ModelScope,
+    general: bool = True,
 ) -> str | None:
     """What to warn of; None where the outcome is as in training.
 
@@ -24,6 +31,7 @@ def doubts(
         changed: foreground before or after, but not both.
         model: its name.
         scope: what it is for.
+        general: whether there is a packaged model for all themes.
 
     Example:
         >>> told = doubts(valid=10**6, before=90_000, after=13_000, changed=79_000,
@@ -42,7 +50,7 @@ fits any binary map)
     if not told:
         return None
     purpose = f"is for {scope.theme}" if scope.theme else "may be for something else"
-    other = "" if model == "general" else " (general fits any binary map)"
+    other = "" if model == "general" or not general else " (general fits any binary map)"
     return (
         f"refinement {' and '.join(told)}, unlike on any map of its training: the model {model} "
         f"{purpose}; if this is something else, name another with `model`{other}"

@@ -1,0 +1,58 @@
+"""Make a packaged model of a trained one: what it is for goes into its card.
+
+    python tests/benchmarks/package_model.py RUN/roads.last.safetensors --data RUN/data \\
+        --theme "roads and streets" --keep 0.2 -o geothresh/nn/models/roads.safetensors
+
+The pixel sizes of its training are widened by the root of the zoom that its chips had, and so are
+the widths of the foreground of its masks, the 5th to the 95th percentile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+
+from geothresh.nn.checkpoint import load_weights, read_card, save_model
+from geothresh.nn.resolution import ENTRY, GroundSampleDistance
+from geothresh.nn.scope import ModelScope
+from geothresh.raster.pairs import read_mask
+from geothresh.thresholding import foreground_width
+
+
+def main() -> None:
+    """Write the model with its card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folders of masks trained on")
+    parser.add_argument("--theme", required=True)
+    parser.add_argument("--keep", type=float)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    card = read_card(arguments.model)
+    training = dict(card.training)
+    zoom = float(training["recipe"]["zoom"])
+    known = GroundSampleDistance.of_card(training)
+    if known is not None:
+        wide = known.widened(zoom)
+        training[ENTRY] = [round(wide.least, 2), round(wide.greatest, 2)]
+    masks = sorted(arguments.data.glob("*/*_mask.png"))
+    widths = [w for path in masks if (w := foreground_width(read_mask(path))) is not None]
+    least, greatest = np.percentile(widths, [5, 95])
+    training["widths"] = [
+        round(float(least) / math.sqrt(zoom), 1),
+        round(float(greatest) * math.sqrt(zoom), 1),
+    ]
+    training["theme"] = arguments.theme
+    if arguments.keep is not None:
+        training["keep"] = arguments.keep
+    weights = load_weights(arguments.model, card.config)
+    save_model(arguments.output, tensors=weights, config=card.config, training=training)
+    scope = ModelScope.of_card(read_card(arguments.output).training)
+    print(f"{arguments.output}: {scope.text()}; widths {training['widths']}, keep {scope.keep}")
+
+
+if __name__ == "__main__":
+    main()
