@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geothresh.api.arrays import refine_array
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
+    from geothresh.api.models import load_model
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.vectorize import VectorizeResult, vectorize
     from geothresh.errors import (
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     )
     from geothresh.evaluation import Report
     from geothresh.mosaic import Refiner, RefinerSource
-    from geothresh.nn.refiner import load_model
     from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
     from geothresh.training import TrainResult, train
 
@@ -57,7 +57,7 @@ _HOMES = {
     "Writing": "geothresh.options",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
-    "load_model": "geothresh.nn.refiner",
+    "load_model": "geothresh.api.models",
     "refine": "geothresh.api.refine",
     "refine_array": "geothresh.api.arrays",
     "train": "geothresh.training",

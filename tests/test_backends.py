@@ -21,6 +21,8 @@ from rasters import write_raster
 from test_network import TINY, network
 
 import geothresh
+from geothresh.api.export import export_onnx
+from geothresh.api.models import load_model
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic.reading import read_mirrored
@@ -29,8 +31,7 @@ from geothresh.nn.backends import compiled
 from geothresh.nn.backends.graph import bilinear, means, threshnet_graph
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.device import pick_dtype
-from geothresh.nn.export import export_onnx
-from geothresh.nn.refiner import ModelSource, load_model
+from geothresh.nn.refiner import ModelSource
 from geothresh.raster.reading import open_scene
 from geothresh.windows import TileGrid
 

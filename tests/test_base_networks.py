@@ -13,6 +13,7 @@ import torch
 from imagery import image_set, in_one_pass
 from safetensors.torch import save_file
 
+from geothresh.api.models import load_model
 from geothresh.base import loop, smp
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
 from geothresh.base.config import NETWORKS, BaseConfig, BaseRecipe
@@ -27,7 +28,6 @@ from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import beside, digest
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import load_model
 from geothresh.nn.states import find_state
 from geothresh.raster.imagery import find_images
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from geothresh.api.models import load_model
 from geothresh.errors import ModelError, OutputError
 from geothresh.nn.checkpoint import digest, load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import ModelSource, find_model, load_model
+from geothresh.nn.refiner import ModelSource, find_model
 
 TINY = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16, shuffle=2)
 

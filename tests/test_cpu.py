@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from geothresh.api.models import load_model
 from geothresh.machine import usable_cores
 from geothresh.mosaic.clients import cores_of_worker
 from geothresh.mosaic.threads import default_threads
 from geothresh.nn.config import PRESETS
 from geothresh.nn.cpu import ComputeThreads, passes_at_once
-from geothresh.nn.refiner import load_model
 
 
 @pytest.fixture

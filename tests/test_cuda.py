@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import geothresh
-from geothresh.api.models import choose_model
+from geothresh.api.models import choose_model, load_model
 from geothresh.errors import ModelError
 from geothresh.mosaic import gpus
 from geothresh.mosaic.refiners import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
 from geothresh.nn.cuda import STREAMS_PER_DEVICE, StreamPool, fitting, recorded_size
 from geothresh.nn.device import devices_of
-from geothresh.nn.refiner import ModelSource, load_model
+from geothresh.nn.refiner import ModelSource
 from geothresh.nn.symmetry import SymmetricRefiner
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")

@@ -16,12 +16,12 @@ from roads import SIDE, make_roads
 from safetensors.torch import load_file
 from test_pairs import write
 
+from geothresh.api.models import load_model
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.nn.checkpoint import digest, read_card
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.losses import LossWeights, threshnet_loss
-from geothresh.nn.refiner import load_model
 from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop, train

@@ -1,4 +1,4 @@
-"""What may be given as a model, made into what the engine takes."""
+"""Load a model, or choose what the engine takes from what was given as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.backends import versioned
 from geothresh.nn.batching import GPU_BATCH
-from geothresh.nn.refiner import ModelSource, resolved
+from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.nn.symmetry import require_tta
@@ -96,6 +96,33 @@ class ChosenModel:
             overlap=overlap // self.patch * self.raster_patch,
             patch=self.raster_patch,
         )
+
+
+def load_model(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = "auto",
+    backend: Backend = "torch",
+) -> TorchRefiner | CompiledRefiner:
+    """Load a packaged model or a model file as a refiner of numpy tiles.
+
+    Args:
+        model: a packaged model's name, or a model file.
+        device: auto, cpu, cuda, cuda:i or mps; backends other than torch take auto for cpu.
+        precision: number format inside the network: auto, fp32, bf16 or fp16.
+        batch_size: tiles per forward pass; auto: 1 on a CPU, 16 on a GPU.
+        backend: the library that runs the network: torch, onnxruntime or openvino.
+
+    Raises:
+        ModelError: it is missing, damaged or not a geothresh model.
+        InputError: the device is not there.
+        UsageError: the backend is not installed, or lacks the device or the precision.
+    """
+    return ModelSource.find(
+        model, device=device, precision=precision, batch_size=batch_size, backend=backend
+    ).load()
 
 
 def choose_model(

@@ -78,7 +78,7 @@ def export(
     refined, the same, for any number B of tiles of T x T pixels. The file is NAME.onnx here, or the
     one named with -o; its path is printed.
     """
-    from geothresh.nn.export import export_onnx
+    from geothresh.api.export import export_onnx
 
     result = export_onnx(name, output, tile_size=tile_size, overwrite=overwrite)
     if as_json:

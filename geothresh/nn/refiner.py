@@ -1,4 +1,4 @@
-"""Load a model and refine numpy tiles with it.
+"""Find model files, load them, and refine numpy tiles with them.
 
 Only `TorchRefiner` imports torch, when it is made: a `ModelSource` travels to worker processes as
 a path and a digest, and each of them loads the model once.
@@ -160,33 +160,6 @@ class ModelSource:
             batch_size=self.batch_size,
             cores=cores,
         )
-
-
-def load_model(
-    model: str | Path = DEFAULT_MODEL,
-    *,
-    device: str = "auto",
-    precision: Precision = "auto",
-    batch_size: BatchSize = "auto",
-    backend: Backend = "torch",
-) -> TorchRefiner | CompiledRefiner:
-    """Load a packaged model or a model file as a refiner of numpy tiles.
-
-    Args:
-        model: a packaged model's name, or a model file.
-        device: auto, cpu, cuda, cuda:i or mps; backends other than torch take auto for cpu.
-        precision: number format inside the network: auto, fp32, bf16 or fp16.
-        batch_size: tiles per forward pass; auto: 1 on a CPU, 16 on a GPU.
-        backend: the library that runs the network: torch, onnxruntime or openvino.
-
-    Raises:
-        ModelError: it is missing, damaged or not a geothresh model.
-        InputError: the device is not there.
-        UsageError: the backend is not installed, or lacks the device or the precision.
-    """
-    return ModelSource.find(
-        model, device=device, precision=precision, batch_size=batch_size, backend=backend
-    ).load()
 
 
 class TorchRefiner:

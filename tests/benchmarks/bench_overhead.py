@@ -20,9 +20,9 @@ from measuring import machine, table, timed
 from scenes import SCENE, repeated
 
 import geothresh
+from geothresh.api.models import load_model
 from geothresh.journal import Journal
 from geothresh.mosaic import tasks, threads
-from geothresh.nn.refiner import load_model
 from geothresh.raster.scene import Scene
 from geothresh.raster.writing import RasterWriter
 

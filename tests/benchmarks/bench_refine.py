@@ -25,9 +25,10 @@ from measuring import in_turn, least, machine, ratio, timed
 from scenes import PLACE, SCENE, TILE, TILED, random_bytes, repeated, scene_tiles
 
 import geothresh
+from geothresh.api.models import load_model
 from geothresh.nn.config import PRESETS
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import TorchRefiner, load_model
+from geothresh.nn.refiner import TorchRefiner
 from geothresh.options import Precision
 from geothresh.raster.reading import open_scene
 
