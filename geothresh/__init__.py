@@ -13,11 +13,15 @@ from geothresh._version import __version__
 
 if TYPE_CHECKING:
     from geothresh.api.arrays import refine_array
+    from geothresh.api.crossfit import CrossfitResult, crossfit
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
     from geothresh.api.models import load_model
     from geothresh.api.refine import RefineResult, refine
+    from geothresh.api.train import TrainCallbacks, TrainResult, train
+    from geothresh.api.train_base import BaseTrainResult, train_base
     from geothresh.api.vectorize import VectorizeResult, vectorize
+    from geothresh.base.config import BasePlan, BaseRecipe, ImageData
     from geothresh.errors import (
         ClusterError,
         DeviceLostError,
@@ -31,68 +35,96 @@ if TYPE_CHECKING:
     from geothresh.evaluation import Report
     from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
-    from geothresh.training import TrainResult, train
+    from geothresh.training.data import FolderData, SceneData, Splitting
+    from geothresh.training.recipe import Recipe
+    from geothresh.training.sizes import NetworkChoice
 
 _HOMES = {
+    "BasePlan": "geothresh.base.config",
+    "BaseRecipe": "geothresh.base.config",
+    "BaseTrainResult": "geothresh.api.train_base",
     "ClusterError": "geothresh.errors",
     "Compute": "geothresh.options",
+    "CrossfitResult": "geothresh.api.crossfit",
     "DemoResult": "geothresh.api.demo",
     "DeviceLostError": "geothresh.errors",
+    "FolderData": "geothresh.training.data",
     "GeothreshError": "geothresh.errors",
     "GeothreshWarning": "geothresh.errors",
+    "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
     "ModelError": "geothresh.errors",
+    "NetworkChoice": "geothresh.training.sizes",
     "OutputError": "geothresh.errors",
     "Outputs": "geothresh.options",
     "Reading": "geothresh.options",
+    "Recipe": "geothresh.training.recipe",
     "RefineResult": "geothresh.api.refine",
     "Refiner": "geothresh.mosaic",
     "RefinerSource": "geothresh.mosaic",
     "Refining": "geothresh.options",
     "Report": "geothresh.evaluation",
+    "SceneData": "geothresh.training.data",
+    "Splitting": "geothresh.training.data",
     "Tiling": "geothresh.options",
-    "TrainResult": "geothresh.training",
+    "TrainCallbacks": "geothresh.api.train",
+    "TrainResult": "geothresh.api.train",
     "UsageError": "geothresh.errors",
     "VectorizeResult": "geothresh.api.vectorize",
     "Writing": "geothresh.options",
+    "crossfit": "geothresh.api.crossfit",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
     "load_model": "geothresh.api.models",
     "refine": "geothresh.api.refine",
     "refine_array": "geothresh.api.arrays",
-    "train": "geothresh.training",
+    "train": "geothresh.api.train",
+    "train_base": "geothresh.api.train_base",
     "vectorize": "geothresh.api.vectorize",
 }
 
 __all__ = [
+    "BasePlan",
+    "BaseRecipe",
+    "BaseTrainResult",
     "ClusterError",
     "Compute",
+    "CrossfitResult",
     "DemoResult",
     "DeviceLostError",
+    "FolderData",
     "GeothreshError",
     "GeothreshWarning",
+    "ImageData",
     "InputError",
     "ModelError",
+    "NetworkChoice",
     "OutputError",
     "Outputs",
     "Reading",
+    "Recipe",
     "RefineResult",
     "Refiner",
     "RefinerSource",
     "Refining",
     "Report",
+    "SceneData",
+    "Splitting",
     "Tiling",
+    "TrainCallbacks",
     "TrainResult",
     "UsageError",
     "VectorizeResult",
     "Writing",
     "__version__",
+    "crossfit",
     "demo",
     "evaluate",
     "load_model",
     "refine",
     "refine_array",
     "train",
+    "train_base",
     "vectorize",
 ]
 

@@ -6,6 +6,7 @@ Only the standard library: every writer of the package stands on this module.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -17,7 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geothresh.errors import InputError, OutputError, UsageError
-from geothresh.locks import has_no_locks, lock
 
 # The end of the names of temporary folders.
 _TEMPORARY = ".tmp"
@@ -102,6 +102,8 @@ def check_output(
     return target
 
 
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # What file systems answer that cannot flush a directory.
 _NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -163,6 +165,27 @@ def write_bytes(target: Path, content: bytes) -> None:
             temporary.write_bytes(content)
         except OSError as error:
             raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def lock(descriptor: int) -> bool:
+    """Take the lock of an open file or directory, without waiting.
+
+    Returns:
+        Whether it is held now; False where another process holds it.
+
+    Raises:
+        OSError: the file system has no locks, see `has_no_locks`.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Whether an error says that the file system has no locks."""
+    return error.errno in _NO_LOCKS
 
 
 def create_beside(target: Path) -> Path:

@@ -14,19 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imagery import image_set, in_one_pass, road_image
 from PIL import Image
+from trainings import images_and_plan
 
-from geothresh.api import crossfit as module
 from geothresh.api.crossfit import CrossfitResult, crossfit
+from geothresh.api.train_base import train_base
+from geothresh.base import crossfit as module
 from geothresh.base.checkpoint import read_base_card
-from geothresh.base.config import BaseRecipe
+from geothresh.base.config import BasePlan, BaseRecipe
 from geothresh.base.folds import folds_of
 from geothresh.base.predictor import load_base
-from geothresh.base.run import train_base
+from geothresh.base.task import BaseTask
 from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, find_images
 from geothresh.raster.images import read_gray, read_rgb
 from geothresh.raster.pairs import find_pairs
+from geothresh.training import loop
+from geothresh.training.state import Progress
 
 QUICK = BaseRecipe(steps=2, crop_size=64, batch_size=2, precision="fp32")
 ENCODER = "mobilenet_v2"
@@ -35,7 +39,8 @@ NAME = f"linknet-{ENCODER}"
 
 def run(data: Path | list[Path], output: Path, **more: Any) -> CrossfitResult:
     given: dict[str, Any] = {"encoder": ENCODER, "recipe": QUICK, "device": "cpu", **more}
-    return crossfit(data, output, **given)
+    images, plan = images_and_plan(data, given)
+    return crossfit(images, output, plan, **given)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +112,7 @@ def test_the_same_call_again_makes_nothing_again(
     monkeypatch.setattr(module, "fit", never)
     monkeypatch.setattr(module, "predict_picture", never)
     assert run(data, output, folds=3, snapshots=1) == result
-    with pytest.raises(OutputError, match="another folds, snapshots; give the same"):
+    with pytest.raises(OutputError, match=r"another folds \(.*\), snapshots \(.*\); give the same"):
         run(data, output, folds=2)
     with pytest.raises(OutputError, match="another place_pattern"):
         run(data, output, folds=3, snapshots=1, place_pattern="^(..)")
@@ -124,15 +129,16 @@ def test_a_stopped_run_goes_on_to_the_same_maps(
     real_fit = module.fit
     trained: list[str] = []
 
-    def fit(pairs: Any, **how: Any) -> float:
-        trained.append(how["output"].name)
-        return real_fit(pairs, **how, state_seconds=0)
+    def fit(task: BaseTask, output: Path, **how: Any) -> Progress:
+        trained.append(output.name)
+        return real_fit(task, output, **how)
 
     def stop(fold: int, folds: int, step: int, steps: int, loss: float) -> None:
         if (fold, step) == (2, 1):
             raise Stopped
 
     monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     with pytest.raises(Stopped):
         run(data, tmp_path / "o", folds=3, snapshots=1, on_step=stop)
     work = tmp_path / "o" / f"{NAME}.folds"
@@ -250,8 +256,9 @@ def test_options_are_checked_before_the_images_are_read(
     trains = options.keys() & {"hold_out", "validation_fraction"}
     command, output = (train_base, "m.safetensors") if trains else (crossfit, "maps")
     given: dict[str, Any] = {"encoder": ENCODER, "recipe": QUICK, "device": "cpu", **options}
+    images, plan = images_and_plan(data, given)
     with pytest.raises(UsageError, match=said):
-        command(data, tmp_path / output, on_check=lambda done, _: seen.append(done), **given)
+        command(images, tmp_path / output, plan, on_check=lambda k, _: seen.append(k), **given)
     assert not seen and not list(tmp_path.iterdir())
 
 
@@ -265,13 +272,14 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
 
 def test_train_keeps_back_what_is_held_out(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
-    result = train_base(data, output, encoder=ENCODER, recipe=QUICK, hold_out=["r5"], device="cpu")
+    plan = BasePlan(encoder=ENCODER, recipe=QUICK)
+    result = train_base(data, output, plan, hold_out=["r5"], device="cpu")
     # r0 is the same place as r5.
     assert read_base_card(output).trained_ids == {"r1", "r2", "r3", "r4"}
     assert json.loads(result.split.read_text())["validation"] == ["r0", "r5"]
     assert (result.images, result.held_out) == (4, 2)
     with pytest.raises(OutputError, match="exists"):
-        train_base(data, output, encoder=ENCODER, recipe=QUICK)
+        train_base(data, output, plan)
     with pytest.raises(UsageError, match="no run to go on with"):
         train_base(data, tmp_path / "n.safetensors", resume=True)
 

@@ -14,22 +14,23 @@ from imagery import image_set, in_one_pass
 from safetensors.torch import save_file
 
 from geothresh.api.models import load_model
-from geothresh.base import loop, smp
+from geothresh.base import smp
 from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
-from geothresh.base.config import NETWORKS, BaseConfig, BaseRecipe
+from geothresh.base.config import NETWORKS, BaseConfig, BasePlan, BaseRecipe
 from geothresh.base.crops import Crops
-from geothresh.base.loop import fit, segmentation_loss, snapshot_steps
 from geothresh.base.networks import DilatedCentre, build_network, describe_network
 from geothresh.base.predictor import load_base
 from geothresh.base.pretrained import weights_name
 from geothresh.base.smp import segmentation_models
+from geothresh.base.task import BaseTask, segmentation_loss, snapshot_steps
+from geothresh.durability.states import find_state
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import beside, digest
+from geothresh.nn.modelfile import beside, digest, require_seal
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.states import find_state
-from geothresh.raster.imagery import find_images
+from geothresh.raster.imagery import ImagePair, find_images
+from geothresh.training import loop
 
 SMALL = BaseConfig(network="linknet", encoder="mobilenet_v2")
 QUICK = BaseRecipe(steps=4, crop_size=64, batch_size=2, precision="fp32")
@@ -292,25 +293,39 @@ class Stopped(Exception):
     """What a kill is to the loop."""
 
 
+def fit(
+    pairs: list[ImagePair], output: Path, *, config: BaseConfig = SMALL,
+    recipe: BaseRecipe = QUICK, snapshots: int = 0, state: Path | None = None, **on: Any,
+) -> None:  # fmt: skip
+    """Train a network that says of its data what none checks."""
+    plan = BasePlan(recipe=recipe, snapshots=snapshots)
+    task = BaseTask(
+        pairs, output, config=config, plan=plan, data={"train": []}, device="cpu",
+        resumed=state is not None,
+    )  # fmt: skip
+    loop.fit(task, output, state=state, **on)
+
+
 @pytest.mark.parametrize("network", ["linknet", "pspnet"])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, network: str) -> None:
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
     """PSPNet has dropout, whose noise must be that of the step."""
     pairs = find_images(image_set(tmp_path / "d", 3))
     config = BaseConfig(network=network, encoder="mobilenet_v2")
 
     def run(name: str, stop: int | None = None, resume: bool = False) -> Path:
-        def on_step(step: int, steps: int, loss: float) -> None:
+        def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
             if step == stop:
                 raise Stopped
 
         output = tmp_path / name
-        fit(
-            pairs, config=config, recipe=QUICK, output=output, data={"train": ["r0"]},
-            snapshots=1, state=find_state(beside(output, ".state.safetensors")) if resume else None,
-            device="cpu", state_seconds=0, on_step=on_step,
-        )  # fmt: skip
+        states = beside(output, ".state.safetensors")
+        state = find_state(states, require_seal) if resume else None
+        fit(pairs, output, config=config, snapshots=1, state=state, on_step=on_step)
         return output
 
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     whole = run("whole.safetensors")
     with pytest.raises(Stopped):
         run("part.safetensors", stop=3)
@@ -326,19 +341,16 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, network: str
 def test_weights_that_are_not_finite_are_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshots: int
 ) -> None:
-    def step(network: torch.nn.Module, *_: object) -> float:
+    def step(task: BaseTask, _: object) -> dict[str, float]:
         with torch.no_grad():
-            next(network.parameters()).fill_(torch.nan)
-        return 1.0
+            next(task.network.parameters()).fill_(torch.nan)
+        return {"total": 1.0}
 
     monkeypatch.setattr(loop, "_step", step)
     output = tmp_path / "m.safetensors"
     at = 2 if snapshots else 4
-    with pytest.raises(ModelError, match=f"weights are not finite after step {at}; lower --learn"):
-        fit(
-            find_images(image_set(tmp_path / "d", 3)), config=SMALL, recipe=QUICK, output=output,
-            data={"train": []}, snapshots=snapshots, device="cpu",
-        )  # fmt: skip
+    with pytest.raises(ModelError, match=f"weights are not finite in epoch 1, step {at}; lower --"):
+        fit(find_images(image_set(tmp_path / "d", 3)), output, snapshots=snapshots)
     assert not output.exists() and not list(tmp_path.glob("m.step*"))
 
 
@@ -346,12 +358,11 @@ def test_another_recipe_is_not_resumed(tmp_path: Path) -> None:
     pairs = find_images(image_set(tmp_path / "d", 3))
     output = tmp_path / "m.safetensors"
 
-    def stop(step: int, steps: int, loss: float) -> None:
+    def stop(*_: object) -> None:
         raise Stopped
 
-    common: dict[str, Any] = {"config": SMALL, "output": output, "data": {"train": []}}
     with pytest.raises(Stopped):
-        fit(pairs, recipe=QUICK, state_seconds=0, on_step=stop, **common)
+        fit(pairs, output, on_step=stop)
     other = BaseRecipe(steps=5, crop_size=64, batch_size=2, precision="fp32")
     with pytest.raises(ModelError, match=r"another recipe \(steps 4, now 5\)"):
-        fit(pairs, recipe=other, state=beside(output, ".state.safetensors"), **common)
+        fit(pairs, output, recipe=other, state=beside(output, ".state.safetensors"))

@@ -20,10 +20,10 @@ from rasterio.enums import ColorInterp
 from rasters import NORTH_UP, write_raster
 
 from geothresh.api.base_predict import predict
-from geothresh.api.pictures import PictureReader, predict_picture
 from geothresh.base.checkpoint import save_base_model
 from geothresh.base.config import BaseConfig
 from geothresh.base.networks import build_network
+from geothresh.base.pictures import PictureReader, predict_picture
 from geothresh.base.predictor import load_base
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
@@ -311,9 +311,9 @@ def test_an_interrupted_prediction_goes_on(
     monkeypatch.setattr(RasterWriter, "finish", full)
     with pytest.raises(OutputError, match="no room") as caught:
         predict(scene, out / "c.tif", **how)
-    assert caught.value.__notes__[0].startswith("2 finished strips are kept")
+    assert caught.value.__notes__[0].startswith("the same command goes on from 2 finished strips")
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="blend was hann and is crop"):
+    with pytest.raises(UsageError, match=r"blend \(hann, now crop\)"):
         predict(scene, out / "c.tif", blend="crop", **how)
     told: list[tuple[int, int]] = []
     result = predict(scene, out / "c.tif", progress=lambda *at: told.append(at), **how)

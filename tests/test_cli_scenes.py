@@ -21,11 +21,11 @@ from test_scenes import (
     write_layer,
     write_scene,
 )
+from trainings import train_flat
 
 from geothresh.cli import main
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.nn.checkpoint import read_card
-from geothresh.training import train
 
 
 def arguments(place: Path, output: Path, *more: object) -> list[str]:  # noqa: F811
@@ -142,8 +142,8 @@ def test_bad_input_is_one_line_before_the_first_epoch(place: Path, tmp_path: Pat
         ([scene], {**wide, "validation_aoi": between}, InputError, "has a foreground pixel"),
         ([scene], {**wide, "split": tmp_path / "split.json"}, InputError, "not the split of"),
         ([scene], {**wide, "split": "x", "validation_aoi": far}, UsageError, "one or the other"),
-        ([scene], {**wide, "confidence": [place]}, UsageError, "--confidence is for folders"),
-        ([tmp_path / "folder"], {"buffer": 2.0}, UsageError, "--buffer is for scenes"),
+        ([scene], {**wide, "hold_out": ["a"]}, UsageError, "--hold-out is for folders"),
+        ([tmp_path / "folder"], {"block_size": 64}, UsageError, "--block-size is for scenes"),
         ([scene, tmp_path / "folder"], wide, UsageError, "in runs of their own"),
         ([scene], {"labels": [roads] * 2, "buffer": 2.0}, UsageError, "2 sources of labels for 1"),
         ([scene, twin / "scene.tif"], wide, InputError, "stand for several scenes: scene"),
@@ -156,11 +156,11 @@ def test_bad_input_is_one_line_before_the_first_epoch(place: Path, tmp_path: Pat
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GeothreshWarning)
             with pytest.raises(kind, match=message) as caught:
-                train(data, output, recipe=QUICK, device="cpu", patch=32, **options)
+                train_flat(data, output, recipe=QUICK, device="cpu", patch=32, **options)
         assert "\n" not in str(caught.value), message
     large = dataclasses.replace(QUICK, chip_size=384)
     with pytest.raises(UsageError, match="no chip of 384 pixels fits"):
-        train([scene], output, recipe=large, device="cpu", block_size=128, **wide)
+        train_flat([scene], output, recipe=large, device="cpu", block_size=128, **wide)
     assert not list(tmp_path.glob("m.*"))
 
 

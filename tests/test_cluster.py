@@ -211,7 +211,7 @@ def test_a_deadly_tile_ends_the_run_and_the_strips_above_stay(tmp_path: Path) ->
     scene = write_raster(tmp_path / "scene.tif", values)
     with pytest.raises(DeadlyTileError, match=r"^rows 13\d\d to 14\d\d, columns 0 to 69") as caught:
         refine(scene, tmp_path / "out.tif", model=FakeSource(kind="deadly"), workers=2, **TILES)
-    assert "2 finished strips are kept" in caught.value.__notes__[0]
+    assert "goes on from 2 finished strips" in caught.value.__notes__[0]
     assert sorted(os.listdir(tmp_path)) == [WORK, "scene.tif"]
 
 
@@ -290,7 +290,7 @@ def test_a_lost_scheduler_ends_the_run_and_the_work_stays(scene: Path, tmp_path:
         with pytest.raises(ClusterError, match="was lost") as caught:
             on(address, scene, out, kind="slow", progress=kill)
         assert time.monotonic() - begun < 120
-    assert "finished strips are kept" in caught.value.__notes__[0]
+    assert "finished strips, which are kept" in caught.value.__notes__[0]
     assert caught.value.exit_code == 1
     result = refine(scene, out / "out.tif", model=FakeSource(kind="slow"), **TILES)
     assert result.strips_resumed >= 2

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from roads import make_roads
 
+from geothresh.api.train import train
 from geothresh.errors import UsageError
 from geothresh.nn.checkpoint import read_card
-from geothresh.training import Recipe, degradation, train
+from geothresh.training import Recipe, degradation
+from geothresh.training.data import FolderData
 from geothresh.training.degradation import degrade, synthesise
+from geothresh.training.sizes import NetworkChoice
 from geothresh.training.sources import mixed
 
 KINDS = [
@@ -127,14 +130,14 @@ def test_shares_outside_0_and_1_are_refused(change) -> None:
 
 def test_pre_training_on_made_maps_is_a_start_for_real_ones(tmp_path: Path) -> None:
     data, networks = make_roads(tmp_path)
+    maps = FolderData(folders=[data], confidence=networks)
     recipe = Recipe(epochs=1, chips_per_epoch=8, chip_size=64, synthesise=1.0, precision="fp32")
-    first = train(data, tmp_path / "made.safetensors", confidence=networks, recipe=recipe)
+    first = train(maps, tmp_path / "made.safetensors", recipe=recipe)
     second = train(
-        data,
+        maps,
         tmp_path / "m.safetensors",
-        confidence=networks,
         recipe=dataclasses.replace(recipe, synthesise=0.0, degrade=0.5),
-        init=first.model,
+        network=NetworkChoice(init=first.model),
     )
     told = read_card(second.model).training
     assert told["init"]["name"] == "made"

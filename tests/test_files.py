@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from geothresh import files
+from geothresh.durability.workdir import WorkDirectory
 from geothresh.errors import OutputError
 from geothresh.files import check_output, create_beside, discard, publish, remove_stale, replacing
-from geothresh.journal.workdir import LockedDirectory
 
 HOLD = (
     "import pathlib, sys\n"
@@ -130,7 +130,7 @@ def test_a_file_system_that_cannot_flush_directories_is_good_enough(
     monkeypatch.setattr(os, "fsync", none_of_directories)
     with replacing(tmp_path / "roads.gpkg") as temporary:
         temporary.write_text("whole")
-    LockedDirectory(tmp_path / "roads.gpkg").flush()
+    WorkDirectory(tmp_path / "roads.gpkg").flush()
     assert (tmp_path / "roads.gpkg").read_text() == "whole"
 
 
@@ -160,7 +160,7 @@ def test_a_work_directory_is_ours_where_the_file_system_chooses_the_owner(
     """Root over NFS is nobody there."""
     target = tmp_path / "mask.tif"
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    LockedDirectory(target).release(remove=True)
+    WorkDirectory(target).release(remove=True)
     assert os.listdir(tmp_path) == []
 
 

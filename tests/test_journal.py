@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geothresh.durability import Journal, StoredChunk, finished_outputs
+from geothresh.durability.log import Log, read_log
+from geothresh.durability.strips import StripFile, is_sound, read_strip
+from geothresh.durability.workdir import work_directory
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import check_output
-from geothresh.journal import Journal, StoredChunk, finished_outputs
-from geothresh.journal.lines import ProvenLines, read_lines
-from geothresh.journal.strips import StripFile, is_sound, read_strip
-from geothresh.journal.workdir import work_directory
 from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
@@ -31,7 +31,7 @@ ENTRIES = [{"strip": 0, "facts": {"valid": 3}}, {"strip": 1}, {"made": {"ü.tif"
 
 
 def lines(path: Path) -> bytes:
-    journal = ProvenLines(path)
+    journal = Log(path)
     for entry in ENTRIES:
         journal.append(entry)
     journal.close()
@@ -53,12 +53,12 @@ def test_a_torn_or_damaged_line_ends_the_journal(
         flipped[place] ^= data.draw(st.integers(1, 255))
         path.write_bytes(flipped)
     sound = int(np.searchsorted(ends, place, side="right"))
-    assert read_lines(path) == ENTRIES[:sound]
-    journal = ProvenLines(path)
+    assert read_log(path) == ENTRIES[:sound]
+    journal = Log(path)
     assert journal.entries == ENTRIES[:sound]
     journal.append({"next": 1})
     journal.close()
-    assert read_lines(path) == [*ENTRIES[:sound], {"next": 1}]
+    assert read_log(path) == [*ENTRIES[:sound], {"next": 1}]
 
 
 def test_a_line_that_does_not_fit_is_taken_back(
@@ -66,7 +66,7 @@ def test_a_line_that_does_not_fit_is_taken_back(
 ) -> None:
     path = tmp_path / "journal.jsonl"
     whole = lines(path)
-    journal = ProvenLines(path)
+    journal = Log(path)
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -78,7 +78,7 @@ def test_a_line_that_does_not_fit_is_taken_back(
     assert path.read_bytes() == whole
     journal.append({"strip": 4})
     journal.close()
-    assert read_lines(path) == [*ENTRIES, {"strip": 4}]
+    assert read_log(path) == [*ENTRIES, {"strip": 4}]
 
 
 def chunk(row: int, col: int, height: int, width: int, count: int) -> StoredChunk:
@@ -139,8 +139,8 @@ def interrupted(target: Path, strips: int, **options: object) -> None:
     with pytest.raises(KeyboardInterrupt) as caught, begun(target, strips, **options):
         raise KeyboardInterrupt
     expected = [
-        f"{strips} finished strips are kept in .out.tif.geothresh: the same command again goes on "
-        "from there"
+        f"the same command goes on from {strips} finished strips, which are kept in "
+        ".out.tif.geothresh"
     ]
     assert getattr(caught.value, "__notes__", []) == (expected if strips else [])
 
@@ -192,7 +192,7 @@ def test_an_error_that_starting_again_does_not_mend_keeps_nothing(tmp_path: Path
     assert os.listdir(tmp_path) == []
     with pytest.raises(OutputError, match="disk full") as caught, begun(target, 3):
         raise OutputError("disk full")
-    assert caught.value.__notes__[0].startswith("3 finished strips are kept")
+    assert caught.value.__notes__[0].startswith("the same command goes on from 3 finished strips")
     interrupted_again = tmp_path / ".out.tif.geothresh"
     assert interrupted_again.is_dir()
 
@@ -206,9 +206,9 @@ def test_other_parameters_are_refused_and_restart_is_named(tmp_path: Path) -> No
     target = tmp_path / "out.tif"
     interrupted(target, 2)
     other = {"threshold": 0.4}
-    with pytest.raises(UsageError, match=r"threshold was 0\.5 and is 0\.4\).*--restart"):
+    with pytest.raises(UsageError, match=r"another threshold \(0\.5, now 0\.4\).*--restart"):
         Journal(target, other)
-    with pytest.raises(InputError, match=r"input size was None and is 7\).*--restart"):
+    with pytest.raises(InputError, match=r"another input size \(none, now 7\).*--restart"):
         Journal(target, {"threshold": 0.5, "input size": 7})
     assert len(list((tmp_path / ".out.tif.geothresh").glob("*.bin"))) == 2
     with Journal(target, other, restart=True) as journal:
@@ -267,7 +267,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(OutputError, match="another run is writing it now"):
+        with pytest.raises(OutputError, match="another run is making it"):
             Journal(target, {}, restart=True)
         other.kill()  # the lock dies with its holder
         other.join()
@@ -321,7 +321,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from geothresh.errors import OutputError
-from geothresh.journal import Journal
+from geothresh.durability import Journal
 from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
@@ -343,7 +343,7 @@ def test_a_strip_without_room_is_an_output_error(tmp_path: Path, limit: int) -> 
         cwd=tmp_path, capture_output=True, text=True, env=os.environ,
     )  # fmt: skip
     assert "OutputError: out.tif: strip 2 cannot be written" in done.stderr
-    assert "2 finished strips are kept" in done.stderr
+    assert "goes on from 2 finished strips" in done.stderr
     assert "File too large" in done.stderr
     with Journal(tmp_path / "out.tif", {}) as journal:
         assert len(journal.strips) == 2

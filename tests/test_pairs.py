@@ -11,7 +11,8 @@ from PIL import Image
 from geothresh.errors import InputError, UsageError
 from geothresh.raster.imagery import find_images, find_pictures
 from geothresh.raster.pairs import Pair, check_pairs, find_pairs, read_confidence, read_mask
-from geothresh.training.split import Split, split_pairs
+from geothresh.splitting import Split
+from geothresh.training.folder_data import split_pairs
 
 
 def write(path: Path, pixels: np.ndarray) -> Path:

@@ -10,12 +10,13 @@ import pytest
 from cli_runner import runner
 from roads import make_roads
 
-from geothresh import training
+from geothresh.api.train import train
 from geothresh.base.config import BaseRecipe
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.nn.checkpoint import read_card
 from geothresh.nn.loss_weights import LossWeights
+from geothresh.training.data import FolderData
 from geothresh.training.recipe import DEFAULT_RECIPE, RECIPES, Recipe, recipe_of
 
 #: The numbers of section 4.2 and 3.5 of the paper.
@@ -88,7 +89,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         found.append(recipe)
         raise UsageError("no training here")
 
-    monkeypatch.setattr(training, "train", record, raising=False)
+    monkeypatch.setattr("geothresh.api.train.train", record)
     return found
 
 
@@ -124,9 +125,8 @@ def test_the_help_shows_the_numbers_of_both_recipes() -> None:
 def test_a_model_records_its_recipe(tmp_path: Path) -> None:
     data, networks = make_roads(tmp_path)
     recipe = recipe_of("best", epochs=1, chips_per_epoch=2, chip_size=64, batch_size=2)
-    result = training.train(
-        data, tmp_path / "m.safetensors", confidence=networks, recipe=recipe, device="cpu"
-    )
+    maps = FolderData(folders=[data], confidence=networks)
+    result = train(maps, tmp_path / "m.safetensors", recipe=recipe, device="cpu")
     card = read_card(result.model)
     assert card.config.head == "correction"
     told = card.training["recipe"]

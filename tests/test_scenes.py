@@ -35,9 +35,9 @@ from geothresh.training.blocks import (
     tiles,
 )
 from geothresh.training.chips import ChipDataset
-from geothresh.training.material import Material
+from geothresh.training.data import SceneData, Splitting, TrainingData
 from geothresh.training.pixels import Pixels
-from geothresh.training.scene_material import SceneOptions, gather_scenes
+from geothresh.training.scene_data import gather_scenes
 from geothresh.training.sources import Cut
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -107,14 +107,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def gather(place: Path, scenes: list[Path] | None = None, **options) -> Material:
+def gather(place: Path, scenes: list[Path] | None = None, **options) -> TrainingData:
     recipe, pixels = options.pop("recipe", QUICK), options.pop("pixels", Pixels())
-    known = {"patch": 64, "split": None, "fraction": 0.2, "seed": 0, "progress": None}
+    known = {"patch": 64, "seed": 0, "progress": None}
     known |= {key: options.pop(key) for key in list(options) if key in known}
+    fields = {"split": "manifest", "fraction": "fraction", "validation_aoi": "aoi"}
+    fields["block_size"] = "block_size"
+    splitting = {field: options.pop(key) for key, field in fields.items() if key in options}
     options = {"labels": [place / "roads.gpkg"], "buffer": 8.0, **options}
     return gather_scenes(
-        scenes or [place / "scene.tif"],
-        SceneOptions(**options),
+        SceneData(scenes=scenes or [place / "scene.tif"], **options),
+        Splitting(**{"fraction": 0.2, **splitting}),
         pixels,
         chip_size=recipe.chip_size,
         largest=round(recipe.chip_size * recipe.zoom),
@@ -122,7 +125,7 @@ def gather(place: Path, scenes: list[Path] | None = None, **options) -> Material
     )
 
 
-def held_pixels(material: Material, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+def held_pixels(material: TrainingData, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
     """Where the manifest's validation blocks are in a scene."""
     manifest = json.loads(material.manifest)
     held = np.zeros(shape, bool)

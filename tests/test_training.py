@@ -15,6 +15,7 @@ from cli_runner import runner
 from roads import SIDE, make_roads
 from safetensors.torch import load_file
 from test_pairs import write
+from trainings import train_flat
 
 from geothresh.api.models import load_model
 from geothresh.cli import main
@@ -24,11 +25,12 @@ from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.losses import LossWeights, threshnet_loss
 from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
-from geothresh.training import Recipe, loop, train
+from geothresh.training import Recipe, loop
 from geothresh.training.chips import ChipDataset
-from geothresh.training.loop import batches_of, cosine_rate
+from geothresh.training.optimizers import cosine_rate
 from geothresh.training.sizes import preset_of
 from geothresh.training.sources import pair_sources
+from geothresh.training.threshnet import batches_of
 
 QUICK = Recipe(
     epochs=3, chip_size=64, batch_size=4, chips_per_epoch=8, learning_rate=2e-3, precision="fp32"
@@ -42,7 +44,7 @@ def data(tmp_path: Path) -> tuple[Path, list[Path]]:
 
 def run(data: tuple[Path, list[Path]], output: Path, recipe: Recipe = QUICK, **options):
     options = {"validation_fraction": 0.34, "device": "cpu", "head": "correction", **options}
-    return train(data[0], output, confidence=data[1], recipe=recipe, **options)
+    return train_flat(data[0], output, confidence=data[1], recipe=recipe, **options)
 
 
 def test_a_run_writes_model_log_split_and_state(data, tmp_path: Path) -> None:
@@ -286,8 +288,8 @@ def test_the_run_stops_when_the_training_loss_stalls(data, tmp_path: Path, monke
 def test_a_device_without_bf16_trains_in_fp32(data, tmp_path: Path, monkeypatch) -> None:
     seen = set()
 
-    def step(network, optimizer, batch, recipe, dtype) -> dict[str, float]:
-        seen.add(dtype)
+    def step(task, batch) -> dict[str, float]:
+        seen.add(task.dtype)
         return {"total": 1.0}
 
     monkeypatch.setattr(loop, "pick_dtype", lambda *args: torch.float16)
@@ -305,9 +307,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatc
 def test_weights_that_are_not_finite_are_no_model(data, tmp_path: Path, monkeypatch) -> None:
     """The loss of a step is of the weights before it: that of the last step tells nothing."""
 
-    def step(network, *_) -> dict[str, float]:
+    def step(task, _) -> dict[str, float]:
         with torch.no_grad():
-            next(network.parameters()).fill_(math.inf)
+            next(task.network.parameters()).fill_(math.inf)
         return {"total": 1.0}
 
     monkeypatch.setattr(loop, "_step", step)
@@ -321,9 +323,9 @@ def test_weights_that_are_not_finite_are_no_model(data, tmp_path: Path, monkeypa
 
 
 def test_a_network_that_overflows_is_no_model(data, tmp_path: Path, monkeypatch) -> None:
-    def step(network, *_) -> dict[str, float]:
+    def step(task, _) -> dict[str, float]:
         with torch.no_grad():
-            for weights in network.parameters():
+            for weights in task.network.parameters():
                 weights.fill_(3e38)
         return {"total": 1.0}
 
@@ -388,8 +390,7 @@ def test_maps_smaller_than_a_chip_are_mirrored_outwards(data) -> None:
 
 
 def test_the_cosine_warms_up_and_ends_at_the_least_rate() -> None:
-    recipe = dataclasses.replace(QUICK, learning_rate=1e-3, min_learning_rate=1e-6)
-    rates = [cosine_rate(recipe, step, 200) for step in range(201)]
+    rates = [cosine_rate(k, 200, highest=1e-3, least=1e-6) for k in range(201)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) * 1e-4)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[200] == pytest.approx(1e-6)
@@ -433,9 +434,9 @@ def test_the_command_finds_broken_data_before_the_first_epoch(data, tmp_path: Pa
 
 def test_unusable_data_is_said_by_python_too(data, tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        train(tmp_path / "none", tmp_path / "m.safetensors")
+        train_flat(tmp_path / "none", tmp_path / "m.safetensors")
     with pytest.raises(UsageError, match="safetensors"):
-        train(data[0], tmp_path / "m.pt")
+        train_flat(data[0], tmp_path / "m.pt")
 
 
 def test_maps_in_folders_are_valid_everywhere_and_the_mask_changes_no_loss(data) -> None:

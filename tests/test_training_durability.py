@@ -20,17 +20,20 @@ import pytest
 import torch
 from cli_runner import runner
 from roads import make_roads
+from trainings import train_flat
 
-from geothresh.base.config import BaseRecipe
-from geothresh.base.run import train_base
+from geothresh.api.train import TrainResult
+from geothresh.api.train_base import train_base
+from geothresh.base.config import BasePlan, BaseRecipe
 from geothresh.cli import faults, main
+from geothresh.durability.lock import only_run
+from geothresh.durability.states import earlier_state, find_state
 from geothresh.errors import GeothreshWarning, ModelError, OutputError, UsageError
-from geothresh.locks import only_run
 from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import require_seal
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.states import earlier_state, find_state
-from geothresh.training import Recipe, TrainResult, loop, train
+from geothresh.training import Recipe, loop
 
 QUICK = Recipe(
     epochs=2,
@@ -52,7 +55,7 @@ def run(folder: Path, name: str, recipe: Recipe = QUICK, **options: Any) -> Trai
     data = folder.parent / "roads"
     start = folder.parent / "tiny.safetensors"
     options = {"validation_fraction": 0.34, "device": "cpu", "init": start, **options}
-    return train(data, folder / f"{name}.safetensors", recipe=recipe, **options)
+    return train_flat(data, folder / f"{name}.safetensors", recipe=recipe, **options)
 
 
 def made(folder: Path, name: str) -> list[bytes]:
@@ -218,7 +221,7 @@ def test_two_damaged_states_end_the_run(stopped) -> None:
     for file in (state, earlier_state(state)):
         file.write_bytes(flipped(file.read_bytes(), 3000))
     with pytest.warns(GeothreshWarning, match="it is no use"):
-        assert find_state(state) is None
+        assert find_state(state, require_seal) is None
     with pytest.warns(GeothreshWarning), pytest.raises(OutputError, match="add --overwrite"):
         run(place, "m")
     with pytest.warns(GeothreshWarning), pytest.raises(ModelError, match="no state is whole"):
@@ -257,7 +260,7 @@ def test_two_runs_of_one_output_are_kept_apart(folder: Path, tmp_path: Path) -> 
 def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys\n"
-        "from geothresh.locks import only_run\n"
+        "from geothresh.durability.lock import only_run\n"
         "with only_run(pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -389,14 +392,12 @@ def test_the_command_says_what_it_goes_on_with(stopped, folder: Path) -> None:
 # --- Base networks.
 
 BASE = BaseRecipe(steps=4, crop_size=64, batch_size=2, precision="fp32")
+PLAN = BasePlan(encoder="mobilenet_v2", recipe=BASE, snapshots=1)
 
 
 def base(folder: Path, name: str, **options: Any) -> Path:
     output = folder / f"{name}.safetensors"
-    data = folder / "images"
-    train_base(
-        data, output, encoder="mobilenet_v2", recipe=BASE, device="cpu", snapshots=1, **options
-    )
+    train_base(folder / "images", output, PLAN, device="cpu", **options)
     return output
 
 
@@ -405,9 +406,7 @@ def test_a_base_network_comes_out_the_same_wherever_its_training_was_killed(
 ) -> None:
     from imagery import image_set
 
-    from geothresh.base import loop as base_loop
-
-    monkeypatch.setattr(base_loop, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     image_set(tmp_path / "images", 3)
     whole = base(tmp_path, "whole")
     replace, left = os.replace, 0
@@ -451,8 +450,8 @@ def test_a_base_network_of_another_recipe_is_not_gone_on_with(tmp_path: Path) ->
         base(tmp_path, "m", on_step=stop)
     assert caught.value.__notes__ == ["the same command goes on from the first step"]
     output, data = tmp_path / "m.safetensors", tmp_path / "images"
-    other = dataclasses.replace(BASE, steps=9)
+    other = dataclasses.replace(PLAN, recipe=dataclasses.replace(BASE, steps=9))
     with pytest.raises(ModelError, match=r"another recipe \(steps 4, now 9\)"):
-        train_base(data, output, encoder="mobilenet_v2", recipe=other, device="cpu", snapshots=1)
+        train_base(data, output, other, device="cpu")
     with pytest.raises(UsageError, match="no run to go on with"):
-        train_base(data, tmp_path / "n.safetensors", recipe=BASE, resume=True)
+        train_base(data, tmp_path / "n.safetensors", PLAN, resume=True)

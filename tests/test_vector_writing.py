@@ -19,8 +19,8 @@ import shapely
 from pyogrio import list_layers, raw, read_info
 from pyproj import CRS
 
+from geothresh.durability.lock import only_run
 from geothresh.errors import OutputError, UsageError
-from geothresh.locks import only_run
 from geothresh.vector import ogr, outputs
 from geothresh.vector.layers import Layer
 from geothresh.vector.names import check_layer_name, layer_name_from

@@ -20,13 +20,13 @@ from geothresh.api.durable import (
     require_room,
     run_fingerprint,
 )
-from geothresh.api.pictures import OVERLAP, TILE, predict_picture
 from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import STRIDE
+from geothresh.base.pictures import OVERLAP, TILE, predict_picture
 from geothresh.base.predictor import BasePredictor, BaseSource
+from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
 from geothresh.files import check_output
-from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
     Layers,
     MosaicStats,

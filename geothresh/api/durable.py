@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from geothresh._version import __version__
+from geothresh.durability import Journal
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
-from geothresh.journal import Journal
 from geothresh.layers import PackedLayer
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.raster.creation import least_bytes

@@ -25,9 +25,9 @@ from geothresh.api.durable import (
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
 from geothresh.api.targets import Targets, check_targets, default_mask
+from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard, publish
-from geothresh.journal import Journal, finished_outputs
 from geothresh.mosaic import (
     MosaicStats,
     Progress,

@@ -44,13 +44,12 @@ def read_base_card(path: str | Path) -> BaseCard:
     return BaseCard(config=BaseConfig.from_dict(entries["config"]), training=training)
 
 
-def load_base_weights(path: str | Path, config: BaseConfig, *, prefix: str = "") -> dict[str, Any]:
+def load_base_weights(path: str | Path, config: BaseConfig) -> dict[str, Any]:
     """The tensors of a base network, checked one by one.
 
     Args:
         path: a file whose card was read.
         config: that its card gives.
-        prefix: of the tensors' names in the file; only these are read.
 
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
@@ -62,7 +61,7 @@ def load_base_weights(path: str | Path, config: BaseConfig, *, prefix: str = "")
 
     with torch.device("meta"):
         expected = build_network(config).state_dict()
-    return read_tensors(path, expected, prefix=prefix)
+    return read_tensors(path, expected)
 
 
 def save_base_model(

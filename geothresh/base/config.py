@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from geothresh.errors import ModelError, UsageError
@@ -124,3 +126,43 @@ class BaseRecipe:
     def with_epochs(self, epochs: int, images: int) -> BaseRecipe:
         """The same with as many steps as show every image so many times."""
         return replace(self, steps=max(1, math.ceil(epochs * images / self.batch_size)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageData:
+    """Images and masks in folders, paired by id; see `geothresh.raster.imagery`."""
+
+    folders: Sequence[str | Path]
+    skip_unpaired: bool = False
+    """Leave out images and masks without a partner."""
+    place_pattern: str | None = None
+    """Regular expression whose first group names the place of an id."""
+
+    @classmethod
+    def of(cls, data: ImageData | str | Path | Sequence[str | Path]) -> ImageData:
+        """From the paths of folders."""
+        if isinstance(data, ImageData):
+            return data
+        return cls(folders=[data] if isinstance(data, str | Path) else list(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasePlan:
+    """A base network that is to be trained, and how."""
+
+    network: str = "linknet"
+    """One of `NETWORKS`."""
+    encoder: str = "resnet18"
+    """Name of an encoder of segmentation-models-pytorch."""
+    encoder_weights: str = "none"
+    """What the encoder starts from: "none", "imagenet", or a safetensors file of its state dict."""
+    recipe: BaseRecipe = field(default_factory=BaseRecipe)
+    """Hyperparameters."""
+    epochs: int | None = None
+    """Passes through the training images, in place of the recipe's steps."""
+    snapshots: int = 0
+    """Models of moments on the way that are kept, ``.stepNNNNN.safetensors`` beside the last."""
+
+    def recipe_for(self, images: int) -> BaseRecipe:
+        """The recipe for so many training images."""
+        return self.recipe if self.epochs is None else self.recipe.with_epochs(self.epochs, images)

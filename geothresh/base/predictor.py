@@ -11,8 +11,8 @@ import torch
 
 from geothresh.base.checkpoint import load_base_weights, read_base_card
 from geothresh.base.config import STRIDE, BaseConfig
-from geothresh.base.loop import normalised
 from geothresh.base.networks import build_network
+from geothresh.base.task import normalised
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches
 from geothresh.nn.cpu import compute_threads

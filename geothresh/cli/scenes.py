@@ -10,10 +10,9 @@ import click
 
 from geothresh.cli import options
 
-NAMES = (
-    "labels", "layer", "buffer", "width_field", "aoi", "validation_aoi", "block_size", "bidx",
-    "scale", "nodata",
-)  # fmt: skip
+#: What is for scenes alone: fields of `SceneData` and of its `Reading`.
+SCENE_OPTIONS = ("labels", "layer", "buffer", "width_field", "aoi", "bidx", "scale", "nodata")
+_NAMES = (*SCENE_OPTIONS, "validation_aoi", "block_size")
 
 _DECORATORS = (
     click.option(
@@ -55,7 +54,7 @@ def scenes(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_scenes(*arguments: Any, **values: Any) -> Any:
-        return command(*arguments, scenes={name: values.pop(name) for name in NAMES}, **values)
+        return command(*arguments, scenes={name: values.pop(name) for name in _NAMES}, **values)
 
     decorated: Callable[..., Any] = with_scenes
     for decorate in reversed(_DECORATORS):

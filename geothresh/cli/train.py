@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +13,14 @@ from geothresh.cli import options
 from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted, checking_bar
 from geothresh.cli.recipe import recipe as recipe_options
+from geothresh.cli.scenes import SCENE_OPTIONS
 from geothresh.cli.scenes import scenes as scene_options
 from geothresh.cli.terminal import give, say
+from geothresh.errors import UsageError
 from geothresh.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from geothresh.training.data import FolderData, SceneData
 
 
 @click.command()
@@ -120,36 +125,39 @@ def train(
     is on the ground. The confidences must come from networks that were not trained on the same
     images. The same command again goes on where it was stopped.
     """
-    from geothresh.training import train as run
+    from geothresh.api.train import TrainCallbacks
+    from geothresh.api.train import train as run
+    from geothresh.training.data import Splitting
+    from geothresh.training.sizes import NetworkChoice
 
     with (
         checking_bar(progress) as on_check,
         _training_bar(progress, recipe.epochs) as (on_step, on_epoch),
     ):
         result = run(
-            data,
+            _data(data, confidence, skip_unpaired, ground_sample_distance, scenes),
             output,
-            confidence=confidence,
-            **scenes,
-            preset=preset,
-            patch=None if patch is None else int(patch),
-            head=recipe.head if options.was_given("head") else None,
+            network=NetworkChoice(
+                preset=preset,
+                patch=None if patch is None else int(patch),
+                head=recipe.head if options.was_given("head") else None,
+                init=init,
+                resolution=resolution,
+            ),
             recipe=recipe,
-            init=init,
-            ground_sample_distance=ground_sample_distance,
-            resolution=resolution,
-            split=split,
-            validation_fraction=validation_fraction,
-            hold_out=hold_out,
-            place_pattern=place_pattern,
-            skip_unpaired=skip_unpaired,
+            splitting=Splitting(
+                fraction=validation_fraction,
+                manifest=split,
+                hold_out=hold_out,
+                place_pattern=place_pattern,
+                aoi=scenes["validation_aoi"],
+                block_size=scenes["block_size"],
+            ),
             resume=resume,
             overwrite=overwrite,
             device=device,
             loader_workers=loader_workers,
-            on_check=on_check,
-            on_step=on_step,
-            on_epoch=on_epoch,
+            callbacks=TrainCallbacks(on_check=on_check, on_step=on_step, on_epoch=on_epoch),
         )
     if as_json:
         options.print_json(result.as_dict())
@@ -162,6 +170,42 @@ def train(
             f"{result.validation_maps} validation "
             f"{'maps' if result.unit == 'maps' else 'tiles'}; log {result.log}"
         )
+
+
+def _data(
+    data: tuple[Path, ...],
+    confidence: tuple[Path, ...],
+    skip_unpaired: bool,
+    ground_sample_distance: tuple[tuple[float, float], ...],
+    scenes: dict[str, Any],
+) -> FolderData | SceneData:
+    """Rasters with labels, or folders with masks; an option that is for the other is refused."""
+    from geothresh.options import Reading
+    from geothresh.training.data import FolderData, SceneData
+
+    own = {name: scenes[name] for name in SCENE_OPTIONS}
+    if own["labels"] or any(path.is_file() for path in data):
+        strange = ["confidence"] * bool(confidence) + ["skip_unpaired"] * skip_unpaired
+        kinds = "folders with masks", "a scene"
+    else:
+        strange = [name for name in own if options.was_given(name)]
+        kinds = "scenes with labels", "a folder"
+    if strange:
+        raise UsageError(
+            f"--{strange[0].replace('_', '-')} is for {kinds[0]}, and {data[0]} is {kinds[1]}; "
+            "leave it out"
+        )
+    if kinds[1] == "a folder":
+        return FolderData(
+            folders=data,
+            confidence=confidence,
+            skip_unpaired=skip_unpaired,
+            ground_sample_distance=ground_sample_distance,
+        )
+    reading = Reading(**{name: own.pop(name) for name in ("bidx", "scale", "nodata")})
+    return SceneData(
+        scenes=data, reading=reading, ground_sample_distance=ground_sample_distance, **own
+    )
 
 
 @contextmanager

@@ -35,13 +35,12 @@ def read_card(path: str | Path) -> ModelCard:
     )
 
 
-def load_weights(path: str | Path, config: NetworkConfig, *, prefix: str = "") -> dict[str, Any]:
+def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:
     """The tensors of a ThreshNet of this size, fp32, checked one by one.
 
     Args:
         path: a model file whose card was read.
         config: the sizes that its card gives.
-        prefix: of the tensors' names in the file; only these are read.
 
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
@@ -52,7 +51,7 @@ def load_weights(path: str | Path, config: NetworkConfig, *, prefix: str = "") -
 
     with torch.device("meta"):
         expected = ThreshNet(config).state_dict()
-    return read_tensors(path, expected, prefix=prefix)
+    return read_tensors(path, expected)
 
 
 def save_model(

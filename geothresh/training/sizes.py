@@ -1,48 +1,57 @@
-"""The sizes of the network to be trained: asked for, or those of the model that it starts from."""
+"""Sizes of the network to be trained: as asked for, or those of the model that it starts from."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import UsageError
 from geothresh.nn.checkpoint import read_card
-from geothresh.nn.config import PRESETS, Branches, Head, NetworkConfig
+from geothresh.nn.config import PRESETS, Head, NetworkConfig
+from geothresh.training.recipe import Recipe
 
 DEFAULT_PRESET = "small"
 DEFAULT_PATCH = 64
 
 
-def choose_sizes(
-    *,
-    preset: str | None,
-    patch: int | None,
-    head: Head | None,
-    usual_head: Head,
-    branches: Branches,
-    init: Path | None,
-) -> NetworkConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChoice:
+    """Which ThreshNet is trained; what is left out is that of the initial model."""
+
+    preset: str | None = None
+    """``full`` or ``small``; None = the initial model's, or ``small``."""
+    patch: int | None = None
+    """Side P of a patch in pixels; None = the initial model's, or 64."""
+    head: Head | None = None
+    """``confidence`` (the paper) or ``correction``; None = the initial model's, or the recipe's."""
+    init: str | Path | None = None
+    """A packaged model's name or a model file to start from."""
+    resolution: float | None = None
+    """Size in metres of the pixels that the network is to see: all data is resampled to it, as
+    `geothresh.refine` does with ``match_resolution``; None = the data as it is."""
+
+
+def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> NetworkConfig:
     """The configuration of the network.
 
     Args:
-        preset: asked for; None = the model's, or ``small``.
-        patch: asked for, in pixels; None = the model's, or 64.
-        head: asked for; None = the model's, or the usual one.
-        usual_head: the recipe's.
-        branches: the recipe's; those of the model, where there is one.
+        choice: what is asked for.
+        recipe: for the usual head and branches.
         init: file of the model to start from.
 
     Raises:
         UsageError: there is no such preset, or what is asked for is not what the model is.
         ModelError: the model cannot be used, or the patch does not suit the preset.
     """
+    preset, patch, head, branches = choice.preset, choice.patch, choice.head, recipe.branches
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
     if init is None:
         return dataclasses.replace(
             PRESETS[preset or DEFAULT_PRESET],
             patch=DEFAULT_PATCH if patch is None else patch,
-            head=head or usual_head,
+            head=head or recipe.head,
             branches=branches,
         )
     config = read_card(init).config

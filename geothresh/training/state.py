@@ -1,29 +1,27 @@
-"""The state of a training run between two steps, in one safetensors file, so that a run that was
-stopped goes on exactly.
+"""State of a training between two steps, in one sealed file, from which it goes on exactly.
 
-Chips depend on (seed, epoch, position) alone and dropout on (seed, step), so weights, moving
-average, optimiser and the counters below are all there is: no generator has a state of its own.
+Samples and dropout depend on the seed and the number of the step alone, so weights, optimiser,
+counters and what the task remembers are all there is: no generator has a state of its own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from geothresh.durability.resuming import require_same_run
+from geothresh.durability.states import earlier_state, states_there
 from geothresh.errors import ModelError
-from geothresh.nn.checkpoint import load_weights, read_card
-from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import THRESHNET
-from geothresh.nn.optimizers import optimizer_tensors, restore_optimizer
-from geothresh.nn.states import require_same, write_state
+from geothresh.nn.modelfile import Kind, read_metadata, read_tensors, write_model
+from geothresh.training.optimizers import optimizer_tensors, restore_optimizer
 
-_WEIGHTS, _AVERAGE = "weights.", "average."
+if TYPE_CHECKING:
+    from geothresh.training.loop import Task
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +37,7 @@ class Progress:
     seconds: float = 0.0
     """Time spent training."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the losses over the chips of the epoch that is under way, by name."""
+    """Of the losses over the samples of the epoch that is under way, by name."""
     best_score: float = -1.0
     """Highest mean of validation miou and Boundary IoU."""
     best_epoch: int = 0
@@ -54,116 +52,102 @@ class SavedRun:
     """What a state says, without its tensors."""
 
     path: Path
-    config: NetworkConfig
     run: dict[str, Any]
-    """Recipe and data; JSON types."""
+    """Network, recipe, data and what else a run that goes on must agree with; JSON types."""
     progress: Progress
-    rows: list[dict[str, str]]
-    """Of the log."""
-    schedule: dict[str, Any]
     groups: list[dict[str, Any]]
     """Of the optimiser."""
     finished: bool
     """Whether nothing is left to be done."""
+    memory: dict[str, Any]
+    """Of the task."""
 
     @classmethod
-    def read(cls, path: Path) -> SavedRun:
+    def read(cls, path: Path, kind: Kind) -> SavedRun:
         """Read a state.
 
         Raises:
             ModelError: the file is none.
         """
-        card = read_card(path)
+        card = read_metadata(path, kind, ("config", "training"))
         try:
-            saved = json.loads(card.training["state"])
+            saved = json.loads(card["training"]["state"])
             return cls(
                 path=path,
-                config=card.config,
-                run=dict(saved["run"]),
-                progress=_from_exact(saved["progress"]),
-                rows=[dict(row) for row in saved["rows"]],
-                schedule=dict(saved["schedule"]),
-                groups=list(saved["optimizer_groups"]),
-                finished=bool(saved["finished"]),
+                run={"config": card["config"], **saved.pop("run")},
+                progress=_progress(saved.pop("progress")),
+                groups=list(saved.pop("optimizer_groups")),
+                finished=bool(saved.pop("finished")),
+                memory=saved,
             )
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
 
-    def require_same(self, config: NetworkConfig, run: Mapping[str, Any]) -> None:
-        """See that it is of a run with this network, and with these entries of recipe and data.
+    def require_same(self, run: Mapping[str, Any]) -> None:
+        """See that it is of this run.
 
         Raises:
             ModelError: it is of another.
         """
-        found = {"config": self.config.as_dict(), **self.run}
-        require_same(self.path, found, {"config": config.as_dict(), **run})
-
-    def require_same_recipe(self, config: NetworkConfig, recipe: Mapping[str, Any]) -> None:
-        """The same before the data is known."""
-        self.require_same(config, {**self.run, "recipe": recipe})
+        require_same_run(self.path, self.run, run, error=ModelError)
 
     def where(self) -> str:
         """Where the run goes on from it."""
-        done, epochs = self.progress, self.run["recipe"]["epochs"]
+        done, epochs = self.progress, self.run["recipe"].get("epochs", 1)
         if done.batch:
-            return f"in epoch {done.epoch + 1} of {epochs}, after step {done.batch}"
+            epoch = f"in epoch {done.epoch + 1} of {epochs}, " if epochs > 1 else ""
+            return f"{epoch}after step {done.batch}"
         return f"after epoch {done.epoch} of {epochs}" if done.epoch else "from the first step"
 
     def restore(
-        self,
-        *,
-        network: torch.nn.Module,
-        average: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        self, modules: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Put what was saved back into network, average and optimiser.
+        """Put what was saved back into networks and optimiser.
 
         Raises:
-            ModelError: the tensors are not those of the network.
+            ModelError: the tensors are not theirs.
         """
-        network.load_state_dict(load_weights(self.path, self.config, prefix=_WEIGHTS))
-        average.load_state_dict(load_weights(self.path, self.config, prefix=_AVERAGE))
+        for prefix, module in modules.items():
+            module.load_state_dict(read_tensors(self.path, module.state_dict(), prefix=prefix))
         restore_optimizer(optimizer, self.path, self.groups)
 
 
-def save_state(
-    path: Path,
-    *,
-    network: torch.nn.Module,
-    average: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    rows: Sequence[Mapping[str, str]],
-    config: NetworkConfig,
-    run: Mapping[str, Any],
-    schedule: Mapping[str, Any],
-    finished: bool,
-) -> None:
-    """Write the state; it becomes the newest whole or not at all."""
-    tensors: dict[str, Tensor] = {}
-    tensors |= {_WEIGHTS + k: v for k, v in network.state_dict().items()}
-    tensors |= {_AVERAGE + k: v.clone() for k, v in average.state_dict().items()}
-    tensors |= optimizer_tensors(optimizer)
-    training = {
-        "run": dict(run),
-        "progress": _exact(asdict(progress)),
-        "rows": [dict(row) for row in rows],
-        "optimizer_groups": optimizer.state_dict()["param_groups"],
-        "schedule": dict(schedule),
-        "finished": finished,
+def place_of(newest: Path, kind: Kind) -> str | None:
+    """Where a run goes on from its newest state; None where there is none."""
+    there = states_there(newest)
+    return SavedRun.read(there[0], kind).where() if there else None
+
+
+def save_state(path: Path, task: Task, progress: Progress) -> None:
+    """Write the state; it becomes the newest whole or not at all, and the newest the one before.
+
+    Raises:
+        OutputError: it cannot be written; what was there is still there.
+    """
+    tensors = {
+        prefix + name: value.clone()
+        for prefix, module in task.modules.items()
+        for name, value in module.state_dict().items()
     }
-    entries = {"config": config.as_dict(), "training": {"state": json.dumps(training)}}
-    write_state(path, THRESHNET, tensors=tensors, entries=entries)
+    state = {
+        "run": task.told,
+        "progress": asdict(progress),
+        "optimizer_groups": task.optimizer.state_dict()["param_groups"],
+        "finished": task.is_over(progress),
+        **task.memory(),
+    }
+    write_model(
+        path,
+        task.kind,
+        tensors=tensors | optimizer_tensors(task.optimizer),
+        entries={"config": task.run["config"], "training": {"state": json.dumps(state)}},
+        sealed=True,
+        keep=earlier_state(path),
+    )
 
 
-def _exact(counters: Mapping[str, Any]) -> dict[str, Any]:
-    # As text: JSON has no infinity, which the least loss is before the first epoch.
-    return {k: repr(v) if isinstance(v, float) else v for k, v in counters.items()}
-
-
-def _from_exact(counters: Mapping[str, Any]) -> Progress:
-    values: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in counters.items()}
-    progress = Progress(**values)
+def _progress(counters: Mapping[str, Any]) -> Progress:
+    progress = Progress(**counters)
     plain = [getattr(progress, f.name) for f in fields(progress) if f.name != "sums"]
     if not all(type(number) in (int, float) for number in [*plain, *progress.sums.values()]):
         raise ValueError("counters that are no numbers")

@@ -20,9 +20,9 @@ import numpy as np
 import shapely
 from pyogrio import raw
 
+from geothresh.durability.lock import only_run
 from geothresh.errors import OutputError
 from geothresh.files import replacing
-from geothresh.locks import only_run
 from geothresh.vector.exchange import write_file
 from geothresh.vector.formats import GEOPACKAGE, format_of
 from geothresh.vector.layers import Layer, Mismatch, of_one_type

@@ -39,12 +39,13 @@ from geothresh.nn.modelfile import beside
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import find_model
 from geothresh.raster.pairs import Pair, find_pairs, read_confidence, read_mask
+from geothresh.splitting import Split
 from geothresh.thresholding import THRESHOLDS
 from geothresh.training.loop import fit
 from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import recipe_of
 from geothresh.training.sources import pair_maps, pair_sources
-from geothresh.training.split import Split
+from geothresh.training.threshnet import ThreshNetTask
 from geothresh.training.validation import validate
 
 
@@ -155,17 +156,17 @@ def tuned(
         # One epoch: its single validation is the score after the last step.
         output = folder / "tuned.safetensors"
         rows: list[dict[str, float]] = []
-        fit(
+        task = ThreshNetTask(
             pair_sources(train, factors(options)),
             pair_maps(held, factors(options)),
+            output,
             config=config,
             recipe=recipe,
-            output=output,
             facts={"data": {}},
             init=model,
             device=options.device,
-            on_epoch=lambda row: rows.append(dict(row)),
         )
+        fit(task, output, on_epoch=lambda row: rows.append(dict(row)))
     finally:
         shutil.rmtree(folder)
     return rows[-1]["miou"], rows[-1]["boundary_iou"]

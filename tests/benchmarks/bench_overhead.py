@@ -21,7 +21,7 @@ from scenes import SCENE, repeated
 
 import geothresh
 from geothresh.api.models import load_model
-from geothresh.journal import Journal
+from geothresh.durability import Journal
 from geothresh.mosaic import tasks, threads
 from geothresh.raster.scene import Scene
 from geothresh.raster.writing import RasterWriter

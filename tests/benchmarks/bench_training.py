@@ -12,35 +12,48 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from measuring import machine, peak_megabytes, table
 
 from geothresh.nn.config import PRESETS
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.nn.network import ThreshNet
 from geothresh.training.loop import _step
 from geothresh.training.recipe import recipe_of
+from geothresh.training.sources import Cut
+from geothresh.training.threshnet import ThreshNetTask
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+@dataclass(frozen=True)
+class NoMap:
+    """Stands in for the data, of which none is read."""
+
+    dataset = "random"
+    n_chips = 1
+    factor = 1.0
+
+    def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
+        raise NotImplementedError
 
 
 class Training:
-    """One network with its optimiser and its dtype."""
+    """A ThreshNet with its optimiser and its dtype."""
 
     def __init__(self, preset: str, precision: str, batch: list[torch.Tensor], device: str) -> None:
-        torch.manual_seed(0)
-        place = pick_device(device)
-        self._network = ThreshNet(PRESETS[preset]).to(place, memory_format=torch.channels_last)
-        self._network.train()
-        self._recipe = recipe_of("best")
-        self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=1e-4)
-        self._batch, self._dtype = batch, DTYPES[precision]
+        self._task = ThreshNetTask(
+            [NoMap()], [], Path("unwritten.safetensors"), config=PRESETS[preset], facts={},
+            recipe=recipe_of("best", learning_rate=1e-4, precision=precision), device=device,
+        )  # fmt: skip
+        self._task.network.train()
+        self._batch = batch
 
     def step(self) -> float:
         """Seconds of one step; its losses are read, so that a GPU has finished."""
         start = time.perf_counter()
-        _step(self._network, self._optimizer, self._batch, self._recipe, self._dtype)
+        _step(self._task, self._batch)
         return time.perf_counter() - start
 
 

@@ -1,6 +1,6 @@
 """One run of a study: train on some maps, score on the held-out ids of all, keep the result.
 
-Training and scoring are `geothresh.training.train` and `geothresh.api.evaluate.evaluate`, which
+Training and scoring are `geothresh.api.train.train` and `geothresh.api.evaluate.evaluate`, which
 are what the command line calls.
 """
 
@@ -21,9 +21,12 @@ from typing import Any
 import torch
 
 from geothresh.api.evaluate import evaluate
+from geothresh.api.train import TrainCallbacks, train
 from geothresh.errors import InputError, UsageError
 from geothresh.files import write_text
-from geothresh.training import Recipe, train
+from geothresh.training import Recipe
+from geothresh.training.data import FolderData, Splitting
+from geothresh.training.sizes import NetworkChoice
 
 SNAPSHOT = re.compile(r"-step\d+$")
 #: Steps between two validations, about, which take as long as a few hundred steps; a run that is
@@ -158,22 +161,26 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
     going_on = (folder / "model.state.safetensors").exists()
     data = sorted({maps.data for maps in run.maps})
     trained = train(
-        data,
+        FolderData(
+            folders=data,
+            confidence=[maps.folder for maps in run.maps],
+            skip_unpaired=True,
+            ground_sample_distance=setting.pixels(data),
+        ),
         model,
-        confidence=[maps.folder for maps in run.maps],
-        preset=setting.preset,
-        patch=run.patch,
+        network=NetworkChoice(
+            preset=setting.preset, patch=run.patch, resolution=setting.resolution
+        ),
         recipe=run.recipe,
-        ground_sample_distance=setting.pixels(data),
-        resolution=setting.resolution,
-        split=setting.split,
-        skip_unpaired=True,
+        splitting=Splitting(manifest=setting.split),
         resume=going_on,
         overwrite=not going_on,
         device=setting.device,
-        on_epoch=lambda row: say(
-            f"{run.name}: epoch {row['epoch']} of {run.recipe.epochs}, "
-            f"miou {100 * row['miou']:.2f}, Boundary IoU {100 * row['boundary_iou']:.2f}"
+        callbacks=TrainCallbacks(
+            on_epoch=lambda row: say(
+                f"{run.name}: epoch {row['epoch']} of {run.recipe.epochs}, "
+                f"miou {100 * row['miou']:.2f}, Boundary IoU {100 * row['boundary_iou']:.2f}"
+            )
         ),
     )
     started = time.perf_counter()

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from geothresh.cli import main
 from geothresh.errors import ModelError
-from geothresh.nn.optimizers import optimizer_tensors, restore_optimizer
+from geothresh.training.optimizers import optimizer_tensors, restore_optimizer
 
 pytestmark = pytest.mark.catalogue(101)
 

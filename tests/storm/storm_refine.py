@@ -40,7 +40,7 @@ from tqdm import tqdm  # noqa: E402
 import geothresh.api.refine  # noqa: E402, F401
 import geothresh.api.vectorize  # noqa: E402, F401
 import geothresh.nn.network  # noqa: E402, F401
-from geothresh.journal.lines import read_lines  # noqa: E402
+from geothresh.durability.log import read_log  # noqa: E402
 
 WORK = ".out.tif.geothresh"
 FILES = ("out.tif", "conf.tif", "v.gpkg", "out.manifest.json")
@@ -153,7 +153,7 @@ class Storm:
     def kept(self) -> int:
         """Strips that the journal says are finished."""
         lines = self.place / WORK / "journal.jsonl"
-        return sum("strip" in entry for entry in read_lines(lines)) if lines.exists() else 0
+        return sum("strip" in entry for entry in read_log(lines)) if lines.exists() else 0
 
     def go_on(self, old: bool) -> None:
         """Run the same command again, and compare."""

@@ -24,11 +24,11 @@ import killing  # noqa: E402
 import torch  # noqa: E402
 from roads import make_roads  # noqa: E402
 
+from geothresh.durability.states import earlier_state  # noqa: E402
 from geothresh.nn.checkpoint import save_model  # noqa: E402
 from geothresh.nn.config import NetworkConfig  # noqa: E402
 from geothresh.nn.modelfile import beside, require_seal  # noqa: E402
 from geothresh.nn.network import ThreshNet  # noqa: E402
-from geothresh.nn.states import earlier_state  # noqa: E402
 from geothresh.training import loop  # noqa: E402
 
 #: Of one output in a row.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geothresh.cli import options
-from geothresh.cli.base.shared import recipe_of, training, training_bar
+from geothresh.cli.base.shared import data_and_plan, training, training_bar
 from geothresh.cli.progress import checking_bar, progress_bar
 from geothresh.cli.terminal import give, say
 
@@ -46,18 +46,17 @@ def crossfit(
     stopped. The folders of the maps are printed.
     """
     from geothresh.api.crossfit import crossfit as run
-    from geothresh.base.config import BaseRecipe
 
-    recipe = BaseRecipe(**recipe_of(arguments))
+    images, plan = data_and_plan(data, arguments)
     with (
         checking_bar(progress) as on_check,
         training_bar(progress) as on_step,
         progress_bar(progress, "predict", unit="map") as on_map,
     ):
         result = run(
-            data,
+            images,
             output,
-            recipe=recipe,
+            plan,
             on_check=on_check,
             on_map=on_map,
             on_step=lambda fold, folds, step, steps, loss: on_step(

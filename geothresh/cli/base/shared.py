@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,9 +13,14 @@ from geothresh.cli import options
 from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted
 
+if TYPE_CHECKING:
+    from geothresh.base.config import BasePlan, ImageData
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _POSITIVE = click.IntRange(min=1)
+_DATA = ("skip_unpaired", "place_pattern")
+_PLAN = ("network", "encoder", "encoder_weights", "epochs", "snapshots")
 _RECIPE = (
     "steps", "crop_size", "batch_size", "learning_rate", "weight_decay", "jitter", "precision",
     "seed",
@@ -22,7 +28,7 @@ _RECIPE = (
 
 
 def training(command: Command) -> Command:
-    """The network and its hyperparameters; `recipe_of` takes the latter out of the arguments."""
+    """The network and its hyperparameters; `data_and_plan` takes them out of the arguments."""
     for decorate in reversed(
         (
             click.argument("data", type=options.PATH, nargs=-1, required=True),
@@ -100,9 +106,14 @@ def training(command: Command) -> Command:
     return command
 
 
-def recipe_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Take the recipe's numbers out of a command's arguments."""
-    return {name: arguments.pop(name) for name in _RECIPE}
+def data_and_plan(data: tuple[Path, ...], arguments: dict[str, Any]) -> tuple[ImageData, BasePlan]:
+    """What is trained on and how; their options are taken out of the command's arguments."""
+    from geothresh.base.config import BasePlan, BaseRecipe, ImageData
+
+    images, recipe, plan = (
+        {name: arguments.pop(name) for name in names} for names in (_DATA, _RECIPE, _PLAN)
+    )
+    return ImageData(folders=data, **images), BasePlan(recipe=BaseRecipe(**recipe), **plan)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
-from geothresh.cli.base.shared import recipe_of, training, training_bar
+from geothresh.cli.base.shared import data_and_plan, training, training_bar
 from geothresh.cli.progress import checking_bar
 from geothresh.cli.terminal import give, say
 
@@ -47,15 +47,14 @@ def train(
     brightness and contrast. What is kept back is listed in MODEL.split.json and not looked at.
     The model's path is printed.
     """
-    from geothresh.base.config import BaseRecipe
-    from geothresh.base.run import train_base
+    from geothresh.api.train_base import train_base
 
-    recipe = BaseRecipe(**recipe_of(arguments))
+    images, plan = data_and_plan(data, arguments)
     with checking_bar(progress) as on_check, training_bar(progress) as on_step:
         result = train_base(
-            data,
+            images,
             output,
-            recipe=recipe,
+            plan,
             on_check=on_check,
             on_step=lambda step, steps, loss: on_step("train", step, steps, loss),
             **arguments,

@@ -131,7 +131,7 @@ def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
             )
         names = grid.blocks()
         held = frozenset(name for name in names if f"{scene.name}/{name}" in sides.validation)
-        followed.append(_with(scene, grid, held))
+        followed.append(replace(scene, blocks=grid, held=held))
     return followed
 
 
@@ -184,11 +184,7 @@ def same_ground(one: SplitScene, other: SplitScene) -> bool:
 
 def hold(scenes: Sequence[SplitScene], held: Sequence[frozenset[str]]) -> list[SplitScene]:
     """The scenes with these blocks held out."""
-    return [_with(s, s.blocks, names) for s, names in zip(scenes, held, strict=True)]
-
-
-def _with(scene: SplitScene, blocks: BlockGrid, held: frozenset[str]) -> SplitScene:
-    return replace(scene, blocks=blocks, held=held)
+    return [replace(s, held=names) for s, names in zip(scenes, held, strict=True)]
 
 
 def _grounds(scenes: Sequence[SplitScene]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A file of lines that only grows; each line proves itself."""
+"""Append-only log: JSON objects, one a line, each with a checksum."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 _PREFIX = 9
 
 
-class ProvenLines:
-    """JSON objects, one a line, each behind the CRC-32 of its text.
+class Log:
+    """A log file that is appended to; each line stands behind the CRC-32 of its text.
 
     A process that dies while it appends leaves a torn last line: reading ends before it, and the
     next line takes its place.
@@ -73,7 +73,7 @@ class ProvenLines:
         self._file.close()
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a file that another process may be writing to; nothing is changed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Finished strips as files: written by Python, which says so when the disk is full.
+"""Strip files: finished strips of the output, written by Python, which raises on a full disk.
 
 A strip file is a magic word and then, for each chunk of the strip from left to right, a header
 (window and number of layers, little-endian) and the layers, packed: the length of a zlib stream and

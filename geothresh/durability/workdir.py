@@ -1,13 +1,13 @@
-"""The directory in which an unfinished run keeps its work, and the lock on it."""
+"""Work directory of an unfinished run, beside its output, and locked."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import stat
 from pathlib import Path
 
+from geothresh.durability.lock import hold
 from geothresh.errors import OutputError
 from geothresh.files import (
     LONGEST_NAME,
@@ -16,7 +16,6 @@ from geothresh.files import (
     flush_directory,
     temporary_name,
 )
-from geothresh.locks import lock_or_warn
 
 _ENDING = ".geothresh"
 
@@ -30,55 +29,34 @@ def work_directory(target: Path) -> Path:
     return target.parent / (name.decode(errors="ignore") + _ENDING)
 
 
-class LockedDirectory:
-    """A work directory that belongs to this process until it is released or the process ends.
-
-    The lock (``flock``) is the kernel's and dies with the process: there is none to clean up after
-    a kill, and none to mistake for that of a process with the same number.
-    """
+class WorkDirectory:
+    """A work directory that belongs to this process until it is released or the process ends."""
 
     def __init__(self, target: Path) -> None:
         """Make the directory if it is not there, and lock it.
 
         Raises:
-            OutputError: another run is at work on the same output, or the directory cannot be made.
+            OutputError: another run is at work on the same output, the directory is another
+                user's, or it cannot be made.
         """
         self.path = work_directory(target)
         self.target = target
-        self._descriptor = self._lock()
+        self._descriptor = hold(target, self.path, self._open)
 
-    def _lock(self) -> int:
+    def _open(self, path: Path) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
+            path.mkdir(exist_ok=True)
             try:
-                self.path.mkdir(exist_ok=True)
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(self.path, flags)
+                descriptor = os.open(path, flags)
             except FileNotFoundError:
                 continue  # another run ended, and removed it, between the two
-            except OSError as error:
-                raise OutputError(
-                    f"{self.target}: the work directory {self.path.name} beside it cannot be made "
-                    f"or opened ({error.strerror})"
-                ) from error
             try:
                 self._check_owner(descriptor)
-                if not lock_or_warn(descriptor, self.path.parent):
-                    raise OutputError(
-                        f"{self.target}: another run is writing it now; "
-                        "wait for its end, or name another output"
-                    )
-            except OSError as error:
-                os.close(descriptor)
-                raise OutputError(
-                    f"{self.target}: the work directory {self.path.name} beside it cannot be "
-                    f"locked ({error.strerror}); choose another directory"
-                ) from error
             except BaseException:
                 os.close(descriptor)
                 raise
-            if self._is_there(descriptor):
-                return descriptor
-            os.close(descriptor)  # locked, but removed meanwhile by the run that had it
+            return descriptor
 
     def _check_owner(self, descriptor: int) -> None:
         owner = os.fstat(descriptor).st_uid
@@ -96,13 +74,6 @@ class LockedDirectory:
             return made.stat().st_uid
         finally:
             discard(made)
-
-    def _is_there(self, descriptor: int) -> bool:
-        try:
-            found = self.path.lstat()
-        except FileNotFoundError:
-            return False
-        return stat.S_ISDIR(found.st_mode) and os.path.samestat(found, os.fstat(descriptor))
 
     def flush(self) -> None:
         """Bring the names in the directory to the disk."""

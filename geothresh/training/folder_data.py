@@ -1,82 +1,37 @@
-"""What a training run is fed with, and how it comes from folders of maps and masks."""
+"""Folders of maps and masks as training data: found, checked, split."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geothresh.errors import InputError, names
-from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.raster.pairs import MaskFacts, Pair, by_dataset, check_pairs, find_pairs
+from geothresh.splitting import Split, split_ids
+from geothresh.training.data import FolderData, OnCheck, Splitting, TrainingData
 from geothresh.training.pixels import Pixels
-from geothresh.training.sources import ChipSource, ValidationMap, pair_maps, pair_sources
-from geothresh.training.split import Split, split_pairs
-
-OnCheck = Callable[[int, int], None]
+from geothresh.training.sources import pair_maps, pair_sources
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """Both sides of the data, checked and split."""
-
-    train: Sequence[ChipSource]
-    validation: Sequence[ValidationMap]
-    described: Mapping[str, Any]
-    """What the model file says of it; a resumed run must agree."""
-    manifest: str
-    """Text of the file that says which places are on which side."""
-    n_train: int
-    """Maps, or blocks of scenes."""
-    n_validation: int
-    """Maps, or tiles of scenes."""
-    resolution: GroundSampleDistance | None = None
-    """Sizes on the ground of the pixels that the network sees, where they are known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairOptions:
-    """What is particular to folders, see `geothresh.training.train`."""
-
-    confidence: Sequence[str | Path] = ()
-    hold_out: Sequence[str] = ()
-    place_pattern: str | None = None
-    skip_unpaired: bool = False
-
-    def given(self) -> list[str]:
-        """The options that were used."""
-        used = {
-            "--confidence": bool(self.confidence),
-            "--hold-out": bool(self.hold_out),
-            "--place-pattern": self.place_pattern is not None,
-            "--skip-unpaired": self.skip_unpaired,
-        }
-        return [name for name, there in used.items() if there]
-
-
-def gather_pairs(
-    data: Sequence[Path],
-    options: PairOptions,
+def gather_folders(
+    data: FolderData,
+    splitting: Splitting,
     pixels: Pixels,
     *,
-    split: Path | None,
-    fraction: float,
     seed: int,
     progress: OnCheck | None,
-) -> Material:
+) -> TrainingData:
     """Find, check and split maps and masks.
 
     Args:
-        data: folders with masks.
-        options: how to pair and split them.
+        data: where they are.
+        splitting: what to validate on.
         pixels: their size on the ground, and what the network is to see.
-        split: manifest to follow; otherwise ids are drawn, see `split_pairs`.
-        fraction: share of places to validate on.
         seed: of the draw.
         progress: called with maps checked and all maps.
 
@@ -84,34 +39,71 @@ def gather_pairs(
         InputError: the data cannot be used.
         UsageError: options contradict each other.
     """
-    sizes = pixels.sizes(data)
-    factors = by_dataset(data, pixels.factors(data, sizes))
-    pairs = find_pairs(data, options.confidence, skip_unpaired=options.skip_unpaired)
+    folders = [Path(folder) for folder in data.folders]
+    sizes = pixels.sizes(folders)
+    factors = by_dataset(folders, pixels.factors(folders, sizes))
+    pairs = find_pairs(folders, data.confidence, skip_unpaired=data.skip_unpaired)
     draw = partial(
         split_pairs,
         pairs,
-        fraction=fraction,
-        hold_out=options.hold_out,
-        place_pattern=options.place_pattern,
+        fraction=splitting.fraction,
+        hold_out=splitting.hold_out,
+        place_pattern=splitting.place_pattern,
         seed=seed,
     )
     # Once for its errors alone: to read all data takes long, and adds no other ids.
-    sides = draw({}) if split is None else Split.load(split)
+    manifest = splitting.manifest
+    sides = draw({}) if manifest is None else Split.load(Path(manifest))
     train, validation = _sides(pairs, sides)
     facts = check_pairs(pairs, progress=progress)
-    if split is None:
+    if manifest is None:
         sides = draw(facts)
         train, validation = _sides(pairs, sides)
-    return Material(
+    return TrainingData(
         train=pair_sources(train, factors),
         validation=pair_maps(validation, factors),
         described=_describe(train, validation, facts)
-        | pixels.described([folder.name for folder in data], sizes),
+        | pixels.described([folder.name for folder in folders], sizes),
         manifest=json.dumps({"train": sides.train, "validation": sides.validation}, indent=1)
         + "\n",
         n_train=len(train),
         n_validation=len(validation),
         resolution=pixels.seen(sizes),
+    )
+
+
+def split_pairs(
+    pairs: Sequence[Pair],
+    facts: Mapping[str, MaskFacts],
+    *,
+    fraction: float,
+    hold_out: Sequence[str] = (),
+    place_pattern: str | None = None,
+    seed: int = 0,
+) -> Split:
+    """Split the ids of the pairs by place: the maps of several base networks stay together.
+
+    Ids whose masks are equal pixel by pixel are one place under two names.
+
+    Args:
+        pairs: all of them.
+        facts: of each id's mask; empty = not known yet, so that whatever is wrong with the options
+            is found before the masks are read.
+        fraction, hold_out, place_pattern, seed: as for `split_ids`.
+
+    Raises:
+        UsageError: as `split_ids` does.
+    """
+    by_dataset: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        by_dataset[pair.dataset].add(pair.id)
+    return split_ids(
+        by_dataset,
+        {pair.id: facts[pair.id].marks if facts else () for pair in pairs},
+        fraction=fraction,
+        hold_out=hold_out,
+        place_pattern=place_pattern,
+        seed=seed,
     )
 
 

@@ -1,23 +1,25 @@
-"""The journal of a run: what it is, what is done of it, and what of its output is in place."""
+"""Journal of a run that makes rasters: its fingerprint, the finished strips, the finished files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from geothresh.errors import GeothreshError, InputError, OutputError, UsageError
+from geothresh.durability.log import Log, read_log
+from geothresh.durability.resuming import add_note, is_resumable, require_same_run
+from geothresh.durability.strips import StoredChunk, StripFile, is_sound, read_strip
+from geothresh.durability.workdir import WorkDirectory, work_directory
+from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.files import file_digest, write_bytes
-from geothresh.journal.lines import ProvenLines, read_lines
-from geothresh.journal.strips import StoredChunk, StripFile, is_sound, read_strip
-from geothresh.journal.workdir import LockedDirectory, work_directory
 from geothresh.layers import PackedLayer
 from geothresh.windows import PixelWindow
 
-_RUN, _LINES = "run.json", "journal.jsonl"
+_RUN, _LOG = "run.json", "journal.jsonl"
 _FORMAT = 1
 
 Fingerprint = Mapping[str, str | int | float | None]
@@ -67,7 +69,7 @@ class Journal:
         self._keep = keep
         self._strip: StripFile | None = None
         self._finished = False
-        self._directory = LockedDirectory(target)
+        self._directory = WorkDirectory(target)
         try:
             self._take_up(dict(fingerprint), restart)
         except BaseException:
@@ -77,7 +79,7 @@ class Journal:
     def _take_up(self, fingerprint: dict[str, Any], restart: bool) -> None:
         path = self._directory.path / _RUN
         self.strips: list[Strip] = []
-        try:
+        with self._failing("the journal"):
             found = _read_run(path)
             if found is None and path.exists() and not restart:
                 raise UsageError(
@@ -88,14 +90,8 @@ class Journal:
                 self._start(fingerprint)
             else:
                 _require_same(found["fingerprint"], fingerprint, self.target)
-                self._lines = ProvenLines(self._directory.path / _LINES)
+                self._log = Log(self._directory.path / _LOG)
                 self.strips = self._sound_strips()
-        except OSError as error:
-            raise self._failure("the journal", error) from error
-        except OutputError as error:
-            if isinstance(error.__cause__, OSError):
-                raise self._failure("the journal", error.__cause__) from error
-            raise
 
     def _start(self, fingerprint: dict[str, Any]) -> None:
         # The description goes first: a directory without it is a dead one.
@@ -103,19 +99,19 @@ class Journal:
         self._directory.clear()
         described = {"format": _FORMAT, "fingerprint": fingerprint}
         write_bytes(self._directory.path / _RUN, json.dumps(described, indent=1).encode())
-        self._lines = ProvenLines(self._directory.path / _LINES)
+        self._log = Log(self._directory.path / _LOG)
 
     def _sound_strips(self) -> list[Strip]:
         """The strips from the top on that are as the journal says; the lines after them go."""
         strips: list[Strip] = []
-        for place, entry in enumerate(self._lines.entries):
+        for place, entry in enumerate(self._log.entries):
             if "strip" not in entry:
                 continue
             index = int(entry["strip"])
             path = self._strip_path(index)
             sound = is_sound(path, size=int(entry["size"]), crc=int(entry["crc"]))
             if index != len(strips) or not sound:
-                self._lines.truncate(place)
+                self._log.truncate(place)
                 break
             strips.append(Strip(index=index, facts=dict(entry["facts"])))
         return strips
@@ -126,7 +122,7 @@ class Journal:
     @property
     def resumed(self) -> bool:
         """Whether an earlier run left something that counts."""
-        return bool(self.strips) or bool(self._lines.entries)
+        return bool(self.strips) or bool(self._log.entries)
 
     def stored(self) -> Iterator[StoredChunk]:
         """The chunks of all finished strips, in raster order.
@@ -135,10 +131,8 @@ class Journal:
             OutputError: the disk fails.
         """
         for strip in self.strips:
-            try:
+            with self._failing(f"strip {strip.index}"):
                 yield from read_strip(self._strip_path(strip.index))
-            except OSError as error:
-                raise self._failure(f"strip {strip.index}", error) from error
 
     @property
     def keeps_strips(self) -> bool:
@@ -154,12 +148,10 @@ class Journal:
         if not self._keep:
             return
         index = len(self.strips)
-        try:
+        with self._failing(f"strip {index}"):
             if self._strip is None:
                 self._strip = StripFile(self._strip_path(index))
             self._strip.add(window, layers)
-        except OSError as error:
-            raise self._failure(f"strip {index}", error) from error
 
     def commit(self, facts: Mapping[str, int]) -> None:
         """End the strip in work: when this returns, no interruption takes it away again.
@@ -173,13 +165,14 @@ class Journal:
             strip, self._strip = self._strip, None
             if strip is None:
                 raise ValueError(f"strip {index}: nothing was added to it")
-            try:
-                strip.commit()
-                self._directory.flush()
-                self._lines.append(entry | {"size": strip.size, "crc": strip.crc})
-            except OSError as error:
-                strip.discard()
-                raise self._failure(f"strip {index}", error) from error
+            with self._failing(f"strip {index}"):
+                try:
+                    strip.commit()
+                    self._directory.flush()
+                    self._log.append(entry | {"size": strip.size, "crc": strip.crc})
+                except OSError:
+                    strip.discard()
+                    raise
         self.strips.append(Strip(index=index, facts=dict(facts)))
 
     def total(self, fact: str) -> int:
@@ -196,25 +189,23 @@ class Journal:
         Raises:
             OutputError: the disk is full or fails.
         """
-        try:
+        with self._failing("the journal"):
             digests = {str(path.absolute()): file_digest(file) for path, file in made.items()}
-            self._lines.append({"made": digests, "facts": facts})
-        except OSError as error:
-            raise self._failure("the journal", error) from error
+            self._log.append({"made": digests, "facts": facts})
 
     def is_made(self, outputs: Iterable[Path]) -> bool:
         """Whether all these are in place as an earlier run of this journal made them."""
-        made = _made(self._lines.entries)
+        made = _made(self._log.entries)
         return all(_is_as_made(path, made) for path in outputs)
 
     @property
     def digests(self) -> dict[str, str]:
         """sha256 of all that was made, by its absolute path."""
-        return _made(self._lines.entries)
+        return _made(self._log.entries)
 
     def noted(self, fact: str) -> int | None:
         """A fact that was noted with what was made; None if it was not."""
-        for entry in self._lines.entries:
+        for entry in self._log.entries:
             if "made" in entry and fact in entry["facts"]:
                 return int(entry["facts"][fact])
         return None
@@ -223,11 +214,19 @@ class Journal:
         """All outputs are in place: nothing needs to be kept."""
         self._finished = True
 
-    def _failure(self, what: str, error: OSError) -> OutputError:
-        return OutputError(
-            f"{self.target}: {what} cannot be written or read in {self._directory.path.name} "
-            f"beside it ({error.strerror}); make room and run again"
-        )
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Say of what the disk does not do that it is the work directory's."""
+        try:
+            yield
+        except (OSError, OutputError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            raise OutputError(
+                f"{self.target}: {what} cannot be written or read in {self._directory.path.name} "
+                f"beside it ({cause.strerror}); make room and run again"
+            ) from cause
 
     def __enter__(self) -> Journal:
         return self
@@ -238,18 +237,19 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        kept = error is not None and self._keep and self.resumed and not self._finished
-        kept = kept and (not isinstance(error, GeothreshError) or error.resumable)
+        worth = self._keep and self.resumed and not self._finished
+        kept = error is not None and worth and is_resumable(error)
         try:
             if self._strip is not None:
                 self._strip.discard()
-            self._lines.close()
+            self._log.close()
         finally:
             self._directory.release(remove=not kept)
         if kept and error is not None:
-            error.add_note(
-                f"{len(self.strips)} finished strips are kept in {self._directory.path.name}: "
-                "the same command again goes on from there"
+            add_note(
+                error,
+                f"from {len(self.strips)} finished strips, which are kept in "
+                f"{self._directory.path.name}",
             )
 
 
@@ -265,7 +265,7 @@ def finished_outputs(target: Path) -> frozenset[Path]:
     if not (directory / _RUN).is_file():
         return frozenset()
     try:
-        entries = read_lines(directory / _LINES)
+        entries = read_log(directory / _LOG)
     except FileNotFoundError:
         return frozenset()
     except OSError as error:
@@ -307,18 +307,9 @@ def _read_run(path: Path) -> dict[str, Any] | None:
 
 
 def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], target: Path) -> None:
-    differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-    if not differing:
-        return
-    changes = ", ".join(
-        f"{name} was {found.get(name)} and is {wanted.get(name)}" for name in differing[:3]
-    )
-    if any(name.startswith("input") for name in differing):
-        raise InputError(
-            f"{target}: an interrupted run is there, and its input is another one or has changed "
-            f"since ({changes}); add --restart to start afresh"
-        )
-    raise UsageError(
-        f"{target}: an interrupted run of other parameters is there ({changes}); "
-        "repeat its command to go on, or add --restart to start afresh"
-    )
+    inputs = [
+        {name: value for name, value in run.items() if name.startswith("input")}
+        for run in (found, wanted)
+    ]
+    require_same_run(target, *inputs, error=InputError, anew="--restart")
+    require_same_run(target, found, wanted, error=UsageError, anew="--restart")

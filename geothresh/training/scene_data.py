@@ -1,4 +1,4 @@
-"""From confidence rasters and labels to what a training run is fed with."""
+"""Scenes and labels as training data: opened, surveyed, split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.options import ScaleOption
 from geothresh.places import RasterPlace
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.labels import LabelsSpec, open_labels
@@ -22,7 +21,6 @@ from geothresh.raster.paths import is_tiff
 from geothresh.raster.reading import open_scene
 from geothresh.raster.scene import Scene
 from geothresh.training.blocks import (
-    CELL,
     FINE,
     BlockGrid,
     ChipPlaces,
@@ -32,7 +30,8 @@ from geothresh.training.blocks import (
     survey,
     tiles,
 )
-from geothresh.training.holding import (
+from geothresh.training.data import OnCheck, SceneData, Splitting, TrainingData
+from geothresh.training.holdout import (
     SplitScene,
     follow_split,
     forbidden_cells,
@@ -42,48 +41,11 @@ from geothresh.training.holding import (
     split_scenes,
     trained_blocks,
 )
-from geothresh.training.material import Material, OnCheck
 from geothresh.training.pixels import Pixels
 from geothresh.training.scenes import LabelledScene, SceneSource, SceneTile
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import VectorLayer, find_layer
 from geothresh.vector.resolution import pixel_size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneOptions:
-    """What is particular to scenes, see `geothresh.training.train`."""
-
-    labels: Sequence[str | Path] = ()
-    layer: str | None = None
-    buffer: float | None = None
-    width_field: str | None = None
-    aoi: str | Path | None = None
-    validation_aoi: str | Path | None = None
-    block_size: int | None = None
-    bidx: int | None = None
-    scale: ScaleOption = "auto"
-    nodata: float | None = None
-
-    def given(self) -> list[str]:
-        """The options that were used."""
-        used = {
-            "--labels": bool(self.labels),
-            "--layer": self.layer is not None,
-            "--buffer": self.buffer is not None,
-            "--width-field": self.width_field is not None,
-            "--aoi": self.aoi is not None,
-            "--validation-aoi": self.validation_aoi is not None,
-            "--block-size": self.block_size is not None,
-            "--bidx": self.bidx is not None,
-            "--scale": self.scale != "auto",
-            "--nodata": self.nodata is not None,
-        }
-        return [name for name, there in used.items() if there]
-
-    def width(self) -> Width:
-        """Of lines and points."""
-        return Width(buffer=self.buffer, field=self.width_field)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,26 +59,22 @@ class _Opened:
 
 
 def gather_scenes(
-    data: Sequence[Path],
-    options: SceneOptions,
+    data: SceneData,
+    splitting: Splitting,
     pixels: Pixels,
     *,
-    split: Path | None,
-    fraction: float,
     seed: int,
     patch: int,
     chip_size: int,
     largest: float,
     progress: OnCheck | None,
-) -> Material:
+) -> TrainingData:
     """Open, check and split scenes.
 
     Args:
-        data: confidence rasters.
-        options: where their labels are, and what counts.
+        data: confidence rasters and where their labels are.
+        splitting: what to validate on.
         pixels: their size on the ground, and what the network is to see.
-        split: manifest to follow; otherwise blocks are drawn.
-        fraction: share of the pixels that count to validate on.
         seed: of the draw.
         patch: side of the network's patch.
         chip_size: side of a chip in pixels of the network.
@@ -127,10 +85,11 @@ def gather_scenes(
         InputError: the data cannot be used.
         UsageError: options contradict each other.
     """
-    sources = _label_sources(data, options)
-    if options.block_size is not None and options.block_size < CELL:
-        raise UsageError(f"block size {options.block_size}: give at least {CELL} pixels")
-    opened = [_open(path, labels, options) for path, labels in zip(data, sources, strict=True)]
+    paths = [Path(path) for path in data.scenes]
+    labels = _label_sources(paths, data)
+    opened = [
+        _open(path, source, data, splitting) for path, source in zip(paths, labels, strict=True)
+    ]
     stems = Counter(one.scene.name for one in opened)
     repeated = [stem for stem, n in stems.items() if n > 1]
     if repeated:
@@ -138,14 +97,14 @@ def gather_scenes(
             f"{len(repeated)} names stand for several scenes: {names(repeated)}; rename them, so "
             "that the split and the log can tell them apart"
         )
-    sizes = pixels.sizes(data, [_pixel_size(one.scene.grid) for one in opened])
-    factors = pixels.factors(data, sizes)
-    surveys = _surveys(opened, two_areas=options.validation_aoi is not None, progress=progress)
-    _require_labels(opened, surveys, options)
+    sizes = pixels.sizes(paths, [_pixel_size(one.scene.grid) for one in opened])
+    factors = pixels.factors(paths, sizes)
+    surveys = _surveys(opened, two_areas=splitting.aoi is not None, progress=progress)
+    _require_labels(opened, surveys, data)
 
     # An area to validate on is followed closely, so that little around it is lost to training.
-    fine = None if options.validation_aoi is None else FINE
-    side = options.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
+    fine = None if splitting.aoi is None else FINE
+    side = splitting.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
     scenes = [
         SplitScene(
             name=one.scene.name,
@@ -156,13 +115,13 @@ def gather_scenes(
         )
         for one, counted in zip(opened, surveys, strict=True)
     ]
-    if split is not None:
-        scenes = follow_split(scenes, split)
-    elif options.validation_aoi is not None:
+    if splitting.manifest is not None:
+        scenes = follow_split(scenes, Path(splitting.manifest))
+    elif splitting.aoi is not None:
         scenes = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
     else:
-        scenes = hold(scenes, split_scenes(scenes, fraction=fraction, seed=seed))
-    _require_validation(scenes, options)
+        scenes = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
+    _require_validation(scenes, splitting)
     train = _sources(opened, scenes, factors, chip_size=chip_size, largest=largest)
     validation = [
         SceneTile(scene=one.scene, window=tile, patch=patch, factor=factor)
@@ -174,10 +133,10 @@ def gather_scenes(
     trained = {scene.name: trained_blocks(scene, scenes) for scene in scenes}
     manifest = save_split(scenes, trained)
     n_train = {name: len(blocks) for name, blocks in trained.items()}
-    return Material(
+    return TrainingData(
         train=train,
         validation=validation,
-        described=_describe(opened, scenes, validation, n_train, manifest, options)
+        described=_describe(opened, scenes, validation, n_train, manifest, data)
         | pixels.described([one.scene.name for one in opened], sizes),
         manifest=manifest,
         n_train=sum(n_train.values()),
@@ -186,33 +145,34 @@ def gather_scenes(
     )
 
 
-def _label_sources(data: Sequence[Path], options: SceneOptions) -> list[Path]:
+def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
     """One source of labels for each scene."""
-    labels = [Path(path) for path in options.labels]
+    labels = [Path(path) for path in data.labels]
     if not labels:
         raise UsageError(
-            f"{data[0]}: is a file; name its labels with --labels, or give a folder with masks"
+            f"{scenes[0]}: is a file; name its labels with --labels, or give a folder with masks"
         )
-    folders = [path for path in data if path.is_dir()]
+    folders = [path for path in scenes if path.is_dir()]
     if folders:
         raise UsageError(
             f"{folders[0]}: is a folder, and --labels are for rasters; train on folders with "
             "masks, or on scenes with labels, in runs of their own (the second with --init)"
         )
-    if len(labels) not in (1, len(data)):
+    if len(labels) not in (1, len(scenes)):
         raise UsageError(
-            f"{len(labels)} sources of labels for {len(data)} scenes; give one for all of them, or "
-            "one for each in the same order"
+            f"{len(labels)} sources of labels for {len(scenes)} scenes; give one for all of "
+            "them, or one for each in the same order"
         )
-    return labels * len(data) if len(labels) == 1 else labels
+    return labels * len(scenes) if len(labels) == 1 else labels
 
 
-def _open(path: Path, labels: Path, options: SceneOptions) -> _Opened:
-    with open_scene(path, bidx=options.bidx, scale=options.scale, nodata=options.nodata) as scene:
+def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _Opened:
+    how = data.reading
+    with open_scene(path, bidx=how.bidx, scale=how.scale, nodata=how.nodata) as scene:
         where = scene.place
-        aoi = _area(options.aoi, where, "area of interest")
-        held = _area(options.validation_aoi, where, "area to validate on", required=False)
-        found, mask = _labels(labels, scene, where, options)
+        aoi = _area(data.aoi, where, "area of interest")
+        held = _area(splitting.aoi, where, "area to validate on", required=False)
+        found, mask = _labels(labels, scene, where, data)
         return _Opened(
             scene=LabelledScene(
                 scene.spec,
@@ -228,13 +188,13 @@ def _open(path: Path, labels: Path, options: SceneOptions) -> _Opened:
 
 
 def _labels(
-    path: Path, scene: Scene, where: RasterPlace, options: SceneOptions
+    path: Path, scene: Scene, where: RasterPlace, data: SceneData
 ) -> tuple[PlacedShapes | LabelsSpec, str | None]:
     if path.is_file() and is_tiff(path):
         unused = {
-            "--layer": options.layer,
-            "--buffer": options.buffer,
-            "--width-field": options.width_field,
+            "--layer": data.layer,
+            "--buffer": data.buffer,
+            "--width-field": data.width_field,
         }
         given = [name for name, value in unused.items() if value is not None]
         if given:
@@ -245,9 +205,10 @@ def _labels(
         with open_labels(path) as labels:
             labels.require_grid_of(scene)
             return labels.spec, str(path.resolve())
-    layer = find_layer(path, options.layer)
+    layer = find_layer(path, data.layer)
     _require_place(layer, scene)
-    return place(layer, where, width=options.width(), what="labels"), None
+    width = Width(buffer=data.buffer, field=data.width_field)
+    return place(layer, where, width=width, what="labels"), None
 
 
 def _area(
@@ -290,12 +251,10 @@ def _surveys(
     return surveys
 
 
-def _require_labels(
-    opened: Sequence[_Opened], surveys: Sequence[Survey], options: SceneOptions
-) -> None:
+def _require_labels(opened: Sequence[_Opened], surveys: Sequence[Survey], data: SceneData) -> None:
     for one, counted in zip(opened, surveys, strict=True):
         if not counted.valid.any():
-            where = f"the area of interest {options.aoi}" if options.aoi else "it"
+            where = f"the area of interest {data.aoi}" if data.aoi else "it"
             raise InputError(
                 f"{one.scene.spec.source.name}: no pixel of {where} has both a confidence and a "
                 "label; check the nodata values and the area"
@@ -307,7 +266,7 @@ def _require_labels(
         )
 
 
-def _require_validation(scenes: Sequence[SplitScene], options: SceneOptions) -> None:
+def _require_validation(scenes: Sequence[SplitScene], splitting: Splitting) -> None:
     held = [
         counted.survey.held_foreground[cells_of(window)].sum()
         for counted in scenes
@@ -315,7 +274,7 @@ def _require_validation(scenes: Sequence[SplitScene], options: SceneOptions) -> 
     ]
     if not held:
         raise InputError(
-            f"{options.validation_aoi or 'the split'}: none of the {len(scenes)} scenes has "
+            f"{splitting.aoi or 'the split'}: none of the {len(scenes)} scenes has "
             "anything to validate on there; give an area or a split of these scenes"
         )
     if not sum(held):
@@ -363,7 +322,7 @@ def _describe(
     validation: Sequence[SceneTile],
     n_train: dict[str, int],
     manifest: str,
-    options: SceneOptions,
+    data: SceneData,
 ) -> dict[str, Any]:
     hashed = hashlib.sha256(manifest.encode())
     for scene in scenes:
@@ -374,11 +333,11 @@ def _describe(
         "train_maps": {f"{labels[name]}/{name}": n for name, n in n_train.items()},
         "validation_maps": dict(Counter(f"{t.dataset}/{t.source}" for t in validation)),
         "labels": {
-            "files": [Path(path).name for path in options.labels],
-            "layer": options.layer,
-            "buffer": options.buffer,
-            "width_field": options.width_field,
-            "aoi": None if options.aoi is None else Path(options.aoi).name,
+            "files": [Path(path).name for path in data.labels],
+            "layer": data.layer,
+            "buffer": data.buffer,
+            "width_field": data.width_field,
+            "aoi": None if data.aoi is None else Path(data.aoi).name,
         },
     }
 

@@ -1,0 +1,238 @@
+"""Train a ThreshNet: data is checked and split, the network fitted, the best epoch kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from geothresh.errors import UsageError
+from geothresh.files import write_text
+from geothresh.nn.checkpoint import digest
+from geothresh.nn.config import NetworkConfig
+from geothresh.nn.device import pick_device, pick_dtype
+from geothresh.nn.modelfile import THRESHNET, beside
+from geothresh.nn.refiner import find_model
+from geothresh.nn.resolution import ENTRY
+from geothresh.splitting import Split
+from geothresh.training.data import FolderData, OnCheck, SceneData, Splitting, TrainingData
+from geothresh.training.folder_data import gather_folders
+from geothresh.training.loop import OnEpoch, OnStep
+from geothresh.training.output import TrainingOutput, training_output
+from geothresh.training.pixels import Pixels
+from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
+from geothresh.training.scene_data import gather_scenes
+from geothresh.training.sizes import NetworkChoice, choose_sizes, preset_of, require_batch
+from geothresh.training.threshnet import ThreshNetTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainCallbacks:
+    """Functions that are told how far a training is."""
+
+    on_check: OnCheck | None = None
+    """Called with the parts of the data that are checked, and all of them."""
+    on_step: OnStep | None = None
+    """Called after each step with epoch (from 1), step within it, steps of an epoch, and loss."""
+    on_epoch: OnEpoch | None = None
+    """Called after each epoch with its row of the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """Where the model is and how far it came."""
+
+    model: Path
+    """Best epoch by the mean of validation miou and Boundary IoU."""
+    last: Path
+    """Last epoch."""
+    log: Path
+    """CSV, one line per epoch."""
+    split: Path
+    """Manifest of the ids on either side."""
+    epochs: int
+    best_epoch: int
+    steps: int
+    seconds: float
+    train_maps: int
+    """Maps trained on; blocks of scenes."""
+    validation_maps: int
+    """Maps validated on; tiles of scenes."""
+    unit: Literal["maps", "blocks"] = "maps"
+    """What was trained on."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, fit for JSON."""
+        values = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def train(
+    data: FolderData | SceneData | str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    network: NetworkChoice | None = None,
+    recipe: Recipe | str = DEFAULT_RECIPE,
+    splitting: Splitting | None = None,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    loader_workers: int = 0,
+    callbacks: TrainCallbacks | None = None,
+) -> TrainResult:
+    """Train a ThreshNet on confidence maps and their masks, or on scenes and their labels.
+
+    The maps must come from base networks that have not been trained on the same images (section
+    4.1 of the paper): those of the validation set, or out-of-fold maps.
+
+    Args:
+        data: maps and masks, or scenes and labels; paths are folders with masks.
+        output: the model file, ``.safetensors``. Beside it come ``.last.safetensors``,
+            ``.state.safetensors`` and ``.state.previous.safetensors`` (to go on from), ``.csv`` and
+            ``.split.json``.
+        network: which network, and what it starts from.
+        recipe: hyperparameters, or the name of a recipe: ``paper`` or ``best``.
+        splitting: what to validate on; by default places are drawn.
+        resume: True goes on with the run that was stopped and fails where there is none; None goes
+            on with it if there is one, so that the same call again is all it takes; False never
+            does.
+        overwrite: start anew and replace an existing model and what stands beside it.
+        device: auto, cpu, cuda, cuda:i or mps.
+        loader_workers: processes that prepare chips.
+        callbacks: told how far it is.
+
+    Raises:
+        InputError: the data cannot be used.
+        OutputError: the output exists or cannot be written, or another run is making it.
+        UsageError: options contradict each other.
+        ModelError: the state or the initial model does not fit.
+    """
+    network, splitting = network or NetworkChoice(), splitting or Splitting()
+    callbacks = callbacks or TrainCallbacks()
+    if not isinstance(data, FolderData | SceneData):
+        paths = [data] if isinstance(data, str | Path) else list(data)
+        is_scene = any(Path(path).is_file() for path in paths)
+        data = SceneData(scenes=paths, labels=()) if is_scene else FolderData(folders=paths)
+    if isinstance(recipe, str):
+        recipe = recipe_of(recipe)
+    start = None if network.init is None else find_model(network.init)
+    # The start must outlive the run: whoever goes on with it, or reads its card, looks for it.
+    inputs = () if start is None else (start,)
+    with training_output(
+        output, THRESHNET, (".split.json", ".last.safetensors", ".csv"), resume=resume,
+        overwrite=overwrite, inputs=inputs,
+    ) as making:  # fmt: skip
+        # The data takes long to read: all that may be wrong elsewhere is found before.
+        config = choose_sizes(network, recipe, start)
+        recipe = dataclasses.replace(recipe, head=config.head, branches=config.branches)
+        _check_recipe(recipe, config)
+        splitting = _splitting_to_go_on_with(making, splitting, config, recipe)
+        if splitting.manifest is not None:
+            Split.load(Path(splitting.manifest))
+        pick_dtype(recipe.precision, pick_device(device))
+        gathered = _gather(
+            data, splitting, Pixels.of(data.ground_sample_distance, network.resolution),
+            recipe=recipe, patch=config.patch, progress=callbacks.on_check,
+        )  # fmt: skip
+        described: dict[str, Any] = {"preset": preset_of(config), "data": gathered.described}
+        if gathered.resolution is not None:
+            described[ENTRY] = [gathered.resolution.least, gathered.resolution.greatest]
+        if start is not None:
+            described["init"] = {"name": start.stem, "sha256": digest(start)}
+        manifest = beside(making.model, ".split.json")
+
+        def keep_split() -> None:
+            # A run that goes on has its manifest; without a state, it would be taken for another's.
+            if making.state is None or not manifest.exists():
+                write_text(manifest, gathered.manifest)
+
+        progress = making.fit(
+            lambda: ThreshNetTask(
+                gathered.train, gathered.validation, making.model, config=config, recipe=recipe,
+                facts=described, init=start, device=device, loader_workers=loader_workers,
+            ),
+            on_begin=keep_split, on_step=callbacks.on_step, on_epoch=callbacks.on_epoch,
+        )  # fmt: skip
+        return TrainResult(
+            model=making.model,
+            last=beside(making.model, ".last.safetensors"),
+            log=beside(making.model, ".csv"),
+            split=manifest,
+            epochs=progress.epoch,
+            best_epoch=progress.best_epoch,
+            steps=progress.step,
+            seconds=progress.seconds,
+            train_maps=gathered.n_train,
+            validation_maps=gathered.n_validation,
+            unit="blocks" if isinstance(data, SceneData) else "maps",
+        )
+
+
+def _check_recipe(recipe: Recipe, config: NetworkConfig) -> None:
+    if recipe.chip_size % config.patch:
+        raise UsageError(
+            f"chip size {recipe.chip_size} is no multiple of the patch {config.patch}, which "
+            "keeps its grid inside every chip"
+        )
+    require_batch(
+        config,
+        chip_size=recipe.chip_size,
+        batch_size=recipe.batch_size,
+        # As many as there are maps, where nothing is said: known when they are read.
+        n_chips=recipe.chips_per_epoch or 2,
+    )
+
+
+def _splitting_to_go_on_with(
+    making: TrainingOutput, splitting: Splitting, config: NetworkConfig, recipe: Recipe
+) -> Splitting:
+    """Of a run that goes on, its own split where nothing else is said.
+
+    Raises:
+        ModelError: the run was started with another network or recipe.
+    """
+    saved = making.saved
+    if saved is None:
+        return splitting
+    # Before the data is read, which takes long; whether that is the same is seen after.
+    saved.require_same({**saved.run, "config": config.as_dict(), "recipe": recipe.as_dict()})
+    manifest = beside(making.model, ".split.json")
+    if splitting.manifest is None and not splitting.given and manifest.exists():
+        return dataclasses.replace(splitting, manifest=manifest)
+    return splitting
+
+
+def _gather(
+    data: FolderData | SceneData,
+    splitting: Splitting,
+    pixels: Pixels,
+    *,
+    recipe: Recipe,
+    patch: int,
+    progress: OnCheck | None,
+) -> TrainingData:
+    """Open, check and split the data; what belongs to the other kind of it is refused."""
+    scenes = isinstance(data, SceneData)
+    paths = data.scenes if isinstance(data, SceneData) else data.folders
+    if not paths:
+        raise UsageError("no data; name folders with masks, or confidence rasters with --labels")
+    strange = splitting.of_folders if scenes else splitting.of_scenes
+    if strange:
+        raise UsageError(
+            f"{strange[0]} is for {'folders with masks' if scenes else 'scenes with labels'}, and "
+            f"{paths[0]} is {'a scene' if scenes else 'a folder'}; leave it out"
+        )
+    if isinstance(data, FolderData):
+        return gather_folders(data, splitting, pixels, seed=recipe.seed, progress=progress)
+    return gather_scenes(
+        data,
+        splitting,
+        pixels,
+        seed=recipe.seed,
+        patch=patch,
+        chip_size=recipe.chip_size,
+        largest=recipe.chip_size * recipe.zoom,
+        progress=progress,
+    )

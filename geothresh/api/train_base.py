@@ -1,0 +1,148 @@
+"""Train a base network on images and masks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geothresh.base.config import BasePlan, ImageData
+from geothresh.base.networks import describe_network
+from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
+from geothresh.files import check_output
+from geothresh.nn.device import pick_device, pick_dtype
+from geothresh.nn.modelfile import BASE, beside
+from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, digest_of, find_images
+from geothresh.splitting import Split, split_ids
+from geothresh.training.data import OnCheck
+from geothresh.training.output import training_output
+
+#: Called after each step with the steps done, their number, and the loss.
+OnBaseStep = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseTrainResult:
+    """Where the base network is, and what it has learnt from."""
+
+    model: Path
+    snapshots: list[Path]
+    """Models of moments on the way."""
+    split: Path
+    """Manifest of the ids trained on and kept back."""
+    steps: int
+    images: int
+    """Trained on."""
+    held_out: int
+    """Kept back."""
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            **asdict(self),
+            "model": str(self.model),
+            "snapshots": [str(file) for file in self.snapshots],
+            "split": str(self.split),
+        }
+
+
+def train_base(
+    data: ImageData | str | Path | Sequence[str | Path],
+    output: str | Path,
+    plan: BasePlan | None = None,
+    *,
+    hold_out: Sequence[str] = (),
+    validation_fraction: float = 0.0,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    on_check: OnCheck | None = None,
+    on_step: OnBaseStep | None = None,
+) -> BaseTrainResult:
+    """Train a base network on images and masks.
+
+    Args:
+        data: images and masks; paths are folders of them.
+        output: the model file, ``.safetensors``. Beside it come ``.split.json``, and while it is
+            trained ``.state.safetensors`` and the one before it, from which a stopped run goes on.
+        plan: network and recipe.
+        hold_out: patterns of ids that are kept back.
+        validation_fraction: of the places of a data set that is kept back, if none of its ids is
+            by name.
+        resume: True goes on with the run that was stopped and fails where there is none; None goes
+            on with it if there is one, so that the same call again is all it takes; False never
+            does.
+        overwrite: start anew and replace an existing model.
+        device: auto, cpu, cuda, cuda:i or mps.
+        on_check, on_step: progress.
+
+    Raises:
+        InputError: the data cannot be used, or the encoder's weights cannot be fetched.
+        OutputError: the output exists or cannot be written, or another run is making it.
+        UsageError: options contradict each other or the data.
+        ModelError: the state does not fit.
+    """
+    data, plan = ImageData.of(data), plan or BasePlan()
+    with training_output(
+        output, BASE, (".split.json",), resume=resume, overwrite=overwrite
+    ) as making:
+        pick_dtype(plan.recipe.precision, pick_device(device))
+        found = find_images(data.folders, skip_unpaired=data.skip_unpaired)
+        config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
+        draw = partial(
+            _split, found, fraction=validation_fraction, hold_out=hold_out,
+            place_pattern=data.place_pattern, seed=plan.recipe.seed,
+        )  # fmt: skip
+        saved = making.saved
+        if saved is not None and plan.epochs is None:
+            # Before the data is read, which takes long; whether that is the same is seen after.
+            saved.require_same(
+                {**saved.run, "config": config.as_dict(), "recipe": plan.recipe.as_dict()}
+            )
+        # Once for its errors alone: to read all images takes long, and adds no other ids.
+        draw({})
+        facts = check_images(found, progress=on_check)
+        split = draw(facts)
+        training = [pair for pair in found if pair.id in set(split.train)]
+        steps = plan.recipe_for(len(training)).steps
+        snapshots = [snapshot_file(making.model, s) for s in snapshot_steps(steps, plan.snapshots)]
+        for file in snapshots:
+            check_output(file, overwrite=making.replaces)
+        manifest = beside(making.model, ".split.json")
+        sides = {"train": list(split.train), "left_out": list(split.validation)}
+        progress = making.fit(
+            lambda: BaseTask(
+                training, making.model, config=config, plan=plan, device=device,
+                data={"sha256": digest_of(found, facts), **sides},
+                resumed=making.state is not None,
+            ),
+            # Before the model: where that is, all is.
+            on_begin=lambda: split.save(manifest),
+            on_step=None if on_step is None else lambda _, *done: on_step(*done),
+        )  # fmt: skip
+        return BaseTrainResult(
+            model=making.model,
+            snapshots=snapshots,
+            split=manifest,
+            steps=steps,
+            images=len(training),
+            held_out=len(split.validation),
+            seconds=round(progress.seconds, 1),
+        )
+
+
+def _split(
+    pairs: Sequence[ImagePair], facts: dict[str, ImageFacts], *, fraction: float, **how: Any
+) -> Split:
+    """The sides of the split; all ids are trained on where nothing is to be kept back."""
+    by_dataset: dict[str, list[str]] = defaultdict(list)
+    for pair in pairs:
+        by_dataset[pair.dataset].append(pair.id)
+    if fraction == 0 and not how["hold_out"]:
+        return Split(train=tuple(sorted(pair.id for pair in pairs)), validation=())
+    marks = {pair.id: facts[pair.id].marks if facts else () for pair in pairs}
+    return split_ids(by_dataset, marks, fraction=fraction, **how)

@@ -1,0 +1,226 @@
+"""Out-of-fold maps by base networks: folder, manifest and steps of a run, each done once."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from geothresh._version import __version__
+from geothresh.base.checkpoint import read_base_card
+from geothresh.base.config import BaseConfig, BasePlan
+from geothresh.base.pictures import predict_picture
+from geothresh.base.predictor import load_base
+from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
+from geothresh.durability.resuming import require_same_run
+from geothresh.durability.states import find_state, forget_states
+from geothresh.errors import InputError, ModelError, OutputError, names
+from geothresh.files import remove_stale, write_text
+from geothresh.metrics import Counts
+from geothresh.nn.modelfile import beside, digest, require_seal
+from geothresh.raster.imagery import ImagePair
+from geothresh.raster.images import read_gray, write_png
+from geothresh.raster.pairs import read_mask
+from geothresh.splitting import read_manifest
+from geothresh.training.loop import fit
+
+#: Called after each step with fold (from 1), folds, step, steps, and the loss.
+OnFoldStep = Callable[[int, int, int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossfitRun:
+    """What all folds share, and where their files are."""
+
+    pairs: Mapping[str, ImagePair]
+    config: BaseConfig
+    plan: BasePlan
+    """With the steps of each fold."""
+    output: Path
+    device: str
+
+    @property
+    def work(self) -> Path:
+        return self.output / f"{self.config.name}.folds"
+
+    @property
+    def manifest(self) -> Path:
+        return self.output / f"{self.config.name}.json"
+
+    def model(self, fold: int) -> Path:
+        return self.work / f"fold{fold + 1}.safetensors"
+
+    def models(self, fold: int) -> dict[str, Path]:
+        """Model files of a fold by the name of their maps."""
+        final = self.model(fold)
+        steps = snapshot_steps(self.plan.recipe.steps, self.plan.snapshots)
+        return {
+            **{f"{self.config.name}-step{s:05}": snapshot_file(final, s) for s in steps},
+            self.config.name: final,
+        }
+
+    def folder(self, name: str, dataset: str) -> Path:
+        """Where the maps of a data set are: what `train --confidence` is given."""
+        return self.output / dataset / name if len(self.datasets) > 1 else self.output / name
+
+    def map(self, name: str, i: str) -> Path:
+        return self.folder(name, self.pairs[i].dataset) / f"{i}.png"
+
+    @property
+    def datasets(self) -> list[str]:
+        return sorted({pair.dataset for pair in self.pairs.values()})
+
+    @property
+    def folders(self) -> dict[str, list[Path]]:
+        return {name: [self.folder(name, d) for d in self.datasets] for name in self.models(0)}
+
+    @property
+    def all_folders(self) -> list[Path]:
+        """That of the models, and those of the maps."""
+        return [self.work, *(folder for some in self.folders.values() for folder in some)]
+
+    def make_folders(self, overwrite: bool) -> None:
+        """Make them, before the data is read.
+
+        Raises:
+            OutputError: they hold maps of which no manifest tells whence, or cannot be made.
+        """
+        try:
+            for folder in self.all_folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not self.manifest.exists() and not overwrite and any(folder.glob("*.png")):
+                    raise OutputError(
+                        f"{folder}: holds maps, but {self.manifest.name} that tells whence is not "
+                        "there; choose another folder or add --overwrite"
+                    )
+        except OSError as error:
+            raise OutputError(f"{self.output}: cannot be written ({error.strerror})") from error
+
+    def remove_stale(self) -> None:
+        """Remove what killed runs have left under temporary names."""
+        for folder in (self.output, *self.all_folders):
+            remove_stale(folder)
+
+    def begin(self, described: Mapping[str, Any], overwrite: bool) -> list[float]:
+        """Start the manifest, or see that the one there is of the same run.
+
+        Returns:
+            Seconds that the training of each fold took; 0 where it is not done.
+
+        Raises:
+            OutputError: it is of another run.
+            InputError: it is none.
+        """
+        if overwrite or not self.manifest.exists():
+            for folder in self.all_folders:
+                for pattern in ("*.png", "fold*.safetensors"):
+                    for file in folder.glob(pattern):
+                        file.unlink()
+            self.write_manifest({**described, "complete": False})
+            return [0.0] * len(described["folds"])
+        try:
+            earlier = read_manifest(self.manifest)
+            seconds = [float(fold.get("seconds", 0)) for fold in earlier["folds"]]
+            earlier["folds"] = [{"ids": fold["ids"]} for fold in earlier["folds"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.manifest}: not the manifest of a run ({error!r}); add --overwrite to start "
+                "anew"
+            ) from error
+        noted = {key: earlier.get(key) for key in described}
+        require_same_run(self.manifest, noted, described, error=OutputError)
+        return seconds
+
+    def write_manifest(self, values: Mapping[str, Any]) -> None:
+        """Write what the run is and what is done of it."""
+        text = json.dumps({"geothresh": __version__, **values}, indent=1) + "\n"
+        write_text(self.manifest, text)
+
+    def train(
+        self,
+        fold: int,
+        dealt: Sequence[Sequence[str]],
+        data: str,
+        on_step: OnFoldStep | None = None,
+    ) -> float | None:
+        """Train the network of a fold unless it is there.
+
+        Args:
+            fold: its number, from 0.
+            dealt: ids of each fold.
+            data: digest of all data.
+            on_step: progress.
+
+        Returns:
+            The seconds that it took; None where it was there.
+        """
+        model, ids = self.model(fold), dealt[fold]
+        states = beside(model, ".state.safetensors")
+        if all(file.exists() for file in self.models(fold).values()):
+            # Of a run that was killed when its last model was on the disk.
+            forget_states(states)
+            return None
+        training = sorted(self.pairs.keys() - set(ids))
+        state = find_state(states, require_seal)
+        task = BaseTask(
+            [self.pairs[i] for i in training], model, config=self.config, plan=self.plan,
+            data={"sha256": data, "train": training, "left_out": list(ids)},
+            device=self.device, resumed=state is not None,
+        )  # fmt: skip
+        told = None if on_step is None else partial(on_step, fold + 1, len(dealt))
+        return fit(
+            task, model, state=state,
+            on_step=None if told is None else lambda _, *done: told(*done),
+        ).seconds  # fmt: skip
+
+    def predict(self, fold: int, ids: Sequence[str], on_map: Callable[[], None]) -> None:
+        """Write the maps of a fold that are not there yet.
+
+        Raises:
+            ModelError: a model of the fold has seen an image of it.
+        """
+        for name, model in self.models(fold).items():
+            missing = [i for i in ids if not self.map(name, i).exists()]
+            if missing:
+                seen = read_base_card(model).trained_ids & set(ids)
+                if seen:
+                    raise ModelError(
+                        f"{model}: was trained on {len(seen)} images of the fold that it is to "
+                        f"predict ({names(seen, 3)}); start anew with --overwrite"
+                    )
+                precision = self.plan.recipe.precision
+                predictor = load_base(model, device=self.device, precision=precision)
+            for i in ids:
+                if i in missing:
+                    picture = predict_picture(predictor, self.pairs[i].image)
+                    write_png(self.map(name, i), picture)
+                on_map()
+
+    def described_models(self, fold: int) -> dict[str, dict[str, str]]:
+        """Files of a fold's models, and their sha256, by the name of their maps."""
+        return {
+            name: {"file": str(file.relative_to(self.output)), "sha256": digest(file)}
+            for name, file in self.models(fold).items()
+        }
+
+    def scores(self, name: str) -> dict[str, dict[str, float]]:
+        """What the maps of a name score against the masks at 0.5, by data set."""
+        counts: dict[str, list[Counts]] = defaultdict(list)
+        for i, pair in self.pairs.items():
+            foreground = read_gray(self.map(name, i)) >= np.uint8(128)
+            truth = read_mask(pair.mask)
+            counts[pair.dataset].append(Counts.of(prediction=foreground, target=truth))
+        return {
+            dataset: {
+                "miou": fmean(c.iou() for c in some),
+                "iou_pooled": sum(some, Counts()).iou(),
+            }
+            for dataset, some in counts.items()
+        }

@@ -1,0 +1,108 @@
+"""Whether a run is the one that was interrupted, and the note that it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from geothresh.errors import GeothreshError
+
+# Of one entry, in a message.
+_MOST_DIFFERENCES = 3
+_LONGEST_VALUE = 40
+
+
+def require_same_run(
+    place: object,
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    error: type[GeothreshError],
+    anew: str = "--overwrite",
+) -> None:
+    """See that what an interrupted run left is of the run that is to go on.
+
+    Args:
+        place: the output, or the file with what was left; named in the message.
+        found: all that the bytes of the output depend on, by the name by which people know it, as
+            the interrupted run noted it down; JSON types.
+        wanted: the same of the run at hand.
+        error: what is raised.
+        anew: the option that starts afresh.
+
+    Raises:
+        GeothreshError: they differ; the message says in what.
+    """
+    # As JSON has them: tuples are lists there.
+    asked = json.loads(json.dumps(wanted))
+    changed = [
+        f"{key} ({_difference(found.get(key), asked.get(key))})" for key in _differing(found, asked)
+    ]
+    if changed:
+        raise error(
+            f"{place}: the run was started with another {_some(changed)}; give the same options "
+            f"and data again, or start anew with {anew}"
+        )
+
+
+@contextmanager
+def noting(where: Callable[[], str | None], *, overwrite: bool = False) -> Iterator[None]:
+    """Add to what ends the block, a signal or an error, that the same command goes on.
+
+    Args:
+        where: says where it goes on, as in "after epoch 3"; None where nothing is kept.
+        overwrite: the run began with leave to replace what was there, which it would do again.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_resumable(error):
+            try:
+                place = where()
+            except GeothreshError as damage:
+                error.add_note(f"the same command tells whether it can go on ({damage})")
+            else:
+                if place is not None:
+                    add_note(error, place, overwrite=overwrite)
+        raise
+
+
+def add_note(error: BaseException, where: str, *, overwrite: bool = False) -> None:
+    """Note on an error that the same command goes on; arguments as for `noting`."""
+    command = "the same command without --overwrite" if overwrite else "the same command"
+    error.add_note(f"{command} goes on {where}")
+
+
+def is_resumable(error: BaseException) -> bool:
+    """Whether the same command may succeed after this; an error in the input comes again."""
+    return not isinstance(error, GeothreshError) or error.resumable
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return _some(
+            [
+                f"{key} {_difference(found.get(key), wanted.get(key))}"
+                for key in _differing(found, wanted)
+            ]
+        )
+    return f"{_shown(found)}, now {_shown(wanted)}"
+
+
+def _some(parts: list[str]) -> str:
+    more = len(parts) - _MOST_DIFFERENCES
+    shown = ", ".join(parts[:_MOST_DIFFERENCES])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | dict) and len(value) > _MOST_DIFFERENCES:
+        return f"{len(value)} entries"
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[:8] + "..."

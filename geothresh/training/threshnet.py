@@ -1,0 +1,269 @@
+"""ThreshNet as a task of the training loop (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from geothresh._version import __version__
+from geothresh.errors import ModelError
+from geothresh.files import write_text
+from geothresh.nn.checkpoint import load_weights, read_card, save_model
+from geothresh.nn.config import NetworkConfig
+from geothresh.nn.losses import threshnet_loss
+from geothresh.nn.modelfile import THRESHNET, beside
+from geothresh.nn.network import ThreshNet, memory_layout
+from geothresh.training.chips import ChipDataset
+from geothresh.training.loop import Task, training_place
+from geothresh.training.optimizers import cosine_rate
+from geothresh.training.prefetch import prefetched
+from geothresh.training.recipe import Recipe
+from geothresh.training.sizes import require_batch
+from geothresh.training.sources import ChipSource, ValidationMap
+from geothresh.training.state import Progress
+from geothresh.training.validation import validate
+
+
+class ThreshNetTask(Task):
+    """A ThreshNet, trained in epochs; after each the model is written if it is the best so far."""
+
+    kind = THRESHNET
+
+    def __init__(
+        self,
+        train: Sequence[ChipSource],
+        validation: Sequence[ValidationMap],
+        output: Path,
+        *,
+        config: NetworkConfig,
+        recipe: Recipe,
+        facts: Mapping[str, Any],
+        init: Path | None = None,
+        device: str = "auto",
+        loader_workers: int = 0,
+    ) -> None:
+        """
+        Args:
+            train: maps to learn from.
+            validation: maps to score after each epoch, of other places.
+            output: the model file, best epoch so far; ``.last`` and ``.csv`` stand beside.
+            config: sizes of the network.
+            recipe: hyperparameters.
+            facts: what the model file and the state say of the data; a resumed run must agree.
+            init: model file of the same sizes to start from.
+            device: auto, cpu, cuda, cuda:i or mps.
+            loader_workers: processes that prepare chips; 0 = this one.
+
+        Raises:
+            ModelError: the initial model does not fit.
+            UsageError, InputError: the device or the precision is not there.
+        """
+        place, dtype = training_place(device, recipe.precision)
+        torch.manual_seed(recipe.seed)
+        network = ThreshNet(config, dropout=recipe.dropout)
+        self._layout = memory_layout(config)
+        network.to(place, memory_format=self._layout)  # type: ignore[call-overload]
+        if init is not None:
+            if read_card(init).config != config:
+                raise ModelError(f"{init}: a network of other sizes; name one of the same preset")
+            network.load_state_dict(load_weights(init, config))
+        super().__init__(
+            network,
+            run={"config": config.as_dict(), "recipe": recipe.as_dict(), **facts},
+            dtype=dtype,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
+        self.recipe, self.output, self.loader_workers = recipe, output, loader_workers
+        self._average = copy.deepcopy(network).eval().requires_grad_(False)
+        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, patience=recipe.patience, min_lr=recipe.min_learning_rate
+        )
+        self._validation = validation
+        self._chips = ChipDataset(train, recipe, patch=config.patch)
+        self.samples = len(self._chips)
+        require_batch(
+            config, chip_size=recipe.chip_size, batch_size=recipe.batch_size, n_chips=self.samples
+        )
+        self._positions = batches_of(self.samples, recipe.batch_size)
+        self.steps = len(self._positions)
+        self._log = EpochLog(beside(output, ".csv"))
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """The network and the moving average of its weights, which becomes the model."""
+        return {"weights.": self.network, "average.": self._average}
+
+    def is_over(self, progress: Progress) -> bool:
+        """After all epochs, or where the loss has stalled for long."""
+        stalled = progress.epochs_without_gain >= self.recipe.stop_patience
+        by_loss = self.recipe.schedule == "plateau"
+        return progress.epoch >= self.recipe.epochs or (by_loss and stalled)
+
+    def batches(self, epoch: int, first: int) -> Iterable[tuple[list[Tensor], int]]:
+        """Chips of an epoch; they are drawn at random already, in the same order everywhere."""
+        self._chips.set_epoch(epoch)
+        sampler = [list(positions) for positions in self._positions[first:]]
+        loader = DataLoader(self._chips, batch_sampler=sampler, num_workers=self.loader_workers)
+        if not self.loader_workers:
+            batches: Iterable[list[Tensor]] = prefetched(loader)
+        else:
+            with _signals_held():
+                batches = iter(loader)
+        return ((batch, len(batch[0])) for batch in batches)
+
+    def seed(self, step: int) -> int:
+        """Of dropout."""
+        return 1_000_003 * (step + 1) + self.recipe.seed
+
+    def rate(self, step: int) -> float | None:
+        """Along half a cosine, or None where the training loss decides."""
+        if self.recipe.schedule != "cosine":
+            return None
+        return cosine_rate(
+            step,
+            self.steps * self.recipe.epochs,
+            highest=self.recipe.learning_rate,
+            least=self.recipe.min_learning_rate,
+        )
+
+    def losses(self, batch: list[Tensor]) -> dict[str, Tensor]:
+        """The paper's loss, and what the recipe adds to it."""
+        whole = bool(batch[3].all())
+        confidence, region_target, truth, valid = (
+            part.to(self.device, non_blocking=True) for part in batch
+        )
+        with self.autocast():
+            logits = self.network(confidence.contiguous(memory_format=self._layout))
+        return threshnet_loss(
+            logits=logits,
+            region_target=region_target,
+            truth=truth,
+            # Where every pixel counts, as in folders of maps, the losses take half the time.
+            valid=None if whole else valid,
+            weights=self.recipe.loss,
+        )
+
+    @torch.no_grad()
+    def after_step(self, progress: Progress) -> None:
+        """Move the average towards the network, statistics of the norms included."""
+        # Early on the average is short, or the random start would stay in it for long.
+        decay = min(self.recipe.ema, (1 + progress.step) / (10 + progress.step))
+        for mean, value in zip(
+            self._average.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def validate(self) -> dict[str, float]:
+        """Scores of the average on the held-out maps."""
+        return validate(self._average, self._validation, dtype=self.dtype)
+
+    def after_epoch(
+        self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Write the last model, the best one if this is it, and the log."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        if self.recipe.schedule == "plateau":
+            self._plateau.step(losses["total"])
+        if losses["total"] < progress.least_loss:
+            progress.least_loss, progress.epochs_without_gain = losses["total"], 0
+        else:
+            progress.epochs_without_gain += 1
+        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
+        card = {
+            **self.told,
+            "geothresh": __version__,
+            "torch": torch.__version__,
+            "epoch": progress.epoch,
+            "steps": progress.step,
+            "validation": scores,
+        }
+        files = [beside(self.output, ".last.safetensors")]
+        score = (scores["miou"] + scores["boundary_iou"]) / 2
+        if score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, progress.epoch
+            files.append(self.output)
+        for file in files:
+            save_model(
+                file, tensors=self._average.state_dict(), config=self._average.config, training=card
+            )
+        row = {
+            "epoch": progress.epoch,
+            "seconds": progress.seconds,
+            "learning_rate": rate,
+            **{f"train_{name}": value for name, value in losses.items()},
+            **scores,
+        }
+        self._log.append(row)
+        return row
+
+    def memory(self) -> dict[str, Any]:
+        """The rows of the log, so that a lost file is written anew, and the schedule."""
+        return {"rows": self._log.rows, "schedule": self._plateau.state_dict()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Rows and schedule of an earlier run.
+
+        Raises:
+            ModelError: the state lacks them.
+        """
+        try:
+            self._log.rows = [dict(row) for row in memory["rows"]]
+            self._plateau.load_state_dict(dict(memory["schedule"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ModelError(f"the state of the run is damaged ({error!r})") from error
+
+
+def batches_of(n_chips: int, batch_size: int) -> list[range]:
+    """Positions of the chips of each step of an epoch; the last step may have fewer, or one more:
+    a chip left over alone, over which batch norm has no statistics, joins the step before."""
+    batches = [range(k, min(k + batch_size, n_chips)) for k in range(0, n_chips, batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [range(batches[-2].start, n_chips)]
+    return batches
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals that end a run wait; processes that are begun meanwhile never hear them.
+
+    Ctrl-C goes to a whole group of processes, and one voice is enough: workers end with the run.
+    Nor is what a handler raises lost in a callback at a fork, where Python ignores it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class EpochLog:
+    """Log of a training: CSV, one line per epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row and write the file anew, whole or not at all."""
+        self.rows.append(
+            {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
+        )
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[-1]))
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
