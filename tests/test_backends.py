@@ -32,7 +32,7 @@ from geothresh.nn.backends.graph import bilinear, means, threshnet_graph
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.device import pick_dtype
 from geothresh.nn.refiner import ModelSource
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
 
 #: fp32 everywhere, but sums in another order: what a confidence may differ by on trained weights.

@@ -26,9 +26,9 @@ from geothresh.base.predictor import load_base
 from geothresh.base.task import BaseTask
 from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
-from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, find_images
-from geothresh.raster.images import read_gray, read_rgb
+from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, find_images
 from geothresh.raster.pairs import find_pairs
+from geothresh.raster.pictures import read_gray, read_rgb
 from geothresh.training import loop
 from geothresh.training.state import Progress
 

@@ -29,7 +29,7 @@ from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import beside, digest, require_seal
 from geothresh.nn.network import ThreshNet
-from geothresh.raster.imagery import ImagePair, find_images
+from geothresh.raster.image_pairs import ImagePair, find_images
 from geothresh.training import loop
 
 SMALL = BaseConfig(network="linknet", encoder="mobilenet_v2")

@@ -28,7 +28,7 @@ from geothresh.base.predictor import load_base
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import Sink, mosaic
-from geothresh.raster.imagescene import open_image
+from geothresh.raster.image import open_image
 from geothresh.raster.writing import RasterWriter
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, TileGrid

@@ -12,7 +12,7 @@ import pytest
 from rasters import write_raster
 
 from geothresh.cli import main
-from geothresh.raster.images import write_png
+from geothresh.raster.pictures import write_png
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

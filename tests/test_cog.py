@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from fakes import UnevenRefiner
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
@@ -16,7 +17,6 @@ from rasters import write_raster
 
 import geothresh
 from geothresh.errors import OutputError, UsageError
-from geothresh.raster import writing
 
 TILES: dict[str, Any] = {"tile_size": 64, "overlap": 16}
 
@@ -98,7 +98,7 @@ def test_a_copy_that_goes_wrong_is_noticed_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = write_raster(tmp_path / "scene.tif", values()[:200, :300])
-    made = writing.write_cog
+    made = rasterio.shutil.copy
 
     def damaged(source: Path, target: Path, **options: Any) -> None:
         made(source, target, **options)
@@ -107,7 +107,7 @@ def test_a_copy_that_goes_wrong_is_noticed_and_leaves_nothing(
             part[7, 9] ^= 1
             dataset.write(part, 1)
 
-    monkeypatch.setattr(writing, "write_cog", damaged)
+    monkeypatch.setattr(rasterio.shutil, "copy", damaged)
     with pytest.raises(OutputError, match="could not be written"):
         geothresh.refine(scene, tmp_path / "m.tif", model=UnevenRefiner(), cog=True, **TILES)
     assert os.listdir(tmp_path) == ["scene.tif"]

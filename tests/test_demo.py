@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from geothresh.api.demo import OUTPUTS, _busiest, _pieces
 from geothresh.cli import main
-from geothresh.raster.drawing import ADDED, KEPT, NO_DATA, REMOVED, change_picture, shrunk
+from geothresh.raster.panels import ADDED, KEPT, NO_DATA, REMOVED, change_picture, shrunk
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from geothresh.evaluation.figures import error_picture, figure
 from geothresh.evaluation.samples import read_ids
 from geothresh.evaluation.sweep import sweep
 from geothresh.metrics import Counts, boundary_counts
-from geothresh.raster.drawing import ADDED, KEPT, NO_DATA, REMOVED
-from geothresh.raster.images import write_png
+from geothresh.raster.panels import ADDED, KEPT, NO_DATA, REMOVED
+from geothresh.raster.pictures import write_png
 from geothresh.thresholding import THRESHOLDS
 
 

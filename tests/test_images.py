@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from rasters import write_raster
 
 from geothresh.errors import InputError
-from geothresh.raster.images import read_gray, read_rgb, write_png
+from geothresh.raster.pictures import read_gray, read_rgb, write_png
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])

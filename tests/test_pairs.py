@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from geothresh.errors import InputError, UsageError
-from geothresh.raster.imagery import find_images, find_pictures
+from geothresh.raster.image_pairs import find_images, find_pictures
 from geothresh.raster.pairs import Pair, check_pairs, find_pairs, read_confidence, read_mask
 from geothresh.splitting import Split
 from geothresh.training.folder_data import split_pairs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ from scipy import ndimage
 
 from geothresh import vectorize
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
-from geothresh.raster import masks
+from geothresh.raster import mask as masks
 from geothresh.raster.blocks import BlockLayout
-from geothresh.raster.components import RegionSums
 from geothresh.raster.gdal import gdal_environment
-from geothresh.raster.masks import open_mask
-from geothresh.raster.sampling import open_confidence
-from geothresh.raster.shapes import confidence_sums, mask_shapes
+from geothresh.raster.mask import Mask, cut_scene, open_mask, plain_mask
+from geothresh.raster.polygonize import confidence_sums, mask_shapes
+from geothresh.raster.regions import RegionSums
+from geothresh.raster.scene import open_scene
 from geothresh.vector.polygons import (
     PixelToMap,
     PolygonBatch,
@@ -73,20 +75,31 @@ def write(path: Path, values: NDArray[Any], **options: Any) -> Path:
     return path
 
 
+@contextmanager
+def opened(path: Path, threshold: float | None = None) -> Iterator[Mask]:
+    """As `vectorize` opens it."""
+    if threshold is None:
+        with open_mask(path) as mask, plain_mask(mask, beside=path) as plain:
+            yield plain
+    else:
+        with open_scene(path) as scene, cut_scene(scene, threshold, beside=path) as mask:
+            yield mask
+
+
 def polygons_of(
     path: Path, *, threshold: float | None = None, **options: float
 ) -> tuple[PolygonBatch, Affine]:
-    with open_mask(path, beside=path, threshold=threshold) as band:
-        units = MapUnits.of(band.grid.crs.to_wkt())
+    with opened(path, threshold) as mask:
+        units = MapUnits.of(mask.grid.crs.to_wkt())
         batch = make_polygons(
-            mask_shapes(band),
-            width=band.grid.width,
-            placing=placing(band.grid.transform),
+            mask_shapes(mask),
+            width=mask.grid.width,
+            placing=placing(mask.grid.transform),
             units=units,
             **options,
         )
-        assert batch.pixels == band.foreground
-    return batch, band.grid.transform
+        assert batch.pixels == mask.spec.foreground
+    return batch, mask.grid.transform
 
 
 def placing(transform: Affine) -> PixelToMap:
@@ -229,8 +242,9 @@ def test_confidence_means_equal_the_naive_twin(
     path = write(tmp_path / "mask.tif", mask)
     confidence = write(tmp_path / "confidence.tif", raw, **options)
 
-    with open_mask(path, beside=path) as band, open_confidence(band, confidence) as scene:
-        table = confidence_sums(band, scene)
+    with opened(path) as opened_mask, open_scene(confidence) as scene:
+        scene.require_grid_of(opened_mask)
+        table = confidence_sums(opened_mask, scene)
     batch, _ = polygons_of(path)
     found = table.mean[table.rows(batch.first_pixel)]
 
@@ -253,19 +267,16 @@ def test_confidence_means_equal_the_naive_twin(
 def test_another_grid_is_refused_with_both_numbers(
     tmp_path: Path, change: dict[str, Any], words: list[str]
 ) -> None:
-    mask = write(tmp_path / "mask.tif", np.ones((20, 30), np.uint8))
+    path = write(tmp_path / "mask.tif", np.ones((20, 30), np.uint8))
     values = np.full((20, 30), 0.5, np.float32)
-    with open_mask(mask, beside=mask) as band:
-        other = write(tmp_path / "other.tif", values, **change)
-        with pytest.raises(InputError) as caught, open_confidence(band, other):
-            pass
+    other = write(tmp_path / "other.tif", values, **change)
+    small = write(tmp_path / "small.tif", values[:, 1:])
+    with open_mask(path) as mask, open_scene(other) as elsewhere, open_scene(small) as smaller:
+        with pytest.raises(InputError) as caught:
+            elsewhere.require_grid_of(mask)
         assert all(word in str(caught.value) for word in words)
-        small = write(tmp_path / "small.tif", values[:, 1:])
-        with (
-            pytest.raises(InputError, match="29 x 20 pixels, and"),
-            open_confidence(band, small),
-        ):
-            pass
+        with pytest.raises(InputError, match="29 x 20 pixels, and"):
+            smaller.require_grid_of(mask)
 
 
 def test_how_confidences_are_stored_can_be_said(tmp_path: Path) -> None:
@@ -474,8 +485,8 @@ def test_each_block_is_read_once_for_all_its_rows(
     values[100:400:7] = 1
     path = write_raster(tmp_path / "wide.tif", values, **blocks)
     before = _bytes_read()
-    with gdal_environment(cache_bytes=1 << 20), open_mask(path, beside=path) as band:
-        outlines = list(mask_shapes(band))
+    with gdal_environment(cache_bytes=1 << 20), open_mask(path) as mask:
+        outlines = list(mask_shapes(mask))
     assert len(outlines) == 43
     assert _bytes_read() - before < 4 * values.nbytes
 

@@ -21,7 +21,7 @@ from rasters import write_raster
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.raster.blocks import BlockLayout, evenly_spread
 from geothresh.raster.paths import find_raster
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.windows import PixelWindow, RasterSize
 
 FLOATS = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)

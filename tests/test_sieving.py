@@ -16,7 +16,7 @@ from test_centerlines import save
 
 from geothresh import vectorize
 from geothresh.cli import main
-from geothresh.raster.sieving import sieved
+from geothresh.raster.sieve import sieved
 from geothresh.windows import PixelWindow
 
 CORNERS = np.ones((3, 3), bool)

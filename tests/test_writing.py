@@ -25,7 +25,7 @@ from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output, replacing, write_bytes, write_text
 from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
 from geothresh.windows import PixelWindow
 

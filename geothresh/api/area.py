@@ -13,7 +13,7 @@ import numpy as np
 from geothresh.errors import InputError, UsageError
 from geothresh.options import Bounds, PathLike
 from geothresh.places import RasterPlace
-from geothresh.raster.burning import burn
+from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.types import BoolArray, Float32Array
 from geothresh.vector.placing import PlacedShapes, place, rectangle

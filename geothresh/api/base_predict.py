@@ -39,10 +39,10 @@ from geothresh.mosaic import (
 from geothresh.nn.refiner import resolved
 from geothresh.options import BatchSize, Blend, PathLike, Precision
 from geothresh.raster.creation import CONFIDENCE, gtiff_options
-from geothresh.raster.imagery import find_pictures
-from geothresh.raster.images import write_png
-from geothresh.raster.imagescene import ImageScene, open_image
+from geothresh.raster.image import ImageScene, open_image
+from geothresh.raster.image_pairs import find_pictures
 from geothresh.raster.paths import find_raster, is_tiff
+from geothresh.raster.pictures import write_png
 from geothresh.raster.writing import RasterWriter, confidence_values
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid

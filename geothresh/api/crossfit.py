@@ -16,7 +16,7 @@ from geothresh.base.pretrained import weights_name
 from geothresh.durability.lock import only_run
 from geothresh.durability.resuming import noting
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.raster.imagery import check_images, digest_of, find_images
+from geothresh.raster.image_pairs import check_images, digest_of, find_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

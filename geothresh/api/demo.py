@@ -17,7 +17,7 @@ from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import OutputError
 from geothresh.files import check_output, write_bytes
-from geothresh.raster.drawing import (
+from geothresh.raster.panels import (
     Panel,
     change_picture,
     confidence_picture,
@@ -25,8 +25,8 @@ from geothresh.raster.drawing import (
     sheet,
     shrunk,
 )
-from geothresh.raster.images import read_gray, write_png
-from geothresh.raster.reading import open_scene
+from geothresh.raster.pictures import read_gray, write_png
+from geothresh.raster.scene import open_scene
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 #: What the demo writes, by the field of `DemoResult` that holds the path.

@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from geothresh.errors import InputError
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.masks import MaskBand, Progress
-from geothresh.raster.sampling import open_foreground
+from geothresh.raster.mask import Mask, Progress
+from geothresh.raster.polygonize import confidence_sums, mask_shapes
 from geothresh.raster.scene import Scene
-from geothresh.raster.shapes import confidence_sums, mask_shapes
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
 from geothresh.vector.layers import Layer
 from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
-from geothresh.windows import PixelWindow, RasterSize
+from geothresh.windows import PixelWindow
 
 #: Ends the name of the layer of nodes.
 NODES = "_nodes"
@@ -64,7 +63,7 @@ class Drawn:
 
 
 def draw_polygons(
-    band: MaskBand,
+    mask: Mask,
     scene: Scene | None,
     units: MapUnits,
     options: PolygonOptions,
@@ -76,7 +75,7 @@ def draw_polygons(
     """The foreground as polygons.
 
     Args:
-        band: the mask.
+        mask: open.
         scene: the confidence on its grid, if there is one.
         units: of the map.
         options: how they are drawn.
@@ -89,17 +88,17 @@ def draw_polygons(
     """
     # Closed here, not when its frame is collected, which after an interruption may be after the
     # GDAL environments around it are gone.
-    with closing(mask_shapes(band)) as outlines:
+    with closing(mask_shapes(mask)) as outlines:
         polygons = make_polygons(
             outlines,
-            width=band.grid.width,
-            placing=placing_of(band.grid),
+            width=mask.size.width,
+            placing=placing_of(mask.grid),
             units=units,
             min_area=options.min_area,
             smooth=options.smooth,
             simplify=options.simplify,
         )
-    _require_all_pixels(band, polygons)
+    _require_all_pixels(mask, polygons)
     attributes = {
         units.area_field: polygons.area,
         units.perimeter_field: polygons.perimeter,
@@ -109,7 +108,7 @@ def draw_polygons(
         "orientation_deg": polygons.orientation,
     }
     if scene is not None:
-        sums = confidence_sums(band, scene, progress=progress)
+        sums = confidence_sums(mask, scene, progress=progress)
         rows = sums.rows(polygons.first_pixel)
         values = (sums.mean, sums.least, sums.tenth)
         attributes |= zip(CONFIDENCE_FIELDS, (one[rows] for one in values), strict=True)
@@ -130,7 +129,7 @@ def draw_polygons(
 
 
 def draw_centerlines(
-    band: MaskBand,
+    mask: Mask,
     scene: Scene | None,
     units: MapUnits,
     options: LineOptions,
@@ -140,11 +139,10 @@ def draw_centerlines(
     progress: Progress | None,
 ) -> Drawn:
     """The foreground as centrelines, and the nodes between them; see `draw_polygons`."""
-    size = size_of(band.grid)
-    placing = placing_of(band.grid)
+    size = mask.size
+    placing = placing_of(mask.grid)
     confidence = None if scene is None else partial(_confidences, scene)
-    with open_foreground(band) as read:
-        network = centerline_network(read, size, confidence=confidence, progress=progress)
+    network = centerline_network(mask.foreground, size, confidence=confidence, progress=progress)
     network = network.pruned(options.spur)
     if options.bridge_gaps and confidence is not None:
         network = bridged(
@@ -194,22 +192,17 @@ def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
     return np.where(valid, values, np.float32(np.nan))
 
 
-def size_of(grid: RasterGrid) -> RasterSize:
-    """Of a raster."""
-    return RasterSize(height=grid.height, width=grid.width)
-
-
 def placing_of(grid: RasterGrid) -> PixelToMap:
     """From its pixels to its map."""
     a, b, c, d, e, f = tuple(grid.transform)[:6]
     return PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
 
 
-def _require_all_pixels(band: MaskBand, polygons: PolygonBatch) -> None:
-    if polygons.pixels != band.foreground:
+def _require_all_pixels(mask: Mask, polygons: PolygonBatch) -> None:
+    if polygons.pixels != mask.spec.foreground:
         raise InputError(
-            f"{band.name}: the polygons cover {polygons.pixels} pixels, but "
-            f"{band.foreground} were foreground when they were counted: the file was changed "
+            f"{mask.name}: the polygons cover {polygons.pixels} pixels, but "
+            f"{mask.spec.foreground} were foreground when they were counted: the file was changed "
             "meanwhile or is damaged in a way that GDAL does not tell, or the disk is full; if it "
             "is none of these, please report this with the mask"
         )

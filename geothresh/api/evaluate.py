@@ -31,11 +31,10 @@ from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE, Metric
 from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
 from geothresh.options import Backend, BatchSize, Blend, Precision, ScaleOption, Tta
-from geothresh.raster.images import write_png
-from geothresh.raster.labels import Labels, open_labels
+from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
-from geothresh.raster.reading import open_scene
-from geothresh.raster.scene import Scene
+from geothresh.raster.pictures import write_png
+from geothresh.raster.scene import Scene, open_scene
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -358,9 +357,7 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     return reports
 
 
-def _evaluate_raster(
-    scene: Scene, labels: Labels, plan: _Plan, metres: float | None
-) -> SourceReport:
+def _evaluate_raster(scene: Scene, labels: Mask, plan: _Plan, metres: float | None) -> SourceReport:
     labels.require_grid_of(scene)
     name = Path(scene.name).stem
     tally = plan.tally(PAPER_DISTANCE)

@@ -9,7 +9,7 @@ from typing import Any
 
 from geothresh.api.resolution import pixel_size
 from geothresh.options import ScaleOption
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,18 +44,17 @@ from geothresh.options import (
     ScaleOption,
     Tta,
 )
-from geothresh.raster.cog import cog_options
 from geothresh.raster.creation import (
     CHANGES,
     CONFIDENCE,
     MASK,
     THRESHOLD,
     BandFormat,
+    cog_options,
     gtiff_options,
 )
 from geothresh.raster.paths import find_raster
-from geothresh.raster.reading import open_scene
-from geothresh.raster.scene import INFINITIES, Scene
+from geothresh.raster.scene import INFINITIES, Scene, open_scene
 from geothresh.raster.writing import RasterWriter
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ def refine(
         overwrite,
         finished,
     )
-    with open_scene(scene, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
+    with open_scene(source, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
         if targets.vector is not None and not opened.grid.has_transform:
             raise InputError(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "

@@ -15,7 +15,7 @@ from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
 from geothresh.files import check_output
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import BASE, beside
-from geothresh.raster.imagery import ImageFacts, ImagePair, check_images, digest_of, find_images
+from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, digest_of, find_images
 from geothresh.splitting import Split, split_ids
 from geothresh.training.data import OnCheck
 from geothresh.training.output import training_output

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,15 +19,13 @@ from geothresh.api.drawing import (
     draw_centerlines,
     draw_polygons,
     placing_of,
-    size_of,
 )
 from geothresh.errors import InputError, UsageError
 from geothresh.options import ScaleOption
-from geothresh.raster.masks import MaskBand, Progress, open_mask
+from geothresh.raster.mask import Mask, Progress, cut_scene, open_mask, plain_mask
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.raster.sampling import open_confidence
-from geothresh.raster.scene import Scene
-from geothresh.raster.sieving import open_sieved
+from geothresh.raster.scene import Scene, open_scene
+from geothresh.raster.sieve import sieved_mask
 from geothresh.skeleton.bridging import FLOOR
 from geothresh.skeleton.network import SPUR
 from geothresh.vector.centerlines import pixel_side
@@ -256,9 +254,8 @@ def vectorize(
         if nodes:
             check_layer_name(layer + NODES)
     source = find_raster(mask, allow_vrt=allow_vrt)
-    inputs = [source]
-    if confidence is not None:
-        inputs.append(find_raster(confidence, allow_vrt=allow_vrt))
+    measured = None if confidence is None else find_raster(confidence, allow_vrt=allow_vrt)
+    inputs = [source] if measured is None else [source, measured]
     layer = layer or layer_name_from(Path(source.name).stem, kind, longest=MOST - len(NODES))
     existing = _existing(append, overwrite_layer, overwrite)
     target = check_vector_output(
@@ -275,32 +272,21 @@ def vectorize(
             f"{target}: a {form.title} is in {form.crs} by its standard; leave --dst-crs "
             f"{dst_crs} out, or write another format"
         )
-    if confidence is None and threshold is not None:
-        confidence, confidence_bidx = mask, bidx
-    else:
-        confidence_bidx = None
     metadata = _metadata(
         source,
         {"kind": kind, "threshold": threshold, "sieve": sieve, "fill_holes": fill_holes}
         | asdict(polygons if kind == "polygons" else lines),
     )
 
-    with (
-        open_mask(
-            mask,
-            beside=target,
-            bidx=bidx,
-            threshold=threshold,
-            progress=progress,
-            **stored,
-        ) as found,
-        _optional(confidence, found, bidx=confidence_bidx, **stored) as scene,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as stack:
+        found, scene = _opened(
+            stack, source, measured, beside=target, bidx=bidx, threshold=threshold,
+            progress=progress, **stored,
+        )  # fmt: skip
         units = _units_of(found, allow_pixel_coords)
-        pixel = pixel_side(size_of(found.grid), placing_of(found.grid), units)
+        pixel = pixel_side(found.size, placing_of(found.grid), units)
         band = stack.enter_context(
-            open_sieved(
+            sieved_mask(
                 found,
                 regions=sieve,
                 holes=max(sieve, math.ceil(fill_holes / pixel**2)),
@@ -346,7 +332,7 @@ def vectorize(
         crs=crs.to_string() if crs else None,
         features=len(layers[0].geometry),
         left_out=drawn.left_out,
-        foreground_pixels=band.foreground,
+        foreground_pixels=band.spec.foreground,
         area=drawn.area,
         perimeter=drawn.perimeter,
         length=drawn.length,
@@ -358,12 +344,30 @@ def vectorize(
     )
 
 
-def _optional(
-    confidence: Any, band: MaskBand, **options: Any
-) -> AbstractContextManager[Scene | None]:
-    if confidence is None:
-        return nullcontext()
-    return open_confidence(band, confidence, **options)
+def _opened(
+    stack: ExitStack,
+    mask: RasterSource,
+    confidence: RasterSource | None,
+    *,
+    beside: Path,
+    bidx: int | None,
+    threshold: float | None,
+    progress: Progress | None,
+    **stored: Any,
+) -> tuple[Mask, Scene | None]:
+    """The mask and the confidences, which are those that the mask is cut from, or on its grid."""
+    if threshold is None:
+        opened = stack.enter_context(
+            open_mask(mask, bidx=bidx, allow_vrt=stored["allow_vrt"], progress=progress)
+        )
+        found, scene = stack.enter_context(plain_mask(opened, beside=beside)), None
+    else:
+        scene = stack.enter_context(open_scene(mask, bidx=bidx, **stored))
+        found = stack.enter_context(cut_scene(scene, threshold, beside=beside, progress=progress))
+    if confidence is not None:
+        scene = stack.enter_context(open_scene(confidence, **stored))
+        scene.require_grid_of(found)
+    return found, scene
 
 
 def _check_kind(kind: str, given: Mapping[str, Mapping[str, bool]]) -> None:
@@ -408,14 +412,14 @@ def _output_of(
     return path.with_suffix(ending_of(form))
 
 
-def _units_of(band: MaskBand, allow_pixel_coords: bool) -> MapUnits:
-    if band.grid.has_transform:
-        return MapUnits.of(band.grid.crs.to_wkt() if band.grid.crs else None)
+def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
+    if mask.grid.has_transform:
+        return MapUnits.of(mask.grid.crs.to_wkt() if mask.grid.crs else None)
     if allow_pixel_coords:
         return MapUnits.of(None, pixels=True)
-    found = "only control points or RPCs" if band.grid.is_georeferenced else "no georeference"
+    found = "only control points or RPCs" if mask.grid.is_georeferenced else "no georeference"
     raise InputError(
-        f"{band.name}: has {found}, so that polygons have no place on the map; georeference it, or "
+        f"{mask.name}: has {found}, so that polygons have no place on the map; georeference it, or "
         "add --allow-pixel-coords to write columns and rows"
     )
 

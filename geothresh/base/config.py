@@ -130,7 +130,7 @@ class BaseRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageData:
-    """Images and masks in folders, paired by id; see `geothresh.raster.imagery`."""
+    """Images and masks in folders, paired by id; see `geothresh.raster.image_pairs`."""
 
     folders: Sequence[str | Path]
     skip_unpaired: bool = False

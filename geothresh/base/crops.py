@@ -13,9 +13,9 @@ import numpy as np
 
 from geothresh.base.config import BaseRecipe
 from geothresh.chipping import in_passes, pad_to, random_window, turned
-from geothresh.raster.imagery import ImagePair
-from geothresh.raster.images import read_rgb
+from geothresh.raster.image_pairs import ImagePair
 from geothresh.raster.pairs import read_mask
+from geothresh.raster.pictures import read_rgb
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 #: Decoded images are kept in memory up to this many bytes.

@@ -25,9 +25,9 @@ from geothresh.errors import InputError, ModelError, OutputError, names
 from geothresh.files import remove_stale, write_text
 from geothresh.metrics import Counts
 from geothresh.nn.modelfile import beside, digest, require_seal
-from geothresh.raster.imagery import ImagePair
-from geothresh.raster.images import read_gray, write_png
+from geothresh.raster.image_pairs import ImagePair
 from geothresh.raster.pairs import read_mask
+from geothresh.raster.pictures import read_gray, write_png
 from geothresh.splitting import read_manifest
 from geothresh.training.loop import fit
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from geothresh.errors import UsageError
-from geothresh.raster.imagery import ImageFacts, ImagePair
+from geothresh.raster.image_pairs import ImageFacts, ImagePair
 from geothresh.splitting import places_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from geothresh.mosaic import Refiner, Sink, mosaic
 from geothresh.options import Blend
-from geothresh.raster.images import read_rgb
+from geothresh.raster.pictures import read_rgb
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 

@@ -18,7 +18,7 @@ from geothresh.base.crops import Crops
 from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.nn.modelfile import BASE, beside
-from geothresh.raster.imagery import ImagePair
+from geothresh.raster.image_pairs import ImagePair
 from geothresh.training.loop import Task, training_place
 from geothresh.training.optimizers import cosine_rate
 from geothresh.training.prefetch import prefetched

@@ -6,7 +6,7 @@ import numpy as np
 
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
-from geothresh.raster.drawing import (
+from geothresh.raster.panels import (
     Panel,
     change_picture,
     confidence_picture,

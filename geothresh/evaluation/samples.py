@@ -16,7 +16,7 @@ import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError, names
 from geothresh.evaluation.scoring import Sample
-from geothresh.raster.labels import Labels
+from geothresh.raster.mask import Mask
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.raster.scene import Scene
 from geothresh.splitting import read_text
@@ -155,7 +155,7 @@ def cells(size: RasterSize) -> RegularGrid:
 
 def cell_samples(
     scene: Scene,
-    labels: Labels,
+    labels: Mask,
     window: PixelWindow,
     refined: Float32Array | None = None,
 ) -> Iterable[Sample]:

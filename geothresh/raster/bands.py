@@ -1,21 +1,24 @@
-"""What rasters of all kinds have in common when they are opened: the choice of the bands, their
-alpha band, and a grid that makes sense.
-"""
+"""Bands: which to read, which value in them is nodata, and how a pixel is compared with it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
 
-from rasterio.enums import ColorInterp
+import numpy as np
+from rasterio.enums import ColorInterp, MaskFlags
 
-from geothresh.errors import InputError, UsageError
-from geothresh.raster.gdal import RASTER_ERRORS, reason
-from geothresh.raster.grid import RasterGrid
+from geothresh.errors import GeothreshWarning, InputError, UsageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+# Writers print markers such as the lowest float32 with six digits; near them nothing else lives.
+_HUGE = 1e30
+_PRINTED_DIGITS = 1e-5
 
 
 def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning: str) -> int:
@@ -69,30 +72,73 @@ def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def alpha_band(dataset: DatasetReader, bidx: int) -> int | None:
-    """The alpha band beside band ``bidx``, if there is one."""
-    bands = [
+def mask_of(dataset: DatasetReader, bidx: int) -> tuple[int | None, bool]:
+    """The alpha band beside a band, counted from 1, if there is one; else whether it has a mask."""
+    alpha = [
         band
         for band, meaning in enumerate(dataset.colorinterp, 1)
         if meaning == ColorInterp.alpha and band != bidx
     ]
-    return bands[0] if bands else None
+    if alpha:
+        return alpha[0], False
+    return None, MaskFlags.per_dataset in dataset.mask_flag_enums[bidx - 1]
 
 
-def sound_grid(name: str, dataset: DatasetReader) -> RasterGrid:
-    """The raster's grid.
+def nodata_of_band(
+    name: str, dataset: DatasetReader, bidx: int, forced: float | None
+) -> float | None:
+    """The stored value that marks missing data in band `bidx`, None if there is none.
+
+    Args:
+        forced: the user's value, which takes the place of the file's.
 
     Raises:
-        InputError: the CRS cannot be understood, or the transform maps pixels to no area.
+        UsageError: `forced` cannot occur in a band of this type.
     """
-    try:
-        grid = RasterGrid.of(dataset)
-    except (*RASTER_ERRORS, ValueError) as error:
-        raise InputError(
-            f"{name}: the georeference cannot be understood ({reason(error)}); "
-            "set it anew with gdal_edit.py -a_srs"
-        ) from error
-    fault = grid.fault()
-    if fault:
-        raise InputError(f"{name}: {fault}; set it anew with gdal_edit.py -a_ullr")
-    return grid
+    dtype = np.dtype(dataset.dtypes[bidx - 1])
+    if forced is not None:
+        if not can_hold(dtype, forced):
+            raise UsageError(
+                f"{name}: no {dtype} value is {forced:g}; choose another value for --nodata"
+            )
+        return forced
+    tagged = dataset.nodatavals[bidx - 1]
+    if tagged is None:
+        return None
+    if not can_hold(dtype, tagged):
+        warnings.warn(
+            f"{name}: the nodata value {tagged:g} cannot occur in a {dtype} band and is ignored",
+            GeothreshWarning,
+            stacklevel=3,
+        )
+        return None
+    if tagged == 0:
+        warnings.warn(
+            f"{name}: nodata is 0, so that pixels of confidence 0 count as missing; "
+            "use --nodata V if they do not",
+            GeothreshWarning,
+            stacklevel=3,
+        )
+    return float(tagged)
+
+
+def can_hold(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a pixel of this type can equal `value`."""
+    if np.issubdtype(dtype, np.floating):
+        return True
+    if not math.isfinite(value) or value != math.floor(value):
+        return False
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max)
+
+
+def stands_for_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """True where a pixel equals `nodata` in the pixel's own type; NaN is not found here."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return np.asarray(values == values.dtype.type(int(nodata)))
+    if abs(nodata) >= _HUGE and math.isfinite(nodata):
+        with np.errstate(over="ignore", invalid="ignore"):
+            ratio = values.astype(np.float64) / nodata
+        return np.asarray(np.abs(ratio - 1.0) < _PRINTED_DIGITS)
+    with np.errstate(over="ignore"):
+        return np.asarray(values == values.dtype.type(nodata))

@@ -1,4 +1,4 @@
-"""What kind of GeoTIFF is written: the defaults, and which of the user's wishes are granted."""
+"""Creation options and band formats of the GeoTIFFs that are written."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ _GRANTED: dict[str, tuple[str, ...] | None] = {
     "ZLEVEL": None,
     "ZSTD_LEVEL": None,
 }
+
+# The GTiff driver's names of what the COG driver has too, and what that calls them.
+_COG_NAMES = {
+    "BIGTIFF": "BIGTIFF",
+    "BLOCKXSIZE": "BLOCKSIZE",
+    "COMPRESS": "COMPRESS",
+    "NUM_THREADS": "NUM_THREADS",
+    "PREDICTOR": "PREDICTOR",
+    "SPARSE_OK": "SPARSE_OK",
+    "ZLEVEL": "LEVEL",
+    "ZSTD_LEVEL": "LEVEL",
+}
+# What belongs to another method of compression, or says nothing about a COG.
+_COG_MOOT = ("TILED", "BLOCKYSIZE", "GEOTIFF_KEYS_FLAVOR")
+_COG_LEVELS = {"ZLEVEL": "DEFLATE", "ZSTD_LEVEL": "ZSTD"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +133,26 @@ def gtiff_options(wished: Mapping[str, str]) -> dict[str, str]:
                     f"creation option {name}={options[name]}: a tile's side is a multiple of 16"
                 )
     return options
+
+
+def cog_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The COG driver's options for those of the GTiff driver.
+
+    Raises:
+        UsageError: one makes no COG.
+    """
+    if options.get("TILED") != "YES" or options["BLOCKXSIZE"] != options["BLOCKYSIZE"]:
+        raise UsageError("--cog: a COG has square tiles; leave TILED and the block sizes out")
+    found: dict[str, str] = {}
+    for name, value in options.items():
+        if name in _COG_MOOT or _COG_LEVELS.get(name, options["COMPRESS"]) != options["COMPRESS"]:
+            continue
+        if name not in _COG_NAMES:
+            raise UsageError(f"--cog: a COG has no creation option {name}; leave it out")
+        found[_COG_NAMES[name]] = value
+    if "PREDICTOR" in found:
+        found["PREDICTOR"] = {"1": "NO", "2": "STANDARD"}[found["PREDICTOR"]]
+    return found
 
 
 def least_bytes(size: RasterSize, wished: Mapping[str, str]) -> int:

@@ -1,15 +1,20 @@
-"""How GDAL is to behave whenever geothresh opens a raster, and what its failures look like."""
+"""The environment of every GDAL call: options, the cache, its errors, and filters of warnings."""
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv
 from rasterio.errors import (
     CRSError,
+    NodataShadowWarning,
+    NotGeoreferencedWarning,
     RasterioError,
 )
 
@@ -98,3 +103,43 @@ def reason(error: BaseException) -> str:
     while isinstance(cause.__cause__, RASTER_ERRORS):
         cause = cause.__cause__
     return " ".join(str(cause).split()) or type(cause).__name__
+
+
+# What becomes of which warning.
+_wanted: list[tuple[Literal["ignore", "error"], type[Warning]]] = [
+    ("ignore", NotGeoreferencedWarning),
+    ("ignore", NodataShadowWarning),
+]
+_lock = threading.Lock()
+_inside = 0
+_filters = warnings.catch_warnings()
+
+
+def make_error(category: type[Warning]) -> None:
+    """Make an exception of a warning inside `filtered_warnings`, from its next start on."""
+    _wanted.append(("error", category))
+
+
+@contextmanager
+def filtered_warnings() -> Iterator[None]:
+    """Silence rasterio's own warnings, and make exceptions of those that `make_error` was told.
+
+    Filters of warnings belong to the process. Threads that each put theirs in force and the former
+    ones back would leave some for good; here the first thread to come puts them in force, and the
+    last one to leave puts the caller's back.
+    """
+    global _inside, _filters
+    with _lock:
+        if not _inside:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
+            for action, category in _wanted:
+                warnings.simplefilter(action, category)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                _filters.__exit__(None, None, None)

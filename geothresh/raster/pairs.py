@@ -1,4 +1,4 @@
-"""Confidence maps and their masks: which belong together, and whether they can be used at all.
+"""Pairs of a confidence map and its mask: match them by name, and check them.
 
 Two layouts are understood. DeepGlobe: ``DATA/<id>_mask.png`` (images beside them are not needed),
 with the maps of each base network in a folder of their own, ``<id>.png`` or ``.tif``. Plain:
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError, UsageError, names
-from geothresh.raster.images import read_gray
+from geothresh.raster.pictures import read_gray
 
 _ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 _MASK_SUFFIX = "_mask"

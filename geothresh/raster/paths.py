@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from geothresh.errors import InputError, UsageError
 from geothresh.files import require_file
-from geothresh.raster.virtual import require_rasters
+from geothresh.raster.vrt import require_rasters
 
 # Names that GDAL takes for something else than the file of that name.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -112,10 +112,14 @@ def head_digest(source: RasterSource) -> str | None:
 def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False) -> RasterSource:
     """Check what `scene` names: a path, a URL, or an open rasterio dataset (its name is used).
 
+    What was found before is given back as it is.
+
     Raises:
         InputError: it is no regular file, cannot be read, or is no TIFF.
         UsageError: it is nothing that names a raster.
     """
+    if isinstance(scene, RasterSource):
+        return scene
     name = scene if isinstance(scene, str) else _name_of(scene)
     if not name or "\0" in name:
         raise UsageError(f"{name!r} is not the name of a file")

@@ -1,44 +1,54 @@
-"""A confidence raster that is open: windows of confidences, from any thread, in any process."""
+"""Confidence rasters: opened once, with everything checked and decided, then read by windows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import warnings
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rasterio.enums import ColorInterp
 
-from geothresh.errors import InputError
-from geothresh.raster.gdal import gdal_environment
-from geothresh.raster.nodata import stands_for_nodata
-from geothresh.raster.opened import OpenRaster, open_dataset, require_unchanged
-from geothresh.raster.paths import RasterSource
-from geothresh.raster.scaling import Contradiction, Scaling, contradiction_hint
-from geothresh.raster.wording import in_own_words
+from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.options import ScaleOption
+from geothresh.raster.bands import choose_band, mask_of, nodata_of_band
+from geothresh.raster.blocks import BlockInventory, evenly_spread
+from geothresh.raster.checks import (
+    MOST_PIXELS,
+    check_size,
+    complete_blocks,
+    sound_grid,
+    warn_of_absent_blocks,
+    warn_of_georeference,
+    warn_of_pages,
+)
+from geothresh.raster.dataset import BandSpec, OpenBand, open_raster, reopen
+from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.scaling import (
+    BandFacts,
+    Contradiction,
+    Scaling,
+    contradiction_hint,
+    decide_scaling,
+)
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 # Said when the sample shows it, or else when the reading has.
 INFINITIES = "holds infinite values, which are taken as missing data"
+# Pixels that the scaling is decided from: all of a small raster, some blocks of a large one.
+_SAMPLE_PIXELS = 2**23
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SceneSpec:
+class SceneSpec(BandSpec):
     """What is known and decided about a confidence raster; opens it again in any process."""
 
-    source: RasterSource
-    """The file."""
-    bidx: int
-    """The band with the confidence, counted from 1."""
-    mask_band: int | None
-    """The band whose zeros mark missing data (alpha), counted from 1."""
-    has_mask: bool
-    """Whether the band has a mask of its own, inside the file or in NAME.msk."""
-    nodata: float | None
-    """The stored value that marks missing data; NaN and infinities always do."""
     scaling: Scaling
     """How stored values become confidences."""
 
@@ -48,19 +58,15 @@ class SceneSpec:
         Raises:
             InputError: the file is gone, or has changed since it was first opened.
         """
-        require_unchanged(self.source)
-        dataset = open_dataset(self.source)
-        with gdal_environment(**self.source.access), in_own_words():
-            return Scene(self, dataset)
+        return reopen(self.source, lambda _, dataset: Scene(self, dataset))
 
 
-class Scene(OpenRaster):
+class Scene(OpenBand):
     """An open confidence raster; several threads may read it."""
 
     def __init__(self, spec: SceneSpec, dataset: DatasetReader) -> None:
-        super().__init__(spec.source, dataset, spec.bidx)
+        super().__init__(spec, dataset)
         self.spec = spec
-        self.infinities_seen = False
 
     def read(self, window: PixelWindow) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window that lies inside the raster.
@@ -84,31 +90,132 @@ class Scene(OpenRaster):
                 f"{self.spec.scaling.text}; {hint}"
             ) from None
 
-    def stored(self, window: PixelWindow) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The values of a window as they stand in the file, and which of them are data.
 
-        Raises:
-            InputError: a block cannot be decoded.
-        """
-        spec = self.spec
-        values, mask = self._decoded(window, partial(_read_band, spec=spec))
-        valid = np.ones(values.shape, np.bool_) if mask is None else mask != 0
-        if spec.nodata is not None:
-            valid &= ~stands_for_nodata(values, spec.nodata)
-        if np.issubdtype(values.dtype, np.floating):
-            valid &= np.isfinite(values)
-            if not self.infinities_seen and np.isinf(values).any():
-                self.infinities_seen = True
-        return values, valid
+def open_scene(
+    scene: str | os.PathLike[str] | RasterSource | Any,
+    *,
+    bidx: int | None = None,
+    nodata: float | None = None,
+    scale: ScaleOption = "auto",
+    allow_vrt: bool = False,
+    most_pixels: int = MOST_PIXELS,
+) -> Scene:
+    """Open a confidence raster after checking all that can be checked without reading it whole.
+
+    Args:
+        scene: path, URL, or open rasterio dataset (opened anew by its name), or what `find_raster`
+            made of one.
+        bidx: band with the confidence, counted from 1; may be left out if there is only one
+            (besides an alpha band).
+        nodata: stored value that marks missing data, in place of the band's own.
+        scale: "auto", "logit", or the number that stands for confidence 1.
+        allow_vrt: accept a VRT.
+        most_pixels: refuse larger rasters.
+
+    Raises:
+        InputError: the file is not a readable GeoTIFF, or its values are no confidences.
+        UsageError: `bidx` or `nodata` does not exist in this raster.
+    """
+    return open_raster(
+        find_raster(scene, allow_vrt=allow_vrt),
+        lambda source, dataset: _examine(source, dataset, bidx, nodata, scale, most_pixels),
+    )
 
 
-def _read_band(
-    dataset: DatasetReader, window: PixelWindow, *, spec: SceneSpec
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The stored values of a window, and the mask or alpha band there if the raster has one."""
-    values = dataset.read(spec.bidx, window=window.ranges)
-    if spec.mask_band is not None:
-        return values, dataset.read(spec.mask_band, window=window.ranges)
-    if spec.has_mask:
-        return values, dataset.read_masks(spec.bidx, window=window.ranges)
-    return values, None
+def _examine(
+    source: RasterSource,
+    dataset: DatasetReader,
+    bidx: int | None,
+    nodata: float | None,
+    scale: ScaleOption,
+    most_pixels: int,
+) -> Scene:
+    """Check and decide everything about an open dataset."""
+    check_size(source, dataset, most_pixels)
+    chosen = choose_band(source.name, dataset, bidx, meaning="the confidence")
+    _check_band(source.name, dataset, chosen)
+    warn_of_georeference(source.name, sound_grid(source.name, dataset))
+    warn_of_pages(source.name, dataset)
+    inventory = complete_blocks(source, dataset, chosen)
+    warn_of_absent_blocks(source.name, dataset, inventory)
+    mask_band, has_mask = mask_of(dataset, chosen)
+    undecided = SceneSpec(
+        source=source,
+        bidx=chosen,
+        mask_band=mask_band,
+        has_mask=has_mask,
+        nodata=nodata_of_band(source.name, dataset, chosen, nodata),
+        scaling=Scaling(text="undecided"),
+    )
+    sample = _sample(Scene(undecided, dataset), inventory)
+    scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), scale)
+    return Scene(replace(undecided, scaling=scaling), dataset)
+
+
+def _check_band(name: str, dataset: DatasetReader, bidx: int) -> None:
+    if dataset.dtypes[bidx - 1].startswith("complex"):
+        raise InputError(
+            f"{name}: band {bidx} is {dataset.dtypes[bidx - 1]}; a confidence is a real number: "
+            "write its real part or modulus to a new file"
+        )
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    if structure.get("MINISWHITE") == "YES":
+        raise InputError(
+            f"{name}: the photometric interpretation is MINISWHITE, so that 0 may mean 1; "
+            "write it again as MINISBLACK"
+        )
+    interpretation = dataset.colorinterp[bidx - 1]
+    if interpretation == ColorInterp.palette and _bits(dataset, bidx) != 1:
+        raise InputError(
+            f"{name}: band {bidx} has a colour table, so that its values are classes and no "
+            "confidences; give the raster that the classes came from"
+        )
+    if interpretation == ColorInterp.alpha:
+        raise UsageError(f"{name}: band {bidx} is the alpha band; choose another with --bidx")
+
+
+def _bits(dataset: DatasetReader, bidx: int) -> int | None:
+    bits = dataset.tags(bidx, ns="IMAGE_STRUCTURE").get("NBITS")
+    return int(bits) if bits else None
+
+
+def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
+    """Stored valid values of all blocks of a small raster, of evenly spread ones of a large one."""
+    layout = scene.layout
+    # An absent block says nothing about the others.
+    candidates = inventory.present if inventory is not None else None
+    count = layout.count if candidates is None else len(candidates)
+    block_pixels = layout.window(0).pixels
+    places = evenly_spread(count, max(1, _SAMPLE_PIXELS // block_pixels))
+    indices = places if candidates is None else candidates[places]
+    parts = []
+    for index in indices.tolist():
+        values, valid = scene.stored(layout.window(index))
+        # The extremes and the distinct small values decide; keep few numbers of many.
+        kept = values[valid]
+        parts.append(_distinct(kept) if kept.dtype == np.uint8 else _extremes(kept))
+    if scene.infinities_seen:
+        warnings.warn(f"{scene.name}: {INFINITIES}", GeothreshWarning, stacklevel=3)
+    return np.concatenate(parts) if parts else np.zeros(0, scene.dtype)
+
+
+def _distinct(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8)
+
+
+def _extremes(values: NDArray[Any]) -> NDArray[Any]:
+    """The least and greatest value, and the same without markers of missing data."""
+    near = values[np.abs(values.astype(np.float64)) < 9000.0]
+    ends = [part for part in (values, near) if part.size]
+    return np.array([end for part in ends for end in (part.min(), part.max())], values.dtype)
+
+
+def _facts(name: str, dataset: DatasetReader, bidx: int, sample: NDArray[Any]) -> BandFacts:
+    return BandFacts(
+        name=name,
+        dtype=np.dtype(dataset.dtypes[bidx - 1]),
+        scale=float(dataset.scales[bidx - 1]),
+        offset=float(dataset.offsets[bidx - 1]),
+        bits=_bits(dataset, bidx),
+        sample=sample,
+    )

@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 
 from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.raster.blocks import BlockInventory, BlockLayout
-from geothresh.raster.cog import cog_options, write_cog
-from geothresh.raster.creation import CONFIDENCE_STEPS, NODATA, BandFormat, gtiff_options
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.raster.creation import (
+    CONFIDENCE_STEPS,
+    NODATA,
+    BandFormat,
+    cog_options,
+    gtiff_options,
+)
+from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -108,7 +113,7 @@ class RasterWriter:
     def _create(
         self, band: BandFormat, tags: Mapping[str, str], options: Mapping[str, str]
     ) -> DatasetWriter:
-        with gdal_environment(writing=True), in_own_words():
+        with gdal_environment(writing=True), filtered_warnings():
             dataset = rasterio.open(
                 self._temporary,
                 "w",
@@ -173,7 +178,7 @@ class RasterWriter:
         dataset = self._open()
         self._dataset = None
         try:
-            with gdal_environment(writing=True), in_own_words():
+            with gdal_environment(writing=True), filtered_warnings():
                 dataset.close()
                 self._verify()
                 if self._cog_options is not None:
@@ -185,7 +190,12 @@ class RasterWriter:
     def _make_cog(self, options: Mapping[str, str]) -> None:
         plain, self._temporary = self._temporary, create_beside(self.target)
         try:
-            write_cog(plain, self._temporary, options=options, classes=self._classes)
+            # The COG driver (https://gdal.org/drivers/raster/cog.html) copies whole files:
+            # overviews come before the pixels, which only a second pass can do.
+            resampling = "MODE" if self._classes else "AVERAGE"
+            rasterio.shutil.copy(
+                plain, self._temporary, driver="COG", OVERVIEW_RESAMPLING=resampling, **options
+            )
         finally:
             discard(plain)
 
@@ -235,7 +245,7 @@ class RasterWriter:
         try:
             if self._dataset is not None:
                 dataset, self._dataset = self._dataset, None
-                with gdal_environment(writing=True), in_own_words():
+                with gdal_environment(writing=True), filtered_warnings():
                     dataset.close()
         except RASTER_ERRORS as error:
             # The disk that brought us here may be full still; the file goes in any case.

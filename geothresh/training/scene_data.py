@@ -16,10 +16,9 @@ from geothresh.errors import InputError, UsageError, names
 from geothresh.nn.resolution import GroundSampleDistance
 from geothresh.places import RasterPlace
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.labels import LabelsSpec, open_labels
+from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
-from geothresh.raster.reading import open_scene
-from geothresh.raster.scene import Scene
+from geothresh.raster.scene import Scene, open_scene
 from geothresh.training.blocks import (
     FINE,
     BlockGrid,
@@ -189,7 +188,7 @@ def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _O
 
 def _labels(
     path: Path, scene: Scene, where: RasterPlace, data: SceneData
-) -> tuple[PlacedShapes | LabelsSpec, str | None]:
+) -> tuple[PlacedShapes | MaskSpec, str | None]:
     if path.is_file() and is_tiff(path):
         unused = {
             "--layer": data.layer,

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from geothresh.raster.burning import burn
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.labels import Labels, LabelsSpec
+from geothresh.raster.mask import Mask, MaskSpec
+from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.training.blocks import ChipPlaces, Side, seen_side
 from geothresh.training.sources import Cut, mixed
@@ -42,7 +42,7 @@ class LabelledScene:
         *,
         grid: RasterGrid,
         dataset: str,
-        labels: PlacedShapes | LabelsSpec,
+        labels: PlacedShapes | MaskSpec,
         aoi: PlacedShapes | None = None,
         validation_aoi: PlacedShapes | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class LabelledScene:
         self.validation_aoi = validation_aoi
         self._process: int | None = None
         self._scene: Scene | None = None
-        self._mask: Labels | None = None
+        self._mask: Mask | None = None
 
     @property
     def name(self) -> str:
@@ -91,16 +91,16 @@ class LabelledScene:
         return Cut(confidence, truth, data, valid)
 
     @staticmethod
-    def burnt(shapes: PlacedShapes | LabelsSpec, window: PixelWindow) -> BoolArray:
+    def burnt(shapes: PlacedShapes | MaskSpec, window: PixelWindow) -> BoolArray:
         """Where shapes lie in a window."""
-        if isinstance(shapes, LabelsSpec):
+        if isinstance(shapes, MaskSpec):
             raise TypeError("a mask is read, not burnt")
         return burn(shapes.touching(window), window)
 
-    def _open(self) -> tuple[Scene, Labels | None]:
+    def _open(self) -> tuple[Scene, Mask | None]:
         if self._scene is None or self._process != os.getpid():
             self._scene = self.spec.open()
-            self._mask = self.labels.open() if isinstance(self.labels, LabelsSpec) else None
+            self._mask = self.labels.open() if isinstance(self.labels, MaskSpec) else None
             self._process = os.getpid()
         return self._scene, self._mask
 

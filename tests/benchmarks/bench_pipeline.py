@@ -177,7 +177,7 @@ def time_on_file(name: str, side: int) -> Seconds:
     import rasterio
     from rasterio.windows import Window
 
-    from geothresh.raster.reading import open_scene
+    from geothresh.raster.scene import open_scene
 
     profile = {**TILED, **PLACE, "height": side, "width": side}
     values = random_bytes(side, side)

@@ -30,7 +30,7 @@ from geothresh.nn.config import PRESETS
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner
 from geothresh.options import Precision
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 
 
 class Watched:

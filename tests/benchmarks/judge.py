@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from geothresh.api.models import load_model
 from geothresh.metrics import Counts
 from geothresh.mosaic import mosaic_array
-from geothresh.nn.refiner import load_model
 from geothresh.nn.resolution import resampled_patch
 from geothresh.nn.wrapped import wrapped
 from geothresh.raster.pairs import read_confidence, read_mask

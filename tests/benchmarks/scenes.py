@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 import geothresh
 from geothresh.mosaic.reading import read_mirrored
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
 
 TILE, OVERLAP = 512, 128

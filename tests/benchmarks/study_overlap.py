@@ -31,7 +31,7 @@ from geothresh.metrics import MapScore, Summary
 from geothresh.mosaic import mosaic_array
 from geothresh.nn.refiner import TorchRefiner
 from geothresh.options import Blend
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import RasterSize, TileGrid
 

@@ -14,8 +14,8 @@ from rasters import write_raster
 
 from geothresh.errors import InputError, ModelError
 from geothresh.nn.config import NetworkConfig
-from geothresh.raster.images import read_gray, read_rgb
-from geothresh.raster.reading import open_scene
+from geothresh.raster.pictures import read_gray, read_rgb
+from geothresh.raster.scene import open_scene
 from geothresh.splitting import Split
 from security import tiffs
 from security.limited import Ended, run_limited

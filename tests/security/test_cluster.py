@@ -13,7 +13,7 @@ from fakes import FakeSource
 from rasters import write_raster
 
 from geothresh.mosaic import Sink, Workers, mosaic
-from geothresh.raster.reading import open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
 
 

@@ -13,13 +13,11 @@ from rasterio._env import get_gdal_config
 from rasters import write_raster
 
 from geothresh.mosaic import RasterReader, Sink, Workers, mosaic
-from geothresh.raster.examining import open_examined
-from geothresh.raster.imagescene import open_image
-from geothresh.raster.masks import open_classes
-from geothresh.raster.opened import OpenRaster
+from geothresh.raster.dataset import OpenRaster, open_raster
+from geothresh.raster.image import open_image
+from geothresh.raster.mask import open_mask
 from geothresh.raster.paths import find_raster
-from geothresh.raster.reading import open_scene
-from geothresh.raster.scene import SceneSpec
+from geothresh.raster.scene import SceneSpec, open_scene
 from geothresh.windows import PixelWindow, TileGrid
 
 WANTED = {
@@ -72,9 +70,9 @@ def test_the_options_hold_wherever_a_raster_is_opened(
         again.read(PixelWindow(row=0, col=0, height=32, width=32))
     with open_image(colour) as image:
         image.read(PixelWindow(row=0, col=0, height=32, width=32))
-    with open_classes(find_raster(grey), None) as classes:
-        classes.stored(PixelWindow(row=0, col=0, height=32, width=32))
-    open_examined(find_raster(grey), lambda *_: seen.append(options()))
+    with open_mask(grey) as mask:
+        mask.read(PixelWindow(row=0, col=0, height=32, width=32))
+    open_raster(find_raster(grey), lambda *_: seen.append(options()))
     assert len(seen) >= 8
     assert all(one == WANTED for one in seen), seen
 

@@ -1,4 +1,4 @@
-"""Sums over the connected regions of a mask that is read strip by strip, top to bottom.
+"""Statistics per connected region of a mask that is read strip by strip, top to bottom.
 
 A strip is cut into runs (maximal stretches of foreground inside one row). Runs that touch are
 joined into pieces, pieces of neighbouring strips are joined where the last row of one lies above

@@ -1,6 +1,6 @@
-"""Pictures for people: confidences, masks and changes as colours, and titled panels on one sheet.
+"""Figures: confidences, masks and changes in colours, and titled panels on one sheet.
 
-Every picture here is an RGB array, uint8 (height, width, 3); `geothresh.raster.images` writes it.
+Every picture here is an RGB array, uint8 (height, width, 3); `geothresh.raster.pictures` writes it.
 """
 
 from __future__ import annotations

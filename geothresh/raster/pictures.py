@@ -1,4 +1,4 @@
-"""Small pictures as arrays: masks and confidence maps of a training set, figures."""
+"""Read and write small pictures as arrays: masks and maps of a training set, figures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from PIL import Image
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
 from geothresh.raster.bands import colour_bands
-from geothresh.raster.examining import check_block
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
-from geothresh.raster.opened import open_dataset
+from geothresh.raster.checks import check_block
+from geothresh.raster.dataset import open_dataset
+from geothresh.raster.gdal import (
+    RASTER_ERRORS,
+    filtered_warnings,
+    gdal_environment,
+    make_error,
+    reason,
+)
 from geothresh.raster.paths import find_raster, is_tiff
-from geothresh.raster.wording import in_own_words, make_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,7 +135,7 @@ def _missing(dataset: DatasetReader) -> int:
 
 def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any]]) -> NDArray[Any]:
     try:
-        with in_own_words(), Image.open(file, formats=_FORMATS) as picture:
+        with filtered_warnings(), Image.open(file, formats=_FORMATS) as picture:
             picture.load()
             return convert(file, picture)
     except Image.DecompressionBombWarning as error:

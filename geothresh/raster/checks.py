@@ -1,23 +1,21 @@
-"""Looking at any raster before it is read: its size, its blocks, its georeference."""
+"""Checks of any raster before it is read: size, blocks, georeference, a file cut short."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
 from rasterio.enums import Interleaving, MaskFlags
 
 from geothresh.errors import GeothreshWarning, InputError
 from geothresh.raster.blocks import BlockInventory, BlockLayout
-from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.raster.dataset import open_dataset
+from geothresh.raster.gdal import RASTER_ERRORS, reason
 from geothresh.raster.grid import RasterGrid
-from geothresh.raster.opened import open_dataset
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.raster.wording import in_own_words
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -30,42 +28,6 @@ _LARGEST_BLOCK = 512 * 2**20
 _LEAST_SIDE = 512
 # Of a TIFF with a mask: the image, its mask, and overviews of both, each half of the one before.
 _MOST_DIRECTORIES = 128
-
-Examined = TypeVar("Examined")
-
-
-def open_examined(
-    source: RasterSource, examine: Callable[[RasterSource, DatasetReader], Examined]
-) -> Examined:
-    """Open a raster and give what `examine` makes of it, which takes the dataset over.
-
-    Raises:
-        InputError: it cannot be opened, or GDAL reports a fault in its metadata.
-    """
-    dataset = open_dataset(source)
-    try:
-        # Questions about the metadata may make GDAL read, and complain.
-        with gdal_environment(**source.access), in_own_words():
-            return examine(source, dataset)
-    except RASTER_ERRORS as error:
-        # GDAL may report a fault in the metadata at whichever question comes next.
-        dataset.close()
-        raise metadata_fault(source, error) from error
-    except BaseException:
-        dataset.close()
-        raise
-
-
-def metadata_fault(source: RasterSource, error: BaseException) -> InputError:
-    """What to say of metadata that GDAL does not understand, and what to do about it."""
-    side = f"{source.location}.aux.xml"
-    if not source.remote and os.path.exists(side):
-        advice = f"remove or mend {os.path.basename(side)} beside it, or write both again"
-    else:
-        advice = "write it again with gdal_translate"
-    return InputError(
-        f"{source.name}: the metadata cannot be understood ({reason(error)}); {advice}"
-    )
 
 
 def check_size(
@@ -117,18 +79,36 @@ def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
     if source.remote:
         return
     for number in range(2, _MOST_DIRECTORIES):
+        directory = replace(source, location=f"GTIFF_DIR:{number}:{source.location}")
         try:
-            with (
-                in_own_words(),
-                rasterio.open(f"GTIFF_DIR:{number}:{source.location}", driver="GTiff") as directory,
-            ):
-                check_block(source.name, directory)
-        except RASTER_ERRORS:
+            opened = open_dataset(directory)
+        except InputError:
             # There are no more directories.
             return
+        with opened:
+            check_block(source.name, opened)
 
 
-def tell_georeference(name: str, grid: RasterGrid) -> None:
+def sound_grid(name: str, dataset: DatasetReader) -> RasterGrid:
+    """The raster's grid.
+
+    Raises:
+        InputError: the CRS cannot be understood, or the transform maps pixels to no area.
+    """
+    try:
+        grid = RasterGrid.of(dataset)
+    except (*RASTER_ERRORS, ValueError) as error:
+        raise InputError(
+            f"{name}: the georeference cannot be understood ({reason(error)}); "
+            "set it anew with gdal_edit.py -a_srs"
+        ) from error
+    fault = grid.fault()
+    if fault:
+        raise InputError(f"{name}: {fault}; set it anew with gdal_edit.py -a_ullr")
+    return grid
+
+
+def warn_of_georeference(name: str, grid: RasterGrid) -> None:
     """Warn of what the outputs will lack because the input does."""
     if not grid.is_georeferenced:
         text = "no georeference; the outputs will have none either"
@@ -141,7 +121,7 @@ def tell_georeference(name: str, grid: RasterGrid) -> None:
     warnings.warn(f"{name}: {text}", GeothreshWarning, stacklevel=4)
 
 
-def tell_pages(name: str, dataset: DatasetReader) -> None:
+def warn_of_pages(name: str, dataset: DatasetReader) -> None:
     """Warn of further pages, which are not read; overviews and masks are none."""
     pages = len(dataset.subdatasets)
     if pages > 1:
@@ -153,12 +133,17 @@ def tell_pages(name: str, dataset: DatasetReader) -> None:
         )
 
 
-def take_inventory(
-    source: RasterSource, dataset: DatasetReader, bidx: int, layout: BlockLayout
+def complete_blocks(
+    source: RasterSource, dataset: DatasetReader, bidx: int
 ) -> BlockInventory | None:
-    """Find a file cut short, or abandoned by its writer; None where blocks cannot be told."""
+    """The blocks of a band, all of which lie inside the file; None where that cannot be told.
+
+    Raises:
+        InputError: the file was cut short; GDAL would read what is missing as zeros.
+    """
     if source.driver != "GTiff" or source.file_size is None:
         return None
+    layout = BlockLayout.of(dataset, bidx)
     inventory = BlockInventory.of(dataset, bidx, layout)
     beyond = inventory.first_beyond(source.file_size)
     if beyond is not None:
@@ -166,15 +151,19 @@ def take_inventory(
             f"{source.name}: {layout.describe(beyond)} lies beyond the end of the file, which has "
             f"{source.file_size} bytes; it was cut short: copy it again"
         )
-    if inventory.one_strip:
-        return None
-    absent = inventory.absent_count
-    if absent:
-        meaning = "zeros" if dataset.nodata is None else "nodata"
-        warnings.warn(
-            f"{source.name}: {absent} of {len(inventory.examined)} blocks are missing in the file "
-            f"and read as {meaning}; if it was not written so, its writer was interrupted",
-            GeothreshWarning,
-            stacklevel=3,
-        )
-    return inventory
+    return None if inventory.one_strip else inventory
+
+
+def warn_of_absent_blocks(
+    name: str, dataset: DatasetReader, inventory: BlockInventory | None
+) -> None:
+    """Warn of blocks that are not in the file: its writer may have been interrupted."""
+    if inventory is None or not inventory.absent_count:
+        return
+    meaning = "zeros" if dataset.nodata is None else "nodata"
+    warnings.warn(
+        f"{name}: {inventory.absent_count} of {len(inventory.examined)} blocks are missing in the "
+        f"file and read as {meaning}; if it was not written so, its writer was interrupted",
+        GeothreshWarning,
+        stacklevel=4,
+    )

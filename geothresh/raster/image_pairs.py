@@ -1,4 +1,4 @@
-"""Images and their masks, to train base networks on: which belong together, and are they usable.
+"""Pairs of an image and its mask, to train base networks on: match them by name, and check them.
 
 DeepGlobe layout: ``DATA/<id>_sat.jpg`` (or .png, .tif) and ``DATA/<id>_mask.png``. Plain layout:
 ``DATA/image/<id>.jpg`` and ``DATA/mask/<id>.png``.
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names
-from geothresh.raster.images import read_rgb
 from geothresh.raster.pairs import find_masks, mask_facts, picture_files, read_mask
+from geothresh.raster.pictures import read_rgb
 
 _IMAGE_SUFFIX = "_sat"
 _BROKEN_SHOWN = 10

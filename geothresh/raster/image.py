@@ -1,31 +1,26 @@
-"""An image of any size as a raster: red, green and blue in 8 bits, window by window."""
+"""Images of any size: red, green and blue in 8 bits, read window by window."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.enums import MaskFlags
 
 from geothresh.errors import GeothreshWarning, UsageError
-from geothresh.raster.bands import alpha_band, colour_bands, sound_grid
-from geothresh.raster.blocks import BlockLayout
-from geothresh.raster.examining import (
+from geothresh.raster.bands import can_hold, colour_bands, mask_of
+from geothresh.raster.checks import (
     check_size,
-    open_examined,
-    take_inventory,
-    tell_georeference,
-    tell_pages,
+    complete_blocks,
+    sound_grid,
+    warn_of_absent_blocks,
+    warn_of_georeference,
+    warn_of_pages,
 )
-from geothresh.raster.gdal import gdal_environment
-from geothresh.raster.nodata import can_hold
-from geothresh.raster.opened import OpenRaster, open_dataset, require_unchanged
+from geothresh.raster.dataset import OpenRaster, open_raster, read_with_mask, reopen
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.raster.wording import in_own_words
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -56,10 +51,7 @@ class ImageSpec:
         Raises:
             InputError: the file is gone, or has changed since it was first opened.
         """
-        require_unchanged(self.source)
-        dataset = open_dataset(self.source)
-        with gdal_environment(**self.source.access), in_own_words():
-            return ImageScene(self, dataset)
+        return reopen(self.source, lambda _, dataset: ImageScene(self, dataset))
 
 
 class ImageScene(OpenRaster):
@@ -79,21 +71,27 @@ class ImageScene(OpenRaster):
         Raises:
             InputError: a block cannot be decoded.
         """
-        stored, mask = self._decoded(window, partial(_read_bands, spec=self.spec))
+        spec = self.spec
+        stored, mask = self._decoded(
+            window,
+            lambda dataset, part: read_with_mask(
+                dataset, part, spec.bands, mask_band=spec.mask_band, has_mask=spec.has_mask
+            ),
+        )
         valid = np.ones(stored.shape[1:], np.bool_) if mask is None else mask != 0
-        if None not in self.spec.nodata:
+        if None not in spec.nodata:
             # A black roof may be 0 in one band: only all three together mean that data is missing.
-            marks = np.array(self.spec.nodata, np.uint8)[:, None, None]
+            marks = np.array(spec.nodata, np.uint8)[:, None, None]
             valid &= ~(stored == marks).all(axis=0)
         values = stored.astype(np.float32)
         values /= np.float32(255)
         if not valid.all():
-            values[:, ~valid] = np.array(self.spec.fill, np.float32)[:, None]
+            values[:, ~valid] = np.array(spec.fill, np.float32)[:, None]
         return values, valid
 
 
 def open_image(
-    scene: str | os.PathLike[str] | Any,
+    scene: str | os.PathLike[str] | RasterSource | Any,
     *,
     nodata: float | None = None,
     allow_vrt: bool = False,
@@ -115,7 +113,7 @@ def open_image(
         InputError: the file is not a readable GeoTIFF, or not an image in 8 bits.
         UsageError: `nodata` does not exist in this raster.
     """
-    return open_examined(
+    return open_raster(
         find_raster(scene, allow_vrt=allow_vrt),
         lambda source, dataset: _examine(source, dataset, nodata, fill),
     )
@@ -129,16 +127,15 @@ def _examine(
 ) -> ImageScene:
     check_size(source, dataset)
     bands = colour_bands(source.name, dataset)
-    tell_georeference(source.name, sound_grid(source.name, dataset))
-    tell_pages(source.name, dataset)
-    take_inventory(source, dataset, bands[0], BlockLayout.of(dataset, bands[0]))
-    mask_band = alpha_band(dataset, bands[0])
-    flags = dataset.mask_flag_enums[bands[0] - 1]
+    warn_of_georeference(source.name, sound_grid(source.name, dataset))
+    warn_of_pages(source.name, dataset)
+    warn_of_absent_blocks(source.name, dataset, complete_blocks(source, dataset, bands[0]))
+    mask_band, has_mask = mask_of(dataset, bands[0])
     spec = ImageSpec(
         source=source,
         bands=bands,
         mask_band=mask_band,
-        has_mask=MaskFlags.per_dataset in flags and mask_band is None,
+        has_mask=has_mask,
         nodata=_nodata(source.name, dataset, bands, nodata),
         fill=fill,
     )
@@ -168,15 +165,3 @@ def _nodata(
         )
     red, green, blue = sound
     return red, green, blue
-
-
-def _read_bands(
-    dataset: DatasetReader, window: PixelWindow, *, spec: ImageSpec
-) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
-    """The stored values of a window, and the mask or alpha band there if the image has one."""
-    values = dataset.read(spec.bands, window=window.ranges)
-    if spec.mask_band is not None:
-        return values, dataset.read(spec.mask_band, window=window.ranges)
-    if spec.has_mask:
-        return values, dataset.read_masks(spec.bands[0], window=window.ranges)
-    return values, None

@@ -1,6 +1,6 @@
-"""Small regions taken out of a mask and small holes filled, in a mask of any size.
+"""Remove small regions of a mask and fill its small holes, in a mask of any size.
 
-Regions are put together from the runs of strips, as in `geothresh.raster.components`: a first pass
+Regions are put together from the runs of strips, as in `geothresh.raster.regions`: a first pass
 over the strips finds how large each is, a second one takes away the small ones. In memory are one
 strip, and a few numbers for each piece of a region in a strip.
 """
@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.raster.components import join_groups, runs_of, sums_of, touching
-from geothresh.raster.masks import MaskBand, rewritten
-from geothresh.raster.sampling import open_foreground
+from geothresh.raster.mask import Mask, rewritten
+from geothresh.raster.regions import join_groups, runs_of, sums_of, touching
 from geothresh.types import BoolArray, Int64Array
 from geothresh.windows import PixelWindow
 
@@ -48,13 +47,13 @@ def sieved(strips: Strips, *, regions: int, holes: int, diagonal: bool) -> Strip
 
 
 @contextmanager
-def open_sieved(
-    band: MaskBand, *, regions: int, holes: int, diagonal: bool, beside: Path
-) -> Iterator[MaskBand]:
+def sieved_mask(
+    mask: Mask, *, regions: int, holes: int, diagonal: bool, beside: Path
+) -> Iterator[Mask]:
     """A mask sieved, in a temporary file that lives as long as the block; see `sieved`.
 
     Args:
-        band: the mask; where nothing is to be sieved it is given back itself.
+        mask: open; where nothing is to be sieved it is given back itself.
         regions, holes: pixels, 0 or 1 leave all.
         diagonal: see `sieved`.
         beside: a path in whose directory the file is put.
@@ -64,17 +63,16 @@ def open_sieved(
         OutputError: the file cannot be written.
     """
     if max(regions, holes) <= 1:
-        yield band
+        yield mask
         return
-    with open_foreground(band) as read:
 
-        def strips() -> Iterator[tuple[PixelWindow, BoolArray]]:
-            for window in band.strips():
-                yield window, read(window)
+    def strips() -> Iterator[tuple[PixelWindow, BoolArray]]:
+        for window in mask.strips():
+            yield window, mask.foreground(window)
 
-        parts = sieved(strips, regions=regions, holes=holes, diagonal=diagonal)
-        with rewritten(band.name, band.grid, parts(), beside) as clean:
-            yield clean
+    parts = sieved(strips, regions=regions, holes=holes, diagonal=diagonal)
+    with rewritten(mask, parts(), beside) as clean:
+        yield clean
 
 
 def _inverted(strips: Strips) -> Iterator[tuple[PixelWindow, BoolArray]]:

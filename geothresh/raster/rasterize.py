@@ -1,4 +1,4 @@
-"""Areas made into pixels."""
+"""Rasterize polygons: the pixels whose centres lie inside."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
-from geothresh.raster.gdal import gdal_environment
-from geothresh.raster.wording import in_own_words
+from geothresh.raster.gdal import filtered_warnings, gdal_environment
 from geothresh.windows import PixelWindow
 
 
@@ -28,7 +27,7 @@ def burn(shapes: Sequence[Any] | NDArray[np.object_], window: PixelWindow) -> ND
     """
     if not len(shapes):
         return np.zeros((window.height, window.width), np.bool_)
-    with gdal_environment(), in_own_words():
+    with gdal_environment(), filtered_warnings():
         burnt = rasterize(
             shapes,
             out_shape=(window.height, window.width),

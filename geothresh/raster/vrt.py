@@ -1,4 +1,4 @@
-"""What a VRT may not hold, even one that the user trusts to name other rasters."""
+"""Refuse VRTs that read raw bytes, even where the user trusts them to name other rasters."""
 
 from __future__ import annotations
 

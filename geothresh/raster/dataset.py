@@ -1,0 +1,265 @@
+"""The one way to open a raster for reading, and what every open raster can do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+import rasterio
+
+from geothresh.errors import InputError
+from geothresh.places import RasterPlace
+from geothresh.raster.bands import stands_for_nodata
+from geothresh.raster.blocks import BlockLayout
+from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
+from geothresh.raster.grid import RasterGrid
+from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.windows import PixelWindow, RasterSize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+Made = TypeVar("Made")
+Decoded = TypeVar("Decoded")
+
+
+def open_dataset(source: RasterSource, **options: str) -> DatasetReader:
+    """Open a raster with the one driver that it may have; `options` are that driver's.
+
+    Raises:
+        InputError: GDAL cannot make sense of it.
+    """
+    try:
+        with gdal_environment(**source.access), filtered_warnings():
+            return rasterio.open(source.location, driver=source.driver, sharing=False, **options)
+    except (*RASTER_ERRORS, ValueError) as error:
+        advice = "address, network and credentials" if source.remote else "that it is complete"
+        raise InputError(
+            f"{source.name}: cannot be opened as {source.driver} ({reason(error)}); check {advice}"
+        ) from error
+
+
+def open_raster(source: RasterSource, make: Callable[[RasterSource, DatasetReader], Made]) -> Made:
+    """Open a raster and give what `make` makes of it, which takes the dataset over.
+
+    Raises:
+        InputError: it cannot be opened, or GDAL reports a fault in its metadata.
+    """
+    dataset = open_dataset(source)
+    try:
+        # Questions about the metadata may make GDAL read, and complain.
+        with gdal_environment(**source.access), filtered_warnings():
+            return make(source, dataset)
+    except RASTER_ERRORS as error:
+        # GDAL may report a fault in the metadata at whichever question comes next.
+        dataset.close()
+        raise InputError(_metadata_fault(source, error)) from error
+    except BaseException:
+        dataset.close()
+        raise
+
+
+def reopen(source: RasterSource, make: Callable[[RasterSource, DatasetReader], Made]) -> Made:
+    """`open_raster` for a file that was examined before, in whatever process.
+
+    Raises:
+        InputError: the file is gone, or has changed since it was first opened.
+    """
+    require_unchanged(source)
+    return open_raster(source, make)
+
+
+def _metadata_fault(source: RasterSource, error: BaseException) -> str:
+    side = f"{source.location}.aux.xml"
+    if not source.remote and os.path.exists(side):
+        advice = f"remove or mend {os.path.basename(side)} beside it, or write both again"
+    else:
+        advice = "write it again with gdal_translate"
+    return f"{source.name}: the metadata cannot be understood ({reason(error)}); {advice}"
+
+
+def require_unchanged(source: RasterSource) -> None:
+    """Raise InputError if a file's size or time differ from when it was first looked at."""
+    if source.remote:
+        return
+    now = find_raster(source.location, allow_vrt=source.driver == "VRT")
+    if (now.file_size, now.modified_ns) != (source.file_size, source.modified_ns):
+        raise InputError(
+            f"{source.name}: the file changed while it was being read; "
+            "run again when it is complete"
+        )
+
+
+class OpenRaster:
+    """An open raster; several threads may read it."""
+
+    def __init__(
+        self,
+        source: RasterSource,
+        dataset: DatasetReader,
+        bidx: int,
+        *,
+        grid: RasterGrid | None = None,
+    ) -> None:
+        """Take an open dataset into custody.
+
+        Args:
+            source: what was opened.
+            dataset: open, from now on this object's to close.
+            bidx: the band that stands for the others.
+            grid: in place of the file's own.
+        """
+        self.source = source
+        self.name = source.name
+        self.grid = RasterGrid.of(dataset) if grid is None else grid
+        self.size = RasterSize(height=dataset.height, width=dataset.width)
+        self.layout = BlockLayout.of(dataset, bidx)
+        self.dtype = np.dtype(dataset.dtypes[bidx - 1])
+        self.band_count: int = dataset.count
+        self.compression: str = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")
+        self._dataset = dataset
+        # One GDAL handle may be used by one thread at a time.
+        self._lock = threading.Lock()
+
+    @property
+    def place(self) -> RasterPlace:
+        """Where its pixels lie."""
+        return RasterPlace(
+            name=self.name,
+            crs=None if self.grid.crs is None else self.grid.crs.to_wkt(),
+            transform=tuple(self.grid.transform)[:6],
+            size=self.size,
+        )
+
+    def _decoded(
+        self, window: PixelWindow, read: Callable[[DatasetReader, PixelWindow], Decoded]
+    ) -> Decoded:
+        """What `read` gives of a window.
+
+        Raises:
+            InputError: a block cannot be decoded.
+        """
+        if window.row_stop > self.size.height or window.col_stop > self.size.width:
+            raise ValueError(f"{window} reaches beyond {self.size}")
+        try:
+            with self._lock, gdal_environment(**self.source.access):
+                return read(self._dataset, window)
+        except RASTER_ERRORS as error:
+            raise InputError(self._undecodable(window, read, error)) from error
+
+    def _undecodable(
+        self,
+        window: PixelWindow,
+        read: Callable[[DatasetReader, PixelWindow], object],
+        error: BaseException,
+    ) -> str:
+        """Name the first block of a window that fails by itself."""
+        place = window.text
+        for index in self.layout.touching(window):
+            try:
+                with self._lock, gdal_environment(**self.source.access):
+                    read(self._dataset, self.layout.window(index))
+            except RASTER_ERRORS as found:
+                place, error = self.layout.describe(index), found
+                break
+        advice = "the file is damaged or cut short: copy or write it again"
+        if self.source.driver == "VRT":
+            advice = "check the files that the VRT names, and that they are rasters"
+        return f"{self.name}: {place} cannot be decoded ({reason(error)}); {advice}"
+
+    def require_unchanged(self) -> None:
+        """Raise InputError if the file's size or time differ from when it was first opened."""
+        require_unchanged(self.source)
+
+    def require_grid_of(self, other: OpenRaster) -> None:
+        """Raise InputError, with the numbers of both, unless it lies on the pixels of `other`."""
+        self.grid.require_same(self.name, other.grid, other.name)
+
+    def close(self) -> None:
+        """Close the file; reading afterwards is an error."""
+        with self._lock, gdal_environment():
+            self._dataset.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandSpec:
+    """One band of a file, and what tells which of its pixels are data."""
+
+    source: RasterSource
+    """The file."""
+    bidx: int
+    """The band, counted from 1."""
+    mask_band: int | None
+    """The band whose zeros mark missing data (alpha), counted from 1."""
+    has_mask: bool
+    """Whether the band has a mask of its own, inside the file or in NAME.msk."""
+    nodata: float | None
+    """The stored value that marks missing data; NaN and infinities always do."""
+
+
+class OpenBand(OpenRaster):
+    """One band of an open raster, as it is stored."""
+
+    def __init__(
+        self, spec: BandSpec, dataset: DatasetReader, *, grid: RasterGrid | None = None
+    ) -> None:
+        super().__init__(spec.source, dataset, spec.bidx, grid=grid)
+        self._band = spec
+        self.infinities_seen = False
+
+    def stored(self, window: PixelWindow) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The values of a window as they stand in the file, and which of them are data.
+
+        Raises:
+            InputError: a block cannot be decoded.
+        """
+        spec = self._band
+        values, mask = self._decoded(
+            window,
+            lambda dataset, part: read_with_mask(
+                dataset, part, spec.bidx, mask_band=spec.mask_band, has_mask=spec.has_mask
+            ),
+        )
+        valid = np.ones(values.shape, np.bool_) if mask is None else mask != 0
+        if spec.nodata is not None:
+            valid &= ~stands_for_nodata(values, spec.nodata)
+        if np.issubdtype(values.dtype, np.floating):
+            valid &= np.isfinite(values)
+            if not self.infinities_seen and np.isinf(values).any():
+                self.infinities_seen = True
+        return values, valid
+
+
+def read_with_mask(
+    dataset: DatasetReader,
+    window: PixelWindow,
+    bands: int | tuple[int, ...],
+    *,
+    mask_band: int | None,
+    has_mask: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The stored values of a window, and the mask or alpha band there if the raster has one."""
+    values = dataset.read(bands, window=window.ranges)
+    if mask_band is not None:
+        return values, dataset.read(mask_band, window=window.ranges)
+    if has_mask:
+        first = bands if isinstance(bands, int) else bands[0]
+        return values, dataset.read_masks(first, window=window.ranges)
+    return values, None

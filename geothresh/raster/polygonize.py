@@ -1,0 +1,75 @@
+"""Polygonize a mask, and sum up confidences inside each polygon, without an array of the whole.
+
+GDAL's polygoniser reads the band row by row and closes each polygon across all blocks: there is no
+seam, and no array of the whole raster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.features import shapes
+
+from geothresh.errors import InputError
+from geothresh.raster.dataset import open_dataset
+from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
+from geothresh.raster.mask import Mask, Progress
+from geothresh.raster.regions import RegionSums, RegionTable
+from geothresh.raster.scene import Scene
+from geothresh.windows import PixelWindow
+
+
+def mask_shapes(mask: Mask) -> Generator[Mapping[str, Any], None, None]:
+    """The 4-connected regions of the foreground as GeoJSON polygons in pixels (column, row).
+
+    Memory is that of all polygons, which GDAL makes before it gives the first.
+
+    Raises:
+        InputError: the mask cannot be read.
+    """
+    spec = mask.spec
+    with gdal_environment(**spec.source.access), filtered_warnings():
+        try:
+            # Without its georeference the file gives the whole numbers of the pixel grid.
+            with open_dataset(spec.source, GEOREF_SOURCES="NONE") as dataset:
+                band = rasterio.band(dataset, spec.bidx)
+                # GDAL reads the band by rows of pixels.
+                with gdal_environment(cache_bytes=mask.layout.row_cache(mask.dtype)):
+                    for outline, value in shapes(band, mask=band, connectivity=4):
+                        if value == spec.value:
+                            yield outline
+        except RASTER_ERRORS as error:
+            raise InputError(f"{mask.name}: cannot be read ({reason(error)})") from error
+
+
+def confidence_sums(mask: Mask, scene: Scene, *, progress: Progress | None = None) -> RegionTable:
+    """Sums of a confidence raster over each 4-connected region of the foreground.
+
+    Args:
+        mask: open.
+        scene: the confidence, on the same grid.
+        progress: told (strips read, strips in all).
+
+    Raises:
+        InputError: a raster cannot be read.
+    """
+    sums = RegionSums(mask.size.width)
+    windows = mask.strips()
+    for done, window in enumerate(windows, start=1):
+        foreground = mask.foreground(window)
+        columns = np.flatnonzero(foreground.any(axis=0))
+        if columns.size:
+            # Nothing left of the first foreground and right of the last is read.
+            left, right = int(columns[0]), int(columns[-1]) + 1
+            values, valid = scene.read(
+                PixelWindow.between(window.row, window.row_stop, left, right)
+            )
+            sums.add(foreground, values, valid, left=left)
+        else:
+            sums.add(foreground)
+        if progress:
+            progress(done, len(windows))
+    return sums.finish()
