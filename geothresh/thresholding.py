@@ -175,6 +175,26 @@ def cut_mask(
     return mask
 
 
+def kept_confidence(
+    refined: Float32Array, confidence: Float32Array, keep: float | None
+) -> Float32Array:
+    """What to cut at any threshold for the mask that `cut_mask` makes at that threshold.
+
+    Args:
+        refined: confidences in [0, 1], any shape.
+        confidence: the same shape, the input; it is cut at the same threshold.
+        keep: see `cut_mask`.
+
+    Example:
+        >>> refined = np.array([0.6, 0.3, 0.3, 0.1], np.float32)
+        >>> kept_confidence(refined, np.array([0.2, 0.4, 0.9, 0.9], np.float32), 0.2).tolist()
+        [0.6000000238418579, 0.4000000059604645, 0.8999999761581421, 0.10000000149011612]
+    """
+    if keep is None:
+        return refined
+    return np.where(refined >= np.float32(keep), np.maximum(refined, confidence), refined)
+
+
 def foreground_width(foreground: BoolArray) -> float | None:
     """How wide the foreground of a mask is, in pixels; None where there is none.
 

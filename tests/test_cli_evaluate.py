@@ -71,11 +71,12 @@ def test_the_table_names_the_best_cut(run: Run, data: Path) -> None:
     result = run(data, "--no-refine")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "confidence: 3 maps, boundary within 2 px (chessboard)"
-    assert lines[1].split() == ["miou", "boundary", "pooled", "two-class", "MAE"]
-    assert lines[2].startswith("cut at 0.5 ")
-    assert lines[3].startswith("best single threshold, 0.40 * ")
-    assert lines[3].split()[-5:] == ["100.00", "100.00", "100.00", "100.00", "-"]
+    assert lines[0] == "confidence: 3 maps"
+    assert lines[3].split() == ["0.5", "single*", "per", "map*", "bound*"]
+    assert lines[4].startswith("IoU (mean of maps) ")
+    assert lines[4].split()[-3:] == ["100.00", "100.00", "100.00"]
+    assert "Best single threshold: 0.40." in lines
+    assert "Boundary IoU (d = 2 px)" in result.stdout
     assert "not refined" in result.stderr
 
 

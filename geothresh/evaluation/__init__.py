@@ -3,7 +3,10 @@
 It takes the refiner as a callable and so knows neither networks nor engines.
 """
 
-from geothresh.evaluation.report import Changes, Report, Row, SourceReport
+from geothresh.evaluation.changes import Changes
+from geothresh.evaluation.report import Report, SourceReport
+from geothresh.evaluation.rows import Row
 from geothresh.evaluation.scoring import Sample, Tally
+from geothresh.evaluation.verdict import Verdict
 
-__all__ = ["Changes", "Report", "Row", "Sample", "SourceReport", "Tally"]
+__all__ = ["Changes", "Report", "Row", "Sample", "SourceReport", "Tally", "Verdict"]

@@ -2,91 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
-from geothresh.metrics import Metric, Summary
+from geothresh.evaluation.changes import Changes
+from geothresh.evaluation.rows import Row
+from geothresh.evaluation.table import single_thresholds, table
+from geothresh.evaluation.verdict import Verdict, without_refinement
+from geothresh.metrics import Metric
 
-POINT = 0.01
-"""One point of a measure, as papers count them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One way to turn the maps into masks, and what it scores."""
-
-    key: str
-    """Name of the row in JSON."""
-    label: str
-    """Name of the row in the table."""
-    oracle: bool
-    """True = chosen with knowledge of the truth of these very maps."""
-    threshold: float | None
-    """The cut, where it is one for all maps."""
-    summary: Summary
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """How single maps fared under refinement, against their plain cut, in one measure."""
-
-    n: int
-    """Maps."""
-    n_better: int
-    n_worse: int
-    n_worse_by_a_point: int
-    """Maps that lost more than 0.01."""
-    mean_difference: float
-    """Mean over all maps, after less before."""
-    standard_error: float | None
-    """Of that mean, over the maps taken as independent; None for a single map. It knows nothing of
-    other splits and seeds."""
-    mean_gain: float
-    """Mean gain of the maps that gained, 0 where none did."""
-    mean_loss: float
-    """Mean loss of the maps that lost, 0 where none did; not negative."""
-    worst_id: str | None
-    """The map that lost most; None where none lost."""
-    worst_loss: float
-
-    @classmethod
-    def of(cls, ids: Sequence[str], before: Sequence[float], after: Sequence[float]) -> Changes:
-        """Compare the figures of the same maps before and after, each 0 to 1."""
-        differences = [b - a for a, b in zip(before, after, strict=True)]
-        gains = [d for d in differences if d > 0]
-        losses = [-d for d in differences if d < 0]
-        worst = min(range(len(ids)), key=differences.__getitem__) if losses else None
-        return cls(
-            n=len(ids),
-            n_better=len(gains),
-            n_worse=len(losses),
-            n_worse_by_a_point=sum(loss > POINT for loss in losses),
-            mean_difference=fmean(differences),
-            standard_error=stdev(differences) / len(ids) ** 0.5 if len(ids) > 1 else None,
-            mean_gain=sum(gains) / len(gains) if gains else 0.0,
-            mean_loss=sum(losses) / len(losses) if losses else 0.0,
-            worst_id=None if worst is None else ids[worst],
-            worst_loss=0.0 if worst is None else -differences[worst],
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures by name, with the share of maps that lost."""
-        return {
-            "n": self.n,
-            "n_better": self.n_better,
-            "n_worse": self.n_worse,
-            "share_worse": self.n_worse / self.n,
-            "n_worse_by_a_point": self.n_worse_by_a_point,
-            "share_worse_by_a_point": self.n_worse_by_a_point / self.n,
-            "mean_difference": self.mean_difference,
-            "standard_error": self.standard_error,
-            "mean_gain": self.mean_gain,
-            "mean_loss": self.mean_loss,
-            "worst_id": self.worst_id,
-            "worst_loss": self.worst_loss,
-        }
+WIDTH = 80
+"""Columns that text is broken to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +33,8 @@ class SourceReport:
     """By measure, "iou" and "boundary_iou"; empty where nothing was refined."""
     maps: tuple[dict[str, Any], ...]
     """Per map: id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
+    verdict: Verdict | None = None
+    """What refining was worth; None where nothing was refined."""
     resampling: float = 1.0
     """Pixels of the model along one of a map, where the resolution was matched."""
 
@@ -135,32 +64,41 @@ class SourceReport:
                 for row in self.rows
             },
             "changes": {name: changes.as_dict() for name, changes in self.changes.items()},
+            "verdict": None if self.verdict is None else self.verdict.as_dict(),
             "maps": list(self.maps),
         }
 
     def table(self) -> str:
-        """The rows as text: figures in points (hundredths), MAE as a share."""
+        """The figures in points (hundredths), MAE as a share; below them the verdict in words."""
+        rows = {row.key: row for row in self.rows}
         low, high = self.distances
-        reach = f"{low} px" if low == high else f"{low} to {high} px"
-        n = self.rows[0].summary.n
-        read = "" if self.resampling == 1 else f", read at {self.resampling:.3g} of the size"
-        width = max(len(row.label) for row in self.rows) + 2
-        lines = [
-            f"{self.name}: {_plural(n, self.unit)}, boundary within {reach} ({self.metric}){read}",
-            f"{'':{width}}{'miou':>9}{'boundary':>10}{'pooled':>9}{'two-class':>11}{'MAE':>9}",
+        reach = f"{low}" if low == high else f"{low} to {high}"
+        return "\n".join(
+            [
+                self._title(),
+                table(rows, unit=self.unit, reach=reach),
+                "",
+                *map(_filled, self._sentences(rows)),
+            ]
+        )
+
+    def _title(self) -> str:
+        title = f"{self.name}: {_plural(self.rows[0].summary.n, self.unit)}"
+        if self.metric != "chessboard":
+            title += f", boundary by {self.metric} distance"
+        return title if self.resampling == 1 else f"{title}, read at {self.resampling:.3g} of size"
+
+    def _sentences(self, rows: dict[str, Row]) -> list[str]:
+        cuts = f"Best single threshold: {single_thresholds(rows, 'single', self.unit)}"
+        if self.verdict is None:
+            verdict = without_refinement(rows["cut"], rows["single"], rows["regions"])
+            return [verdict, f"{cuts}."]
+        refined = single_thresholds(rows, "refined_single", self.unit)
+        return [
+            self.verdict.sentence(),
+            _changes_line(self.changes["iou"], self.changes["boundary_iou"], self.unit),
+            f"{cuts}; of the refined {self.unit}s {refined}.",
         ]
-        for row in self.rows:
-            s = row.summary
-            mae = "-" if s.mae is None else f"{s.mae:.4f}"
-            lines.append(
-                f"{row.label + (' *' if row.oracle else ''):{width}}{100 * s.miou:9.2f}"
-                f"{100 * s.boundary_iou:10.2f}{100 * s.iou_pooled:9.2f}"
-                f"{100 * s.miou_two_class:11.2f}{mae:>9}"
-            )
-        for measure, title in (("iou", "IoU"), ("boundary_iou", "Boundary IoU")):
-            if measure in self.changes:
-                lines.append(_changes_line(title, self.changes[measure], self.unit))
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,26 +132,35 @@ class Report:
         }
 
     def table(self) -> str:
-        """The tables of all sources, with the one note that they need."""
-        note = "* chosen with the truth of these very maps at hand: a mark to measure against"
-        return "\n\n".join([source.table() for source in self.sources] + [note])
+        """The tables of all sources, with the notes that they need."""
+        notes = (
+            f"Best single: one threshold for all, the best by the measure of its line. "
+            f"Best per {self.sources[0].unit}: the threshold of each with the best IoU. Region "
+            f"bound (oracle): the same for each region of {self.patch} x {self.patch} pixels. "
+            "* = chosen with the truth of these very maps at hand: a mark to measure against."
+        )
+        if self.model is not None:
+            notes += (
+                " s.e. = standard error over them, taken as independent; less than twice that "
+                "may be chance."
+            )
+        return "\n\n".join([*(source.table() for source in self.sources), _filled(notes)])
 
 
 def _plural(n: int, unit: str) -> str:
     return f"{n} {unit}" if n == 1 else f"{n} {unit}s"
 
 
-def _changes_line(title: str, changes: Changes, unit: str) -> str:
-    mean = f"{title} {100 * changes.mean_difference:+.2f}"
-    if changes.standard_error is not None:
-        mean += f" (standard error {100 * changes.standard_error:.2f})"
-    if not changes.n_worse:
-        return f"{mean}: no {unit} worse than its cut at 0.5, {changes.n_better} better"
-    return (
-        f"{mean}: {changes.n_worse} of {_plural(changes.n, unit)} "
-        f"({100 * changes.n_worse / changes.n:.0f} %) worse than cut at 0.5, "
-        f"by {100 * changes.mean_loss:.2f} on average, {changes.n_worse_by_a_point} "
-        f"({100 * changes.n_worse_by_a_point / changes.n:.0f} %) by more than 1 "
-        f"(most: {changes.worst_id}, {100 * changes.worst_loss:.2f}); "
-        f"{changes.n_better} better, by {100 * changes.mean_gain:.2f}"
-    )
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _changes_line(iou: Changes, boundary: Changes, unit: str) -> str:
+    """Boundary IoU in short, how many single maps gain and lose, and who loses most."""
+    error = boundary.standard_error
+    text = f"Boundary IoU: {100 * boundary.mean_difference:+.1f}"
+    text += "" if error is None else f" (s.e. {100 * error:.1f})"
+    text += f". In IoU {_plural(iou.n_better, unit)} gained, {iou.n_worse} lost"
+    if iou.worst_id is not None:
+        text += f", most of all {iou.worst_id}: {100 * iou.worst_loss:.1f} points"
+    return f"{text}."

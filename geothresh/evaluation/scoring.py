@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geothresh.errors import InputError
-from geothresh.evaluation.report import Changes, Row, SourceReport
+from geothresh.evaluation.changes import Changes
+from geothresh.evaluation.report import SourceReport
+from geothresh.evaluation.rows import MEASURES, Row
 from geothresh.evaluation.sweep import Sweep, sweep
+from geothresh.evaluation.verdict import Verdict
 from geothresh.metrics import Counts, MapScore, Metric, Summary, boundary_distance
-from geothresh.thresholding import THRESHOLDS, cut_mask, region_target
+from geothresh.thresholding import THRESHOLDS, cut_mask, kept_confidence, region_target
 from geothresh.types import BoolArray, Float32Array
 
 CUT = 0.5
@@ -54,6 +57,7 @@ class Tally:
     cut: list[MapScore] = field(default_factory=list)
     regions: list[MapScore] = field(default_factory=list)
     refined: list[MapScore] = field(default_factory=list)
+    refined_sweeps: list[Sweep] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         """Score one map. Raises ValueError where its arrays do not fit together."""
@@ -70,11 +74,12 @@ class Tally:
                 metric=self.metric,
             )
 
+        def at_thresholds(confidence: Float32Array) -> Sweep:
+            return sweep(confidence, truth, distance=distance, metric=self.metric, valid=valid)
+
         self.ids.append(sample.id)
         self.distances.append(distance)
-        self.sweeps.append(
-            sweep(sample.confidence, truth, distance=distance, metric=self.metric, valid=valid)
-        )
+        self.sweeps.append(at_thresholds(sample.confidence))
         self.cut.append(score(sample.confidence >= CUT, sample.confidence))
         self.regions.append(
             score(region_target(sample.confidence, truth, patch=self.patch, valid=valid))
@@ -83,6 +88,8 @@ class Tally:
             before = sample.confidence >= self.threshold
             mask = cut_mask(sample.refined, before, threshold=self.threshold, keep=self.keep)
             self.refined.append(score(mask, sample.refined))
+            kept = kept_confidence(sample.refined, sample.confidence, self.keep)
+            self.refined_sweeps.append(at_thresholds(kept))
 
     def report(self, name: str, unit: str = "map") -> SourceReport:
         """Sum up what was added.
@@ -101,6 +108,7 @@ class Tally:
                 f"{name}: {len(self.refined)} of {len(self.ids)} {unit}s are refined; "
                 "refine all of them or none"
             )
+        singles = list(_singles(self.sweeps))
         rows = [
             Row(
                 key="cut",
@@ -109,7 +117,7 @@ class Tally:
                 threshold=CUT,
                 summary=Summary.of(self.cut),
             ),
-            *self._single_thresholds(),
+            *(row for _, row in singles),
             Row(
                 key="per_map",
                 label=f"best threshold of each {unit}",
@@ -135,6 +143,7 @@ class Tally:
                     summary=Summary.of(self.refined),
                 )
             )
+            rows += [row for _, row in _singles(self.refined_sweeps, refined=True)]
         return SourceReport(
             name=name,
             unit=unit,
@@ -143,30 +152,8 @@ class Tally:
             rows=tuple(rows),
             changes=self._changes(),
             maps=tuple(self._maps()),
+            verdict=self._verdict(singles[0][0], unit),
         )
-
-    def _single_thresholds(self) -> list[Row]:
-        """The best one cut for all maps, once by miou and once by Boundary IoU."""
-        cuts = range(len(THRESHOLDS))
-        summaries = [Summary.of([_at(s, k) for s in self.sweeps]) for k in cuts]
-        counts = [sum((s.counts[k] for s in self.sweeps), Counts()) for k in cuts]
-        rows = []
-        for key, measure, title in (
-            ("single", "miou", "best single threshold"),
-            ("single_boundary", "boundary_iou", "the same for the boundary"),
-        ):
-            k = _best([getattr(summary, measure) for summary in summaries], counts)
-            cut = round(float(THRESHOLDS[k]), 2)
-            rows.append(
-                Row(
-                    key=key,
-                    label=f"{title}, {cut:.2f}",
-                    oracle=True,
-                    threshold=cut,
-                    summary=summaries[k],
-                )
-            )
-        return rows
 
     def _changes(self) -> dict[str, Changes]:
         if not self.refined:
@@ -184,6 +171,18 @@ class Tally:
             ),
         }
 
+    def _verdict(self, single: int, unit: str) -> Verdict | None:
+        """Refined against unrefined maps; ``single`` is the index of their best one threshold."""
+        if not self.refined:
+            return None
+        return Verdict.of(
+            cut=[s.counts.iou() for s in self.cut],
+            single=[s.counts[single].iou() for s in self.sweeps],
+            regions=[s.counts.iou() for s in self.regions],
+            refined=[s.counts.iou() for s in self.refined],
+            unit=unit,
+        )
+
     def _maps(self) -> Iterator[dict[str, object]]:
         for i, name in enumerate(self.ids):
             line: dict[str, object] = {"id": name}
@@ -195,6 +194,27 @@ class Tally:
                         **scores[i].counts.as_dict(),
                     }
             yield line
+
+
+def _singles(sweeps: Sequence[Sweep], *, refined: bool = False) -> Iterator[tuple[int, Row]]:
+    """By each measure the best one cut for all maps: its index and what it scores."""
+    cuts = range(len(THRESHOLDS))
+    summaries = [Summary.of([_at(s, k) for s in sweeps]) for k in cuts]
+    counts = [sum((s.counts[k] for s in sweeps), Counts()) for k in cuts]
+    for measure in MEASURES:
+        k = _best([measure.of(summary) for summary in summaries], counts)
+        cut = round(float(THRESHOLDS[k]), 2)
+        label = "refined, best single threshold" if refined else "best single threshold"
+        if measure.suffix:
+            label += f" for {measure.name}"
+        row = Row(
+            key=("refined_single" if refined else "single") + measure.suffix,
+            label=f"{label}, {cut:.2f}",
+            oracle=True,
+            threshold=cut,
+            summary=summaries[k],
+        )
+        yield k, row
 
 
 def _best_of_map(scores: Sweep) -> int:
