@@ -256,7 +256,9 @@ def test_thresholds_are_told_apart_where_measures_want_others() -> None:
         start = text.index(told) + len(told)
         assert text[start:].startswith(f"{first:.2f}")
         clause = text[start:].split(";")[0]
-        for name, threshold in zip(("all pixels)", "mIoU", "Boundary IoU"), others, strict=True):
+        for name, threshold in zip(
+            ("IoU of all pixels", "mIoU", "Boundary IoU"), others, strict=True
+        ):
             assert (f"{name} {threshold:.2f}" in clause) == (threshold != first)
 
 

@@ -50,7 +50,7 @@ MEASURES = (
     Measure(
         field="iou_pooled",
         suffix="_pooled",
-        name="IoU (all pixels)",
+        name="IoU of all pixels",
         title="IoU (all pixels)",
     ),
     Measure(
