@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     )
     from geothresh.evaluation import Report
     from geothresh.mosaic import Refiner, RefinerSource
-    from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
+    from geothresh.options import (
+        Compute,
+        Maps,
+        Outputs,
+        Reading,
+        Refining,
+        Scoring,
+        Tiling,
+        Writing,
+    )
     from geothresh.training.data import FolderData, SceneData, Splitting
     from geothresh.training.recipe import Recipe
     from geothresh.training.sizes import NetworkChoice
@@ -53,6 +62,7 @@ _HOMES = {
     "GeothreshWarning": "geothresh.errors",
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
+    "Maps": "geothresh.options",
     "ModelError": "geothresh.errors",
     "NetworkChoice": "geothresh.training.sizes",
     "OutputError": "geothresh.errors",
@@ -65,6 +75,7 @@ _HOMES = {
     "Refining": "geothresh.options",
     "Report": "geothresh.evaluation",
     "SceneData": "geothresh.training.data",
+    "Scoring": "geothresh.options",
     "Splitting": "geothresh.training.data",
     "Tiling": "geothresh.options",
     "TrainCallbacks": "geothresh.api.train",
@@ -97,6 +108,7 @@ __all__ = [
     "GeothreshWarning",
     "ImageData",
     "InputError",
+    "Maps",
     "ModelError",
     "NetworkChoice",
     "OutputError",
@@ -109,6 +121,7 @@ __all__ = [
     "Refining",
     "Report",
     "SceneData",
+    "Scoring",
     "Splitting",
     "Tiling",
     "TrainCallbacks",

@@ -18,19 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from geothresh.options import Metric
 from geothresh.types import BoolArray, UInt8Array
-
-Metric: TypeAlias = Literal["chessboard", "cityblock"]
-"""How the distance to a contour is counted, that is, by what a mask is eroded step by step:
-``chessboard`` by a 3 x 3 square, as the authors of Boundary IoU do; ``cityblock`` by a 3 x 3
-cross, the default of many image libraries. The cross's bands are narrower along slanted edges, so
-its figures are lower: compare only figures of the same metric."""
 
 DIAGONAL_SHARE = 0.02
 """Reach of the boundary measure, as a share of the raster's diagonal."""

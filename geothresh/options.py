@@ -28,6 +28,11 @@ Blend: TypeAlias = Literal["hann", "gaussian", "linear", "crop"]
 """How overlapping tiles are weighted; ``crop`` takes each pixel from exactly one tile."""
 Bounds: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right, top."""
+Metric: TypeAlias = Literal["chessboard", "cityblock"]
+"""How the distance to a contour is counted, that is, by what a mask is eroded step by step:
+``chessboard`` by a 3 x 3 square, as the authors of Boundary IoU do; ``cityblock`` by a 3 x 3
+cross, the default of many image libraries. The cross's bands are narrower along slanted edges, so
+its figures are lower: compare only figures of the same metric."""
 PathLike: TypeAlias = str | os.PathLike[str]
 """A path of a file or directory."""
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
@@ -36,6 +41,10 @@ Resolution: TypeAlias = float | Literal["auto", "native"]
 """The pixels that the network reads: decide, the raster's own, or of so many metres."""
 ScaleOption: TypeAlias = float | Literal["auto", "logit"]
 """How stored values become confidences: decide, divide by a number, or the logistic function."""
+Side: TypeAlias = Literal["train", "validation"]
+"""A side of a split of the data."""
+Size: TypeAlias = float | tuple[float, float]
+"""Metres on the ground from one pixel to the next, or the least and the greatest."""
 Tta: TypeAlias = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
 
@@ -139,6 +148,32 @@ class Pairs:
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
         return None if isinstance(value, Mapping) else "give a mapping of names to values"
+
+
+@dataclass(frozen=True, slots=True)
+class Metres:
+    """A length above 0, or the least and the greatest: `Size`."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        ends = value if isinstance(value, tuple) else (value,)
+        if len(ends) in (1, 2) and all(isinstance(end, Real) for end in ends):
+            if 0 < ends[0] <= ends[-1] < math.inf:
+                return None
+        return "give metres above 0, or the least and the greatest"
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Any number of values, in a list or tuple."""
+
+    of: Accepted
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        if not isinstance(value, list | tuple):
+            return "give a list"
+        return next((text for one in value if (text := self.of.refusal(one))), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -478,6 +513,74 @@ class Outputs:
         flags=("--vector-out",),
         metavar="FILE",
     )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maps:
+    """Which maps of folders are evaluated."""
+
+    confidence: Sequence[PathLike] = option(
+        (),
+        "Folder of confidence maps, one per base network; may be repeated.  "
+        "[default: DATA/confidence]",
+        Several(File()),
+        metavar="DIR",
+    )
+    ids: PathLike | None = option(
+        None,
+        "Use these ids only: one a line, or the split manifest that `geothresh train` wrote.",
+        File(),
+        metavar="FILE",
+    )
+    split: Side | None = option(
+        None,
+        "Which side of the split manifest that --ids names.  [default: validation]",
+        Choice(get_args(Side)),
+    )
+    skip_unpaired: bool = option(False, "Leave out maps and masks that have no partner.", _FLAG)
+    ground_sample_distance: Sequence[Size] = option(
+        (),
+        "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
+        "the middle counts; for --match-resolution; may be repeated, one for each DATA. A raster "
+        "tells it by itself.",
+        Several(Metres()),
+        flags=("--ground-sample-distance", "--gsd"),
+        metavar="M|MIN,MAX",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """How maps are scored, and what is written of it."""
+
+    patch: int | None = option(
+        None,
+        "Side of the regions of the bound, in pixels.  [default: the model's, else 64]",
+        _COUNT,
+        metavar="P",
+    )
+    boundary_metric: Metric = option(
+        "chessboard",
+        "Distance of Boundary IoU: erosion by squares, as its authors do, or by crosses.",
+        Choice(get_args(Metric)),
+    )
+    figures: PathLike | None = option(
+        None,
+        "Draw each map into DIR/NETWORK/ID.png: confidence, masks, and errors (missed blue, "
+        "falsely found red).",
+        File(),
+        metavar="DIR",
+    )
+    output: PathLike | None = option(
+        None, "Write the report as JSON.", File(), flags=("-o", "--output"), metavar="FILE"
+    )
+    overwrite: bool = option(False, "Replace the outputs that exist.", _FLAG)
 
     def __post_init__(self) -> None:
         check(self)

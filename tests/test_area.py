@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from fakes import FakeSource, UnevenRefiner
+from flat import grouped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import geometry_mask
@@ -64,8 +65,8 @@ def test_inside_an_area_all_is_as_in_the_whole_scene(
     shape = in_map(TRANSFORMS[name], corners).convex_hull
     folder = tmp_path_factory.mktemp("area")
     scene = write_raster(folder / "scene.tif", values(), transform=TRANSFORMS[name])
-    outputs = {"confidence_out": folder / "c.tif", "diff_out": folder / "d.tif"}
-    geothresh.refine(scene, folder / "m.tif", model=UnevenRefiner(), **outputs, **TILES)
+    outputs = {"confidence": folder / "c.tif", "changes": folder / "d.tif"}
+    geothresh.refine(scene, folder / "m.tif", model=UnevenRefiner(), **grouped(**outputs, **TILES))
     expected = [read(folder / f"{name}.tif") for name in "mcd"]
     if shape.area == 0 or not shape.intersects(in_map(TRANSFORMS[name], [
         (0, 0), (WIDTH, 0), (WIDTH, HEIGHT), (0, HEIGHT)
@@ -74,7 +75,10 @@ def test_inside_an_area_all_is_as_in_the_whole_scene(
     area = write_area(folder / "area.gpkg", shape)
     refiner = UnevenRefiner()
     done = geothresh.refine(
-        scene, folder / "m.tif", model=refiner, aoi=area, overwrite=True, **outputs, **TILES
+        scene,
+        folder / "m.tif",
+        model=refiner,
+        **grouped(aoi=area, overwrite=True, **outputs, **TILES),
     )
     inside = geometry_mask(
         [shape], out_shape=(HEIGHT, WIDTH), transform=TRANSFORMS[name], invert=True
@@ -92,11 +96,15 @@ def test_bounds_are_a_rectangle_of_the_map(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", values())
     left, bottom, right, top = 500_100.0, 4_999_700.0, 500_400.0, 4_999_900.0
     refiner = UnevenRefiner()
-    done = geothresh.refine(scene, model=refiner, bounds=(left, bottom, right, top), **TILES)
+    done = geothresh.refine(
+        scene, model=refiner, **grouped(bounds=(left, bottom, right, top), **TILES)
+    )
     mask = read(done.mask)
     inside = np.zeros(mask.shape, bool)
     inside[50:150, 50:200] = True
-    whole = read(geothresh.refine(scene, tmp_path / "w.tif", model=UnevenRefiner(), **TILES).mask)
+    whole = read(
+        geothresh.refine(scene, tmp_path / "w.tif", model=UnevenRefiner(), **grouped(**TILES)).mask
+    )
     np.testing.assert_array_equal(mask, np.where(inside, whole, 255))
     assert refiner.tiles == done.tiles_refined < done.tiles
     with rasterio.open(done.mask) as dataset:
@@ -109,8 +117,8 @@ def test_workers_refine_the_same_part(tmp_path: Path) -> None:
         "model": FakeSource(kind="uneven"), "bounds": (500_050, 4_999_650, 500_500, 4_999_950),
         **TILES,
     }  # fmt: skip
-    geothresh.refine(scene, tmp_path / "threads.tif", **options)
-    geothresh.refine(scene, tmp_path / "workers.tif", workers=1, **options)
+    geothresh.refine(scene, tmp_path / "threads.tif", **grouped(**options))
+    geothresh.refine(scene, tmp_path / "workers.tif", **grouped(workers=1, **options))
     assert (tmp_path / "threads.tif").read_bytes() == (tmp_path / "workers.tif").read_bytes()
 
 
@@ -120,9 +128,13 @@ def test_an_area_in_another_crs_is_reprojected_and_it_is_said(tmp_path: Path) ->
     here = write_area(tmp_path / "here.gpkg", shape)
     (moved,) = geopandas.GeoSeries([shape], crs="EPSG:32632").to_crs("EPSG:4326")
     there = write_area(tmp_path / "there.geojson", moved, crs="EPSG:4326")
-    one = geothresh.refine(scene, tmp_path / "a.tif", model=UnevenRefiner(), aoi=here, **TILES)
+    one = geothresh.refine(
+        scene, tmp_path / "a.tif", model=UnevenRefiner(), **grouped(aoi=here, **TILES)
+    )
     with pytest.warns(GeothreshWarning, match="reprojected"):
-        two = geothresh.refine(scene, tmp_path / "b.tif", model=UnevenRefiner(), aoi=there, **TILES)
+        two = geothresh.refine(
+            scene, tmp_path / "b.tif", model=UnevenRefiner(), **grouped(aoi=there, **TILES)
+        )
     assert np.count_nonzero(read(one.mask) != read(two.mask)) < 20
 
 
@@ -130,12 +142,18 @@ def test_a_run_of_another_area_is_not_gone_on_with(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", np.tile(values(), (12, 1)))
     area: dict[str, Any] = {"bounds": (500_050, 4_990_000, 500_500, 5_000_000)}
     with pytest.raises(KeyboardInterrupt):
-        geothresh.refine(scene, tmp_path / "m.tif", model=Recognisable(stop_at=40), **area, **TILES)
+        geothresh.refine(
+            scene, tmp_path / "m.tif", model=Recognisable(stop_at=40), **grouped(**area, **TILES)
+        )
     assert (tmp_path / ".m.tif.geothresh").exists()
     with pytest.raises(UsageError, match="area"):
-        geothresh.refine(scene, tmp_path / "m.tif", model=Recognisable(), **TILES)
-    done = geothresh.refine(scene, tmp_path / "m.tif", model=Recognisable(), **area, **TILES)
-    whole = geothresh.refine(scene, tmp_path / "w.tif", model=Recognisable(), **area, **TILES)
+        geothresh.refine(scene, tmp_path / "m.tif", model=Recognisable(), **grouped(**TILES))
+    done = geothresh.refine(
+        scene, tmp_path / "m.tif", model=Recognisable(), **grouped(**area, **TILES)
+    )
+    whole = geothresh.refine(
+        scene, tmp_path / "w.tif", model=Recognisable(), **grouped(**area, **TILES)
+    )
     assert read(done.mask).tobytes() == read(whole.mask).tobytes()
 
 
@@ -160,7 +178,7 @@ def test_areas_that_are_none_are_refused_before_any_work(
         options = {**options, "aoi": tmp_path / options["aoi"]}
     refiner = UnevenRefiner()
     with pytest.raises(error, match=said):
-        geothresh.refine(scene, tmp_path / "m.tif", model=refiner, **options, **TILES)
+        geothresh.refine(scene, tmp_path / "m.tif", model=refiner, **grouped(**options, **TILES))
     assert not refiner.tiles and not (tmp_path / "m.tif").exists()
 
 
@@ -168,7 +186,9 @@ def test_an_area_without_data_is_told(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", values())
     with pytest.warns(GeothreshWarning, match="no data in the area 500080,"):
         done = geothresh.refine(
-            scene, model=UnevenRefiner(), bounds=(500_080, 4_999_900, 500_100, 4_999_940), **TILES
+            scene,
+            model=UnevenRefiner(),
+            **grouped(bounds=(500_080, 4_999_900, 500_100, 4_999_940), **TILES),
         )
     assert (read(done.mask) == 255).all() and done.tiles_refined == 0
 
@@ -176,4 +196,4 @@ def test_an_area_without_data_is_told(tmp_path: Path) -> None:
 def test_a_scene_without_georeference_has_no_areas(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", values(), crs=None, transform=None)
     with pytest.raises(InputError, match="has no georeference, so that no area"):
-        geothresh.refine(scene, model=UnevenRefiner(), bounds=(0, 0, 9, 9), **TILES)
+        geothresh.refine(scene, model=UnevenRefiner(), **grouped(bounds=(0, 0, 9, 9), **TILES))

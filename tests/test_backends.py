@@ -16,6 +16,7 @@ import rasterio
 import torch
 import torch.nn.functional as F
 from cli_runner import runner
+from flat import grouped
 from numpy.typing import NDArray
 from rasters import write_raster
 from test_network import TINY, network
@@ -32,6 +33,7 @@ from geothresh.nn.backends.graph import bilinear, means, threshnet_graph
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.device import pick_dtype
 from geothresh.nn.refiner import ModelSource
+from geothresh.options import Compute, Tiling
 from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
 
@@ -196,8 +198,8 @@ def test_refine_says_what_ran_the_model(backend: str, tmp_path: Path, tiny_model
             masks[name] = mask.read(1)
     assert (masks["torch"] == masks[backend]).mean() > 0.999
     model = {"model": tiny_model, "tile_size": 64, "overlap": 32, "precision": "fp32"}
-    by_torch = geothresh.refine_array(values, **model)
-    refined = geothresh.refine_array(values, **model, backend=backend)
+    by_torch = geothresh.refine_array(values, **grouped(**model))
+    refined = geothresh.refine_array(values, **grouped(backend=backend, **model))
     np.testing.assert_allclose(refined, by_torch, rtol=0, atol=FP32)
 
 
@@ -219,7 +221,10 @@ def test_a_run_is_known_by_its_backend_and_its_version(
         for workers in (0, 1):
             with pytest.raises(UsageError, match="seen"):
                 geothresh.refine(
-                    scene, model=tiny_model, backend=name, tile_size=64, overlap=32, workers=workers
+                    scene,
+                    model=tiny_model,
+                    tiling=Tiling(tile_size=64, overlap=32),
+                    compute=Compute(backend=name, workers=workers),
                 )
     assert seen == [backends.versioned(n) for n in ("torch", *installed) for _ in (0, 1)]
 
@@ -233,8 +238,8 @@ def test_workers_load_the_backend_themselves(
         "model": tiny_model, "tile_size": 64, "overlap": 32, "precision": "fp32",
         "backend": backend,
     }  # fmt: skip
-    alone = geothresh.refine_array(values, **model)
-    assert (geothresh.refine_array(values, **model, workers=1) == alone).all()
+    alone = geothresh.refine_array(values, **grouped(**model))
+    assert (geothresh.refine_array(values, **grouped(workers=1, **model)) == alone).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import torch
 from cli_runner import runner
+from flat import grouped
 from hypothesis import given
 from hypothesis import strategies as st
 from imagery import image_set, in_one_pass, road_image
@@ -28,6 +29,7 @@ from geothresh.base.predictor import load_base
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import Sink, mosaic
+from geothresh.options import BaseTiling
 from geothresh.raster.image import open_image
 from geothresh.raster.writing import RasterWriter
 from geothresh.types import BoolArray, Float32Array, UInt8Array
@@ -104,8 +106,8 @@ def test_a_picture_in_tiles_is_the_picture_in_one_pass(
     path = tmp_path_factory.mktemp("p") / "p.png"
     image = picture(height, width)
     Image.fromarray(image).save(path)
-    one = predict_picture(BrightnessRefiner(), path, tile=96, overlap=16)
-    tiled = predict_picture(BrightnessRefiner(), path, tile=32, overlap=16)
+    one = predict_picture(BrightnessRefiner(), path, BaseTiling(tile_size=96, overlap=16))
+    tiled = predict_picture(BrightnessRefiner(), path, BaseTiling(tile_size=32, overlap=16))
     assert one.shape == (height, width)
     np.testing.assert_allclose(one.astype(int), tiled.astype(int), atol=1)
     expected = image.astype(np.float32) @ BrightnessRefiner.shares
@@ -116,7 +118,7 @@ def test_a_scene_is_what_the_network_says_on_the_same_grid(model: Path, tmp_path
     image = picture(96, 96)
     turned = NORTH_UP @ NORTH_UP.rotation(33)
     scene = write_raster(tmp_path / "s.tif", image.transpose(2, 0, 1), transform=turned)
-    result = predict(scene, model=model, tile_size=96, overlap=32, **QUICK)
+    result = predict(scene, model=model, **grouped(tile_size=96, overlap=32, **QUICK, base=True))
     assert result.output == tmp_path / "s_confidence.tif"
     expected = in_one_pass(load_base(model, **QUICK), image)
     np.testing.assert_allclose(read(result.output) / 254, expected, atol=0.6 / 254)
@@ -154,7 +156,9 @@ def test_missing_data_is_not_predicted_and_does_not_leak(
             image = np.concatenate([image, 255 * ~holes[None]]).astype(np.uint8)
             how["alpha"] = "YES"
         scene = write_raster(tmp_path / f"s{seed}.tif", image, **how)
-        result = predict(scene, model=model, tile_size=64, overlap=32, **QUICK)
+        result = predict(
+            scene, model=model, **grouped(tile_size=64, overlap=32, **QUICK, base=True)
+        )
         assert result.pixels == np.count_nonzero(~holes)
         outputs.append(read(result.output))
     assert ((outputs[0] == 255) == holes).all()
@@ -196,24 +200,24 @@ def test_bands_go_by_their_colours(tmp_path: Path) -> None:
 def test_a_scene_without_data_is_told(model: Path, tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8), nodata=0)
     with pytest.warns(GeothreshWarning, match="no data at all"):
-        result = predict(scene, model=model, **QUICK)
+        result = predict(scene, model=model, **grouped(**QUICK, base=True))
     assert (read(result.output) == 255).all() and result.pixels == 0
 
 
 def test_what_is_no_image_in_eight_bits_is_refused(model: Path, tmp_path: Path) -> None:
     deep = write_raster(tmp_path / "deep.tif", np.zeros((3, 20, 20), np.uint16))
     with pytest.raises(InputError, match="uint16.*gdal_translate -ot Byte"):
-        predict(deep, model=model, **QUICK)
+        predict(deep, model=model, **grouped(**QUICK, base=True))
     grey = write_raster(tmp_path / "grey.tif", np.zeros((20, 20), np.uint8))
     with pytest.raises(InputError, match="1 bands"):
-        predict(grey, model=model, **QUICK)
+        predict(grey, model=model, **grouped(**QUICK, base=True))
     scene = write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(UsageError, match="no uint8 value is 300"):
-        predict(scene, model=model, nodata=300, **QUICK)
+        predict(scene, model=model, **grouped(nodata=300, **QUICK, base=True))
     with pytest.raises(UsageError, match="tile size 100: must be a positive multiple"):
-        predict(scene, model=model, tile_size=100, **QUICK)
+        predict(scene, model=model, **grouped(tile_size=100, **QUICK, base=True))
     with pytest.raises(UsageError, match="output is the input"):
-        predict(scene, scene, model=model, overwrite=True, **QUICK)
+        predict(scene, scene, model=model, **grouped(overwrite=True, **QUICK, base=True))
     assert not (tmp_path / "s_confidence.tif").exists()
 
 
@@ -222,7 +226,7 @@ def test_a_model_of_the_other_kind_is_refused_either_way(
 ) -> None:
     scene = write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(ModelError, match="is a ThreshNet"):
-        predict(scene, model=tiny_model, **QUICK)
+        predict(scene, model=tiny_model, **grouped(**QUICK, base=True))
     confidence = write_raster(tmp_path / "c.tif", np.zeros((20, 20), np.uint8))
     result = runner().invoke(main, ["refine", str(confidence), "-m", str(model)])
     assert result.exit_code == 5
@@ -255,9 +259,11 @@ def test_what_a_folder_cannot_have_is_said_before_the_first_map(
     for k in range(40):
         Image.fromarray(picture(33, 35)).save(folder / f"a{k}.png")
     with pytest.raises(UsageError, match="tile size 1000"):
-        predict(folder, model=model, tile_size=1000, **QUICK)
-    with pytest.raises(UsageError, match="--co"):
-        predict(folder, model=model, creation_options={"TILED": "YES"}, **QUICK)
+        predict(folder, model=model, **grouped(tile_size=1000, **QUICK, base=True))
+    with pytest.raises(UsageError, match="`creation_options` is for a GeoTIFF"):
+        predict(
+            folder, model=model, **grouped(creation_options={"TILED": "YES"}, **QUICK, base=True)
+        )
     assert not list(tmp_path.rglob("*_confidence/*"))
     before = (folder / "a0.png").read_bytes()
     compared = []
@@ -266,24 +272,26 @@ def test_what_a_folder_cannot_have_is_said_before_the_first_map(
         Path, "samefile", lambda one, other: compared.append(one) or samefile(one, other)
     )
     with pytest.raises(UsageError, match="the output is the input"):
-        predict(folder, folder, model=model, overwrite=True, **QUICK)
+        predict(folder, folder, model=model, **grouped(overwrite=True, **QUICK, base=True))
     monkeypatch.setattr(
         "geothresh.api.base_predict.predict_picture", lambda *_, **__: picture(9, 9)[..., 0]
     )
-    assert predict(folder, tmp_path / "maps", model=model, **QUICK).images == 40
+    assert (
+        predict(folder, tmp_path / "maps", model=model, **grouped(**QUICK, base=True)).images == 40
+    )
     assert len(compared) <= 40 and (folder / "a0.png").read_bytes() == before
 
 
 def test_one_picture_gives_one_map(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(picture(40, 50)).save(path)
-    result = predict(path, model=model, **QUICK)
+    result = predict(path, model=model, **grouped(**QUICK, base=True))
     assert result.output == tmp_path / "a_confidence.png"
     assert np.asarray(Image.open(result.output)).shape == (40, 50)
     with pytest.raises(OutputError, match="exists"):
-        predict(path, model=model, **QUICK)
+        predict(path, model=model, **grouped(**QUICK, base=True))
     with pytest.raises(UsageError, match="for a GeoTIFF"):
-        predict(path, model=model, nodata=0, overwrite=True, **QUICK)
+        predict(path, model=model, **grouped(nodata=0, overwrite=True, **QUICK, base=True))
 
 
 @pytest.mark.slow
@@ -291,8 +299,8 @@ def test_workers_give_the_same(model: Path, tmp_path: Path) -> None:
     image = picture(150, 170).transpose(2, 0, 1)
     scene = write_raster(tmp_path / "s.tif", image, nodata=3)
     how: dict[str, Any] = {"model": model, "tile_size": 64, "overlap": 32, **QUICK}
-    here = predict(scene, tmp_path / "a.tif", **how)
-    there = predict(scene, tmp_path / "b.tif", workers=1, **how)
+    here = predict(scene, tmp_path / "a.tif", **grouped(**how, base=True))
+    there = predict(scene, tmp_path / "b.tif", **grouped(workers=1, **how, base=True))
     np.testing.assert_array_equal(read(here.output), read(there.output))
 
 
@@ -303,20 +311,22 @@ def test_an_interrupted_prediction_goes_on(
     out = tmp_path / "out"
     out.mkdir()
     how: dict[str, Any] = {"model": model, "tile_size": 64, "overlap": 32, **QUICK}
-    whole = predict(scene, tmp_path / "whole.tif", **how)
+    whole = predict(scene, tmp_path / "whole.tif", **grouped(**how, base=True))
 
     def full(self: RasterWriter) -> None:
         raise OutputError("no room")
 
     monkeypatch.setattr(RasterWriter, "finish", full)
     with pytest.raises(OutputError, match="no room") as caught:
-        predict(scene, out / "c.tif", **how)
+        predict(scene, out / "c.tif", **grouped(**how, base=True))
     assert caught.value.__notes__[0].startswith("the same command goes on from 2 finished strips")
     monkeypatch.undo()
     with pytest.raises(UsageError, match=r"blend \(hann, now crop\)"):
-        predict(scene, out / "c.tif", blend="crop", **how)
+        predict(scene, out / "c.tif", **grouped(blend="crop", **how, base=True))
     told: list[tuple[int, int]] = []
-    result = predict(scene, out / "c.tif", progress=lambda *at: told.append(at), **how)
+    result = predict(
+        scene, out / "c.tif", progress=lambda *at: told.append(at), **grouped(**how, base=True)
+    )
     assert told == []  # nothing was left to predict
     assert os.listdir(out) == ["c.tif"]
     assert result.output.read_bytes() == whole.output.read_bytes()

@@ -21,6 +21,7 @@ from geothresh import cli
 from geothresh.cli import main, options
 from geothresh.cli.base import COMMANDS as BASE_COMMANDS
 from geothresh.cli.faults import Terminated
+from geothresh.cli.fields import option_of
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import one_line
 from geothresh.errors import (
@@ -31,6 +32,7 @@ from geothresh.errors import (
     OutputError,
     UsageError,
 )
+from geothresh.options import Compute, Reading, Writing
 
 HEAVY = ["dask", "geopandas", "numpy", "rasterio", "scipy", "shapely", "torch"]
 
@@ -241,8 +243,8 @@ def test_a_closed_pipe_is_quiet() -> None:
 
 def test_a_number_or_a_word() -> None:
     @click.command()
-    @options.scale
-    @options.batch_size
+    @option_of(Reading, "scale")
+    @option_of(Compute, "batch_size")
     def command(**values: object) -> None:
         click.echo(repr(values))
 
@@ -258,7 +260,7 @@ def test_a_number_or_a_word() -> None:
 
 def test_creation_options() -> None:
     @click.command()
-    @options.creation_options
+    @option_of(Writing, "creation_options")
     def command(creation_options: dict[str, str]) -> None:
         click.echo(json.dumps(creation_options))
 

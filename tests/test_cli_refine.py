@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rasters import write_raster
 
 import geothresh
 from geothresh.cli import main
+from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing, known
 
 TILES = ["--tile-size", "64", "--overlap", "16"]
 
@@ -68,47 +70,41 @@ def test_every_option_reaches_the_library(
     monkeypatch.setattr("geothresh.api.refine.refine", record)
     result = run(
         "refine", "a.tif", "-o", "m.tif", "--confidence-out", "c.tif", "--vector-out", "v.gpkg",
-        "--diff-out", "d.tif", "--threshold-map-out", "t.tif", "--aoi", "a.gpkg",
+        "--diff-out", "d.tif", "--threshold-map-out", "t.tif",
         "--bounds", "-3,2,1.5,4", "--cog",
         "-b", "2", "--scale", "100", "--nodata", "-9999", "--allow-vrt", "-m", "full",
         "--threshold", "0.4", "--tile-size", "256", "--overlap", "64", "--blend", "crop",
         "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16",
         "--backend", "openvino", "--workers", "2",
         "--co", "compress=ZSTD", "--co", "ZSTD_LEVEL=1", "--overwrite", "--no-progress",
-        "--tta", "d4", "--match-resolution", "--scheduler", "tcp://localhost:8786", "--no-resume",
+        "--tta", "d4", "--match-resolution", "--no-resume",
         "--restart",
     )  # fmt: skip
     assert result.exit_code == 130
     assert given == {
         "arguments": ("a.tif", Path("m.tif")),
-        "confidence_out": Path("c.tif"),
-        "diff_out": Path("d.tif"),
-        "threshold_map_out": Path("t.tif"),
-        "aoi": Path("a.gpkg"),
-        "bounds": (-3.0, 2.0, 1.5, 4.0),
-        "cog": True,
-        "vector_out": Path("v.gpkg"),
-        "bidx": 2,
-        "scale": 100.0,
-        "nodata": -9999.0,
-        "allow_vrt": True,
+        "outputs": Outputs(
+            confidence=Path("c.tif"),
+            changes=Path("d.tif"),
+            thresholds=Path("t.tif"),
+            vector=Path("v.gpkg"),
+        ),
+        "reading": Reading(
+            bidx=2, scale=100.0, nodata=-9999.0, bounds=(-3.0, 2.0, 1.5, 4.0), allow_vrt=True
+        ),
         "model": "full",
-        "tta": "d4",
-        "match_resolution": True,
-        "threshold": 0.4,
-        "tile_size": 256,
-        "overlap": 64,
-        "blend": "crop",
-        "batch_size": 3,
-        "device": "cuda:1",
-        "precision": "bf16",
-        "backend": "openvino",
-        "workers": 2,
-        "scheduler": "tcp://localhost:8786",
-        "resume": False,
-        "restart": True,
-        "creation_options": {"COMPRESS": "ZSTD", "ZSTD_LEVEL": "1"},
-        "overwrite": True,
+        "refining": Refining(tta="d4", match_resolution=True, threshold=0.4),
+        "tiling": Tiling(tile_size=256, overlap=64, blend="crop"),
+        "compute": Compute(
+            batch_size=3, device="cuda:1", precision="bf16", backend="openvino", workers=2
+        ),
+        "writing": Writing(
+            creation_options={"COMPRESS": "ZSTD", "ZSTD_LEVEL": "1"},
+            cog=True,
+            resume=False,
+            restart=True,
+            overwrite=True,
+        ),
         "progress": None,
     }
 
@@ -163,6 +159,7 @@ import sys, time
 import geothresh.api.refine as api
 from geothresh.api.models import ChosenModel
 from geothresh.cli import main
+from geothresh.nn.scope import ModelScope
 
 class Slow:
     patch, name, digest = 16, "slow", ""
@@ -239,12 +236,16 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, tiny_model: Path) -> Non
 
 
 def test_the_python_names_are_those_of_the_command() -> None:
-    """What can be typed can be called: each option of `refine` is a keyword of the function."""
+    """What can be typed can be called: each option of `refine` is a keyword of the function, or a
+    field of one.
+    """
     import inspect
 
     from geothresh.cli.refine import refine as command
 
     options = {parameter.name for parameter in command.params}
-    keywords = set(inspect.signature(geothresh.refine).parameters)
+    names = set()
+    for name, keyword in inspect.signature(geothresh.refine).parameters.items():
+        names |= set(known(keyword.default)) if is_dataclass(keyword.default) else {name}
     own = {"as_json", "quiet", "verbose", "debug", "parents"}
-    assert options - own == keywords
+    assert options - own == names

@@ -18,6 +18,7 @@ import pytest
 import rasterio
 from dask.distributed import LocalCluster
 from fakes import FakeSource, UnevenRefiner
+from flat import grouped
 from rasters import write_raster
 
 import geothresh.mosaic.clients
@@ -37,7 +38,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(scene: Path) -> bytes:
-    return refine(scene, model=UnevenRefiner(), **TILES).mask.read_bytes()
+    return refine(scene, model=UnevenRefiner(), **grouped(**TILES)).mask.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,11 @@ def cluster() -> Iterator[LocalCluster]:
 
 def on(address: str, scene: Path, folder: Path, kind: str = "uneven", **options: Any) -> Any:
     return refine(
-        scene, folder / "out.tif", model=FakeSource(kind=kind), scheduler=address,
-        **TILES | options,
-    )  # fmt: skip
+        scene,
+        folder / "out.tif",
+        model=FakeSource(kind=kind),
+        **grouped(scheduler=address, **TILES | options),
+    )
 
 
 def test_a_worker_of_a_running_cluster_has_as_many_cores_as_threads(tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_a_worker_of_a_running_cluster_has_as_many_cores_as_threads(tmp_path: Pa
     ) as running:  # fmt: skip
         scene = write_raster(tmp_path / "scene.tif", np.full((100, 70), 0.5, np.float32))
         refined = tmp_path / "refined.tif"
-        on(running.scheduler_address, scene, tmp_path, kind="cores", confidence_out=refined)
+        on(running.scheduler_address, scene, tmp_path, kind="cores", confidence=refined)
     with rasterio.open(refined) as dataset:
         assert (dataset.read(1) == round(254 * 0.03)).all()
 
@@ -142,7 +145,10 @@ def test_any_number_of_workers_gives_the_same(
     scene: Path, expected: bytes, tmp_path: Path, workers: int
 ) -> None:
     result = refine(
-        scene, tmp_path / "out.tif", model=FakeSource(kind="uneven"), workers=workers, **TILES
+        scene,
+        tmp_path / "out.tif",
+        model=FakeSource(kind="uneven"),
+        **grouped(workers=workers, **TILES),
     )
     assert result.mask.read_bytes() == expected
 
@@ -173,7 +179,9 @@ def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: P
             ended.set()
             killer.join()
         assert killed
-        reference = refine(scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **TILES)
+        reference = refine(
+            scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **grouped(**TILES)
+        )
         assert result.mask.read_bytes() == reference.mask.read_bytes()
 
 
@@ -210,7 +218,12 @@ def test_a_deadly_tile_ends_the_run_and_the_strips_above_stay(tmp_path: Path) ->
     values[1400:1410] = 0.75
     scene = write_raster(tmp_path / "scene.tif", values)
     with pytest.raises(DeadlyTileError, match=r"^rows 13\d\d to 14\d\d, columns 0 to 69") as caught:
-        refine(scene, tmp_path / "out.tif", model=FakeSource(kind="deadly"), workers=2, **TILES)
+        refine(
+            scene,
+            tmp_path / "out.tif",
+            model=FakeSource(kind="deadly"),
+            **grouped(workers=2, **TILES),
+        )
     assert "goes on from 2 finished strips" in caught.value.__notes__[0]
     assert sorted(os.listdir(tmp_path)) == [WORK, "scene.tif"]
 
@@ -242,8 +255,8 @@ def test_workers_that_die_at_the_start_are_started_again(
 
     def run() -> Any:
         return refine(
-            scene, out / "out.tif", model=FakeSource(kind="uneven"), workers=2, **TILES
-        )  # fmt: skip
+            scene, out / "out.tif", model=FakeSource(kind="uneven"), **grouped(workers=2, **TILES)
+        )
 
     if mortal == 3:
         assert run().mask.read_bytes() == expected
@@ -292,7 +305,7 @@ def test_a_lost_scheduler_ends_the_run_and_the_work_stays(scene: Path, tmp_path:
         assert time.monotonic() - begun < 120
     assert "finished strips, which are kept" in caught.value.__notes__[0]
     assert caught.value.exit_code == 1
-    result = refine(scene, out / "out.tif", model=FakeSource(kind="slow"), **TILES)
+    result = refine(scene, out / "out.tif", model=FakeSource(kind="slow"), **grouped(**TILES))
     assert result.strips_resumed >= 2
-    reference = refine(scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **TILES)
+    reference = refine(scene, tmp_path / "x.tif", model=FakeSource(kind="slow"), **grouped(**TILES))
     assert result.mask.read_bytes() == reference.mask.read_bytes()

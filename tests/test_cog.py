@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from fakes import UnevenRefiner
+from flat import grouped
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 from rasters import write_raster
@@ -40,9 +41,17 @@ def test_a_cog_holds_what_the_plain_file_does(tmp_path: Path, options: dict[str,
         folder = tmp_path / str(cog)
         folder.mkdir()
         geothresh.refine(
-            scene, folder / "m.tif", confidence_out=folder / "c.tif", diff_out=folder / "d.tif",
-            model=UnevenRefiner(), creation_options=options, cog=cog, **TILES,
-        )  # fmt: skip
+            scene,
+            folder / "m.tif",
+            model=UnevenRefiner(),
+            **grouped(
+                confidence=folder / "c.tif",
+                changes=folder / "d.tif",
+                creation_options=options,
+                cog=cog,
+                **TILES,
+            ),
+        )
         assert sorted(os.listdir(folder)) == ["c.tif", "d.tif", "m.manifest.json", "m.tif"]
         files[cog] = [folder / name for name in ("m.tif", "c.tif", "d.tif")]
     for plain, made in zip(files[False], files[True], strict=True):
@@ -76,7 +85,7 @@ def test_control_points_stay(tmp_path: Path) -> None:
     ]
     with rasterio.open(scene, "r+") as dataset:
         dataset.gcps = (points, "EPSG:32632")
-    done = geothresh.refine(scene, model=UnevenRefiner(), cog=True, **TILES)
+    done = geothresh.refine(scene, model=UnevenRefiner(), **grouped(cog=True, **TILES))
     with rasterio.open(done.mask) as dataset:
         found, crs = dataset.gcps
         assert crs == "EPSG:32632" and len(found) == 4
@@ -90,7 +99,9 @@ def test_what_makes_no_cog_is_refused_before_any_work(
     scene = write_raster(tmp_path / "scene.tif", values()[:70, :70])
     refiner = UnevenRefiner()
     with pytest.raises(UsageError, match="--cog: a COG has"):
-        geothresh.refine(scene, model=refiner, cog=True, creation_options=options, **TILES)
+        geothresh.refine(
+            scene, model=refiner, **grouped(cog=True, creation_options=options, **TILES)
+        )
     assert not refiner.tiles
 
 
@@ -109,5 +120,7 @@ def test_a_copy_that_goes_wrong_is_noticed_and_leaves_nothing(
 
     monkeypatch.setattr(rasterio.shutil, "copy", damaged)
     with pytest.raises(OutputError, match="could not be written"):
-        geothresh.refine(scene, tmp_path / "m.tif", model=UnevenRefiner(), cog=True, **TILES)
+        geothresh.refine(
+            scene, tmp_path / "m.tif", model=UnevenRefiner(), **grouped(cog=True, **TILES)
+        )
     assert os.listdir(tmp_path) == ["scene.tif"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_runner import runner
+from flat import grouped
 from roads import make_roads
 from test_match_resolution import TILES, model  # noqa: F401
 
@@ -20,6 +21,7 @@ from geothresh.errors import UsageError
 from geothresh.metrics import MapScore
 from geothresh.nn.checkpoint import read_card
 from geothresh.nn.resampling import resize_map
+from geothresh.options import Compute, Maps, Refining, Tiling
 from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 from geothresh.training.chips import ChipDataset
 from geothresh.training.pixels import Pixels
@@ -140,7 +142,10 @@ def test_maps_are_scored_at_the_resolution_of_the_model(tmp_path: Path, model: P
     scores = {}
     for pair in find_pairs(folder, networks[:1]):
         refined = refine_array(
-            read_confidence(pair.confidence), model=model, ground_sample_distance=0.25, **options
+            read_confidence(pair.confidence),
+            model=model,
+            ground_sample_distance=0.25,
+            **grouped(**options),
         )
         score = MapScore.of(prediction=refined >= 0.5, target=read_mask(pair.mask))
         scores[pair.id] = score.counts.iou()
@@ -161,22 +166,28 @@ def test_a_size_out_of_reach_is_found_before_the_first_map(tmp_path: Path, model
     done: list[int] = []
     with pytest.raises(UsageError, match="at most 8 times"):
         evaluate(
-            [one, other], confidence=[tmp_path / "net1", maps], model=model, match_resolution=True,
-            ground_sample_distance=[50.0, 0.5],  # "coarse" comes first
-            tile_size=64, overlap=16, device="cpu", progress=lambda n, _: done.append(n),
-        )  # fmt: skip
+            [one, other],
+            model=model,
+            progress=lambda n, _: done.append(n),
+            maps=Maps(confidence=[tmp_path / "net1", maps], ground_sample_distance=[50.0, 0.5]),
+            refining=Refining(match_resolution=True),
+            tiling=Tiling(tile_size=64, overlap=16),
+            compute=Compute(device="cpu"),
+        )
     assert not done
 
 
 def test_what_evaluate_must_know_of_pixels_is_asked_for(tmp_path: Path) -> None:
     folder, networks = make_roads(tmp_path)
-    with pytest.raises(UsageError, match="--ground-sample-distance"):
-        evaluate(folder, confidence=networks, match_resolution=True)
-    with pytest.raises(UsageError, match="--match-resolution"):
-        evaluate(folder, confidence=networks, ground_sample_distance=[1.0])
+    with pytest.raises(UsageError, match="`ground_sample_distance`"):
+        evaluate(folder, maps=Maps(confidence=networks), refining=Refining(match_resolution=True))
+    with pytest.raises(UsageError, match="`match_resolution`"):
+        evaluate(folder, maps=Maps(confidence=networks, ground_sample_distance=[1.0]))
     with pytest.raises(UsageError, match="one for each"):
         evaluate(
-            folder, confidence=networks, match_resolution=True, ground_sample_distance=[1.0, 2.0]
+            folder,
+            maps=Maps(confidence=networks, ground_sample_distance=[1.0, 2.0]),
+            refining=Refining(match_resolution=True),
         )
 
 

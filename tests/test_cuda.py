@@ -17,6 +17,7 @@ from geothresh.nn.cuda import STREAMS_PER_DEVICE, StreamPool, fitting, recorded_
 from geothresh.nn.device import devices_of
 from geothresh.nn.refiner import ModelSource
 from geothresh.nn.symmetry import SymmetricRefiner
+from geothresh.options import Compute
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
@@ -104,9 +105,7 @@ def test_worker_processes_take_turns_at_the_gpus(tmp_path: Path) -> None:
 
 
 def test_workers_use_one_gpu_each() -> None:
-    model = choose_model(
-        "roads", device="auto", precision="auto", batch_size="auto", workers=True
-    ).refiner
+    model = choose_model("roads", Compute(workers=1)).refiner
     assert isinstance(model, ModelSource) and not model.all_gpus
     alone = ModelSource.find("roads")
     assert alone.all_gpus
@@ -150,7 +149,7 @@ def test_a_scene_on_a_gpu(tmp_path: Path) -> None:
     masks = []
     for device in ("cpu", "cuda"):
         path = tmp_path / f"{device}.tif"
-        geothresh.refine(SCENE, path, device=device)
+        geothresh.refine(SCENE, path, compute=Compute(device=device))
         with rasterio.open(path) as mask:
             masks.append(mask.read(1))
     assert (masks[0] != masks[1]).mean() < 1e-3

@@ -25,6 +25,7 @@ from geothresh.evaluation.figures import error_picture, figure
 from geothresh.evaluation.samples import read_ids
 from geothresh.evaluation.sweep import sweep
 from geothresh.metrics import Counts, boundary_counts
+from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling
 from geothresh.raster.panels import ADDED, KEPT, NO_DATA, REMOVED
 from geothresh.raster.pictures import write_png
 from geothresh.thresholding import THRESHOLDS
@@ -252,11 +253,10 @@ def test_folders_are_refined_and_scored(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     report = evaluate(
         data,
-        confidence=[first, second],
         model=SharperRefiner(patch=16),
-        tile_size=64,
-        overlap=16,
         progress=lambda done, total: calls.append((done, total)),
+        maps=Maps(confidence=[first, second]),
+        tiling=Tiling(tile_size=64, overlap=16),
     )
     assert [s.name for s in report.sources] == ["net", "other"]
     assert (report.model, report.digest, report.patch) == ("sharper", "5ha", 16)
@@ -277,11 +277,10 @@ def test_identity_changes_no_map_of_8_bits(tmp_path: Path) -> None:
     data, confidence = write_pairs(tmp_path, range(2))
     report = evaluate(
         data,
-        confidence=[confidence],
         model=IdentityRefiner(patch=16),
-        tile_size=64,
-        overlap=16,
-        boundary_metric="cityblock",
+        maps=Maps(confidence=[confidence]),
+        scoring=Scoring(boundary_metric="cityblock"),
+        tiling=Tiling(tile_size=64, overlap=16),
     )
     source = report.sources[0]
     assert source.metric == "cityblock"
@@ -300,8 +299,14 @@ def test_a_raster_is_scored_in_cells_that_add_up_to_the_whole(tmp_path: Path) ->
     valid = (levels != 255) & (labels != 255)
     raster = write_tif(tmp_path / "scene.tif", levels, nodata=255)
     mask = write_tif(tmp_path / "labels.tif", labels, nodata=255)
-    plain = evaluate(raster, mask=mask, model=None, scale=255.0)
-    refined = evaluate(raster, mask=mask, model=IdentityRefiner(patch=64), scale=255.0, overlap=64)
+    plain = evaluate(raster, mask=mask, model=None, reading=Reading(scale=255.0))
+    refined = evaluate(
+        raster,
+        mask=mask,
+        model=IdentityRefiner(patch=64),
+        reading=Reading(scale=255.0),
+        tiling=Tiling(overlap=64),
+    )
 
     source = plain.sources[0]
     assert (source.name, source.unit, source.distances) == ("scene", "cell", (15, 15))
@@ -329,7 +334,9 @@ def test_a_nodata_value_of_0_hides_no_background(tmp_path: Path) -> None:
         write_tif(tmp_path / f"labels{nodata}.tif", truth.astype(np.uint8), nodata=nodata)
         for nodata in (None, 0)
     ]
-    plain, tagged = (evaluate(raster, mask=mask, model=None, scale=255.0) for mask in masks)
+    plain, tagged = (
+        evaluate(raster, mask=mask, model=None, reading=Reading(scale=255.0)) for mask in masks
+    )
     assert plain.sources == tagged.sources
     assert plain.sources[0].maps[0]["cut"]["tn"] > 0
 
@@ -341,7 +348,13 @@ def test_a_raster_unlike_the_models_data_is_warned_of(tmp_path: Path) -> None:
         tmp_path / "labels.tif", truth.astype(np.uint8), transform=Affine.scale(0.2, -0.2)
     )
     with pytest.warns(GeothreshWarning, match="5 times smaller"):
-        evaluate(raster, mask=mask, scale=255.0, device="cpu", tile_size=64, overlap=0)
+        evaluate(
+            raster,
+            mask=mask,
+            reading=Reading(scale=255.0),
+            tiling=Tiling(tile_size=64, overlap=0),
+            compute=Compute(device="cpu"),
+        )
 
 
 def test_labels_off_the_raster_are_refused(tmp_path: Path) -> None:
@@ -349,12 +362,12 @@ def test_labels_off_the_raster_are_refused(tmp_path: Path) -> None:
     raster = write_tif(tmp_path / "scene.tif", levels)
     small = write_tif(tmp_path / "small.tif", truth[:30].astype(np.uint8))
     with pytest.raises(InputError, match="50 x 30 pixels.*50 x 40"):
-        evaluate(raster, mask=small, model=None, scale=255.0)
+        evaluate(raster, mask=small, model=None, reading=Reading(scale=255.0))
     moved = write_tif(tmp_path / "moved.tif", truth.astype(np.uint8))
     with rasterio.open(moved, "r+") as dataset:
         dataset.transform = dataset.transform @ rasterio.Affine.translation(0.5, 0)
     with pytest.raises(InputError, match="0.5 pixels off"):
-        evaluate(raster, mask=moved, model=None, scale=255.0)
+        evaluate(raster, mask=moved, model=None, reading=Reading(scale=255.0))
 
 
 def test_ids_choose_among_the_maps(tmp_path: Path) -> None:
@@ -365,7 +378,7 @@ def test_ids_choose_among_the_maps(tmp_path: Path) -> None:
     lines.write_text("place1\n\nelsewhere\n")
 
     def chosen(path: Path, **options: Any) -> list[str]:
-        report = evaluate(data, confidence=[confidence], model=None, ids=path, **options)
+        report = evaluate(data, model=None, maps=Maps(confidence=[confidence], ids=path, **options))
         return [line["id"] for line in report.sources[0].maps]
 
     assert chosen(manifest) == ["place2", "place3"]
@@ -398,20 +411,16 @@ def test_a_file_without_ids_is_refused(tmp_path: Path, text: str) -> None:
 def test_figures_and_report_are_written_where_nothing_is_in_the_way(tmp_path: Path) -> None:
     data, confidence = write_pairs(tmp_path, range(2))
     figures, output = tmp_path / "figures", tmp_path / "report.json"
-    arguments: dict[str, Any] = {
-        "confidence": [confidence],
-        "model": None,
-        "figures": figures,
-        "output": output,
-    }
-    report = evaluate(data, **arguments)
+    scoring, maps = Scoring(figures=figures, output=output), Maps(confidence=[confidence])
+    report = evaluate(data, model=None, maps=maps, scoring=scoring)
     assert sorted(p.name for p in (figures / "net").iterdir()) == ["place0.png", "place1.png"]
     assert json.loads(output.read_text()) == json.loads(json.dumps(report.as_dict()))
     with pytest.raises(OutputError, match="report.json: exists"):
-        evaluate(data, **arguments)
+        evaluate(data, model=None, maps=maps, scoring=scoring)
     with pytest.raises(OutputError, match="figures: holds files"):
-        evaluate(data, **{**arguments, "output": None})
-    assert isinstance(evaluate(data, **arguments, overwrite=True), Report)
+        evaluate(data, model=None, maps=maps, scoring=Scoring(figures=figures))
+    again = evaluate(data, model=None, maps=maps, scoring=replace(scoring, overwrite=True))
+    assert isinstance(again, Report)
 
 
 def test_errors_have_their_colours() -> None:
@@ -438,25 +447,28 @@ def test_a_figure_shows_both_masks_and_their_errors() -> None:
     assert wide.shape[1] > narrow.shape[1]
 
 
+RASTER = {"data": "{file}", "mask": "{file}"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"data": []}, "no data"),
         ({"data": "{data}", "mask": "{data}"}, "is a folder"),
         ({"data": ["{file}", "{file}"], "mask": "{file}"}, "not the only one"),
-        ({"data": "{file}"}, "--mask"),
-        ({"data": "{file}", "mask": "{file}", "confidence": ["{data}"]}, "--confidence"),
-        ({"data": "{file}", "mask": "{file}", "ids": "{file}"}, "--ids is for folders"),
-        ({"data": "{file}", "mask": "{file}", "split": "train"}, "--split is for folders"),
-        ({"data": "{file}", "mask": "{file}", "skip_unpaired": True}, "--skip-unpaired is for"),
-        ({"data": "{data}", "scale": 255.0}, "--scale is for a raster, with --mask; leave it out"),
-        ({"data": "{data}", "nodata": 0.0}, "--nodata is for a raster"),
-        ({"data": "{data}", "bidx": 1}, "--bidx is for a raster"),
-        ({"data": "{data}", "split": "train"}, "name that with --ids"),
-        ({"data": "{data}", "tta": "d4"}, "--tta is for refining, and there is no model"),
-        ({"data": "{data}", "match_resolution": True}, "--match-resolution is for refining"),
-        ({"data": "{data}", "patch": 0}, "patch 0"),
-        ({"data": "{data}", "threshold": float("nan")}, "threshold nan"),
+        ({"data": "{file}"}, "`mask`"),
+        ({**RASTER, "maps": Maps(confidence=["x"])}, "`confidence` is for folders"),
+        ({**RASTER, "maps": Maps(ids="x")}, "`ids` is for folders"),
+        ({**RASTER, "maps": Maps(split="train")}, "`split` is for folders"),
+        ({**RASTER, "maps": Maps(skip_unpaired=True)}, "`skip_unpaired` is for"),
+        ({**RASTER, "reading": Reading(aoi="x")}, "`aoi` is for `geothresh refine`"),
+        ({"reading": Reading(scale=255)}, "`scale` is for a raster, with `mask`; leave it out"),
+        ({"reading": Reading(nodata=0.0)}, "`nodata` is for a raster"),
+        ({"reading": Reading(bidx=1)}, "`bidx` is for a raster"),
+        ({"maps": Maps(split="train")}, "name that with `ids`"),
+        ({"refining": Refining(tta="d4")}, "`tta` is for refining, and there is no model"),
+        ({"refining": Refining(match_resolution=True)}, "`match_resolution` is for refining"),
+        ({"compute": Compute(workers=2)}, "`workers` is for `geothresh refine`"),
     ],
 )
 def test_contradictions_are_refused(
@@ -471,4 +483,4 @@ def test_contradictions_are_refused(
         return value.format(data=tmp_path, file=file) if isinstance(value, str) else value
 
     with pytest.raises(UsageError, match=message):
-        evaluate(**{k: fill(v) for k, v in arguments.items()}, model=None)
+        evaluate(**{"data": tmp_path, **{k: fill(v) for k, v in arguments.items()}}, model=None)

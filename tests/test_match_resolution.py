@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from cli_runner import runner
+from flat import grouped
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasters import write_raster
@@ -23,6 +25,7 @@ from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
 from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.options import Compute
 
 OPTIONS: dict[str, Any] = {"tile_size": 64, "overlap": 16, "device": "cpu", "precision": "fp32"}
 TILES = ["--tile-size", "64", "--overlap", "16", "--device", "cpu", "--precision", "fp32"]
@@ -67,7 +70,7 @@ def test_another_resolution_is_warned_about(
     tmp_path: Path, model: Path, metres: float, ratio: str
 ) -> None:
     with pytest.warns(GeothreshWarning, match=f"{ratio}.*0.5 to 1 m.*--match-resolution"):
-        result = refine(scene(tmp_path, metres), model=model, **OPTIONS)
+        result = refine(scene(tmp_path, metres), model=model, **grouped(**OPTIONS))
     assert result.resampling == 1
     assert result.pixel_size == pytest.approx((metres, metres), rel=1e-3)
 
@@ -86,13 +89,15 @@ def test_a_like_resolution_or_none_is_no_matter(
 ) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        refine(scene(tmp_path, **options), model=model, **OPTIONS)
+        refine(scene(tmp_path, **options), model=model, **grouped(**OPTIONS))
     assert not [each for each in said if "times" in str(each.message)]
 
 
 def test_feet_are_feet(tmp_path: Path, model: Path) -> None:
     place = Affine(2, 0, 775_000, 0, -2, 2_956_000)
-    result = refine(scene(tmp_path, 2, crs="EPSG:2249", transform=place), model=model, **OPTIONS)
+    result = refine(
+        scene(tmp_path, 2, crs="EPSG:2249", transform=place), model=model, **grouped(**OPTIONS)
+    )
     assert result.pixel_size == pytest.approx((0.61, 0.61), rel=1e-2)
 
 
@@ -105,7 +110,9 @@ def test_the_output_has_the_grid_of_the_scene(
     with warnings.catch_warnings():
         warnings.simplefilter("error", GeothreshWarning)
         result = refine(
-            path, confidence_out=tmp_path / "c.tif", model=model, match_resolution=True, **OPTIONS
+            path,
+            model=model,
+            **grouped(confidence=tmp_path / "c.tif", match_resolution=True, **OPTIONS),
         )
     assert result.resampling == pytest.approx(resampling)
     for written in (result.mask, tmp_path / "c.tif"):
@@ -115,18 +122,18 @@ def test_the_output_has_the_grid_of_the_scene(
             p, q = after.tags()["GEOTHRESH_RESAMPLING"].split("/")
             assert int(p) / int(q) == result.resampling
             assert np.array_equal(after.read(1) == 255, np.isnan(before.read(1)))
-    array = refine_array(values(), model=model, ground_sample_distance=metres, **OPTIONS)
+    array = refine_array(values(), model=model, ground_sample_distance=metres, **grouped(**OPTIONS))
     stored = pixels(tmp_path / "c.tif")
     known = stored != 255
     np.testing.assert_allclose(stored[known] / 254, array[known], atol=0.51 / 254)
-    plain = refine_array(values(), model=model, **OPTIONS)
+    plain = refine_array(values(), model=model, **grouped(**OPTIONS))
     assert not np.allclose(plain, array, atol=0.01, equal_nan=True)
 
 
 def test_within_the_range_nothing_is_resampled(tmp_path: Path, model: Path) -> None:
     path, written = scene(tmp_path, 0.7), [tmp_path / "plain.tif", tmp_path / "matched.tif"]
     for output, match in zip(written, (False, True), strict=True):
-        result = refine(path, output, model=model, match_resolution=match, **OPTIONS)
+        result = refine(path, output, model=model, **grouped(match_resolution=match, **OPTIONS))
         assert result.resampling == 1
     assert written[0].read_bytes() == written[1].read_bytes()
 
@@ -136,11 +143,11 @@ def test_oblong_pixels_are_matched_by_their_area(tmp_path: Path, model: Path) ->
     step = 1e-6 / 111.3 * 1000
     place = Affine(step, 0, 8, 0, -step, 60)
     path = scene(tmp_path, 1, crs="EPSG:4326", transform=place)
-    result = refine(path, model=model, match_resolution=True, **OPTIONS)
+    result = refine(path, model=model, **grouped(match_resolution=True, **OPTIONS))
     assert result.pixel_size == pytest.approx((0.5, 1.0), rel=1e-2)
     assert result.resampling == 1
     coarse = scene(tmp_path, 1, "c.tif", crs="EPSG:4326", transform=place @ Affine.scale(4, 4))
-    result = refine(coarse, model=model, match_resolution=True, **OPTIONS)
+    result = refine(coarse, model=model, **grouped(match_resolution=True, **OPTIONS))
     # 2 x 4 m: sides of 2.83 m on average, 2.83 of the model's; 16 / 6 is nearest.
     assert result.resampling == pytest.approx(16 / 6)
 
@@ -148,20 +155,23 @@ def test_oblong_pixels_are_matched_by_their_area(tmp_path: Path, model: Path) ->
 def test_a_flat_map_is_refined_as_at_the_resolution_of_the_model(model: Path) -> None:
     """Away from the frames of tiles, whose place on the ground differs."""
     refined = refine_array(
-        np.full((300, 300), 0.5, np.float32), model=model, ground_sample_distance=0.25, **OPTIONS
+        np.full((300, 300), 0.5, np.float32),
+        model=model,
+        ground_sample_distance=0.25,
+        **grouped(**OPTIONS),
     )
-    whole = refine_array(np.full((150, 150), 0.5, np.float32), model=model, **OPTIONS)
+    whole = refine_array(np.full((150, 150), 0.5, np.float32), model=model, **grouped(**OPTIONS))
     assert refined[128:160, 128:160].mean() == pytest.approx(whole[64:80, 64:80].mean(), abs=0.01)
 
 
 def test_workers_get_the_same_by_mail(model: Path) -> None:
-    options: dict[str, Any] = {"device": "cpu", "precision": "fp32", "batch_size": "auto"}
-    chosen = choose_model(model, workers=2, tta="d4", match=0.25, **options)
+    there = Compute(device="cpu", precision="fp32", workers=2)
+    chosen = choose_model(model, there, tta="d4", match=0.25)
     source = pickle.loads(pickle.dumps(chosen.refiner))
     assert source == chosen.refiner and hash(source) == hash(chosen.refiner)
     assert source.patch == chosen.raster_patch == 32 and not callable(source)
     tiles = np.random.default_rng(0).random((1, 128, 128), np.float32)
-    here = choose_model(model, workers=0, tta="d4", match=0.25, **options).refiner
+    here = choose_model(model, replace(there, workers=0), tta="d4", match=0.25).refiner
     assert np.array_equal(source.load()(tiles), here.load()(tiles))  # type: ignore[union-attr]
 
 
@@ -169,23 +179,24 @@ def test_what_cannot_be_matched_is_refused_at_once(
     tmp_path: Path, model: Path, tiny_model: Path
 ) -> None:
     with pytest.raises(UsageError, match="9 times larger than the model's: at most 8"):
-        refine(scene(tmp_path, 9), model=model, match_resolution=True, **OPTIONS)
-    with pytest.raises(ModelError, match="does not say what pixels.*--ground-sample-distance"):
-        refine(scene(tmp_path, 9), model=tiny_model, match_resolution=True, **OPTIONS)
+        refine(scene(tmp_path, 9), model=model, **grouped(match_resolution=True, **OPTIONS))
+    with pytest.raises(ModelError, match="does not say what pixels.*`ground_sample_distance`"):
+        refine(scene(tmp_path, 9), model=tiny_model, **grouped(match_resolution=True, **OPTIONS))
     nowhere = scene(tmp_path, 9, "nowhere.tif", transform=None, crs=None)
     with pytest.raises(InputError, match="not known.*georeference the scene"):
-        refine(nowhere, model=model, match_resolution=True, **OPTIONS)
+        refine(nowhere, model=model, **grouped(match_resolution=True, **OPTIONS))
     with pytest.raises(UsageError, match="metres above 0"):
-        refine_array(values(), model=model, ground_sample_distance=0.0, **OPTIONS)
+        refine_array(values(), model=model, ground_sample_distance=0.0, **grouped(**OPTIONS))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nowhere.tif", "scene.tif"]
 
 
 def test_tile_and_overlap_are_the_models_pixels(tmp_path: Path, model: Path) -> None:
     with pytest.raises(UsageError, match="tile size 60: must be a positive multiple of the patch"):
         refine(
-            scene(tmp_path, 0.25), model=model, match_resolution=True,
-            **{**OPTIONS, "tile_size": 60},
-        )  # fmt: skip
+            scene(tmp_path, 0.25),
+            model=model,
+            **grouped(match_resolution=True, **{**OPTIONS, "tile_size": 60}),
+        )
 
 
 def test_the_command_says_what_it_resampled(tmp_path: Path, model: Path) -> None:

@@ -17,6 +17,7 @@ from geothresh.api.evaluate import evaluate
 from geothresh.api.models import choose_model
 from geothresh.cli import main
 from geothresh.errors import UsageError
+from geothresh.options import Compute, Maps, Tiling
 
 SHARED = {1: 128, 16: 128, 48: 144, 64: 128, 128: 128, 192: 192, 256: 256}
 
@@ -27,12 +28,10 @@ def values() -> np.ndarray:
 
 @pytest.mark.parametrize("patch, overlap", SHARED.items())
 def test_it_is_128_or_the_whole_patches_that_make_up_128(patch: int, overlap: int) -> None:
-    chosen = choose_model(
-        IdentityRefiner(patch), device="cpu", precision="auto", batch_size="auto", workers=0
-    )
-    assert chosen.overlap(None, tile=768) == overlap
-    assert chosen.overlap(2 * patch, tile=768) == 2 * patch
-    assert chosen.overlap(None, tile=2 * patch) == min(overlap, patch)
+    chosen = choose_model(IdentityRefiner(patch), Compute(device="cpu"))
+    assert chosen.overlap(Tiling(tile_size=768)) == overlap
+    assert chosen.overlap(Tiling(tile_size=768, overlap=2 * patch)) == 2 * patch
+    assert chosen.overlap(Tiling(tile_size=2 * patch)) == min(overlap, patch)
 
 
 def test_a_patch_of_256_needs_no_option(tmp_path: Path) -> None:
@@ -45,7 +44,7 @@ def test_a_patch_of_256_needs_no_option(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask.read(1), values() >= 0.5)
     np.testing.assert_allclose(geothresh.refine_array(values(), model=model), values(), atol=1e-6)
     data, confidence = write_pairs(tmp_path, range(2))
-    report = evaluate(data, confidence=[confidence], model=model)
+    report = evaluate(data, model=model, maps=Maps(confidence=[confidence]))
     assert report.sources[0].changes is not None
 
 
@@ -58,11 +57,11 @@ def test_the_tags_of_other_models_say_128_as_before(tmp_path: Path) -> None:
 def test_what_is_asked_for_is_taken_or_refused() -> None:
     model = IdentityRefiner(256)
     with pytest.raises(UsageError, match="overlap 128: must be a multiple of the patch, 256"):
-        geothresh.refine_array(values(), model=model, overlap=128)
+        geothresh.refine_array(values(), model=model, tiling=Tiling(overlap=128))
     # Tiles of one patch can share nothing: seams are not made unasked.
     with pytest.raises(UsageError, match="overlap 256: .* from 0 to 0"):
-        geothresh.refine_array(values(), model=model, tile_size=256)
-    apart = geothresh.refine_array(values(), model=model, tile_size=256, overlap=0)
+        geothresh.refine_array(values(), model=model, tiling=Tiling(tile_size=256))
+    apart = geothresh.refine_array(values(), model=model, tiling=Tiling(tile_size=256, overlap=0))
     np.testing.assert_allclose(apart, values(), atol=1e-6)
 
 

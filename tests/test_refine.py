@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from fakes import FakeSource, IdentityRefiner, UnevenRefiner
+from flat import grouped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
@@ -22,6 +23,7 @@ import geothresh
 from geothresh.api.changes import ThresholdedInput
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import ArrayReader
+from geothresh.options import Compute, Outputs, Refining, Tiling, Writing
 from geothresh.raster.grid import RasterGrid
 from geothresh.types import Float32Array
 from geothresh.windows import PixelWindow
@@ -41,7 +43,7 @@ def refine(scene: Any, *arguments: Any, **options: Any) -> geothresh.RefineResul
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GeothreshWarning)
         return geothresh.refine(
-            scene, *arguments, **{"model": IdentityRefiner(16), **SMALL, **options}
+            scene, *arguments, **grouped(**{"model": IdentityRefiner(16), **SMALL, **options})
         )
 
 
@@ -63,9 +65,12 @@ def test_the_other_rasters_say_what_changed_and_which_threshold_does_most_of_it(
     values[300:340, 200:500] = np.nan
     scene = write_raster(tmp_path / "scene.tif", values)
     done = refine(
-        scene, diff_out=tmp_path / "d.tif", threshold_map_out=tmp_path / "t.tif", workers=workers,
-        model=FakeSource(kind="uneven"), creation_options={"BLOCKXSIZE": "48", "BLOCKYSIZE": "80"},
-    )  # fmt: skip
+        scene,
+        model=FakeSource(kind="uneven"),
+        outputs=Outputs(changes=tmp_path / "d.tif", thresholds=tmp_path / "t.tif"),
+        compute=Compute(workers=workers),
+        writing=Writing(creation_options={"BLOCKXSIZE": "48", "BLOCKYSIZE": "80"}),
+    )
     mask, changes, thresholds = map(pixels, (done.mask, done.changes, done.thresholds))
     valid, before = np.isfinite(values), values >= 0.5
     expected = np.select([~valid, (mask == 1) & ~before, (mask == 0) & before], [255, 1, 2], 0)
@@ -126,11 +131,10 @@ def test_coordinates_come_back_unmoved(
     scene = write_raster(folder / "scene.tif", values, crs=crs, transform=transform)
     result = refine(
         scene,
-        confidence_out=folder / "c.tif",
-        overlap=overlap,
-        blend=blend,
-        batch_size=batch_size,
-        creation_options={"BLOCKXSIZE": str(block), "BLOCKYSIZE": str(block)},
+        outputs=Outputs(confidence=folder / "c.tif"),
+        tiling=Tiling(tile_size=64, overlap=overlap, blend=blend),
+        compute=Compute(batch_size=batch_size),
+        writing=Writing(creation_options={"BLOCKXSIZE": str(block), "BLOCKYSIZE": str(block)}),
     )
     found = pixels(result.confidence)
     assert np.abs(found / 254 - confidence).max() <= 0.5 / 254 + 1e-6
@@ -157,9 +161,11 @@ def test_the_result_tells_what_was_done(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "a.b.tif", values)
     seen: list[tuple[int, int]] = []
     result = refine(
-        scene, model=InvertingRefiner(16), threshold=0.7,
+        scene,
+        model=InvertingRefiner(16),
         progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+        refining=Refining(threshold=0.7),
+    )
     before = values[:, :130] >= 0.7
     after = 1 - values[:, :130] >= np.float32(0.7)
     assert result.mask == tmp_path / "a.b_mask.tif"
@@ -180,7 +186,12 @@ def test_the_result_tells_what_was_done(tmp_path: Path) -> None:
 
 def test_tags_tell_how_the_files_were_made(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", smooth(20, 20), nodata=-1)
-    result = refine(scene, confidence_out=tmp_path / "c.tif", threshold=0.25, blend="linear")
+    result = refine(
+        scene,
+        outputs=Outputs(confidence=tmp_path / "c.tif"),
+        refining=Refining(threshold=0.25),
+        tiling=Tiling(tile_size=64, overlap=16, blend="linear"),
+    )
     for path in (result.mask, result.confidence):
         with rasterio.open(path) as dataset:
             tags = dataset.tags()
@@ -200,9 +211,13 @@ def test_the_size_of_an_output_depends_on_neither_overlap_nor_cache(tmp_path: Pa
     for overlap, cache in ((0, 64), (64, 64), (128, 64), (128, 1), (128, 512)):
         with rasterio.Env(GDAL_CACHEMAX=cache * 2**20):
             mask = refine(
-                scene, tmp_path / "y.tif", tile_size=256, overlap=overlap, overwrite=True,
-                creation_options={"BLOCKXSIZE": "320", "BLOCKYSIZE": "320"},
-            ).mask  # fmt: skip
+                scene,
+                tmp_path / "y.tif",
+                tiling=Tiling(tile_size=256, overlap=overlap),
+                writing=Writing(
+                    overwrite=True, creation_options={"BLOCKXSIZE": "320", "BLOCKYSIZE": "320"}
+                ),
+            ).mask
         with rasterio.open(mask) as dataset:
             blocks = [
                 int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1))
@@ -218,7 +233,7 @@ def test_the_size_of_an_output_depends_on_neither_overlap_nor_cache(tmp_path: Pa
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", smooth(150, 90))
     for name, batch in (("a.tif", 1), ("b.tif", 1)):
-        refine(scene, tmp_path / name, model=UnevenRefiner(16), batch_size=batch)
+        refine(scene, tmp_path / name, model=UnevenRefiner(16), compute=Compute(batch_size=batch))
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
@@ -236,7 +251,9 @@ def test_what_stands_under_a_hole_changes_nothing(tmp_path: Path) -> None:
         scene = write_raster(
             tmp_path / f"{number}.tif", values, nodata=nodata, mask=None if nodata else ~hole
         )
-        result = refine(scene, model=UnevenRefiner(16), confidence_out=tmp_path / f"{number}c.tif")
+        result = refine(
+            scene, model=UnevenRefiner(16), outputs=Outputs(confidence=tmp_path / f"{number}c.tif")
+        )
         assert result.valid_pixels == (~hole).sum()
         found.append((pixels(result.mask), pixels(result.confidence)))
     for mask, confidence in found:
@@ -249,7 +266,7 @@ def test_no_data_at_all(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", np.full((70, 80), np.nan, np.float32))
     refiner = IdentityRefiner(16)
     with pytest.warns(GeothreshWarning, match="no data at all"):
-        result = geothresh.refine(scene, model=refiner, **SMALL)
+        result = geothresh.refine(scene, model=refiner, **grouped(**SMALL))
     assert refiner.tiles == 0 and result.tiles_refined == 0 and result.valid_pixels == 0
     assert (pixels(result.mask) == 255).all()
 
@@ -257,13 +274,13 @@ def test_no_data_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_constant_scenes(tmp_path: Path, value: float) -> None:
     scene = write_raster(tmp_path / "x.tif", np.full((70, 80), value, np.float32))
-    assert (pixels(refine(scene, threshold=0.4).mask) == (value >= 0.4)).all()
+    assert (pixels(refine(scene, refining=Refining(threshold=0.4)).mask) == (value >= 0.4)).all()
 
 
 def test_a_large_scene_of_many_chunks_is_counted_right(tmp_path: Path) -> None:
     values = DRAW.integers(0, 256, (1300, 900), dtype=np.uint8)
     scene = write_raster(tmp_path / "x.tif", values, tiled=True, compress="deflate")
-    result = refine(scene, model=InvertingRefiner(16), tile_size=256, overlap=64)
+    result = refine(scene, model=InvertingRefiner(16), tiling=Tiling(tile_size=256, overlap=64))
     before = values >= 127.5
     assert result.foreground_before == before.sum()
     assert result.foreground_after == (~before).sum()
@@ -275,7 +292,9 @@ def test_workers_give_the_same(tmp_path: Path) -> None:
     values[:30] = np.nan
     scene = write_raster(tmp_path / "x.tif", values)
     local = refine(scene, tmp_path / "a.tif", model=FakeSource(kind="uneven"))
-    remote = refine(scene, tmp_path / "b.tif", model=FakeSource(kind="uneven"), workers=1)
+    remote = refine(
+        scene, tmp_path / "b.tif", model=FakeSource(kind="uneven"), compute=Compute(workers=1)
+    )
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     for name in ("valid_pixels", "foreground_before", "foreground_after", "changed_pixels"):
         assert getattr(local, name) == getattr(remote, name)
@@ -296,7 +315,7 @@ def test_polygons_come_along(tmp_path: Path) -> None:
     values = np.zeros((40, 40), np.float32)
     values[5:10, 5:30] = values[20:30, 20:25] = 1
     scene = write_raster(tmp_path / "x.tif", values)
-    result = refine(scene, vector_out=tmp_path / "x.gpkg")
+    result = refine(scene, outputs=Outputs(vector=tmp_path / "x.gpkg"))
     assert result.features == 2 and result.vector == tmp_path / "x.gpkg"
     assert sorted(os.listdir(tmp_path)) == ["x.gpkg", "x.tif", "x_mask.manifest.json", "x_mask.tif"]
 
@@ -304,7 +323,7 @@ def test_polygons_come_along(tmp_path: Path) -> None:
 def test_polygons_without_a_place_are_refused_at_once(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "x.tif", smooth(20, 20), crs=None, transform=None)
     with pytest.raises(InputError, match="no place on the map"):
-        refine(scene, vector_out=tmp_path / "x.gpkg")
+        refine(scene, outputs=Outputs(vector=tmp_path / "x.gpkg"))
     assert os.listdir(tmp_path) == ["x.tif"]
 
 
@@ -328,9 +347,12 @@ def test_a_run_that_fails_leaves_the_old_file_and_nothing_else(
     mask.write_text("old")
     with pytest.raises(type(error)):
         refine(
-            scene, model=FailingRefiner(error), batch_size=1, overwrite=True,
-            confidence_out=tmp_path / "c.tif",
-        )  # fmt: skip
+            scene,
+            model=FailingRefiner(error),
+            outputs=Outputs(confidence=tmp_path / "c.tif"),
+            compute=Compute(batch_size=1),
+            writing=Writing(overwrite=True),
+        )
     assert sorted(os.listdir(tmp_path)) == ["x.tif", "x_mask.tif"]
     assert mask.read_text() == "old"
     assert not [t for t in threading.enumerate() if t.name.startswith("geothresh-mosaic")]
@@ -352,7 +374,7 @@ def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
         ({"tile_size": 70}, UsageError, "tile size 70"),
         ({"overlap": 64}, UsageError, "overlap 64"),
         ({"overlap": 8}, UsageError, "overlap 8"),
-        ({"batch_size": 0}, UsageError, "batch size"),
+        ({"batch_size": 0}, UsageError, "batch_size"),
         ({"workers": -1}, UsageError, "workers"),
         ({"bidx": 2}, UsageError, "from 1 to 1"),
         ({"creation_options": {"COMPRESS": "JPEG"}}, UsageError, "COMPRESS"),
@@ -360,9 +382,9 @@ def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
         ({"model": None}, UsageError, "None is no model"),
         ({"output": "none/m.tif"}, OutputError, "does not exist"),
         ({"output": "x.tif"}, UsageError, "is the input"),
-        ({"confidence_out": "x_mask.tif"}, UsageError, "two outputs"),
-        ({"confidence_out": "../{here}/x_mask.tif"}, UsageError, "two outputs"),
-        ({"vector_out": "x.kml"}, UsageError, "tells no format"),
+        ({"confidence": "x_mask.tif"}, UsageError, "two outputs"),
+        ({"confidence": "../{here}/x_mask.tif"}, UsageError, "two outputs"),
+        ({"vector": "x.kml"}, UsageError, "tells no format"),
         ({"workers": 1, "model": IdentityRefiner(16)}, UsageError, "workers"),
     ],
 )
@@ -388,22 +410,22 @@ def test_what_is_refused_before_any_work(
 def test_arrays(tmp_path: Path) -> None:
     values = smooth(90, 130)
     values[3, 4] = np.nan
-    refined = geothresh.refine_array(values, model=IdentityRefiner(16), **SMALL)
+    refined = geothresh.refine_array(values, model=IdentityRefiner(16), **grouped(**SMALL))
     assert refined.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(refined), np.isnan(values))
     assert np.nanmax(np.abs(refined - values)) < 1e-6
     masked = np.ma.masked_array(np.nan_to_num(values, nan=9.0), np.isnan(values))
-    again = geothresh.refine_array(masked, model=IdentityRefiner(16), **SMALL)
+    again = geothresh.refine_array(masked, model=IdentityRefiner(16), **grouped(**SMALL))
     np.testing.assert_array_equal(again, refined)
     assert masked.data[3, 4] == 9.0
     scene = write_raster(tmp_path / "x.tif", values)
-    result = refine(scene, model=UnevenRefiner(16), confidence_out=tmp_path / "c.tif")
-    array = geothresh.refine_array(values, model=UnevenRefiner(16), **SMALL)
+    result = refine(scene, model=UnevenRefiner(16), outputs=Outputs(confidence=tmp_path / "c.tif"))
+    array = geothresh.refine_array(values, model=UnevenRefiner(16), **grouped(**SMALL))
     valid = np.isfinite(array)
     found = pixels(result.confidence)
     assert np.abs(found[valid] / 254 - array[valid]).max() <= 0.5 / 254 + 1e-6
     with pytest.raises(InputError):
-        geothresh.refine_array(values * 100, model=IdentityRefiner(16), **SMALL)
+        geothresh.refine_array(values * 100, model=IdentityRefiner(16), **grouped(**SMALL))
 
 
 @given(st.data())

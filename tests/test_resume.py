@@ -16,6 +16,7 @@ import pyogrio
 import pytest
 import rasterio
 from fakes import FakeSource, UnevenRefiner
+from flat import grouped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import write_raster
@@ -59,8 +60,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(scene: Path, folder: Path, refiner: Recognisable, **options: Any) -> RefineResult:
-    others = {"confidence_out": folder / "conf.tif", "vector_out": folder / "v.gpkg"}
-    return refine(scene, folder / "out.tif", model=refiner, **others | TILES | options)
+    others = {"confidence": folder / "conf.tif", "vector": folder / "v.gpkg"}
+    return refine(
+        scene, folder / "out.tif", model=refiner, **grouped(**grouped(**others | TILES | options))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +256,7 @@ def test_a_full_disk_keeps_the_work(
         ({"overlap": 16}, "overlap (32, now 16)"),
         ({"blend": "crop"}, "blend (hann, now crop)"),
         ({"tta": "d4"}, "tta (none, now d4)"),
-        ({"confidence_out": None}, "outputs ("),
+        ({"confidence": None}, "outputs ("),
         ({"creation_options": {}}, "creation_options ("),
     ],
 )
@@ -263,11 +266,13 @@ def test_a_run_of_other_parameters_does_not_go_on(
     with pytest.raises(KeyboardInterrupt):
         run(scene, tmp_path, Recognisable(60))
     with pytest.raises(UsageError, match="--restart") as caught:
+        outputs = {"confidence": tmp_path / "conf.tif", "vector": tmp_path / "v.gpkg"}
         refine(
-            scene, tmp_path / "out.tif", model=Recognisable(),
-            **{"confidence_out": tmp_path / "conf.tif", "vector_out": tmp_path / "v.gpkg"}
-            | TILES | options,
-        )  # fmt: skip
+            scene,
+            tmp_path / "out.tif",
+            model=Recognisable(),
+            **grouped(**outputs | TILES | options),
+        )
     assert named in str(caught.value)
     assert os.listdir(tmp_path) == [".out.tif.geothresh"]
 
@@ -292,11 +297,11 @@ def test_a_run_of_another_input_does_not_go_on(
     copy = tmp_path / "scene.tif"
     copy.write_bytes(scene.read_bytes())
     with pytest.raises(KeyboardInterrupt):
-        refine(copy, model=Recognisable(60), **TILES)
+        refine(copy, model=Recognisable(60), **grouped(**TILES))
     change(copy)
     with pytest.raises(InputError, match="another input .*--restart"):
-        refine(copy, model=Recognisable(), **TILES)
-    result = refine(copy, model=Recognisable(), restart=True, **TILES)
+        refine(copy, model=Recognisable(), **grouped(**TILES))
+    result = refine(copy, model=Recognisable(), **grouped(restart=True, **TILES))
     assert result.strips_resumed == 0
     assert sorted(os.listdir(tmp_path)) == ["scene.tif", "scene_mask.tif"]
 
@@ -347,12 +352,12 @@ def test_clocks_do_not_matter(scene: Path, tmp_path: Path, monkeypatch: pytest.M
     copy.write_bytes(scene.read_bytes())
     os.utime(copy, (4e9, 4e9))
     with pytest.raises(KeyboardInterrupt):
-        refine(copy, model=Recognisable(60), **TILES)
+        refine(copy, model=Recognisable(60), **grouped(**TILES))
     monkeypatch.setattr(time, "time", lambda: 1e6)
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     time.tzset()
     try:
-        result = refine(copy, model=Recognisable(), **TILES)
+        result = refine(copy, model=Recognisable(), **grouped(**TILES))
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -386,9 +391,9 @@ def test_polygons_of_any_format_are_put_in_place_whole(
 
     monkeypatch.setattr(os, "replace", stopping)
     with pytest.raises(KeyboardInterrupt):
-        run(scene, tmp_path, Recognisable(), confidence_out=None, vector_out=tmp_path / name)
+        run(scene, tmp_path, Recognisable(), confidence=None, vector=tmp_path / name)
     monkeypatch.undo()
-    result = run(scene, tmp_path, Recognisable(), confidence_out=None, vector_out=tmp_path / name)
+    result = run(scene, tmp_path, Recognisable(), confidence=None, vector=tmp_path / name)
     assert set(os.listdir(tmp_path)) == {"out.tif", "out.manifest.json"} | files
     found = pyogrio.read_info(tmp_path / name)
     assert (found["driver"], found["features"]) == (driver, result.features)
@@ -410,14 +415,14 @@ def test_a_processor_of_another_kind_does_not_go_on_with_a_run(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
         with suppress(KeyboardInterrupt):
-            refine(scene, tmp_path / "out.tif", progress=stop, **options)
+            refine(scene, tmp_path / "out.tif", progress=stop, **grouped(**options))
     assert (tmp_path / ".out.tif.geothresh" / "s000001.bin").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
         refiners._load.cache_clear()  # a process keeps its model, which has a format already
         with pytest.raises(UsageError, match=r"precision.*bf16.*fp32"):
-            refine(scene, tmp_path / "out.tif", workers=workers, **options)
-    done = refine(scene, tmp_path / "out.tif", precision="bf16", **options)
+            refine(scene, tmp_path / "out.tif", **grouped(workers=workers, **options))
+    done = refine(scene, tmp_path / "out.tif", **grouped(precision="bf16", **options))
     assert done.strips_resumed > 1
     with rasterio.open(done.mask) as mask:
         assert mask.tags()["GEOTHRESH_PRECISION"] == "bf16"

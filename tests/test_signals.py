@@ -30,8 +30,8 @@ from geothresh.api.models import choose_model
 from geothresh.cli import main
 
 if __name__ == "__main__":
-    geothresh.api.refine.choose_model = lambda model, **options: choose_model(
-        FakeSource(kind="slow"), **options
+    geothresh.api.refine.choose_model = lambda model, *given, **options: choose_model(
+        FakeSource(kind="slow"), *given, **options
     )
     main(sys.argv[1:], prog_name="geothresh")
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import FakeSource, IdentityRefiner, NanRefiner, UnevenRefiner
+from flat import grouped
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
@@ -17,6 +18,7 @@ from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import mosaic_array
 from geothresh.nn.symmetry import SATURATED, SymmetricRefiner
 from geothresh.nn.wrapped import wrapped
+from geothresh.options import Refining
 from geothresh.types import Float32Array
 
 Turn = Callable[[Float32Array], Float32Array]
@@ -53,12 +55,13 @@ def test_without_it_a_turned_tile_is_not() -> None:
 def test_a_network_is_symmetric_to_the_last_bit(tiny_model: Path, number: int) -> None:
     turn, values = symmetry(number), tiles(1, 64)[0]
     options = {"tile_size": 64, "overlap": 16, "device": "cpu", "precision": "fp32"}
-    straight = refine_array(values, model=tiny_model, tta="d4", **options)
-    assert np.array_equal(refine_array(turn(values), model=tiny_model, tta="d4", **options), (
-        turn(straight)
-    ))  # fmt: skip
-    plain = refine_array(values, model=tiny_model, **options)
-    assert not np.array_equal(refine_array(turn(values), model=tiny_model, **options), turn(plain))
+    straight = refine_array(values, model=tiny_model, **grouped(tta="d4", **options))
+    turned = refine_array(turn(values), model=tiny_model, **grouped(tta="d4", **options))
+    assert np.array_equal(turned, turn(straight))
+    plain = refine_array(values, model=tiny_model, **grouped(**options))
+    assert not np.array_equal(
+        refine_array(turn(values), model=tiny_model, **grouped(**options)), turn(plain)
+    )
 
 
 def test_it_is_the_mean_of_the_eight_logits() -> None:
@@ -102,8 +105,8 @@ def test_nothing_to_wrap_is_nothing_wrapped() -> None:
 
 
 def test_an_unknown_augmentation_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(UsageError, match="'d8' is unknown; say none or d4"):
-        refine_array(tiles(1, 64)[0], model=tiny_model, tta="d8")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="`tta` d8: give none or d4"):
+        refine_array(tiles(1, 64)[0], model=tiny_model, refining=Refining(tta="d8"))  # type: ignore[arg-type]
 
 
 def test_tiles_that_are_not_square_cannot_be_turned(tiny_model: Path) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from geothresh.errors import InputError, UsageError
-from geothresh.options import Bounds, PathLike
+from geothresh.errors import InputError
+from geothresh.options import Bounds, Reading
 from geothresh.places import RasterPlace
 from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
@@ -77,42 +76,29 @@ class AreaReader:
         return confidence, valid & inside
 
 
-def find_area(scene: Scene, aoi: PathLike | None, bounds: Bounds | None) -> Area:
-    """The part that is asked for.
-
-    Args:
-        scene: what is refined.
-        aoi: file of polygons; what is in another CRS is reprojected, with a warning.
-        bounds: left, bottom, right, top in the scene's CRS.
+def find_area(scene: Scene, reading: Reading) -> Area:
+    """The part that is asked for, by `aoi` or `bounds`; polygons in another CRS are reprojected,
+    with a warning.
 
     Raises:
-        UsageError: both are given, or neither, or the bounds are none.
         InputError: the file cannot be read, the scene has no georeference, or the area lies
             elsewhere.
     """
-    if (aoi is None) == (bounds is None):
-        raise UsageError("--aoi and --bounds: give one of them")
     if not scene.grid.has_transform:
         raise InputError(
             f"{scene.name}: has no georeference, so that no area has a place in it; georeference "
-            "it, or leave --aoi and --bounds out"
+            "it, or leave `aoi` and `bounds` out"
         )
-    if bounds is not None:
-        return _rectangle(scene.place, bounds)
-    path = Path(os.fspath(aoi or ""))
+    if reading.bounds is not None:
+        return _rectangle(scene.place, reading.bounds)
+    path = Path(os.fspath(reading.aoi or ""))
     layer = find_layer(path, option=None)
     shapes = place(layer, scene.place, width=None, what="area of interest")
     return Area(name=path.name, pieces=shapes.to_wkb())
 
 
 def _rectangle(where: RasterPlace, bounds: Bounds) -> Area:
-    left, bottom, right, top = bounds
     shown = ",".join(f"{number:.9g}" for number in bounds)
-    if not (all(map(math.isfinite, bounds)) and left < right and bottom < top):
-        raise UsageError(
-            f"bounds {shown}: give left, bottom, right and top in the scene's CRS, each smaller "
-            "than its opposite"
-        )
     shapes = rectangle(where, bounds)
     if shapes is None:
         theirs = ",".join(f"{number:.9g}" for number in where.bounds())

@@ -12,24 +12,20 @@ from numpy.typing import NDArray
 from geothresh.api.models import Model, choose_model
 from geothresh.errors import UsageError
 from geothresh.mosaic import Progress, mosaic_array, where_asked
-from geothresh.options import Backend, BatchSize, Blend, Precision, Tta
+from geothresh.options import Compute, Refining, Tiling, require_only
 from geothresh.windows import RasterSize
+
+_COMPUTE = ("batch_size", "device", "precision", "backend", "workers")
 
 
 def refine_array(
     confidence: NDArray[Any] | Sequence[Sequence[float]],
     *,
     model: Model = "roads",
-    tta: Tta = "none",
+    refining: Refining = Refining(),
     ground_sample_distance: float | None = None,
-    tile_size: int = 512,
-    overlap: int | None = None,
-    blend: Blend = "hann",
-    batch_size: BatchSize = "auto",
-    device: str = "auto",
-    precision: Precision = "auto",
-    backend: Backend = "torch",
-    workers: int | None = 0,
+    tiling: Tiling = Tiling(),
+    compute: Compute = Compute(),
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Refine a confidence array in memory, by the same engine as `refine`.
@@ -37,10 +33,11 @@ def refine_array(
     Args:
         confidence: (H, W) floats in [0, 1]; NaN, infinities and what a masked array masks are
             missing data.
-        model: as for `refine`, like all other arguments.
+        model, tiling, compute, progress: as for `refine`.
+        refining: test-time augmentation.
         ground_sample_distance: metres on the ground from one pixel to the next; where the model was
-            trained on others, the array is resampled as `refine` does with match_resolution. None
-            takes the array as it is.
+            trained on others, the array is resampled as `refine` does with `match_resolution`.
+            None takes the array as it is.
 
     Returns:
         (H, W) float32 in [0, 1], NaN where data is missing.
@@ -50,16 +47,14 @@ def refine_array(
         InputError: the array is not 2-D, not floating-point, or not within [0, 1].
         ModelError: the model is missing or damaged, or does not fit.
     """
-    workers = workers or 0
+    require_only(refining, "tta", why="is for rasters; an array has a `ground_sample_distance`")
+    require_only(compute, *_COMPUTE, why="is for rasters, which other machines can read")
     if ground_sample_distance is not None and not 0 < ground_sample_distance < math.inf:
         raise UsageError(
-            f"ground sample distance {ground_sample_distance:g}: give metres above 0, or None"
+            f"`ground_sample_distance` {ground_sample_distance:g}: give metres above 0, or None"
         )
-    chosen = choose_model(
-        model, device=device, precision=precision, batch_size=batch_size, workers=workers > 0,
-        tta=tta, match=ground_sample_distance, backend=backend,
-    )  # fmt: skip
-    tiles = chosen.grid(RasterSize(height=1, width=1), tile=tile_size, overlap=overlap)
+    chosen = choose_model(model, compute, tta=refining.tta, match=ground_sample_distance)
+    tiles = chosen.grid(RasterSize(height=1, width=1), tiling)
     values = np.asarray(confidence)
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # asarray shows what lies under the mask.
@@ -69,9 +64,9 @@ def refine_array(
         chosen.refiner,
         tile=tiles.tile,
         overlap=tiles.overlap,
-        blend=blend,
+        blend=tiling.blend,
         batch_size=chosen.batch_size,
-        where=where_asked(workers),
+        where=where_asked(compute.workers),
         progress=progress,
     )
     return refined

@@ -21,8 +21,7 @@ from geothresh.api.durable import (
     run_fingerprint,
 )
 from geothresh.base.checkpoint import read_base_card
-from geothresh.base.config import STRIDE
-from geothresh.base.pictures import OVERLAP, TILE, predict_picture
+from geothresh.base.pictures import predict_picture
 from geothresh.base.predictor import BasePredictor, BaseSource
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
@@ -37,11 +36,19 @@ from geothresh.mosaic import (
     where_asked,
 )
 from geothresh.nn.refiner import resolved
-from geothresh.options import BatchSize, Blend, PathLike, Precision
-from geothresh.raster.creation import CONFIDENCE, gtiff_options
+from geothresh.options import (
+    BaseTiling,
+    Compute,
+    PathLike,
+    Reading,
+    Writing,
+    decisive,
+    require_only,
+)
+from geothresh.raster.creation import CONFIDENCE, cog_options, gtiff_options
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures
-from geothresh.raster.paths import find_raster, is_tiff
+from geothresh.raster.paths import RasterSource, find_raster, is_tiff
 from geothresh.raster.pictures import write_png
 from geothresh.raster.writing import RasterWriter, confidence_values
 from geothresh.types import BoolArray, Float32Array
@@ -94,15 +101,12 @@ class _ConfidenceLayer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Way:
-    """How tiles go through the network."""
+class _Network:
+    """A base network, and how tiles go through it."""
 
     source: BaseSource
-    tile: int
-    overlap: int
-    blend: Blend
-    batch_size: BatchSize
-    workers: int
+    tiling: BaseTiling
+    compute: Compute
 
     def predictor(self) -> BasePredictor:
         """The network, loaded once in this process."""
@@ -111,11 +115,20 @@ class _Way:
             raise TypeError(f"{loaded!r} is no base network")
         return loaded
 
-    def grid(self, scene: ImageScene) -> TileGrid:
-        """The tiles of a scene."""
+    def grid(self, size: RasterSize) -> TileGrid:
+        """The tiles over an image."""
         return TileGrid(
-            size=scene.size, tile=self.tile, overlap=self.overlap, patch=self.source.patch
+            size=size,
+            tile=self.tiling.tile_size,
+            overlap=self.tiling.overlap,
+            patch=self.source.patch,
         )
+
+    def batch_size(self) -> int:
+        """Tiles that the engine hands to it at once."""
+        if self.compute.batch_size != "auto":
+            return self.compute.batch_size
+        return _BATCH if self.compute.workers else self.predictor().batch_size
 
 
 def predict(
@@ -123,19 +136,10 @@ def predict(
     output: PathLike | None = None,
     *,
     model: PathLike,
-    nodata: float | None = None,
-    allow_vrt: bool = False,
-    tile_size: int = TILE,
-    overlap: int = OVERLAP,
-    blend: Blend = "hann",
-    batch_size: BatchSize = "auto",
-    device: str = "auto",
-    precision: Precision = "auto",
-    workers: int | None = 0,
-    creation_options: Mapping[str, str] | None = None,
-    resume: bool = True,
-    restart: bool = False,
-    overwrite: bool = False,
+    reading: Reading = Reading(),
+    tiling: BaseTiling = BaseTiling(),
+    compute: Compute = Compute(),
+    writing: Writing = Writing(),
     progress: Progress | None = None,
 ) -> PredictResult:
     """Predict confidences with a base network.
@@ -150,20 +154,11 @@ def predict(
             pictures; of a folder with ``<id>_sat.jpg`` only these, by their ids.
         output: file, or folder, to write; by default ``NAME_confidence`` beside the image.
         model: file of a base network.
-        nodata: stored value that marks missing data where all three bands hold it.
-        allow_vrt: accept a VRT.
-        tile_size: side of the square that the network reads, in pixels.
-        overlap: pixels that neighbouring tiles share.
-        blend: how overlapping tiles are weighted: hann, gaussian, linear or crop.
-        batch_size: tiles that go through the network at once.
-        device: auto, cpu, cuda, cuda:i or mps.
-        precision: auto, fp32, bf16 or fp16.
-        workers: worker processes for a GeoTIFF; 0 or None for threads of this one.
-        creation_options: of the GeoTIFF driver.
-        resume: of a GeoTIFF, keep finished strips on the disk, and go on from those of an
-            interrupted run, as `refine` does.
-        restart: throw away what an interrupted run left.
-        overwrite: replace outputs that exist.
+        reading: of a GeoTIFF, whether it may be a VRT, and the value that marks missing data where
+            all three bands hold it.
+        tiling: the squares that the network reads, and how they are joined.
+        compute: device, number format and batches; workers are for a GeoTIFF.
+        writing: as for `refine`; of pictures, whether files that exist are replaced.
         progress: called with tiles (of a GeoTIFF) or pictures done, and their number.
 
     Raises:
@@ -173,42 +168,40 @@ def predict(
         ModelError: the model is missing or damaged, or no base network.
     """
     started = time.perf_counter()
-    gtiff_options(creation_options or {})
-    if batch_size != "auto" and batch_size < 1:
-        raise UsageError(f"batch size {batch_size!r}: say auto or a number of at least 1")
-    way = _Way(
-        source=BaseSource.find(model, device=device, precision=precision, batch_size=batch_size),
-        tile=tile_size,
-        overlap=overlap,
-        blend=blend,
-        batch_size=batch_size,
-        workers=workers or 0,
+    require_only(reading, "nodata", "allow_vrt", why="is for confidences, not for images")
+    require_only(
+        compute, "batch_size", "device", "precision", "workers", why="is not for base networks"
     )
-    counts = _Counts()
+    granted = gtiff_options(writing.creation_options)
+    if writing.cog:
+        cog_options(granted)
+    source = BaseSource.find(
+        model,
+        device=compute.device,
+        precision=compute.precision,
+        batch_size=compute.batch_size,
+    )
+    network = _Network(source=source, tiling=tiling, compute=compute)
     pictures = _pictures(image)
     if pictures is None:
         images = 1
-        target = _predict_scene(
-            image, output, way, counts, nodata=nodata, allow_vrt=allow_vrt, overwrite=overwrite,
-            creation_options=creation_options or {}, resume=resume, restart=restart,
-            progress=progress,
-        )  # fmt: skip
+        target, counts = _predict_scene(image, output, network, reading, writing, progress)
     else:
-        if nodata is not None or way.workers or creation_options:
-            raise UsageError(
-                f"{image}: --nodata, --workers and --co are for a GeoTIFF; pictures need none"
-            )
+        why = f"is for a GeoTIFF, and {image} holds pictures, which need none"
+        require_only(reading, "allow_vrt", why=why)
+        require_only(compute, "batch_size", "device", "precision", why=why)
+        require_only(writing, "resume", "restart", "overwrite", why=why)
         images = len(pictures)
-        target = _predict_pictures(
-            Path(os.fspath(image)), pictures, output, way, counts, overwrite, progress
+        target, counts = _predict_pictures(
+            Path(os.fspath(image)), pictures, output, network, writing.overwrite, progress
         )
     return PredictResult(
         output=target,
         images=images,
         pixels=counts.pixels,
         foreground=counts.foreground,
-        model=Path(way.source.path).name.removesuffix(".safetensors"),
-        model_sha256=way.source.sha256,
+        model=Path(source.path).name.removesuffix(".safetensors"),
+        model_sha256=source.sha256,
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -228,60 +221,60 @@ def _pictures(image: PathLike | Any) -> dict[str, Path] | None:
 def _predict_scene(
     image: PathLike | Any,
     output: PathLike | None,
-    way: _Way,
-    counts: _Counts,
-    *,
-    nodata: float | None,
-    allow_vrt: bool,
-    overwrite: bool,
-    creation_options: Mapping[str, str],
-    resume: bool,
-    restart: bool,
+    network: _Network,
+    reading: Reading,
+    writing: Writing,
     progress: Progress | None,
-) -> Path:
-    source = find_raster(image, allow_vrt=allow_vrt)
-    if output is None:
-        if source.remote:
-            raise UsageError(f"{source.name}: is not a local file; name the output with --output")
-        local = Path(source.location)
-        output = local.with_name(f"{local.stem}_confidence.tif")
-    target = Path(os.fspath(output))
-    finished = finished_outputs(target) if resume and not restart else frozenset()
-    target = check_output(
-        target,
-        overwrite=overwrite or target.absolute() in finished,
-        inputs=[] if source.remote else [source.location],
-    )
-    fill = read_base_card(way.source.path).config.mean
-    with open_image(image, nodata=nodata, allow_vrt=allow_vrt, fill=fill) as scene:
-        grid = way.grid(scene)
-        batch = way.batch_size
-        if batch == "auto":
-            batch = _BATCH if way.workers else way.predictor().batch_size
-        described = _described(scene, way)
+) -> tuple[Path, _Counts]:
+    source = find_raster(image, allow_vrt=reading.allow_vrt)
+    target = _check_target(source, output, writing)
+    fill = read_base_card(network.source.path).config.mean
+    with open_image(image, nodata=reading.nodata, allow_vrt=reading.allow_vrt, fill=fill) as scene:
+        grid = network.grid(scene.size)
+        batch_size = network.batch_size()
+        described = _described(scene, network)
         fingerprint = run_fingerprint(
-            source, **described, outputs=[target.name], creation_options=creation_options
+            source,
+            **described,
+            outputs=[target.name],
+            creation_options=writing.creation_options,
+            cog=writing.cog,
         )
-        with Journal(target, fingerprint, restart=restart, keep=resume) as journal:
+        with Journal(target, fingerprint, restart=writing.restart, keep=writing.resume) as journal:
             if not journal.is_made([target]):
-                require_room([target], scene.size, creation_options)
+                require_room([target], scene.size, writing.creation_options)
+                workers = network.compute.workers
                 engine = partial(
-                    mosaic, scene, way.source, grid=grid, blend=way.blend, batch_size=batch,
-                    where=where_asked(way.workers), reader_spec=scene.spec if way.workers else None,
-                    progress=progress,
+                    mosaic, scene, network.source, grid=grid, blend=network.tiling.blend,
+                    batch_size=batch_size, where=where_asked(workers),
+                    reader_spec=scene.spec if workers else None, progress=progress,
                 )  # fmt: skip
-                tags = parameter_tags(described, batch_size=way.batch_size)
-                _write_confidence(scene, target, engine, journal, tags, creation_options)
+                tags = parameter_tags(described, batch_size=network.compute.batch_size)
+                _write_confidence(scene, target, engine, journal, tags, writing)
             if journal.total("tiles_refined") == 0:
                 warnings.warn(
                     f"{scene.name}: holds no data at all; neither does the confidence",
                     GeothreshWarning,
                     stacklevel=3,
                 )
-            counts.pixels = journal.total("pixels")
-            counts.foreground = journal.total("foreground")
             journal.finish()
-    return target
+    return target, _Counts(pixels=journal.total("pixels"), foreground=journal.total("foreground"))
+
+
+def _check_target(source: RasterSource, output: PathLike | None, writing: Writing) -> Path:
+    """The file to write, checked."""
+    if output is None:
+        if source.remote:
+            raise UsageError(f"{source.name}: is not a local file; name the output with `output`")
+        local = Path(source.location)
+        output = local.with_name(f"{local.stem}_confidence.tif")
+    target = Path(os.fspath(output))
+    finished = finished_outputs(target) if writing.resumes else frozenset()
+    return check_output(
+        target,
+        overwrite=writing.overwrite or target.absolute() in finished,
+        inputs=[] if source.remote else [source.location],
+    )
 
 
 def _write_confidence(
@@ -290,29 +283,29 @@ def _write_confidence(
     engine: Callable[..., MosaicStats],
     journal: Journal,
     tags: Mapping[str, str],
-    creation_options: Mapping[str, str],
+    writing: Writing,
 ) -> None:
     """Predict the scene into a temporary file and put it in place when it is proven."""
     with RasterWriter(
-        target, grid=scene.grid, band=CONFIDENCE, tags=tags, creation_options=creation_options,
+        target, grid=scene.grid, band=CONFIDENCE, tags=tags,
+        creation_options=writing.creation_options, cog=writing.cog,
     ) as writer:  # fmt: skip
         make_strips(engine, journal, [writer], finish=_ConfidenceLayer())
         scene.require_unchanged()
         put_in_place(journal, [writer])
 
 
-def _described(scene: ImageScene, way: _Way) -> dict[str, object]:
+def _described(scene: ImageScene, network: _Network) -> dict[str, object]:
     """All that the pixels of the output depend on, by name."""
-    device, precision = resolved(way.source.device, way.source.precision)
+    source = network.source
+    device, precision = resolved(source.device, source.precision)
     return {
-        "model": Path(way.source.path).name.removesuffix(".safetensors"),
-        "model_sha256": way.source.sha256,
+        "model": Path(source.path).name.removesuffix(".safetensors"),
+        "model_sha256": source.sha256,
         "source": Path(scene.name).name,
         "bands": ",".join(map(str, scene.spec.bands)),
         "nodata": ",".join("none" if v is None else str(v) for v in scene.spec.nodata),
-        "tile_size": way.tile,
-        "overlap": way.overlap,
-        "blend": way.blend,
+        **decisive(network.tiling),
         "device": device,
         "precision": precision,
     }
@@ -322,11 +315,10 @@ def _predict_pictures(
     image: Path,
     pictures: Mapping[str, Path],
     output: PathLike | None,
-    way: _Way,
-    counts: _Counts,
+    network: _Network,
     overwrite: bool,
     progress: Progress | None,
-) -> Path:
+) -> tuple[Path, _Counts]:
     one = not image.is_dir()
     if one:
         ((_, picture),) = pictures.items()
@@ -337,7 +329,7 @@ def _predict_pictures(
         maps = {picture: Path(os.fspath(target)) / f"{i}.png" for i, picture in pictures.items()}
         _make_folder(Path(os.fspath(target)))
     # The first picture that is larger than a tile may be the last.
-    TileGrid(size=RasterSize(height=1, width=1), tile=way.tile, overlap=way.overlap, patch=STRIDE)
+    network.grid(RasterSize(height=1, width=1))
     # By their names, not each against each: there may be thousands.
     inputs = {picture.resolve(): picture for picture in maps}
     for file in maps.values():
@@ -345,18 +337,17 @@ def _predict_pictures(
             raise UsageError(f"{file}: the map of a picture is a PNG; name it so")
         same = inputs.get(file.resolve())
         check_output(file, overwrite=overwrite, inputs=[] if same is None else [same])
-    predictor = way.predictor()
+    counts, predictor = _Counts(), network.predictor()
     for done, (picture, file) in enumerate(maps.items(), 1):
         values = predict_picture(
-            predictor, picture, tile=way.tile, overlap=way.overlap, blend=way.blend,
-            batch_size=predictor.batch_size,
+            predictor, picture, network.tiling, batch_size=predictor.batch_size
         )  # fmt: skip
         write_png(file, values)
         counts.pixels += values.size
         counts.foreground += int(np.count_nonzero(values >= 128))
         if progress is not None:
             progress(done, len(maps))
-    return Path(os.fspath(target))
+    return Path(os.fspath(target)), counts
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import OutputError
 from geothresh.files import check_output, write_bytes
+from geothresh.options import Outputs, Refining, Writing
 from geothresh.raster.panels import (
     Panel,
     change_picture,
@@ -125,11 +126,10 @@ def demo(
         refined = refine(
             source,
             paths["mask"],
-            confidence_out=paths["confidence"],
             model=model,
-            threshold=_THRESHOLD,
-            resume=False,
-            overwrite=overwrite,
+            outputs=Outputs(confidence=paths["confidence"]),
+            refining=Refining(threshold=_THRESHOLD),
+            writing=Writing(resume=False, overwrite=overwrite),
             progress=progress,
         )
         with open_scene(source) as scene:

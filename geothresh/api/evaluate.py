@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,19 +19,30 @@ from geothresh.evaluation.report import Report, SourceReport
 from geothresh.evaluation.samples import (
     CELL,
     Refine,
-    Side,
     by_source,
     cell_samples,
     cells,
-    choose,
     pair_samples,
     read_ids,
 )
+from geothresh.evaluation.samples import (
+    choose as choose_pairs,
+)
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.files import check_output, write_text
-from geothresh.metrics import PAPER_DISTANCE, Metric
+from geothresh.metrics import PAPER_DISTANCE
 from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
-from geothresh.options import Backend, BatchSize, Blend, Precision, ScaleOption, Tta
+from geothresh.options import (
+    Compute,
+    Maps,
+    PathLike,
+    Reading,
+    Refining,
+    Scoring,
+    Tiling,
+    Tta,
+    require_only,
+)
 from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.raster.pictures import write_png
@@ -38,9 +50,10 @@ from geothresh.raster.scene import Scene, open_scene
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
-StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 
+_COMPUTE = ("batch_size", "device", "precision", "backend")
+_READING = ("bidx", "scale", "nodata", "allow_vrt")
 DEFAULT_PATCH = 64
 """Side of the regions of the bound where no model says otherwise: the paper's."""
 
@@ -54,17 +67,18 @@ class _Plan:
     sizes: Mapping[str, float]
     """Of the pixels of each data set, in metres, where they are to be matched."""
     patch: int
-    threshold: float
-    metric: Metric
-    tile_size: int
-    overlap: int | None
-    blend: Blend
+    refining: Refining
+    scoring: Scoring
+    tiling: Tiling
     figures: Path | None
     progress: Progress | None
 
     def tally(self, distance: int | None = None) -> Tally:
         return Tally(
-            patch=self.patch, threshold=self.threshold, distance=distance, metric=self.metric
+            patch=self.patch,
+            threshold=self.refining.threshold,
+            distance=distance,
+            metric=self.scoring.boundary_metric,
         )
 
     def draw(self, sample: Sample, source: str) -> None:
@@ -72,38 +86,21 @@ class _Plan:
             return
         folder = self.figures / source.replace("/", "_")
         _make_folder(folder)
-        picture = figure(sample, threshold=self.threshold, source=source)
+        picture = figure(sample, threshold=self.refining.threshold, source=source)
         write_png(folder / f"{sample.id}.png", picture)
 
 
 def evaluate(
-    data: StrPath | Sequence[StrPath],
+    data: PathLike | Sequence[PathLike],
     *,
-    confidence: Sequence[StrPath] = (),
-    mask: StrPath | None = None,
+    mask: PathLike | None = None,
     model: Model | None = "roads",
-    tta: Tta = "none",
-    ids: StrPath | None = None,
-    split: Side | None = None,
-    skip_unpaired: bool = False,
-    ground_sample_distance: Sequence[float] = (),
-    match_resolution: bool = False,
-    threshold: float = 0.5,
-    patch: int | None = None,
-    boundary_metric: Metric = "chessboard",
-    bidx: int | None = None,
-    scale: ScaleOption = "auto",
-    nodata: float | None = None,
-    tile_size: int = 512,
-    overlap: int | None = None,
-    blend: Blend = "hann",
-    batch_size: BatchSize = "auto",
-    device: str = "auto",
-    precision: Precision = "auto",
-    backend: Backend = "torch",
-    figures: StrPath | None = None,
-    output: StrPath | None = None,
-    overwrite: bool = False,
+    maps: Maps = Maps(),
+    refining: Refining = Refining(),
+    scoring: Scoring = Scoring(),
+    reading: Reading = Reading(),
+    tiling: Tiling = Tiling(),
+    compute: Compute = Compute(),
     progress: Progress | None = None,
 ) -> Report:
     """Compare confidences cut at 0.5, at the best thresholds, and refined, against the truth.
@@ -115,33 +112,14 @@ def evaluate(
     Args:
         data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``), or one
             confidence raster.
-        confidence: folders of confidence maps, one per base network.
         mask: the truth of the one raster: 1 foreground, 0 background, 255 no data.
         model: a packaged model's name, a model file, a refiner, or None to refine nothing.
-        tta: "d4" refines with the mean over the eight symmetries of the square.
-        ids: file with the ids to use, one a line, or the split manifest that training writes.
-        split: which side of that manifest; "validation" if left out.
-        skip_unpaired: leave out maps and masks without a partner.
-        ground_sample_distance: size of a pixel on the ground in metres, of all folders or of each;
-            a raster tells it by itself.
-        match_resolution: refine at the resolution that the model was trained at, as `refine` does.
-        threshold: cut of the refined confidence.
-        patch: side of the regions of the bound, in pixels; the model's, else 64.
-        boundary_metric: how the reach of Boundary IoU is counted.
-        bidx: band of the raster, counted from 1.
-        scale: what stands for confidence 1 in the raster, "auto" or "logit".
-        nodata: value without data in the raster, in place of its own.
-        tile_size: side of the square that the network reads.
-        overlap: pixels that neighbouring tiles share; by default 128, or the model's patch where
-            that is larger.
-        blend: how overlapping tiles are joined.
-        batch_size: tiles that go through the network at once.
-        device: where the network runs.
-        precision: number format inside the network.
-        backend: the library that runs the network.
-        figures: directory for one PNG per map; made if missing.
-        output: JSON file for the report.
-        overwrite: replace the report, and write figures into a directory that holds files.
+        maps: of folders, which maps are taken, and the size of their pixels on the ground.
+        refining: as for `refine`.
+        scoring: regions, distances, and what is written: a report, pictures.
+        reading: of the one raster, its band, scale and nodata.
+        tiling: as for `refine`.
+        compute: as for `refine`, without workers.
         progress: called with what is done and how much there is, in maps, tiles or cells.
 
     Raises:
@@ -151,121 +129,89 @@ def evaluate(
         ModelError: the model is missing or damaged.
     """
     started = time.perf_counter()
-    if not 0.0 <= threshold <= 1.0:
-        raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
-    as_raster = _is_raster(folders, mask)
-    _refuse_idle(
-        as_raster,
-        raster={
-            "--bidx": bidx is not None,
-            "--scale": scale != "auto",
-            "--nodata": nodata is not None,
-        },
-        folders={
-            "--confidence": bool(confidence),
-            "--ids": ids is not None,
-            "--split": split is not None,
-            "--skip-unpaired": skip_unpaired,
-        },
-    )
-    if split is not None and ids is None:
-        raise UsageError(f"--split {split} is a side of a split manifest; name that with --ids")
-    if model is None and (tta != "none" or match_resolution):
-        what = "--tta" if tta != "none" else "--match-resolution"
-        raise UsageError(f"{what} is for refining, and there is no model; leave it out")
-    inputs = folders if mask is None or not as_raster else [*folders, Path(mask)]
-    target = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
-    sizes = _sizes(folders, ground_sample_distance, match_resolution, as_raster)
-    choose_for = chosen = None
+    raster = _raster_of(folders, mask)
+    require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
+    require_only(reading, *_READING, why="is for `geothresh refine`")
+    if raster is None:
+        require_only(reading, why="is for a raster, with `mask`")
+    else:
+        require_only(maps, "ground_sample_distance", why="is for folders of maps")
+    if maps.split is not None and maps.ids is None:
+        raise UsageError(
+            f"`split` {maps.split} is a side of a split manifest; name that with `ids`"
+        )
+    if model is None:
+        require_only(refining, why="is for refining, and there is no model")
+    inputs = folders if mask is None else [*folders, Path(mask)]
+    target = None
+    if scoring.output is not None:
+        target = check_output(scoring.output, overwrite=scoring.overwrite, inputs=inputs)
+    sizes = _sizes(folders, maps, refining, as_raster=raster is not None)
+    choose = None
     if model is not None:
-
-        def choose_for(metres: float | None) -> ChosenModel:
-            return choose_model(
-                model, device=device, precision=precision, batch_size=batch_size, workers=False,
-                tta=tta, match=metres, backend=backend,
-            )  # fmt: skip
-
-        chosen = choose_for(None)
+        choose = partial(_choose, model, compute, refining.tta)
+    chosen = None if choose is None else choose(None)
     plan = _Plan(
-        model=choose_for,
+        model=choose,
         sizes=sizes,
-        patch=_patch(patch, chosen),
-        threshold=threshold,
-        metric=boundary_metric,
-        tile_size=tile_size,
-        overlap=overlap,
-        blend=blend,
-        figures=None if figures is None else _figures_folder(Path(figures), overwrite),
+        patch=scoring.patch or (DEFAULT_PATCH if chosen is None else chosen.patch),
+        refining=refining,
+        scoring=scoring,
+        tiling=tiling,
+        figures=_figures_folder(scoring),
         progress=progress,
     )
-    if as_raster and mask is not None:
-        with (
-            open_scene(folders[0], bidx=bidx, scale=scale, nodata=nodata) as scene,
-            open_labels(mask) as labels,
-        ):
-            pixel = pixel_size(scene.grid)
-            metres = require_pixel_size(pixel, scene.name).mean if match_resolution else None
-            if choose_for is not None:
-                warn_of_mismatch(scene.name, pixel, choose_for(metres))
-            sources = [_evaluate_raster(scene, labels, plan, metres)]
+    if raster is not None and mask is not None:
+        sources = [_evaluate_raster(raster, Path(mask), reading, plan)]
     else:
-        pairs = find_pairs(folders, [Path(c) for c in confidence], skip_unpaired=skip_unpaired)
-        if ids is not None:
-            pairs = choose(pairs, read_ids(Path(ids), split))
+        folders_of_maps = [Path(one) for one in maps.confidence]
+        pairs = find_pairs(folders, folders_of_maps, skip_unpaired=maps.skip_unpaired)
+        if maps.ids is not None:
+            pairs = choose_pairs(pairs, read_ids(Path(maps.ids), maps.split))
         sources = _evaluate_pairs(by_source(pairs), plan)
     report = Report(
         sources=tuple(sources),
         model=None if chosen is None else chosen.name,
         digest=None if chosen is None else chosen.digest,
         patch=plan.patch,
-        threshold=threshold,
+        threshold=refining.threshold,
         seconds=time.perf_counter() - started,
-        tta="none" if chosen is None else tta,
+        tta="none" if chosen is None else refining.tta,
     )
     if target is not None:
         write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")
     return report
 
 
-def _is_raster(data: Sequence[Path], mask: StrPath | None) -> bool:
-    """Whether one raster is meant rather than folders."""
+def _choose(model: Model, compute: Compute, tta: Tta, metres: float | None) -> ChosenModel:
+    """The model for pixels of a size on the ground; None = for pixels as they are."""
+    return choose_model(model, compute, tta=tta, match=metres)
+
+
+def _raster_of(data: Sequence[Path], mask: PathLike | None) -> Path | None:
+    """The one raster that is meant; None where these are folders."""
     if not data:
-        raise UsageError("no data; name a folder with masks, or a confidence raster with --mask")
+        raise UsageError("no data; name a folder with masks, or a confidence raster with `mask`")
     if mask is None:
         if data[0].is_file():
-            raise UsageError(f"{data[0]}: is a file; name its truth with --mask")
-        return False
+            raise UsageError(f"{data[0]}: is a file; name its truth with `mask`")
+        return None
     if len(data) > 1 or data[0].is_dir():
         raise UsageError(
-            f"--mask is the truth of one raster, and {data[0]} "
+            f"`mask` is the truth of one raster, and {data[0]} "
             f"{'is a folder' if data[0].is_dir() else 'is not the only one'}; leave it out"
         )
-    return True
+    return data[0]
 
 
-def _refuse_idle(
-    as_raster: bool, *, raster: Mapping[str, bool], folders: Mapping[str, bool]
-) -> None:
-    """Refuse what was given and would do nothing, for one kind of data or the other."""
-    given = [name for name, used in (folders if as_raster else raster).items() if used]
-    if given:
-        what = "folders of maps" if as_raster else "a raster, with --mask"
-        raise UsageError(f"{given[0]} is for {what}; leave it out")
-
-
-def _patch(patch: int | None, model: ChosenModel | None) -> int:
-    if patch is None:
-        return DEFAULT_PATCH if model is None else model.patch
-    if patch < 1:
-        raise UsageError(f"patch {patch}: must be at least 1 pixel")
-    return patch
-
-
-def _figures_folder(folder: Path, overwrite: bool) -> Path:
+def _figures_folder(scoring: Scoring) -> Path | None:
+    if scoring.figures is None:
+        return None
+    folder = Path(scoring.figures)
     _make_folder(folder)
-    if not overwrite and any(folder.iterdir()):
-        raise OutputError(f"{folder}: holds files already; choose another or add --overwrite")
+    if not scoring.overwrite and any(folder.iterdir()):
+        raise OutputError(f"{folder}: holds files already; choose another or add `overwrite=True`")
     return folder
 
 
@@ -279,19 +225,24 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sizes(
-    folders: Sequence[Path], given: Sequence[float], match: bool, as_raster: bool
+    folders: Sequence[Path], maps: Maps, refining: Refining, *, as_raster: bool
 ) -> dict[str, float]:
     """The size of the pixels of each folder, where they are to be matched."""
+    # The middle of a range, as training takes it.
+    given = [
+        math.sqrt(size[0] * size[-1]) if isinstance(size, tuple) else size
+        for size in maps.ground_sample_distance
+    ]
     if as_raster and given:
         raise UsageError("a raster tells the size of its pixels; leave out the distance")
-    if not match or as_raster:
+    if not refining.match_resolution or as_raster:
         if given:
-            raise UsageError("a ground sample distance is for --match-resolution; add it")
+            raise UsageError("a ground sample distance is for `match_resolution`; add it")
         return {}
     if not given:
         raise UsageError(
             "folders do not tell the size of their pixels, to match the resolution; add "
-            "--ground-sample-distance, once for all or once for each"
+            "`ground_sample_distance`, once for all or once for each"
         )
     if len(given) not in (1, len(folders)):
         raise UsageError(
@@ -318,13 +269,13 @@ class _Refinement:
             return None
         chosen = plan.model(plan.sizes.get(dataset))
         size = RasterSize(height=1, width=1)
-        grid = chosen.grid(size, tile=plan.tile_size, overlap=plan.overlap)
+        grid = chosen.grid(size, plan.tiling)
         refine = partial(
             mosaic_array,
             refiner=chosen.refiner,
             tile=grid.tile,
             overlap=grid.overlap,
-            blend=plan.blend,
+            blend=plan.tiling.blend,
             batch_size=chosen.batch_size,
         )
         return cls(refine=refine, refiner=chosen.refiner, resampling=chosen.resampling)
@@ -357,8 +308,28 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     return reports
 
 
-def _evaluate_raster(scene: Scene, labels: Mask, plan: _Plan, metres: float | None) -> SourceReport:
-    labels.require_grid_of(scene)
+def _evaluate_raster(raster: Path, mask: Path, reading: Reading, plan: _Plan) -> SourceReport:
+    with (
+        open_scene(
+            raster, bidx=reading.bidx, scale=reading.scale, nodata=reading.nodata,
+            allow_vrt=reading.allow_vrt,
+        ) as scene,
+        open_labels(mask) as labels,
+    ):  # fmt: skip
+        pixel = pixel_size(scene.grid)
+        metres = None
+        if plan.refining.match_resolution:
+            metres = require_pixel_size(pixel, scene.name).mean
+        chosen = None if plan.model is None else plan.model(metres)
+        if chosen is not None:
+            warn_of_mismatch(scene.name, pixel, chosen)
+        labels.require_grid_of(scene)
+        return _score_raster(scene, labels, plan, chosen)
+
+
+def _score_raster(
+    scene: Scene, labels: Mask, plan: _Plan, chosen: ChosenModel | None
+) -> SourceReport:
     name = Path(scene.name).stem
     tally = plan.tally(PAPER_DISTANCE)
 
@@ -370,25 +341,21 @@ def _evaluate_raster(scene: Scene, labels: Mask, plan: _Plan, metres: float | No
     def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         score(window, refined)
 
-    resampling = 1.0
-    if plan.model is None:
+    if chosen is None:
         every = list(cells(scene.size).windows())
         for done, cell in enumerate(every, start=1):
             score(cell)
             if plan.progress is not None:
                 plan.progress(done, len(every))
-    else:
-        chosen = plan.model(metres)
-        resampling = chosen.resampling
-        grid = chosen.grid(scene.size, tile=plan.tile_size, overlap=plan.overlap)
-        # Chunks are made of whole cells, so that they can be scored as they come.
-        mosaic(
-            scene,
-            chosen.refiner,
-            Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
-            grid=grid,
-            blend=plan.blend,
-            batch_size=chosen.batch_size,
-            progress=plan.progress,
-        )
-    return replace(tally.report(name, "cell"), resampling=resampling)
+        return tally.report(name, "cell")
+    # Chunks are made of whole cells, so that they can be scored as they come.
+    mosaic(
+        scene,
+        chosen.refiner,
+        Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
+        grid=chosen.grid(scene.size, plan.tiling),
+        blend=plan.tiling.blend,
+        batch_size=chosen.batch_size,
+        progress=plan.progress,
+    )
+    return replace(tally.report(name, "cell"), resampling=chosen.resampling)

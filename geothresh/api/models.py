@@ -14,9 +14,8 @@ from geothresh.nn.batching import GPU_BATCH
 from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
 from geothresh.nn.scope import UNKNOWN, ModelScope
-from geothresh.nn.symmetry import require_tta
 from geothresh.nn.wrapped import unwrapped, wrapped
-from geothresh.options import Backend, BatchSize, Precision, Tta
+from geothresh.options import Backend, BatchSize, Compute, Precision, Tiling, Tta
 from geothresh.windows import RasterSize, TileGrid
 
 if TYPE_CHECKING:
@@ -64,29 +63,24 @@ class ChosenModel:
         """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
         return self.patch / self.raster_patch
 
-    def overlap(self, asked: int | None, *, tile: int) -> int:
+    def overlap(self, tiling: Tiling) -> int:
         """What neighbouring tiles share, in pixels of the model: what was asked for, else 128, or
         as many whole patches as make up that; of small tiles all but a patch.
 
         Tiles of one patch can share nothing: seams are not made unasked, but refused.
         """
-        if asked is not None:
-            return asked
+        if tiling.overlap is not None:
+            return tiling.overlap
         usual = -(-_OVERLAP // self.patch) * self.patch
-        return min(usual, tile - self.patch) if tile > self.patch else usual
+        return min(usual, tiling.tile_size - self.patch) if tiling.tile_size > self.patch else usual
 
-    def grid(self, size: RasterSize, *, tile: int, overlap: int | None) -> TileGrid:
+    def grid(self, size: RasterSize, tiling: Tiling) -> TileGrid:
         """The tiles over a raster.
 
-        Args:
-            size: of the raster.
-            tile: side of what the model reads, in its own pixels.
-            overlap: of neighbouring tiles, likewise; None as `overlap` has it.
-
         Raises:
-            UsageError: they are no multiples of the patch.
+            UsageError: their size and overlap are no multiples of the patch.
         """
-        overlap = self.overlap(overlap, tile=tile)
+        tile, overlap = tiling.tile_size, self.overlap(tiling)
         asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=self.patch)
         if self.patch == self.raster_patch:
             return asked
@@ -127,58 +121,47 @@ def load_model(
 
 def choose_model(
     model: Model,
+    compute: Compute,
     *,
-    device: str,
-    precision: Precision,
-    batch_size: BatchSize,
-    workers: bool,
-    cluster: bool = False,
     tta: Tta = "none",
     match: float | None = None,
-    backend: Backend = "torch",
 ) -> ChosenModel:
     """Find the model and, unless workers are to do so, load it; `load_model` for the engine.
 
     Args:
         model: see `Model`.
-        device, precision, batch_size: of a model that is a name or a file.
-        workers: whether there are worker processes, which load models themselves.
-        cluster: whether these run elsewhere, on machines that may be unlike this one.
+        compute: where it runs; device, precision and backend are for a name or a file.
         tta: test-time augmentation.
         match: size of the raster's pixels on the ground in metres, which are then brought to the
             size that the model was trained on; None leaves them as they are.
-        backend: what runs a model that is a name or a file.
 
     Raises:
         ModelError: it is missing or damaged, or does not know what it was trained on.
-        UsageError: it is nothing that names or is a model, the batch size is no positive number,
-            workers cannot load this model, the backend is not installed, or the raster's pixels
-            are out of its reach.
+        UsageError: it is nothing that names or is a model, workers cannot load this model, the
+            backend is not installed, or the raster's pixels are out of its reach.
         InputError: the device is not there.
     """
-    require_tta(tta)
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise UsageError(f"batch size {batch_size!r}: say auto or a number of at least 1")
     if isinstance(model, str | os.PathLike):
         model = ModelSource.find(
             model if isinstance(model, str) else Path(model),
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            all_gpus=not workers,
-            backend=backend,
+            device=compute.device,
+            precision=compute.precision,
+            batch_size=compute.batch_size,
+            all_gpus=not compute.remote,
+            backend=compute.backend,
         )
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
     scope = getattr(model, "scope", UNKNOWN)
     patch = model.patch if match is None else _matched_patch(model, scope.pixels, match)
     refiner = wrapped(model, tta=tta, patch=patch)
-    if workers and isinstance(model, ModelSource):
+    device, precision = compute.device, compute.precision
+    if compute.remote and isinstance(model, ModelSource):
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
         name, sha256 = model.name, model.sha256
         runner: Backend | None = model.backend
-        if not cluster:
-            device, precision = resolved(device, precision, backend)
+        if compute.scheduler is None:  # else on machines that may be unlike this one
+            device, precision = resolved(device, precision, compute.backend)
     else:
         loaded = unwrapped(load_refiner(refiner).refiner)
         own_batch = int(getattr(loaded, "batch_size", _BATCH))
@@ -187,7 +170,7 @@ def choose_model(
         if runner is not None:
             own = cast("TorchRefiner | CompiledRefiner", loaded)
             device, precision = own.device.type, own.precision
-    batch = own_batch if batch_size == "auto" else batch_size
+    batch = own_batch if compute.batch_size == "auto" else compute.batch_size
     if patch > model.patch:
         batch = min(batch, max(1, _BATCH_PIXELS // (512 * patch // model.patch) ** 2))
     return ChosenModel(
@@ -210,7 +193,7 @@ def _matched_patch(
     if known is None:
         raise ModelError(
             f"model {getattr(model, 'name', '')!r}: does not say what pixels it was trained on, so "
-            "that no raster can be matched to them; leave out --match-resolution, or train with "
-            "--ground-sample-distance"
+            "that no raster can be matched to them; leave out `match_resolution`, or train with "
+            "`ground_sample_distance`"
         )
     return resampled_patch(model.patch, known.ratio(metres))

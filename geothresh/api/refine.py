@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,10 +23,10 @@ from geothresh.api.durable import (
     write_manifest,
 )
 from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
+from geothresh.api.resolution import PixelSize, pixel_size, require_pixel_size, warn_of_mismatch
 from geothresh.api.targets import Targets, check_targets, default_mask
 from geothresh.durability import Journal, finished_outputs
-from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, OutputError
 from geothresh.files import create_beside, discard, publish
 from geothresh.mosaic import (
     MosaicStats,
@@ -35,27 +35,27 @@ from geothresh.mosaic import (
     where_asked,
 )
 from geothresh.options import (
-    Backend,
-    BatchSize,
-    Blend,
-    Bounds,
+    Compute,
+    Outputs,
     PathLike,
-    Precision,
-    ScaleOption,
-    Tta,
+    Reading,
+    Refining,
+    Tiling,
+    Writing,
+    decisive,
 )
 from geothresh.raster.creation import (
     CHANGES,
     CONFIDENCE,
     MASK,
     THRESHOLD,
-    BandFormat,
     cog_options,
     gtiff_options,
 )
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import INFINITIES, Scene, open_scene
 from geothresh.raster.writing import RasterWriter
+from geothresh.windows import TileGrid
 
 if TYPE_CHECKING:
     from geothresh.api.area import Area
@@ -137,34 +137,13 @@ def refine(
     scene: PathLike | Any,
     output: PathLike | None = None,
     *,
-    confidence_out: PathLike | None = None,
-    diff_out: PathLike | None = None,
-    threshold_map_out: PathLike | None = None,
-    vector_out: PathLike | None = None,
-    bidx: int | None = None,
-    scale: ScaleOption = "auto",
-    nodata: float | None = None,
-    aoi: PathLike | None = None,
-    bounds: Bounds | None = None,
-    allow_vrt: bool = False,
     model: Model = "roads",
-    tta: Tta = "none",
-    match_resolution: bool = False,
-    threshold: float = 0.5,
-    tile_size: int = 512,
-    overlap: int | None = None,
-    blend: Blend = "hann",
-    batch_size: BatchSize = "auto",
-    device: str = "auto",
-    precision: Precision = "auto",
-    backend: Backend = "torch",
-    workers: int | None = 0,
-    scheduler: str | None = None,
-    creation_options: Mapping[str, str] | None = None,
-    cog: bool = False,
-    resume: bool = True,
-    restart: bool = False,
-    overwrite: bool = False,
+    outputs: Outputs = Outputs(),
+    reading: Reading = Reading(),
+    refining: Refining = Refining(),
+    tiling: Tiling = Tiling(),
+    compute: Compute = Compute(),
+    writing: Writing = Writing(),
     progress: Progress | None = None,
 ) -> RefineResult:
     """Refine a confidence raster and write the mask, on the same grid bit for bit.
@@ -177,40 +156,15 @@ def refine(
     Args:
         scene: confidence raster: path, URL or open rasterio dataset.
         output: GeoTIFF for the mask; by default the scene's name with ``_mask.tif``, beside it.
-        confidence_out: GeoTIFF for the refined confidence.
-        diff_out: GeoTIFF for what changed: 0 nothing, 1 became foreground, 2 became background.
-        threshold_map_out: GeoTIFF for the threshold (5 to 95 for 0.05 to 0.95) of each region of
-            64 x 64 pixels at which the scene's own confidences are most like the mask.
-        vector_out: GeoPackage, or another format by its ending, for the foreground's polygons.
-        bidx: band with the confidence, counted from 1; needed where there are several.
-        scale: "auto", the number that stands for confidence 1, or "logit".
-        nodata: stored value that marks missing data, in place of the band's own.
-        aoi: file of polygons; pixels whose centres lie outside of them become nodata, and tiles
-            without any other are not refined.
-        bounds: the same for left, bottom, right, top in the scene's CRS.
-        allow_vrt: accept a VRT as the scene.
         model: a packaged model's name, a model file, a refiner or a refiner source.
-        tta: "d4" for the mean over the eight symmetries of the square, at eight times the cost.
-        match_resolution: refine at the resolution that the model was trained at, where the scene's
-            is not within its range; what changes is brought back to the scene's pixels.
-        threshold: refined confidence from which on a pixel is foreground, in [0, 1].
-        tile_size: side of the square that the model reads, in its pixels.
-        overlap: pixels that neighbouring tiles share, likewise; by default 128, or the model's
-            patch where that is larger.
-        blend: how overlapping tiles are weighted: hann, gaussian, linear or crop.
-        batch_size: tiles that go through the model at once.
-        device: auto, cpu, cuda, cuda:i or mps.
-        precision: auto, fp32, bf16 or fp16.
-        backend: the library that runs the model: torch, onnxruntime or openvino.
-        workers: worker processes; 0 or None for threads of this one.
-        scheduler: address of a running Dask cluster, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``,
-            whose workers see scene and model under the same paths and have the same geothresh.
-        creation_options: of the GeoTIFF driver, for all rasters.
-        cog: whether these are Cloud Optimised GeoTIFFs, with overviews.
-        resume: keep finished strips on the disk, and go on from those of an interrupted run.
-            Always off for a refiner without a digest, which nobody can recognise.
-        restart: throw away what an interrupted run left.
-        overwrite: replace outputs that exist.
+        outputs: what is written besides: refined confidence, changes, thresholds, polygons.
+        reading: band, scale and nodata of the scene, and the part of it that is refined.
+        refining: test-time augmentation, resolution and threshold.
+        tiling: the squares that the model reads, and how they are joined.
+        compute: device, number format, batches and workers. The workers of a cluster see scene and
+            model under the same paths and have the same geothresh.
+        writing: creation options of the GeoTIFF driver, and what becomes of files that exist.
+            Without a digest, by which it is recognised, a refiner's run is never resumed.
         progress: called with (tiles done, tiles in all).
 
     Raises:
@@ -222,163 +176,147 @@ def refine(
         ClusterError: the Dask cluster cannot be reached, or was lost.
     """
     started = time.perf_counter()
-    if not 0.0 <= threshold <= 1.0:
-        raise UsageError(f"threshold {threshold:g}: give a confidence from 0 to 1")
-    workers = workers or 0
-    if workers and scheduler is not None:
-        raise UsageError(
-            f"{workers} workers and the scheduler {scheduler}: name the one or the other"
-        )
-    creation_options = creation_options or {}
-    granted = gtiff_options(creation_options)
-    if cog:
+    granted = gtiff_options(writing.creation_options)
+    if writing.cog:
         cog_options(granted)
-    source = find_raster(scene, allow_vrt=allow_vrt)
-    mask_out = default_mask(source) if output is None else Path(os.fspath(output))
-    finished = finished_outputs(mask_out) if resume and not restart else frozenset()
-    targets = check_targets(
-        source,
-        mask_out,
-        confidence_out,
-        diff_out,
-        threshold_map_out,
-        vector_out,
-        overwrite,
-        finished,
-    )
-    with open_scene(source, bidx=bidx, nodata=nodata, scale=scale, allow_vrt=allow_vrt) as opened:
+    source = find_raster(scene, allow_vrt=reading.allow_vrt)
+    mask = default_mask(source) if output is None else Path(os.fspath(output))
+    finished = finished_outputs(mask) if writing.resumes else frozenset()
+    targets = check_targets(source, mask, outputs, writing.overwrite, finished)
+    with open_scene(
+        source, bidx=reading.bidx, nodata=reading.nodata, scale=reading.scale,
+        allow_vrt=reading.allow_vrt,
+    ) as opened:  # fmt: skip
         if targets.vector is not None and not opened.grid.has_transform:
             raise InputError(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
             )
-        pixel = pixel_size(opened.grid)
-        match = require_pixel_size(pixel, opened.name).mean if match_resolution else None
-        area = None
-        if aoi is not None or bounds is not None:
-            # With it come shapely and pyogrio, which other runs do without.
-            from geothresh.api.area import find_area
-
-            area = find_area(opened, aoi, bounds)
-        remote = workers > 0 or scheduler is not None
-        # After all that is quick to check: loading a model takes seconds.
-        chosen = choose_model(
-            model, device=device, precision=precision, batch_size=batch_size, workers=remote,
-            cluster=scheduler is not None, tta=tta, match=match, backend=backend,
-        )  # fmt: skip
-        grid = chosen.grid(opened.size, tile=tile_size, overlap=overlap)
-        warn_of_mismatch(opened.name, pixel, chosen)
-        described = _described(
-            opened, chosen, tta=tta, resampling=f"{chosen.patch}/{chosen.raster_patch}",
-            threshold=threshold, tile_size=tile_size, blend=blend,
-            overlap=chosen.overlap(overlap, tile=tile_size),
-            area="all" if area is None else f"{area.name} {area.digest}",
-        )  # fmt: skip
-        fingerprint = run_fingerprint(
-            opened.spec.source, **described, outputs=[path.name for path in targets],
-            creation_options=creation_options, cog=cog,
-        )  # fmt: skip
-        keep = resume and bool(chosen.digest)
-        with Journal(targets.mask, fingerprint, restart=restart, keep=keep) as journal:
+        job = _Job.of(opened, targets, model, reading, refining, tiling, compute, writing)
+        keep = writing.resume and bool(job.chosen.digest)
+        with Journal(mask, job.fingerprint(), restart=writing.restart, keep=keep) as journal:
             resumed = len(journal.strips)
             if not journal.is_made(targets.rasters):
-                spec = opened.spec if area is None else area.spec_of(opened)
-                require_room(targets.rasters, opened.size, creation_options)
-                engine = partial(
-                    mosaic, refiner=chosen.refiner, grid=grid, blend=blend,
-                    batch_size=chosen.batch_size, 
-                    where=where_asked(workers, scheduler),
-                    reader_spec=spec if remote else None, progress=progress,
-                )  # fmt: skip
-                tags = parameter_tags(described, batch_size=batch_size)
-                _write_rasters(
-                    opened, area, targets, engine, journal, tags, threshold=threshold,
-                    creation_options=creation_options, cog=cog,
-                )  # fmt: skip
-            _warn_of(opened, area, journal)
+                require_room(targets.rasters, opened.size, writing.creation_options)
+                _write_rasters(job, journal, progress)
+            _warn_of(job, journal)
             if targets.vector is not None and not journal.is_made([targets.vector]):
                 _vectorize(targets, targets.vector, journal)
             if targets.manifest is not None:
                 write_manifest(targets.manifest, journal)
             journal.finish()
-    valid = journal.total("valid")
-    return RefineResult(
-        mask=targets.mask,
-        confidence=targets.confidence,
-        changes=targets.changes,
-        thresholds=targets.thresholds,
-        vector=targets.vector,
-        manifest=targets.manifest,
-        height=grid.size.height,
-        width=grid.size.width,
-        scaling=opened.spec.scaling.text,
-        model=chosen.name,
-        model_sha256=chosen.digest,
-        threshold=threshold,
-        tta=tta,
-        pixel_size=None if pixel is None else (pixel.x, pixel.y),
-        resampling=chosen.resampling,
-        tiles=grid.n_tiles,
-        tiles_refined=journal.total("tiles_refined"),
-        tiles_skipped=journal.total("tiles_skipped"),
-        strips_resumed=resumed,
-        valid_pixels=valid,
-        foreground_before=journal.total("foreground_before"),
-        foreground_after=journal.total("foreground_after"),
-        changed_pixels=journal.total("changed"),
-        changed_share=journal.total("changed") / max(valid, 1),
-        features=journal.noted("features"),
-        seconds=round(time.perf_counter() - started, 3),
-    )
+    return _result(job, journal, resumed=resumed, seconds=time.perf_counter() - started)
 
 
-def _described(opened: Scene, chosen: ChosenModel, **parameters: object) -> dict[str, object]:
-    """All that the pixels of the outputs depend on, by name."""
-    spec = opened.spec
-    return {
-        "model": chosen.name,
-        "model_sha256": chosen.digest,
-        "backend": chosen.backend,
-        "device": chosen.device,
-        "precision": chosen.precision,
-        "bidx": spec.bidx,
-        "scaling": spec.scaling.text,
-        "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
-        "source": Path(spec.source.name).name,
-        **parameters,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """A scene, what is made of it, and how: all of it checked."""
+
+    scene: Scene
+    area: Area | None
+    """The part that is refined; None = all of it."""
+    targets: Targets
+    pixel: PixelSize | None
+    chosen: ChosenModel
+    grid: TileGrid
+    refining: Refining
+    tiling: Tiling
+    compute: Compute
+    writing: Writing
+
+    @classmethod
+    def of(
+        cls,
+        scene: Scene,
+        targets: Targets,
+        model: Model,
+        reading: Reading,
+        refining: Refining,
+        tiling: Tiling,
+        compute: Compute,
+        writing: Writing,
+    ) -> _Job:
+        """Find the area and the model: errors as `refine`."""
+        pixel = pixel_size(scene.grid)
+        match = None
+        if refining.match_resolution:
+            match = require_pixel_size(pixel, scene.name).mean
+        area = None
+        if reading.aoi is not None or reading.bounds is not None:
+            # With it come shapely and pyogrio, which other runs do without.
+            from geothresh.api.area import find_area
+
+            area = find_area(scene, reading)
+        # After all that is quick to check: loading a model takes seconds.
+        chosen = choose_model(model, compute, tta=refining.tta, match=match)
+        grid = chosen.grid(scene.size, tiling)
+        warn_of_mismatch(scene.name, pixel, chosen)
+        return cls(
+            scene=scene, area=area, targets=targets, pixel=pixel, chosen=chosen, grid=grid,
+            refining=refining, tiling=tiling, compute=compute, writing=writing,
+        )  # fmt: skip
+
+    def described(self) -> dict[str, object]:
+        """All that the pixels of the outputs depend on, by name."""
+        spec, chosen = self.scene.spec, self.chosen
+        return {
+            "model": chosen.name,
+            "model_sha256": chosen.digest,
+            "backend": chosen.backend,
+            "device": chosen.device,
+            "precision": chosen.precision,
+            "bidx": spec.bidx,
+            "scaling": spec.scaling.text,
+            "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
+            "source": Path(spec.source.name).name,
+            "resampling": f"{chosen.patch}/{chosen.raster_patch}",
+            "area": "all" if self.area is None else f"{self.area.name} {self.area.digest}",
+            **decisive(self.refining, self.tiling),
+            "overlap": chosen.overlap(self.tiling),
+        }
+
+    def fingerprint(self) -> dict[str, str | int | None]:
+        """What the bytes of the outputs depend on."""
+        return run_fingerprint(
+            self.scene.spec.source,
+            **self.described(),
+            outputs=[path.name for path in self.targets],
+            creation_options=self.writing.creation_options,
+            cog=self.writing.cog,
+        )
+
+    def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:
+        """What refines the scene."""
+        compute = self.compute
+        spec = self.scene.spec if self.area is None else self.area.spec_of(self.scene)
+        return partial(
+            mosaic, refiner=self.chosen.refiner, grid=self.grid, blend=self.tiling.blend,
+            batch_size=self.chosen.batch_size,
+            where=where_asked(compute.workers, compute.scheduler),
+            reader_spec=spec if compute.remote else None, progress=progress,
+        )  # fmt: skip
 
 
-def _write_rasters(
-    opened: Scene,
-    area: Area | None,
-    targets: Targets,
-    engine: Callable[..., MosaicStats],
-    journal: Journal,
-    tags: Mapping[str, str],
-    *,
-    threshold: float,
-    creation_options: Mapping[str, str],
-    cog: bool,
-) -> None:
+def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> None:
     """Refine the scene into temporary files and put them in place when all are proven."""
+    scene, targets, threshold = job.scene, job.targets, job.refining.threshold
+    tags = parameter_tags(job.described(), batch_size=job.compute.batch_size)
+    bands = {
+        MASK: targets.mask,
+        CONFIDENCE: targets.confidence,
+        CHANGES: targets.changes,
+        THRESHOLD: targets.thresholds,
+    }
     with ExitStack() as stack:
-
-        def writer(target: Path, band: BandFormat) -> RasterWriter:
-            return stack.enter_context(
+        writers = [
+            stack.enter_context(
                 RasterWriter(
-                    target, grid=opened.grid, band=band, tags=tags,
-                    creation_options=creation_options, cog=cog,
+                    target, grid=scene.grid, band=band, tags=tags,
+                    creation_options=job.writing.creation_options, cog=job.writing.cog,
                 )
-            )  # fmt: skip
-
-        writers = [writer(targets.mask, MASK)]
-        if targets.confidence is not None:
-            writers.append(writer(targets.confidence, CONFIDENCE))
-        if targets.changes is not None:
-            writers.append(writer(targets.changes, CHANGES))
-        if targets.thresholds is not None:
-            writers.append(writer(targets.thresholds, THRESHOLD))
+            )
+            for band, target in bands.items() if target is not None
+        ]  # fmt: skip
         finish = MaskLayers(
             threshold=threshold,
             confidence=targets.confidence is not None,
@@ -388,29 +326,62 @@ def _write_rasters(
         block = writers[0].block_shape
         if finish.thresholds:  # no region in two chunks
             block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
-        reader = opened if area is None else area.of(opened)
+        reader = scene if job.area is None else job.area.of(scene)
         make_strips(
-            partial(engine, ThresholdedInput(reader, threshold)),
+            partial(job.engine(progress), ThresholdedInput(reader, threshold)),
             journal,
             writers,
             finish=finish,
             block=block,
-            facts=lambda: {"infinities": int(opened.infinities_seen)},
+            facts=lambda: {"infinities": int(scene.infinities_seen)},
         )
-        opened.require_unchanged()
+        scene.require_unchanged()
         put_in_place(journal, writers)
 
 
-def _warn_of(opened: Scene, area: Area | None, journal: Journal) -> None:
+def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
+    targets, chosen, pixel = job.targets, job.chosen, job.pixel
+    valid, changed = journal.total("valid"), journal.total("changed")
+    return RefineResult(
+        mask=targets.mask,
+        confidence=targets.confidence,
+        changes=targets.changes,
+        thresholds=targets.thresholds,
+        vector=targets.vector,
+        manifest=targets.manifest,
+        height=job.grid.size.height,
+        width=job.grid.size.width,
+        scaling=job.scene.spec.scaling.text,
+        model=chosen.name,
+        model_sha256=chosen.digest,
+        threshold=job.refining.threshold,
+        tta=job.refining.tta,
+        pixel_size=None if pixel is None else (pixel.x, pixel.y),
+        resampling=chosen.resampling,
+        tiles=job.grid.n_tiles,
+        tiles_refined=journal.total("tiles_refined"),
+        tiles_skipped=journal.total("tiles_skipped"),
+        strips_resumed=resumed,
+        valid_pixels=valid,
+        foreground_before=journal.total("foreground_before"),
+        foreground_after=journal.total("foreground_after"),
+        changed_pixels=changed,
+        changed_share=changed / max(valid, 1),
+        features=journal.noted("features"),
+        seconds=round(seconds, 3),
+    )
+
+
+def _warn_of(job: _Job, journal: Journal) -> None:
     """Tell what only the whole scene could show."""
     texts = []
     if journal.total("infinities"):
         texts.append(INFINITIES)
     if journal.total("valid") == 0:
-        where = "at all" if area is None else f"in the area {area.name}"
+        where = "at all" if job.area is None else f"in the area {job.area.name}"
         texts.append(f"holds no data {where}; neither does the mask")
     for text in texts:
-        warnings.warn(f"{opened.name}: {text}", GeothreshWarning, stacklevel=3)
+        warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=3)
 
 
 def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from geothresh.errors import UsageError
 from geothresh.files import check_output
-from geothresh.options import PathLike
+from geothresh.options import Outputs
 from geothresh.raster.paths import RasterSource
 
 
@@ -49,7 +49,7 @@ def default_mask(source: RasterSource) -> Path:
         UsageError: the scene is remote.
     """
     if source.remote:
-        raise UsageError(f"{source.name}: is not a local file; name the mask with --output")
+        raise UsageError(f"{source.name}: is not a local file; name the mask with `output`")
     scene = Path(source.location if "://" in source.name else source.name)
     return scene.with_name(f"{scene.stem}_mask.tif")
 
@@ -57,10 +57,7 @@ def default_mask(source: RasterSource) -> Path:
 def check_targets(
     source: RasterSource,
     mask: Path,
-    confidence: PathLike | None,
-    changes: PathLike | None,
-    thresholds: PathLike | None,
-    vector: PathLike | None,
+    outputs: Outputs,
     overwrite: bool,
     finished: Collection[Path] = (),
 ) -> Targets:
@@ -68,7 +65,8 @@ def check_targets(
 
     Args:
         source: the scene.
-        mask, confidence, changes, thresholds, vector: the outputs.
+        mask: the output that is always made.
+        outputs: the others.
         overwrite: whether they may exist.
         finished: those that may in any case: an interrupted run that goes on has made them.
 
@@ -78,13 +76,16 @@ def check_targets(
     """
     inputs = [] if source.remote else [source.location]
     checked: list[Path] = []
+    # In the order of their fields.
+    confidence, changes, thresholds, vector = (
+        None if path is None else Path(os.fspath(path)) for path in asdict(outputs).values()
+    )
     others = (confidence, changes, thresholds, vector)
-    several = any(path is not None for path in others)
-    manifest = mask.with_suffix(".manifest.json") if several else None
+    manifest = mask.with_suffix(".manifest.json") if any(others) else None
     for path in (mask, *others, manifest):
         if path is None:
             continue
-        ours = Path(os.fspath(path)).absolute() in finished
+        ours = path.absolute() in finished
         target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # Links and `..` in mind: the second file would replace the first without a word.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
@@ -95,15 +96,15 @@ def check_targets(
         from geothresh.vector.outputs import Existing, check_vector_output
 
         # Of a shapefile, the other files come before the one that is named.
-        stem = Path(os.fspath(vector)).absolute().with_suffix("")
+        stem = vector.absolute().with_suffix("")
         ours = any(path.with_suffix("") == stem for path in finished)
         existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
-        check_vector_output(Path(os.fspath(vector)), existing=existing)
+        check_vector_output(vector, existing=existing)
     return Targets(
         mask=mask,
-        confidence=None if confidence is None else Path(os.fspath(confidence)),
-        changes=None if changes is None else Path(os.fspath(changes)),
-        thresholds=None if thresholds is None else Path(os.fspath(thresholds)),
-        vector=None if vector is None else Path(os.fspath(vector)),
+        confidence=confidence,
+        changes=changes,
+        thresholds=thresholds,
+        vector=vector,
         manifest=manifest,
     )

@@ -7,14 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from geothresh.mosaic import Refiner, Sink, mosaic
-from geothresh.options import Blend
+from geothresh.options import BaseTiling
 from geothresh.raster.pictures import read_rgb
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
-
-#: Side of the tiles of a base network, and what neighbours share. Larger than ThreshNet's: a base
-#: network needs more of the surroundings, and the larger a tile, the less is predicted twice.
-TILE, OVERLAP = 1024, 128
 
 
 class PictureReader:
@@ -38,10 +34,8 @@ class PictureReader:
 def predict_picture(
     predictor: Refiner,
     image: Path,
+    tiling: BaseTiling = BaseTiling(),
     *,
-    tile: int = TILE,
-    overlap: int = OVERLAP,
-    blend: Blend = "hann",
     batch_size: int = 1,
 ) -> UInt8Array:
     """The confidence map (H, W) of a picture: confidence x 255, of the picture's size.
@@ -55,6 +49,7 @@ def predict_picture(
     reader = PictureReader(read_rgb(image))
     size, patch = reader.size, predictor.patch
     longest = -(-max(size.height, size.width) // patch) * patch
+    tile, overlap = tiling.tile_size, tiling.overlap
     if longest <= tile:
         tile, overlap = longest, 0
     confidence = np.empty((size.height, size.width), np.float32)
@@ -63,7 +58,7 @@ def predict_picture(
         confidence[window.slices()] = values
 
     grid = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
-    mosaic(reader, predictor, Sink(store), grid=grid, blend=blend, batch_size=batch_size)
+    mosaic(reader, predictor, Sink(store), grid=grid, blend=tiling.blend, batch_size=batch_size)
     return map_values(confidence)
 
 

@@ -10,6 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give
+from geothresh.cli.values import PATH
 
 if TYPE_CHECKING:
     from geothresh.api.demo import DemoResult
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "-o", "--output", type=options.PATH, default=Path("geothresh-demo"), show_default=True,
+    "-o", "--output", type=PATH, default=Path("geothresh-demo"), show_default=True,
     help="Directory for the results; made if missing.",
 )  # fmt: skip
 @options.model

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 
 import click
 
-from geothresh.cli.options import debug, verbosity
+from geothresh.cli.naming import as_options
+from geothresh.cli.options import debug, running, verbosity
 from geothresh.cli.terminal import escaped, one_line
 from geothresh.errors import GeothreshError, GeothreshWarning
 
@@ -83,13 +84,16 @@ def reported(ctx: click.Context) -> Iterator[None]:
             raise
         except GeothreshError as error:
             _show_traceback(ctx)
-            raise Failure(f"{error}{_notes(error)}", error.exit_code) from error
+            text = as_options(f"{error}{_notes(error)}", running(ctx))
+            raise Failure(text, error.exit_code) from error
         except KeyboardInterrupt as error:
             _show_traceback(ctx)
-            raise Interruption(signal.SIGINT, _notes(error)) from error
+            notes = as_options(_notes(error), running(ctx))
+            raise Interruption(signal.SIGINT, notes) from error
         except Terminated as error:
             _show_traceback(ctx)
-            raise Interruption(error.signum, _notes(error)) from error
+            notes = as_options(_notes(error), running(ctx))
+            raise Interruption(error.signum, notes) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 _leave_closed_stdout()
@@ -97,14 +101,14 @@ def reported(ctx: click.Context) -> Iterator[None]:
             _show_traceback(ctx)
             if _lacks_memory(error):
                 what = str(error) or type(error).__name__
-                raise Failure(
+                text = (
                     f"not enough memory ({what}); end other programs, raise the limit (ulimit -v), "
-                    f"or take a smaller --tile-size or --batch-size{_notes(error)}",
-                    1,
-                ) from error
+                    f"or take a smaller --tile-size or --batch-size{_notes(error)}"
+                )
+                raise Failure(as_options(text, running(ctx)), 1) from error
             hint = "" if debug(ctx) else "; run again with --debug to see where"
             text = f"internal fault: {type(error).__name__}: {error}{hint}{_notes(error)}"
-            raise Failure(text, 1) from error
+            raise Failure(as_options(text, running(ctx)), 1) from error
 
 
 def _notes(error: BaseException) -> str:
@@ -172,7 +176,7 @@ def _warnings_as_lines(ctx: click.Context) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        text = one_line(str(message))
+        text = one_line(as_options(str(message), running(ctx)))
         if not issubclass(category, GeothreshWarning):
             _LOGGER.info("%s: %s (%s:%d)", category.__name__, text, filename, lineno)
         elif text not in seen and verbosity(ctx) >= 0:

@@ -1,32 +1,28 @@
-"""The options that several commands share: one spelling, one meaning, one help text.
-
-Each name below is a decorator. Paths are passed on without a look at the disk: whether a file is
-there is the library's to find out, with the exit code of a bad input (3) or output (4), where
-click's own check would call it wrong usage (2).
+"""The options that several commands share besides those of `geothresh.options`: one spelling, one
+meaning, one help text. Each name at the end is a decorator.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from geothresh.cli.fields import option_of
 from geothresh.cli.terminal import give
+from geothresh.cli.values import PATH
+from geothresh.options import Compute, Reading, Writing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# The type of every path on the command line.
-PATH = click.Path(path_type=Path)
-
 _VERBOSITY = "geothresh.verbosity"
 _DEBUG = "geothresh.debug"
+_COMMAND = "geothresh.command"
 
 
 def verbosity(ctx: click.Context | None = None) -> int:
@@ -41,6 +37,12 @@ def debug(ctx: click.Context | None = None) -> bool:
     return bool(ctx.meta.get(_DEBUG, False))
 
 
+def running(ctx: click.Context) -> click.Command | None:
+    """The command whose arguments were parsed last."""
+    command: click.Command | None = ctx.meta.get(_COMMAND)
+    return command
+
+
 def was_given(name: str) -> bool:
     """Whether an option was on the command line, rather than left to its default."""
     source = click.get_current_context().get_parameter_source(name)
@@ -53,62 +55,6 @@ def print_json(result: Mapping[str, Any]) -> None:
     Raises ValueError for NaN and infinities, which JSON does not have.
     """
     give(json.dumps(result, indent=2, allow_nan=False, default=str))
-
-
-class NumberOrWord(click.ParamType):
-    """A number, or one of a few words; the number's own type and range are click's."""
-
-    def __init__(self, number: click.ParamType, *words: str, metavar: str) -> None:
-        self.number = number
-        self.words = words
-        self.name = metavar
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | float | str:
-        if isinstance(value, str) and value.lower() in self.words:
-            return value.lower()
-        try:
-            number: int | float = self.number.convert(value, param, ctx)
-        except click.BadParameter as error:
-            self.fail(f"{error.message} Or say {' or '.join(self.words)}.", param, ctx)
-        return number
-
-
-class SizeRange(click.ParamType):
-    """One size above 0, or the least and the greatest with a comma between: two numbers."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = [float(part) for part in value.split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] < math.inf:
-            self.fail(f"{value!r} is neither a size above 0 nor MIN,MAX.", param, ctx)
-        return numbers[0], numbers[-1]
-
-
-class Bounds(click.ParamType):
-    """Left, bottom, right, top: four numbers with commas between."""
-
-    name = "bounds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float, float]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            left, bottom, right, top = (float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not L,B,R,T: four numbers.", param, ctx)
-        return left, bottom, right, top
 
 
 def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:
@@ -129,6 +75,7 @@ def _set_verbosity(ctx: click.Context, level: int) -> None:
 
 
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_COMMAND] = ctx.command
     if value:
         ctx.meta[_DEBUG] = True
 
@@ -153,112 +100,23 @@ def common(command: Command) -> Command:
     return command
 
 
-def _creation_options(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for value, (name, equals, _) in zip(values, pairs, strict=True):
-        if not (name and equals):
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE.", ctx, param)
-    return {name.upper(): text for name, _, text in pairs}
-
-
-# Input raster
-bidx = click.option(
-    "-b", "--bidx", type=click.IntRange(min=1),
-    help="Band with the confidence, counted from 1; needed where there are several.",
-)  # fmt: skip
-scale = click.option(
-    "--scale", default="auto", show_default=True,
-    type=NumberOrWord(
-        click.FloatRange(min=0, min_open=True), "auto", "logit", metavar="auto|N|logit"
-    ),
-    help="Confidence is value / N, or the logistic of a logit; auto decides once per file.",
-)  # fmt: skip
-nodata = click.option(
-    "--nodata", type=float, metavar="V", help="Value that means no data, in place of the file's."
+# Paths
+output = click.option(
+    "-o", "--output", type=PATH, help="File to write; the default is named by the command."
 )
-allow_vrt = click.option("--allow-vrt", is_flag=True, help="Accept a VRT as input.")
 
-# Model
+# Options of commands that take some fields of a class only
+bidx = option_of(Reading, "bidx")
+scale = option_of(Reading, "scale")
+nodata = option_of(Reading, "nodata")
+allow_vrt = option_of(Reading, "allow_vrt")
+device = option_of(Compute, "device")
+overwrite = option_of(Writing, "overwrite")
+
 model = click.option(
     "-m", "--model", default="roads", show_default=True, metavar="NAME|FILE",
     help="A packaged model (see `geothresh model list`) or a .safetensors file.",
 )  # fmt: skip
-tta = click.option(
-    "--tta", default="none", show_default=True, type=click.Choice(["none", "d4"]),
-    help="Test-time augmentation: d4 refines every tile turned and mirrored in all eight ways and "
-    "takes the mean, which takes eight times as long.",
-)  # fmt: skip
-match_resolution = click.option(
-    "--match-resolution", is_flag=True,
-    help="Refine at the resolution that the model was trained at (see `geothresh model show`) and "
-    "bring the changes back to the raster's own pixels; up to 8 times finer or coarser.",
-)  # fmt: skip
-threshold = click.option(
-    "--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1),
-    help="Refined confidence from which on a pixel is foreground.",
-)  # fmt: skip
-tile_size = click.option(
-    "--tile-size", default=512, show_default=True, type=click.IntRange(min=1),
-    help="Side of the square that the network reads, in its pixels; a multiple of its patch.",
-)  # fmt: skip
-overlap = click.option(
-    "--overlap", type=click.IntRange(min=0),
-    help="Pixels that neighbouring tiles share, in the network's pixels; a multiple of its patch.  "
-    "[default: 128, the model's patch where that is larger, less for small tiles]",
-)  # fmt: skip
-blend = click.option(
-    "--blend", default="hann", show_default=True,
-    type=click.Choice(["hann", "gaussian", "linear", "crop"]),
-    help="How the confidences of overlapping tiles are joined.",
-)  # fmt: skip
-batch_size = click.option(
-    "--batch-size", default="auto", show_default=True,
-    type=NumberOrWord(click.IntRange(min=1), "auto", metavar="auto|N"),
-    help="Tiles that go through the network at once.",
-)  # fmt: skip
-device = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]|mps",
-    help="Where the network runs.",
-)  # fmt: skip
-precision = click.option(
-    "--precision", default="auto", show_default=True,
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    help="Number format inside the network; heads and blending stay fp32.",
-)  # fmt: skip
-backend = click.option(
-    "--backend", default="torch", show_default=True,
-    type=click.Choice(["torch", "onnxruntime", "openvino"]),
-    help="Library that runs the network; the others than torch are for CPUs, and come with "
-    "geothresh[onnx] and geothresh[openvino].",
-)  # fmt: skip
-workers = click.option(
-    "--workers", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",
-    help="Worker processes on this machine; 0 works in threads of this one.",
-)  # fmt: skip
-scheduler = click.option(
-    "--scheduler", metavar="ADDRESS",
-    help="Workers of a running Dask cluster, tcp://HOST:PORT or tls://HOST:PORT; they see the "
-    "input and the model under the same paths.",
-)  # fmt: skip
-
-# Output
-output = click.option(
-    "-o", "--output", type=PATH, help="File to write; the default is named by the command."
-)
-creation_options = click.option(
-    "--co", "creation_options", multiple=True, metavar="NAME=VALUE", callback=_creation_options,
-    help="Creation option of the GeoTIFF driver; may be repeated.",
-)  # fmt: skip
-overwrite = click.option("--overwrite", is_flag=True, help="Replace the outputs that exist.")
-resume = click.option(
-    "--resume/--no-resume", default=True, show_default=True,
-    help="Keep finished work on the disk, and go on from that of an interrupted run.",
-)  # fmt: skip
-restart = click.option(
-    "--restart", is_flag=True, help="Throw away what an interrupted run left, and start afresh."
-)
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else there."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +15,15 @@ from geothresh.errors import OutputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# The parameters of all commands that name files to write.
-_OUTPUTS = ("output", "confidence_out", "diff_out", "threshold_map_out", "vector_out")
-
 
 def parents(command: Command) -> Command:
     """Give a command the option; its body finds the directories made."""
 
     @wraps(command)
     def with_directories(*arguments: Any, parents: bool, **options: Any) -> Any:
-        outputs = [options[name] for name in _OUTPUTS if options.get(name)] if parents else []
-        with directories_of(outputs):
+        also = options.get("outputs")
+        named = [options["output"], *(asdict(also).values() if also else ())]
+        with directories_of([file for file in named if file is not None] if parents else []):
             return command(*arguments, **options)
 
     decorated: Any = click.option(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.fields import options_of
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give, say
+from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
 
 if TYPE_CHECKING:
     from geothresh.api.refine import RefineResult
@@ -19,55 +21,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("scene")
 @options.output
-@click.option(
-    "--confidence-out", type=options.PATH, metavar="FILE",
-    help="Write the refined confidence too: uint8, 0-254 for 0-1, 255 nodata.",
-)  # fmt: skip
-@click.option(
-    "--diff-out", type=options.PATH, metavar="FILE",
-    help="Write what changed too: 0 nothing, 1 became foreground, 2 became background, 255 nodata.",
-)  # fmt: skip
-@click.option(
-    "--threshold-map-out", type=options.PATH, metavar="FILE",
-    help="Write the threshold of each region of 64 x 64 pixels at which SCENE is most like the "
-    "mask: 5-95 for 0.05-0.95, 255 nodata.",
-)  # fmt: skip
-@click.option(
-    "--vector-out", type=options.PATH, metavar="FILE",
-    help="Write the foreground as polygons too: .gpkg, .fgb, .geojson, .parquet or .shp.",
-)  # fmt: skip
-@options.bidx
-@options.scale
-@options.nodata
-@click.option(
-    "--aoi", type=options.PATH, metavar="FILE",
-    help="Refine only inside the polygons of a vector file; outside becomes nodata.",
-)  # fmt: skip
-@click.option(
-    "--bounds", type=options.Bounds(), metavar="L,B,R,T",
-    help="The same for left, bottom, right and top in SCENE's CRS.",
-)  # fmt: skip
-@options.allow_vrt
+@options_of(Outputs, "outputs")
+@options_of(Reading, "reading")
 @options.model
-@options.tta
-@options.match_resolution
-@options.threshold
-@options.tile_size
-@options.overlap
-@options.blend
-@options.batch_size
-@options.device
-@options.precision
-@options.backend
-@options.workers
-@options.scheduler
-@options.creation_options
-@click.option(
-    "--cog", is_flag=True, help="Write Cloud Optimised GeoTIFFs: with overviews, in a second pass."
-)
-@options.resume
-@options.restart
-@options.overwrite
+@options_of(Refining, "refining")
+@options_of(Tiling, "tiling")
+@options_of(Compute, "compute")
+@options_of(Writing, "writing")
 @parents
 @options.progress
 @options.as_json

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.values import PATH
 
 #: What is for scenes alone: fields of `SceneData` and of its `Reading`.
 SCENE_OPTIONS = ("labels", "layer", "buffer", "width_field", "aoi", "bidx", "scale", "nodata")
@@ -16,7 +17,7 @@ _NAMES = (*SCENE_OPTIONS, "validation_aoi", "block_size")
 
 _DECORATORS = (
     click.option(
-        "--labels", type=options.PATH, multiple=True, metavar="FILE",
+        "--labels", type=PATH, multiple=True, metavar="FILE",
         help="Labels of the scenes in DATA: vectors (GeoPackage, shapefile, GeoJSON, FlatGeobuf) "
         "or a mask on the same grid. One for all, or repeated, one for each in the same order.",
     ),
@@ -31,11 +32,11 @@ _DECORATORS = (
         "where it is missing or not above 0.",
     ),
     click.option(
-        "--aoi", type=options.PATH, metavar="FILE",
+        "--aoi", type=PATH, metavar="FILE",
         help="Polygons in which the labels are complete: all else is ignored.",
     ),
     click.option(
-        "--validation-aoi", type=options.PATH, metavar="FILE",
+        "--validation-aoi", type=PATH, metavar="FILE",
         help="Polygons to validate on, in place of blocks drawn at random.",
     ),
     click.option(

@@ -16,6 +16,7 @@ from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.scenes import SCENE_OPTIONS
 from geothresh.cli.scenes import scenes as scene_options
 from geothresh.cli.terminal import give, say
+from geothresh.cli.values import PATH, SizeRange
 from geothresh.errors import UsageError
 from geothresh.training.recipe import Recipe
 
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", type=options.PATH, nargs=-1, required=True)
+@click.argument("data", type=PATH, nargs=-1, required=True)
 @click.option(
-    "-o", "--output", type=options.PATH, required=True,
+    "-o", "--output", type=PATH, required=True,
     help="The model, MODEL.safetensors: the best epoch. The last epoch, the state to resume from, "
     "the log (CSV) and the split come beside it.",
 )  # fmt: skip
 @click.option(
-    "--confidence", type=options.PATH, multiple=True, metavar="DIR",
+    "--confidence", type=PATH, multiple=True, metavar="DIR",
     help="Confidence maps of one base network, <id>.png or .tif; may be repeated. The default is "
     "confidence/ in each DATA.",
 )  # fmt: skip
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     "file.",
 )  # fmt: skip
 @click.option(
-    "--ground-sample-distance", "--gsd", type=options.SizeRange(), metavar="M|MIN,MAX",
+    "--ground-sample-distance", "--gsd", type=SizeRange(), metavar="M|MIN,MAX",
     multiple=True,
     help="Size of a pixel of DATA on the ground in metres, or the least and the greatest; may be "
     "repeated, one for each DATA. Kept in the model, which `geothresh refine` compares with its "
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @recipe_options
 @click.option(
-    "--split", type=options.PATH, help="Follow this manifest, MODEL.split.json of another run."
+    "--split", type=PATH, help="Follow this manifest, MODEL.split.json of another run."
 )  # fmt: skip
 @click.option(
     "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.15,

@@ -11,17 +11,18 @@ from geothresh.cli import options
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give, say
+from geothresh.cli.values import PATH
 
 
 @click.command()
-@click.argument("mask", type=options.PATH)
+@click.argument("mask", type=PATH)
 @options.output
 @click.option(
     "--kind", default="polygons", show_default=True,
     type=click.Choice(["polygons", "centerlines"]), help="What to draw of the foreground.",
 )  # fmt: skip
 @click.option(
-    "--confidence", type=options.PATH, metavar="FILE",
+    "--confidence", type=PATH, metavar="FILE",
     help="Raster on the same grid; adds its mean, minimum and tenth percentile.",
 )  # fmt: skip
 @click.option(

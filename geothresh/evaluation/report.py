@@ -10,7 +10,7 @@ from geothresh.evaluation.changes import Changes
 from geothresh.evaluation.rows import Row
 from geothresh.evaluation.table import single_thresholds, table
 from geothresh.evaluation.verdict import Verdict, without_refinement
-from geothresh.metrics import Metric
+from geothresh.options import Metric
 
 WIDTH = 80
 """Columns that text is broken to."""

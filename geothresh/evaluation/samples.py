@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError, names
 from geothresh.evaluation.scoring import Sample
+from geothresh.options import Side
 from geothresh.raster.mask import Mask
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.raster.scene import Scene
@@ -25,8 +25,6 @@ from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 Refine = Callable[[Float32Array], Float32Array]
 """A confidence map (H, W) in [0, 1] to its refined confidence, the same shape and range."""
-
-Side = Literal["train", "validation"]
 
 CELL = 512
 """Side of the cells that one raster is scored in: the paper's size, a multiple of every patch."""

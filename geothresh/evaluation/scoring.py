@@ -13,7 +13,8 @@ from geothresh.evaluation.report import SourceReport
 from geothresh.evaluation.rows import MEASURES, Row
 from geothresh.evaluation.sweep import Sweep, sweep
 from geothresh.evaluation.verdict import Verdict
-from geothresh.metrics import Counts, MapScore, Metric, Summary, boundary_distance
+from geothresh.metrics import Counts, MapScore, Summary, boundary_distance
+from geothresh.options import Metric
 from geothresh.thresholding import THRESHOLDS, cut_mask, kept_confidence, region_target
 from geothresh.types import BoolArray, Float32Array
 

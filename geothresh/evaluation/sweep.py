@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.metrics import Counts, Metric, boundary_band, erode
+from geothresh.metrics import Counts, boundary_band, erode
+from geothresh.options import Metric
 from geothresh.thresholding import N_BINS, threshold_bins
 from geothresh.types import BoolArray, Int64Array
 

@@ -10,18 +10,17 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
 from geothresh.nn.resolution import resampled_patch
+from geothresh.options import Side
 from geothresh.training.sources import Cut
 from geothresh.types import BoolArray, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
-
-Side = Literal["train", "validation"]
 
 CELL = 64
 """Side of a cell in pixels: how finely a scene is counted, and what blocks are made of."""

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from geothresh.options import Side
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
-from geothresh.training.blocks import ChipPlaces, Side, seen_side
+from geothresh.training.blocks import ChipPlaces, seen_side
 from geothresh.training.sources import Cut, mixed
 from geothresh.types import BoolArray
 from geothresh.vector.placing import PlacedShapes

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geothresh.cli.options import SizeRange
+from geothresh.cli.values import SizeRange
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.device import pick_device

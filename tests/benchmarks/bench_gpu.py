@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from flat import grouped
 from scenes import TILE, repeated
 
 import geothresh
@@ -197,14 +198,16 @@ def refine(presets: list[str], side: int, repeat: int) -> None:
             size = made.batch_size
             tiles = np.random.default_rng(0).random((size, TILE, TILE), np.float32)
             made(tiles)
-            for outputs in ({}, {"confidence_out": Path(scratch) / "refined.tif"}):
+            for outputs in ({}, {"confidence": Path(scratch) / "refined.tif"}):
                 for run in range(repeat + 1):
                     with busy() as samples:
                         start = time.perf_counter()
                         done = geothresh.refine(
-                            scene, Path(scratch) / "mask.tif", model=made, overwrite=True,
-                            resume=False, **outputs,
-                        )  # fmt: skip
+                            scene,
+                            Path(scratch) / "mask.tif",
+                            model=made,
+                            **grouped(overwrite=True, resume=False, **outputs),
+                        )
                         whole = time.perf_counter() - start
                     n_calls = -(-done.tiles_refined // size)
                     with ThreadPoolExecutor(made.parallel_calls) as pool:

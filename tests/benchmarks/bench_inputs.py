@@ -30,6 +30,7 @@ from rasterio.windows import Window
 from scenes import PLACE, TILED, random_bytes
 
 import geothresh
+from geothresh.options import Reading, Writing
 
 
 def write_pieces(folder: Path, values: np.ndarray, pieces: int) -> Path:
@@ -68,7 +69,13 @@ def vrt(side: int, pieces: int, repeat: int) -> None:
 
         def refine(name: str) -> None:
             output = folder / f"{name}_mask.tif"
-            geothresh.refine(scenes[name], output, model=Identity(), allow_vrt=True, overwrite=True)
+            geothresh.refine(
+                scenes[name],
+                output,
+                model=Identity(),
+                reading=Reading(allow_vrt=True),
+                writing=Writing(overwrite=True),
+            )
 
         refine("one file")
         runs = in_turn({name: partial(timed, partial(refine, name)) for name in scenes}, repeat)

@@ -23,6 +23,7 @@ import geothresh
 from geothresh.api.models import load_model
 from geothresh.durability import Journal
 from geothresh.mosaic import tasks, threads
+from geothresh.options import Outputs, Writing
 from geothresh.raster.scene import Scene
 from geothresh.raster.writing import RasterWriter
 
@@ -77,9 +78,12 @@ def parts(side: int, repeat: int) -> None:
 
         def run() -> None:
             geothresh.refine(
-                source, Path(scratch) / "mask.tif", model=free, overwrite=True,
-                confidence_out=Path(scratch) / "refined.tif",
-            )  # fmt: skip
+                source,
+                Path(scratch) / "mask.tif",
+                model=free,
+                outputs=Outputs(confidence=Path(scratch) / "refined.tif"),
+                writing=Writing(overwrite=True),
+            )
 
         for _ in range(repeat):
             spent.clear()
@@ -139,9 +143,12 @@ def survival(side: int, repeat: int) -> None:
                     spent.update(journal=(0.0, 0.0), verification=(0.0, 0.0))
                     start, ticks = time.perf_counter(), time.process_time()
                     geothresh.refine(
-                        source, Path(scratch) / "mask.tif", model=model, resume=resume,
-                        confidence_out=Path(scratch) / "refined.tif", overwrite=True,
-                    )  # fmt: skip
+                        source,
+                        Path(scratch) / "mask.tif",
+                        model=model,
+                        outputs=Outputs(confidence=Path(scratch) / "refined.tif"),
+                        writing=Writing(resume=resume, overwrite=True),
+                    )
                     wall[resume] = time.perf_counter() - start
                     cpu[resume] = time.process_time() - ticks
                     parts = ", ".join(

@@ -29,7 +29,7 @@ from geothresh.api.models import load_model
 from geothresh.nn.config import PRESETS
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner
-from geothresh.options import Precision
+from geothresh.options import Outputs, Precision, Tiling, Writing
 from geothresh.raster.scene import open_scene
 
 
@@ -125,9 +125,9 @@ def speed(name: str, scenes: int, repeat: int) -> None:
             result = geothresh.refine(
                 scene,
                 Path(scratch) / "mask.tif",
-                confidence_out=confidence,
                 model=watched,
-                overwrite=True,
+                outputs=Outputs(confidence=confidence),
+                writing=Writing(overwrite=True),
             )
             end = time.perf_counter()
             if result.tiles_refined != len(tiles):
@@ -192,7 +192,11 @@ def nodata(rows: int, repeat: int) -> None:
         def run(name: str) -> None:
             output = Path(scratch) / f"{name}_mask.tif"
             result = geothresh.refine(
-                files[name], output, model=refiner, tile_size=tile, overlap=overlap, overwrite=True
+                files[name],
+                output,
+                model=refiner,
+                tiling=Tiling(tile_size=tile, overlap=overlap),
+                writing=Writing(overwrite=True),
             )
             refined[name] = result.tiles_refined
 

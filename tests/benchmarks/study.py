@@ -31,7 +31,7 @@ from study_runs import Maps, Run, Setting, find_maps, perform, stepped
 from study_tables import page
 
 import geothresh
-from geothresh.cli.options import SizeRange
+from geothresh.cli.values import SizeRange
 from geothresh.errors import GeothreshError, UsageError
 from geothresh.files import write_text
 from geothresh.nn.config import PRESETS

@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 
+from geothresh import options
 from geothresh.api.evaluate import evaluate
 from geothresh.api.train import TrainCallbacks, train
 from geothresh.errors import InputError, UsageError
 from geothresh.files import write_text
+from geothresh.options import Compute, Refining
 from geothresh.training import Recipe
 from geothresh.training.data import FolderData, Splitting
 from geothresh.training.sizes import NetworkChoice
@@ -189,13 +191,15 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
         # The last epoch: none is chosen by what is reported.
         report = evaluate(
             maps.data,
-            confidence=[maps.folder],
             model=trained.last,
-            ids=setting.split,
-            skip_unpaired=True,
-            ground_sample_distance=[math.sqrt(a * b) for a, b in setting.pixels([maps.data])],
-            match_resolution=setting.resolution is not None,
-            device=setting.device,
+            maps=options.Maps(
+                confidence=[maps.folder],
+                ids=setting.split,
+                skip_unpaired=True,
+                ground_sample_distance=[math.sqrt(a * b) for a, b in setting.pixels([maps.data])],
+            ),
+            refining=Refining(match_resolution=setting.resolution is not None),
+            compute=Compute(device=setting.device),
         )
         (source,) = report.sources
         figures = source.as_dict()

@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flat import grouped
+
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -81,7 +83,9 @@ def storm(folder: Path, *, runs: int, workers: int, every: float, seed: int) -> 
     rng = random.Random(seed)
     counts: Counter[str] = Counter({"wrong files": 0, "failed": 0, "left over": 0})
     scene = write_scene(folder / "scene.tif")
-    expected = geothresh.refine(scene, folder / "expected.tif", **TILES).mask.read_bytes()
+    expected = geothresh.refine(
+        scene, folder / "expected.tif", **grouped(**TILES)
+    ).mask.read_bytes()
     place = folder / "out"
     place.mkdir()
 
@@ -90,7 +94,9 @@ def storm(folder: Path, *, runs: int, workers: int, every: float, seed: int) -> 
         # who started that cluster is not here to do so.
         with killer(rng, every, counts, spare_starting="scheduler" in where):
             try:
-                result = geothresh.refine(scene, place / "out.tif", overwrite=True, **TILES | where)
+                result = geothresh.refine(
+                    scene, place / "out.tif", **grouped(overwrite=True, **TILES | where)
+                )
             except geothresh.GeothreshError as error:
                 counts["failed"] += 1
                 print(f"{kind}: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from geothresh.cli import options
 from geothresh.cli.base.shared import data_and_plan, training, training_bar
 from geothresh.cli.progress import checking_bar, progress_bar
 from geothresh.cli.terminal import give, say
+from geothresh.cli.values import PATH
 
 if TYPE_CHECKING:
     from geothresh.api.crossfit import CrossfitResult
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @training
 @click.option(
-    "-o", "--output", type=options.PATH, required=True, metavar="DIR",
+    "-o", "--output", type=PATH, required=True, metavar="DIR",
     help="Folder for the maps, the manifest and the models.",
 )  # fmt: skip
 @click.option(

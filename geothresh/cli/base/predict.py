@@ -8,36 +8,24 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.fields import options_of
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give, say
+from geothresh.cli.values import PATH
+from geothresh.options import BaseTiling, Compute, Reading, Writing
 
 
 @click.command()
 @click.argument("image")
 @options.output
 @click.option(
-    "-m", "--model", type=options.PATH, required=True, metavar="FILE",
+    "-m", "--model", type=PATH, required=True, metavar="FILE",
     help="A base network, written by `geothresh base train`.",
 )  # fmt: skip
-@options.nodata
-@options.allow_vrt
-@click.option(
-    "--tile-size", default=1024, show_default=True, type=click.IntRange(min=1),
-    help="Side of the square that the network reads, in pixels; a multiple of 32.",
-)  # fmt: skip
-@click.option(
-    "--overlap", default=128, show_default=True, type=click.IntRange(min=0),
-    help="Pixels that neighbouring tiles share; a multiple of 32.",
-)  # fmt: skip
-@options.blend
-@options.batch_size
-@options.device
-@options.precision
-@options.workers
-@options.creation_options
-@options.resume
-@options.restart
-@options.overwrite
+@options_of(Reading, "reading", only=("nodata", "allow_vrt"))
+@options_of(BaseTiling, "tiling")
+@options_of(Compute, "compute", only=("batch_size", "device", "precision", "workers"))
+@options_of(Writing, "writing")
 @options.progress
 @options.as_json
 @options.common

@@ -12,6 +12,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.faults import require_not_stopped
 from geothresh.cli.progress import bar_wanted
+from geothresh.cli.values import PATH
 
 if TYPE_CHECKING:
     from geothresh.base.config import BasePlan, ImageData
@@ -31,7 +32,7 @@ def training(command: Command) -> Command:
     """The network and its hyperparameters; `data_and_plan` takes them out of the arguments."""
     for decorate in reversed(
         (
-            click.argument("data", type=options.PATH, nargs=-1, required=True),
+            click.argument("data", type=PATH, nargs=-1, required=True),
             click.option(
                 "--network", default="linknet", show_default=True,
                 type=click.Choice(

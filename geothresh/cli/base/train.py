@@ -11,12 +11,13 @@ from geothresh.cli import options
 from geothresh.cli.base.shared import data_and_plan, training, training_bar
 from geothresh.cli.progress import checking_bar
 from geothresh.cli.terminal import give, say
+from geothresh.cli.values import PATH
 
 
 @click.command()
 @training
 @click.option(
-    "-o", "--output", type=options.PATH, required=True, metavar="MODEL.safetensors",
+    "-o", "--output", type=PATH, required=True, metavar="MODEL.safetensors",
     help="The model. The split comes beside it, and until it is there the state to resume from.",
 )  # fmt: skip
 @click.option(

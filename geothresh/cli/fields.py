@@ -1,0 +1,130 @@
+"""Command-line options made from the dataclasses of `geothresh.options`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import click
+
+from geothresh.cli.values import PATH, BoundsType, NumberOrWord, SizeRange
+from geothresh.options import (
+    Accepted,
+    Choice,
+    File,
+    Flag,
+    Metres,
+    Number,
+    Option,
+    Options,
+    Pairs,
+    Rectangle,
+    Several,
+    Text,
+    default_of,
+    known,
+)
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def option_of(kind: type[Options], name: str, *, help: str | None = None) -> Decorator:
+    """The click option of one field.
+
+    Args:
+        kind: the class.
+        name: of the field, and of the command's parameter.
+        help: in place of the field's own.
+    """
+    option = known(kind)[name]
+    return _click_option(name, option, default_of(kind, name), help or option.help)
+
+
+def options_of(
+    kind: type[Options],
+    parameter: str,
+    *,
+    only: Sequence[str] = (),
+    help: Mapping[str, str] | None = None,
+) -> Decorator:
+    """The click options of a class, which the command gets as one value.
+
+    Args:
+        kind: the class.
+        parameter: of the command.
+        only: the fields that the command has; all of them if left out.
+        help: lines in place of the fields' own, by field.
+    """
+    names = only or list(known(kind))
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def collecting(*arguments: Any, **values: Any) -> Any:
+            fields = {name: values.pop(name) for name in names}
+            return command(*arguments, **{parameter: kind(**fields)}, **values)
+
+        decorated: Command = collecting
+        for name in reversed(names):
+            decorated = option_of(kind, name, help=(help or {}).get(name))(decorated)
+        return decorated
+
+    return decorate
+
+
+def _click_option(name: str, option: Option, default: Any, help: str) -> Decorator:
+    flags = option.flags or (f"--{name.replace('_', '-')}",)
+    match option.accepts:
+        case Flag() if default:
+            (flag,) = flags
+            both = f"{flag}/--no-{flag.removeprefix('--')}"
+            return click.option(both, name, default=True, show_default=True, help=help)
+        case Flag():
+            return click.option(*flags, name, is_flag=True, help=help)
+        case Pairs():
+            return click.option(
+                *flags, name, multiple=True, metavar=option.metavar, callback=_pairs, help=help
+            )
+        case Several(of):
+            return click.option(
+                *flags, name, type=_type_of(of), multiple=True, metavar=option.metavar, help=help
+            )
+    return click.option(
+        *flags, name, type=_type_of(option.accepts), default=default,
+        show_default=default is not None, metavar=option.metavar, help=help,
+    )  # fmt: skip
+
+
+def _type_of(accepts: Accepted) -> click.ParamType:
+    match accepts:
+        case Number(words=()):
+            return _number(accepts)
+        case Number():
+            return NumberOrWord(_number(accepts), *accepts.words)
+        case Choice():
+            return click.Choice(accepts.words)
+        case File():
+            return PATH
+        case Rectangle():
+            return BoundsType()
+        case Metres():
+            return SizeRange()
+        case Text():
+            return click.STRING
+    raise TypeError(f"{accepts!r} has no type on the command line")
+
+
+def _number(of: Number) -> click.ParamType:
+    if of.least is None and of.most is None:
+        return click.INT if of.whole else click.FLOAT
+    kind = click.IntRange if of.whole else click.FloatRange
+    return kind(min=of.least, max=of.most, min_open=of.above)
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for value, (name, equals, _) in zip(values, pairs, strict=True):
+        if not (name and equals):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE.", ctx, param)
+    return {name.upper(): text for name, _, text in pairs}

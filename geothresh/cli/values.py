@@ -1,0 +1,74 @@
+"""Types of values on the command line.
+
+Paths are passed on without a look at the disk: whether a file is there is the library's to find
+out, with the exit code of a bad input (3) or output (4), where click's own check would call it
+wrong usage (2).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+# The type of every path on the command line.
+PATH = click.Path(path_type=Path)
+
+
+class NumberOrWord(click.ParamType):
+    """A number, or one of a few words; the number's own type and range are click's."""
+
+    name = "number"
+
+    def __init__(self, number: click.ParamType, *words: str) -> None:
+        self.number = number
+        self.words = words
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float | str:
+        if isinstance(value, str) and value.lower() in self.words:
+            return value.lower()
+        try:
+            number: int | float = self.number.convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message} Or say {' or '.join(self.words)}.", param, ctx)
+        return number
+
+
+class SizeRange(click.ParamType):
+    """One size above 0, or the least and the greatest with a comma between: two numbers."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] < math.inf:
+            self.fail(f"{value!r} is neither a size above 0 nor MIN,MAX.", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+class BoundsType(click.ParamType):
+    """Left, bottom, right, top: four numbers with commas between."""
+
+    name = "bounds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            left, bottom, right, top = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not L,B,R,T: four numbers.", param, ctx)
+        return left, bottom, right, top
