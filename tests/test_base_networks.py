@@ -341,7 +341,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 def test_weights_that_are_not_finite_are_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshots: int
 ) -> None:
-    def step(task: BaseTask, _: object) -> dict[str, float]:
+    def step(task: BaseTask, *_: object) -> dict[str, float]:
         with torch.no_grad():
             next(task.network.parameters()).fill_(torch.nan)
         return {"total": 1.0}

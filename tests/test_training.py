@@ -288,7 +288,7 @@ def test_the_run_stops_when_the_training_loss_stalls(data, tmp_path: Path, monke
 def test_a_device_without_bf16_trains_in_fp32(data, tmp_path: Path, monkeypatch) -> None:
     seen = set()
 
-    def step(task, batch) -> dict[str, float]:
+    def step(task, *_) -> dict[str, float]:
         seen.add(task.dtype)
         return {"total": 1.0}
 
@@ -307,7 +307,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatc
 def test_weights_that_are_not_finite_are_no_model(data, tmp_path: Path, monkeypatch) -> None:
     """The loss of a step is of the weights before it: that of the last step tells nothing."""
 
-    def step(task, _) -> dict[str, float]:
+    def step(task, *_) -> dict[str, float]:
         with torch.no_grad():
             next(task.network.parameters()).fill_(math.inf)
         return {"total": 1.0}
@@ -323,7 +323,7 @@ def test_weights_that_are_not_finite_are_no_model(data, tmp_path: Path, monkeypa
 
 
 def test_a_network_that_overflows_is_no_model(data, tmp_path: Path, monkeypatch) -> None:
-    def step(task, _) -> dict[str, float]:
+    def step(task, *_) -> dict[str, float]:
         with torch.no_grad():
             for weights in task.network.parameters():
                 weights.fill_(3e38)

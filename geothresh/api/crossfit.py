@@ -12,7 +12,6 @@ from geothresh.base.config import BasePlan, ImageData
 from geothresh.base.crossfit import CrossfitRun, OnFoldStep
 from geothresh.base.folds import folds_of
 from geothresh.base.networks import describe_network
-from geothresh.base.pretrained import weights_name
 from geothresh.durability.lock import only_run
 from geothresh.durability.resuming import noting
 from geothresh.nn.device import pick_device, pick_dtype
@@ -103,10 +102,7 @@ def crossfit(
         facts = check_images(found, progress=on_check)
         dealt = deal(facts)
         described = {
-            "config": config.as_dict(),
-            "encoder_weights": weights_name(plan.encoder_weights),
-            "recipe": recipe.as_dict(),
-            "snapshots": plan.snapshots,
+            **run.described,
             "place_pattern": data.place_pattern,
             "data": digest_of(found, facts),
             "datasets": {i: pair.dataset for i, pair in run.pairs.items()},

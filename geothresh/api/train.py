@@ -111,36 +111,23 @@ def train(
     """
     network, splitting = network or NetworkChoice(), splitting or Splitting()
     callbacks = callbacks or TrainCallbacks()
-    if not isinstance(data, FolderData | SceneData):
-        paths = [data] if isinstance(data, str | Path) else list(data)
-        is_scene = any(Path(path).is_file() for path in paths)
-        data = SceneData(scenes=paths, labels=()) if is_scene else FolderData(folders=paths)
-    if isinstance(recipe, str):
-        recipe = recipe_of(recipe)
+    given = _data(data)
+    recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
     start = None if network.init is None else find_model(network.init)
-    # The start must outlive the run: whoever goes on with it, or reads its card, looks for it.
-    inputs = () if start is None else (start,)
     with training_output(
         output, THRESHNET, (".split.json", ".last.safetensors", ".csv"), resume=resume,
-        overwrite=overwrite, inputs=inputs,
+        # The start must outlive the run: whoever goes on with it, or reads its card, looks for it.
+        overwrite=overwrite, inputs=() if start is None else (start,),
     ) as making:  # fmt: skip
         # The data takes long to read: all that may be wrong elsewhere is found before.
         config = choose_sizes(network, recipe, start)
         recipe = dataclasses.replace(recipe, head=config.head, branches=config.branches)
-        _check_recipe(recipe, config)
-        splitting = _splitting_to_go_on_with(making, splitting, config, recipe)
-        if splitting.manifest is not None:
-            Split.load(Path(splitting.manifest))
-        pick_dtype(recipe.precision, pick_device(device))
+        _check_recipe(recipe, config, device)
+        splitting = _known_splitting(making, splitting, config, recipe)
         gathered = _gather(
-            data, splitting, Pixels.of(data.ground_sample_distance, network.resolution),
+            given, splitting, Pixels.of(given.ground_sample_distance, network.resolution),
             recipe=recipe, patch=config.patch, progress=callbacks.on_check,
         )  # fmt: skip
-        described: dict[str, Any] = {"preset": preset_of(config), "data": gathered.described}
-        if gathered.resolution is not None:
-            described[ENTRY] = [gathered.resolution.least, gathered.resolution.greatest]
-        if start is not None:
-            described["init"] = {"name": start.stem, "sha256": digest(start)}
         manifest = beside(making.model, ".split.json")
 
         def keep_split() -> None:
@@ -151,7 +138,8 @@ def train(
         progress = making.fit(
             lambda: ThreshNetTask(
                 gathered.train, gathered.validation, making.model, config=config, recipe=recipe,
-                facts=described, init=start, device=device, loader_workers=loader_workers,
+                facts=_facts(gathered, config, start), init=start, device=device,
+                loader_workers=loader_workers,
             ),
             on_begin=keep_split, on_step=callbacks.on_step, on_epoch=callbacks.on_epoch,
         )  # fmt: skip
@@ -166,11 +154,33 @@ def train(
             seconds=progress.seconds,
             train_maps=gathered.n_train,
             validation_maps=gathered.n_validation,
-            unit="blocks" if isinstance(data, SceneData) else "maps",
+            unit="blocks" if isinstance(given, SceneData) else "maps",
         )
 
 
-def _check_recipe(recipe: Recipe, config: NetworkConfig) -> None:
+def _data(
+    data: FolderData | SceneData | str | Path | Sequence[str | Path],
+) -> FolderData | SceneData:
+    """Folders, where paths are given."""
+    if isinstance(data, FolderData | SceneData):
+        return data
+    paths = [data] if isinstance(data, str | Path) else list(data)
+    is_scene = any(Path(path).is_file() for path in paths)
+    return SceneData(scenes=paths, labels=()) if is_scene else FolderData(folders=paths)
+
+
+def _facts(gathered: TrainingData, config: NetworkConfig, start: Path | None) -> dict[str, Any]:
+    """What the model file and the state say of the run, beside network and recipe."""
+    facts: dict[str, Any] = {"preset": preset_of(config), "data": gathered.described}
+    if gathered.resolution is not None:
+        facts[ENTRY] = [gathered.resolution.least, gathered.resolution.greatest]
+    if start is not None:
+        facts["init"] = {"name": start.stem, "sha256": digest(start)}
+    return facts
+
+
+def _check_recipe(recipe: Recipe, config: NetworkConfig, device: str) -> None:
+    pick_dtype(recipe.precision, pick_device(device))
     if recipe.chip_size % config.patch:
         raise UsageError(
             f"chip size {recipe.chip_size} is no multiple of the patch {config.patch}, which "
@@ -185,22 +195,24 @@ def _check_recipe(recipe: Recipe, config: NetworkConfig) -> None:
     )
 
 
-def _splitting_to_go_on_with(
+def _known_splitting(
     making: TrainingOutput, splitting: Splitting, config: NetworkConfig, recipe: Recipe
 ) -> Splitting:
-    """Of a run that goes on, its own split where nothing else is said.
+    """What is asked for; of a run that goes on, its own split where nothing is.
 
     Raises:
         ModelError: the run was started with another network or recipe.
+        InputError: the manifest is none.
     """
-    saved = making.saved
-    if saved is None:
-        return splitting
-    # Before the data is read, which takes long; whether that is the same is seen after.
-    saved.require_same({**saved.run, "config": config.as_dict(), "recipe": recipe.as_dict()})
-    manifest = beside(making.model, ".split.json")
-    if splitting.manifest is None and not splitting.given and manifest.exists():
-        return dataclasses.replace(splitting, manifest=manifest)
+    saved, manifest = making.saved, beside(making.model, ".split.json")
+    if saved is not None:
+        # Before the data is read, which takes long; whether that is the same is seen after.
+        known = {"config": config.as_dict(), "recipe": recipe.as_dict()}
+        saved.require_same({**saved.run, **known})
+        if splitting.manifest is None and not splitting.given and manifest.exists():
+            splitting = dataclasses.replace(splitting, manifest=manifest)
+    if splitting.manifest is not None:
+        Split.load(Path(splitting.manifest))
     return splitting
 
 

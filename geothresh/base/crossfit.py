@@ -18,6 +18,7 @@ from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import BaseConfig, BasePlan
 from geothresh.base.pictures import predict_picture
 from geothresh.base.predictor import load_base
+from geothresh.base.pretrained import weights_name
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
 from geothresh.durability.resuming import require_same_run
 from geothresh.durability.states import find_state, forget_states
@@ -85,6 +86,16 @@ class CrossfitRun:
     def all_folders(self) -> list[Path]:
         """That of the models, and those of the maps."""
         return [self.work, *(folder for some in self.folders.values() for folder in some)]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Network and recipe, for the manifest."""
+        return {
+            "config": self.config.as_dict(),
+            "encoder_weights": weights_name(self.plan.encoder_weights),
+            "recipe": self.plan.recipe.as_dict(),
+            "snapshots": self.plan.snapshots,
+        }
 
     def make_folders(self, overwrite: bool) -> None:
         """Make them, before the data is read.

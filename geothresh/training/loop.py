@@ -174,12 +174,9 @@ def fit(
         task.recall(saved.memory)
         progress = saved.progress
 
-    def keep_state() -> None:
-        save_state(states, task, progress)
-
     if state is None:
         # Before the first step too: a run that can be gone on with is told from files of others.
-        keep_state()
+        save_state(states, task, progress)
     if on_begin is not None:
         on_begin()
     clock = kept = time.perf_counter()
@@ -187,22 +184,15 @@ def fit(
         epoch = progress.epoch + 1
         task.network.train()
         for batch, size in task.batches(epoch, progress.batch):
-            torch.manual_seed(task.seed(progress.step))
-            rate = task.rate(progress.step)
-            if rate is not None:
-                set_rate(task.optimizer, rate)
-            losses = _step(task, batch)
-            progress.step += 1
-            progress.batch += 1
+            losses = _step(task, batch, progress.step)
+            progress.count_step(losses, size)
             if not math.isfinite(losses["total"]):
                 raise _diverged(f"the loss is {losses['total']}", progress)
-            for name, value in losses.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value * size
             task.after_step(progress)
             clock, before = time.perf_counter(), clock
             progress.seconds += clock - before
             if clock - kept >= STATE_SECONDS and progress.batch < task.steps:
-                keep_state()
+                save_state(states, task, progress)
                 kept = time.perf_counter()
             if on_step is not None:
                 on_step(epoch, progress.batch, task.steps, losses["total"])
@@ -211,13 +201,13 @@ def fit(
         # Sums over samples, not means of batch means: the last batch may be smaller.
         means = {name: value / task.samples for name, value in progress.sums.items()}
         scores = task.validate()
-        progress.epoch, progress.batch, progress.sums = epoch, 0, {}
+        progress.count_epoch()
         clock, before = time.perf_counter(), clock
         progress.seconds += clock - before
         row = task.after_epoch(progress, means, scores)
         # Last: whoever goes on from the state before it makes the models anew, the same.
         if task.keeps_state or not task.is_over(progress):
-            keep_state()
+            save_state(states, task, progress)
         else:
             forget_states(states)
         kept = time.perf_counter()
@@ -226,7 +216,12 @@ def fit(
     return progress
 
 
-def _step(task: Task, batch: Any) -> dict[str, float]:
+def _step(task: Task, batch: Any, step: int) -> dict[str, float]:
+    """One step of the optimiser; the losses before it, by name."""
+    torch.manual_seed(task.seed(step))
+    rate = task.rate(step)
+    if rate is not None:
+        set_rate(task.optimizer, rate)
     losses = task.losses(batch)
     task.optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()

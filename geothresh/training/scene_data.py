@@ -89,13 +89,7 @@ def gather_scenes(
     opened = [
         _open(path, source, data, splitting) for path, source in zip(paths, labels, strict=True)
     ]
-    stems = Counter(one.scene.name for one in opened)
-    repeated = [stem for stem, n in stems.items() if n > 1]
-    if repeated:
-        raise InputError(
-            f"{len(repeated)} names stand for several scenes: {names(repeated)}; rename them, so "
-            "that the split and the log can tell them apart"
-        )
+    _require_names(opened)
     sizes = pixels.sizes(paths, [_pixel_size(one.scene.grid) for one in opened])
     factors = pixels.factors(paths, sizes)
     surveys = _surveys(opened, two_areas=splitting.aoi is not None, progress=progress)
@@ -114,13 +108,7 @@ def gather_scenes(
         )
         for one, counted in zip(opened, surveys, strict=True)
     ]
-    if splitting.manifest is not None:
-        scenes = follow_split(scenes, Path(splitting.manifest))
-    elif splitting.aoi is not None:
-        scenes = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
-    else:
-        scenes = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
-    _require_validation(scenes, splitting)
+    scenes = _hold_out(scenes, splitting, seed)
     train = _sources(opened, scenes, factors, chip_size=chip_size, largest=largest)
     validation = [
         SceneTile(scene=one.scene, window=tile, patch=patch, factor=factor)
@@ -142,6 +130,16 @@ def gather_scenes(
         n_validation=len(validation),
         resolution=pixels.seen(sizes),
     )
+
+
+def _require_names(opened: Sequence[_Opened]) -> None:
+    stems = Counter(one.scene.name for one in opened)
+    repeated = [stem for stem, n in stems.items() if n > 1]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} names stand for several scenes: {names(repeated)}; rename them, so "
+            "that the split and the log can tell them apart"
+        )
 
 
 def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
@@ -265,7 +263,14 @@ def _require_labels(opened: Sequence[_Opened], surveys: Sequence[Survey], data: 
         )
 
 
-def _require_validation(scenes: Sequence[SplitScene], splitting: Splitting) -> None:
+def _hold_out(scenes: list[SplitScene], splitting: Splitting, seed: int) -> list[SplitScene]:
+    """The scenes with the blocks that are validated on."""
+    if splitting.manifest is not None:
+        scenes = follow_split(scenes, Path(splitting.manifest))
+    elif splitting.aoi is not None:
+        scenes = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
+    else:
+        scenes = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
     held = [
         counted.survey.held_foreground[cells_of(window)].sum()
         for counted in scenes
@@ -280,6 +285,7 @@ def _require_validation(scenes: Sequence[SplitScene], splitting: Splitting) -> N
         raise InputError(
             f"none of the {len(held)} blocks to validate on has a foreground pixel; choose others"
         )
+    return scenes
 
 
 def _sources(

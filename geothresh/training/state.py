@@ -46,6 +46,17 @@ class Progress:
     epochs_without_gain: int = 0
     """Epochs since the training loss was lowest."""
 
+    def count_step(self, losses: Mapping[str, float], samples: int) -> None:
+        """A step is done, with these mean losses of its samples."""
+        self.step += 1
+        self.batch += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+
+    def count_epoch(self) -> None:
+        """The epoch that was under way is done."""
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedRun:

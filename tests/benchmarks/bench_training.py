@@ -53,7 +53,7 @@ class Training:
     def step(self) -> float:
         """Seconds of one step; its losses are read, so that a GPU has finished."""
         start = time.perf_counter()
-        _step(self._task, self._batch)
+        _step(self._task, self._batch, 0)
         return time.perf_counter() - start
 
 
