@@ -330,17 +330,27 @@ class Refining:
         Choice(get_args(Tta)),
         pixels=True,
     )
-    match_resolution: bool = option(
-        False,
-        "Refine at the resolution that the model was trained at (see `geothresh model show`) and "
-        "bring the changes back to the raster's own pixels; up to 8 times finer or coarser.",
-        _FLAG,
+    resolution: Resolution = option(
+        "auto",
+        "Pixels that the model reads, in metres on the ground, or the raster's own: native. auto "
+        "takes its own where the model has seen such pixels, else the nearest that it has; the "
+        "changes are brought back to the raster's own pixels.",
+        Number(least=0, above=True, words=("auto", "native")),
+        metavar="auto|native|M",
     )
     threshold: float = option(
         0.5,
         "Refined confidence from which on a pixel is foreground.",
         Number(least=0, most=1),
         pixels=True,
+    )
+    keep_threshold: float | None = option(
+        None,
+        "The same for a pixel that is foreground in the input at that threshold, so that it is "
+        "removed only where the model is sure.  [default: the model's, see `geothresh model "
+        "show`; at most the threshold]",
+        Number(least=0, most=1),
+        metavar="T",
     )
 
     def __post_init__(self) -> None:
@@ -544,8 +554,8 @@ class Maps:
     ground_sample_distance: Sequence[Size] = option(
         (),
         "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
-        "the middle counts; for --match-resolution; may be repeated, one for each DATA. A raster "
-        "tells it by itself.",
+        "the middle counts; may be repeated, one for each DATA. A raster tells it by itself; of "
+        "folders without it the width of the foreground decides on the resolution.",
         Several(Metres()),
         flags=("--ground-sample-distance", "--gsd"),
         metavar="M|MIN,MAX",

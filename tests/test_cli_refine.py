@@ -77,7 +77,7 @@ def test_every_option_reaches_the_library(
         "--batch-size", "3", "--device", "cuda:1", "--precision", "bf16",
         "--backend", "openvino", "--workers", "2",
         "--co", "compress=ZSTD", "--co", "ZSTD_LEVEL=1", "--overwrite", "--no-progress",
-        "--tta", "d4", "--match-resolution", "--no-resume",
+        "--tta", "d4", "--resolution", "0.5", "--keep-threshold", "0.2", "--no-resume",
         "--restart",
     )  # fmt: skip
     assert result.exit_code == 130
@@ -93,7 +93,7 @@ def test_every_option_reaches_the_library(
             bidx=2, scale=100.0, nodata=-9999.0, bounds=(-3.0, 2.0, 1.5, 4.0), allow_vrt=True
         ),
         "model": "full",
-        "refining": Refining(tta="d4", match_resolution=True, threshold=0.4),
+        "refining": Refining(tta="d4", resolution=0.5, threshold=0.4, keep_threshold=0.2),
         "tiling": Tiling(tile_size=256, overlap=64, blend="crop"),
         "compute": Compute(
             batch_size=3, device="cuda:1", precision="bf16", backend="openvino", workers=2
@@ -247,5 +247,5 @@ def test_the_python_names_are_those_of_the_command() -> None:
     names = set()
     for name, keyword in inspect.signature(geothresh.refine).parameters.items():
         names |= set(known(keyword.default)) if is_dataclass(keyword.default) else {name}
-    own = {"as_json", "quiet", "verbose", "debug", "parents"}
+    own = {"as_json", "quiet", "verbose", "debug", "parents", "match_resolution"}
     assert options - own == names

@@ -114,7 +114,7 @@ def test_folders_of_one_name_cannot_have_pixels_of_two_sizes(tmp_path: Path) -> 
     one, _ = make_roads(tmp_path / "one")
     other, _ = make_roads(tmp_path / "other")
     for options in (["train", "-o", str(tmp_path / "m.safetensors"), "--resolution", "1"],
-                    ["evaluate", "--match-resolution"]):  # fmt: skip
+                    ["evaluate"]):  # fmt: skip
         result = runner().invoke(
             main, [*options, str(one), str(other), "--gsd", "1", "--gsd", "0.5"]
         )
@@ -151,7 +151,7 @@ def test_maps_are_scored_at_the_resolution_of_the_model(tmp_path: Path, model: P
         scores[pair.id] = score.counts.iou()
     assert {m["id"]: m["refined"]["iou"] for m in source["maps"]} == pytest.approx(scores)
     table = runner().invoke(main, [*arguments, *given])
-    assert "read at 0.5 of the size" in table.stdout
+    assert "read at 0.5 of size" in table.stdout
 
 
 def test_a_size_out_of_reach_is_found_before_the_first_map(tmp_path: Path, model: Path) -> None:  # noqa: F811
@@ -170,7 +170,7 @@ def test_a_size_out_of_reach_is_found_before_the_first_map(tmp_path: Path, model
             model=model,
             progress=lambda n, _: done.append(n),
             maps=Maps(confidence=[tmp_path / "net1", maps], ground_sample_distance=[50.0, 0.5]),
-            refining=Refining(match_resolution=True),
+            refining=Refining(resolution=1.0),
             tiling=Tiling(tile_size=64, overlap=16),
             compute=Compute(device="cpu"),
         )
@@ -179,15 +179,12 @@ def test_a_size_out_of_reach_is_found_before_the_first_map(tmp_path: Path, model
 
 def test_what_evaluate_must_know_of_pixels_is_asked_for(tmp_path: Path) -> None:
     folder, networks = make_roads(tmp_path)
-    with pytest.raises(UsageError, match="`ground_sample_distance`"):
-        evaluate(folder, maps=Maps(confidence=networks), refining=Refining(match_resolution=True))
-    with pytest.raises(UsageError, match="`match_resolution`"):
-        evaluate(folder, maps=Maps(confidence=networks, ground_sample_distance=[1.0]))
+    with pytest.raises(UsageError, match="`resolution` 1: .* not known"):
+        evaluate(folder, maps=Maps(confidence=networks), refining=Refining(resolution=1.0))
     with pytest.raises(UsageError, match="one for each"):
         evaluate(
             folder,
             maps=Maps(confidence=networks, ground_sample_distance=[1.0, 2.0]),
-            refining=Refining(match_resolution=True),
         )
 
 

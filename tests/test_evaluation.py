@@ -343,14 +343,15 @@ def test_a_nodata_value_of_0_hides_no_background(tmp_path: Path) -> None:
 
 def test_a_raster_unlike_the_models_data_is_warned_of(tmp_path: Path) -> None:
     levels, truth = scene(5, 64, 64)
-    raster = write_raster(tmp_path / "scene.tif", levels, transform=Affine.scale(0.2, -0.2))
+    raster = write_raster(tmp_path / "scene.tif", levels, transform=Affine.scale(0.02, -0.02))
     mask = write_raster(
-        tmp_path / "labels.tif", truth.astype(np.uint8), transform=Affine.scale(0.2, -0.2)
+        tmp_path / "labels.tif", truth.astype(np.uint8), transform=Affine.scale(0.02, -0.02)
     )
-    with pytest.warns(GeothreshWarning, match="5 times smaller"):
+    with pytest.warns(GeothreshWarning, match=r"\d+ times smaller"):
         evaluate(
             raster,
             mask=mask,
+            refining=Refining(resolution="native"),
             reading=Reading(scale=255.0),
             tiling=Tiling(tile_size=64, overlap=0),
             compute=Compute(device="cpu"),
@@ -467,7 +468,7 @@ RASTER = {"data": "{file}", "mask": "{file}"}
         ({"reading": Reading(bidx=1)}, "`bidx` is for a raster"),
         ({"maps": Maps(split="train")}, "name that with `ids`"),
         ({"refining": Refining(tta="d4")}, "`tta` is for refining, and there is no model"),
-        ({"refining": Refining(match_resolution=True)}, "`match_resolution` is for refining"),
+        ({"refining": Refining(resolution="native")}, "`resolution` is for refining"),
         ({"compute": Compute(workers=2)}, "`workers` is for `geothresh refine`"),
     ],
 )

@@ -22,8 +22,8 @@ from roads import make_roads
 from geothresh import refine, refine_array
 from geothresh.api.models import choose_model
 from geothresh.cli import main
-from geothresh.errors import GeothreshWarning, InputError, ModelError, UsageError
-from geothresh.nn.checkpoint import read_card, save_model
+from geothresh.errors import GeothreshWarning, UsageError
+from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.options import Compute
 
@@ -69,8 +69,10 @@ def pixels(path: Path) -> NDArray[Any]:
 def test_another_resolution_is_warned_about(
     tmp_path: Path, model: Path, metres: float, ratio: str
 ) -> None:
-    with pytest.warns(GeothreshWarning, match=f"{ratio}.*0.5 to 1 m.*--match-resolution"):
-        result = refine(scene(tmp_path, metres), model=model, **grouped(**OPTIONS))
+    with pytest.warns(GeothreshWarning, match=f"{ratio}.*0.5 to 1 m.*leave out `resolution`"):
+        result = refine(
+            scene(tmp_path, metres), model=model, **grouped(resolution="native", **OPTIONS)
+        )
     assert result.resampling == 1
     assert result.pixel_size == pytest.approx((metres, metres), rel=1e-3)
 
@@ -89,7 +91,7 @@ def test_a_like_resolution_or_none_is_no_matter(
 ) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        refine(scene(tmp_path, **options), model=model, **grouped(**OPTIONS))
+        refine(scene(tmp_path, **options), model=model, **grouped(resolution="native", **OPTIONS))
     assert not [each for each in said if "times" in str(each.message)]
 
 
@@ -112,7 +114,7 @@ def test_the_output_has_the_grid_of_the_scene(
         result = refine(
             path,
             model=model,
-            **grouped(confidence=tmp_path / "c.tif", match_resolution=True, **OPTIONS),
+            **grouped(confidence=tmp_path / "c.tif", **OPTIONS),
         )
     assert result.resampling == pytest.approx(resampling)
     for written in (result.mask, tmp_path / "c.tif"):
@@ -126,14 +128,17 @@ def test_the_output_has_the_grid_of_the_scene(
     stored = pixels(tmp_path / "c.tif")
     known = stored != 255
     np.testing.assert_allclose(stored[known] / 254, array[known], atol=0.51 / 254)
-    plain = refine_array(values(), model=model, **grouped(**OPTIONS))
+    plain = refine_array(
+        values(), model=model, ground_sample_distance=metres,
+        **grouped(resolution="native", **OPTIONS),
+    )  # fmt: skip
     assert not np.allclose(plain, array, atol=0.01, equal_nan=True)
 
 
 def test_within_the_range_nothing_is_resampled(tmp_path: Path, model: Path) -> None:
     path, written = scene(tmp_path, 0.7), [tmp_path / "plain.tif", tmp_path / "matched.tif"]
-    for output, match in zip(written, (False, True), strict=True):
-        result = refine(path, output, model=model, **grouped(match_resolution=match, **OPTIONS))
+    for output, resolution in zip(written, ("native", "auto"), strict=True):
+        result = refine(path, output, model=model, **grouped(resolution=resolution, **OPTIONS))
         assert result.resampling == 1
     assert written[0].read_bytes() == written[1].read_bytes()
 
@@ -143,11 +148,11 @@ def test_oblong_pixels_are_matched_by_their_area(tmp_path: Path, model: Path) ->
     step = 1e-6 / 111.3 * 1000
     place = Affine(step, 0, 8, 0, -step, 60)
     path = scene(tmp_path, 1, crs="EPSG:4326", transform=place)
-    result = refine(path, model=model, **grouped(match_resolution=True, **OPTIONS))
+    result = refine(path, model=model, **grouped(**OPTIONS))
     assert result.pixel_size == pytest.approx((0.5, 1.0), rel=1e-2)
     assert result.resampling == 1
     coarse = scene(tmp_path, 1, "c.tif", crs="EPSG:4326", transform=place @ Affine.scale(4, 4))
-    result = refine(coarse, model=model, **grouped(match_resolution=True, **OPTIONS))
+    result = refine(coarse, model=model, **grouped(**OPTIONS))
     # 2 x 4 m: sides of 2.83 m on average, 2.83 of the model's; 16 / 6 is nearest.
     assert result.resampling == pytest.approx(16 / 6)
 
@@ -166,28 +171,92 @@ def test_a_flat_map_is_refined_as_at_the_resolution_of_the_model(model: Path) ->
 
 def test_workers_get_the_same_by_mail(model: Path) -> None:
     there = Compute(device="cpu", precision="fp32", workers=2)
-    chosen = choose_model(model, there, tta="d4", match=0.25)
+    chosen = choose_model(model, there, tta="d4", resolution="auto", metres=0.25)
     source = pickle.loads(pickle.dumps(chosen.refiner))
     assert source == chosen.refiner and hash(source) == hash(chosen.refiner)
     assert source.patch == chosen.raster_patch == 32 and not callable(source)
     tiles = np.random.default_rng(0).random((1, 128, 128), np.float32)
-    here = choose_model(model, replace(there, workers=0), tta="d4", match=0.25).refiner
+    here = choose_model(
+        model, replace(there, workers=0), tta="d4", resolution="auto", metres=0.25
+    ).refiner
     assert np.array_equal(source.load()(tiles), here.load()(tiles))  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_matched_is_refused_at_once(
     tmp_path: Path, model: Path, tiny_model: Path
 ) -> None:
+    options = grouped(resolution=1.0, **OPTIONS)
     with pytest.raises(UsageError, match="9 times larger than the model's: at most 8"):
-        refine(scene(tmp_path, 9), model=model, **grouped(match_resolution=True, **OPTIONS))
-    with pytest.raises(ModelError, match="does not say what pixels.*`ground_sample_distance`"):
-        refine(scene(tmp_path, 9), model=tiny_model, **grouped(match_resolution=True, **OPTIONS))
+        refine(scene(tmp_path, 9), model=tiny_model, **options)
     nowhere = scene(tmp_path, 9, "nowhere.tif", transform=None, crs=None)
-    with pytest.raises(InputError, match="not known.*georeference the scene"):
-        refine(nowhere, model=model, **grouped(match_resolution=True, **OPTIONS))
+    with pytest.raises(UsageError, match="not known.*georeference it"):
+        refine(nowhere, model=model, **options)
     with pytest.raises(UsageError, match="metres above 0"):
         refine_array(values(), model=model, ground_sample_distance=0.0, **grouped(**OPTIONS))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nowhere.tif", "scene.tif"]
+
+
+def test_metres_are_what_the_model_reads(tmp_path: Path, tiny_model: Path) -> None:
+    """Whatever its card tells, or does not."""
+    result = refine(scene(tmp_path, 0.25), model=tiny_model, **grouped(resolution=0.5, **OPTIONS))
+    assert result.resampling == 0.5
+
+
+def test_far_beyond_the_range_the_nearest_is_read_and_warned_about(
+    tmp_path: Path, model: Path
+) -> None:
+    with pytest.warns(GeothreshWarning, match="100 m are 1e\\+02 times larger"):
+        result = refine(scene(tmp_path, 100), model=model, **grouped(**OPTIONS))
+    assert result.resampling == 8
+
+
+def test_without_a_place_on_the_ground_the_width_of_the_foreground_decides(
+    tmp_path: Path,
+) -> None:
+    import torch
+
+    from geothresh.nn.network import ThreshNet
+
+    config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16)
+    wide = tmp_path / "wide.safetensors"
+    torch.manual_seed(0)
+    save_model(
+        wide, tensors=ThreshNet(config).state_dict(), config=config,
+        training={"ground_sample_distance": [1, 1], "widths": [2, 5]},
+    )  # fmt: skip
+    confidence = np.full((70, 90), 0.2, np.float32)
+    confidence[30:40] = 0.9
+    nowhere = write_raster(tmp_path / "n.tif", confidence, transform=None, crs=None)
+    assert refine(nowhere, model=wide, **grouped(**OPTIONS)).resampling == 0.5
+    array = refine_array(confidence, model=wide, **grouped(**OPTIONS))
+    same = refine_array(confidence, model=wide, ground_sample_distance=0.5, **grouped(**OPTIONS))
+    assert np.array_equal(array, same)
+    # The ground decides where it is known.
+    assert refine(scene(tmp_path, 1), model=wide, **grouped(**OPTIONS)).resampling == 1
+
+
+def test_foreground_stays_down_to_the_models_keep_threshold(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    card = read_card(tiny_model)
+    kept = tmp_path / "kept.safetensors"
+    tensors = load_weights(tiny_model, card.config)
+    save_model(kept, tensors=tensors, config=card.config, training={**card.training, "keep": 0.0})
+    path = scene(tmp_path, 1)
+    cut = grouped(threshold=0.9, **OPTIONS)
+    plain = refine(path, tmp_path / "p.tif", model=tiny_model, **cut)
+    result = refine(path, tmp_path / "k.tif", model=kept, **cut)
+    cut = grouped(threshold=0.9, keep_threshold=0.0, **OPTIONS)
+    asked = refine(path, tmp_path / "a.tif", model=tiny_model, **cut)
+    before = values() >= np.float32(0.9)
+    expected = np.where(before, 1, pixels(plain.mask))
+    expected = np.where(np.isnan(values()), 255, expected)
+    assert (pixels(plain.mask) != expected).any()
+    assert np.array_equal(pixels(result.mask), expected)
+    assert np.array_equal(pixels(asked.mask), expected)
+    assert (plain.keep_threshold, result.keep_threshold, asked.keep_threshold) == (None, 0.0, 0.0)
+    with rasterio.open(result.mask) as dataset:
+        assert dataset.tags()["GEOTHRESH_KEEP_THRESHOLD"] == "0"
 
 
 def test_tile_and_overlap_are_the_models_pixels(tmp_path: Path, model: Path) -> None:
@@ -195,7 +264,7 @@ def test_tile_and_overlap_are_the_models_pixels(tmp_path: Path, model: Path) -> 
         refine(
             scene(tmp_path, 0.25),
             model=model,
-            **grouped(match_resolution=True, **{**OPTIONS, "tile_size": 60}),
+            **grouped(**{**OPTIONS, "tile_size": 60}),
         )
 
 

@@ -36,6 +36,10 @@ def test_what_is_unlike_training_is_told(
 
 
 def test_general_is_not_advised_to_itself() -> None:
-    told = doubts(valid=10**6, before=9000, after=0, changed=9000, model="general", scope=UNKNOWN)
+    told = doubts(valid=10**6, before=9000, after=0, changed=9000, model="general", scope=ROADS)
     assert told is not None
     assert "fits any" not in told
+
+
+def test_a_model_without_a_theme_is_not_judged() -> None:
+    assert not doubts(valid=10**6, before=9000, after=0, changed=9000, model="m", scope=UNKNOWN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from geothresh.api.models import Model, choose_model
 from geothresh.errors import UsageError
 from geothresh.mosaic import Progress, mosaic_array, where_asked
 from geothresh.options import Compute, Refining, Tiling, require_only
+from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 
+# Half of the side, in pixels, of what is looked at for the width of the foreground.
+_SIDE = 1024
 _COMPUTE = ("batch_size", "device", "precision", "backend", "workers")
 
 
@@ -34,10 +38,10 @@ def refine_array(
         confidence: (H, W) floats in [0, 1]; NaN, infinities and what a masked array masks are
             missing data.
         model, tiling, compute, progress: as for `refine`.
-        refining: test-time augmentation.
+        refining: test-time augmentation and resolution; an array of confidences is not cut.
         ground_sample_distance: metres on the ground from one pixel to the next; where the model was
-            trained on others, the array is resampled as `refine` does with `match_resolution`.
-            None takes the array as it is.
+            trained on others, the array is resampled as by `refine`. None: the width of what is
+            at 0.5 and above decides.
 
     Returns:
         (H, W) float32 in [0, 1], NaN where data is missing.
@@ -47,18 +51,21 @@ def refine_array(
         InputError: the array is not 2-D, not floating-point, or not within [0, 1].
         ModelError: the model is missing or damaged, or does not fit.
     """
-    require_only(refining, "tta", why="is for rasters; an array has a `ground_sample_distance`")
+    require_only(refining, "tta", "resolution", why="is for masks; an array is not cut")
     require_only(compute, *_COMPUTE, why="is for rasters, which other machines can read")
     if ground_sample_distance is not None and not 0 < ground_sample_distance < math.inf:
         raise UsageError(
             f"`ground_sample_distance` {ground_sample_distance:g}: give metres above 0, or None"
         )
-    chosen = choose_model(model, compute, tta=refining.tta, match=ground_sample_distance)
-    tiles = chosen.grid(RasterSize(height=1, width=1), tiling)
     values = np.asarray(confidence)
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # asarray shows what lies under the mask.
         values = confidence.filled(np.nan)
+    chosen = choose_model(
+        model, compute, tta=refining.tta, resolution=refining.resolution,
+        metres=ground_sample_distance, width=partial(_width, values),
+    )  # fmt: skip
+    tiles = chosen.grid(RasterSize(height=1, width=1), tiling)
     refined: NDArray[np.float32] = mosaic_array(
         values,
         chosen.refiner,
@@ -70,3 +77,9 @@ def refine_array(
         progress=progress,
     )
     return refined
+
+
+def _width(values: NDArray[Any]) -> float | None:
+    """The width of the foreground in pixels, of the middle of a large array."""
+    middle = tuple(slice(max(0, n // 2 - _SIDE), n // 2 + _SIDE) for n in values.shape)
+    return foreground_width(values[middle] >= 0.5)

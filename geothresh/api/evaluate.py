@@ -6,13 +6,15 @@ import json
 import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.resolution import pixel_size, require_pixel_size, warn_of_mismatch
+from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
 from geothresh.evaluation.report import Report, SourceReport
@@ -40,19 +42,21 @@ from geothresh.options import (
     Refining,
     Scoring,
     Tiling,
-    Tta,
     require_only,
 )
 from geothresh.raster.mask import Mask, open_labels
-from geothresh.raster.pairs import Pair, by_dataset, find_pairs
+from geothresh.raster.pairs import Pair, by_dataset, find_pairs, read_confidence
 from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
+from geothresh.thresholding import foreground_width
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
 Progress = Callable[[int, int], None]
 
 _COMPUTE = ("batch_size", "device", "precision", "backend")
+# Maps of a data set whose foreground is looked at for its width.
+_SAMPLED = 32
 _READING = ("bidx", "scale", "nodata", "allow_vrt")
 DEFAULT_PATCH = 64
 """Side of the regions of the bound where no model says otherwise: the paper's."""
@@ -62,10 +66,12 @@ DEFAULT_PATCH = 64
 class _Plan:
     """What is done with every map, the same for folders and for a raster."""
 
-    model: Callable[[float | None], ChosenModel] | None
-    """The model for pixels of a size on the ground in metres; None = for pixels as they are."""
+    model: Callable[..., ChosenModel] | None
+    """The model for ``metres`` and ``width`` of a raster, see `choose_model`; None = no model."""
+    keep: float | None
+    """Refined confidence down to which foreground of the input stays."""
     sizes: Mapping[str, float]
-    """Of the pixels of each data set, in metres, where they are to be matched."""
+    """Of the pixels of each data set on the ground, in metres, as far as they are known."""
     patch: int
     refining: Refining
     scoring: Scoring
@@ -77,6 +83,7 @@ class _Plan:
         return Tally(
             patch=self.patch,
             threshold=self.refining.threshold,
+            keep=self.keep,
             distance=distance,
             metric=self.scoring.boundary_metric,
         )
@@ -147,13 +154,17 @@ def evaluate(
     target = None
     if scoring.output is not None:
         target = check_output(scoring.output, overwrite=scoring.overwrite, inputs=inputs)
-    sizes = _sizes(folders, maps, refining, as_raster=raster is not None)
+    sizes = _sizes(folders, maps, as_raster=raster is not None)
     choose = None
     if model is not None:
-        choose = partial(_choose, model, compute, refining.tta)
-    chosen = None if choose is None else choose(None)
+        choose = partial(
+            choose_model, model, compute, tta=refining.tta, resolution=refining.resolution
+        )
+    # For what it says of itself; each data set has its own resolution.
+    chosen = None if model is None else choose_model(model, compute)
     plan = _Plan(
         model=choose,
+        keep=None if chosen is None else chosen.keep(refining),
         sizes=sizes,
         patch=scoring.patch or (DEFAULT_PATCH if chosen is None else chosen.patch),
         refining=refining,
@@ -182,11 +193,6 @@ def evaluate(
     if target is not None:
         write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")
     return report
-
-
-def _choose(model: Model, compute: Compute, tta: Tta, metres: float | None) -> ChosenModel:
-    """The model for pixels of a size on the ground; None = for pixels as they are."""
-    return choose_model(model, compute, tta=tta, match=metres)
 
 
 def _raster_of(data: Sequence[Path], mask: PathLike | None) -> Path | None:
@@ -224,10 +230,8 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _sizes(
-    folders: Sequence[Path], maps: Maps, refining: Refining, *, as_raster: bool
-) -> dict[str, float]:
-    """The size of the pixels of each folder, where they are to be matched."""
+def _sizes(folders: Sequence[Path], maps: Maps, *, as_raster: bool) -> dict[str, float]:
+    """The size of the pixels of each folder on the ground, where it was given."""
     # The middle of a range, as training takes it.
     given = [
         math.sqrt(size[0] * size[-1]) if isinstance(size, tuple) else size
@@ -235,15 +239,8 @@ def _sizes(
     ]
     if as_raster and given:
         raise UsageError("a raster tells the size of its pixels; leave out the distance")
-    if not refining.match_resolution or as_raster:
-        if given:
-            raise UsageError("a ground sample distance is for `match_resolution`; add it")
-        return {}
     if not given:
-        raise UsageError(
-            "folders do not tell the size of their pixels, to match the resolution; add "
-            "`ground_sample_distance`, once for all or once for each"
-        )
+        return {}
     if len(given) not in (1, len(folders)):
         raise UsageError(
             f"{len(given)} ground sample distances for {len(folders)} folders; give one for all "
@@ -263,11 +260,11 @@ class _Refinement:
     """Pixels of the model along one of theirs."""
 
     @classmethod
-    def of(cls, plan: _Plan, dataset: str) -> _Refinement | None:
+    def of(cls, plan: _Plan, dataset: str, pairs: Sequence[Pair]) -> _Refinement | None:
         """None where there is no model."""
         if plan.model is None:
             return None
-        chosen = plan.model(plan.sizes.get(dataset))
+        chosen = plan.model(metres=plan.sizes.get(dataset), width=partial(_width, pairs))
         size = RasterSize(height=1, width=1)
         grid = chosen.grid(size, plan.tiling)
         refine = partial(
@@ -286,14 +283,23 @@ class _Refinement:
         return pair_samples(pairs, self.refine, at_once=at_once)
 
 
+def _width(pairs: Sequence[Pair]) -> float | None:
+    """The width of the foreground of a data set's maps in pixels: the median of some of them."""
+    some = pairs[:: max(1, len(pairs) // _SAMPLED)]
+    widths = [foreground_width(read_confidence(pair.confidence) >= 0.5) for pair in some]
+    known = [width for width in widths if width is not None]
+    return median(known) if known else None
+
+
 def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> list[SourceReport]:
     total = sum(len(pairs) for _, pairs in sources)
     done = 0
     reports = []
     # Of all of them first: a size out of reach is found before the first map is refined.
-    refinements = {
-        dataset: _Refinement.of(plan, dataset) for dataset in {s[0].dataset for _, s in sources}
-    }
+    by_folder: dict[str, list[Pair]] = defaultdict(list)
+    for _, pairs in sources:
+        by_folder[pairs[0].dataset] += pairs
+    refinements = {name: _Refinement.of(plan, name, pairs) for name, pairs in by_folder.items()}
     for name, pairs in sources:
         tally = plan.tally()
         refinement = refinements[pairs[0].dataset]
@@ -317,11 +323,10 @@ def _evaluate_raster(raster: Path, mask: Path, reading: Reading, plan: _Plan) ->
         open_labels(mask) as labels,
     ):  # fmt: skip
         pixel = pixel_size(scene.grid)
-        metres = None
-        if plan.refining.match_resolution:
-            metres = require_pixel_size(pixel, scene.name).mean
-        chosen = None if plan.model is None else plan.model(metres)
-        if chosen is not None:
+        chosen = None
+        if plan.model is not None:
+            metres = None if pixel is None else pixel.mean
+            chosen = plan.model(metres=metres, width=partial(sampled_width, scene))
             warn_of_mismatch(scene.name, pixel, chosen)
         labels.require_grid_of(scene)
         return _score_raster(scene, labels, plan, chosen)

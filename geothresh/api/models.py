@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from geothresh.errors import ModelError, UsageError
+from geothresh.errors import UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.backends import versioned
 from geothresh.nn.batching import GPU_BATCH
 from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
-from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
+from geothresh.nn.resolution import resampled_patch
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.nn.wrapped import unwrapped, wrapped
-from geothresh.options import Backend, BatchSize, Compute, Precision, Tiling, Tta
+from geothresh.options import (
+    Backend,
+    BatchSize,
+    Compute,
+    Precision,
+    Refining,
+    Resolution,
+    Tiling,
+    Tta,
+)
 from geothresh.windows import RasterSize, TileGrid
 
 if TYPE_CHECKING:
@@ -62,6 +72,11 @@ class ChosenModel:
     def resampling(self) -> float:
         """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
         return self.patch / self.raster_patch
+
+    def keep(self, refining: Refining) -> float | None:
+        """Refined confidence down to which foreground of the input stays: what was asked for, else
+        what its card tells; None = the threshold alone decides."""
+        return self.scope.keep if refining.keep_threshold is None else refining.keep_threshold
 
     def overlap(self, tiling: Tiling) -> int:
         """What neighbouring tiles share, in pixels of the model: what was asked for, else 128, or
@@ -124,7 +139,9 @@ def choose_model(
     compute: Compute,
     *,
     tta: Tta = "none",
-    match: float | None = None,
+    resolution: Resolution = "native",
+    metres: float | None = None,
+    width: Callable[[], float | None] | None = None,
 ) -> ChosenModel:
     """Find the model and, unless workers are to do so, load it; `load_model` for the engine.
 
@@ -132,11 +149,13 @@ def choose_model(
         model: see `Model`.
         compute: where it runs; device, precision and backend are for a name or a file.
         tta: test-time augmentation.
-        match: size of the raster's pixels on the ground in metres, which are then brought to the
-            size that the model was trained on; None leaves them as they are.
+        resolution: the pixels that the model is to read, see `ModelScope.raster_ratio`.
+        metres: size of the raster's pixels on the ground; None = not known.
+        width: measures the width of the raster's foreground in its pixels; called only where that
+            decides.
 
     Raises:
-        ModelError: it is missing or damaged, or does not know what it was trained on.
+        ModelError: it is missing or damaged.
         UsageError: it is nothing that names or is a model, workers cannot load this model, the
             backend is not installed, or the raster's pixels are out of its reach.
         InputError: the device is not there.
@@ -153,7 +172,11 @@ def choose_model(
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
     scope = getattr(model, "scope", UNKNOWN)
-    patch = model.patch if match is None else _matched_patch(model, scope.pixels, match)
+    measured = None
+    if resolution == "auto" and metres is None and scope.widths is not None and width is not None:
+        measured = width()
+    ratio = scope.raster_ratio(resolution, metres=metres, width=measured)
+    patch = resampled_patch(model.patch, ratio)
     refiner = wrapped(model, tta=tta, patch=patch)
     device, precision = compute.device, compute.precision
     if compute.remote and isinstance(model, ModelSource):
@@ -185,15 +208,3 @@ def choose_model(
         device=device,
         precision=precision,
     )
-
-
-def _matched_patch(
-    model: Refiner | RefinerSource, known: GroundSampleDistance | None, metres: float
-) -> int:
-    if known is None:
-        raise ModelError(
-            f"model {getattr(model, 'name', '')!r}: does not say what pixels it was trained on, so "
-            "that no raster can be matched to them; leave out `match_resolution`, or train with "
-            "`ground_sample_distance`"
-        )
-    return resampled_patch(model.patch, known.ratio(metres))

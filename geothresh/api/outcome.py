@@ -22,7 +22,7 @@ def doubts(
     scope: ModelScope,
     general: bool = True,
 ) -> str | None:
-    """What to warn of; None where the outcome is as in training.
+    """What to warn of; None where the outcome is as in training, or the model tells no theme.
 
     Args:
         valid: pixels with data.
@@ -41,6 +41,8 @@ def doubts(
 roads is for roads and streets; if this is something else, name another with `model` (general \
 fits any binary map)
     """
+    if not scope.theme:
+        return None
     removed = (changed - (after - before)) // 2
     told = []
     if before >= LEAST_FOREGROUND and removed > MOST_REMOVED * before:
@@ -49,9 +51,8 @@ fits any binary map)
         told.append(f"changed {100 * changed / valid:.0f} % of all pixels")
     if not told:
         return None
-    purpose = f"is for {scope.theme}" if scope.theme else "may be for something else"
     other = "" if model == "general" or not general else " (general fits any binary map)"
     return (
         f"refinement {' and '.join(told)}, unlike on any map of its training: the model {model} "
-        f"{purpose}; if this is something else, name another with `model`{other}"
+        f"is for {scope.theme}; if this is something else, name another with `model`{other}"
     )

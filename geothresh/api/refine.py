@@ -23,7 +23,8 @@ from geothresh.api.durable import (
     write_manifest,
 )
 from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.resolution import PixelSize, pixel_size, require_pixel_size, warn_of_mismatch
+from geothresh.api.outcome import doubts
+from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
 from geothresh.api.targets import Targets, check_targets, default_mask
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError, OutputError
@@ -34,6 +35,7 @@ from geothresh.mosaic import (
     mosaic,
     where_asked,
 )
+from geothresh.nn.refiner import packaged_models
 from geothresh.options import (
     Compute,
     Outputs,
@@ -89,8 +91,12 @@ class RefineResult:
     """The model's name."""
     model_sha256: str
     """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
+    theme: str
+    """What the model is for, in words; empty where it does not tell."""
     threshold: float
     """Confidence from which on a pixel is foreground."""
+    keep_threshold: float | None
+    """The same for a pixel that is foreground in the scene; None = the threshold."""
     tta: str
     """Test-time augmentation: ``none`` or ``d4``."""
     pixel_size: tuple[float, float] | None
@@ -238,9 +244,6 @@ class _Job:
     ) -> _Job:
         """Find the area and the model: errors as `refine`."""
         pixel = pixel_size(scene.grid)
-        match = None
-        if refining.match_resolution:
-            match = require_pixel_size(pixel, scene.name).mean
         area = None
         if reading.aoi is not None or reading.bounds is not None:
             # With it come shapely and pyogrio, which other runs do without.
@@ -248,13 +251,21 @@ class _Job:
 
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.
-        chosen = choose_model(model, compute, tta=refining.tta, match=match)
+        chosen = choose_model(
+            model, compute, tta=refining.tta, resolution=refining.resolution,
+            metres=None if pixel is None else pixel.mean, width=partial(sampled_width, scene),
+        )  # fmt: skip
         grid = chosen.grid(scene.size, tiling)
         warn_of_mismatch(scene.name, pixel, chosen)
         return cls(
             scene=scene, area=area, targets=targets, pixel=pixel, chosen=chosen, grid=grid,
             refining=refining, tiling=tiling, compute=compute, writing=writing,
         )  # fmt: skip
+
+    @property
+    def keep(self) -> float | None:
+        """Refined confidence down to which foreground of the scene stays."""
+        return self.chosen.keep(self.refining)
 
     def described(self) -> dict[str, object]:
         """All that the pixels of the outputs depend on, by name."""
@@ -272,6 +283,7 @@ class _Job:
             "resampling": f"{chosen.patch}/{chosen.raster_patch}",
             "area": "all" if self.area is None else f"{self.area.name} {self.area.digest}",
             **decisive(self.refining, self.tiling),
+            "keep_threshold": "none" if self.keep is None else f"{self.keep:g}",
             "overlap": chosen.overlap(self.tiling),
         }
 
@@ -319,6 +331,7 @@ def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> No
         ]  # fmt: skip
         finish = MaskLayers(
             threshold=threshold,
+            keep=job.keep,
             confidence=targets.confidence is not None,
             changes=targets.changes is not None,
             thresholds=targets.thresholds is not None,
@@ -354,7 +367,9 @@ def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> Ref
         scaling=job.scene.spec.scaling.text,
         model=chosen.name,
         model_sha256=chosen.digest,
+        theme=chosen.scope.theme,
         threshold=job.refining.threshold,
+        keep_threshold=job.keep,
         tta=job.refining.tta,
         pixel_size=None if pixel is None else (pixel.x, pixel.y),
         resampling=chosen.resampling,
@@ -380,6 +395,13 @@ def _warn_of(job: _Job, journal: Journal) -> None:
     if journal.total("valid") == 0:
         where = "at all" if job.area is None else f"in the area {job.area.name}"
         texts.append(f"holds no data {where}; neither does the mask")
+    doubt = doubts(
+        valid=journal.total("valid"), before=journal.total("foreground_before"),
+        after=journal.total("foreground_after"), changed=journal.total("changed"),
+        model=job.chosen.name, scope=job.chosen.scope, general="general" in packaged_models(),
+    )  # fmt: skip
+    if doubt is not None:
+        texts.append(doubt)
     for text in texts:
         warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=3)
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from statistics import median
 
 from geothresh.api.models import ChosenModel
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import GeothreshWarning
+from geothresh.mosaic import RasterReader
 from geothresh.nn.resolution import TOLERANCE
 from geothresh.raster.grid import RasterGrid
+from geothresh.thresholding import foreground_width
+from geothresh.windows import PixelWindow
+
+# Windows along each side that are looked at, and pixels along each side of a window.
+_WINDOWS, _WINDOW = 4, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,31 +61,48 @@ def pixel_size(grid: RasterGrid) -> PixelSize | None:
     return None if sizes is None else PixelSize(x=sizes[0], y=sizes[1])
 
 
-def require_pixel_size(size: PixelSize | None, name: str) -> PixelSize:
-    """The size, which is needed; raises InputError where it is not known."""
-    if size is None:
-        raise InputError(
-            f"{name}: the size of its pixels on the ground is not known (no CRS, or no transform), "
-            "so that its resolution cannot be matched; leave out --match-resolution, or "
-            "georeference the scene"
-        )
-    return size
+def sampled_width(reader: RasterReader) -> float | None:
+    """The width of a raster's foreground in pixels: the median over windows that are spread evenly.
+
+    None where no window has foreground and background.
+    """
+    size = reader.size
+    rows = _starts(size.height)
+    columns = _starts(size.width)
+    widths = []
+    for row in rows:
+        for col in columns:
+            window = PixelWindow(
+                row=row, col=col, height=min(_WINDOW, size.height - row),
+                width=min(_WINDOW, size.width - col),
+            )  # fmt: skip
+            confidence, valid = reader.read(window)
+            width = foreground_width((confidence >= 0.5) & valid)
+            if width is not None:
+                widths.append(width)
+    return median(widths) if widths else None
+
+
+def _starts(side: int) -> list[int]:
+    """First pixels of at most `_WINDOWS` windows along a side."""
+    count = min(_WINDOWS, -(-side // _WINDOW))
+    return [round(k * max(side - _WINDOW, 0) / max(count - 1, 1)) for k in range(count)]
 
 
 def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> None:
     """Warn of a raster whose pixels are unlike those that the model was trained on.
 
-    Where they are resampled, nothing is said: they are like the model's then.
+    What counts are the pixels that it reads, after resampling.
     """
     known = chosen.scope.pixels
-    if size is None or known is None or chosen.resampling != 1 or not known.differs(size.mean):
+    if size is None or known is None or not known.differs(size.mean / chosen.resampling):
         return
     ratio = known.ratio(size.mean)
     warnings.warn(
         f"{name}: pixels of {size.text} are {max(ratio, 1 / ratio):.2g} times "
         f"{'larger' if ratio > 1 else 'smaller'} than those of {known.text} that the model "
         f"{chosen.name} was trained on, and more than {TOLERANCE:g} times may do harm; "
-        "add --match-resolution, or use a model trained at this resolution",
+        "leave out `resolution`, or use a model trained at this resolution",
         GeothreshWarning,
         stacklevel=3,
     )

@@ -17,9 +17,20 @@ from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling,
 _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
 # What lines have alone, and what every kind of DATA has.
 _FOR_LINES = {"layer", "truth_layer", "buffer"}
-_FOR_ALL = {"data", "mask", "as_json", "progress", "verbose", "quiet", "debug", "help"}
+_FOR_ALL = {
+    "data",
+    "match_resolution",
+    "mask",
+    "as_json",
+    "progress",
+    "verbose",
+    "quiet",
+    "debug",
+    "help",
+}
 _FOR_MODELS = {
-    "model", "ground_sample_distance", *known(Refining), *known(Tiling), *known(Compute)
+    "model", "match_resolution", "ground_sample_distance",
+    *known(Refining), *known(Tiling), *known(Compute),
 }  # fmt: skip
 
 
@@ -39,6 +50,7 @@ _FOR_MODELS = {
 @options.model
 @click.option("--no-refine", is_flag=True, help="Score the confidences only; needs no model.")
 @options_of(Refining, "refining")
+@options.match_resolution
 @options_of(Maps, "maps")
 @options_of(Scoring, "scoring")
 @options_of(Reading, "reading", only=("bidx", "scale", "nodata", "allow_vrt"))
@@ -66,11 +78,11 @@ def evaluate(
     nodata are for a raster; it is scored in cells of 512 x 512 pixels, each of which counts as a
     map, with Boundary IoU within 15 pixels.
 
-    The table, one per folder of confidence maps, holds in hundredths: miou (foreground IoU,
-    mean over maps), boundary (Boundary IoU within 2 % of the diagonal, mean over maps), pooled
-    (foreground IoU of all pixels together), two-class (mean of foreground and background IoU of
-    all pixels); and MAE, the mean of |confidence - truth|. Rows with * are chosen with the truth
-    of these very maps at hand: the best fixed cuts and the bound of region-specific thresholds.
+    The table, one per folder of confidence maps, holds in points: IoU as the mean over maps and of
+    all pixels together, the mean of foreground and background IoU (mIoU), Boundary IoU within d
+    pixels (2 % of the diagonal), and the mean absolute error of the confidence. Columns with * are
+    chosen with the truth of these very maps at hand. Below it stands what refining gains or loses,
+    with its standard error over the maps.
 
     Or DATA is a GeoPackage, shapefile, GeoJSON or FlatGeobuf of lines, and --mask the true ones:
     then completeness, correctness and quality within --buffer are printed, and how the lines hang

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from geothresh.cli.fields import option_of
 from geothresh.cli.terminal import give
 from geothresh.cli.values import PATH
-from geothresh.options import Compute, Reading, Writing
+from geothresh.options import Compute, Reading, Refining, Writing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -112,6 +112,24 @@ nodata = option_of(Reading, "nodata")
 allow_vrt = option_of(Reading, "allow_vrt")
 device = option_of(Compute, "device")
 overwrite = option_of(Writing, "overwrite")
+
+
+def match_resolution(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--match-resolution``, an alias of ``--resolution auto``, below ``options_of(Refining)``."""
+
+    @wraps(command)
+    def checked(*given: Any, match_resolution: bool, refining: Refining, **others: Any) -> Any:
+        if match_resolution and refining.resolution != "auto":
+            raise click.UsageError(
+                "--match-resolution means --resolution auto, and --resolution "
+                f"{refining.resolution} is given too; leave one of them out"
+            )
+        return command(*given, refining=refining, **others)
+
+    return click.option(
+        "--match-resolution", is_flag=True, help="The same as --resolution auto, the default."
+    )(checked)
+
 
 model = click.option(
     "-m", "--model", default="roads", show_default=True, metavar="NAME|FILE",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options_of(Reading, "reading")
 @options.model
 @options_of(Refining, "refining")
+@options.match_resolution
 @options_of(Tiling, "tiling")
 @options_of(Compute, "compute")
 @options_of(Writing, "writing")
@@ -66,24 +67,19 @@ def refine(
 
 def summary(result: RefineResult) -> list[str]:
     """What was done, in a few lines for people."""
+    theme = f" ({result.theme})" if result.theme else ""
     tta = "" if result.tta == "none" else f", TTA {result.tta}"
+    keep = "" if result.keep_threshold is None else f" ({result.keep_threshold:g} to remove)"
     lines = [
-        f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}{tta}, "
-        f"threshold {result.threshold:g}",
+        f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}"
+        f"{theme}{tta}, threshold {result.threshold:g}{keep}",
         f"{result.tiles_refined} tiles refined, {result.tiles_skipped} without data skipped; "
         f"{result.seconds:.1f} s",
         f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
         f"{result.changed_pixels:,} changed ({100 * result.changed_share:.2f} % of "
         f"{result.valid_pixels:,} with data)",
     ]
-    if result.pixel_size is not None and result.resampling != 1:
-        across, down = result.pixel_size
-        lines.insert(
-            1,
-            f"resampled: a pixel of {across:.3g} x {down:.3g} m is read as {result.resampling:.3g} "
-            f"of the model's, of {across / result.resampling:.3g} x "
-            f"{down / result.resampling:.3g} m",
-        )
+    lines.insert(1, _read_at(result))
     if result.strips_resumed:
         lines.append(f"went on after {result.strips_resumed} strips of an interrupted run")
     if result.confidence is not None:
@@ -95,3 +91,17 @@ def summary(result: RefineResult) -> list[str]:
     if result.vector is not None:
         lines.append(f"{result.features} polygons: {result.vector}")
     return lines
+
+
+def _read_at(result: RefineResult) -> str:
+    """At which resolution the model has read the scene."""
+    if result.pixel_size is None:
+        own, read = "unknown size", ""
+    else:
+        across, down = result.pixel_size
+        own = f"{across:.3g} x {down:.3g} m"
+        read = f"{across / result.resampling:.3g} x {down / result.resampling:.3g} m"
+    if result.resampling == 1:
+        return f"read at its own pixels, of {own}"
+    of = f", of {read}" if read else ""
+    return f"resampled: a pixel of {own} is read as {result.resampling:.3g} of the model's{of}"

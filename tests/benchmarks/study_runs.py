@@ -198,7 +198,7 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
                 skip_unpaired=True,
                 ground_sample_distance=[math.sqrt(a * b) for a, b in setting.pixels([maps.data])],
             ),
-            refining=Refining(match_resolution=setting.resolution is not None),
+            refining=Refining(resolution=setting.resolution or "native"),
             compute=Compute(device=setting.device),
         )
         (source,) = report.sources

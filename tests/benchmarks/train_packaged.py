@@ -4,7 +4,7 @@
 
 DATA holds folders of masks (``roads-cil/<id>_mask.png``), and perhaps further maps, as
 ``confidence/<set>/<network>/<id>.png``; MAPS is what make_maps.py has written. RUN gets
-``held-out.txt``, the ids that the model is judged on later, ``data/``, links to the masks of all
+``held-out.txt``, the ids that the model is judged on later, ``data/`` and ``maps/``, links to all
 others, and the model. The same command goes on with a run that was stopped.
 """
 
@@ -71,7 +71,7 @@ def held_out(dataset: str, ids: list[str], split: Path | None) -> list[str]:
 
 
 def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
-    """Link the masks that may be seen; the folders of masks, and those of maps."""
+    """Link masks and maps that may be seen; the folders of masks, and those of maps."""
     data = arguments.output / "data"
     folders, maps, kept = [], [], []
     for source in sorted(arguments.data.iterdir()):
@@ -94,10 +94,18 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
         folder = data / dataset
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for name in masks.keys() - set(away):
-            (folder / f"{name}_mask.png").symlink_to(masks[name].resolve())
+        seen = masks.keys() - set(away)
+        for name in seen:  # sets share names such as 001
+            (folder / f"{dataset}.{name}_mask.png").symlink_to(masks[name].resolve())
         folders.append(folder)
-        maps += found
+        for network in found:
+            copy = arguments.output / "maps" / dataset / network.name
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir(parents=True)
+            for path in network.glob("*.png"):
+                if path.stem in seen:
+                    (copy / f"{dataset}.{path.name}").symlink_to(path.resolve())
+            maps.append(copy)
     (arguments.output / "held-out.txt").write_text("\n".join(sorted(kept)) + "\n")
     return folders, maps
 
