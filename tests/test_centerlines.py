@@ -18,9 +18,9 @@ from rasterio.features import rasterize
 import geothresh
 from geothresh.cli import main
 from geothresh.errors import UsageError
+from geothresh.geobox import GeoBox
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.vector.centerlines import make_centerlines, pixel_side
-from geothresh.vector.polygons import PixelToMap
 from geothresh.vector.units import MapUnits, Measure
 from geothresh.windows import RasterSize
 
@@ -208,11 +208,10 @@ def test_widths_of_square_pixels_are_those_in_pixels(turned: float) -> None:
     size = RasterSize(height=mask.shape[0], width=mask.shape[1])
     network = centerline_network(lambda w: mask[w.slices()], size).pruned()
     grid = Affine.translation(5e5, 6e6) @ Affine.rotation(turned) @ Affine.scale(0.3, -0.3)
-    a, b, c, d, e, f = tuple(grid)[:6]
-    placing = PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
+    box = GeoBox(size=size, transform=tuple(grid)[:6])
     units = MapUnits(measure=Measure.PLANE)
-    found = make_centerlines(network, placing=placing, units=units)
-    side = pixel_side(size, placing, units)
+    found = make_centerlines(network, box=box, units=units)
+    side = pixel_side(box, units)
     assert side == pytest.approx(0.3)
     for width, least, line in zip(found.width, found.width_min, network.lines, strict=True):
         assert width == line.samples[:, 0].mean(dtype=np.float64) * side

@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.raster.rasterize import burn
-from geothresh.vector.frames import RasterPlace
+from geothresh.vector.frames import GeoBox
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import find_layer
 from geothresh.windows import PixelWindow, RasterSize
@@ -29,8 +29,8 @@ UTM = Affine(2.0, 0.0, 500_000.0, 0.0, -2.0, 5_000_000.0)
 
 def raster(
     transform: Affine = UTM, crs: str | None = "EPSG:32632", height: int = 60, width: int = 80
-) -> RasterPlace:
-    return RasterPlace(
+) -> GeoBox:
+    return GeoBox(
         name="scene.tif",
         crs=None if crs is None else CRS.from_string(crs).to_wkt(),
         transform=tuple(transform)[:6],
@@ -38,7 +38,7 @@ def raster(
     )
 
 
-def centres(where: RasterPlace) -> np.ndarray:
+def centres(where: GeoBox) -> np.ndarray:
     """(H * W, 2) map coordinates of the pixels' centres."""
     rows, cols = np.mgrid[: where.size.height, : where.size.width] + 0.5
     return where.to_map(np.stack([cols.ravel(), rows.ravel()], axis=1))
@@ -53,12 +53,12 @@ def write_layer(path: Path, shapes: list, crs: str | None = "EPSG:32632", **colu
     return path
 
 
-def burnt(shapes: PlacedShapes, where: RasterPlace) -> np.ndarray:
+def burnt(shapes: PlacedShapes, where: GeoBox) -> np.ndarray:
     window = where.size.window()
     return burn(shapes.touching(window), window)
 
 
-def lines_over(where: RasterPlace, seed: int, n: int = 5) -> list:
+def lines_over(where: GeoBox, seed: int, n: int = 5) -> list:
     """Lines in the map, some of which leave the raster."""
     rng = np.random.default_rng(seed)
     size = np.array([where.size.width, where.size.height])

@@ -31,7 +31,6 @@ from geothresh.raster.polygonize import confidence_sums, mask_shapes
 from geothresh.raster.regions import RegionSums
 from geothresh.raster.scene import open_scene
 from geothresh.vector.polygons import (
-    PixelToMap,
     PolygonBatch,
     make_polygons,
     repaired,
@@ -93,18 +92,12 @@ def polygons_of(
         units = MapUnits.of(mask.grid.crs.to_wkt())
         batch = make_polygons(
             mask_shapes(mask),
-            width=mask.grid.width,
-            placing=placing(mask.grid.transform),
+            box=mask.box,
             units=units,
             **options,
         )
         assert batch.pixels == mask.spec.foreground
     return batch, mask.grid.transform
-
-
-def placing(transform: Affine) -> PixelToMap:
-    a, b, c, d, e, f = tuple(transform)[:6]
-    return PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
 
 
 def burned(geometry: Any, shape: tuple[int, int], transform: Affine) -> NDArray[np.uint8]:

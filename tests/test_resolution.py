@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 from rasterio.transform import Affine
 
-from geothresh.vector.resolution import pixel_size
+from geothresh.geobox import GeoBox
+from geothresh.vector import pixelsize
+from geothresh.windows import RasterSize
 
 
 def wkt(code: str | int) -> str:
@@ -20,6 +22,13 @@ def wkt(code: str | int) -> str:
 def at(x: float, y: float, dx: float, dy: float, turn: float = 0.0) -> tuple[float, ...]:
     transform = Affine.translation(x, y) @ Affine.rotation(turn) @ Affine.scale(dx, -dy)
     return tuple(transform)[:6]
+
+
+def pixel_size(
+    crs: str, transform: tuple[float, ...], *, height: int, width: int
+) -> tuple[float, float] | None:
+    size = RasterSize(height=height, width=width)
+    return pixelsize.pixel_size(GeoBox(size=size, transform=transform, crs=crs))
 
 
 @pytest.mark.parametrize("turn", [0.0, 33.0, 90.0, 180.0])

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from geothresh.errors import InputError
+from geothresh.geobox import GeoBox
 from geothresh.options import Bounds, Reading
-from geothresh.places import RasterPlace
 from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.types import BoolArray, Float32Array
@@ -90,14 +90,14 @@ def find_area(scene: Scene, reading: Reading) -> Area:
             "it, or leave `aoi` and `bounds` out"
         )
     if reading.bounds is not None:
-        return _rectangle(scene.place, reading.bounds)
+        return _rectangle(scene.box, reading.bounds)
     path = Path(os.fspath(reading.aoi or ""))
     layer = find_layer(path, option=None)
-    shapes = place(layer, scene.place, width=None, what="area of interest")
+    shapes = place(layer, scene.box, width=None, what="area of interest")
     return Area(name=path.name, pieces=shapes.to_wkb())
 
 
-def _rectangle(where: RasterPlace, bounds: Bounds) -> Area:
+def _rectangle(where: GeoBox, bounds: Bounds) -> Area:
     shown = ",".join(f"{number:.9g}" for number in bounds)
     shapes = rectangle(where, bounds)
     if shapes is None:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
-from geothresh.raster.grid import RasterGrid
 from geothresh.raster.mask import Mask, Progress
 from geothresh.raster.polygonize import confidence_sums, mask_shapes
 from geothresh.raster.scene import Scene
@@ -20,7 +19,7 @@ from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
 from geothresh.vector.layers import Layer
-from geothresh.vector.polygons import PixelToMap, PolygonBatch, make_polygons
+from geothresh.vector.polygons import PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 
@@ -91,8 +90,7 @@ def draw_polygons(
     with closing(mask_shapes(mask)) as outlines:
         polygons = make_polygons(
             outlines,
-            width=mask.size.width,
-            placing=placing_of(mask.grid),
+            box=mask.box,
             units=units,
             min_area=options.min_area,
             smooth=options.smooth,
@@ -140,7 +138,7 @@ def draw_centerlines(
 ) -> Drawn:
     """The foreground as centrelines, and the nodes between them; see `draw_polygons`."""
     size = mask.size
-    placing = placing_of(mask.grid)
+    box = mask.box
     confidence = None if scene is None else partial(_confidences, scene)
     network = centerline_network(mask.foreground, size, confidence=confidence, progress=progress)
     network = network.pruned(options.spur)
@@ -151,11 +149,11 @@ def draw_centerlines(
             size,
             reach=options.bridge_gaps,
             floor=options.bridge_confidence,
-            ground=PixelGround(placing=placing, units=units),
+            ground=PixelGround(box=box, units=units),
         )
     lines = make_centerlines(
         network,
-        placing=placing,
+        box=box,
         units=units,
         min_length=options.min_length,
         simplify=options.simplify,
@@ -190,12 +188,6 @@ def draw_centerlines(
 def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
     values, valid = scene.read(window)
     return np.where(valid, values, np.float32(np.nan))
-
-
-def placing_of(grid: RasterGrid) -> PixelToMap:
-    """From its pixels to its map."""
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    return PixelToMap(a=a, b=b, c=c, d=d, e=e, f=f)
 
 
 def _require_all_pixels(mask: Mask, polygons: PolygonBatch) -> None:

@@ -53,11 +53,9 @@ def pixel_size(grid: RasterGrid) -> PixelSize | None:
     if grid.crs is None or not grid.has_transform:
         return None
     # pyproj takes a tenth of a second to import.
-    from geothresh.vector.resolution import pixel_size as measured
+    from geothresh.vector.pixelsize import pixel_size as measured
 
-    sizes = measured(
-        grid.crs.to_wkt(), tuple(grid.transform)[:6], height=grid.height, width=grid.width
-    )
+    sizes = measured(grid.box)
     return None if sizes is None else PixelSize(x=sizes[0], y=sizes[1])
 
 

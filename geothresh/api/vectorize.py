@@ -18,7 +18,6 @@ from geothresh.api.drawing import (
     PolygonOptions,
     draw_centerlines,
     draw_polygons,
-    placing_of,
 )
 from geothresh.errors import InputError, UsageError
 from geothresh.options import ScaleOption
@@ -284,7 +283,7 @@ def vectorize(
             progress=progress, **stored,
         )  # fmt: skip
         units = _units_of(found, allow_pixel_coords)
-        pixel = pixel_side(found.size, placing_of(found.grid), units)
+        pixel = pixel_side(found.box, units)
         band = stack.enter_context(
             sieved_mask(
                 found,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 
 from geothresh.errors import InputError
-from geothresh.places import RasterPlace
+from geothresh.geobox import GeoBox
 from geothresh.raster.bands import stands_for_nodata
 from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
@@ -128,14 +128,9 @@ class OpenRaster:
         self._lock = threading.Lock()
 
     @property
-    def place(self) -> RasterPlace:
+    def box(self) -> GeoBox:
         """Where its pixels lie."""
-        return RasterPlace(
-            name=self.name,
-            crs=None if self.grid.crs is None else self.grid.crs.to_wkt(),
-            transform=tuple(self.grid.transform)[:6],
-            size=self.size,
-        )
+        return replace(self.grid.box, name=self.name)
 
     def _decoded(
         self, window: PixelWindow, read: Callable[[DatasetReader, PixelWindow], Decoded]

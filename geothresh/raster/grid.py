@@ -12,6 +12,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geothresh.errors import InputError
+from geothresh.geobox import GeoBox
+from geothresh.windows import RasterSize
 
 if TYPE_CHECKING:
     from rasterio.control import GroundControlPoint
@@ -59,6 +61,15 @@ class RasterGrid:
             gcps_crs=gcps_crs,
             rpcs=dataset.rpcs,
             area_or_point=dataset.tags().get("AREA_OR_POINT"),
+        )
+
+    @property
+    def box(self) -> GeoBox:
+        """Size, transform and CRS as plain numbers and text."""
+        return GeoBox(
+            size=RasterSize(height=self.height, width=self.width),
+            transform=tuple(self.transform)[:6],
+            crs=None if self.crs is None else self.crs.to_wkt(),
         )
 
     @property

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
+from geothresh.geobox import GeoBox
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.places import RasterPlace
 from geothresh.raster.grid import RasterGrid
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
@@ -42,9 +42,9 @@ from geothresh.training.holdout import (
 )
 from geothresh.training.pixels import Pixels
 from geothresh.training.scenes import LabelledScene, SceneSource, SceneTile
+from geothresh.vector.pixelsize import pixel_size
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import VectorLayer, find_layer
-from geothresh.vector.resolution import pixel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
 def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _Opened:
     how = data.reading
     with open_scene(path, bidx=how.bidx, scale=how.scale, nodata=how.nodata) as scene:
-        where = scene.place
+        where = scene.box
         aoi = _area(data.aoi, where, "area of interest")
         held = _area(splitting.aoi, where, "area to validate on", required=False)
         found, mask = _labels(labels, scene, where, data)
@@ -185,7 +185,7 @@ def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _O
 
 
 def _labels(
-    path: Path, scene: Scene, where: RasterPlace, data: SceneData
+    path: Path, scene: Scene, where: GeoBox, data: SceneData
 ) -> tuple[PlacedShapes | MaskSpec, str | None]:
     if path.is_file() and is_tiff(path):
         unused = {
@@ -209,7 +209,7 @@ def _labels(
 
 
 def _area(
-    path: str | Path | None, where: RasterPlace, what: str, *, required: bool = True
+    path: str | Path | None, where: GeoBox, what: str, *, required: bool = True
 ) -> PlacedShapes | None:
     if path is None:
         return None
@@ -351,9 +351,7 @@ def _pixel_size(grid: RasterGrid) -> GroundSampleDistance | None:
     """Of a scene, on the ground; None where it does not tell."""
     if not grid.has_transform or grid.crs is None:
         return None
-    found = pixel_size(
-        grid.crs.to_wkt(), tuple(grid.transform), height=grid.height, width=grid.width
-    )
+    found = pixel_size(grid.box)
     if found is None:
         return None
     side = math.sqrt(found[0] * found[1])

@@ -9,14 +9,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geothresh.geobox import GeoBox
 from geothresh.skeleton.blocks import CONFIDENCE
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
 from geothresh.skeleton.network import WIDTH, Network
 from geothresh.skeleton.smoothing import smoothed
 from geothresh.types import BoolArray, Float64Array, Int64Array
-from geothresh.vector.polygons import PixelToMap
+from geothresh.vector.polygons import on_map
 from geothresh.vector.units import Geometries, MapUnits
-from geothresh.windows import RasterSize
 
 # A degree of longitude over one of latitude, at least: 0.06 degrees from the poles.
 _NARROWEST = 1e-3
@@ -31,21 +31,21 @@ CONFIDENCE_FIELDS = ("confidence_mean", "confidence_min", "confidence_p10")
 class PixelGround:
     """The pixels of a raster on the ground, as its map has it (`geothresh.skeleton.ground`)."""
 
-    placing: PixelToMap
-    """From pixel to map coordinates."""
+    box: GeoBox
+    """Where the raster lies."""
     units: MapUnits
     """Of the map coordinates."""
 
     def sides(self, places: Float64Array) -> Float64Array:
         """See `Ground`."""
-        return _pixel_sides(self._points(places), self.placing, self.units)
+        return _pixel_sides(self._points(places), self.box, self.units)
 
     def shapes(self, places: Float64Array) -> Float64Array:
         """See `Ground`."""
-        return _pixel_shapes(self._points(places), self.placing, self.units)
+        return _pixel_shapes(self._points(places), self.box, self.units)
 
     def _points(self, places: Float64Array) -> Geometries:
-        return self.placing.place(shapely.points(places[:, ::-1]))
+        return on_map(shapely.points(places[:, ::-1]), self.box)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Centerlines:
 def make_centerlines(
     network: Network,
     *,
-    placing: PixelToMap,
+    box: GeoBox,
     units: MapUnits,
     min_length: float = 0.0,
     simplify: float = 0.0,
@@ -98,7 +98,7 @@ def make_centerlines(
 
     Args:
         network: in pixels, pruned or not.
-        placing: from pixel to map coordinates.
+        box: where the mask lies.
         units: of the map coordinates.
         min_length: lines shorter than this of which an end is free, or both, are left out; lines
             that connect others stay.
@@ -106,7 +106,7 @@ def make_centerlines(
     """
     before = len(network.lines)
     while True:
-        geometry = _placed(network, placing)
+        geometry = _placed(network, box)
         length = units.lengths(geometry)
         short = (length < min_length) & _dangling(network)
         if not short.any():
@@ -116,8 +116,8 @@ def make_centerlines(
     if simplify > 0:
         geometry = _simplified(geometry, simplify, units)
         length = units.lengths(geometry)
-    pixel = _pixel_sides(geometry, placing, units)
-    wide = _widths(network, _pixel_shapes(geometry, placing, units))
+    pixel = _pixel_sides(geometry, box, units)
+    wide = _widths(network, _pixel_shapes(geometry, box, units))
     used = network.degrees > 0
     return Centerlines(
         geometry=geometry,
@@ -126,30 +126,31 @@ def make_centerlines(
         width_min=np.array([w.min() for w in wide], np.float64) * pixel,
         confidence=_confidences(network),
         bridged=network.bridges,
-        nodes=placing.place(shapely.points(network.positions[used][:, ::-1])),
+        nodes=on_map(shapely.points(network.positions[used][:, ::-1]), box),
         degree=network.degrees[used],
         left_out=before - len(network.lines) if min_length > 0 else 0,
     )
 
 
-def pixel_side(size: RasterSize, placing: PixelToMap, units: MapUnits) -> float:
+def pixel_side(box: GeoBox, units: MapUnits) -> float:
     """Side of a square as large as a pixel in the middle of a raster, in the unit of length."""
-    middle = placing.place(shapely.points([[size.width / 2, size.height / 2]]))
-    return float(_pixel_sides(middle, placing, units)[0])
+    middle = on_map(shapely.points([[box.size.width / 2, box.size.height / 2]]), box)
+    return float(_pixel_sides(middle, box, units)[0])
 
 
-def _pixel_sides(geometry: Geometries, placing: PixelToMap, units: MapUnits) -> Float64Array:
+def _pixel_sides(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
     """(n,) the same where each geometry lies."""
     along, across = units.metric_scales(geometry).T
-    return np.asarray(np.sqrt(placing.pixel_area * along * across), np.float64)
+    return np.asarray(np.sqrt(box.pixel_area * along * across), np.float64)
 
 
-def _pixel_shapes(geometry: Geometries, placing: PixelToMap, units: MapUnits) -> Float64Array:
+def _pixel_shapes(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
     """(n, 2, 2) shape of a pixel where each geometry lies, see `geothresh.skeleton.ground`."""
     scales = np.abs(units.metric_scales(geometry))
     # At a pole a pixel has no width.
     scales = np.maximum(scales, _NARROWEST * scales.max(axis=1, keepdims=True, initial=0))
-    steps = np.array([[placing.b, placing.e], [placing.a, placing.d]])
+    a, b, _, d, e, _ = box.transform
+    steps = np.array([[b, e], [a, d]])
     return shapes_of(steps * scales[:, None])
 
 
@@ -164,11 +165,11 @@ def _widths(network: Network, shapes: Float64Array) -> list[Float64Array]:
     return found
 
 
-def _placed(network: Network, placing: PixelToMap) -> Geometries:
+def _placed(network: Network, box: GeoBox) -> Geometries:
     lines = np.empty(len(network.lines), np.object_)
     for k in range(len(network.lines)):
         lines[k] = shapely.linestrings(smoothed(network.points(k))[:, ::-1])
-    return placing.place(_thinned_out(lines, _NEEDLESS))
+    return on_map(_thinned_out(lines, _NEEDLESS), box)
 
 
 def _thinned_out(lines: Geometries, tolerance: float) -> Geometries:

@@ -14,8 +14,8 @@ from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geothresh.errors import GeothreshWarning, InputError
+from geothresh.geobox import GeoBox
 from geothresh.options import Bounds
-from geothresh.places import RasterPlace
 from geothresh.vector.reading import VectorLayer
 from geothresh.vector.reprojection import reprojected, short_name
 from geothresh.vector.units import Geometries
@@ -42,7 +42,7 @@ class Frames:
     """Longest edge, in the layer's units, that is reprojected without a corner in between."""
 
     @classmethod
-    def of(cls, layer: VectorLayer, raster: RasterPlace, what: str) -> Frames:
+    def of(cls, layer: VectorLayer, raster: GeoBox, what: str) -> Frames:
         scene_crs = None if raster.crs is None else _parsed(raster)
         if (layer.crs is None) != (scene_crs is None):
             without, with_crs = (
@@ -84,7 +84,7 @@ class Frames:
             chord=chord,
         )
 
-    def search_box(self, raster: RasterPlace, reach: float) -> Bounds:
+    def search_box(self, raster: GeoBox, reach: float) -> Bounds:
         """What to read: the raster's extent and `reach` metres around it, in the layer's CRS."""
         if self.metric is not None and self.scene_crs is not None:
             # One unit of the raster's CRS is some number of metres near it: measured at its middle.
@@ -123,7 +123,7 @@ class Frames:
         return reprojected(shapes, transformer)
 
 
-def _measuring(crs: CRS, raster: RasterPlace) -> tuple[CRS | None, float]:
+def _measuring(crs: CRS, raster: GeoBox) -> tuple[CRS | None, float]:
     return measuring(crs, raster.bounds(), raster.name)
 
 
@@ -178,12 +178,12 @@ def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
     return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
 
 
-def _transformed_bounds(transformer: Transformer, raster: RasterPlace, margin: float) -> Bounds:
+def _transformed_bounds(transformer: Transformer, raster: GeoBox, margin: float) -> Bounds:
     found = transformer.transform_bounds(*raster.bounds(margin), densify_pts=21)
     return _finite(found, raster)
 
 
-def _finite(bounds: tuple[float, ...], raster: RasterPlace) -> Bounds:
+def _finite(bounds: tuple[float, ...], raster: GeoBox) -> Bounds:
     left, bottom, right, top = bounds
     if not np.isfinite(bounds).all():
         raise InputError(
@@ -193,7 +193,7 @@ def _finite(bounds: tuple[float, ...], raster: RasterPlace) -> Bounds:
     return left, bottom, right, top
 
 
-def _parsed(raster: RasterPlace) -> CRS:
+def _parsed(raster: GeoBox) -> CRS:
     try:
         return CRS.from_wkt(raster.crs or "").to_2d()
     except CRSError as error:

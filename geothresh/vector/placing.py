@@ -16,8 +16,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.geobox import GeoBox
 from geothresh.options import Bounds
-from geothresh.places import RasterPlace
 from geothresh.vector.frames import Frames
 from geothresh.vector.reading import VectorLayer, as_numbers, read_geometries, read_numbers
 from geothresh.vector.units import Geometries
@@ -78,7 +78,7 @@ class PlacedShapes:
         return _polygons(np.asarray(shapely.clip_by_rect(found, left, top, right, bottom), object))
 
 
-def rectangle(raster: RasterPlace, bounds: Bounds) -> PlacedShapes | None:
+def rectangle(raster: GeoBox, bounds: Bounds) -> PlacedShapes | None:
     """Bounds in the CRS of a raster, laid onto its pixels; None where they miss it."""
     left, bottom, right, top = bounds
     corners = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
@@ -91,7 +91,7 @@ def rectangle(raster: RasterPlace, bounds: Bounds) -> PlacedShapes | None:
 
 def place(
     layer: VectorLayer,
-    raster: RasterPlace,
+    raster: GeoBox,
     *,
     width: Width | None,
     what: str,
@@ -185,7 +185,7 @@ def _require_widths(
         )
 
 
-def _in_pixels(layer: VectorLayer, areas: Geometries, raster: RasterPlace) -> Geometries:
+def _in_pixels(layer: VectorLayer, areas: Geometries, raster: GeoBox) -> Geometries:
     coordinates = shapely.get_coordinates(areas)
     if not np.isfinite(coordinates).all():
         raise InputError(
@@ -233,7 +233,7 @@ def _polygons(shapes: Geometries) -> Geometries:
     return found
 
 
-def _nowhere(layer: VectorLayer, raster: RasterPlace, what: str) -> str:
+def _nowhere(layer: VectorLayer, raster: GeoBox, what: str) -> str:
     left, bottom, right, top = raster.bounds()
     count = f"{layer.n_features} features" if layer.n_features >= 0 else "features"
     # The search leaves out what has no geometry, wherever it belongs.

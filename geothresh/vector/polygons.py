@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from shapely.geometry import shape
 
+from geothresh.geobox import GeoBox
 from geothresh.skeleton.smoothing import smoothed
 from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.units import Geometries, MapUnits
@@ -29,46 +30,10 @@ _HALF = 0.5
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelToMap:
-    """x = a * column + b * row + c, y = d * column + e * row + f, from a pixel's corner."""
-
-    a: float = 1.0
-    b: float = 0.0
-    c: float = 0.0
-    d: float = 0.0
-    e: float = 1.0
-    f: float = 0.0
-
-    @property
-    def pixel_area(self) -> float:
-        """Area of a pixel in square units of the map."""
-        return abs(self.a * self.e - self.b * self.d)
-
-    def place(self, geometries: Geometries) -> Geometries:
-        """The geometries with x, y in place of column, row."""
-
-        def on_map(pixel: Float64Array) -> Float64Array:
-            column, row = pixel.T
-            return np.stack(
-                [
-                    self.a * column + self.b * row + self.c,
-                    self.d * column + self.e * row + self.f,
-                ],
-                axis=1,
-            )
-
-        placed: Geometries = shapely.transform(geometries, on_map)
-        return placed
-
-    def corners(self, geometries: Geometries) -> Geometries:
-        """Back from the map to columns and rows, of geometries all of whose points are corners of
-        pixels: to the last bit, since those are whole numbers."""
-        inverse = np.linalg.inv([[self.a, self.b], [self.d, self.e]])
-        found: Geometries = shapely.transform(
-            geometries, lambda xy: np.rint((xy - (self.c, self.f)) @ inverse.T)
-        )
-        return found
+def on_map(geometries: Geometries, box: GeoBox) -> Geometries:
+    """Geometries in pixels (column, row) with x, y in their place."""
+    placed: Geometries = shapely.transform(geometries, box.to_map)
+    return placed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +75,7 @@ class PolygonBatch:
 def make_polygons(
     outlines: Iterable[Mapping[str, Any]],
     *,
-    width: int,
-    placing: PixelToMap,
+    box: GeoBox,
     units: MapUnits,
     min_area: float = 0.0,
     smooth: bool = False,
@@ -121,8 +85,7 @@ def make_polygons(
 
     Args:
         outlines: GeoJSON polygons in pixel coordinates (column, row).
-        width: columns of the mask.
-        placing: from pixel to map coordinates.
+        box: where the mask lies.
         units: of the map coordinates.
         min_area: polygons smaller than this, before they are simplified, are left out.
         smooth: see `rounded`; done before they are simplified.
@@ -132,9 +95,9 @@ def make_polygons(
         The polygons. As they are, neither smooth nor simplified, their areas add up to their pixels
         times the pixel area.
     """
-    batches = [_make_batch(chunk, width, placing, units, min_area) for chunk in _chunks(outlines)]
+    batches = [_make_batch(chunk, box, units, min_area) for chunk in _chunks(outlines)]
     if not batches:
-        batches = [_make_batch([], width, placing, units, min_area)]
+        batches = [_make_batch([], box, units, min_area)]
     first_pixel = np.concatenate([batch.first_pixel for batch in batches])
     order = np.argsort(first_pixel)
 
@@ -146,7 +109,7 @@ def make_polygons(
     if smooth or simplify > 0:
         geometry = joined("geometry")
         if smooth:
-            geometry = rounded(geometry, placing)
+            geometry = rounded(geometry, box)
         if simplify > 0:
             geometry = simplified(geometry, simplify, units)
         area, perimeter = units.areas_and_perimeters(geometry)
@@ -182,19 +145,18 @@ def _chunks(outlines: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
 
 def _make_batch(
     chunk: list[Any],
-    width: int,
-    placing: PixelToMap,
+    box: GeoBox,
     units: MapUnits,
     min_area: float,
 ) -> PolygonBatch:
     geometry = np.array(chunk, dtype=np.object_)
     pixels = shapely.area(geometry)
-    first_pixel = _first_pixels(geometry, width)
-    geometry = repaired(placing.place(geometry))
+    first_pixel = _first_pixels(geometry, box.size.width)
+    geometry = repaired(on_map(geometry, box))
     area, perimeter = units.areas_and_perimeters(geometry)
     if units.plane_area is not None:
         # Pixels times the area of one is exact where sums over map coordinates are rounded.
-        area = pixels * (placing.pixel_area * units.plane_area)
+        area = pixels * (box.pixel_area * units.plane_area)
     kept = area >= min_area
     geometry, area, perimeter = geometry[kept], area[kept], perimeter[kept]
     return _measured(
@@ -291,7 +253,7 @@ def _areal(geometry: Any) -> Any:
     return parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
 
 
-def rounded(geometry: Geometries, placing: PixelToMap) -> Geometries:
+def rounded(geometry: Geometries, box: GeoBox) -> Geometries:
     """Polygons along pixel edges without their staircases, moved by at most half a pixel.
 
     Points in which polygons touch, or one touches itself, stay where they are. What lies a pixel
@@ -299,9 +261,10 @@ def rounded(geometry: Geometries, placing: PixelToMap) -> Geometries:
 
     Args:
         geometry: (n,) polygons on the map, all of whose points are corners of pixels.
-        placing: from pixel to map coordinates.
+        box: where the mask lies.
     """
-    pixels = placing.corners(geometry)
+    # All points are corners of pixels, so that they come back to the last bit.
+    pixels = shapely.transform(geometry, lambda xy: np.rint(box.to_pixels(xy)))
     # Every pixel corner along the edges is a point: smoothing is a mean over points.
     pixels = shapely.segmentize(pixels, 1.0)
     parts, owner = shapely.get_parts(pixels, return_index=True)
@@ -334,7 +297,7 @@ def rounded(geometry: Geometries, placing: PixelToMap) -> Geometries:
     result[single] = polygons[single[owner]]
     for k in np.flatnonzero(~single).tolist():
         result[k] = shapely.multipolygons(polygons[owner == k])
-    return repaired(placing.place(result))
+    return repaired(on_map(result, box))
 
 
 def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geometries:

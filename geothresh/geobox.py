@@ -1,34 +1,41 @@
-"""Where the pixels of a raster lie on the map, as plain numbers."""
+"""A raster's place on the ground, as plain numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geothresh.options import Bounds
+from geothresh.types import Float64Array
 from geothresh.windows import RasterSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RasterPlace:
-    """Where a raster lies."""
+class GeoBox:
+    """The size of a raster, its affine transform and its CRS."""
 
-    name: str
-    """For messages."""
-    crs: str | None
-    """As WKT; None where it names none."""
-    transform: tuple[float, ...]
-    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
     size: RasterSize
+    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f, of pixel corners."""
+    crs: str | None = None
+    """As WKT; None where the raster names none."""
+    name: str = "the raster"
+    """What to call the raster in messages."""
 
-    def to_map(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel in square units of the CRS."""
+        a, b, _, d, e, _ = self.transform
+        return abs(a * e - b * d)
+
+    def to_map(self, pixels: Float64Array) -> Float64Array:
         """(n, 2) columns and rows to x and y."""
         a, b, c, d, e, f = self.transform
-        return np.asarray(pixels @ np.array([[a, d], [b, e]]) + (c, f))
+        column, row = pixels.T
+        return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
 
-    def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_pixels(self, points: Float64Array) -> Float64Array:
         """(n, 2) x and y to columns and rows."""
         a, b, c, d, e, f = self.transform
         return np.asarray((points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]])))

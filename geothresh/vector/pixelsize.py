@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
+from geothresh.geobox import GeoBox
 
-def pixel_size(
-    crs_wkt: str, transform: Sequence[float], *, height: int, width: int
-) -> tuple[float, float] | None:
+
+def pixel_size(box: GeoBox) -> tuple[float, float] | None:
     """Metres on the ground along a row and down a column, from one pixel to the next.
 
     Measured along geodesics at the raster's centre: so feet, degrees, rotated grids and maps whose
     scale grows with the latitude (Mercator) all come out as they are on the ground. A plane that is
     tied to no ellipsoid is measured in its own unit.
 
-    Args:
-        crs_wkt: of the raster.
-        transform: a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f.
-        height: rows.
-        width: columns.
-
     Returns:
-        (x, y), both above 0; None where the CRS does not say, or the centre lies outside of what
-        it is made for.
+        (x, y), both above 0; None where the raster names no CRS, the CRS does not say, or the
+        centre lies outside of what it is made for.
     """
+    if box.crs is None:
+        return None
     try:
-        crs = CRS.from_wkt(crs_wkt).to_2d()
+        crs = CRS.from_wkt(box.crs).to_2d()
     except CRSError:
         return None
-    a, b, c, d, e, f = transform[:6]
-    row, col = height / 2, width / 2
+    a, b, c, d, e, f = box.transform
+    row, col = box.size.height / 2, box.size.width / 2
     x, y = a * col + b * row + c, d * col + e * row + f
     sizes: tuple[float, float] | None
     if crs.is_geographic or crs.is_projected:
