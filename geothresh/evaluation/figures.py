@@ -1,4 +1,4 @@
-"""One picture per map: what went in, what came out, and where both are wrong."""
+"""A figure per map: confidence, masks, truth, and the errors before and after."""
 
 from __future__ import annotations
 

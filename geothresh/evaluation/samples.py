@@ -1,4 +1,4 @@
-"""Where the maps and their truth come from: folders of pairs, or the cells of one raster."""
+"""Maps with their truth, one by one: from folders of pairs, or the cells of one raster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From maps with truth to the rows of a report; holds counts, never more than one map."""
+"""Scores of maps against their truth, summed as counts over all maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One map cut at all 19 thresholds at once: what each cut would score.
+"""Scores of one map at all 19 thresholds at once.
 
 Cutting a map at threshold k and eroding the cut gives the same pixels as eroding the map (a
 minimum filter over grey values) and cutting that. So one minimum filter serves the boundary

@@ -1,4 +1,4 @@
-"""Where the blocks of a GeoTIFF lie inside its file: what a reader trusts and a writer must prove.
+"""Offsets of the blocks of a GeoTIFF in its file: what a reader trusts and a writer must prove.
 
 A file whose writer was killed opens and reads as zeros, and one cut short opens too; only the
 offsets of its blocks tell.

@@ -1,4 +1,4 @@
-"""Where the pixels of a raster lie on the ground, copied from input to output bit for bit."""
+"""The georeference of a raster, copied from input to output bit for bit."""
 
 from __future__ import annotations
 

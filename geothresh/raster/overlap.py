@@ -1,4 +1,4 @@
-"""Where the pixels of one raster lie in another."""
+"""The window of one raster that covers the ground of a window of another."""
 
 from __future__ import annotations
 

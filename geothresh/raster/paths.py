@@ -1,4 +1,4 @@
-"""From what the user named to what GDAL may open: regular TIFF files, and remote ones if typed."""
+"""Find the raster that the user names: regular TIFF files, and remote ones if typed."""
 
 from __future__ import annotations
 

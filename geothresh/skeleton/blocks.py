@@ -1,4 +1,4 @@
-"""The centreline network of a mask of any size, read in blocks."""
+"""The centreline network of a mask of any size: thin, trace and join, block by block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaps between the ends of lines, closed where the confidence says that the road goes on.
+"""Bridge gaps between the ends of lines where the confidence says that the road goes on.
 
 A mask has thrown away what lies below its threshold. Where two lines end opposite to each other,
 the way between them on which the confidence is highest is looked for, and taken if it nowhere

@@ -1,4 +1,4 @@
-"""Edges put end to end, as far as they can be, without a loop over them."""
+"""Join edges end to end into chains, without a Python loop over them."""
 
 from __future__ import annotations
 

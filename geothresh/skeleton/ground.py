@@ -1,4 +1,4 @@
-"""What a step from pixel to pixel is on the ground, where pixels need not be square.
+"""The shape of pixels on the ground, where they need not be square.
 
 Lengths here are lengths on the ground, counted in sides of a square as large as the pixel: for
 square pixels what they are in rows and columns, to the last bit.

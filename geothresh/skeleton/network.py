@@ -1,4 +1,4 @@
-"""The network that traced lines make: knots drawn together to nodes, spurs taken off."""
+"""The graph of traced lines: nodes, lines between them, and the pruning of spurs."""
 
 from __future__ import annotations
 

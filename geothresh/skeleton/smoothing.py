@@ -1,4 +1,4 @@
-"""Lines of pixels as lines of a pen: no staircase, and never far from the pixels."""
+"""Smooth lines of pixels: no staircase, and never far from the pixels."""
 
 from __future__ import annotations
 

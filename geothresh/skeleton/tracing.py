@@ -1,4 +1,4 @@
-"""From a skeleton to the lines it is made of, block by block, without a cut or a gap at any seam.
+"""Trace the lines of a skeleton block by block, without a cut or a gap at any seam.
 
 Two pixels of the skeleton are linked if they share a side, or a corner where neither of the two
 pixels beside that corner is of the skeleton (else the way leads through that one). A pixel with one

@@ -1,4 +1,4 @@
-"""How wide a mask is at the pixels of its skeleton."""
+"""Width of a mask at the pixels of its skeleton."""
 
 from __future__ import annotations
 

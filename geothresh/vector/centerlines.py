@@ -1,4 +1,4 @@
-"""From a network in pixels to centrelines on the map, with their lengths and widths."""
+"""Centrelines on the map, with lengths and widths, from a network in pixels."""
 
 from __future__ import annotations
 

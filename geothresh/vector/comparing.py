@@ -1,4 +1,4 @@
-"""How well lines agree with true ones: relaxed completeness and correctness, and connection.
+"""Scores of lines against true ones: relaxed completeness and correctness, and connection.
 
 Completeness is the share of the true length that lies within a buffer around the lines, correctness
 the share of the lines' length within the buffer around the true ones, quality what agrees of all

@@ -1,4 +1,4 @@
-"""The formats in which vectors are written, by the ending of the file or by name."""
+"""Vector file formats, by name or by the ending of the file."""
 
 from __future__ import annotations
 

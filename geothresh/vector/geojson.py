@@ -1,4 +1,4 @@
-"""What a GeoJSON may not hold: the address of its CRS, which GDAL would fetch.
+"""Refuse GeoJSON that links to its CRS, which GDAL would fetch from the network.
 
 RFC 7946 knows no other CRS than longitude and latitude; what it replaced had a member ``crs``, by
 name or by link. GDAL follows the link, wherever it leads, and no option forbids it to.

@@ -1,4 +1,4 @@
-"""What is written as a layer, in whatever format."""
+"""A layer of vectors: geometries, attributes and metadata, before it is written."""
 
 from __future__ import annotations
 

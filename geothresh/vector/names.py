@@ -1,4 +1,4 @@
-"""Names that a GeoPackage layer may carry, and names of files that mean the same to everybody."""
+"""Checks of layer names, and of file names that GDAL and pyogrio would read as addresses."""
 
 from __future__ import annotations
 

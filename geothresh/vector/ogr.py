@@ -1,4 +1,4 @@
-"""Writing with OGR. Whoever imports this waits for pyogrio and its hundred megabytes."""
+"""Write a layer with OGR. Whoever imports this waits for pyogrio and its hundred megabytes."""
 
 from __future__ import annotations
 

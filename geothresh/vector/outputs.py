@@ -1,4 +1,4 @@
-"""May vectors be written there? Asked before any work, and again before they are."""
+"""Checks of a vector output: before any work, and again before it is written."""
 
 from __future__ import annotations
 

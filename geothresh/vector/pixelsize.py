@@ -1,4 +1,4 @@
-"""How large the pixels of a raster are on the ground, in metres, whatever its coordinates are."""
+"""Ground sample distance of a raster: the size of its pixels in metres, in whatever CRS."""
 
 from __future__ import annotations
 

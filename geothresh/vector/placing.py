@@ -1,4 +1,4 @@
-"""Vectors laid onto the pixels of a raster: reprojected, given their width, cut into small pieces.
+"""Bring vectors into the pixels of a raster: reproject, buffer, and cut into small pieces.
 
 What comes out is in pixels, x = column and y = row with whole numbers on the outer corners, so that
 whoever burns or searches them needs no georeference.

@@ -1,4 +1,4 @@
-"""From outlines in pixels to valid polygons on the map, with their areas and perimeters.
+"""Valid polygons on the map, with areas and perimeters, from outlines in pixels.
 
 Outlines come in pixel coordinates, which are whole numbers: there every area is exact. Corners
 that touch are the same numbers, and stay so when they are placed on the map. Whether a polygon of

@@ -1,4 +1,4 @@
-"""Opening a vector file of a stranger: one layer of a format that holds its own data.
+"""Read a vector file that is not trusted: one layer of a format that holds its own data.
 
 GDAL opens far more than files of vectors (lists that point elsewhere, services), so a file is
 looked at before GDAL is.

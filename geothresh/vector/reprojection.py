@@ -1,4 +1,4 @@
-"""Vectors brought from one CRS to another."""
+"""Reproject vectors from one CRS to another."""
 
 from __future__ import annotations
 
