@@ -73,7 +73,7 @@ def check_output(
     for source in inputs:
         if _same_file(target, Path(os.fspath(source))):
             raise UsageError(
-                f"{target}: the output is the input {source}; name another file with --output"
+                f"{target}: the output is the input {source}; name another file with `output`"
             )
     try:
         found = target.lstat()
@@ -120,7 +120,7 @@ def _check_existing(target: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: is not a regular file; choose another name")
     if not overwrite:
-        raise OutputError(f"{target}: exists already; choose another name or add --overwrite")
+        raise OutputError(f"{target}: exists already; choose another name or add `overwrite=True`")
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -127,7 +127,7 @@ def split_ids(
         if not any(fnmatch.fnmatchcase(i, pattern) for i in every):
             # Silence would train on what was to be kept apart.
             raise UsageError(
-                f"no id matches --hold-out {pattern!r}; ids are like {names(every, 2)}"
+                f"no id matches `hold_out` {pattern!r}; ids are like {names(every, 2)}"
             )
     # Of all data sets together: two of them may show the same ground under other names.
     everywhere = places_of(every, marks, place_pattern)
@@ -151,7 +151,7 @@ def split_ids(
         raise UsageError(f"all {len(validation)} ids are held out; leave some to train on")
     if not validation:
         raise UsageError(
-            f"none of {len(train)} ids is left to validate on; raise --validation-fraction"
+            f"none of {len(train)} ids is left to validate on; raise `validation_fraction`"
         )
     return Split(train=tuple(sorted(train)), validation=tuple(sorted(validation)))
 

@@ -385,7 +385,7 @@ def test_an_export_replaces_nothing_unless_told(tmp_path: Path, tiny_model: Path
     target = tmp_path / "tiny.onnx"
     first = export_onnx(tiny_model, target, tile_size=64)
     content = target.read_bytes()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite"):
         export_onnx(tiny_model, target, tile_size=64)
     target.write_bytes(b"old")
     assert export_onnx(tiny_model, target, tile_size=64, overwrite=True) == first

@@ -213,7 +213,7 @@ def test_folds_part_no_place_and_are_nearly_equal(places: list[int], folds: int,
     }
     how: dict[str, Any] = {"folds": folds, "place_pattern": "^(p.)", "seed": seed}
     if len(set(places)) < folds:
-        with pytest.raises(UsageError, match="fewer --folds"):
+        with pytest.raises(UsageError, match="fewer `folds"):
             folds_of(pairs, facts, **how)
         return
     dealt = folds_of(pairs, facts, **how)
@@ -229,7 +229,7 @@ def test_what_has_no_partner_is_named_before_anything_else(tmp_path: Path) -> No
     folder = image_set(tmp_path / "d", 3)
     (folder / "r1_mask.png").unlink()
     (folder / "r2_sat.png").unlink()
-    said = r"1 images without a mask \(d/r1\) and 1 masks without an image \(d/r2\).*--skip-unp"
+    said = r"1 images without a mask \(d/r1\) and 1 masks without an image \(d/r2\).*`skip_unp"
     with pytest.raises(InputError, match=said):
         find_images(folder)
     assert [p.id for p in find_images(folder, skip_unpaired=True)] == ["r0"]

@@ -126,7 +126,7 @@ def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch: pytest.MonkeyP
     encoders = segmentation_models().encoders
     monkeypatch.setattr(encoders, "get_preprocessing_params", fails)
     monkeypatch.setattr(encoders, "get_encoder", fails)
-    said = "cannot be fetched.*Name or service not known.*--encoder-weights none"
+    said = "cannot be fetched.*Name or service not known.*`encoder_weights=none`"
     with pytest.raises(InputError, match=said):
         describe_network("linknet", "resnet18", "imagenet")
     with pytest.raises(InputError, match=said):

@@ -194,9 +194,9 @@ def test_the_command_marks_bridges(tmp_path: Path) -> None:
 
 def test_bridges_need_a_confidence(tmp_path: Path) -> None:
     mask = save(tmp_path / "mask.tif", (road() >= 0.5).astype(np.uint8))
-    with pytest.raises(UsageError, match="add --confidence"):
+    with pytest.raises(UsageError, match="add `confidence"):
         geothresh.vectorize(mask, kind="centerlines", bridge_gaps=20)
-    with pytest.raises(UsageError, match="--bridge-gaps is not for polygons"):
+    with pytest.raises(UsageError, match="`bridge_gaps` is not for polygons"):
         geothresh.vectorize(mask, bridge_gaps=20)
     confidence = save(tmp_path / "confidence.tif", road())
     with pytest.raises(UsageError, match="501 pixels are too long"):

@@ -268,10 +268,10 @@ def test_pixel_coordinates_where_there_are_no_others(tmp_path: Path) -> None:
 
 def test_options_of_the_other_kind_are_refused(mask: Path) -> None:
     for options, words in (
-        ({"kind": "centerlines", "min_area": 5}, "--min-area is not for centerlines"),
-        ({"min_length": 5}, "--min-length is not for polygons"),
-        ({"nodes": True}, "--nodes is not for polygons"),
-        ({"spur": 0.0}, "--spur is not for polygons"),
+        ({"kind": "centerlines", "min_area": 5}, "`min_area` is not for centerlines"),
+        ({"min_length": 5}, "`min_length` is not for polygons"),
+        ({"nodes": True}, "`nodes` is not for polygons"),
+        ({"spur": 0.0}, "`spur` is not for polygons"),
         ({"kind": "centerlines", "spur": -1.0}, "length of spurs -1"),
         ({"kind": "lines"}, "use polygons or centerlines"),
     ):

@@ -98,7 +98,7 @@ def test_what_makes_no_cog_is_refused_before_any_work(
 ) -> None:
     scene = write_raster(tmp_path / "scene.tif", values()[:70, :70])
     refiner = UnevenRefiner()
-    with pytest.raises(UsageError, match="--cog: a COG has"):
+    with pytest.raises(UsageError, match="`cog`: a COG has"):
         geothresh.refine(
             scene, model=refiner, **grouped(cog=True, creation_options=options, **TILES)
         )

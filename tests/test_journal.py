@@ -206,9 +206,9 @@ def test_other_parameters_are_refused_and_restart_is_named(tmp_path: Path) -> No
     target = tmp_path / "out.tif"
     interrupted(target, 2)
     other = {"threshold": 0.4}
-    with pytest.raises(UsageError, match=r"another threshold \(0\.5, now 0\.4\).*--restart"):
+    with pytest.raises(UsageError, match=r"another threshold \(0\.5, now 0\.4\).*`restart"):
         Journal(target, other)
-    with pytest.raises(InputError, match=r"another input size \(none, now 7\).*--restart"):
+    with pytest.raises(InputError, match=r"another input size \(none, now 7\).*`restart"):
         Journal(target, {"threshold": 0.5, "input size": 7})
     assert len(list((tmp_path / ".out.tif.geothresh").glob("*.bin"))) == 2
     with Journal(target, other, restart=True) as journal:
@@ -219,7 +219,7 @@ def test_a_description_of_another_version_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "out.tif"
     interrupted(target, 1)
     (tmp_path / ".out.tif.geothresh" / "run.json").write_text('{"format": 99}')
-    with pytest.raises(UsageError, match="--restart"):
+    with pytest.raises(UsageError, match="`restart"):
         begun(target, 2)
     with begun(target, 1, restart=True) as journal:
         journal.finish()

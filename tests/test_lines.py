@@ -138,7 +138,7 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
     with pytest.warns(GeothreshWarning, match="unit of their coordinates"):
         evaluate_lines(bare, bare)
     mask = save(tmp_path / "town.tif", town())
-    with pytest.raises(UsageError, match="leave --truth-layer out"):
+    with pytest.raises(UsageError, match="leave `truth_layer` out"):
         evaluate_lines(roads, mask, truth_layer="x")
 
 

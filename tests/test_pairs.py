@@ -143,7 +143,7 @@ def test_what_has_no_partner_is_named_up_to_ten(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "12 maps without a mask" in message and "1 masks without a map (id00)" in message
     assert "id11" in message and "id12" not in message and "and 2 more" in message
-    assert "--skip-unpaired" in message
+    assert "`skip_unpaired=True`" in message
     assert [p.id for p in find_pairs(data, [confidence], skip_unpaired=True)] == ["id01"]
 
 
@@ -288,9 +288,9 @@ def test_splits_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     pairs, facts = scenes(tmp_path)
     for options, message in (
         ({"fraction": 1.0}, "fraction"),
-        ({"fraction": 0.0}, "validation-fraction"),
+        ({"fraction": 0.0}, "`validation_fraction`"),
         ({"fraction": 0.2, "hold_out": ["*"]}, "leave some to train"),
-        ({"fraction": 0.2, "hold_out": ["test_*", "tset_*"]}, "no id matches --hold-out 'tset_"),
+        ({"fraction": 0.2, "hold_out": ["test_*", "tset_*"]}, "no id matches `hold_out` 'tset_"),
         ({"fraction": 0.2, "place_pattern": "("}, "regular expression"),
         ({"fraction": 0.2, "place_pattern": "a"}, "no group"),
     ):

@@ -192,7 +192,7 @@ def test_widths_from_an_attribute_are_full_widths(tmp_path: Path) -> None:
         tmp_path / "roads.gpkg", lines, width=[8.0, 12.0, None], lanes=["2", "x", ""]
     )
     layer = find_layer(path)
-    with pytest.raises(UsageError, match=r"1 of 3 lines .*'width'; add --buffer"):
+    with pytest.raises(UsageError, match=r"1 of 3 lines .*'width'; add `buffer"):
         place(layer, where, width=Width(field="width"), what="labels")
     shapes = place(layer, where, width=Width(field="width", buffer=2.0), what="labels")
     # Pixels are 2 m: widths of 8, 12 and 2 x 2 m are 4, 6 and 2 rows.
@@ -235,7 +235,7 @@ def test_what_cannot_be_placed_is_said_in_one_line(tmp_path: Path) -> None:
         (far, where, Width(), InputError, "none of its 1 features touches scene.tif"),
         (bare, where, Width(), InputError, "bare.gpkg: has no CRS"),
         (good, raster(crs=None), Width(), InputError, "scene.tif: has no CRS"),
-        (line, where, Width(), UsageError, "1 lines or points, which have no width; give --buffer"),
+        (line, where, Width(), UsageError, "1 lines or points, which have no width; give `buffer"),
         (line, where, None, UsageError, "must be polygons"),
     ]
     for path, target, width, kind, message in cases:
@@ -256,7 +256,7 @@ def test_files_that_are_no_layer_are_said_in_one_line(tmp_path: Path) -> None:
     for name in ("one", "other"):
         frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32632")
         frame.to_file(two, layer=name)
-    with pytest.raises(UsageError, match=r"2 layers \(one, other\); choose one with --layer"):
+    with pytest.raises(UsageError, match=r"2 layers \(one, other\); choose one with `layer"):
         find_layer(two)
     with pytest.raises(UsageError, match="give a file with one"):
         find_layer(two, option=None)

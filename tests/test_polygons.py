@@ -282,7 +282,7 @@ def test_how_confidences_are_stored_can_be_said(tmp_path: Path) -> None:
     assert made.foreground_pixels == expected
     mask = write(tmp_path / "mask.tif", (levels >= 3000).astype(np.uint8))
     vectorize(mask, tmp_path / "b.gpkg", confidence=file, **how)
-    with pytest.raises(UsageError, match="add --threshold or --confidence"):
+    with pytest.raises(UsageError, match="add `threshold` or `confidence"):
         vectorize(mask, tmp_path / "c.gpkg", scale=6000.0)
 
 
@@ -374,7 +374,7 @@ def test_confidences_need_a_threshold(
     path = write(tmp_path / "confidence.tif", values, **options)
     with pytest.raises(InputError, match=words) as caught:
         polygons_of(path)
-    assert "--threshold" in str(caught.value)
+    assert "`threshold" in str(caught.value)
 
 
 def test_threshold_cuts_at_or_above_it(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_nodata_that_cannot_occur(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"77\0", b".5\0"))
     with pytest.warns(GeothreshWarning, match="0.5 cannot occur"):
         assert read(path)[1].all()
-    with pytest.raises(UsageError, match="--nodata"):
+    with pytest.raises(UsageError, match="`nodata"):
         open_scene(path, nodata=-9999)
 
 
@@ -177,7 +177,7 @@ def test_grey_and_alpha(tmp_path: Path, nodata: int | None) -> None:
         (lambda p: (p / "x").write_text("<!DOCTYPE html><p>") and p / "x", "HTML"),
         (lambda p: (p / "x").write_text("version https://git-lfs.g") and p / "x", "git-lfs"),
         (lambda p: (p / "x").write_bytes(bytes(range(200))) and p / "x", "not a TIFF"),
-        (lambda p: (p / "x.tif").write_text("<VRTDataset/>") and p / "x.tif", "--allow-vrt"),
+        (lambda p: (p / "x.tif").write_text("<VRTDataset/>") and p / "x.tif", "`allow_vrt"),
         (lambda p: "<VRTDataset></VRTDataset>", "not the path"),
         (lambda p: f"GTIFF_DIR:1:{p}/x.tif", "not the path"),
         (lambda p: "MEM:::DATAPOINTER=1,PIXELS=1", "not the path"),
@@ -221,7 +221,7 @@ def test_a_vrt_only_when_allowed(tmp_path: Path) -> None:
         '<SimpleSource><SourceFilename relativeToVRT="1">x.tif</SourceFilename>'
         "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    with pytest.raises(InputError, match="--allow-vrt"):
+    with pytest.raises(InputError, match="`allow_vrt"):
         open_scene(vrt)
     with pytest.warns(GeothreshWarning, match="no georeference"):
         np.testing.assert_array_equal(read(vrt, allow_vrt=True)[0], FLOATS)
@@ -237,11 +237,11 @@ def test_a_disguised_mask_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "options", "error", "text"),
     [
-        (np.stack([FLOATS] * 3), {}, InputError, "--bidx"),
+        (np.stack([FLOATS] * 3), {}, InputError, "`bidx"),
         (FLOATS.astype(np.complex64), {}, InputError, "complex64"),
-        ((FLOATS * 9000).astype(np.uint16), {}, InputError, "--scale 10000"),
-        (FLOATS * 100, {}, InputError, "--scale 100"),
-        (FLOATS * 8 - 4, {}, InputError, "--scale logit"),
+        ((FLOATS * 9000).astype(np.uint16), {}, InputError, "`scale=10000`"),
+        (FLOATS * 100, {}, InputError, "`scale=100`"),
+        (FLOATS * 8 - 4, {}, InputError, "`scale=logit`"),
         ((FLOATS > 0.5).astype(np.uint8), {"photometric": "MINISWHITE"}, InputError, "MINISWHITE"),
         (FLOATS, {"transform": Affine(0, 0, 5, 0, 0, 5)}, InputError, "line or point"),
         (FLOATS, {"transform": Affine(1, 0, float("nan"), 0, 1, 5)}, InputError, "not finite"),
@@ -372,7 +372,7 @@ def test_a_value_that_the_sample_did_not_show(tmp_path: Path) -> None:
     with pytest.warns(GeothreshWarning, match="only 0 and 1"), open_scene(path) as scene:
         with pytest.raises(InputError) as caught:
             scene.read(scene.size.window())
-        assert "200" in str(caught.value) and "--scale 255" in str(caught.value)
+        assert "200" in str(caught.value) and "`scale=255`" in str(caught.value)
     with open_scene(path, scale=255.0) as scene:
         assert scene.read(scene.size.window())[0].max() == pytest.approx(200 / 255)
 

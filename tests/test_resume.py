@@ -265,7 +265,7 @@ def test_a_run_of_other_parameters_does_not_go_on(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(scene, tmp_path, Recognisable(60))
-    with pytest.raises(UsageError, match="--restart") as caught:
+    with pytest.raises(UsageError, match="`restart") as caught:
         outputs = {"confidence": tmp_path / "conf.tif", "vector": tmp_path / "v.gpkg"}
         refine(
             scene,
@@ -299,7 +299,7 @@ def test_a_run_of_another_input_does_not_go_on(
     with pytest.raises(KeyboardInterrupt):
         refine(copy, model=Recognisable(60), **grouped(**TILES))
     change(copy)
-    with pytest.raises(InputError, match="another input .*--restart"):
+    with pytest.raises(InputError, match="another input .*`restart"):
         refine(copy, model=Recognisable(), **grouped(**TILES))
     result = refine(copy, model=Recognisable(), **grouped(restart=True, **TILES))
     assert result.strips_resumed == 0

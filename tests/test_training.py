@@ -163,18 +163,18 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
         ({"resume": True}, UsageError, "no run to go on with"),
         ({"split": "nowhere.json"}, InputError, "no such file"),
         ({"device": "cuda:99"}, InputError, "CUDA devices are there"),
-        ({"split": "m.split.json", "block_size": 512}, UsageError, "so does --block-size"),
+        ({"split": "m.split.json", "block_size": 512}, UsageError, "so does `block_size"),
         ({"place_pattern": "("}, UsageError, "no regular expression"),
         ({"hold_out": ["testing_*"]}, UsageError, "no id matches"),
         (
             {"recipe": dataclasses.replace(QUICK, batch_size=1)},
             UsageError,
-            "batch size 1: .* chip of 64 pixels .* give --batch-size of 2 or more",
+            "batch size 1: .* chip of 64 pixels .* give `batch_size` of 2 or more",
         ),
         (
             {"recipe": dataclasses.replace(QUICK, chips_per_epoch=1)},
             UsageError,
-            "1 chip in an epoch: .* give --chips-per-epoch of 2 or more",
+            "1 chip in an epoch: .* give `chips_per_epoch` of 2 or more",
         ),
     ],
 )
@@ -317,7 +317,7 @@ def test_weights_that_are_not_finite_are_no_model(data, tmp_path: Path, monkeypa
     with pytest.raises(ModelError) as caught:
         run(data, output)
     assert str(caught.value) == (
-        "the weights are not finite in epoch 1, step 2; lower --learning-rate and start anew"
+        "the weights are not finite in epoch 1, step 2; lower `learning_rate` and start anew"
     )
     assert not output.exists() and not (tmp_path / "m.last.safetensors").exists()
 

@@ -222,7 +222,7 @@ def test_two_damaged_states_end_the_run(stopped) -> None:
         file.write_bytes(flipped(file.read_bytes(), 3000))
     with pytest.warns(GeothreshWarning, match="it is no use"):
         assert find_state(state, require_seal) is None
-    with pytest.warns(GeothreshWarning), pytest.raises(OutputError, match="add --overwrite"):
+    with pytest.warns(GeothreshWarning), pytest.raises(OutputError, match="add `overwrite"):
         run(place, "m")
     with pytest.warns(GeothreshWarning), pytest.raises(ModelError, match="no state is whole"):
         run(place, "m", resume=True)
@@ -235,7 +235,7 @@ def test_what_differs_is_said_before_the_data_is_read(stopped) -> None:
         run(place, "m", other, on_check=lambda done, _: seen.append(done))
     assert (
         "another recipe (learning_rate 0.0008, now 0.001, seed 0, now 4); give the same options "
-        "and data again, or start anew with --overwrite"
+        "and data again, or start anew with `overwrite`"
     ) in str(caught.value)
     assert not seen
     with pytest.raises(ModelError, match=r"another config \(blocks .*patch 32, now 64"):

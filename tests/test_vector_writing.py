@@ -261,7 +261,7 @@ def test_layers_are_added_to_a_copy_and_others_stay(tmp_path: Path) -> None:
     assert [len(geopandas.read_file(path, layer=n)) for n in ("roads", "slides")] == [3, 5]
     before = path.read_bytes()
     for name in ("roads", "SLIDES"):
-        with pytest.raises(OutputError, match=f"has a layer {name} already.*--overwrite-layer"):
+        with pytest.raises(OutputError, match=f"has a layer {name} already.*`overwrite_layer"):
             write(path, 2, name=name, existing=Existing.ADD)
     assert path.read_bytes() == before
     write(path, 2, existing=Existing.REPLACE_LAYER, crs=CRS.from_epsg(4326).to_wkt())

@@ -341,7 +341,7 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=text):
             check(name)
     (tmp_path / "old.tif").write_text("old")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite"):
         check("old.tif", overwrite=False)
     assert check("old.tif") == tmp_path / "old.tif"
     with pytest.raises(UsageError):

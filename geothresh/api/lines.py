@@ -86,10 +86,10 @@ def evaluate_lines(
         raise UsageError(f"buffer {buffer:g}: give a distance above 0 in metres")
     ours = find_layer(lines, layer)
     if is_vector_file(truth):
-        true = find_layer(truth, truth_layer, option="--truth-layer")
+        true = find_layer(truth, truth_layer, option="`truth_layer`")
         scores = compare_lines(*read_in_metres(ours, true), buffer=buffer)
     elif truth_layer is not None:
-        raise UsageError(f"{truth}: is a raster, which has no layer; leave --truth-layer out")
+        raise UsageError(f"{truth}: is a raster, which has no layer; leave `truth_layer` out")
     else:
         with tempfile.TemporaryDirectory() as folder:
             drawn = vectorize(truth, Path(folder) / "truth.gpkg", kind="centerlines")

@@ -229,7 +229,7 @@ def _gather(
     scenes = isinstance(data, SceneData)
     paths = data.scenes if isinstance(data, SceneData) else data.folders
     if not paths:
-        raise UsageError("no data; name folders with masks, or confidence rasters with --labels")
+        raise UsageError("no data; name folders with masks, or confidence rasters with `labels`")
     strange = splitting.of_folders if scenes else splitting.of_scenes
     if strange:
         raise UsageError(

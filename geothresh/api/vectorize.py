@@ -215,13 +215,13 @@ def vectorize(
     )
     polygons = PolygonOptions(min_area=min_area, smooth=smooth, simplify=simplify)
     given = {
-        "polygons": {"--min-area": min_area != 0, "--smooth": smooth},
+        "polygons": {"`min_area`": min_area != 0, "`smooth`": smooth},
         "centerlines": {
-            "--min-length": min_length != 0,
-            "--spur": spur is not None,
-            "--bridge-gaps": bridge_gaps != 0,
-            "--bridge-confidence": bridge_confidence is not None,
-            "--nodes": nodes,
+            "`min_length`": min_length != 0,
+            "`spur`": spur is not None,
+            "`bridge_gaps`": bridge_gaps != 0,
+            "`bridge_confidence`": bridge_confidence is not None,
+            "`nodes`": nodes,
         },
     }
     _check_kind(kind, given)
@@ -240,12 +240,12 @@ def vectorize(
         raise UsageError(f"least confidence {lines.bridge_confidence:g} of a bridge: give 0 to 1")
     if bridge_gaps and confidence is None and threshold is None:
         raise UsageError(
-            "--bridge-gaps asks the confidence where a road goes on; add --confidence FILE"
+            "`bridge_gaps` asks the confidence where a road goes on; add `confidence=FILE`"
         )
     if confidence is None and threshold is None and (scale != "auto" or nodata is not None):
         raise UsageError(
-            "--scale and --nodata say how confidences are stored, and MASK is a mask; leave them "
-            "out, or add --threshold or --confidence"
+            "`scale` and `nodata` say how confidences are stored, and the input is a mask; leave "
+            "them out, or add `threshold` or `confidence`"
         )
     stored: dict[str, Any] = {"scale": scale, "nodata": nodata, "allow_vrt": allow_vrt}
     if layer is not None:
@@ -268,7 +268,7 @@ def vectorize(
     form = format_of(target, format)
     if form.crs is not None and destination not in (None, crs_of(form.crs)):
         raise UsageError(
-            f"{target}: a {form.title} is in {form.crs} by its standard; leave --dst-crs "
+            f"{target}: a {form.title} is in {form.crs} by its standard; leave `dst_crs` "
             f"{dst_crs} out, or write another format"
         )
     metadata = _metadata(
@@ -308,7 +308,7 @@ def vectorize(
         if crs is None:
             raise InputError(
                 f"{band.name}: has no CRS, so nothing can be brought to {dst_crs}; assign one with "
-                "gdal_edit -a_srs, or leave --dst-crs out"
+                "gdal_edit -a_srs, or leave `dst_crs` out"
             )
         own = crs_of(crs.to_wkt())
         layers = tuple(
@@ -377,7 +377,7 @@ def _check_kind(kind: str, given: Mapping[str, Mapping[str, bool]]) -> None:
         for option, there in options.items():
             if there and other != kind:
                 raise UsageError(
-                    f"{option} is not for {kind}; leave it out, or choose --kind {other}"
+                    f"{option} is not for {kind}; leave it out, or choose `kind={other}`"
                 )
 
 
@@ -390,7 +390,7 @@ def _check_numbers(numbers: Mapping[str, float]) -> None:
 def _existing(append: bool, overwrite_layer: bool, overwrite: bool) -> Existing:
     if overwrite and (append or overwrite_layer):
         raise UsageError(
-            "--overwrite replaces the whole file, --append and --overwrite-layer keep its other "
+            "`overwrite` replaces the whole file, `append` and `overwrite_layer` keep its other "
             "layers; give one of them"
         )
     if overwrite_layer:
@@ -406,7 +406,7 @@ def _output_of(
     if output is not None:
         return Path(os.fspath(output))
     if source.remote:
-        raise UsageError(f"{source.name}: is not a local file; say with --output where to write")
+        raise UsageError(f"{source.name}: is not a local file; say with `output` where to write")
     path = Path(source.name) if "://" not in source.name else Path(source.location)
     return path.with_suffix(ending_of(form))
 
@@ -419,7 +419,7 @@ def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
     found = "only control points or RPCs" if mask.grid.is_georeferenced else "no georeference"
     raise InputError(
         f"{mask.name}: has {found}, so that polygons have no place on the map; georeference it, or "
-        "add --allow-pixel-coords to write columns and rows"
+        "add `allow_pixel_coords=True` to write columns and rows"
     )
 
 

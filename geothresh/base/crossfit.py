@@ -109,7 +109,7 @@ class CrossfitRun:
                 if not self.manifest.exists() and not overwrite and any(folder.glob("*.png")):
                     raise OutputError(
                         f"{folder}: holds maps, but {self.manifest.name} that tells whence is not "
-                        "there; choose another folder or add --overwrite"
+                        "there; choose another folder or add `overwrite=True`"
                     )
         except OSError as error:
             raise OutputError(f"{self.output}: cannot be written ({error.strerror})") from error
@@ -142,8 +142,8 @@ class CrossfitRun:
             earlier["folds"] = [{"ids": fold["ids"]} for fold in earlier["folds"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.manifest}: not the manifest of a run ({error!r}); add --overwrite to start "
-                "anew"
+                f"{self.manifest}: not the manifest of a run ({error!r}); add `overwrite=True` to "
+                "start anew"
             ) from error
         noted = {key: earlier.get(key) for key in described}
         require_same_run(self.manifest, noted, described, error=OutputError)
@@ -204,7 +204,7 @@ class CrossfitRun:
                 if seen:
                     raise ModelError(
                         f"{model}: was trained on {len(seen)} images of the fold that it is to "
-                        f"predict ({names(seen, 3)}); start anew with --overwrite"
+                        f"predict ({names(seen, 3)}); start anew with `overwrite`"
                     )
                 precision = self.plan.recipe.precision
                 predictor = load_base(model, device=self.device, precision=precision)

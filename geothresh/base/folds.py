@@ -42,7 +42,7 @@ def folds_of(
     places = places_of(by_id, {i: facts[i].marks if facts else () for i in by_id}, place_pattern)
     if len(places) < folds:
         raise UsageError(
-            f"{folds} folds of {len(places)} places ({len(by_id)} images); give fewer --folds"
+            f"{folds} folds of {len(places)} places ({len(by_id)} images); give fewer `folds`"
         )
     by_dataset: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for place in places:

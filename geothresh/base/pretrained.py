@@ -56,7 +56,7 @@ def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
             return config
         if IMAGENET not in encoders.encoders[encoder]["pretrained_settings"]:
             raise UsageError(
-                f"encoder {encoder!r} has no {IMAGENET} weights; say --encoder-weights none, or "
+                f"encoder {encoder!r} has no {IMAGENET} weights; say `encoder_weights=none`, or "
                 "choose another encoder"
             )
     try:
@@ -69,7 +69,7 @@ def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
     if wanted.get("input_space", "RGB") != "RGB":
         raise UsageError(
             f"the {IMAGENET} weights of encoder {encoder!r} want {wanted['input_space']} images; "
-            "choose another encoder, or say --encoder-weights none"
+            "choose another encoder, or say `encoder_weights=none`"
         )
     most = (wanted.get("input_range") or (0, 1))[1]
     return BaseConfig.from_dict(
@@ -101,7 +101,7 @@ def encoder_tensors(config: BaseConfig, weights: str) -> dict[str, Tensor] | Non
         return read_tensors(weights, expected)
     except ModelError as error:
         raise ModelError(
-            f"{error}; --encoder-weights wants the state dict of segmentation-models-pytorch's "
+            f"{error}; `encoder_weights` wants the state dict of segmentation-models-pytorch's "
             f"encoder {config.encoder!r} as safetensors"
         ) from error
 
@@ -131,5 +131,5 @@ def _fetching(config: BaseConfig) -> Iterator[None]:
         raise InputError(
             f"the {IMAGENET} weights of encoder {config.encoder!r} cannot be fetched ({reason}); "
             "connect to the network, give a file of them, or train from scratch with "
-            "--encoder-weights none"
+            "`encoder_weights=none`"
         ) from error

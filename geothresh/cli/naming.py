@@ -2,7 +2,7 @@
 
 Below the command line an error or warning names an option as Python does, in backticks: `scale`,
 `scale=255`, `allow_vrt=True`. Here they become --scale, --scale 255 and --allow-vrt, as the command
-that runs spells them. What is none of its options stays as it is.
+that runs spells them, or another one does. What is no option of any stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,13 @@ import re
 
 import click
 
+from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, Writing, known
+
+_SHARED = {
+    name: option.flags[-1] if option.flags else f"--{name.replace('_', '-')}"
+    for kind in (Compute, Maps, Reading, Refining, Scoring, Tiling, Writing)
+    for name, option in known(kind).items()
+}
 _MARKED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
@@ -21,13 +28,13 @@ def as_options(text: str, command: click.Command | None) -> str:
     def spelled(found: re.Match[str]) -> str:
         name, value = found.groups()
         param = params.get(name)
-        if param is None:
+        if param is None and name not in _SHARED:
             return found[0]
-        if not isinstance(param, click.Option):
+        if isinstance(param, click.Argument):
             return param.human_readable_name
-        if value == "False" and param.secondary_opts:
+        if value == "False" and param is not None and param.secondary_opts:
             return param.secondary_opts[0]
-        flag = max(param.opts, key=len)
+        flag = _SHARED[name] if param is None else max(param.opts, key=len)
         return flag if value in (None, "True") else f"{flag} {value}"
 
     return _MARKED.sub(spelled, text)

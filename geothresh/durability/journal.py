@@ -84,7 +84,7 @@ class Journal:
             if found is None and path.exists() and not restart:
                 raise UsageError(
                     f"{self.target}: {path} is not of this version of geothresh; "
-                    "add --restart to start afresh"
+                    "add `restart=True` to start afresh"
                 )
             if found is None or restart or not self._keep:
                 self._start(fingerprint)
@@ -311,5 +311,5 @@ def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], target: P
         {name: value for name, value in run.items() if name.startswith("input")}
         for run in (found, wanted)
     ]
-    require_same_run(target, *inputs, error=InputError, anew="--restart")
-    require_same_run(target, found, wanted, error=UsageError, anew="--restart")
+    require_same_run(target, *inputs, error=InputError, anew="`restart`")
+    require_same_run(target, found, wanted, error=UsageError, anew="`restart`")

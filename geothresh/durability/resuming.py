@@ -20,7 +20,7 @@ def require_same_run(
     wanted: Mapping[str, Any],
     *,
     error: type[GeothreshError],
-    anew: str = "--overwrite",
+    anew: str = "`overwrite`",
 ) -> None:
     """See that what an interrupted run left is of the run that is to go on.
 
@@ -71,7 +71,7 @@ def noting(where: Callable[[], str | None], *, overwrite: bool = False) -> Itera
 
 def add_note(error: BaseException, where: str, *, overwrite: bool = False) -> None:
     """Note on an error that the same command goes on; arguments as for `noting`."""
-    command = "the same command without --overwrite" if overwrite else "the same command"
+    command = "the same command without `overwrite`" if overwrite else "the same command"
     error.add_note(f"{command} goes on {where}")
 
 

@@ -66,12 +66,12 @@ def state_to_resume(
         ModelError: the one that is asked for is damaged.
     """
     if resume and overwrite:
-        raise UsageError("--resume goes on and --overwrite starts anew; give one of them")
+        raise UsageError("`resume` goes on and `overwrite` starts anew; give one of them")
     state = None if overwrite or resume is False else find_state(newest, require_whole)
     if resume and state is None:
         if newest.exists():
-            raise ModelError(f"{newest}: no state is whole; start anew with --overwrite")
+            raise ModelError(f"{newest}: no state is whole; start anew with `overwrite`")
         raise UsageError(
-            f"{newest}: no run to go on with; leave --resume out, or name its model with --output"
+            f"{newest}: no run to go on with; leave `resume` out, or name its model with `output`"
         )
     return state

@@ -118,7 +118,7 @@ def read_ids(path: Path, side: Side | None = None) -> Ids:
         raise InputError(f"{path}: 0 ids in it; write one a line")
     if side is not None and not is_manifest:
         raise UsageError(
-            f"{path}: lists {len(ids)} ids without sides, and --split {side} is one; leave it out"
+            f"{path}: lists {len(ids)} ids without sides, and `split` {side} is one; leave it out"
         )
     return Ids(ids=ids, origin=path, listed=not is_manifest)
 

@@ -73,7 +73,7 @@ class Batches:
         if size == 1:
             raise ModelError(
                 f"one tile of {tile} x {tile} does not fit in the memory of {self.device}; "
-                "take a smaller --tile-size or --device cpu"
+                "take a smaller `tile_size` or `device=cpu`"
             ) from error
         with self._halving:
             # Another thread may have found the same.

@@ -35,7 +35,7 @@ def pick_device(name: str) -> torch.device:
             warnings.warn(
                 "the GPU of this machine cannot be used and the network runs on the CPU, many "
                 "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
-                "--device cpu",
+                "`device=cpu`",
                 GeothreshWarning,
                 stacklevel=3,
             )

@@ -37,13 +37,13 @@ def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning:
     count = dataset.count
     if bidx is not None:
         if not 1 <= bidx <= count:
-            raise UsageError(f"{name}: band {bidx} does not exist; choose --bidx from 1 to {count}")
+            raise UsageError(f"{name}: band {bidx} does not exist; choose `bidx` from 1 to {count}")
         return bidx
     if count == 1 or (count == 2 and dataset.colorinterp[1] == ColorInterp.alpha):
         return 1
     if count == 0:
         raise InputError(f"{name}: holds no band; give a GeoTIFF with one")
-    raise InputError(f"{name}: holds {count} bands; say with --bidx which one is {meaning}")
+    raise InputError(f"{name}: holds {count} bands; say with `bidx` which one is {meaning}")
 
 
 def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
@@ -99,7 +99,7 @@ def nodata_of_band(
     if forced is not None:
         if not can_hold(dtype, forced):
             raise UsageError(
-                f"{name}: no {dtype} value is {forced:g}; choose another value for --nodata"
+                f"{name}: no {dtype} value is {forced:g}; choose another value for `nodata`"
             )
         return forced
     tagged = dataset.nodatavals[bidx - 1]
@@ -115,7 +115,7 @@ def nodata_of_band(
     if tagged == 0:
         warnings.warn(
             f"{name}: nodata is 0, so that pixels of confidence 0 count as missing; "
-            "use --nodata V if they do not",
+            "use `nodata=V` if they do not",
             GeothreshWarning,
             stacklevel=3,
         )

@@ -142,13 +142,13 @@ def cog_options(options: Mapping[str, str]) -> dict[str, str]:
         UsageError: one makes no COG.
     """
     if options.get("TILED") != "YES" or options["BLOCKXSIZE"] != options["BLOCKYSIZE"]:
-        raise UsageError("--cog: a COG has square tiles; leave TILED and the block sizes out")
+        raise UsageError("`cog`: a COG has square tiles; leave TILED and the block sizes out")
     found: dict[str, str] = {}
     for name, value in options.items():
         if name in _COG_MOOT or _COG_LEVELS.get(name, options["COMPRESS"]) != options["COMPRESS"]:
             continue
         if name not in _COG_NAMES:
-            raise UsageError(f"--cog: a COG has no creation option {name}; leave it out")
+            raise UsageError(f"`cog`: a COG has no creation option {name}; leave it out")
         found[_COG_NAMES[name]] = value
     if "PREDICTOR" in found:
         found["PREDICTOR"] = {"1": "NO", "2": "STANDARD"}[found["PREDICTOR"]]

@@ -148,7 +148,7 @@ def _nodata(
     if forced is not None:
         if not can_hold(np.dtype(np.uint8), forced):
             raise UsageError(
-                f"{name}: no uint8 value is {forced:g}; choose another value for --nodata"
+                f"{name}: no uint8 value is {forced:g}; choose another value for `nodata`"
             )
         return (int(forced),) * 3
     tagged = [dataset.nodatavals[band - 1] for band in bands]

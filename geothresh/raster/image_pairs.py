@@ -83,7 +83,7 @@ def find_images(
     if not pairs:
         raise InputError(f"{names(map(str, folders))}: no image has a mask; {', '.join(parts)}")
     if parts and not skip_unpaired:
-        raise InputError(f"{' and '.join(parts)}; complete the data or add --skip-unpaired")
+        raise InputError(f"{' and '.join(parts)}; complete the data or add `skip_unpaired=True`")
     return sorted(pairs, key=lambda p: (p.dataset, p.id))
 
 

@@ -52,7 +52,7 @@ _CACHED_BLOCK_ROW = 24 << 20
 # Nodata by this project's convention, foreground by the habit of others.
 _HIGH = 255
 
-_CUT = "cut them with --threshold, such as --threshold 0.5"
+_CUT = "cut them with `threshold`, such as `threshold=0.5`"
 _CUT_LABELS = (
     "cut them at a threshold first, to whole numbers: 1 foreground, 0 background, 255 no data"
 )

@@ -108,7 +108,7 @@ def find_pairs(
             for some, what in ((orphans, "maps without a mask"), (alone, "masks without a map"))
             if some
         ]
-        raise InputError(f"{' and '.join(parts)}; complete the data or add --skip-unpaired")
+        raise InputError(f"{' and '.join(parts)}; complete the data or add `skip_unpaired=True`")
     return sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
 
 
@@ -119,7 +119,7 @@ def _without_maps(folder: Path) -> str:
         return f"{folder}: no confidence maps ({', '.join(_ENDINGS)}) in it"
     return (
         f"{folder}: no confidence maps in it but folders of them "
-        f"({names(p.name for p in below)}); name each that is meant, as --confidence {below[0]}"
+        f"({names(p.name for p in below)}); name each that is meant, as `confidence` {below[0]}"
     )
 
 

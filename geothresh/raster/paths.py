@@ -258,7 +258,8 @@ def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
             require_rasters(name, path)
             return "VRT"
         raise InputError(
-            f"{name}: is a VRT, which can point at any other file; add --allow-vrt if you trust it"
+            f"{name}: is a VRT, which can point at any other file; add `allow_vrt=True` if you "
+            "trust it"
         )
     for start, kind in _OTHER_STARTS:
         if head.startswith(start):

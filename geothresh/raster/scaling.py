@@ -157,7 +157,7 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
         raise InputError(
             f"{facts.name}: the band is {facts.dtype} without a scale tag, "
             f"{_range(facts.sample)}; say what stands for confidence 1: "
-            f"{_hint(facts.sample) or 'use --scale N'}"
+            f"{_hint(facts.sample) or 'use `scale=N`'}"
         )
     return _floating(facts)
 
@@ -167,7 +167,7 @@ def _tag_divisor(facts: BandFacts) -> float:
     if facts.scale == 0.0 or not math.isfinite(facts.scale) or not math.isfinite(facts.offset):
         raise InputError(
             f"{facts.name}: the scale and offset tags ({facts.scale:g}, {facts.offset:g}) mean "
-            "nothing; correct them with gdal_edit.py -scale 1 -offset 0, or give --scale N"
+            "nothing; correct them with gdal_edit.py -scale 1 -offset 0, or give `scale=N`"
         )
     inverse = 1.0 / facts.scale
     whole = round(inverse)
@@ -181,7 +181,7 @@ def _divided(facts: BandFacts, divisor: float | str) -> Scaling:
             "give the value that stands for confidence 1"
         )
     scaling = Scaling(divisor=float(divisor), text=f"value / {divisor:g}, as asked")
-    _require_fit(facts, scaling, f"--scale {divisor:g} does not fit")
+    _require_fit(facts, scaling, f"`scale={divisor:g}` does not fit")
     return scaling
 
 
@@ -204,7 +204,7 @@ def _uint8(facts: BandFacts) -> Scaling:
     if highest == 1:
         warnings.warn(
             f"{facts.name}: uint8 that holds only 0 and 1 is taken as confidence 0 and 1; "
-            "use --scale 255 if it is 1/255",
+            "use `scale=255` if it is 1/255",
             GeothreshWarning,
             stacklevel=4,
         )
@@ -212,7 +212,7 @@ def _uint8(facts: BandFacts) -> Scaling:
     if highest == 100:
         warnings.warn(
             f"{facts.name}: the highest value of the uint8 band is 100; "
-            "it is divided by 255, use --scale 100 if it is a percentage",
+            "it is divided by 255, use `scale=100` if it is a percentage",
             GeothreshWarning,
             stacklevel=4,
         )
@@ -241,15 +241,15 @@ def _require_fit(facts: BandFacts, scaling: Scaling, complaint: str) -> None:
     scaled = [end / scaling.divisor + scaling.offset for end in ends]
     if min(scaled) >= -_TOLERANCE and max(scaled) <= 1.0 + _TOLERANCE:
         return
-    hint = _hint(sample) or "force another reading with --scale N or --scale logit"
+    hint = _hint(sample) or "force another reading with `scale=N` or `scale=logit`"
     raise InputError(f"{facts.name}: {complaint}: {_range(sample)}; {hint}")
 
 
 def contradiction_hint(value: float, dtype: np.dtype[Any], scaling: Scaling) -> str:
     """What to do about a value that the scaling, decided from a sample, did not foresee."""
     if dtype == np.uint8 and scaling.divisor == 1.0:
-        return "use --scale 255 if the values run from 0 to 255"
-    return _hint(np.array([value])) or "force another reading with --scale N or --scale logit"
+        return "use `scale=255` if the values run from 0 to 255"
+    return _hint(np.array([value])) or "force another reading with `scale=N` or `scale=logit`"
 
 
 def _range(sample: NDArray[Any]) -> str:
@@ -268,11 +268,11 @@ def _hint(sample: NDArray[Any]) -> str | None:
     near = values[np.abs(values) < _SENTINEL]
     lowest_far = far.min() if far.size else 0.0
     if far.size and (lowest_far < 0 or far.max() > 65535) and np.ptp(far) == 0:
-        return f"use --nodata {far[0]:.9g} if that marks missing data"
+        return f"use `nodata={far[0]:.9g}` if that marks missing data"
     if not near.size or (far.size and lowest_far < 0):
         return None
     if values.min() < -_TOLERANCE:
-        return "use --scale logit if these are logits"
+        return "use `scale=logit` if these are logits"
     highest = values.max()
     largest = 32767 if sample.dtype == np.int16 else 65535
     for divisor, meaning in (
@@ -284,5 +284,5 @@ def _hint(sample: NDArray[Any]) -> str | None:
         (largest, f"0 to {largest}"),
     ):
         if highest <= divisor * (1.0 + _TOLERANCE):
-            return f"use --scale {divisor} if these are {meaning}"
+            return f"use `scale={divisor}` if these are {meaning}"
     return None

@@ -171,7 +171,7 @@ def _check_band(name: str, dataset: DatasetReader, bidx: int) -> None:
             "confidences; give the raster that the classes came from"
         )
     if interpretation == ColorInterp.alpha:
-        raise UsageError(f"{name}: band {bidx} is the alpha band; choose another with --bidx")
+        raise UsageError(f"{name}: band {bidx} is the alpha band; choose another with `bidx`")
 
 
 def _bits(dataset: DatasetReader, bidx: int) -> int | None:

@@ -224,8 +224,8 @@ class ChipPlaces:
         if not there.any():
             raise UsageError(
                 f"no chip of {side} pixels fits beside the {int(held.sum())} cells of {CELL} "
-                "pixels that are held out to validate; lower --chip-size (times --zoom) or "
-                "--validation-fraction, or change --block-size"
+                "pixels that are held out to validate; lower `chip_size` (times `zoom`) or "
+                "`validation_fraction`, or change `block_size`"
             )
         self._row, self._col = row[there], col[there]
         self._cumulative = np.cumsum(weight[there], dtype=np.float64)

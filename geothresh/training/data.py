@@ -84,7 +84,7 @@ class Splitting:
             raise UsageError(f"block size {self.block_size}: give at least {CELL} pixels")
         if self.manifest is not None and self.given:
             raise UsageError(
-                f"--split says what to validate on, and so does {self.given[0]}; give one or the "
+                f"`split` says what to validate on, and so does {self.given[0]}; give one or the "
                 "other"
             )
 
@@ -96,13 +96,13 @@ class Splitting:
     @property
     def of_folders(self) -> list[str]:
         """The options that are for folders alone and were given."""
-        used = {"--hold-out": self.hold_out, "--place-pattern": self.place_pattern}
+        used = {"`hold_out`": self.hold_out, "`place_pattern`": self.place_pattern}
         return [name for name, value in used.items() if value]
 
     @property
     def of_scenes(self) -> list[str]:
         """The options that are for scenes alone and were given."""
-        used = {"--validation-aoi": self.aoi, "--block-size": self.block_size}
+        used = {"`validation_aoi`": self.aoi, "`block_size`": self.block_size}
         return [name for name, value in used.items() if value is not None]
 
 

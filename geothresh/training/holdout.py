@@ -80,15 +80,15 @@ def split_scenes(
     if len(places) < 2:
         raise UsageError(
             f"{len(places)} block of the scenes holds anything that counts, and one is to be "
-            "trained on and another validated on; lower --block-size, or name what to validate on "
-            "with --validation-aoi"
+            "trained on and another validated on; lower `block_size`, or name what to validate on "
+            "with `validation_aoi`"
         )
     order = [places[k] for k in np.random.default_rng([seed, 2]).permutation(len(places))]
     with_foreground = [place for place in order if foreground[place]]
     if len(with_foreground) < 2:
         raise InputError(
             f"the labels lie in {len(with_foreground)} of {len(places)} blocks; two are needed, to "
-            "train on and to validate on: lower --block-size or give more labels"
+            "train on and to validate on: lower `block_size` or give more labels"
         )
     # One with foreground on either side: the first to be held, the last to be trained on.
     first, last = with_foreground[0], with_foreground[-1]

@@ -246,5 +246,5 @@ def _diverged(what: str, progress: Progress) -> ModelError:
     kept = "the last whole epoch is kept: " if progress.epoch else ""
     return ModelError(
         f"{what} in epoch {progress.epoch + 1}, step {progress.batch}; {kept}lower "
-        "--learning-rate and start anew"
+        "`learning_rate` and start anew"
     )

@@ -66,5 +66,5 @@ def restore_optimizer(
         RuntimeError,
     ) as error:  # fmt: skip
         raise ModelError(
-            f"{path}: the state of the optimiser is damaged ({error}); start anew with --overwrite"
+            f"{path}: the state of the optimiser is damaged ({error}); start anew with `overwrite`"
         ) from error

@@ -67,7 +67,7 @@ class Pixels:
             if size is None:
                 raise UsageError(
                     f"{path}: the size of its pixels on the ground is not known, so that it cannot "
-                    f"be brought to {self.resolution:g} m; add --ground-sample-distance"
+                    f"be brought to {self.resolution:g} m; add `ground_sample_distance`"
                 )
             factor = size.middle / self.resolution
             resampled_patch(_PATCH, factor)

@@ -147,13 +147,13 @@ def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
     labels = [Path(path) for path in data.labels]
     if not labels:
         raise UsageError(
-            f"{scenes[0]}: is a file; name its labels with --labels, or give a folder with masks"
+            f"{scenes[0]}: is a file; name its labels with `labels`, or give a folder with masks"
         )
     folders = [path for path in scenes if path.is_dir()]
     if folders:
         raise UsageError(
-            f"{folders[0]}: is a folder, and --labels are for rasters; train on folders with "
-            "masks, or on scenes with labels, in runs of their own (the second with --init)"
+            f"{folders[0]}: is a folder, and `labels` are for rasters; train on folders with "
+            "masks, or on scenes with labels, in runs of their own (the second with `init`)"
         )
     if len(labels) not in (1, len(scenes)):
         raise UsageError(
@@ -189,9 +189,9 @@ def _labels(
 ) -> tuple[PlacedShapes | MaskSpec, str | None]:
     if path.is_file() and is_tiff(path):
         unused = {
-            "--layer": data.layer,
-            "--buffer": data.buffer,
-            "--width-field": data.width_field,
+            "`layer`": data.layer,
+            "`buffer`": data.buffer,
+            "`width_field`": data.width_field,
         }
         given = [name for name, value in unused.items() if value is not None]
         if given:

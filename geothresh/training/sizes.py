@@ -97,9 +97,9 @@ def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_c
     side = min(*config.pool_sizes, chip_size // config.multiple)
     if side > 1 or min(batch_size, n_chips) > 1:
         return
-    what, option = f"batch size {batch_size}", "--batch-size"
+    what, option = f"batch size {batch_size}", "`batch_size`"
     if batch_size > 1:
-        what, option = f"{n_chips} chip in an epoch", "--chips-per-epoch"
+        what, option = f"{n_chips} chip in an epoch", "`chips_per_epoch`"
     raise UsageError(
         f"{what}: the network pools a chip of {chip_size} pixels into one cell, and its norms need "
         f"two values at least; give {option} of 2 or more"

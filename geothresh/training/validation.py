@@ -88,7 +88,7 @@ def validate(
         except ModelError as error:
             raise ModelError(
                 f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "
-                "--learning-rate and start anew"
+                "`learning_rate` and start anew"
             ) from error
         score = MapScore.of(prediction=refined >= 0.5, target=truth, valid=valid)
         scores[f"{one.dataset}/{one.source}"].append(score)

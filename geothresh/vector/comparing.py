@@ -118,7 +118,7 @@ def _read_lines(layer: VectorLayer) -> Geometries:
     if len(others):
         raise InputError(
             f"{layer}: holds a {others[0].geom_type}, and lines are compared; geothresh vectorize "
-            "--kind centerlines makes them of a mask"
+            "`kind=centerlines` makes them of a mask"
         )
     return geometry
 

@@ -71,12 +71,12 @@ def check_vector_output(
         if existing.keeps:
             raise UsageError(
                 f"{target}: layers can be added to a GeoPackage, not to a {kind.title}; leave "
-                "--append and --overwrite-layer out, or write a .gpkg"
+                "`append` and `overwrite_layer` out, or write a .gpkg"
             )
         if len(layers) > 1:
             raise UsageError(
                 f"{target}: a {kind.title} holds one layer, and {layers[1]} is a second; leave "
-                "--nodes out, or write a .gpkg"
+                "`nodes` out, or write a .gpkg"
             )
     replaces = existing is not Existing.REFUSE
     for ending in kind.side_endings:
@@ -116,8 +116,8 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
     taken = [name for name in layers if name.lower() in there]
     if taken and existing is Existing.ADD:
         raise OutputError(
-            f"{target}: has a layer {taken[0]} already; choose another --layer, or add "
-            "--overwrite-layer"
+            f"{target}: has a layer {taken[0]} already; choose another `layer`, or add "
+            "`overwrite_layer`"
         )
 
 

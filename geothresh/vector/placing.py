@@ -174,14 +174,14 @@ def _require_widths(
         )
     if distances is None:
         raise UsageError(
-            f"{layer}: {len(thin)} lines or points, which have no width; give --buffer METRES to "
-            "each side, or --width-field with an attribute that holds the full width in metres"
+            f"{layer}: {len(thin)} lines or points, which have no width; give `buffer=METRES` to "
+            "each side, or `width_field` with an attribute that holds the full width in metres"
         )
     lacking = np.unique(owner[~np.isfinite(distances[owner])])
     if len(lacking):
         raise UsageError(
             f"{layer}: {len(lacking)} of {len(np.unique(owner))} lines or points have no width "
-            f"above 0 in {width.field!r}; add --buffer METRES for those"
+            f"above 0 in {width.field!r}; add `buffer=METRES` for those"
         )
 
 

@@ -88,7 +88,7 @@ def _is_vector(head: bytes) -> bool:
 
 
 def find_layer(
-    path: str | os.PathLike[str], layer: str | None = None, *, option: str | None = "--layer"
+    path: str | os.PathLike[str], layer: str | None = None, *, option: str | None = "`layer`"
 ) -> VectorLayer:
     """Find a layer with geometries.
 

@@ -47,7 +47,7 @@ def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise InputError(
             f"part of the vectors has no place in {short_name(destination)}; choose another "
-            "--dst-crs"
+            "`dst_crs`"
         )
     if destination.is_geographic:
         turn = 2 * math.pi / destination.axis_info[0].unit_conversion_factor
@@ -68,7 +68,7 @@ def _require_whole(shapes: Geometries, moved: Geometries, crs: CRS, destination:
     if torn:
         raise InputError(
             f"{torn} of {len(shapes)} features lie where {short_name(destination)} is cut, at the "
-            "180th meridian or a pole, and would reach around the world; choose another --dst-crs"
+            "180th meridian or a pole, and would reach around the world; choose another `dst_crs`"
         )
 
 

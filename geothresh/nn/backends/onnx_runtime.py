@@ -56,7 +56,7 @@ class OnnxRuntime:
         if self.device.type == "cuda" and _CUDA not in session.get_providers():
             raise InputError(
                 f"device {self.device}: ONNX Runtime cannot start CUDA; check its versions of CUDA "
-                "and cuDNN, or say --device cpu"
+                "and cuDNN, or say `device=cpu`"
             )
 
         def forward(tiles: Float32Array) -> Float32Array:
@@ -84,6 +84,6 @@ def _picked(device: str) -> torch.device:
     if _CUDA not in onnxruntime.get_available_providers():
         raise InputError(
             f"device {device}: this ONNX Runtime was built without CUDA; install onnxruntime-gpu "
-            "in its place, or say --device cpu"
+            "in its place, or say `device=cpu`"
         )
     return torch.device(device)
