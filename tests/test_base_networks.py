@@ -349,7 +349,7 @@ def test_weights_that_are_not_finite_are_no_model(
     monkeypatch.setattr(loop, "_step", step)
     output = tmp_path / "m.safetensors"
     at = 2 if snapshots else 4
-    with pytest.raises(ModelError, match=f"weights are not finite in epoch 1, step {at}; lower --"):
+    with pytest.raises(ModelError, match=f"weights are not finite in epoch 1, step {at}; lower `"):
         fit(find_images(image_set(tmp_path / "d", 3)), output, snapshots=snapshots)
     assert not output.exists() and not list(tmp_path.glob("m.step*"))
 

@@ -300,7 +300,7 @@ def test_a_device_without_bf16_trains_in_fp32(data, tmp_path: Path, monkeypatch)
 
 def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "_step", lambda *args: {"total": float("nan")})
-    with pytest.raises(ModelError, match="learning-rate"):
+    with pytest.raises(ModelError, match="`learning_rate`"):
         run(data, tmp_path / "m.safetensors")
 
 
