@@ -300,9 +300,13 @@ def test_info_and_model_show_tell_the_resolution(tmp_path: Path, model: Path) ->
 
 
 def test_the_packaged_model_knows_its_resolution() -> None:
-    from geothresh.nn.refiner import find_model
+    from geothresh.nn.refiner import ModelSource
 
-    assert read_card(find_model("roads")).training["ground_sample_distance"] == [1.0, 1.0]
+    scope = ModelSource.find("roads").scope
+    assert scope.theme == "roads and streets"
+    assert scope.pixels is not None and scope.widths is not None
+    # 0.2 to 2 m are read as they are.
+    assert scope.pixels.least <= 0.2 and scope.pixels.greatest >= 2.0
 
 
 @pytest.mark.parametrize(("given", "kept"), [("0.5", [0.5, 0.5]), ("0.3,1", [0.3, 1.0])])

@@ -1,0 +1,101 @@
+"""The table of a model card: what a model gains by default on maps of places it has not seen.
+
+    python tests/benchmarks/model_table.py roads --data DATA --maps MAPS --ids held-out.txt \\
+        --gsd roads-cil=0.387 --gsd roads-massachusetts=1 -o table.json
+
+MODEL is a packaged name or a file, DATA and MAPS are as for make_maps.py. Each row is printed as
+soon as it is known, as Markdown; what is in the JSON file is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import geothresh
+from geothresh.options import Compute, Maps, Scoring
+
+HEAD = """\
+| maps | n | miou: cut at 0.5 | best single* | bound* | **refined** | gain (s.e.) | over single | \
+share of the bound | Boundary IoU: cut | best single* | **refined** | gain (s.e.) | lose more than \
+1 point |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def measured(arguments: argparse.Namespace, masks: Path, folder: Path) -> dict[str, Any]:
+    """The report of one set and network."""
+    size = dict(pair.split("=") for pair in arguments.gsd).get(masks.name)
+    report = geothresh.evaluate(
+        masks,
+        model=arguments.model,
+        maps=Maps(
+            confidence=[folder], ids=arguments.ids, skip_unpaired=True,
+            ground_sample_distance=() if size is None else [float(size)],
+        ),
+        scoring=Scoring(),
+        compute=Compute(device="cpu"),
+    )  # fmt: skip
+    (source,) = report.sources
+    values = source.as_dict()
+    return {key: values[key] for key in ("n", "resampling", "rows", "changes")}
+
+
+def line(name: str, values: dict[str, Any]) -> str:
+    """A row in Markdown."""
+    rows, changes = values["rows"], values["changes"]
+    cut, refined = rows["cut"], rows["refined"]
+    single, edge = rows["single"], rows["single_boundary"]
+    bound = rows["regions"]["miou"] - cut["miou"]
+    gain = refined["miou"] - cut["miou"]
+    figures = [
+        name, str(values["n"]),
+        *(f"{100 * row['miou']:.1f}" for row in (cut, single, rows["regions"])),
+        f"**{100 * refined['miou']:.1f}**",
+        f"{100 * gain:+.1f} ({100 * (changes['iou']['standard_error'] or 0):.1f})",
+        f"{100 * (refined['miou'] - single['miou']):+.1f}",
+        f"{100 * gain / bound:.0f} %" if bound > 0 else "-",
+        *(f"{100 * row['boundary_iou']:.1f}" for row in (cut, edge)),
+        f"**{100 * refined['boundary_iou']:.1f}**",
+        f"{100 * (refined['boundary_iou'] - cut['boundary_iou']):+.1f} "
+        f"({100 * (changes['boundary_iou']['standard_error'] or 0):.1f})",
+        f"{changes['iou']['n_worse_by_a_point']} "
+        f"({100 * changes['iou']['n_worse_by_a_point'] / values['n']:.0f} %)",
+    ]  # fmt: skip
+    return f"| {' | '.join(figures)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--maps", type=Path, required=True)
+    parser.add_argument("--ids", type=Path, required=True)
+    parser.add_argument("--theme", action="append")
+    parser.add_argument("--gsd", action="append", default=[], metavar="SET=METRES")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    wanted = set(arguments.ids.read_text().split())
+    print(HEAD)
+    for masks in sorted(arguments.data.glob("*-*")):
+        theme = masks.name.split("-")[0]
+        if arguments.theme and theme not in arguments.theme:
+            continue
+        for folder in [
+            *sorted((arguments.data / "confidence" / masks.name).glob("*")),
+            *sorted((arguments.maps / theme / masks.name).glob("[!.]*")),
+        ]:
+            name = f"{masks.name}/{folder.name}"
+            if not any(path.stem in wanted for path in folder.glob("*.png")):
+                continue
+            if name not in known:
+                known[name] = measured(arguments, masks, folder)
+                arguments.output.write_text(json.dumps(known, indent=1) + "\n")
+            print(line(name, known[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
