@@ -24,7 +24,7 @@ from geothresh.api.models import load_model
 from geothresh.durability import Journal
 from geothresh.mosaic import tasks, threads
 from geothresh.options import Outputs, Writing
-from geothresh.raster.scene import Scene
+from geothresh.raster.dataset import OpenBand
 from geothresh.raster.writing import RasterWriter
 
 
@@ -40,7 +40,7 @@ def parts(side: int, repeat: int) -> None:
     """Print what `refine` takes of the processor, step by step, with a model that costs nothing."""
     print(machine("torch", "numpy", "dask", "rasterio"))
     steps: dict[str, tuple[Any, str]] = {
-        "read: decode": (Scene, "stored"),
+        "read: decode": (OpenBand, "stored"),
         "read: scale, mirror": (tasks, "read_mirrored"),
         "model: a copy": (Identity, "__call__"),
         "weight tiles": (tasks._Shares, "add"),

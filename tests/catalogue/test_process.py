@@ -185,14 +185,14 @@ if __name__ == "__main__":
     import sys
     import torch
     from fakes import FakeSource
-    from geothresh import refine
+    from geothresh import Compute, Tiling, refine
 
     # The thread pool that a fork would inherit, locked.
     torch.set_num_threads(2)
     torch.nn.functional.conv2d(torch.rand(1, 8, 300, 300), torch.rand(8, 8, 3, 3)).sum().item()
-    options = {"model": FakeSource(kind="uneven"), "tile_size": 64, "overlap": 16}
+    options = {"model": FakeSource(kind="uneven"), "tiling": Tiling(tile_size=64, overlap=16)}
     refine("x.tif", "a.tif", **options)
-    refine("x.tif", "b.tif", workers=int(sys.argv[1]), **options)
+    refine("x.tif", "b.tif", compute=Compute(workers=int(sys.argv[1])), **options)
 """
 
 
@@ -281,7 +281,7 @@ def test_a_gpu_that_is_lost_ends_a_run_that_goes_on_later(
         ended = bench.run("refine", "x.tif", "-o", "out.tif", *options)
     assert ended.exit_code == 1
     assert "is lost (CUDA error: unspecified launch failure); look at it with" in ended.stderr
-    assert "finished strips are kept" in ended.stderr and not Path("out.tif").exists()
+    assert "finished strips, which are kept" in ended.stderr and not Path("out.tif").exists()
     goes_on = bench.run("refine", "x.tif", "-o", "out.tif", *options, "--json")
     assert goes_on.exit_code == 0, goes_on.stderr
     assert json.loads(goes_on.stdout)["strips_resumed"] >= 1
