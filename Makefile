@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 DEMO_DIR ?= geothresh-demo
 STUDIES ?= studies
+# `make wheel` tries the wheel here.
+WHEEL_DIR ?= build/wheel
 # The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PYTEST_ARGS ?= -n 2
@@ -28,7 +30,7 @@ RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow storm fuzz bench study clean
+.PHONY: help demo test lint types format slow storm fuzz bench study least wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -96,6 +98,14 @@ study: $(TESTING)  ## all studies, which take days on a CPU: make study DATA=fol
 	  $(BIN)/python tests/benchmarks/study.py $$name --data "$(DATA)" --output "$(STUDIES)" \
 	    || exit 1; \
 	done
+
+wheel: | $(BIN)/pip  ## build the wheel into dist/, install it in a fresh environment, run its demo there
+	rm -rf dist $(WHEEL_DIR)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m venv $(WHEEL_DIR)/venv
+	$(WHEEL_DIR)/venv/bin/python -m pip install --quiet --only-binary :all: \
+	  --constraint constraints.txt dist/geothresh-*.whl
+	cd $(WHEEL_DIR) && venv/bin/geothresh demo --output demo
 
 clean:  ## remove the environment, the caches and the demo's output
 	rm -rf $(VENV) $(DEMO_DIR) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

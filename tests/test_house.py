@@ -92,6 +92,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest is not None
     assert geothresh.__version__ == newest[1] == version("geothresh")
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {geothresh.__version__}\n" in citation
 
 
 def test_the_command_is_registered_in_both_places() -> None:
