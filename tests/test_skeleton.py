@@ -327,6 +327,16 @@ def test_smoothing_keeps_ends_straights_and_distance(n: int) -> None:
     assert np.hypot(*(smoothed(corner) - corner).T).max() <= 1 + 1e-9
 
 
+def test_a_ring_stays_where_others_meet_it() -> None:
+    angle = np.linspace(0, 2 * np.pi, 60)
+    loop = np.round(10 * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    loop[-1] = loop[0]
+    free, fixed = smoothed(loop), smoothed(loop, fixed=True)
+    assert (free[0] != loop[0]).any() and (free[0] == free[-1]).all()
+    np.testing.assert_array_equal(fixed[[0, -1]], loop[[0, -1]])
+    np.testing.assert_array_equal(fixed[0], fixed[-1])
+
+
 def test_a_staircase_comes_out_as_long_as_it_is() -> None:
     steps = np.arange(400)
     stairs = np.stack([steps // 2, (steps + 1) // 2], axis=1).astype(float)

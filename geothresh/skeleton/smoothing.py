@@ -11,14 +11,16 @@ from geothresh.types import Float64Array
 _SIGMA = 3.0
 
 
-def smoothed(points: Float64Array, *, most: float = 1.0) -> Float64Array:
+def smoothed(points: Float64Array, *, most: float = 1.0, fixed: bool = False) -> Float64Array:
     """The points of a line, each moved to a weighted mean of those around it.
 
-    The two ends stay; a ring (its last point is its first) is smoothed all around.
+    The two ends stay; a ring (its last point is its first) is smoothed all around, unless it is
+    fixed where it closes.
 
     Args:
         points: (n, 2), about one pixel apart.
         most: pixels by which a point may move: corners stay corners.
+        fixed: whether the ends of a ring stay too, since others meet it there.
 
     Returns:
         (n, 2), a new array.
@@ -26,7 +28,7 @@ def smoothed(points: Float64Array, *, most: float = 1.0) -> Float64Array:
     n = len(points)
     if n < 3:
         return points.copy()
-    ring = bool((points[0] == points[-1]).all())
+    ring = not fixed and bool((points[0] == points[-1]).all())
     if ring:
         mean = gaussian_filter1d(points[:-1], _SIGMA, axis=0, mode="wrap")
         mean = np.concatenate([mean, mean[:1]])

@@ -168,7 +168,8 @@ def _widths(network: Network, shapes: Float64Array) -> list[Float64Array]:
 def _placed(network: Network, box: GeoBox) -> Geometries:
     lines = np.empty(len(network.lines), np.object_)
     for k in range(len(network.lines)):
-        lines[k] = shapely.linestrings(smoothed(network.points(k))[:, ::-1])
+        attached = bool(network.nodes[k, 0] >= 0)
+        lines[k] = shapely.linestrings(smoothed(network.points(k), fixed=attached)[:, ::-1])
     return on_map(_thinned_out(lines, _NEEDLESS), box)
 
 
