@@ -448,6 +448,17 @@ def test_a_figure_shows_both_masks_and_their_errors() -> None:
     assert wide.shape[1] > narrow.shape[1]
 
 
+def test_a_figure_shows_the_mask_that_is_scored() -> None:
+    """Foreground of the input that the keep threshold leaves looks as if it had stayed."""
+    plain = sample(1)
+    foreground = plain.confidence >= 0.5
+    gone = replace(plain, refined=np.where(foreground, np.float32(0.3), np.float32(0)))
+    stays = replace(plain, refined=np.where(foreground, np.float32(0.9), np.float32(0)))
+    cut, kept = (figure(gone, threshold=0.5, source="net", keep=keep) for keep in (None, 0.2))
+    assert (cut != kept).any()
+    np.testing.assert_array_equal(kept, figure(stays, threshold=0.5, source="net"))
+
+
 RASTER = {"data": "{file}", "mask": "{file}"}
 
 

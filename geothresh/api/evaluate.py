@@ -93,7 +93,7 @@ class _Plan:
             return
         folder = self.figures / source.replace("/", "_")
         _make_folder(folder)
-        picture = figure(sample, threshold=self.refining.threshold, source=source)
+        picture = figure(sample, threshold=self.refining.threshold, source=source, keep=self.keep)
         write_png(folder / f"{sample.id}.png", picture)
 
 

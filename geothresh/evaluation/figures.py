@@ -13,6 +13,7 @@ from geothresh.raster.panels import (
     mask_picture,
     sheet,
 )
+from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, UInt8Array
 
 Rgb = UInt8Array
@@ -27,12 +28,13 @@ def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> 
     return change_picture(prediction, truth, valid)
 
 
-def figure(sample: Sample, *, threshold: float, source: str) -> Rgb:
+def figure(sample: Sample, *, threshold: float, source: str, keep: float | None = None) -> Rgb:
     """Draw a map: confidence, its cut, the refined mask; below, the truth and both's errors.
 
     Args:
         sample: the map; without a refined confidence the refined panels are left out.
         threshold: cut of the refined confidence.
+        keep: the same for what is foreground in the input, see `cut_mask`.
         source: name of the base network, for the heading.
 
     Returns:
@@ -42,7 +44,8 @@ def figure(sample: Sample, *, threshold: float, source: str) -> Rgb:
     valid = np.ones(truth.shape, np.bool_) if sample.valid is None else sample.valid
     masks = {f"cut at {CUT}": sample.confidence >= CUT}
     if sample.refined is not None:
-        masks["refined"] = sample.refined >= threshold
+        before = sample.confidence >= threshold
+        masks["refined"] = cut_mask(sample.refined, before, threshold=threshold, keep=keep)
     above = [Panel(title="confidence", image=confidence_picture(sample.confidence, valid))]
     below = [Panel(title="truth", image=mask_picture(truth, valid))]
     for name, mask in masks.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from geothresh.nn.backends import require_backend
 from geothresh.nn.backends.graph import require_multiple, threshnet_graph
-from geothresh.nn.backends.library import Forward, Library
+from geothresh.nn.backends.protocol import Forward, Library
 from geothresh.nn.batching import Batches
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.cpu import compute_threads

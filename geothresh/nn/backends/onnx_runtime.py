@@ -8,7 +8,7 @@ import torch
 
 from geothresh.errors import InputError, UsageError
 from geothresh.nn.backends.graph import INPUT
-from geothresh.nn.backends.library import Forward, out_of_memory
+from geothresh.nn.backends.protocol import Forward, out_of_memory
 from geothresh.options import Precision
 from geothresh.types import Float32Array
 
@@ -19,7 +19,7 @@ _ERRORS = 3
 
 
 class OnnxRuntime:
-    """ONNX Runtime for one device; see `geothresh.nn.backends.library.Library`."""
+    """ONNX Runtime for one device; see `geothresh.nn.backends.protocol.Library`."""
 
     precision: Precision = "fp32"
 

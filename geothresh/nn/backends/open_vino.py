@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from geothresh.errors import UsageError
-from geothresh.nn.backends.library import Forward, out_of_memory
+from geothresh.nn.backends.protocol import Forward, out_of_memory
 from geothresh.nn.device import pick_dtype
 from geothresh.options import Precision
 from geothresh.types import Float32Array
 
 
 class OpenVino:
-    """OpenVINO on the CPU; see `geothresh.nn.backends.library.Library`."""
+    """OpenVINO on the CPU; see `geothresh.nn.backends.protocol.Library`."""
 
     def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
         """Take a device (auto or cpu), a precision and the threads of a forward pass.
