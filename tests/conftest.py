@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
+from tests.support.rasters import coordinate_array
+
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -52,15 +54,6 @@ def rotated_transform() -> Affine:
     )
 
 
-def coordinate_array(height: int, width: int) -> NDArray[np.float32]:
-    """Confidences in [0, 1] of which no two are equal: each encodes its own row and column.
-
-    Up to 2**22 pixels the values also stay apart in float32.
-    """
-    place = np.arange(height * width, dtype=np.float64).reshape(height, width)
-    return (place / (height * width)).astype(np.float32)
-
-
 @pytest.fixture
 def coordinate_raster(
     tmp_path: Path, rotated_transform: Affine
@@ -90,14 +83,23 @@ def coordinate_raster(
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file with random weights and patch 16."""
-    import torch
+    from tests.support.networks import write_model
 
-    from geothresh.nn.checkpoint import save_model
-    from geothresh.nn.config import NetworkConfig
-    from geothresh.nn.network import ThreshNet
+    return write_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
-    torch.manual_seed(0)
-    config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(path, tensors=ThreshNet(config).state_dict(), config=config, training={})
-    return path
+
+@pytest.fixture(scope="session")
+def half_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_model`, and said to be trained at half a metre to one."""
+    from tests.support.networks import write_model
+
+    path = tmp_path_factory.mktemp("model") / "half.safetensors"
+    return write_model(path, ground_sample_distance=[0.5, 1.0])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scene.tif, roads.gpkg, mask.tif of the same roads, aoi.geojson in degrees."""
+    from tests.support.scenes import write_site
+
+    return write_site(tmp_path_factory.mktemp("site"))

@@ -15,6 +15,7 @@ import argparse
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +28,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flat import grouped
 from scenes import TILE, repeated
 
 import geothresh
@@ -37,6 +37,9 @@ from geothresh.nn.loss_weights import LossWeights
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support.flat import grouped  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 

@@ -24,8 +24,8 @@ from geothresh.thresholding import (
     region_target,
 )
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from test_thresholding import naive_best, naive_target  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support.thresholds import naive_best, naive_target  # noqa: E402
 
 PATCHES = (16, 32, 64, 128, 256, 512)
 FINEST, USUAL = PATCHES[0], 64

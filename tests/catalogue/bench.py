@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from cli_runner import runner
 from click.testing import Result
 from numpy.typing import NDArray
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
 from geothresh.cli import main
+from tests.support.cli_runner import runner
 
 # Longer than this is no line that a person reads.
 _LONGEST_LINE = 600

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import NORTH_UP, write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import NORTH_UP, write_raster
 
 
 @pytest.mark.catalogue(64)

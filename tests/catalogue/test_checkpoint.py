@@ -1,4 +1,4 @@
-"""99-106: models that cannot be used: exit code 5. 101 stands in ``tests/test_checkpoint``."""
+"""99-106: models that cannot be used: exit code 5. 101 stands in ``tests/nn/test_checkpoint``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import write_raster
 from safetensors.torch import load_file, save_file
 
-from catalogue.bench import Bench
 from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.network import ThreshNet
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 CONFIG = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16, head="correction")
 MODEL = Path("model.safetensors")

@@ -11,9 +11,9 @@ import pytest
 import rasterio
 import rasterio.shutil
 from rasterio.enums import Resampling
-from rasters import write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 ROWS, COLUMNS = np.mgrid[:90, :110]
 SMOOTH = (0.5 + 0.5 * np.sin(ROWS / 7.3) * np.cos(COLUMNS / 5.1)).astype(np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from rasters import NORTH_UP, write_raster
 
-from catalogue.bench import Bench
-from catalogue.tiffs import STRIP_OFFSETS, retag
+from tests.catalogue.bench import Bench
+from tests.catalogue.tiffs import STRIP_OFFSETS, retag
+from tests.support.rasters import NORTH_UP, write_raster
 
 NOISE = np.random.default_rng(0).random((256, 256), np.float32)
 TILED = {"tiled": True, "blockxsize": 64, "blockysize": 64}

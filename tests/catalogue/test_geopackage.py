@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import shapely
 from rasterio.transform import Affine
-from rasters import write_raster
 
-from catalogue.bench import Bench
 from geothresh.vector import outputs
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 MASK = (np.random.default_rng(3).random((40, 50)) < 0.5).astype(np.uint8)
 # Pixels of 10 m.

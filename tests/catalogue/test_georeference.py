@@ -13,9 +13,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
-from rasters import NORTH_UP, write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import NORTH_UP, write_raster
 
 VALUES = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
 MARS = "IAU_2015:49900"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from rasters import write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 ROWS, COLUMNS = np.mgrid[:80, :100]
 SMOOTH = (0.5 + 0.49 * np.sin(ROWS / 7.3) * np.cos(COLUMNS / 5.1)).astype(np.float32)

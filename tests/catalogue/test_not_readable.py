@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio.shutil
-from rasters import write_raster
 from scipy.io import netcdf_file
 
-from catalogue.bench import Bench
-from catalogue.tiffs import (
+from tests.catalogue.bench import Bench
+from tests.catalogue.tiffs import (
     BITS,
     COMPRESSION,
     HEIGHT,
@@ -36,6 +35,7 @@ from catalogue.tiffs import (
     one_strip,
     retag,
 )
+from tests.support.rasters import write_raster
 
 GREY = np.linspace(0, 255, 600).astype(np.uint8).reshape(20, 30)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 VALUES = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
 OUTPUTS = ("out_m.tif", "out_c.tif")

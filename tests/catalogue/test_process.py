@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from rasters import write_raster
 
-from catalogue.bench import Bench, error_line
 from geothresh.errors import ModelError
 from geothresh.nn.batching import Batches
+from tests.catalogue.bench import Bench, error_line
+from tests.support.rasters import write_raster
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ROWS, COLUMNS = np.mgrid[:90, :110]
@@ -184,7 +184,7 @@ if __name__ == "__main__":
     # In here, since every worker imports this file.
     import sys
     import torch
-    from fakes import FakeSource
+    from tests.support.fakes import FakeSource
     from geothresh import Compute, Tiling, refine
 
     # The thread pool that a fork would inherit, locked.
@@ -200,10 +200,9 @@ def same_by_workers(workers: int, **options: Any) -> None:
     """Refine in threads and by workers, and compare; the workers load no torch."""
     write_raster(Path("x.tif"), SMOOTH)
     Path("run.py").write_text(WORKERS)
-    tests = REPOSITORY / "tests"
     done = subprocess.run(
         [sys.executable, "run.py", str(workers)], capture_output=True, text=True, timeout=900,
-        env=environment(PYTHONPATH=f"{REPOSITORY}{os.pathsep}{tests}"), **options,
+        env=environment(), **options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert Path("a.tif").read_bytes() == Path("b.tif").read_bytes()

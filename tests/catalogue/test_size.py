@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine
-from rasters import NORTH_UP, write_raster
 
-from catalogue.bench import Bench, same_grid
-from catalogue.tiffs import ROWS_PER_STRIP, bare, entries, one_strip
+from tests.catalogue.bench import Bench, same_grid
+from tests.catalogue.tiffs import ROWS_PER_STRIP, bare, entries, one_strip
+from tests.support.rasters import NORTH_UP, write_raster
 
 
 def place(height: int, width: int) -> np.ndarray:

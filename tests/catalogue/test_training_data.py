@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rasters import write_raster
 from safetensors.torch import load_file
-from test_pairs import deepglobe, maps, write
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.pictures import deepglobe, maps, write
+from tests.support.rasters import write_raster
 
 DATA, NET = Path("data"), Path("net")
 OUTPUT = "m.safetensors"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 RAMP = np.linspace(0, 1, 2800, dtype=np.float32).reshape(40, 70)
 BYTES = np.round(RAMP * 255).astype(np.uint8)

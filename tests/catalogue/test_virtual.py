@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from rasters import write_raster
 
-from catalogue.bench import Bench
+from tests.catalogue.bench import Bench
+from tests.support.rasters import write_raster
 
 VALUES = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
 CANARY = "canary"

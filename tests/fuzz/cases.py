@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pyogrio
 import rasterio
-from cli_runner import runner
 from rasterio.errors import NotGeoreferencedWarning
 
-from fuzz.mutations import mutated, mutated_name
-from fuzz.seeds import parts_of
 from geothresh.cli import main
 from geothresh.nn import refiner
+from tests.fuzz.mutations import mutated, mutated_name
+from tests.fuzz.seeds import parts_of
+from tests.support.cli_runner import runner
 
 ALLOWED = {0, 3, 4, 5}
 """Exit codes of damaged files."""

@@ -18,11 +18,11 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fuzz.cases import KINDS, Outcome  # noqa: E402
-from fuzz.pool import run_all  # noqa: E402
-from fuzz.seeds import make_all  # noqa: E402
+from tests.fuzz.cases import KINDS, Outcome  # noqa: E402
+from tests.fuzz.pool import run_all  # noqa: E402
+from tests.fuzz.seeds import make_all  # noqa: E402
 
 DEFAULTS = {"geotiff": 5000, "checkpoint": 1000, "geopackage": 500}
 

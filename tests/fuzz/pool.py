@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from fuzz.cases import Outcome, load_models_once, run_case
+from tests.fuzz.cases import Outcome, load_models_once, run_case
 
 HANGS = 60.0
 """Seconds after which a case is taken to hang."""

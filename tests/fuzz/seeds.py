@@ -11,11 +11,11 @@ import pyogrio
 import rasterio
 import rasterio.shutil
 import shapely
-from rasters import NORTH_UP, write_raster
 
 from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.refiner import find_model
+from tests.support.rasters import NORTH_UP, write_raster
 
 SIDE = 150
 """Of the scenes: several blocks in each layout, and few tiles for the network."""

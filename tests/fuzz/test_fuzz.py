@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuzz import cases, pool
-from fuzz.cases import Case, Outcome, run_case
-from fuzz.fuzz import fuzz, table
-from fuzz.mutations import MOST, mutated, mutated_name
 from geothresh.cli import main
+from tests.fuzz import cases, pool
+from tests.fuzz.cases import Case, Outcome, run_case
+from tests.fuzz.fuzz import fuzz, table
+from tests.fuzz.mutations import MOST, mutated, mutated_name
 
 
 def test_forty_cases_keep_the_rules(tmp_path: Path) -> None:

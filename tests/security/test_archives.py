@@ -6,10 +6,10 @@ import ast
 from pathlib import Path
 
 import pytest
-from cli_runner import runner
 
 import geothresh
 from geothresh.cli import main
+from tests.support.cli_runner import runner
 
 PACKAGE = Path(geothresh.__file__).parent
 UNPACKERS = {"bz2", "gzip", "lzma", "tarfile", "zipfile", "zipimport"}

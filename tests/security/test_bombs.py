@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rasters import write_raster
 
 from geothresh.errors import InputError, ModelError
 from geothresh.nn.config import NetworkConfig
 from geothresh.raster.pictures import read_gray, read_rgb
 from geothresh.raster.scene import open_scene
 from geothresh.splitting import Split
-from security import tiffs
-from security.limited import Ended, run_limited
+from tests.security import tiffs
+from tests.security.limited import Ended, run_limited
+from tests.support.rasters import write_raster
 
 # Python with its libraries, before any pixel, takes about half of this.
 MOST = 400 << 20

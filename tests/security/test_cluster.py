@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from fakes import FakeSource
-from rasters import write_raster
 
 from geothresh.mosaic import Sink, Workers, mosaic
 from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
+from tests.support.fakes import FakeSource
+from tests.support.rasters import write_raster
 
 
 def listening() -> set[tuple[str, int]]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import runner
-from rasters import write_raster
 
 from geothresh.cli import main
 from geothresh.errors import OutputError
 from geothresh.files import create_beside
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
 
 OUTPUTS = ["m.tif", "c.tif", "v.gpkg", "v.geojson", "v.shp", "v.fgb"]
 

@@ -11,11 +11,11 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from cli_runner import runner
 from rasterio.transform import Affine
-from rasters import write_raster
 
 from geothresh.cli import main
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
 
 
 def lines(path: Path, **options: object) -> Path:

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from fakes import FakeSource
 from rasterio._env import get_gdal_config
-from rasters import write_raster
 
 from geothresh.mosaic import RasterReader, Sink, Workers, mosaic
 from geothresh.raster.dataset import OpenRaster, open_raster
@@ -19,6 +17,8 @@ from geothresh.raster.mask import open_mask
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import SceneSpec, open_scene
 from geothresh.windows import PixelWindow, TileGrid
+from tests.support.fakes import FakeSource
+from tests.support.rasters import write_raster
 
 WANTED = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",

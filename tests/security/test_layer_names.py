@@ -11,13 +11,13 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from cli_runner import runner
-from rasters import write_raster
 
 from geothresh.cli import main
 from geothresh.errors import InputError, UsageError
 from geothresh.vector.names import check_layer_name, layer_name_from
 from geothresh.vector.reading import find_layer, read_geometries, read_numbers
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
 
 NAMES = [
     'roads"; DROP TABLE x;--',

@@ -15,14 +15,14 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from cli_runner import runner
-from rasters import write_raster
 
 from geothresh.cli import main
 from geothresh.errors import InputError
 from geothresh.raster import gdal
 from geothresh.raster.paths import find_raster
 from geothresh.vector.reading import find_layer
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
 
 CANARY = b"THE-SECRET-OF-THE-METADATA-SERVER "
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import runner
-from rasters import write_raster
 
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.raster.paths import find_raster
 from geothresh.vector.reading import find_layer, read_geometries
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
 
 SQUARE = [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
 WORDS = ["a;b", "a!b", "a.zip!b", "a\nb", "a\tb"]

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_runner import runner
-from imagery import image_set
-from rasters import write_raster
-from roads import make_roads
 from safetensors.torch import save_file
 
 from geothresh.cli import main
 from geothresh.errors import ModelError
 from geothresh.training.optimizers import optimizer_tensors, restore_optimizer
+from tests.support.cli_runner import runner
+from tests.support.imagery import image_set
+from tests.support.rasters import write_raster
+from tests.support.roads import make_roads
 
 pytestmark = pytest.mark.catalogue(101)
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import write_raster
 
 import geothresh.cli
 from geothresh.cli.terminal import escaped
 from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.network import ThreshNet
+from tests.support.rasters import write_raster
 
 # Set the title, clear the screen, move up, the one-byte CSI, and text from right to left.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[1A\x9b31m\u202e"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from cli_runner import runner
-from rasters import write_raster
 
 from geothresh.cli import main
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
 
 CANARY = 213
 """What all bytes of the file are that nobody may read: as a confidence, 0.84."""

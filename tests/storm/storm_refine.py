@@ -26,14 +26,13 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 # One thread of torch to a process: storms run beside one another, and processes are forked.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import killing  # noqa: E402
 import numpy as np  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
-from rasters import write_raster  # noqa: E402
 from scipy import ndimage  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -41,6 +40,7 @@ import geothresh.api.refine  # noqa: E402, F401
 import geothresh.api.vectorize  # noqa: E402, F401
 import geothresh.nn.network  # noqa: E402, F401
 from geothresh.durability.log import read_log  # noqa: E402
+from tests.support.rasters import write_raster  # noqa: E402
 
 WORK = ".out.tif.geothresh"
 FILES = ("out.tif", "conf.tif", "v.gpkg", "out.manifest.json")

@@ -18,11 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import killing  # noqa: E402
 import torch  # noqa: E402
-from roads import make_roads  # noqa: E402
 
 from geothresh.durability.states import earlier_state  # noqa: E402
 from geothresh.nn.checkpoint import save_model  # noqa: E402
@@ -30,6 +29,7 @@ from geothresh.nn.config import NetworkConfig  # noqa: E402
 from geothresh.nn.modelfile import beside, require_seal  # noqa: E402
 from geothresh.nn.network import ThreshNet  # noqa: E402
 from geothresh.training import loop  # noqa: E402
+from tests.support.roads import make_roads  # noqa: E402
 
 #: Of one output in a row.
 CHAIN = 3

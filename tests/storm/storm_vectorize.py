@@ -16,15 +16,15 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import killing  # noqa: E402
 import numpy as np  # noqa: E402
 import pyogrio  # noqa: E402
-from rasters import write_raster  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
 import geothresh  # noqa: E402
+from tests.support.rasters import write_raster  # noqa: E402
 
 LAYER = "roads"
 #: The temporary folder, what SQLite puts into it, and the finished file.

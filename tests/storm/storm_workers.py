@@ -22,9 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flat import grouped
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import psutil  # noqa: E402
@@ -33,6 +31,7 @@ from killing import table  # noqa: E402
 from storm_refine import write_scene  # noqa: E402
 
 import geothresh  # noqa: E402
+from tests.support.flat import grouped  # noqa: E402
 
 #: Seconds that a worker takes to start, on a machine that is busy.
 STARTING = 6.0

@@ -1,0 +1,34 @@
+"""The benchmarks that reach into the package still run; what they measure is not looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("bench_network.py --rounds 1 --presets small --tiles 1", "small  torch fp32, NCHW"),
+        ("bench_targets.py --side 128 --repeat 1", "| naive loop |"),
+        ("bench_pipeline.py case file engine 1024", '"wall"'),
+        ("bench_memory.py case identity 1024 1024", '"peak"'),
+        ("bench_refine.py nodata --tiles 8 --repeat 1", "5 of 8 tiles refined"),
+        ("bench_overhead.py parts --side 1024 --repeat 1", "| verify |"),
+        ("bench_inputs.py vrt --side 1024 --pieces 2 --repeat 1", "| VRT of 4 files |"),
+        ("bench_inputs.py http --side 1024", "| sound server |"),
+    ],
+)
+def test_a_benchmark_prints_its_figures(command: str, told: str) -> None:
+    script, *arguments = command.split()
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / script, *arguments],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout

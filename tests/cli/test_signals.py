@@ -1,0 +1,151 @@
+"""What a signal does to a run: it ends soon, says so in one line, and keeps the work."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.rasters import write_raster
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """Five strips of 512 rows."""
+    values = np.random.default_rng(5).random((2100, 70), np.float32)
+    return write_raster(tmp_path / "scene.tif", values)
+
+
+SLOW_COMMAND = """
+import sys
+import geothresh.api.refine
+from tests.support.fakes import FakeSource
+from geothresh.api.models import choose_model
+from geothresh.cli import main
+
+if __name__ == "__main__":
+    geothresh.api.refine.choose_model = lambda model, *given, **options: choose_model(
+        FakeSource(kind="slow"), *given, **options
+    )
+    main(sys.argv[1:], prog_name="geothresh")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.catalogue(119)),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.catalogue(120)),
+    ],
+)
+def test_a_signal_keeps_the_work(
+    scene: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(SLOW_COMMAND)
+    out = tmp_path / "out"
+    out.mkdir()
+    root = Path(__file__).parents[2]
+    command = [
+        sys.executable, str(script), "refine", str(scene), "-o", str(out / "out.tif"),
+        "--tile-size", "64", "--overlap", "32", "--no-progress",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        until = time.monotonic() + 60
+        while not (out / ".out.tif.geothresh" / "s000001.bin").exists():
+            assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+            time.sleep(0.01)
+        sent = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert time.monotonic() - sent < 5
+        said = process.stderr.read().splitlines()
+    (line,) = said
+    pattern = rf"Stopped by {number.name}; the same command goes on from [23] finished strips, "
+    assert re.match(pattern, line) and line.endswith("which are kept in .out.tif.geothresh.")
+    assert os.listdir(out) == [".out.tif.geothresh"]
+
+
+STARTING = """
+import os, sys, time
+
+if "--multiprocessing-fork" in sys.orig_argv:
+    open(os.environ["STARTING"], "w").close()
+    time.sleep(2)
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_workers_that_start_is_one_line(
+    scene: Path, tmp_path: Path, number: signal.Signals, debug: bool
+) -> None:
+    """A terminal sends Ctrl-C to all, also to a worker at its first instruction."""
+    (tmp_path / "sitecustomize.py").write_text(STARTING)
+    starting = tmp_path / "starting"
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [
+        sys.executable, "-m", "geothresh", "refine", str(scene), "-o", str(out / "out.tif"),
+        "--no-progress", "-q", "--workers", "2", *(["--debug"] if debug else []),
+    ]  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "STARTING": str(starting),
+    }  # fmt: skip
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        until = time.monotonic() + 60
+        while not starting.exists():
+            assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+            time.sleep(0.01)
+        sent = time.monotonic()
+        os.killpg(process.pid, number)
+        assert process.wait(30) == 128 + number
+        assert time.monotonic() - sent < 5
+        said = process.stderr.read().splitlines()
+    assert said[-1] == f"Stopped by {number.name}."
+    assert len(said) == 1 or debug
+    assert not debug or "Traceback (most recent call last):" in said
+    assert os.listdir(out) == []
+
+
+def test_the_second_signal_does_not_wait(probe_stubborn: Path) -> None:
+    """A run that takes long to end after the first one."""
+    with subprocess.Popen(
+        [sys.executable, str(probe_stubborn)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+
+
+@pytest.fixture
+def probe_stubborn(tmp_path: Path) -> Path:
+    script = tmp_path / "stubborn.py"
+    script.write_text(
+        "import time\n"
+        "import click\n"
+        "from geothresh.cli.faults import reported\n"
+        "with reported(click.Context(click.Command('probe'))):\n"
+        "    try:\n"
+        "        print('working', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('ending', flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    return script

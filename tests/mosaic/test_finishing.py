@@ -1,0 +1,111 @@
+"""Chunks finished in worker processes: the same layers and counts as on local threads."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dask.sizeof import sizeof
+
+from geothresh.api.changes import MaskLayers, ThresholdedInput
+from geothresh.layers import PackedLayer
+from geothresh.mosaic import Layers, Sink, mosaic, where_asked
+from geothresh.mosaic import cluster as cluster  # tells Dask the sizes
+from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
+from geothresh.mosaic.tasks import Blended, Finished, Part
+from geothresh.windows import PixelWindow, TileGrid
+from tests.support.fakes import FakeSource
+
+
+def blended(height: int, width: int) -> Blended:
+    rng = np.random.default_rng(0)
+    return Blended(
+        window=PixelWindow(row=3, col=5, height=height, width=width),
+        confidence=rng.random((height, width), np.float32),
+        valid=rng.random((height, width)) > 0.1,
+        tiles_refined=4,
+        tiles_skipped=1,
+    )
+
+
+def test_layers_come_through_packing_as_they_were() -> None:
+    chunk = blended(40, 70)
+    layers = Layers(
+        values=(
+            (chunk.confidence * 254).astype(np.uint8)[:, ::-1],
+            chunk.valid.view(np.uint8),
+            np.full((40, 70), 255, np.uint8),
+        ),
+        counts={"valid": 7, "changed": 0},
+    )
+    finished = Finished.of(chunk, layers, pack=True)
+    assert (finished.window, finished.tiles_refined, finished.tiles_skipped) == (chunk.window, 4, 1)
+    assert finished.layers().values is layers.values
+    assert [layer.is_flat for layer in finished.packed] == [False, False, True]
+    sent = pickle.loads(pickle.dumps(finished.for_travel()))  # noqa: S301 - as Dask sends it
+    assert sent.values == ()
+    assert sent.packed == finished.packed
+    again = sent.layers()
+    assert again.counts == layers.counts
+    for before, after in zip(layers.values, again.values, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_what_is_not_asked_for_is_not_packed() -> None:
+    layers = Layers(values=(np.zeros((4, 7), np.uint8),), counts={})
+    assert Finished.of(blended(4, 7), layers, pack=False).packed == ()
+
+
+@pytest.mark.parametrize("values", [(0,), (255,), (7, 7), (7, 8)])
+def test_the_smallest_layers_are_packed(values: tuple[int, ...]) -> None:
+    layer = np.array([values], np.uint8)
+    np.testing.assert_array_equal(PackedLayer.of(layer).unpack(), layer)
+
+
+def test_dask_knows_how_large_results_are() -> None:
+    """It plans moving them by that, and looks into no dataclass by itself."""
+    chunk = blended(40, 70)
+    assert sizeof(chunk) == 40 * 70 * 5
+    layers = Layers(values=(chunk.valid.view(np.uint8),), counts={})
+    finished = Finished.of(chunk, layers, pack=True).for_travel()
+    assert sizeof(finished) == len(finished.packed[0].data)
+    part = Part(
+        window=chunk.window, total=np.zeros((40, 70), np.int32), owned=None, valid=None
+    )  # fmt: skip
+    assert sizeof(part) == 40 * 70 * 4
+
+
+def test_workers_finish_chunks_as_threads_do(tmp_path: Path) -> None:
+    confidence = np.random.default_rng(2).random((150, 170), dtype=np.float32)
+    confidence[40:90, 30:120] = np.nan
+    reader = ArrayReader(confidence)
+    path = tmp_path / "confidence.npy"
+    np.save(path, confidence)
+    finish = MaskLayers(threshold=0.4, confidence=True, changes=True)
+    made: dict[int, list[tuple[PixelWindow, Layers, Sequence[PackedLayer]]]] = {0: [], 2: []}
+    for workers, chunks in made.items():
+        mosaic(
+            reader if workers else ThresholdedInput(reader, 0.4),
+            FakeSource(kind="uneven"),
+            Sink(
+                lambda *chunk, chunks=chunks: chunks.append(chunk),
+                chunk_height=96,
+                chunk_width=64,
+                finish=finish,
+            ),
+            grid=TileGrid(size=reader.size, tile=64, overlap=32, patch=16),
+            where=where_asked(workers),
+            reader_spec=NpyReaderSpec(path=str(path)) if workers else None,
+        )
+    assert [window for window, _, _ in made[0]] == [window for window, _, _ in made[2]]
+    changed = 0
+    for (_, local, packed), (_, remote, sent) in zip(made[0], made[2], strict=True):
+        assert packed == sent
+        assert dict(local.counts) == dict(remote.counts)
+        changed += local.counts["changed"]
+        for one, other in zip(local.values, remote.values, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert changed

@@ -1,0 +1,43 @@
+"""Options by their names alone, for tests that have tables of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geothresh.options import (
+    BaseTiling,
+    Compute,
+    Outputs,
+    Reading,
+    Refining,
+    Tiling,
+    Writing,
+    known,
+)
+
+
+def grouped(*, base: bool = False, **flat: Any) -> dict[str, Any]:
+    """The keywords of `refine` and its like that say the same; others, such as model, are kept.
+
+    Args:
+        base: for a base network, whose tiles are others.
+        flat: options and other keywords.
+    """
+    kinds: dict[str, Any] = {
+        "outputs": Outputs,
+        "reading": Reading,
+        "refining": Refining,
+        "tiling": BaseTiling if base else Tiling,
+        "compute": Compute,
+        "writing": Writing,
+    }
+    found = {}
+    for parameter, kind in kinds.items():
+        values = {name: flat.pop(name) for name in known(kind) if name in flat}
+        if values:
+            found[parameter] = kind(**values)
+    return found | flat
+
+
+#: Small tiles on the CPU, as the command line has them.
+TILES = ["--tile-size", "64", "--overlap", "16", "--device", "cpu", "--precision", "fp32"]

@@ -1,0 +1,84 @@
+"""Masks on the disk, and the polygons of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from geothresh.raster.mask import Mask, cut_scene, open_mask, plain_mask
+from geothresh.raster.polygonize import mask_shapes
+from geothresh.raster.scene import open_scene
+from geothresh.vector.polygons import (
+    PolygonBatch,
+    make_polygons,
+)
+from geothresh.vector.units import MapUnits
+
+UTM = "EPSG:32633"
+
+
+SHEARED = Affine(10.0, 3.0, 431_234.5, 2.0, -7.0, 5_812_345.25)
+
+
+TRANSFORMS = {
+    "north-up": Affine(10.0, 0.0, 5e5, 0.0, -10.0, 6e6),
+    "south-up": Affine(10.0, 0.0, 5e5, 0.0, 10.0, 6e6),
+    "rotated": Affine(0.42, 0.38, 5e5, 0.27, -0.59, 6e6),
+    "sheared": SHEARED,
+}
+
+
+def write(path: Path, values: NDArray[Any], **options: Any) -> Path:
+    """A small raster in blocks of 16 x 16, so that polygons cross many of them."""
+    height, width = values.shape
+    given = {"crs": UTM, "transform": TRANSFORMS["north-up"], **options}
+    scale = given.pop("scale", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype,
+            tiled=True, blockxsize=16, blockysize=16, **given,
+        ) as dataset:  # fmt: skip
+            dataset.write(values, 1)
+            if scale:
+                dataset.scales = [scale]
+    return path
+
+
+@contextmanager
+def opened(path: Path, threshold: float | None = None) -> Iterator[Mask]:
+    """As `vectorize` opens it."""
+    if threshold is None:
+        with open_mask(path) as mask, plain_mask(mask, beside=path) as plain:
+            yield plain
+    else:
+        with open_scene(path) as scene, cut_scene(scene, threshold, beside=path) as mask:
+            yield mask
+
+
+def polygons_of(
+    path: Path, *, threshold: float | None = None, **options: float
+) -> tuple[PolygonBatch, Affine]:
+    with opened(path, threshold) as mask:
+        units = MapUnits.of(mask.grid.crs.to_wkt())
+        batch = make_polygons(
+            mask_shapes(mask),
+            box=mask.box,
+            units=units,
+            **options,
+        )
+        assert batch.pixels == mask.spec.foreground
+    return batch, mask.grid.transform
+
+
+def random_mask(seed: int, height: int, width: int, density: float) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    return (rng.random((height, width)) < density).astype(np.uint8)

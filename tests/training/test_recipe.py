@@ -1,0 +1,133 @@
+"""Named recipes: their numbers, the options that change them, and what is recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from geothresh.api.train import train
+from geothresh.base.config import BaseRecipe
+from geothresh.cli import main
+from geothresh.errors import UsageError
+from geothresh.nn.checkpoint import read_card
+from geothresh.nn.loss_weights import LossWeights
+from geothresh.training.data import FolderData
+from geothresh.training.recipe import DEFAULT_RECIPE, RECIPES, Recipe, recipe_of
+from tests.support.cli_runner import runner
+from tests.support.roads import make_roads
+
+#: The numbers of section 4.2 and 3.5 of the paper.
+PAPER = {
+    "epochs": 300,
+    "batch_size": 4,
+    "learning_rate": 8e-4,
+    "min_learning_rate": 5e-8,
+    "schedule": "plateau",
+    "patience": 5,
+    "stop_patience": 10,
+    "head": "confidence",
+}
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    numbers = RECIPES["paper"].as_dict()
+    assert {name: numbers[name] for name in PAPER} == PAPER
+    assert RECIPES["paper"].loss == LossWeights(region=0.7, focal=1, boundary=1)
+    plain = dataclasses.replace(RECIPES["paper"], name="")
+    assert plain == Recipe(), "every ingredient is off in it"
+
+
+def test_a_recipe_is_changed_by_what_is_given_alone() -> None:
+    changed = recipe_of("best", ema=0.9, chips_per_epoch=0, boundary_weight=0.5, zoom=None)
+    best = RECIPES["best"]
+    assert (changed.ema, changed.chips_per_epoch, changed.loss.boundary) == (0.9, None, 0.5)
+    assert changed.loss.overlap == best.loss.overlap
+    same = {"ema": best.ema, "chips_per_epoch": best.chips_per_epoch, "loss": best.loss}
+    assert dataclasses.replace(changed, **same) == best
+    with pytest.raises(UsageError, match="paper, best"):
+        recipe_of("worst")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_refused(value: float) -> None:
+    floats = [f.name for f in dataclasses.fields(Recipe) if f.type == "float"]
+    weights = [f"{f.name}_weight" for f in dataclasses.fields(LossWeights)]
+    assert {"learning_rate", "zoom", "jitter", "ema"} < {*floats}
+    for name in [*floats, *weights]:
+        word = {"min_learning_rate": "least learning rate", "ema": "EMA decay"}.get(name, name)
+        with pytest.raises(UsageError, match=f"^{word.replace('_', ' ')} is {value}; it must"):
+            recipe_of("best", **{name: value})
+    with pytest.raises(UsageError, match="^focal weight is -1; it must be at least 0$"):
+        recipe_of("best", focal_weight=-1)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "jitter"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_of_base_networks_that_are_none_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{name.replace('_', ' ')} {value}: give"):
+        BaseRecipe(**{name: value})
+
+
+def test_the_commands_refuse_numbers_that_are_none(tmp_path: Path) -> None:
+    for command in (["train"], ["base", "train"]):
+        start = [*command, str(tmp_path), "-o", str(tmp_path / "m.safetensors")]
+        for name in ("learning-rate", "weight-decay", "jitter"):
+            result = runner().invoke(main, [*start, f"--{name}", "nan"])
+            assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.stderr
+            assert f"{name.replace('-', ' ')} " in result.stderr and "nan" in result.stderr
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that the command hands to training, which does not run."""
+    found: list[Recipe] = []
+
+    def record(data, output, *, recipe, **options):
+        found.append(recipe)
+        raise UsageError("no training here")
+
+    monkeypatch.setattr("geothresh.api.train.train", record)
+    return found
+
+
+@pytest.mark.parametrize("name", [None, *RECIPES])
+def test_the_command_starts_from_a_recipe_and_changes_what_is_given(received, name) -> None:
+    chosen = [] if name is None else ["--recipe", name]
+    start = RECIPES[name or DEFAULT_RECIPE]
+    runner().invoke(main, ["train", "data", "-o", "m.safetensors", *chosen])
+    runner().invoke(
+        main,
+        ["train", "data", "-o", "m.safetensors", *chosen]
+        + ["--epochs", "7", "--ema", "0.9", "--overlap-weight", "0.25", "--balance", "0.5"],
+    )
+    loss = dataclasses.replace(start.loss, overlap=0.25)
+    changed = dataclasses.replace(start, epochs=7, ema=0.9, loss=loss, balance=0.5)
+    assert received == [start, changed]
+
+
+def test_every_number_of_a_recipe_has_its_option() -> None:
+    names = {f.name for f in dataclasses.fields(Recipe)} - {"name", "loss"}
+    names |= {f"{f.name}_weight" for f in dataclasses.fields(LossWeights)}
+    parameters = {p.name for p in main.get_command(None, "train").params}
+    assert names <= parameters
+
+
+def test_the_help_shows_the_numbers_of_both_recipes() -> None:
+    text = " ".join(runner().invoke(main, ["train", "--help"]).stdout.split())
+    assert f"[paper: 300, best: {RECIPES['best'].epochs}]" in text
+    assert f"[paper: as many as maps, best: {RECIPES['best'].chips_per_epoch}]" in text
+    assert "[default: auto]" in text
+
+
+def test_a_model_records_its_recipe(tmp_path: Path) -> None:
+    data, networks = make_roads(tmp_path)
+    recipe = recipe_of("best", epochs=1, chips_per_epoch=2, chip_size=64, batch_size=2)
+    maps = FolderData(folders=[data], confidence=networks)
+    result = train(maps, tmp_path / "m.safetensors", recipe=recipe, device="cpu")
+    card = read_card(result.model)
+    assert card.config.head == "correction"
+    told = card.training["recipe"]
+    assert (told["name"], told["epochs"], told["loss"]["overlap"]) == ("best", 1, 1.0)

@@ -1,0 +1,220 @@
+"""Other formats than GeoPackage: files that others read, complete or not there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from pyogrio import raw, read_info
+from rasterio import warp
+
+import geothresh
+from geothresh.cli import main
+from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.vector import exchange, formats
+from tests.support.cli_runner import runner
+from tests.support.streets import save, town
+
+ENDINGS = (".fgb", ".geojson", ".parquet", ".shp")
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return save(tmp_path / "in" / "town.tif", town())
+
+
+def read(path: Path) -> geopandas.GeoDataFrame:
+    return geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("kind", ["polygons", "centerlines"])
+def test_the_same_features_as_in_a_geopackage(
+    mask: Path, tmp_path: Path, ending: str, kind: str
+) -> None:
+    confidence = save(tmp_path / "in" / "c.tif", np.where(town() == 1, 0.75, 0.1).astype("f4"))
+    options: dict[str, Any] = {"kind": kind, "confidence": confidence}
+    geothresh.vectorize(mask, tmp_path / "in" / "own.gpkg", **options)
+    own = geopandas.read_file(tmp_path / "in" / "own.gpkg")
+    output = tmp_path / f"roads{ending}"
+    command = ["vectorize", str(mask), "-o", str(output), "--kind", kind]
+    result = runner().invoke(main, [*command, "--confidence", str(confidence)])
+    assert result.exit_code == 0, result.stderr
+    frame = read(output)
+    assert len(frame) == len(own) and frame.is_valid.all()
+    expected = {".geojson": 4326}.get(ending, 32633)
+    assert frame.crs.to_epsg() == expected
+    ours = frame.to_crs(32633).geometry.normalize()
+    apart = shapely.hausdorff_distance(ours.to_numpy()[:, None], own.geometry.to_numpy()[None])
+    order = apart.argmin(axis=1)
+    assert sorted(order.tolist()) == list(range(len(own)))
+    assert apart.min(axis=1).max() < (0.02 if ending == ".geojson" else 1e-9)
+    names = [name for name in frame.columns if name not in ("geometry", "bbox")]
+    if ending == ".shp":
+        assert all(len(name) <= 10 for name in names) and len(set(names)) == len(own.columns) - 1
+        mean = frame["conf_mean"]
+    else:
+        assert names == list(own.columns[:-1])
+        mean = frame["confidence_mean"]
+    np.testing.assert_allclose(mean, 0.75, rtol=1e-6)
+    sides = {f"roads{s}" for s in (".shx", ".dbf", ".prj", ".cpg")} if ending == ".shp" else set()
+    assert {p.name for p in tmp_path.iterdir()} == {"in", f"roads{ending}", *sides}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_no_features(tmp_path: Path, ending: str) -> None:
+    empty = save(tmp_path / "empty.tif", np.zeros((20, 30), np.uint8), nodata=None)
+    output = tmp_path / f"none{ending}"
+    assert geothresh.vectorize(empty, output).features == 0
+    assert len(read(output)) == 0
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_old_file_stays_until_it_may_go(
+    mask: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / f"roads{ending}"
+    geothresh.vectorize(mask, output)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    with pytest.raises(OutputError, match="exists already"):
+        geothresh.vectorize(mask, output)
+
+    def forget(found: Any, geometry: Any, **options: Any) -> None:
+        real(found[1:], geometry, **options)
+
+    real = exchange._compare
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "_compare", forget)
+        with pytest.raises(OutputError, match="features.*nothing was left behind"):
+            geothresh.vectorize(mask, output, kind="centerlines", overwrite=True)
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert after == before
+    result = geothresh.vectorize(mask, output, kind="centerlines", overwrite=True)
+    assert len(read(output)) == result.features
+
+
+def test_what_is_read_back_is_compared() -> None:
+    square = np.array([shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)])
+    exchange._compare(square[::-1], square, tolerance=0, sort=True)
+    exchange._compare(shapely.reverse(square), square, tolerance=0, sort=False)
+    many = np.array([shapely.multipolygons([one]) for one in square])
+    exchange._compare(square, many, tolerance=0, sort=False)
+    moved = shapely.transform(square, lambda xy: xy + 1e-8)
+    exchange._compare(moved, square, tolerance=1e-7, sort=False)
+    for found, options in (
+        (square[:1], {"tolerance": 0, "sort": False}),
+        (moved, {"tolerance": 0, "sort": False}),
+        (square[::-1], {"tolerance": 0, "sort": False}),
+        (shapely.transform(square, lambda xy: xy + 1e-3), {"tolerance": 1e-7, "sort": False}),
+    ):
+        with pytest.raises(exchange.Mismatch):
+            exchange._compare(found, square, **options)
+
+
+def test_what_a_format_cannot_hold_is_refused(mask: Path, tmp_path: Path) -> None:
+    for options, words in (
+        ({"output": tmp_path / "a.kml"}, "tells no format"),
+        ({"output": tmp_path / "a.gpkg", "format": "geojson"}, "ends in .geojson"),
+        ({"output": tmp_path / "a.fgb", "format": "dxf"}, "format 'dxf' is not known"),
+        ({"output": tmp_path / "a.fgb", "kind": "centerlines", "nodes": True}, "holds one layer"),
+        ({"output": tmp_path / "a.shp", "append": True}, "not to a shapefile"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            geothresh.vectorize(mask, **options)
+    result = geothresh.vectorize(mask, format="flatgeobuf")
+    assert result.output == mask.with_suffix(".fgb")
+    assert read_info(result.output)["driver"] == "FlatGeobuf"
+    # A part of a shapefile alone is somebody's too.
+    (tmp_path / "b.dbf").write_bytes(b"somebody's")
+    with pytest.raises(OutputError, match=r"b\.dbf: exists already"):
+        geothresh.vectorize(mask, tmp_path / "b.shp")
+
+
+def test_geoparquet_says_what_it_needs(
+    mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"geothresh\[parquet\]"):
+        geothresh.vectorize(mask, tmp_path / "a.parquet")
+
+
+def test_geojson_is_in_degrees_as_its_standard_says(mask: Path, tmp_path: Path) -> None:
+    geothresh.vectorize(mask, tmp_path / "roads.geojson")
+    text = (tmp_path / "roads.geojson").read_text()
+    assert '"crs"' not in text
+    left, bottom, right, top = read_info(tmp_path / "roads.geojson")["total_bounds"]
+    assert 14.9 < left < right < 15.1 and 54 < bottom < top < 54.2
+    assert raw.read(tmp_path / "roads.geojson")[2].size
+
+
+@pytest.mark.parametrize("ending", [".geojson", ".gpkg"])
+@pytest.mark.parametrize("kind", ["polygons", "centerlines"])
+def test_what_crosses_the_180th_meridian_is_cut_there(
+    tmp_path: Path, ending: str, kind: str
+) -> None:
+    (x,), (y,) = warp.transform("EPSG:4326", "EPSG:32760", [180.0], [-17.0])
+    place = {"crs": "EPSG:32760", "transform": Affine(10, 0, x - 1500, 0, -10, y + 1100)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    output = tmp_path / f"roads{ending}"
+    degrees = {} if ending == ".geojson" else {"dst_crs": "EPSG:4326"}
+    geothresh.vectorize(mask, tmp_path / "own.fgb", kind=kind)
+    geothresh.vectorize(mask, output, kind=kind, **degrees)
+    own, cut = geopandas.read_file(tmp_path / "own.fgb"), geopandas.read_file(output, layer=0)
+    assert len(cut) == len(own) and cut.is_valid.all()
+    parts = cut.explode().bounds
+    assert (parts.maxx - parts.minx).max() < 0.05
+    assert parts.maxx.max() == 180 and parts.minx.min() == -180
+    back = cut.to_crs(32760)
+    measure = "area" if kind == "polygons" else "length"
+    assert getattr(back, measure).sum() == pytest.approx(getattr(own, measure).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("west", "least"), [(179.99, -180.0), (350.0, -10.0), (-185.0, 175.0)])
+def test_longitudes_beyond_180_degrees_are_brought_back(
+    tmp_path: Path, west: float, least: float
+) -> None:
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, west, 0, -1e-4, 10)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    made = geothresh.vectorize(mask, tmp_path / "roads.geojson")
+    frame = geopandas.read_file(made.output)
+    assert made.crs == "EPSG:4326" and frame.is_valid.all()
+    bounds = frame.explode().bounds
+    assert bounds.minx.min() == pytest.approx(least, abs=0.03) and bounds.maxx.max() <= 180
+    assert (bounds.maxx - bounds.minx).max() < 0.05
+    assert frame.area.sum() == pytest.approx((town() == 1).sum() * 1e-8, rel=1e-4)
+
+
+def test_a_projection_that_tears_features_apart_is_refused(tmp_path: Path) -> None:
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 179.99, 0, -1e-4, 10)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    with pytest.raises(InputError, match="features lie where EPSG:3857 is cut"):
+        geothresh.vectorize(mask, tmp_path / "roads.gpkg", dst_crs="EPSG:3857")
+    assert not (tmp_path / "roads.gpkg").exists()
+    geothresh.vectorize(mask, tmp_path / "roads.gpkg", dst_crs="EPSG:32660")
+
+
+def test_geojson_has_one_crs_and_it_is_said(mask: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="in EPSG:4326 by its standard"):
+        geothresh.vectorize(mask, tmp_path / "roads.geojson", dst_crs="EPSG:3857")
+    assert geothresh.vectorize(mask, tmp_path / "roads.geojson").crs == "EPSG:4326"
+
+
+def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(
+    mask: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "roads.shp"
+    geothresh.vectorize(mask, output)
+    for ending in (".qix", ".sbn", ".sbx"):
+        output.with_suffix(ending).write_bytes(b"an index of the old one")
+    bare = save(tmp_path / "in" / "bare.tif", town(), crs=None)
+    geothresh.vectorize(bare, output, overwrite=True)
+    assert geopandas.read_file(output).crs is None
+    assert {p.suffix for p in tmp_path.glob("roads.*")} == {".shp", ".shx", ".dbf", ".cpg"}
