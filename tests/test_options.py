@@ -11,19 +11,8 @@ import pytest
 
 from geothresh import options
 from geothresh.errors import UsageError
-from geothresh.options import (
-    BaseTiling,
-    Compute,
-    Outputs,
-    Reading,
-    Refining,
-    Tiling,
-    Writing,
-    decisive,
-    given,
-    known,
-    require_only,
-)
+from geothresh.fields import decisive, given, known, require_only
+from geothresh.options import BaseTiling, Compute, Outputs, Reading, Refining, Tiling, Writing
 
 CLASSES: list[type[options.Options]] = [
     BaseTiling,

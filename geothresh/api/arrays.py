@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from geothresh.api.models import Model, choose_model
 from geothresh.errors import UsageError
+from geothresh.fields import require_only
 from geothresh.mosaic import Progress, mosaic_array, where_asked
-from geothresh.options import Compute, Refining, Tiling, require_only
+from geothresh.options import Compute, Refining, Tiling
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 

@@ -25,6 +25,7 @@ from geothresh.base.pictures import predict_picture
 from geothresh.base.predictor import BasePredictor, BaseSource
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
+from geothresh.fields import decisive, require_only
 from geothresh.files import check_output
 from geothresh.mosaic import (
     Layers,
@@ -36,15 +37,7 @@ from geothresh.mosaic import (
     where_asked,
 )
 from geothresh.nn.refiner import resolved
-from geothresh.options import (
-    BaseTiling,
-    Compute,
-    PathLike,
-    Reading,
-    Writing,
-    decisive,
-    require_only,
-)
+from geothresh.options import BaseTiling, Compute, PathLike, Reading, Writing
 from geothresh.raster.creation import CONFIDENCE, cog_options, gtiff_options
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures

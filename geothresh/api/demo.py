@@ -29,6 +29,7 @@ from geothresh.raster.panels import (
 from geothresh.raster.pictures import read_gray, write_png
 from geothresh.raster.scene import open_scene
 from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.vector.options import Centerlines, Foreground, VectorWriting
 
 #: What the demo writes, by the field of `DemoResult` that holds the path.
 OUTPUTS = {
@@ -43,9 +44,7 @@ OUTPUTS = {
 
 _THRESHOLD = 0.5
 # Specks and pinholes are half a road's width squared and less; gaps are bridged over a plot.
-_LINES: dict[str, Any] = {
-    "kind": "centerlines", "nodes": True, "sieve": 40, "bridge_gaps": 30.0, "min_length": 20.0
-}  # fmt: skip
+_SIEVE, _LINES = 40, Centerlines(nodes=True, bridge_gaps=30.0, min_length=20.0)
 _CROP = 366
 _OVERVIEW_FACTOR = 3
 
@@ -135,12 +134,13 @@ def demo(
         with open_scene(source) as scene:
             confidence, valid = scene.read(scene.size.window())
         write_bytes(paths["scene"], source.read_bytes())
+    writing = VectorWriting(overwrite=overwrite)
     vectors = vectorize(
-        paths["mask"], paths["vector"], confidence=paths["confidence"], overwrite=overwrite
+        paths["mask"], paths["vector"], confidence=paths["confidence"], writing=writing
     )
     lines = vectorize(
-        paths["mask"], paths["centerlines"], confidence=paths["confidence"], overwrite=overwrite,
-        **_LINES,
+        paths["mask"], paths["centerlines"], confidence=paths["confidence"], draw=_LINES,
+        foreground=Foreground(sieve=_SIEVE), writing=writing,
     )  # fmt: skip
 
     before = valid & (confidence >= _THRESHOLD)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +20,13 @@ from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
 from geothresh.vector.layers import Layer
+from geothresh.vector.options import Centerlines, Polygons
 from geothresh.vector.polygons import PolygonBatch, make_polygons
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 
 #: Ends the name of the layer of nodes.
 NODES = "_nodes"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolygonOptions:
-    """What is particular to polygons, see `geothresh.api.vectorize.vectorize`."""
-
-    min_area: float
-    smooth: bool
-    simplify: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineOptions:
-    """What is particular to centrelines, likewise."""
-
-    min_length: float
-    spur: float
-    simplify: float
-    bridge_gaps: float
-    bridge_confidence: float
-    nodes: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +42,23 @@ class Drawn:
     bridges: int | None = None
 
 
-def draw_polygons(
+def draw_layers(
     mask: Mask,
     scene: Scene | None,
     units: MapUnits,
-    options: PolygonOptions,
+    draw: Polygons | Centerlines,
     *,
     name: str,
     metadata: Mapping[str, str],
     progress: Progress | None,
 ) -> Drawn:
-    """The foreground as polygons.
+    """The foreground as polygons, or as centrelines and perhaps the nodes between them.
 
     Args:
         mask: open.
         scene: the confidence on its grid, if there is one.
         units: of the map.
-        options: how they are drawn.
+        draw: which of them, and how.
         name: of the layer.
         metadata: kept with it.
         progress: told (parts read, parts in all).
@@ -85,6 +66,22 @@ def draw_polygons(
     Raises:
         InputError: a raster cannot be read, or the polygons do not cover the foreground.
     """
+    same: dict[str, Any] = {"name": name, "metadata": metadata, "progress": progress}
+    if isinstance(draw, Centerlines):
+        return _centerlines(mask, scene, units, draw, **same)
+    return _polygons(mask, scene, units, draw, **same)
+
+
+def _polygons(
+    mask: Mask,
+    scene: Scene | None,
+    units: MapUnits,
+    options: Polygons,
+    *,
+    name: str,
+    metadata: Mapping[str, str],
+    progress: Progress | None,
+) -> Drawn:
     # Closed here, not when its frame is collected, which after an interruption may be after the
     # GDAL environments around it are gone.
     with closing(mask_shapes(mask)) as outlines:
@@ -126,17 +123,16 @@ def draw_polygons(
     )
 
 
-def draw_centerlines(
+def _centerlines(
     mask: Mask,
     scene: Scene | None,
     units: MapUnits,
-    options: LineOptions,
+    options: Centerlines,
     *,
     name: str,
     metadata: Mapping[str, str],
     progress: Progress | None,
 ) -> Drawn:
-    """The foreground as centrelines, and the nodes between them; see `draw_polygons`."""
     size = mask.size
     box = mask.box
     confidence = None if scene is None else partial(_confidences, scene)

@@ -31,10 +31,12 @@ from geothresh.evaluation.samples import (
     choose as choose_pairs,
 )
 from geothresh.evaluation.scoring import Sample, Tally
+from geothresh.fields import require_only
 from geothresh.files import check_output, write_text
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
 from geothresh.options import (
+    READ_WHOLE,
     Compute,
     Maps,
     PathLike,
@@ -42,7 +44,6 @@ from geothresh.options import (
     Refining,
     Scoring,
     Tiling,
-    require_only,
 )
 from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs, read_confidence
@@ -57,7 +58,6 @@ Progress = Callable[[int, int], None]
 _COMPUTE = ("batch_size", "device", "precision", "backend")
 # Maps of a data set whose foreground is looked at for its width.
 _SAMPLED = 32
-_READING = ("bidx", "scale", "nodata", "allow_vrt")
 DEFAULT_PATCH = 64
 """Side of the regions of the bound where no model says otherwise: the paper's."""
 
@@ -139,7 +139,7 @@ def evaluate(
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
     raster = _raster_of(folders, mask)
     require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
-    require_only(reading, *_READING, why="is for `geothresh refine`")
+    require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
     if raster is None:
         require_only(reading, why="is for a raster, with `mask`")
     else:
@@ -315,13 +315,7 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
 
 
 def _evaluate_raster(raster: Path, mask: Path, reading: Reading, plan: _Plan) -> SourceReport:
-    with (
-        open_scene(
-            raster, bidx=reading.bidx, scale=reading.scale, nodata=reading.nodata,
-            allow_vrt=reading.allow_vrt,
-        ) as scene,
-        open_labels(mask) as labels,
-    ):  # fmt: skip
+    with open_scene(raster, reading) as scene, open_labels(mask) as labels:
         pixel = pixel_size(scene.grid)
         chosen = None
         if plan.model is not None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from geothresh.api.resolution import pixel_size
-from geothresh.options import ScaleOption
+from geothresh.options import PathLike, Reading
 from geothresh.raster.scene import open_scene
 
 
@@ -58,23 +57,17 @@ class SceneInfo:
         return facts
 
 
-def info(
-    scene: str | os.PathLike[str] | Any,
-    *,
-    bidx: int | None = None,
-    scale: ScaleOption = "auto",
-    nodata: float | None = None,
-    allow_vrt: bool = False,
-) -> SceneInfo:
+def info(scene: PathLike | Any, reading: Reading = Reading()) -> SceneInfo:
     """Look at a scene as `refine` would, and tell what was found.
 
     Args:
-        scene: path, URL or open rasterio dataset; the other arguments are those of `refine`.
+        scene: path, URL or open rasterio dataset.
+        reading: as for `refine`; the area is not looked at.
 
     Raises:
         InputError, UsageError: as `refine` would.
     """
-    with open_scene(scene, bidx=bidx, scale=scale, nodata=nodata, allow_vrt=allow_vrt) as opened:
+    with open_scene(scene, reading) as opened:
         spec, grid = opened.spec, opened.grid
         if grid.has_transform:
             georeference = "transform"

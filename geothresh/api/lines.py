@@ -12,6 +12,7 @@ from typing import Any
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import UsageError
 from geothresh.vector.comparing import LineScores, compare_lines, read_in_metres
+from geothresh.vector.options import Centerlines
 from geothresh.vector.reading import find_layer, is_vector_file
 
 StrPath = str | os.PathLike[str]
@@ -92,7 +93,7 @@ def evaluate_lines(
         raise UsageError(f"{truth}: is a raster, which has no layer; leave `truth_layer` out")
     else:
         with tempfile.TemporaryDirectory() as folder:
-            drawn = vectorize(truth, Path(folder) / "truth.gpkg", kind="centerlines")
+            drawn = vectorize(truth, Path(folder) / "truth.gpkg", draw=Centerlines())
             true = find_layer(drawn.output)
             scores = compare_lines(*read_in_metres(ours, true), buffer=buffer)
     return LineReport(lines=str(ours), truth=str(truth), buffer=buffer, scores=scores)

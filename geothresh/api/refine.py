@@ -28,6 +28,7 @@ from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_
 from geothresh.api.targets import Targets, check_targets, default_mask
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError, OutputError
+from geothresh.fields import decisive
 from geothresh.files import create_beside, discard, publish
 from geothresh.mosaic import (
     MosaicStats,
@@ -36,16 +37,7 @@ from geothresh.mosaic import (
     where_asked,
 )
 from geothresh.nn.refiner import packaged_models
-from geothresh.options import (
-    Compute,
-    Outputs,
-    PathLike,
-    Reading,
-    Refining,
-    Tiling,
-    Writing,
-    decisive,
-)
+from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import (
     CHANGES,
     CONFIDENCE,
@@ -189,10 +181,7 @@ def refine(
     mask = default_mask(source) if output is None else Path(os.fspath(output))
     finished = finished_outputs(mask) if writing.resumes else frozenset()
     targets = check_targets(source, mask, outputs, writing.overwrite, finished)
-    with open_scene(
-        source, bidx=reading.bidx, nodata=reading.nodata, scale=reading.scale,
-        allow_vrt=reading.allow_vrt,
-    ) as opened:  # fmt: skip
+    with open_scene(source, reading) as opened:
         if targets.vector is not None and not opened.grid.has_transform:
             raise InputError(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
@@ -408,13 +397,19 @@ def _warn_of(job: _Job, journal: Journal) -> None:
 
 def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
     from geothresh.api.vectorize import vectorize
+    from geothresh.vector.options import VectorWriting
 
     temporary = create_beside(vector)
     try:
         # In the folder of the temporary file, under its own name, which tells the format.
         made = temporary.with_name(vector.name)
         try:
-            result = vectorize(targets.mask, made, confidence=targets.confidence, overwrite=True)
+            result = vectorize(
+                targets.mask,
+                made,
+                confidence=targets.confidence,
+                writing=VectorWriting(overwrite=True),
+            )
         except OutputError as error:
             raise OutputError(str(error).replace(str(made), str(vector))) from error
         temporary.unlink()

@@ -5,37 +5,29 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from geothresh._version import __version__
-from geothresh.api.drawing import (
-    NODES,
-    LineOptions,
-    PolygonOptions,
-    draw_centerlines,
-    draw_polygons,
-)
+from geothresh.api.drawing import NODES, draw_layers
 from geothresh.errors import InputError, UsageError
-from geothresh.options import ScaleOption
+from geothresh.fields import decisive, require_only
+from geothresh.options import READ_WHOLE, PathLike, Reading
 from geothresh.raster.mask import Mask, Progress, cut_scene, open_mask, plain_mask
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.sieve import sieved_mask
-from geothresh.skeleton.bridging import FLOOR
-from geothresh.skeleton.network import SPUR
 from geothresh.vector.centerlines import pixel_side
-from geothresh.vector.formats import ending_of, format_of
+from geothresh.vector.formats import VectorFormat, ending_of, format_of
+from geothresh.vector.layers import Layer
 from geothresh.vector.names import MOST, check_layer_name, layer_name_from
-from geothresh.vector.outputs import Existing, check_vector_output
-from geothresh.vector.reprojection import crs_of, to_crs
+from geothresh.vector.options import Centerlines, Foreground, Kind, Polygons, VectorWriting
+from geothresh.vector.outputs import check_vector_output
+from geothresh.vector.reprojection import crs_of, short_name, to_crs
 from geothresh.vector.units import MapUnits
-
-Kind = Literal["polygons", "centerlines"]
-KINDS: tuple[Kind, Kind] = ("polygons", "centerlines")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,33 +97,14 @@ class VectorizeResult:
 
 
 def vectorize(
-    mask: str | os.PathLike[str] | Any,
-    output: str | os.PathLike[str] | None = None,
+    mask: PathLike | Any,
+    output: PathLike | None = None,
     *,
-    kind: Kind = "polygons",
-    confidence: str | os.PathLike[str] | Any | None = None,
-    threshold: float | None = None,
-    bidx: int | None = None,
-    scale: ScaleOption = "auto",
-    nodata: float | None = None,
-    layer: str | None = None,
-    sieve: int = 0,
-    fill_holes: float = 0.0,
-    min_area: float = 0.0,
-    min_length: float = 0.0,
-    spur: float | None = None,
-    smooth: bool = False,
-    simplify: float = 0.0,
-    bridge_gaps: float = 0.0,
-    bridge_confidence: float | None = None,
-    nodes: bool = False,
-    allow_pixel_coords: bool = False,
-    allow_vrt: bool = False,
-    format: str | None = None,
-    dst_crs: str | None = None,
-    append: bool = False,
-    overwrite_layer: bool = False,
-    overwrite: bool = False,
+    confidence: PathLike | Any | None = None,
+    draw: Polygons | Centerlines = Polygons(),
+    foreground: Foreground = Foreground(),
+    reading: Reading = Reading(),
+    writing: VectorWriting = VectorWriting(),
     progress: Progress | None = None,
 ) -> VectorizeResult:
     """Write the foreground of a mask as polygons or centrelines to a GeoPackage or another file.
@@ -148,185 +121,59 @@ def vectorize(
     ``length_m``, ``width_m`` and ``width_min_m`` (full width of the mask: mean and least along the
     line), ``confidence_mean``, ``confidence_min`` and ``confidence_p10`` along the line.
 
-    Lengths and areas are measured in the plane of a projected CRS, and on the ellipsoid for
-    longitude and latitude. Without a CRS they are ``area_units2`` and so on, in pixel coordinates
-    ``area_px2``.
+    Lengths and areas, of attributes and of options, are measured in the plane of a projected CRS,
+    and on the ellipsoid for longitude and latitude. Without a CRS they are ``area_units2`` and so
+    on, in pixel coordinates ``area_px2``.
+
+    Example: ``vectorize("mask.tif", "roads.gpkg", draw=Centerlines(nodes=True, simplify=1.0))``.
 
     Args:
         mask: GeoTIFF, path or open rasterio dataset: 1 = foreground, 0 = background, 255 =
             nodata. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
         output: the file to write; by default the mask's name with the ending ``.gpkg``, beside it.
-        kind: ``polygons`` or ``centerlines``.
-        confidence: raster on the mask's grid. With `threshold`, it is `mask` itself by default.
-        threshold: `mask` holds confidences; foreground is where they are at least this.
-        bidx: band of `mask`, counted from 1; needed where there are several.
-        scale, nodata: how the confidences are stored, of `confidence` or with `threshold` of
-            `mask`, as for `refine`.
-        layer: name of the layer; by default made from the mask's name.
-        sieve: foreground regions of fewer pixels are taken out of the mask, and then holes of fewer
-            pixels filled, before anything is drawn.
-        fill_holes: holes smaller than this (m2, or the unit of the area attribute, by the size of
-            the pixels in the middle of the raster) are filled likewise.
-        min_area: polygons smaller than this (m2, or the unit of the area attribute) are left out.
-        min_length: centrelines shorter than this (m, or the unit of the length attribute) that do
-            not connect others are left out.
-        spur: centrelines that end, and are shorter than this many widths of the road where they
-            begin, are taken off; 1 if left out, 0 keeps all.
-        smooth: take the staircases out of the outlines of polygons, which move by at most half a
-            pixel; points in which they touch stay. Lines always are smooth.
-        simplify: in m, or the unit of the length attribute. Corners of polygons go that make a
-            triangle smaller than a square of this side with their neighbours; polygons that touch
-            go on touching, and none overlaps another. Lines may move by up to this length. 0 keeps
-            every corner of polygons, and lines to the pixel.
-        bridge_gaps: ends of centrelines that lie opposite to each other within this length (m, or
-            the unit of the length attribute) are joined where the confidence says that the road
-            goes on; such lines are marked ``bridged``, and have no width.
-        bridge_confidence: what the confidence never falls below on the way over a gap; 0.1 if left
-            out.
-        nodes: write the points where centrelines end or meet, with their ``degree``, as a second
-            layer, named like the first with ``_nodes``.
-        allow_pixel_coords: where the mask has no georeference, write columns and rows.
-        allow_vrt: accept VRTs as inputs.
-        format: ``gpkg``, ``flatgeobuf``, ``geojson``, ``geoparquet`` or ``shapefile``; by default
-            what the output's ending says. All but GeoPackage hold one layer; GeoJSON is brought to
-            longitude and latitude, and names of fields are shortened for shapefiles.
-        dst_crs: CRS of the output, such as ``EPSG:4326``; lengths and areas are those in the mask's
-            own CRS.
-        append: add the layer to an output that exists; its other layers stay as they are.
-        overwrite_layer: the same, and replace a layer of that name.
-        overwrite: replace an output that exists.
+        confidence: raster on the mask's grid. With a threshold, it is `mask` itself by default.
+        draw: polygons or centrelines, and their options.
+        foreground: the threshold where `mask` holds confidences, and what is sieved.
+        reading: band of `mask`; scale and nodata of the confidences.
+        writing: layer, format and CRS of the output, and what becomes of a file that exists.
         progress: called with (parts read, parts in all), once for each pass over the mask.
 
     Raises:
-        UsageError: an argument is out of range or for the other kind, or the output is one of the
-            inputs.
+        UsageError: options contradict each other, or the output is one of the inputs.
         InputError: an input cannot be read, is no mask, has no georeference, or the confidence
             lies on another grid.
         OutputError: the output exists, or cannot be written.
     """
     started = time.perf_counter()
-    lines = LineOptions(
-        min_length=min_length,
-        spur=SPUR if spur is None else spur,
-        simplify=simplify,
-        bridge_gaps=bridge_gaps,
-        bridge_confidence=FLOOR if bridge_confidence is None else bridge_confidence,
-        nodes=nodes,
-    )
-    polygons = PolygonOptions(min_area=min_area, smooth=smooth, simplify=simplify)
-    given = {
-        "polygons": {"`min_area`": min_area != 0, "`smooth`": smooth},
-        "centerlines": {
-            "`min_length`": min_length != 0,
-            "`spur`": spur is not None,
-            "`bridge_gaps`": bridge_gaps != 0,
-            "`bridge_confidence`": bridge_confidence is not None,
-            "`nodes`": nodes,
-        },
-    }
-    _check_kind(kind, given)
-    _check_numbers(
-        {
-            "sieve": sieve,
-            "largest hole": fill_holes,
-            "smallest area": min_area,
-            "least length": min_length,
-            "length of spurs": lines.spur,
-            "longest gap": bridge_gaps,
-            "tolerance of simplify": simplify,
-        }
-    )
-    if not 0 <= lines.bridge_confidence <= 1:
-        raise UsageError(f"least confidence {lines.bridge_confidence:g} of a bridge: give 0 to 1")
-    if bridge_gaps and confidence is None and threshold is None:
-        raise UsageError(
-            "`bridge_gaps` asks the confidence where a road goes on; add `confidence=FILE`"
-        )
-    if confidence is None and threshold is None and (scale != "auto" or nodata is not None):
-        raise UsageError(
-            "`scale` and `nodata` say how confidences are stored, and the input is a mask; leave "
-            "them out, or add `threshold` or `confidence`"
-        )
-    stored: dict[str, Any] = {"scale": scale, "nodata": nodata, "allow_vrt": allow_vrt}
-    if layer is not None:
-        check_layer_name(layer)
-        if nodes:
-            check_layer_name(layer + NODES)
-    source = find_raster(mask, allow_vrt=allow_vrt)
-    measured = None if confidence is None else find_raster(confidence, allow_vrt=allow_vrt)
-    inputs = [source] if measured is None else [source, measured]
-    layer = layer or layer_name_from(Path(source.name).stem, kind, longest=MOST - len(NODES))
-    existing = _existing(append, overwrite_layer, overwrite)
-    target = check_vector_output(
-        _output_of(source, output, format),
-        existing=existing,
-        form=format,
-        layers=[layer, *([layer + NODES] if nodes else [])],
-        inputs=[one.location for one in inputs if not one.remote],
-    )
-    destination = None if dst_crs is None else crs_of(dst_crs)
-    form = format_of(target, format)
-    if form.crs is not None and destination not in (None, crs_of(form.crs)):
-        raise UsageError(
-            f"{target}: a {form.title} is in {form.crs} by its standard; leave `dst_crs` "
-            f"{dst_crs} out, or write another format"
-        )
-    metadata = _metadata(
-        source,
-        {"kind": kind, "threshold": threshold, "sieve": sieve, "fill_holes": fill_holes}
-        | asdict(polygons if kind == "polygons" else lines),
-    )
-
+    cut = foreground.threshold is not None
+    _require_use(draw, reading, confident=cut or confidence is not None)
+    source = find_raster(mask, allow_vrt=reading.allow_vrt)
+    inputs = [source]
+    if confidence is not None:
+        inputs.append(find_raster(confidence, allow_vrt=reading.allow_vrt))
+    target = _Target.of(source, output, draw, writing, inputs=inputs)
     with ExitStack() as stack:
-        found, scene = _opened(
-            stack, source, measured, beside=target, bidx=bidx, threshold=threshold,
-            progress=progress, **stored,
+        found, scene = _opened(stack, inputs, foreground, reading, target.path, progress)
+        units = _units_of(found, writing.allow_pixel_coords)
+        band = stack.enter_context(_sieved(found, units, foreground, draw, target.path))
+        drawn = draw_layers(
+            band, scene, units, draw, name=target.layers[0],
+            metadata=_metadata(source, draw, foreground), progress=progress,
         )  # fmt: skip
-        units = _units_of(found, allow_pixel_coords)
-        pixel = pixel_side(found.box, units)
-        band = stack.enter_context(
-            sieved_mask(
-                found,
-                regions=sieve,
-                holes=max(sieve, math.ceil(fill_holes / pixel**2)),
-                # As thinning sees it, and as polygons are.
-                diagonal=kind == "centerlines",
-                beside=target,
-            )
-        )
-        same: dict[str, Any] = {"name": layer, "metadata": metadata, "progress": progress}
-        if kind == "polygons":
-            drawn = draw_polygons(band, scene, units, polygons, **same)
-        else:
-            drawn = draw_centerlines(band, scene, units, lines, **same)
-
-    crs: Any = band.grid.crs if band.grid.has_transform else None
-    layers = drawn.layers
-    if destination is None and crs is not None and form.crs is not None:
-        destination = crs_of(form.crs)
-    if destination is not None:
-        if crs is None:
-            raise InputError(
-                f"{band.name}: has no CRS, so nothing can be brought to {dst_crs}; assign one with "
-                "gdal_edit -a_srs, or leave `dst_crs` out"
-            )
-        own = crs_of(crs.to_wkt())
-        layers = tuple(
-            replace(one, geometry=to_crs(one.geometry, own, destination)) for one in layers
-        )
-        crs = destination
+    layers, crs = target.placed(drawn.layers, band)
     # With pyogrio come a hundred megabytes, which are not there yet when memory is at its highest:
     # while GDAL makes the polygons.
     from geothresh.vector.writing import write_vectors
 
     types = write_vectors(
-        target, layers, crs=crs.to_wkt() if crs else None, existing=existing, form=format
-    )
+        target.path, layers, crs=crs.to_wkt() if crs else None, existing=writing.existing,
+        form=target.form.name,
+    )  # fmt: skip
     return VectorizeResult(
-        output=target,
-        layer=layer,
+        output=target.path,
+        layer=layers[0].name,
         nodes_layer=layers[1].name if len(layers) > 1 else None,
-        kind=kind,
+        kind=draw.kind,
         geometry_type=types[0],
         crs=crs.to_string() if crs else None,
         features=len(layers[0].geometry),
@@ -343,72 +190,138 @@ def vectorize(
     )
 
 
-def _opened(
-    stack: ExitStack,
-    mask: RasterSource,
-    confidence: RasterSource | None,
-    *,
-    beside: Path,
-    bidx: int | None,
-    threshold: float | None,
-    progress: Progress | None,
-    **stored: Any,
-) -> tuple[Mask, Scene | None]:
-    """The mask and the confidences, which are those that the mask is cut from, or on its grid."""
-    if threshold is None:
-        opened = stack.enter_context(
-            open_mask(mask, bidx=bidx, allow_vrt=stored["allow_vrt"], progress=progress)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where the vectors are written, checked before any work."""
+
+    path: Path
+    form: VectorFormat
+    layers: tuple[str, ...]
+    """Names: of what is drawn, and of its nodes where they are asked for."""
+    crs: Any
+    """CRS (pyproj) that the vectors are brought to; None = the mask's own."""
+
+    @classmethod
+    def of(
+        cls,
+        source: RasterSource,
+        output: PathLike | None,
+        draw: Polygons | Centerlines,
+        writing: VectorWriting,
+        *,
+        inputs: Sequence[RasterSource],
+    ) -> _Target:
+        """Errors as `vectorize`."""
+        layer = writing.layer or layer_name_from(
+            Path(source.name).stem, draw.kind, longest=MOST - len(NODES)
         )
-        found, scene = stack.enter_context(plain_mask(opened, beside=beside)), None
-    else:
-        scene = stack.enter_context(open_scene(mask, bidx=bidx, **stored))
-        found = stack.enter_context(cut_scene(scene, threshold, beside=beside, progress=progress))
-    if confidence is not None:
-        scene = stack.enter_context(open_scene(confidence, **stored))
-        scene.require_grid_of(found)
-    return found, scene
+        layers: tuple[str, ...] = (layer,)
+        if isinstance(draw, Centerlines) and draw.nodes:
+            layers = (layer, check_layer_name(layer + NODES))
+        path = check_vector_output(
+            _output_of(source, output, writing.format), existing=writing.existing,
+            form=writing.format, layers=layers,
+            inputs=[one.location for one in inputs if not one.remote],
+        )  # fmt: skip
+        form = format_of(path, writing.format)
+        asked = None if writing.dst_crs is None else crs_of(writing.dst_crs)
+        only = None if form.crs is None else crs_of(form.crs)
+        if only is not None and asked not in (None, only):
+            raise UsageError(
+                f"{path}: a {form.title} is in {form.crs} by its standard; leave `dst_crs` "
+                f"{writing.dst_crs} out, or write another format"
+            )
+        return cls(path=path, form=form, layers=layers, crs=asked)
 
+    def placed(self, layers: Sequence[Layer], mask: Mask) -> tuple[Sequence[Layer], Any]:
+        """Layers of a mask brought to the CRS of the output, and that CRS; None = unknown.
 
-def _check_kind(kind: str, given: Mapping[str, Mapping[str, bool]]) -> None:
-    """Refuse what is for the other kind: it would do nothing, and be thought to have done it."""
-    if kind not in KINDS:
-        raise UsageError(f"kind {kind!r} is not known; use {' or '.join(KINDS)}")
-    for other, options in given.items():
-        for option, there in options.items():
-            if there and other != kind:
-                raise UsageError(
-                    f"{option} is not for {kind}; leave it out, or choose `kind={other}`"
+        Raises:
+            InputError: the mask has no CRS, or what is drawn has no place in the other one.
+        """
+        own = mask.grid.crs if mask.grid.has_transform else None
+        if own is None:
+            if self.crs is not None:
+                raise InputError(
+                    f"{mask.name}: has no CRS, so nothing can be brought to "
+                    f"{short_name(self.crs)}; assign one with gdal_edit -a_srs, or leave `dst_crs` "
+                    "out"
                 )
+            return layers, None
+        there = self.crs
+        if there is None and self.form.crs is not None:
+            there = crs_of(self.form.crs)
+        if there is None:
+            return layers, own
+        here = crs_of(own.to_wkt())
+        moved = [replace(one, geometry=to_crs(one.geometry, here, there)) for one in layers]
+        return moved, there
 
 
-def _check_numbers(numbers: Mapping[str, float]) -> None:
-    for name, number in numbers.items():
-        if not (math.isfinite(number) and number >= 0):
-            raise UsageError(f"{name} {number:g}: give 0 or a positive number")
-
-
-def _existing(append: bool, overwrite_layer: bool, overwrite: bool) -> Existing:
-    if overwrite and (append or overwrite_layer):
+def _require_use(draw: Polygons | Centerlines, reading: Reading, *, confident: bool) -> None:
+    """Refuse options that would do nothing, and be thought to."""
+    require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
+    if confident:
+        return
+    if isinstance(draw, Centerlines) and draw.bridge_gaps:
         raise UsageError(
-            "`overwrite` replaces the whole file, `append` and `overwrite_layer` keep its other "
-            "layers; give one of them"
+            "`bridge_gaps` asks the confidence where a road goes on; add `confidence=FILE`"
         )
-    if overwrite_layer:
-        return Existing.REPLACE_LAYER
-    if append:
-        return Existing.ADD
-    return Existing.REPLACE if overwrite else Existing.REFUSE
+    if reading.scale != "auto" or reading.nodata is not None:
+        raise UsageError(
+            "`scale` and `nodata` say how confidences are stored, and the input is a mask; leave "
+            "them out, or add `threshold` or `confidence`"
+        )
 
 
-def _output_of(
-    source: RasterSource, output: str | os.PathLike[str] | None, form: str | None
-) -> Path:
+def _output_of(source: RasterSource, output: PathLike | None, form: str | None) -> Path:
     if output is not None:
         return Path(os.fspath(output))
     if source.remote:
         raise UsageError(f"{source.name}: is not a local file; say with `output` where to write")
     path = Path(source.name) if "://" not in source.name else Path(source.location)
     return path.with_suffix(ending_of(form))
+
+
+def _opened(
+    stack: ExitStack,
+    sources: Sequence[RasterSource],
+    foreground: Foreground,
+    reading: Reading,
+    beside: Path,
+    progress: Progress | None,
+) -> tuple[Mask, Scene | None]:
+    """The mask and the confidences, which are those that the mask is cut from, or on its grid."""
+    mask, *others = sources
+    if foreground.threshold is None:
+        opened = stack.enter_context(
+            open_mask(mask, bidx=reading.bidx, allow_vrt=reading.allow_vrt, progress=progress)
+        )
+        found, scene = stack.enter_context(plain_mask(opened, beside=beside)), None
+    else:
+        scene = stack.enter_context(open_scene(mask, reading))
+        found = stack.enter_context(
+            cut_scene(scene, foreground.threshold, beside=beside, progress=progress)
+        )
+    for confidence in others:
+        # The band is the mask's.
+        scene = stack.enter_context(open_scene(confidence, replace(reading, bidx=None)))
+        scene.require_grid_of(found)
+    return found, scene
+
+
+def _sieved(
+    mask: Mask, units: MapUnits, foreground: Foreground, draw: Polygons | Centerlines, beside: Path
+) -> AbstractContextManager[Mask]:
+    holes = math.ceil(foreground.fill_holes / pixel_side(mask.box, units) ** 2)
+    return sieved_mask(
+        mask,
+        regions=foreground.sieve,
+        holes=max(foreground.sieve, holes),
+        # As thinning sees it, and as polygons are.
+        diagonal=isinstance(draw, Centerlines),
+        beside=beside,
+    )
 
 
 def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
@@ -423,9 +336,12 @@ def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
     )
 
 
-def _metadata(source: RasterSource, options: Mapping[str, Any]) -> dict[str, str]:
+def _metadata(
+    source: RasterSource, draw: Polygons | Centerlines, foreground: Foreground
+) -> dict[str, str]:
     """How a layer came about, as text that is kept with it."""
-    told = {"version": __version__, "mask": Path(source.name).name, **options}
+    told = {"version": __version__, "mask": Path(source.name).name, "kind": draw.kind}
+    told |= decisive(foreground, draw)
     return {
         f"geothresh_{name}": "none" if value is None else str(value) for name, value in told.items()
     }

@@ -12,7 +12,8 @@ from geothresh.cli.fields import options_of
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
-from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, known
+from geothresh.fields import known
+from geothresh.options import READ_WHOLE, Compute, Maps, Reading, Refining, Scoring, Tiling
 
 _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
 # What lines have alone, and what every kind of DATA has.
@@ -53,7 +54,7 @@ _FOR_MODELS = {
 @options.match_resolution
 @options_of(Maps, "maps")
 @options_of(Scoring, "scoring")
-@options_of(Reading, "reading", only=("bidx", "scale", "nodata", "allow_vrt"))
+@options_of(Reading, "reading", only=READ_WHOLE)
 @options_of(Tiling, "tiling")
 @options_of(Compute, "compute", only=("batch_size", "device", "precision", "backend"))
 @options.progress

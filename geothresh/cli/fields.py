@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from geothresh.cli.values import PATH, BoundsType, NumberOrWord, SizeRange
-from geothresh.options import (
+from geothresh.fields import (
     Accepted,
     Choice,
     File,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from geothresh.cli import options
+from geothresh.cli.fields import options_of
 from geothresh.cli.terminal import give
+from geothresh.options import READ_WHOLE, Reading
 
 
 @click.command()
 @click.argument("scene")
-@options.bidx
-@options.scale
-@options.nodata
-@options.allow_vrt
+@options_of(Reading, "reading", only=READ_WHOLE)
 @options.as_json
 @options.common
-def info(scene: str, as_json: bool, **arguments: Any) -> None:
+def info(scene: str, reading: Reading, as_json: bool) -> None:
     """Show what SCENE is and how `geothresh refine` would read it.
 
     Its size, type, blocks, georeference and the size of its pixels on the ground, where data is
@@ -27,7 +24,7 @@ def info(scene: str, as_json: bool, **arguments: Any) -> None:
     """
     from geothresh.api.info import info as look
 
-    facts = look(scene, **arguments).as_dict()
+    facts = look(scene, reading).as_dict()
     if as_json:
         options.print_json(facts)
         return

@@ -11,7 +11,8 @@ import re
 
 import click
 
-from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, Writing, known
+from geothresh.fields import known
+from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, Writing
 
 _SHARED = {
     name: option.flags[-1] if option.flags else f"--{name.replace('_', '-')}"

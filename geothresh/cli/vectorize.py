@@ -2,102 +2,67 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geothresh.cli import options
+from geothresh.cli.fields import Command, option_of, options_of
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
+from geothresh.errors import UsageError
+from geothresh.fields import default_of, known
+from geothresh.options import READ_WHOLE, Reading
+from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
+
+_KINDS: dict[str, type[Polygons] | type[Centerlines]] = {
+    kind.kind: kind for kind in (Polygons, Centerlines)
+}
+
+
+def _draw(command: Command) -> Command:
+    """``--kind`` and the options of each; the command gets what is to be drawn as ``draw``."""
+    every = {name: kind for kind in _KINDS.values() for name in known(kind)}
+
+    @wraps(command)
+    def drawing(*arguments: Any, kind: str, **values: Any) -> Any:
+        given = {name: values.pop(name) for name in every}
+        wanted = _KINDS[kind]
+        own = {name: value for name, value in given.items() if name in known(wanted)}
+        for name, home in every.items():
+            if name not in own and given[name] != default_of(home, name):
+                raise UsageError(
+                    f"`{name}` is not for {kind}; leave it out, or choose `kind={home.kind}`"
+                )
+        return command(*arguments, draw=wanted(**own), **values)
+
+    decorated: Command = drawing
+    for name, home in reversed(every.items()):
+        decorated = option_of(home, name)(decorated)
+    return click.option(
+        "--kind", type=click.Choice(list(_KINDS)), default=Polygons.kind, show_default=True,
+        help="What to draw of the foreground.",
+    )(decorated)  # fmt: skip
 
 
 @click.command()
 @click.argument("mask", type=PATH)
 @options.output
 @click.option(
-    "--kind", default="polygons", show_default=True,
-    type=click.Choice(["polygons", "centerlines"]), help="What to draw of the foreground.",
-)  # fmt: skip
-@click.option(
     "--confidence", type=PATH, metavar="FILE",
     help="Raster on the same grid; adds its mean, minimum and tenth percentile.",
 )  # fmt: skip
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1),
-    help="MASK holds confidences: foreground is where they are at least this.",
+@options_of(Foreground, "foreground")
+@_draw
+@options_of(
+    Reading, "reading", only=READ_WHOLE,
+    help={"bidx": "Band with the mask, counted from 1; needed where there are several."},
 )  # fmt: skip
-@click.option(
-    "-b", "--bidx", type=click.IntRange(min=1),
-    help="Band with the mask, counted from 1; needed where there are several.",
-)  # fmt: skip
-@options.scale
-@options.nodata
-@click.option("--layer", metavar="NAME", help="Layer to write.  [default: made from MASK's name]")
-@click.option(
-    "--sieve", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",
-    help="First take out regions of fewer than N pixels, then fill holes of fewer than N.",
-)  # fmt: skip
-@click.option(
-    "--fill-holes", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M2",
-    help="First fill holes smaller than this many square metres.",
-)  # fmt: skip
-@click.option(
-    "--min-area", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M2",
-    help="Leave out polygons smaller than this many square metres.",
-)  # fmt: skip
-@click.option(
-    "--min-length", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
-    help="Leave out centrelines shorter than this many metres that do not connect others.",
-)  # fmt: skip
-@click.option(
-    "--spur", type=click.FloatRange(min=0), metavar="WIDTHS",
-    help="Take off centrelines that end and are shorter than this many widths of the road where "
-    "they begin; 0 keeps all.  [default: 1]",
-)  # fmt: skip
-@click.option(
-    "--smooth", is_flag=True,
-    help="Take the staircases out of polygons, which move by at most half a pixel; lines always "
-    "are smooth.",
-)  # fmt: skip
-@click.option(
-    "--simplify", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
-    help="Leave out corners of polygons that take or give less than this many metres squared, and "
-    "of lines where that moves them by less than this many metres.",
-)  # fmt: skip
-@click.option(
-    "--bridge-gaps", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="M",
-    help="Join ends of centrelines that lie opposite to each other within this many metres, where "
-    "the confidence says that the road goes on.",
-)  # fmt: skip
-@click.option(
-    "--bridge-confidence", type=click.FloatRange(0, 1), metavar="C",
-    help="What the confidence never falls below on the way over a gap.  [default: 0.1]",
-)  # fmt: skip
-@click.option(
-    "--nodes", is_flag=True,
-    help="Also write where centrelines end and meet, as a layer NAME_nodes.",
-)  # fmt: skip
-@click.option(
-    "--allow-pixel-coords", is_flag=True,
-    help="Write columns and rows where MASK has no georeference.",
-)  # fmt: skip
-@click.option(
-    "--format", type=click.Choice(["gpkg", "flatgeobuf", "geojson", "geoparquet", "shapefile"]),
-    help="Of the output.  [default: what its ending says]",
-)  # fmt: skip
-@click.option(
-    "--dst-crs", metavar="CRS",
-    help="CRS of the output, such as EPSG:4326.  [default: MASK's own]",
-)  # fmt: skip
-@click.option(
-    "--append", is_flag=True, help="Add the layer to an output that exists; others stay in it."
-)
-@click.option("--overwrite-layer", is_flag=True, help="The same, and replace a layer of that name.")
-@options.allow_vrt
-@options.overwrite
+@options_of(VectorWriting, "writing")
 @parents
 @options.progress
 @options.as_json

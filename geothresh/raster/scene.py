@@ -10,7 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
-from geothresh.options import ScaleOption
+from geothresh.options import Reading
 from geothresh.raster.bands import choose_band, mask_of, nodata_of_band
 from geothresh.raster.blocks import BlockInventory, evenly_spread
 from geothresh.raster.checks import (
@@ -93,11 +93,8 @@ class Scene(OpenBand):
 
 def open_scene(
     scene: str | os.PathLike[str] | RasterSource | Any,
+    reading: Reading = Reading(),
     *,
-    bidx: int | None = None,
-    nodata: float | None = None,
-    scale: ScaleOption = "auto",
-    allow_vrt: bool = False,
     most_pixels: int = MOST_PIXELS,
 ) -> Scene:
     """Open a confidence raster after checking all that can be checked without reading it whole.
@@ -105,34 +102,29 @@ def open_scene(
     Args:
         scene: path, URL, or open rasterio dataset (opened anew by its name), or what `find_raster`
             made of one.
-        bidx: band with the confidence, counted from 1; may be left out if there is only one
-            (besides an alpha band).
-        nodata: stored value that marks missing data, in place of the band's own.
-        scale: "auto", "logit", or the number that stands for confidence 1.
-        allow_vrt: accept a VRT.
+        reading: band, scale and nodata, and whether a VRT is accepted; its area is not looked at.
+            The band may be left out if there is only one (besides an alpha band).
         most_pixels: refuse larger rasters.
 
     Raises:
         InputError: the file is not a readable GeoTIFF, or its values are no confidences.
-        UsageError: `bidx` or `nodata` does not exist in this raster.
+        UsageError: the band or the nodata value does not exist in this raster.
     """
     return open_raster(
-        find_raster(scene, allow_vrt=allow_vrt),
-        lambda source, dataset: _examine(source, dataset, bidx, nodata, scale, most_pixels),
+        find_raster(scene, allow_vrt=reading.allow_vrt),
+        lambda source, dataset: _examine(source, dataset, reading, most_pixels),
     )
 
 
 def _examine(
     source: RasterSource,
     dataset: DatasetReader,
-    bidx: int | None,
-    nodata: float | None,
-    scale: ScaleOption,
+    reading: Reading,
     most_pixels: int,
 ) -> Scene:
     """Check and decide everything about an open dataset."""
     check_size(source, dataset, most_pixels)
-    chosen = choose_band(source.name, dataset, bidx, meaning="the confidence")
+    chosen = choose_band(source.name, dataset, reading.bidx, meaning="the confidence")
     _check_band(source.name, dataset, chosen)
     warn_of_georeference(source.name, sound_grid(source.name, dataset))
     warn_of_pages(source.name, dataset)
@@ -144,11 +136,11 @@ def _examine(
         bidx=chosen,
         mask_band=mask_band,
         has_mask=has_mask,
-        nodata=nodata_of_band(source.name, dataset, chosen, nodata),
+        nodata=nodata_of_band(source.name, dataset, chosen, reading.nodata),
         scaling=Scaling(text="undecided"),
     )
     sample = _sample(Scene(undecided, dataset), inventory)
-    scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), scale)
+    scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), reading.scale)
     return Scene(replace(undecided, scaling=scaling), dataset)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.errors import UsageError
+from geothresh.fields import require_only
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.options import Reading, require_only
+from geothresh.options import Reading
 from geothresh.training.blocks import CELL
 from geothresh.training.sources import ChipSource, ValidationMap
 

@@ -164,8 +164,7 @@ def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
 
 
 def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _Opened:
-    how = data.reading
-    with open_scene(path, bidx=how.bidx, scale=how.scale, nodata=how.nodata) as scene:
+    with open_scene(path, data.reading) as scene:
         where = scene.box
         aoi = _area(data.aoi, where, "area of interest")
         held = _area(splitting.aoi, where, "area to validate on", required=False)

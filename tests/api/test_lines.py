@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geothresh
+from geothresh import Centerlines
 from geothresh.api.lines import evaluate_lines
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, UsageError
@@ -79,7 +80,7 @@ def test_comparing_is_that_of_all_buffers_at_once(seed: int, n: int, buffer: flo
 
 def test_the_command_compares_with_a_mask(tmp_path: Path) -> None:
     mask = save(tmp_path / "town.tif", town())
-    geothresh.vectorize(mask, tmp_path / "own.gpkg", kind="centerlines", nodes=True)
+    geothresh.vectorize(mask, tmp_path / "own.gpkg", draw=Centerlines(nodes=True))
     command = ["evaluate", str(tmp_path / "own.gpkg"), "--layer", "town", "--mask", str(mask)]
     result = runner().invoke(main, [*command, "--json"])
     assert result.exit_code == 0, result.stderr
@@ -89,7 +90,7 @@ def test_the_command_compares_with_a_mask(tmp_path: Path) -> None:
     # Half of the horizontal road is lost: less is found, and all that is there is right.
     values = town()
     values[:, 160:] = 0
-    geothresh.vectorize(save(tmp_path / "half.tif", values), kind="centerlines")
+    geothresh.vectorize(save(tmp_path / "half.tif", values), draw=Centerlines())
     text = runner().invoke(main, ["evaluate", str(tmp_path / "half.gpkg"), "--mask", str(mask)])
     assert text.exit_code == 0, text.stderr
     assert "correctness   100.00" in text.stdout and "completeness   " in text.stdout

@@ -67,11 +67,11 @@ def measure(case: str, mask: Path) -> dict[str, Any]:
             found["skan length"] = float(branches["branch_distance"].sum())
             seconds += time.perf_counter() - started
         return {"seconds": seconds, "megabytes": peak_megabytes(), **found}
-    from geothresh import vectorize
+    from geothresh import Centerlines, vectorize
 
     started = time.perf_counter()
     if case == "vectorize":
-        result = vectorize(mask, mask.with_suffix(".gpkg"), kind="centerlines", nodes=True)
+        result = vectorize(mask, mask.with_suffix(".gpkg"), draw=Centerlines(nodes=True))
         seconds = time.perf_counter() - started
         found = {"lines": result.features, "nodes": result.nodes}
         return {"seconds": seconds, "megabytes": peak_megabytes(), **found}

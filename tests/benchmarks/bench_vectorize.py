@@ -77,11 +77,11 @@ def measure(case: str, folder: Path) -> dict[str, float]:
             ]
         count = len(polygons)
     else:
-        from geothresh.api.vectorize import vectorize
+        from geothresh import Foreground, vectorize
 
         started = time.perf_counter()
         if case == "from confidence":
-            result = vectorize(confidence, output, threshold=0.5)
+            result = vectorize(confidence, output, foreground=Foreground(threshold=0.5))
         else:
             wanted = confidence if case == "polygons + confidence" else None
             result = vectorize(mask, output, confidence=wanted)

@@ -19,7 +19,8 @@ from click.testing import Result
 
 import geothresh
 from geothresh.cli import main
-from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing, known
+from geothresh.fields import known
+from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
 from tests.support.cli_runner import runner
 from tests.support.rasters import write_raster
 

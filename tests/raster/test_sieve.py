@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from geothresh import vectorize
+from geothresh import Centerlines, Foreground, VectorWriting, vectorize
 from geothresh.cli import main
 from geothresh.raster.sieve import sieved
 from geothresh.windows import PixelWindow
@@ -95,7 +95,10 @@ def test_a_corner_holds_a_hole_for_lines_and_not_for_polygons(tmp_path: Path) ->
     mask[3:6, 3:6] = 0
     mask[2, 2] = 0  # the ring is closed by a corner alone
     path = save(tmp_path / "ring.tif", mask)
-    polygons = vectorize(path, fill_holes=100.0)
+    foreground = Foreground(fill_holes=100.0)
+    polygons = vectorize(path, foreground=foreground)
     assert polygons.foreground_pixels == mask.sum()
-    lines = vectorize(path, kind="centerlines", fill_holes=100.0, overwrite=True)
+    lines = vectorize(
+        path, draw=Centerlines(), foreground=foreground, writing=VectorWriting(overwrite=True)
+    )
     assert lines.foreground_pixels == mask.sum() + 9

@@ -13,6 +13,7 @@ import pytest
 
 from geothresh.errors import InputError, ModelError
 from geothresh.nn.config import NetworkConfig
+from geothresh.options import Reading
 from geothresh.raster.pictures import read_gray, read_rgb
 from geothresh.raster.scene import open_scene
 from geothresh.splitting import Split
@@ -89,7 +90,7 @@ def test_a_raster_is_refused_by_all_who_read_rasters(name: str, tmp_path: Path) 
         ended = run_limited(*command, "-b", "1", path, cwd=tmp_path)
         refused(ended, text)
     with pytest.raises(InputError, match=text.split(" of ")[0]):
-        open_scene(path, bidx=1)
+        open_scene(path, Reading(bidx=1))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.tif"]
 
 

@@ -12,6 +12,7 @@ from pyproj import Geod
 from rasterio.transform import Affine
 
 import geothresh
+from geothresh import Centerlines
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.skeleton.blocks import centerline_network
@@ -195,13 +196,7 @@ def test_the_command_marks_bridges(tmp_path: Path) -> None:
 def test_bridges_need_a_confidence(tmp_path: Path) -> None:
     mask = save(tmp_path / "mask.tif", (road() >= 0.5).astype(np.uint8))
     with pytest.raises(UsageError, match="add `confidence"):
-        geothresh.vectorize(mask, kind="centerlines", bridge_gaps=20)
-    with pytest.raises(UsageError, match="`bridge_gaps` is not for polygons"):
-        geothresh.vectorize(mask, bridge_gaps=20)
+        geothresh.vectorize(mask, draw=Centerlines(bridge_gaps=20))
     confidence = save(tmp_path / "confidence.tif", road())
     with pytest.raises(UsageError, match="501 pixels are too long"):
-        geothresh.vectorize(
-            mask, kind="centerlines", confidence=confidence, bridge_gaps=250.5, overwrite=True
-        )
-    with pytest.raises(UsageError, match="least confidence 2"):
-        geothresh.vectorize(mask, kind="centerlines", bridge_gaps=2, bridge_confidence=2)
+        geothresh.vectorize(mask, confidence=confidence, draw=Centerlines(bridge_gaps=250.5))

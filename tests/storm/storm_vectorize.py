@@ -47,10 +47,12 @@ def storm(folder: Path, *, kills: int, limits: int, seed: int, side: int = 600) 
     rng = random.Random(seed)
     mask = write_mask(folder / "mask.tif", side)
     # Also loads all that is needed, so that it is not loaded anew in every process.
-    whole = geothresh.vectorize(mask, folder / "whole.gpkg", layer=LAYER).output
+    writing = geothresh.VectorWriting(layer=LAYER)
+    whole = geothresh.vectorize(mask, folder / "whole.gpkg", writing=writing).output
     new = content(whole)
     assert new is not None
-    old = geothresh.vectorize(mask, folder / "old.gpkg", layer=LAYER, min_area=1e9).output
+    none = geothresh.Polygons(min_area=1e9)
+    old = geothresh.vectorize(mask, folder / "old.gpkg", draw=none, writing=writing).output
     old_bytes = old.read_bytes()
     place = folder / "out"
     place.mkdir()

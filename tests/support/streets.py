@@ -11,6 +11,7 @@ import rasterio
 from affine import Affine
 
 import geothresh
+from tests.support.flat import grouped_vectors
 
 UTM = {"crs": "EPSG:32633", "transform": Affine(0.5, 0.0, 5e5, 0.0, -0.5, 6e6)}
 
@@ -53,7 +54,8 @@ def town() -> np.ndarray:
 
 def lines(path: Path, **options: Any) -> Any:
     output = path.with_suffix(".gpkg")
-    geothresh.vectorize(path, output, kind="centerlines", overwrite=True, **options)
+    flat = {"kind": "centerlines", "overwrite": True, **options}
+    geothresh.vectorize(path, output, **grouped_vectors(**flat))
     return geopandas.read_file(output, layer=path.stem)
 
 

@@ -13,6 +13,7 @@ from pyproj import Geod
 from rasterio.features import rasterize
 
 import geothresh
+from geothresh import Centerlines, VectorWriting
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.geobox import GeoBox
@@ -171,9 +172,8 @@ def test_short_lines_that_connect_nothing_are_left_out(tmp_path: Path) -> None:
     values[5:8, 5:25] = 1  # 10 m long, alone
     mask = save(tmp_path / "specks.tif", values)
     assert len(lines(mask)) == 6
-    result = geothresh.vectorize(
-        mask, tmp_path / "less.gpkg", kind="centerlines", min_length=20, nodes=True
-    )
+    draw = Centerlines(min_length=20, nodes=True)
+    result = geothresh.vectorize(mask, tmp_path / "less.gpkg", draw=draw)
     assert (result.features, result.left_out, result.nodes) == (5, 1, 5)
     assert result.length == pytest.approx(lines(mask, min_length=20).length_m.sum())
     # 400 m: all that ends is shorter, the ring too, and what is left is nothing.
@@ -214,16 +214,24 @@ def test_pixel_coordinates_where_there_are_no_others(tmp_path: Path) -> None:
     assert frame.length_px.sum() == pytest.approx(frame.length.sum())
 
 
-def test_options_of_the_other_kind_are_refused(mask: Path) -> None:
-    for options, words in (
-        ({"kind": "centerlines", "min_area": 5}, "`min_area` is not for centerlines"),
-        ({"min_length": 5}, "`min_length` is not for polygons"),
-        ({"nodes": True}, "`nodes` is not for polygons"),
-        ({"spur": 0.0}, "`spur` is not for polygons"),
-        ({"kind": "centerlines", "spur": -1.0}, "length of spurs -1"),
-        ({"kind": "lines"}, "use polygons or centerlines"),
-    ):
-        with pytest.raises(UsageError, match=words):
-            geothresh.vectorize(mask, **options)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--kind centerlines --min-area 5", "--min-area is not for centerlines; leave it out, or "
+         "choose --kind polygons"),
+        ("--min-length 5", "--min-length is not for polygons"),
+        ("--nodes", "--nodes is not for polygons"),
+        ("--spur 0", "--spur is not for polygons; leave it out, or choose --kind centerlines"),
+    ],
+)  # fmt: skip
+def test_options_of_the_other_kind_are_refused(mask: Path, options: str, said: str) -> None:
+    result = runner().invoke(main, ["vectorize", str(mask), *options.split()])
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+    assert not mask.with_suffix(".gpkg").exists()
+
+
+def test_the_layer_of_nodes_has_a_name_of_its_own(mask: Path) -> None:
     with pytest.raises(UsageError, match="_nodes.*63 letters"):
-        geothresh.vectorize(mask, kind="centerlines", nodes=True, layer="x" * 60)
+        geothresh.vectorize(
+            mask, draw=Centerlines(nodes=True), writing=VectorWriting(layer="x" * 60)
+        )

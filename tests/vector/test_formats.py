@@ -15,10 +15,12 @@ from pyogrio import raw, read_info
 from rasterio import warp
 
 import geothresh
+from geothresh import VectorWriting
 from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.vector import exchange, formats
 from tests.support.cli_runner import runner
+from tests.support.flat import grouped_vectors
 from tests.support.streets import save, town
 
 ENDINGS = (".fgb", ".geojson", ".parquet", ".shp")
@@ -40,7 +42,7 @@ def test_the_same_features_as_in_a_geopackage(
     mask: Path, tmp_path: Path, ending: str, kind: str
 ) -> None:
     confidence = save(tmp_path / "in" / "c.tif", np.where(town() == 1, 0.75, 0.1).astype("f4"))
-    options: dict[str, Any] = {"kind": kind, "confidence": confidence}
+    options = grouped_vectors(kind=kind, confidence=confidence)
     geothresh.vectorize(mask, tmp_path / "in" / "own.gpkg", **options)
     own = geopandas.read_file(tmp_path / "in" / "own.gpkg")
     output = tmp_path / f"roads{ending}"
@@ -81,6 +83,7 @@ def test_an_old_file_stays_until_it_may_go(
     mask: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / f"roads{ending}"
+    lines = grouped_vectors(kind="centerlines", overwrite=True)
     geothresh.vectorize(mask, output)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     with pytest.raises(OutputError, match="exists already"):
@@ -93,10 +96,10 @@ def test_an_old_file_stays_until_it_may_go(
     with monkeypatch.context() as patch:
         patch.setattr(exchange, "_compare", forget)
         with pytest.raises(OutputError, match="features.*nothing was left behind"):
-            geothresh.vectorize(mask, output, kind="centerlines", overwrite=True)
+            geothresh.vectorize(mask, output, **lines)
     after = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     assert after == before
-    result = geothresh.vectorize(mask, output, kind="centerlines", overwrite=True)
+    result = geothresh.vectorize(mask, output, **lines)
     assert len(read(output)) == result.features
 
 
@@ -122,13 +125,13 @@ def test_what_a_format_cannot_hold_is_refused(mask: Path, tmp_path: Path) -> Non
     for options, words in (
         ({"output": tmp_path / "a.kml"}, "tells no format"),
         ({"output": tmp_path / "a.gpkg", "format": "geojson"}, "ends in .geojson"),
-        ({"output": tmp_path / "a.fgb", "format": "dxf"}, "format 'dxf' is not known"),
+        ({"output": tmp_path / "a.fgb", "format": "dxf"}, "`format` dxf: give gpkg or"),
         ({"output": tmp_path / "a.fgb", "kind": "centerlines", "nodes": True}, "holds one layer"),
         ({"output": tmp_path / "a.shp", "append": True}, "not to a shapefile"),
     ):
         with pytest.raises(UsageError, match=words):
-            geothresh.vectorize(mask, **options)
-    result = geothresh.vectorize(mask, format="flatgeobuf")
+            geothresh.vectorize(mask, **grouped_vectors(**options))
+    result = geothresh.vectorize(mask, writing=VectorWriting(format="flatgeobuf"))
     assert result.output == mask.with_suffix(".fgb")
     assert read_info(result.output)["driver"] == "FlatGeobuf"
     # A part of a shapefile alone is somebody's too.
@@ -165,8 +168,8 @@ def test_what_crosses_the_180th_meridian_is_cut_there(
     mask = save(tmp_path / "town.tif", town(), **place)
     output = tmp_path / f"roads{ending}"
     degrees = {} if ending == ".geojson" else {"dst_crs": "EPSG:4326"}
-    geothresh.vectorize(mask, tmp_path / "own.fgb", kind=kind)
-    geothresh.vectorize(mask, output, kind=kind, **degrees)
+    geothresh.vectorize(mask, tmp_path / "own.fgb", **grouped_vectors(kind=kind))
+    geothresh.vectorize(mask, output, **grouped_vectors(kind=kind, **degrees))
     own, cut = geopandas.read_file(tmp_path / "own.fgb"), geopandas.read_file(output, layer=0)
     assert len(cut) == len(own) and cut.is_valid.all()
     parts = cut.explode().bounds
@@ -196,14 +199,18 @@ def test_a_projection_that_tears_features_apart_is_refused(tmp_path: Path) -> No
     place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 179.99, 0, -1e-4, 10)}
     mask = save(tmp_path / "town.tif", town(), **place)
     with pytest.raises(InputError, match="features lie where EPSG:3857 is cut"):
-        geothresh.vectorize(mask, tmp_path / "roads.gpkg", dst_crs="EPSG:3857")
+        geothresh.vectorize(
+            mask, tmp_path / "roads.gpkg", writing=VectorWriting(dst_crs="EPSG:3857")
+        )
     assert not (tmp_path / "roads.gpkg").exists()
-    geothresh.vectorize(mask, tmp_path / "roads.gpkg", dst_crs="EPSG:32660")
+    geothresh.vectorize(mask, tmp_path / "roads.gpkg", writing=VectorWriting(dst_crs="EPSG:32660"))
 
 
 def test_geojson_has_one_crs_and_it_is_said(mask: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="in EPSG:4326 by its standard"):
-        geothresh.vectorize(mask, tmp_path / "roads.geojson", dst_crs="EPSG:3857")
+        geothresh.vectorize(
+            mask, tmp_path / "roads.geojson", writing=VectorWriting(dst_crs="EPSG:3857")
+        )
     assert geothresh.vectorize(mask, tmp_path / "roads.geojson").crs == "EPSG:4326"
 
 
@@ -215,6 +222,6 @@ def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(
     for ending in (".qix", ".sbn", ".sbx"):
         output.with_suffix(ending).write_bytes(b"an index of the old one")
     bare = save(tmp_path / "in" / "bare.tif", town(), crs=None)
-    geothresh.vectorize(bare, output, overwrite=True)
+    geothresh.vectorize(bare, output, writing=VectorWriting(overwrite=True))
     assert geopandas.read_file(output).crs is None
     assert {p.suffix for p in tmp_path.glob("roads.*")} == {".shp", ".shx", ".dbf", ".cpg"}

@@ -18,7 +18,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from geothresh import vectorize
+from geothresh import Foreground, Reading, vectorize
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.raster import mask as masks
 from geothresh.raster.blocks import BlockLayout
@@ -218,13 +218,15 @@ def test_how_confidences_are_stored_can_be_said(tmp_path: Path) -> None:
     levels[0, 0] = 60_000
     file = write(tmp_path / "levels.tif", levels, nodata=None)
     expected = np.count_nonzero((levels >= 3000) & (levels < 60_000))
-    how = {"scale": 6000.0, "nodata": 60_000.0}
-    made = vectorize(file, tmp_path / "a.gpkg", threshold=0.5, **how)
+    reading = Reading(scale=6000.0, nodata=60_000.0)
+    made = vectorize(
+        file, tmp_path / "a.gpkg", foreground=Foreground(threshold=0.5), reading=reading
+    )
     assert made.foreground_pixels == expected
     mask = write(tmp_path / "mask.tif", (levels >= 3000).astype(np.uint8))
-    vectorize(mask, tmp_path / "b.gpkg", confidence=file, **how)
+    vectorize(mask, tmp_path / "b.gpkg", confidence=file, reading=reading)
     with pytest.raises(UsageError, match="add `threshold` or `confidence"):
-        vectorize(mask, tmp_path / "c.gpkg", scale=6000.0)
+        vectorize(mask, tmp_path / "c.gpkg", reading=Reading(scale=6000.0))
 
 
 def test_long_edges_are_measured_along_the_parallel(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Fields of dataclasses that are options: each with its default, what it accepts and its help.
+
+A class of options checks its values when it is made (`check`). The functions that take it, the
+command line (`geothresh.cli.fields`), tags and fingerprints (`decisive`) know from the fields all
+that is to be known of an option.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar, Protocol
+
+from geothresh.errors import UsageError
+
+
+class Accepted(Protocol):
+    """The values that an option accepts."""
+
+    def refusal(self, value: Any) -> str | None:
+        """What to give instead of this value; None where it is accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """Numbers of a range, and perhaps a few words in their place."""
+
+    whole: bool = False
+    """Integers only."""
+    least: float | None = None
+    most: float | None = None
+    above: bool = False
+    """Whether `least` itself is refused."""
+    words: tuple[str, ...] = ()
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`; NaN, of which no comparison holds, is in no range."""
+        if isinstance(value, str) and value in self.words:
+            return None
+        if not isinstance(value, bool) and isinstance(value, Integral if self.whole else Real):
+            if self._holds(value):
+                return None
+        number = "a whole number" if self.whole else "a number"
+        if self.most is not None:
+            number += f" from {self.least or 0:g} to {self.most:g}"
+        elif self.least is not None:
+            number += f" above {self.least:g}" if self.above else f" of at least {self.least:g}"
+        return f"give {' or '.join((*self.words, number))}"
+
+    def _holds(self, value: Any) -> bool:
+        if self.least is None and self.most is None:
+            return True  # a stored value, which may be NaN
+        low = -math.inf if self.least is None else self.least
+        high = math.inf if self.most is None else self.most
+        return math.isfinite(value) and low <= value <= high and not (self.above and value == low)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if value in self.words else f"give {' or '.join(self.words)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, bool) else "give True or False"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any text."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, str) else "give a text"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The path of a file or directory, which is looked at later."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, str | os.PathLike) else "give a path"
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Left, bottom, right and top in the CRS of a raster."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        if isinstance(value, Sequence) and len(value) == 4:
+            left, bottom, right, top = value
+            if all(map(math.isfinite, value)) and left < right and bottom < top:
+                return None
+        return "give left, bottom, right and top in the scene's CRS, each smaller than its opposite"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Values by name."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if isinstance(value, Mapping) else "give a mapping of names to values"
+
+
+@dataclass(frozen=True, slots=True)
+class Metres:
+    """A length above 0, or the least and the greatest."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        ends = value if isinstance(value, tuple) else (value,)
+        if len(ends) in (1, 2) and all(isinstance(end, Real) for end in ends):
+            if 0 < ends[0] <= ends[-1] < math.inf:
+                return None
+        return "give metres above 0, or the least and the greatest"
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Any number of values, in a list or tuple."""
+
+    of: Accepted
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        if not isinstance(value, list | tuple):
+            return "give a list"
+        return next((text for one in value if (text := self.of.refusal(one))), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What is known of an option besides its name, type and default."""
+
+    help: str
+    """One line, for the command line."""
+    accepts: Accepted
+    pixels: bool
+    """Whether pixels or shapes of the outputs depend on the value as it is given: such options are
+    part of tags and fingerprints by name. Of others, what they lead to is (the scaling, the
+    device), or nothing at all."""
+    flags: tuple[str, ...] = ()
+    """Spellings on the command line, where not ``--name`` alone."""
+    metavar: str | None = None
+    """What the command line's help writes for the value."""
+
+
+def option(
+    default: Any,
+    help: str,
+    accepts: Accepted,
+    *,
+    pixels: bool = False,
+    flags: tuple[str, ...] = (),
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is an option: see `Option`. A dict as default is copied."""
+    known = Option(help=help, accepts=accepts, pixels=pixels, flags=flags, metavar=metavar)
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata={"option": known})
+    return field(default=default, metadata={"option": known})
+
+
+class Options(Protocol):
+    """Any dataclass whose fields are made by `option`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def known(options: Options | type[Options]) -> dict[str, Option]:
+    """What is known of each option of a class, by its name."""
+    return {one.name: one.metadata["option"] for one in fields(options)}
+
+
+def default_of(options: type[Options], name: str) -> Any:
+    """The value of an option that is not given."""
+    one = options.__dataclass_fields__[name]
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def check(options: Options) -> None:
+    """Check each value on its own; for ``__post_init__``.
+
+    Raises:
+        UsageError: one is not accepted.
+    """
+    for name, one in known(options).items():
+        value = getattr(options, name)
+        if value is None and default_of(type(options), name) is None:
+            continue
+        refusal = one.accepts.refusal(value)
+        if refusal is not None:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            raise UsageError(f"`{name}` {shown}: {refusal}")
+
+
+def given(options: Options) -> list[str]:
+    """Names of the options that are not at their defaults."""
+    return [n for n in known(options) if getattr(options, n) != default_of(type(options), n)]
+
+
+def require_only(options: Options, *names: str, why: str) -> None:
+    """Refuse options that would do nothing, and be thought to.
+
+    Args:
+        options: what a function was given.
+        names: those that it uses.
+        why: what is said of any other one, such as "is for a raster".
+
+    Raises:
+        UsageError: another one is given.
+    """
+    for name in given(options):
+        if name not in names:
+            raise UsageError(f"`{name}` {why}; leave it out")
+
+
+def decisive(*options: Options) -> dict[str, Any]:
+    """The options that pixels depend on, by name: for tags and fingerprints."""
+    return {
+        name: getattr(one, name)
+        for one in options
+        for name, about in known(one).items()
+        if about.pixels
+    }
+
+
+FLAG = Flag()
+COUNT = Number(whole=True, least=1)
+AMOUNT = Number(least=0)
+SHARE = Number(least=0, most=1)

@@ -1,0 +1,179 @@
+"""The options of vectors: what is drawn of a mask, of which foreground, and how it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from geothresh.errors import UsageError
+from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Text, check, option
+from geothresh.options import overwriting
+from geothresh.vector.formats import FORMATS
+from geothresh.vector.names import check_layer_name
+from geothresh.vector.outputs import Existing
+
+Kind: TypeAlias = Literal["polygons", "centerlines"]
+"""What is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreground:
+    """What of a raster is foreground, before anything is drawn."""
+
+    threshold: float | None = option(
+        None,
+        "MASK holds confidences: foreground is where they are at least this.",
+        SHARE,
+        pixels=True,
+    )
+    sieve: int = option(
+        0,
+        "First take out regions of fewer than N pixels, then fill holes of fewer than N.",
+        Number(whole=True, least=0),
+        pixels=True,
+        metavar="N",
+    )
+    fill_holes: float = option(
+        0.0,
+        "First fill holes smaller than this many square metres.",
+        AMOUNT,
+        pixels=True,
+        metavar="M2",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def _simplify() -> Any:
+    return option(
+        0.0,
+        "Leave out corners of polygons that take or give less than this many metres squared, and "
+        "of lines where that moves them by less than this many metres.",
+        AMOUNT,
+        pixels=True,
+        metavar="M",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polygons:
+    """Polygons along the edges of pixels, each a 4-connected region, and their options.
+
+    Lengths and areas are in the units of the attributes: metres, where the CRS tells them.
+    """
+
+    kind: ClassVar[Kind] = "polygons"
+    min_area: float = option(
+        0.0,
+        "Leave out polygons smaller than this many square metres.",
+        AMOUNT,
+        pixels=True,
+        metavar="M2",
+    )
+    smooth: bool = option(
+        False,
+        "Take the staircases out of polygons, which move by at most half a pixel; lines always "
+        "are smooth.",
+        FLAG,
+        pixels=True,
+    )
+    simplify: float = _simplify()
+    """A corner goes if its triangle with its neighbours is smaller than a square of this side, the
+    least first; polygons that touch go on touching, and none overlaps another."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centerlines:
+    """Centrelines of the foreground from node to node, and their options; units as `Polygons`."""
+
+    kind: ClassVar[Kind] = "centerlines"
+    min_length: float = option(
+        0.0,
+        "Leave out centrelines shorter than this many metres that do not connect others.",
+        AMOUNT,
+        pixels=True,
+        metavar="M",
+    )
+    spur: float = option(
+        1.0,
+        "Take off centrelines that end and are shorter than this many widths of the road where "
+        "they begin; 0 keeps all.",
+        AMOUNT,
+        pixels=True,
+        metavar="WIDTHS",
+    )
+    simplify: float = _simplify()
+    bridge_gaps: float = option(
+        0.0,
+        "Join ends of centrelines that lie opposite to each other within this many metres, where "
+        "the confidence says that the road goes on.",
+        AMOUNT,
+        pixels=True,
+        metavar="M",
+    )
+    bridge_confidence: float = option(
+        0.1,
+        "What the confidence never falls below on the way over a gap.",
+        SHARE,
+        pixels=True,
+        metavar="C",
+    )
+    nodes: bool = option(
+        False,
+        "Also write where centrelines end and meet, as a layer NAME_nodes.",
+        FLAG,
+        pixels=True,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorWriting:
+    """Where vectors are written to, in which form, and what becomes of a file that exists."""
+
+    layer: str | None = option(
+        None, "Layer to write.  [default: made from MASK's name]", Text(), metavar="NAME"
+    )
+    format: str | None = option(
+        None,
+        "Of the output.  [default: what its ending says]",
+        Choice(tuple(one.name for one in FORMATS)),
+    )
+    dst_crs: str | None = option(
+        None,
+        "CRS of the output, such as EPSG:4326.  [default: MASK's own]",
+        Text(),
+        metavar="CRS",
+    )
+    """Lengths and areas are those in the mask's own CRS all the same."""
+    allow_pixel_coords: bool = option(
+        False, "Write columns and rows where MASK has no georeference.", FLAG
+    )
+    append: bool = option(False, "Add the layer to an output that exists; others stay in it.", FLAG)
+    overwrite_layer: bool = option(False, "The same, and replace a layer of that name.", FLAG)
+    overwrite: bool = overwriting()
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.layer is not None:
+            check_layer_name(self.layer)
+        if self.overwrite and (self.append or self.overwrite_layer):
+            raise UsageError(
+                "`overwrite` replaces the whole file, `append` and `overwrite_layer` keep its "
+                "other layers; give one of them"
+            )
+
+    @property
+    def existing(self) -> Existing:
+        """What becomes of an output that exists."""
+        if self.overwrite_layer:
+            return Existing.REPLACE_LAYER
+        if self.append:
+            return Existing.ADD
+        return Existing.REPLACE if self.overwrite else Existing.REFUSE
