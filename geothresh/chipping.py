@@ -18,8 +18,10 @@ def random_window(
 
 
 def pad_to(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Mirror an array (H, W, ...) outwards, below and to the right, as `refine` does with tiles
-    that reach beyond the raster."""
+    """Mirror an array (H, W, ...) outwards, below and to the right.
+
+    `refine` does so with tiles that reach beyond the raster.
+    """
     rows, cols = max(height - array.shape[0], 0), max(width - array.shape[1], 0)
     rest = ((0, 0),) * (array.ndim - 2)
     return np.pad(array, ((0, rows), (0, cols), *rest), mode="symmetric")

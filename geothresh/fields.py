@@ -40,9 +40,9 @@ class Number:
         """See `Accepted`; NaN, of which no comparison holds, is in no range."""
         if isinstance(value, str) and value in self.words:
             return None
-        if not isinstance(value, bool) and isinstance(value, Integral if self.whole else Real):
-            if self._holds(value):
-                return None
+        kind = Integral if self.whole else Real
+        if not isinstance(value, bool) and isinstance(value, kind) and self._holds(value):
+            return None
         number = "a whole number" if self.whole else "a number"
         if self.most is not None:
             number += f" from {self.least or 0:g} to {self.most:g}"
@@ -125,9 +125,9 @@ class Metres:
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
         ends = value if isinstance(value, tuple) else (value,)
-        if len(ends) in (1, 2) and all(isinstance(end, Real) for end in ends):
-            if 0 < ends[0] <= ends[-1] < math.inf:
-                return None
+        numbers = len(ends) in (1, 2) and all(isinstance(end, Real) for end in ends)
+        if numbers and 0 < ends[0] <= ends[-1] < math.inf:
+            return None
         return "give metres above 0, or the least and the greatest"
 
 

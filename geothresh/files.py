@@ -41,7 +41,7 @@ def require_file(name: str, path: Path) -> os.stat_result:
     except OSError as error:
         if path.is_symlink():
             raise InputError(
-                f"{name}: a link to {os.readlink(path)}, which cannot be found; mend the link"
+                f"{name}: a link to {path.readlink()}, which cannot be found; mend the link"
             ) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{name}: no such file; check the path") from error
@@ -112,7 +112,7 @@ _STREAMS = ("/proc/", "/dev/fd/")
 
 
 def _check_existing(target: Path, overwrite: bool) -> None:
-    if target.is_symlink() and os.readlink(target).startswith(_STREAMS):
+    if target.is_symlink() and str(target.readlink()).startswith(_STREAMS):
         # With stdout in a file this is a regular one, and the link would be replaced for everybody.
         raise OutputError(f"{target}: is a stream of a process; name a file")
     if target.is_dir():
@@ -309,7 +309,7 @@ def publish(temporary: Path, target: Path) -> None:
         with _opened(target.parent) as directory:
             with _opened(temporary) as file:
                 os.fsync(file)
-            os.replace(temporary, target)
+            temporary.replace(target)
             flush_directory(directory)
     except OSError as error:
         raise OutputError(

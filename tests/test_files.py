@@ -1,5 +1,4 @@
-"""Temporary files: what a killed run leaves is removed by the next one, what a living one has is
-not."""
+"""Temporary files: what a killed run leaves is removed by the next one, a living one's is not."""
 
 from __future__ import annotations
 

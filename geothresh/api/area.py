@@ -77,8 +77,9 @@ class AreaReader:
 
 
 def find_area(scene: Scene, reading: Reading) -> Area:
-    """The part that is asked for, by `aoi` or `bounds`; polygons in another CRS are reprojected,
-    with a warning.
+    """The part that is asked for, by `aoi` or `bounds`.
+
+    Polygons in another CRS are reprojected, with a warning.
 
     Raises:
         InputError: the file cannot be read, the scene has no georeference, or the area lies

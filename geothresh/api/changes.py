@@ -126,8 +126,7 @@ class MaskLayers:
 
 
 def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
-    """1 where the mask has become foreground, 2 where it has become background, 0 where neither,
-    and nodata as it has."""
+    """1 where the mask has become foreground, 2 where background, 0 where neither; its nodata."""
     after = mask == 1
     changes: UInt8Array = (after & ~before).view(np.uint8)
     changes += (before & ~after).view(np.uint8) * np.uint8(2)
@@ -136,8 +135,9 @@ def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
 
 
 def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
-    """The threshold of each region, in hundredths, at which the confidences are most like the mask;
-    nodata as the mask.
+    """The threshold of each region, in hundredths, that makes the input most like the mask.
+
+    Nodata is where it is in the mask.
 
     Regions are `REGION` pixels wide, counted from the first pixel of the window. The threshold is
     that of section 3.2 of the paper with the mask as the truth.

@@ -27,7 +27,8 @@ Facts = Callable[[], Mapping[str, int]]
 class Engine(Protocol):
     """`mosaic` with all arguments but the sink."""
 
-    def __call__(self, *, sink: Sink) -> MosaicStats: ...
+    def __call__(self, *, sink: Sink) -> MosaicStats:
+        """Run into a sink."""
 
 
 def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:

@@ -74,13 +74,17 @@ class ChosenModel:
         return self.patch / self.raster_patch
 
     def keep(self, refining: Refining) -> float | None:
-        """Refined confidence down to which foreground of the input stays: what was asked for, else
-        what its card tells; None = the threshold alone decides."""
+        """Refined confidence down to which foreground of the input stays.
+
+        What was asked for, else what the model's card tells; None = the threshold alone decides.
+        """
         return self.scope.keep if refining.keep_threshold is None else refining.keep_threshold
 
     def overlap(self, tiling: Tiling) -> int:
-        """What neighbouring tiles share, in pixels of the model: what was asked for, else 128, or
-        as many whole patches as make up that; of small tiles all but a patch.
+        """What neighbouring tiles share, in pixels of the model.
+
+        What was asked for, else 128, or as many whole patches as make up that; of small tiles all
+        but a patch.
 
         Tiles of one patch can share nothing: seams are not made unasked, but refused.
         """

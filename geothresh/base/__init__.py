@@ -1,0 +1,1 @@
+"""Base networks: images, networks, their part of the training loop, predicting."""

@@ -49,13 +49,16 @@ class CrossfitRun:
 
     @property
     def work(self) -> Path:
+        """The folder of the models of the folds."""
         return self.output / f"{self.config.name}.folds"
 
     @property
     def manifest(self) -> Path:
+        """The file that says which fold predicted which image."""
         return self.output / f"{self.config.name}.json"
 
     def model(self, fold: int) -> Path:
+        """The model file of a fold, counted from 0."""
         return self.work / f"fold{fold + 1}.safetensors"
 
     def models(self, fold: int) -> dict[str, Path]:
@@ -72,14 +75,17 @@ class CrossfitRun:
         return self.output / dataset / name if len(self.datasets) > 1 else self.output / name
 
     def map(self, name: str, i: str) -> Path:
+        """The map of image `i` by the models called `name`."""
         return self.folder(name, self.pairs[i].dataset) / f"{i}.png"
 
     @property
     def datasets(self) -> list[str]:
+        """Names of the data sets, sorted."""
         return sorted({pair.dataset for pair in self.pairs.values()})
 
     @property
     def folders(self) -> dict[str, list[Path]]:
+        """Folders of maps, one for each data set, by the name of the maps."""
         return {name: [self.folder(name, d) for d in self.datasets] for name in self.models(0)}
 
     @property

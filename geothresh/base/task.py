@@ -47,7 +47,8 @@ class BaseTask(Task):
         device: str = "auto",
         resumed: bool = False,
     ) -> None:
-        """
+        """Prepare training on images.
+
         Args:
             pairs: images to learn from.
             output: the model file; snapshots, ``.stepNNNNN``, stand beside it.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -39,14 +40,17 @@ class Frame(LazyGroup):
     """The outermost group: it turns exceptions into messages and exit codes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; what it quotes of the arguments cannot command a terminal."""
         with usage_escaped():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exceptions end in one line and an exit code."""
         with reported(ctx):
             return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """As click does, with standard streams that are there and take every name."""
         _fill_missing_streams()
         # A UTF-8 file name must be printable in the C locale too.
         for stream in (sys.stdout, sys.stderr):
@@ -68,7 +72,8 @@ def _fill_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+            # For as long as the process lives.
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 @click.group(

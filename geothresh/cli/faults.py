@@ -44,6 +44,7 @@ class Interruption(click.ClickException):
         self.exit_code = 128 + signum
 
     def show(self, file: Any = None) -> None:
+        """Say it without the word Error."""
         click.echo(self.message, err=True)
 
 

@@ -18,9 +18,11 @@ class LazyGroup(click.Group):
         self.homes = homes
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, without importing their modules."""
         return sorted({*self.homes, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of the command that is called."""
         if cmd_name not in self.homes:
             return super().get_command(ctx, cmd_name)
         command = getattr(importlib.import_module(self.homes[cmd_name]), cmd_name)

@@ -1,5 +1,6 @@
-"""The options that several commands share besides those of `geothresh.options`: one spelling, one
-meaning, one help text. Each name at the end is a decorator.
+"""The options that several commands share besides those of `geothresh.options`.
+
+One spelling, one meaning, one help text. Each name at the end is a decorator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What goes to a terminal: text of strangers, such as file names, must not command it.
+r"""What goes to a terminal: text of strangers, such as file names, must not command it.
 
-A file may be called anything, ``\\x1b]0;`` and worse included, and model files and rasters carry
+A file may be called anything, ``\x1b]0;`` and worse included, and model files and rasters carry
 texts of their own. So no command writes past this module.
 """
 

@@ -95,7 +95,7 @@ if TYPE_CHECKING:
 @options.as_json
 @options.progress
 @options.common
-def train(
+def train(  # noqa: PLR0913 - click hands over one argument for each option
     data: tuple[Path, ...],
     output: Path,
     *,

@@ -29,6 +29,7 @@ class NumberOrWord(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float | str:
+        """The number, or the word in small letters."""
         if isinstance(value, str) and value.lower() in self.words:
             return value.lower()
         try:
@@ -46,6 +47,7 @@ class SizeRange(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float]:
+        """The least and the greatest; of one size, twice that."""
         if isinstance(value, tuple):
             return value
         try:
@@ -65,6 +67,7 @@ class BoundsType(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float, float, float]:
+        """The four numbers."""
         if isinstance(value, tuple):
             return value
         try:

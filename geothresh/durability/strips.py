@@ -84,7 +84,7 @@ class StripFile:
         """
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._temporary, self.path)
+        self._temporary.replace(self.path)
 
     def discard(self) -> None:
         """Remove what was written, unless it was committed."""

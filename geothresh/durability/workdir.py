@@ -89,7 +89,7 @@ class WorkDirectory:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:
-                os.unlink(entry.path)
+                Path(entry.path).unlink()
 
     def release(self, *, remove: bool) -> None:
         """Give the lock up; with `remove`, after removing the directory and all in it.
@@ -100,7 +100,7 @@ class WorkDirectory:
         try:
             if remove:
                 dead = temporary_name(self.target)
-                os.replace(self.path, dead)
+                self.path.replace(dead)
                 shutil.rmtree(dead)
         finally:
             os.close(self._descriptor)

@@ -45,8 +45,11 @@ class Verdict:
         refined: Sequence[float],
         unit: str = "map",
     ) -> Verdict:
-        """Compare the IoU of the same maps, 0 to 1, cut at 0.5, at the best single threshold, at
-        the best thresholds by region, and refined."""
+        """Compare the IoU of the same maps, 0 to 1.
+
+        They are cut at 0.5, at the best single threshold, at the best thresholds by region, and
+        refined.
+        """
         over_cut = [b - a for a, b in zip(cut, refined, strict=True)]
         over_single = [b - a for a, b in zip(single, refined, strict=True)]
         return cls(
@@ -62,8 +65,10 @@ class Verdict:
 
     @property
     def share_of_regions(self) -> float | None:
-        """The gain as a share of what region-specific thresholds would gain; None where that is
-        nothing to the printed digit."""
+        """The gain as a share of what region-specific thresholds would gain.
+
+        None where that is nothing to the printed digit.
+        """
         if self.gain_of_regions <= 0 or _points(self.gain_of_regions) == _NOTHING:
             return None
         return self.gain / self.gain_of_regions

@@ -38,8 +38,7 @@ def soft_skeleton(confidence: Tensor, *, iterations: int) -> Tensor:
 
 
 def centerline_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """1 minus the harmonic mean of the two shares of centreline that lie in the other mask, per
-    chip.
+    """1 minus the harmonic mean of the shares of centreline in the other mask, for each chip.
 
     One pixel is added to each sum: a chip without foreground then still pulls its false positives
     down.

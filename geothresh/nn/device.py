@@ -87,8 +87,9 @@ def lost_device_reported(device: torch.device) -> Iterator[None]:
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Number format (dtype) of a network on a device; ``auto`` takes bf16 where it is native, else
-    fp16 on CUDA and fp32 elsewhere.
+    """Number format (dtype) of a network on a device.
+
+    ``auto`` takes bf16 where it is native, else fp16 on CUDA and fp32 elsewhere.
 
     Raises:
         UsageError: the precision is unknown, or is fp16 on a CPU.

@@ -1,5 +1,7 @@
-"""The loss of section 3.5: focal and boundary terms against the region-thresholded target, cross
-entropy against the ground truth.
+"""The loss of section 3.5.
+
+Focal and boundary terms against the region-thresholded target, cross entropy against the ground
+truth.
 
 All take confidences in [0, 1] and targets in {0, 1}, float tensors of one shape (B, 1, H, W), by
 keyword only: swapped, they would still give a number. Values and gradients are finite at 0 and 1.
@@ -60,8 +62,11 @@ def overlap_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = N
 
 
 def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
-    """abs(tanh(Laplace)), replicated at the border so that neither the frame nor the border of
-    what is not valid is an edge; means nothing where it is not valid itself."""
+    """abs(tanh(Laplace)); means nothing where it is not valid.
+
+    Replicated at the border, so that neither the frame nor the border of what is not valid is an
+    edge.
+    """
     laplace = _laplacian(_known(confidence, valid))
     if valid is not None:
         # A neighbour that is not valid stands at 0: raise it to the pixel itself.
@@ -143,9 +148,10 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class _Laplacian(torch.autograd.Function):
-    """Sums of the differences to the neighbours that there are, which is what the convolution with
-    replicated borders gives. It is its own adjoint. A convolution of a single channel, forwards
-    and backwards, takes three quarters of the whole loss on a CPU.
+    """Sums of the differences to the neighbours that there are.
+
+    The convolution with replicated borders gives the same. It is its own adjoint. A convolution of
+    a single channel, forwards and backwards, takes three quarters of the whole loss on a CPU.
     """
 
     @staticmethod

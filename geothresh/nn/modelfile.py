@@ -136,7 +136,8 @@ def read_tensors(
     weights: dict[str, torch.Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}
+            # What safe_open gives is no mapping: it has keys() and no __iter__.
+            names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
             if names != set(expected):
                 missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
                 raise ModelError(
@@ -210,7 +211,7 @@ def write_model(
                 os.fsync(file.fileno())
             if keep is not None and target.exists():
                 # Now that the new one is on the disk: at each moment one of them is whole.
-                os.replace(target, keep)
+                target.replace(keep)
         except OSError as error:
             raise OutputError(
                 f"{target}: the model cannot be written ({error.strerror})"

@@ -76,6 +76,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = ConvNorm(n_in, n_out, kernel=1, stride=stride, rectified=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, H', W'), fewer by the stride."""
         y: Tensor = self.conv2(self.conv1(x), plus=self.shortcut(x))
         return y
 
@@ -90,6 +91,7 @@ class PyramidPooling(nn.Module):
         self.join = ConvNorm(channels * (len(sizes) + 1), channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         parts = [x]
         layout = _layout_of(x)
         for size, branch in zip(self.sizes, self.branches, strict=True):
@@ -115,6 +117,7 @@ class AttentionGate(nn.Module):
         self.weight = nn.Conv2d(inner, 1, 1)
 
     def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, N, H, W) -> the latter, weighted by pixel."""
         return skip * torch.sigmoid(self.weight(self.skip(skip, plus=self.signal(signal))))
 
 
@@ -129,6 +132,7 @@ class DecoderLevel(nn.Module):
         self.conv2 = ConvNorm(n_out, n_out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, N, 2H, 2W) -> (B, N, 2H, 2W)."""
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         x = self.up(x)
         y: Tensor = self.conv2(self.conv1(torch.cat([x, self.gate(x, skip)], dim=1)))
@@ -230,8 +234,10 @@ class ThreshNet(nn.Module):
         return decoders
 
     def forward(self, confidence: Tensor) -> tuple[Tensor, ...]:
-        """(B, 1, T, T) in [0, 1] -> fp32 logits of the branches, the global one first, each
-        (B, 1, T, T); T must be a multiple of P."""
+        """(B, 1, T, T) in [0, 1] -> fp32 logits of the branches, the global one first.
+
+        Each is (B, 1, T, T); T must be a multiple of P.
+        """
         x = 2 * F.pixel_unshuffle(confidence, self.config.shuffle) - 1
         # Features have the type of the weights, which inference may have lowered.
         x = self.stem(x.to(next(self.stem.parameters()).dtype))

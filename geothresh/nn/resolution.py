@@ -71,8 +71,10 @@ class GroundSampleDistance:
         return f"{self.least:.3g} to {self.greatest:.3g} m"
 
     def widened(self, zoom: float) -> GroundSampleDistance:
-        """The sizes that training has shown well, where chips are enlarged and reduced at random
-        by factors up to `zoom`: the square root of it in either direction."""
+        """The sizes that training has shown well, where chips are zoomed at random up to `zoom`.
+
+        That is the square root of it in either direction.
+        """
         reach = math.sqrt(zoom)
         return GroundSampleDistance(least=self.least / reach, greatest=self.greatest * reach)
 

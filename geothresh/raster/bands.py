@@ -47,8 +47,10 @@ def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning:
 
 
 def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
-    """Red, green and blue, counted from 1: those that the file says, or else the first three of
-    three, or of four of which the last is alpha.
+    """Red, green and blue, counted from 1.
+
+    Those that the file says, or else the first three of three, or of four of which the last is
+    alpha.
 
     Raises:
         InputError: it cannot be told which they are, or they are not in 8 bits.

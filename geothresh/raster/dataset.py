@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -76,9 +77,10 @@ def reopen(source: RasterSource, make: Callable[[RasterSource, DatasetReader], M
 
 
 def _metadata_fault(source: RasterSource, error: BaseException) -> str:
-    side = f"{source.location}.aux.xml"
-    if not source.remote and os.path.exists(side):
-        advice = f"remove or mend {os.path.basename(side)} beside it, or write both again"
+    side = Path(f"{source.location}.aux.xml")
+    # Path.exists() fails where a name is too long for a file system.
+    if not source.remote and os.path.exists(side):  # noqa: PTH110
+        advice = f"remove or mend {side.name} beside it, or write both again"
     else:
         advice = "write it again with gdal_translate"
     return f"{source.name}: the metadata cannot be understood ({reason(error)}); {advice}"

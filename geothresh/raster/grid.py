@@ -100,8 +100,11 @@ class RasterGrid:
         return None
 
     def shift_from(self, other: RasterGrid) -> float:
-        """The farthest that a corner of this raster lies from where `other` has it, in pixels of
-        `other`, along a row or a column; of two rasters of one size that have a transform."""
+        """The farthest that a corner of this raster lies from where `other` has it.
+
+        In pixels of `other`, along a row or a column; of two rasters of one size that have a
+        transform.
+        """
         # As matrices: the operator that multiplies transforms depends on the version of affine.
         in_other = _matrix(~other.transform) @ _matrix(self.transform)
         corners = [(x, y, 1) for x in (0, self.width) for y in (0, self.height)]

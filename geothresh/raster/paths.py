@@ -83,8 +83,11 @@ class RasterSource:
 
     @property
     def access(self) -> dict[str, bool]:
-        """What `gdal_environment` must know of it. Only what the user typed is fetched, never what
-        a file names: a VRT, that is, for which that is allowed."""
+        """What `gdal_environment` must know of it.
+
+        Only what the user typed is fetched, never what a file names: a VRT, that is, for which
+        that is allowed.
+        """
         return {"remote": self.remote, "offline": self.driver == "VRT" and not self.remote}
 
 
@@ -100,7 +103,7 @@ def head_digest(source: RasterSource) -> str | None:
         return None
     found = hashlib.sha256()
     try:
-        with open(source.location, "rb") as file:
+        with Path(source.location).open("rb") as file:
             found.update(file.read(_ENDS))
             file.seek(max(0, source.file_size - _ENDS))
             found.update(file.read(_ENDS))
@@ -128,7 +131,8 @@ def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False)
     url = _URL.match(name)
     if url and url.group(1).lower() == "file":
         return _local(name, Path(unquote(urlsplit(name).path)), allow_vrt)
-    if _VSI.match(name) or (url and not os.path.exists(name)):
+    # Path.exists() fails where a name is too long for a file system.
+    if _VSI.match(name) or (url and not os.path.exists(name)):  # noqa: PTH110
         return _remote(name, url.group(1).lower() if url else None, allow_vrt)
     return _local(name, Path(name), allow_vrt)
 
@@ -165,8 +169,11 @@ def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
 
 
 def _plain(name: str) -> str:
-    """The name as whoever opens it may come to read it: GDAL and libcurl both take percent signs
-    out, and libcurl takes the wide digits and full stops of other scripts for the usual ones."""
+    """The name as whoever opens it may come to read it.
+
+    GDAL and libcurl both take percent signs out, and libcurl takes the wide digits and full stops
+    of other scripts for the usual ones.
+    """
     for _ in range(8):
         shorter = unquote(name)
         if shorter == name:
@@ -224,7 +231,8 @@ def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:
     _check_mask_file(name, path)
     return RasterSource(
         name=name,
-        location=os.path.abspath(path),
+        # Path.resolve() would follow links, and side files lie beside the link.
+        location=os.path.abspath(path),  # noqa: PTH100
         driver=driver,
         remote=False,
         file_size=status.st_size,

@@ -1,5 +1,7 @@
-"""How the numbers in a file become confidences: decided once per raster, from its type, its scale
-tags and a sample of its values, and held to for every pixel after that.
+"""How the numbers in a file become confidences.
+
+Decided once per raster, from its type, its scale tags and a sample of its values, and held to for
+every pixel after that.
 """
 
 from __future__ import annotations

@@ -83,8 +83,10 @@ def _inverted(strips: Strips) -> Iterator[tuple[PixelWindow, BoolArray]]:
 def _without_small(
     strips: Strips, least: int, *, diagonal: bool, border: bool = False
 ) -> Iterator[tuple[PixelWindow, BoolArray]]:
-    """The mask without regions of fewer than `least` pixels; with `border`, those that touch the
-    border of the raster stay."""
+    """The mask without regions of fewer than `least` pixels.
+
+    With `border`, those that touch the border of the raster stay.
+    """
     pieces = _Pieces(diagonal)
     for window, mask in strips():
         pieces.add(window, mask)

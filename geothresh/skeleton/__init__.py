@@ -1,2 +1,1 @@
-"""Centrelines of a mask: thinning, tracing into a graph, and the network that comes of it; numpy
-and scipy only."""
+"""Centrelines of a mask: thinning, tracing into a graph, and the network that comes of it."""

@@ -169,10 +169,10 @@ def _gaps(ends: _Ends, ground: Ground, reach: float) -> Iterator[tuple[int, int,
 def _opposite(network: Network, ends: _Ends, a: int, b: int, shape: Float64Array) -> bool:
     gap = (ends.pixels[b] - ends.pixels[a]) @ shape
     distance = np.hypot(*gap)
-    if ends.lines[a] == ends.lines[b]:
-        # A line that bends back on itself is a ring with a gap only if the gap is a small part.
-        if network.lines[ends.lines[a]].length(network.width, shape) < 3 * distance:
-            return False
+    line = network.lines[ends.lines[a]]
+    # A line that bends back on itself is a ring with a gap only if the gap is a small part.
+    if ends.lines[a] == ends.lines[b] and line.length(network.width, shape) < 3 * distance:
+        return False
     gap /= distance
     ahead = ends.ahead[[a, b]] @ shape
     ahead /= np.hypot(*ahead.T)[:, None]

@@ -31,8 +31,10 @@ class Ground(Protocol):
         """(n,) side of a square as large as the pixel, in the unit of length."""
 
     def shapes(self, places: Float64Array) -> Float64Array:
-        """(n, 2, 2) what a step of (rows, columns) is multiplied by to be one on the ground, in
-        such sides; see `shapes_of`."""
+        """(n, 2, 2) what makes of a step of (rows, columns) one on the ground, in such sides.
+
+        See `shapes_of`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

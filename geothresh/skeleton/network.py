@@ -149,8 +149,10 @@ class Network:
         return chosen
 
     def points(self, k: int) -> Float64Array:
-        """(m, 2) row and column, in pixels from the raster's corner, along line k: the middles of
-        its pixels, and the node itself where that lies between its pixels."""
+        """(m, 2) row and column, in pixels from the raster's corner, along line k.
+
+        The middles of its pixels, and the node itself where that lies between its pixels.
+        """
         line = self.lines[k]
         points = np.stack(np.divmod(line.pixels, self.width), axis=1) + 0.5
         first, last = self.nodes[k]

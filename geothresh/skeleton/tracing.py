@@ -63,8 +63,10 @@ class Trace:
         )
 
     def length(self, width: int, shape: Float64Array = UNIT) -> float:
-        """In pixels of a shape (`geothresh.skeleton.ground`), from middle to middle; `width` is
-        that of the raster."""
+        """In pixels of a shape (`geothresh.skeleton.ground`), from middle to middle.
+
+        `width` is that of the raster.
+        """
         steps = np.diff(np.divmod(self.pixels, width), axis=1)
         return float(np.hypot(*(shape @ steps)).sum())
 

@@ -154,8 +154,10 @@ class BlockGrid:
 
 
 def block_side(surveys: Iterable[Survey], least: int) -> int:
-    """Side of the blocks where none is asked for: 2048 pixels, or less so that about twelve make up
-    what counts, but never less than `least`."""
+    """Side of the blocks where none is asked for.
+
+    2048 pixels, or less so that about twelve make up what counts, but never less than `least`.
+    """
     pixels = sum(int(one.valid.sum()) for one in surveys)
     return max(least, min(_BLOCK, math.isqrt(pixels // _N_BLOCKS)))
 
@@ -180,8 +182,9 @@ def tiles(block: PixelWindow) -> list[PixelWindow]:
 
 
 def seen_side(patch: int, factor: float) -> int:
-    """Side of what a network takes in at once in validation, `TILE` pixels of its own, in pixels
-    of the map.
+    """Side, in pixels of the map, of what a network takes in at once in validation.
+
+    That is `TILE` pixels of its own.
 
     Args:
         patch: side of the network's patch.
@@ -202,7 +205,8 @@ class ChipPlaces:
     """Where chips of one scene may be cut."""
 
     def __init__(self, survey: Survey, held: BoolArray, side: int) -> None:
-        """
+        """Find where chips may lie.
+
         Args:
             survey: of the scene.
             held: (R, C) cells that no chip may touch.

@@ -124,8 +124,10 @@ def _zoomed(array: Float32Array, factor: float) -> Float32Array:
 
 
 def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator) -> Float32Array:
-    """The map of a network that is differently calibrated: a random temperature and bias, and a
-    bias that varies over the chip."""
+    """The map of a network that is differently calibrated.
+
+    A random temperature and bias, and a bias that varies over the chip.
+    """
     temperature = np.exp(np.float32(rng.normal() * recipe.jitter / 2))
     bias = np.full(confidence.shape, rng.normal() * recipe.jitter, np.float32)
     if recipe.regional_jitter:

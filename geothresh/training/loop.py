@@ -58,7 +58,8 @@ class Task(ABC):
         learning_rate: float,
         weight_decay: float,
     ) -> None:
-        """
+        """Prepare the steps of one network.
+
         Args:
             network: on its device.
             run: network (``config``), ``recipe``, data and what else a run that goes on must agree

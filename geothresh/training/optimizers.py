@@ -52,7 +52,8 @@ def restore_optimizer(
     entries: dict[int, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():
+            # What safe_open gives is no mapping: it has keys() and no __iter__.
+            for key in file.keys():  # noqa: SIM118
                 if key.startswith(_PREFIX):
                     number, name = key.removeprefix(_PREFIX).split(".")
                     entries.setdefault(int(number), {})[name] = file.get_tensor(key)

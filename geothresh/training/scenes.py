@@ -47,7 +47,8 @@ class LabelledScene:
         aoi: PlacedShapes | None = None,
         validation_aoi: PlacedShapes | None = None,
     ) -> None:
-        """
+        """Hold what opens the scene.
+
         Args:
             spec: of the confidences.
             grid: where they lie.

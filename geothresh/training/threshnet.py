@@ -52,7 +52,8 @@ class ThreshNetTask(Task):
         device: str = "auto",
         loader_workers: int = 0,
     ) -> None:
-        """
+        """Prepare training on maps.
+
         Args:
             train: maps to learn from.
             validation: maps to score after each epoch, of other places.
@@ -228,8 +229,11 @@ class ThreshNetTask(Task):
 
 
 def batches_of(n_chips: int, batch_size: int) -> list[range]:
-    """Positions of the chips of each step of an epoch; the last step may have fewer, or one more:
-    a chip left over alone, over which batch norm has no statistics, joins the step before."""
+    """Positions of the chips of each step of an epoch.
+
+    The last step may have fewer, or one more: a chip left over alone, over which batch norm has no
+    statistics, joins the step before.
+    """
     batches = [range(k, min(k + batch_size, n_chips)) for k in range(0, n_chips, batch_size)]
     if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [range(batches[-2].start, n_chips)]

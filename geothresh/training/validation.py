@@ -47,8 +47,10 @@ def refine_map(
     dtype: torch.dtype,
     factor: float = 1.0,
 ) -> Float32Array:
-    """A whole map (H, W) refined by the engine in abutting tiles: quicker than `refine`, and seams
-    are few. In the thread that trains: torch shares the cores out badly among several.
+    """A whole map (H, W) refined by the engine in abutting tiles.
+
+    Quicker than `refine`, and seams are few. In the thread that trains: torch shares the cores out
+    badly among several.
 
     `factor` is how many pixels of the network go along one of the map, which is resampled as by
     `refine` if they differ.

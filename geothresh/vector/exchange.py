@@ -1,8 +1,8 @@
-"""Writing the formats that are a layer in files of their own: FlatGeobuf, GeoJSON, GeoParquet and
-shapefiles.
+"""Writing the formats that are a layer in files of their own.
 
-They are written in a folder of their own beside the output, read back and compared, and take their
-names last; of a shapefile, which is several files, the ``.shp`` comes after all others.
+FlatGeobuf, GeoJSON, GeoParquet and shapefiles. They are written in a folder of their own beside the
+output, read back and compared, and take their names last; of a shapefile, which is several files,
+the ``.shp`` comes after all others.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The coordinates that vectors go through on their way to a raster: those of their layer, some to
-measure metres in, those of the raster.
+"""The coordinates that vectors go through on their way to a raster.
+
+Those of their layer, some to measure metres in, those of the raster.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Frames:
 
     @classmethod
     def of(cls, layer: VectorLayer, raster: GeoBox, what: str) -> Frames:
+        """Find the ways between the CRS of a layer and of a raster; `what` the layer is to a user.
+
+        Raises:
+            InputError: one has a CRS and the other has not, or there is no way.
+        """
         scene_crs = None if raster.crs is None else _parsed(raster)
         if (layer.crs is None) != (scene_crs is None):
             without, with_crs = (
@@ -128,8 +134,9 @@ def _measuring(crs: CRS, raster: GeoBox) -> tuple[CRS | None, float]:
 
 
 def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
-    """A CRS to measure metres in at a place: its own (None and its unit) where lengths are true in
-    it, otherwise one that is centred there.
+    """A CRS to measure metres in at a place.
+
+    Its own (None and its unit) where lengths are true in it, otherwise one that is centred there.
 
     Args:
         crs: of the place.

@@ -128,4 +128,5 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def side_files(path: Path) -> list[Path]:
+    """What SQLite may leave beside a database."""
     return [path.with_name(path.name + ending) for ending in _SIDE_FILES]

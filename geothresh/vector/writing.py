@@ -1,5 +1,6 @@
-"""Writing vectors that are complete or not there at all: the checks before, and GeoPackages; the
-other formats are in `geothresh.vector.exchange`.
+"""Writing vectors that are complete or not there at all: the checks before, and GeoPackages.
+
+The other formats are in `geothresh.vector.exchange`.
 
 A GeoPackage whose writer was killed may open with no features, or refuse to open because of the
 journal beside it. So the file is built under another name, read back and counted, and takes its
@@ -118,7 +119,7 @@ def _write_database(
                     temporary, layer, kind, geometry, crs, driver="GPKG", SPATIAL_INDEX="YES"
                 )
                 # SQLite gives files 0644 whatever the umask would allow.
-                os.chmod(temporary, mode)
+                temporary.chmod(mode)
                 _check_database(temporary, layer.name, len(geometry))
                 _check_geometry(temporary, layer.name, geometry)
                 types.append(kind)

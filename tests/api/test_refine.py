@@ -102,7 +102,7 @@ def test_the_other_rasters_say_what_changed_and_which_threshold_does_most_of_it(
     crs=st.sampled_from([None, "EPSG:32632"]),
     block=st.sampled_from([16, 48, 512]),
 )
-def test_coordinates_come_back_unmoved(
+def test_coordinates_come_back_unmoved(  # noqa: PLR0913 - one for each that hypothesis draws
     tmp_path_factory: pytest.TempPathFactory,
     height: int,
     width: int,

@@ -1,6 +1,6 @@
-"""How many labelled crops it takes to gain by fine-tuning a model: one data set, one base network.
+r"""How many labelled crops it takes to gain by fine-tuning a model: one data set, one base network.
 
-    python tests/benchmarks/bench_finetune.py --data DATA --confidence DATA/confidence/unet \\
+    python tests/benchmarks/bench_finetune.py --data DATA --confidence DATA/confidence/unet \
         --counts 4,8,16,32,64 --steps 300 --seeds 0,1,2 -o finetune.json
 
 A fixed draw of ids is kept to score on and never trained on. For every number N and every seed, N

@@ -172,8 +172,11 @@ def time_on_array(name: str, side: int) -> Seconds:
 
 
 def time_on_file(name: str, side: int) -> Seconds:
-    """From a tiled, deflated uint8 GeoTIFF to another one: by the engine, by reading and writing
-    alone, or by a rival, which has the whole scene in memory in between."""
+    """From a tiled, deflated uint8 GeoTIFF to another one.
+
+    By the engine, by reading and writing alone, or by a rival, which has the whole scene in memory
+    in between.
+    """
     import rasterio
     from rasterio.windows import Window
 

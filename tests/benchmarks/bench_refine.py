@@ -101,8 +101,10 @@ def main() -> None:
 @click.option("--scenes", default=1, help="Demo scenes below each other.")
 @click.option("--repeat", default=5, help="Rounds.")
 def speed(name: str, scenes: int, repeat: int) -> None:
-    """Print seconds of bare forward, of `refine` with one output and with two, and their ratios;
-    and when the network was idle during the latter."""
+    """Print seconds of bare forward, of `refine` with one output and with two, and their ratios.
+
+    And when the network was idle during the latter.
+    """
     print(machine("torch", "numpy", "dask", "rasterio"))
     model = load_model("roads") if name == "roads" else untrained(name)
     idle: list[tuple[float, float, float]] = []
@@ -213,8 +215,10 @@ def nodata(rows: int, repeat: int) -> None:
 @main.command()
 @click.option("--repeat", default=5, help="Rounds.")
 def network(repeat: int) -> None:
-    """Print the time of one tile through each preset, untrained, fp32 and as `auto` has it, and the
-    tiles a second of as many callers as the processor takes."""
+    """Print the time of one tile through each preset, and tiles a second of several callers.
+
+    Untrained, fp32 and as `auto` has it; as many callers as the processor takes.
+    """
     print(machine("torch", "numpy"))
     tile = np.random.default_rng(0).random((1, TILE, TILE), np.float32)
     for name in PRESETS:

@@ -1,6 +1,6 @@
-"""What a model gains on held-out maps, at several scales and keep thresholds.
+r"""What a model gains on held-out maps, at several scales and keep thresholds.
 
-    python tests/benchmarks/judge.py MODEL --data DATA --maps MAPS --ids held-out.txt \\
+    python tests/benchmarks/judge.py MODEL --data DATA --maps MAPS --ids held-out.txt \
         --theme roads --keep 0.5 --keep 0.2 --scale 1 --scale 0.5
 
 For each set and network a row: maps, IoU of the cut at 0.5, the best single threshold and the bound

@@ -1,6 +1,6 @@
-"""The table of a model card: what a model gains by default on maps of places it has not seen.
+r"""The table of a model card: what a model gains by default on maps of places it has not seen.
 
-    python tests/benchmarks/model_table.py roads --data DATA --maps MAPS --ids held-out.txt \\
+    python tests/benchmarks/model_table.py roads --data DATA --maps MAPS --ids held-out.txt \
         --gsd roads-cil=0.387 --gsd roads-massachusetts=1 -o table.json
 
 MODEL is a packaged name or a file, DATA and MAPS are as for make_maps.py. Each row is printed as

@@ -1,7 +1,7 @@
-"""Make a packaged model of a trained one: what it is for goes into its card.
+r"""Make a packaged model of a trained one: what it is for goes into its card.
 
-    python tests/benchmarks/package_model.py RUN/roads.last.safetensors --data RUN/data \\
-        --theme "roads and streets" --pixels 0.8,2.08 --widths 3.6,12 \\
+    python tests/benchmarks/package_model.py RUN/roads.last.safetensors --data RUN/data \
+        --theme "roads and streets" --pixels 0.8,2.08 --widths 3.6,12 \
         -o geothresh/nn/models/roads.safetensors
 
 Where they are not given, the pixel sizes are those of its training, widened by the root of the zoom

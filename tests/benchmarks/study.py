@@ -1,5 +1,6 @@
-"""Studies of the method, each one command; long ones: a run of 4,400 steps takes about an hour on
-two cores.
+"""Studies of the method, each one command.
+
+Long ones: a run of 4,400 steps takes about an hour on two cores.
 
     python tests/benchmarks/study.py leave-network-out --data DATA --output studies
     python tests/benchmarks/study.py leave-set-out     --data DATA --output studies
@@ -111,7 +112,7 @@ def study(text: str) -> Callable[[Callable[..., Runs]], click.Command]:
         @click.option("--only", multiple=True, metavar="GLOB", help="Do these runs; repeatable.")
         @click.option("--device", default="auto")
         @wraps(runs)
-        def command(
+        def command(  # noqa: PLR0913 - click hands over one argument for each option
             data: Path,
             confidence: tuple[Path, ...],
             output: Path,
@@ -221,8 +222,10 @@ def _seeded(run: Run, seed: int) -> Run:
     help="Score on the maps of this network, and train on those of the others; repeatable.",
 )  # fmt: skip
 def ablation(asked: Study, seed: int, leave_out: tuple[str, ...]) -> Runs:
-    """The paper's recipe and its Table 1, each ingredient that the recipe has and the paper's has
-    not, and those that neither has."""
+    """The paper's recipe and its Table 1, and each ingredient by which recipes differ.
+
+    Those that the recipe has and the paper's has not, and those that neither has.
+    """
     lacking = set(leave_out) - {maps.family for maps in asked.maps}
     if lacking:
         raise UsageError(f"--leave-out {min(lacking)}: there are no maps of such a network")

@@ -113,8 +113,10 @@ class Setting:
 
 
 def find_maps(data: Path, further: Sequence[Path] = ()) -> tuple[Maps, ...]:
-    """All maps in ``<data>/confidence/<set>/<network>``, and in ``<set>/<network>`` of further
-    folders, over the masks in ``<data>/<set>``.
+    """All maps over the masks in ``<data>/<set>``.
+
+    They are in ``<data>/confidence/<set>/<network>``, and in ``<set>/<network>`` of further
+    folders.
 
     Raises:
         InputError: there are none, or two folders have one name.

@@ -111,9 +111,9 @@ class Bench:
         assert all(after[name] == before[name] for name in before if name not in outputs)
         same_grid(scene if reference is None else reference, "out_m.tif")
         same_grid(scene if reference is None else reference, "out_c.tif")
-        with quiet(), rasterio.open("out_m.tif") as dataset:
+        with Quiet(), rasterio.open("out_m.tif") as dataset:
             mask = dataset.read(1)
-        with quiet(), rasterio.open("out_c.tif") as dataset:
+        with Quiet(), rasterio.open("out_c.tif") as dataset:
             steps = dataset.read(1)
         if valid is None:
             valid = np.ones(mask.shape, np.bool_)
@@ -137,7 +137,7 @@ def error_line(stderr: str) -> str:
     return lines[0]
 
 
-class quiet(warnings.catch_warnings):
+class Quiet(warnings.catch_warnings):
     """Without rasterio's own warnings."""
 
     def __enter__(self) -> None:  # type: ignore[override]
@@ -148,7 +148,7 @@ class quiet(warnings.catch_warnings):
 
 def same_grid(scene: Any, output: Any) -> None:
     """Size, transform (bit for bit), CRS, control points, RPCs and pixel meaning are equal."""
-    with quiet(), rasterio.open(scene) as one, rasterio.open(output) as other:
+    with Quiet(), rasterio.open(scene) as one, rasterio.open(output) as other:
         assert (one.width, one.height) == (other.width, other.height)
         assert tuple(one.transform) == tuple(other.transform)
         assert one.crs == other.crs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,7 +50,7 @@ def refused(bench: Bench, text: str, *options: object) -> None:
 
 
 @pytest.mark.catalogue(99)
-@pytest.mark.parametrize("make", [lambda: None, MODEL.mkdir, lambda: os.symlink("gone", MODEL)])
+@pytest.mark.parametrize("make", [lambda: None, MODEL.mkdir, lambda: MODEL.symlink_to("gone")])
 def test_no_model_there(bench: Bench, scene: Path, make: Callable[[], object]) -> None:
     make()
     refused(bench, "no such model file, nor a packaged model (there: ")

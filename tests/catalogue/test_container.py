@@ -89,10 +89,12 @@ def test_a_cog_is_read_at_full_resolution(bench: Bench) -> None:
 def test_overviews_mask_and_tags_in_files_beside(bench: Bench) -> None:
     write_raster(Path("x.tif"), SMOOTH)
     valid = SMOOTH > 0.1
-    with rasterio.Env(TIFF_USE_OVR=True, GDAL_TIFF_INTERNAL_MASK=False):
-        with rasterio.open("x.tif", "r+") as dataset:
-            dataset.build_overviews([2, 4], Resampling.nearest)
-            dataset.write_mask(valid)
+    with (
+        rasterio.Env(TIFF_USE_OVR=True, GDAL_TIFF_INTERNAL_MASK=False),
+        rasterio.open("x.tif", "r+") as dataset,
+    ):
+        dataset.build_overviews([2, 4], Resampling.nearest)
+        dataset.write_mask(valid)
     Path("x.tif.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><Description>road</Description></PAMRasterBand>'
         "</PAMDataset>"

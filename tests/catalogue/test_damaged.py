@@ -70,7 +70,7 @@ def test_a_page_of_zeros_cannot_be_told_from_data(bench: Bench) -> None:
 @pytest.mark.catalogue(20)
 def test_bytes_after_the_end(bench: Bench) -> None:
     write_raster(Path("x.tif"), NOISE, compress="deflate")
-    with open("x.tif", "ab") as file:
+    with Path("x.tif").open("ab") as file:
         file.write(b"\0garbage\n" * 1000)
     bench.refined("x.tif", expected=NOISE)
 

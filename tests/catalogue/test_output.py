@@ -81,7 +81,7 @@ def test_a_rename_that_fails(bench: Bench, number: int, monkeypatch: pytest.Monk
     real = os.replace
 
     def fail(source: object, target: object, **rest: object) -> None:
-        if os.path.basename(os.fspath(target)) == "m.tif":  # type: ignore[call-overload]
+        if Path(target).name == "m.tif":  # type: ignore[arg-type]
             raise OSError(number, os.strerror(number))
         real(source, target, **rest)  # type: ignore[arg-type]
 
@@ -145,4 +145,4 @@ def test_permissions_are_those_of_any_new_file(bench: Bench, umask: int) -> None
         os.umask(before)
     assert result.exit_code == 0, result.output
     for name in ("m.tif", "c.tif", "v.gpkg"):
-        assert stat.S_IMODE(os.stat(name).st_mode) == 0o666 & ~umask
+        assert stat.S_IMODE(Path(name).stat().st_mode) == 0o666 & ~umask

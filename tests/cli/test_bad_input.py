@@ -78,7 +78,7 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
     "band out of range": (good, "x.tif -b 9", 2, "from 1 to 1"),
     "output is the input": (good, "x.tif -o x.tif --overwrite", 2, "is the input"),
     "output links to the input": (
-        both(good, lambda: os.symlink("x.tif", "y.tif")),
+        both(good, lambda: Path("y.tif").symlink_to("x.tif")),
         "x.tif -o y.tif --overwrite", 2, "is the input",
     ),
     "output is a hard link to the input": (
@@ -86,7 +86,7 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
         "x.tif -o y.tif --overwrite", 2, "is the input",
     ),
     "input is a link to the output": (
-        both(good, lambda: os.symlink("x.tif", "y.tif")),
+        both(good, lambda: Path("y.tif").symlink_to("x.tif")),
         "y.tif -o x.tif --overwrite", 2, "is the input",
     ),
     "two outputs of one name": (good, "x.tif -o m.tif --confidence-out m.tif", 2, "two outputs"),
@@ -100,8 +100,8 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
     # Bad input
     "missing": (lambda: None, "x.tif", 3, "no such file"),
     "empty": (content(b""), "x.tif", 3, "empty"),
-    "directory": (lambda: os.mkdir("x.tif"), "x.tif", 3, "is a directory"),
-    "broken link": (lambda: os.symlink("gone", "x.tif"), "x.tif", 3, "gone"),
+    "directory": (lambda: Path("x.tif").mkdir(), "x.tif", 3, "is a directory"),
+    "broken link": (lambda: Path("x.tif").symlink_to("gone"), "x.tif", 3, "gone"),
     "pipe": (lambda: os.mkfifo("x.tif"), "x.tif", 3, "not a regular file"),
     "device": (lambda: None, "/dev/zero", 3, "not a regular file"),
     "HTML": (content(b"<!DOCTYPE html>"), "x.tif", 3, "HTML"),
@@ -156,7 +156,7 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
         "--overwrite",
     ),
     "directory missing": (good, "x.tif -o none/m.tif", 4, "does not exist"),
-    "output is a directory": (both(good, lambda: os.mkdir("d")), "x.tif -o d --overwrite", 4,
+    "output is a directory": (both(good, lambda: Path("d").mkdir()), "x.tif -o d --overwrite", 4,
                               "is a directory"),
     "output below a file": (good, "x.tif -o x.tif/m.tif", 4, "directory"),
     "output is a pipe": (

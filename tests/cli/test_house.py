@@ -293,10 +293,10 @@ def test_model_list_runs_without_torch(tmp_path: Path) -> None:
     assert "models" in json.loads(result.output)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_standard_output_that_is_full_is_an_output(options: list[str]) -> None:
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "geothresh", "model", "list", *options],
             stdout=full, stderr=subprocess.PIPE, text=True,

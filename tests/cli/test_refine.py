@@ -237,9 +237,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, tiny_model: Path) -> Non
 
 
 def test_the_python_names_are_those_of_the_command() -> None:
-    """What can be typed can be called: each option of `refine` is a keyword of the function, or a
-    field of one.
-    """
+    """What can be typed can be called: each option is a keyword, or a field of one."""
     import inspect
 
     from geothresh.cli.refine import refine as command

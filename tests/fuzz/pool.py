@@ -85,7 +85,7 @@ Keep = Callable[[Outcome, Path], None]
 """Called with a finding and the folder where its files are."""
 
 
-def run_all(
+def run_all(  # noqa: C901, PLR0915 - the pool's whole life, from start to end
     tasks: Iterable[Task],
     *,
     seed: int,

@@ -301,9 +301,9 @@ def test_what_a_backend_lacks_is_refused(
 ) -> None:
     if backend in EXTRAS:
         module = pytest.importorskip(backend, reason=f"needs {EXTRAS[backend]}")
-        if options.get("device") == "cuda:0":
-            if "CUDAExecutionProvider" in module.get_available_providers():
-                pytest.skip("this ONNX Runtime has CUDA")
+        cuda = options.get("device") == "cuda:0"
+        if cuda and "CUDAExecutionProvider" in module.get_available_providers():
+            pytest.skip("this ONNX Runtime has CUDA")
     with pytest.raises(error, match=text):
         load_model("roads", backend=backend, **options)
 

@@ -206,13 +206,16 @@ def test_nothing_stays_of_a_run_that_failed(
 ) -> None:
     target = tmp_path / "m.tif"
     target.write_text("old")
-    with pytest.raises(error):
-        with RasterWriter(target, grid=RasterGrid(height=9, width=9), band=MASK, tags={}) as writer:
-            assert target.read_text() == "old"
-            writer.write(PixelWindow(row=0, col=0, height=9, width=9), pattern(9, 9))
-            if finished:
-                writer.finish()
-            raise error
+    grid = RasterGrid(height=9, width=9)
+    with (
+        pytest.raises(error),
+        RasterWriter(target, grid=grid, band=MASK, tags={}) as writer,
+    ):
+        assert target.read_text() == "old"
+        writer.write(PixelWindow(row=0, col=0, height=9, width=9), pattern(9, 9))
+        if finished:
+            writer.finish()
+        raise error
     assert os.listdir(tmp_path) == ["m.tif"] and target.read_text() == "old"
 
 

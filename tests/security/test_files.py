@@ -89,7 +89,7 @@ def test_temporary_names_cannot_be_guessed_and_lie_beside_the_output(
     def watched(path: object, *rest: object, **more: object) -> int:
         flags = rest[0] if rest else 0
         if isinstance(flags, int) and flags & os.O_CREAT:
-            if os.path.dirname(os.fspath(path)).endswith(".geothresh"):  # type: ignore[arg-type]
+            if str(Path(path).parent).endswith(".geothresh"):  # type: ignore[arg-type]
                 # In a directory that is locked and known to be our own.
                 assert flags & os.O_NOFOLLOW, path
             else:
@@ -109,9 +109,9 @@ def test_temporary_names_cannot_be_guessed_and_lie_beside_the_output(
     run(tiny_model)
     assert first and not first & seen
     for name in first | seen:
-        if os.path.dirname(name).endswith(".tmp"):
+        if str(Path(name).parent).endswith(".tmp"):
             continue  # in a folder of such a name
-        assert os.path.dirname(os.path.abspath(name)) == str(place), name
+        assert Path(name).absolute().parent == place, name
     left = sorted(file.name for file in place.iterdir())
     assert left == sorted(
         ["x.tif", "m.manifest.json", *OUTPUTS, "v.shx", "v.dbf", "v.prj", "v.cpg"]

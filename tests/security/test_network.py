@@ -61,7 +61,7 @@ def server() -> Iterator[Server]:
             if self.command == "GET":
                 self.wfile.write(content or b"")
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815 - http.server's name
 
         def log_message(self, *arguments: object) -> None:
             """Nothing: the test looks at `asked`."""

@@ -177,8 +177,7 @@ def test_the_pruned_network_does_not_depend_on_the_blocks(mask: BoolArray, side:
 
 
 def test_pixel_numbers_beyond_32_bits() -> None:
-    """As in a raster of 100,000 x 100,000: one road across the last block, more nodes than fit in
-    16 bits is another test."""
+    """As in a raster of 100,000 x 100,000: one road across the last block."""
     size = RasterSize(height=100_000, width=100_000)
     core = PixelWindow(row=98_304, col=98_304, height=1_696, width=1_696)
     outer = core.grown(MARGIN, size)

@@ -1,5 +1,7 @@
-"""Refine is killed, interrupted and starved of disk; its outputs must be absent, old or complete,
-and the same command must go on to the same files, to the last byte.
+"""Refine is killed, interrupted and starved of disk.
+
+Its outputs must be absent, old or complete, and the same command must go on to the same files, to
+the last byte.
 
 python tests/storm/storm_refine.py kills --number 200 --seed 0
 python tests/storm/storm_refine.py kills --number 50 --workers 2
@@ -118,7 +120,7 @@ class Storm:
             for name, content in self.old.items():
                 # In one step: a reader is watching.
                 (self.folder / "old").write_bytes(content)
-                os.replace(self.folder / "old", self.place / name)
+                (self.folder / "old").replace(self.place / name)
         return old
 
     def is_new(self, name: str) -> bool:

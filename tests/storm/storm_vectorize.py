@@ -38,7 +38,9 @@ def write_mask(path: Path, side: int) -> Path:
     return write_raster(path, (field > 0.05).astype(np.uint8), nodata=255)
 
 
-def storm(folder: Path, *, kills: int, limits: int, seed: int, side: int = 600) -> dict[str, int]:
+def storm(  # noqa: PLR0915 - one storm after the other, with what they share
+    folder: Path, *, kills: int, limits: int, seed: int, side: int = 600
+) -> dict[str, int]:
     """Kill so many runs, and let so many reach the end of the disk; what came of it.
 
     Raises:

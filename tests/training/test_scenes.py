@@ -147,8 +147,8 @@ def test_no_square_touches_what_is_held_out(data) -> None:
         side = data.draw(st.integers(8, largest))
         window = places.draw(side, rng)
         assert (window.height, window.width) == (min(side, height), min(side, width))
-        assert 0 <= window.row and window.row_stop <= height
-        assert 0 <= window.col and window.col_stop <= width
+        assert window.row >= 0 and window.row_stop <= height
+        assert window.col >= 0 and window.col_stop <= width
         assert not pixels[window.slices()].any()
     with pytest.raises(ValueError, match="wider than the largest"):
         places.draw(largest + 1, rng)

@@ -341,7 +341,7 @@ def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:
     assert len(chips) == 12
     for chip in (chips[k] for k in range(len(chips))):
         assert all(a.shape == (1, 64, 64) and a.dtype == np.float32 for a in chip)
-        assert 0 <= chip.confidence.min() and chip.confidence.max() <= 1
+        assert chip.confidence.min() >= 0 and chip.confidence.max() <= 1
         expected = region_target(chip.confidence[0], chip.truth[0] == 1, patch=32)
         np.testing.assert_array_equal(chip.region_target[0] == 1, expected)
         assert set(np.unique(chip.truth)) <= {0.0, 1.0}

@@ -413,8 +413,11 @@ def test_a_repair_keeps_the_area_and_nothing_but_areas() -> None:
 def test_each_block_is_read_once_for_all_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row of blocks that did not fit in the cache was decoded once for each row of pixels by
-    GDAL's polygoniser, and once for each strip by the pass that counts."""
+    """A row of blocks that did not fit in the cache was decoded again and again.
+
+    Once for each row of pixels by GDAL's polygoniser, and once for each strip by the pass that
+    counts.
+    """
     monkeypatch.setattr(masks, "_STRIP_PIXELS", 32 * 8192)
     blocks = {"tiled": True, "blockxsize": 256, "blockysize": 256}
     values = np.zeros((512, 8192), np.uint8)
