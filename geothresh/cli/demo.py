@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geothresh.cli import options
-from geothresh.cli.progress import progress_bar
+from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give
 from geothresh.cli.values import PATH
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 @options.as_json
 @options.progress
 @options.common
-def demo(output: Path, model: str, overwrite: bool, as_json: bool, progress: bool | None) -> None:
+def demo(output: Path, model: str, overwrite: bool, as_json: bool, progress: str) -> None:
     """Refine and vectorise the scene that ships with geothresh, and show what changed."""
     from geothresh.api.demo import demo as run
 
-    with progress_bar(progress, "refine") as report:
+    with reporting(progress, "refine") as report:
         result = run(output, model=model, overwrite=overwrite, progress=report)
     if as_json:
         options.print_json(result.as_dict())

@@ -9,7 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
-from geothresh.cli.progress import progress_bar
+from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.fields import known
@@ -24,6 +24,7 @@ _FOR_ALL = {
     "mask",
     "as_json",
     "progress",
+    "no_progress",
     "verbose",
     "quiet",
     "debug",
@@ -66,7 +67,7 @@ def evaluate(
     no_refine: bool,
     mask: Path | None,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
     layer: str | None,
     truth_layer: str | None,
     buffer: float | None,
@@ -102,7 +103,7 @@ def evaluate(
     from geothresh.api.evaluate import evaluate as run
 
     unit = "map" if mask is None else "step"
-    with progress_bar(progress, "evaluate", unit=unit) as report:
+    with reporting(progress, "evaluate", unit=unit) as report:
         result = run(
             data, mask=mask, model=None if no_refine else model, progress=report, **arguments
         )

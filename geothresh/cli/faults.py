@@ -182,7 +182,7 @@ def _warnings_as_lines(ctx: click.Context) -> Iterator[None]:
             _LOGGER.info("%s: %s (%s:%d)", category.__name__, text, filename, lineno)
         elif text not in seen and verbosity(ctx) >= 0:
             seen.add(text)
-            _print_line(f"Warning: {text}")
+            print_line(f"Warning: {text}")
 
     with warnings.catch_warnings():
         # "always", not "once": the registry behind "once" outlives this block.
@@ -195,10 +195,10 @@ class _StderrHandler(logging.Handler):
     """Writes to whatever stderr is at the time: a test runner replaces it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _print_line(escaped(self.format(record)))
+        print_line(escaped(self.format(record)))
 
 
-def _print_line(text: str) -> None:
+def print_line(text: str) -> None:
     """Write a line to stderr, above the progress bar if one is being drawn."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:

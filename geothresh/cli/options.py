@@ -139,7 +139,21 @@ model = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else there."
 )
-progress = click.option(
-    "--progress/--no-progress", default=None,
-    help="Draw a progress bar on stderr; by default where stderr is a terminal.",
-)  # fmt: skip
+
+
+def progress(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--progress`` and ``--no-progress``, which the command gets as one word."""
+
+    @wraps(command)
+    def chosen(*given: Any, progress: str, no_progress: bool, **others: Any) -> Any:
+        return command(*given, progress="none" if no_progress else progress, **others)
+
+    chosen = click.option("--no-progress", is_flag=True, help="The same as --progress none.")(
+        chosen
+    )
+    return click.option(
+        "--progress", type=click.Choice(["auto", "bar", "lines", "json", "none"]),
+        default="auto", show_default=True,
+        help="How to say on stderr how far it is: a bar, a line a minute, or JSON for programs. "
+        "auto draws a bar on a terminal and writes lines elsewhere.",
+    )(chosen)  # fmt: skip

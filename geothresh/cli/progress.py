@@ -1,57 +1,402 @@
-"""The progress bar: the library reports (done, total) to a callback, this draws it on stderr."""
+"""How far a command is, on stderr, by one of three displays.
+
+The library reports to a callback. On a terminal that is a bar, elsewhere a line a minute, and with ``--progress json`` a line of JSON
+for programs. Such a line is an object with
+
+- ``kind``: the work, such as refine, train, predict;
+- ``event``: ``progress``, at most five times a second; ``epoch`` with the scores of one; at last
+  ``end``, which a run that fails or is stopped does not have;
+- ``done``, ``total``, ``unit``: of the work in all, in tiles, parts, maps or steps;
+- ``seconds`` since the work began, and ``eta``, those that it still takes, null where unknown;
+- for trainings, ``loss`` and ``stage``, such as "epoch 3/10".
+
+Errors and warnings stay what they are: lines that begin with Error or Warning.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
+from geothresh.cli.faults import print_line, require_not_stopped
 from geothresh.cli.options import verbosity
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Progress = Callable[[int, int], None]
 
+# Seconds between two lines: for people who read a log, for a program that draws a bar.
+_LINE_EVERY = 60.0
+_JSON_EVERY = 0.2
+# Of a terminal that does not tell its size, as pseudo-terminals of other programs do not.
+_COLUMNS, _ROWS = 80, 24
+# The last steps of a training whose mean loss is told at its end.
+_RECENT = 100
 
-def bar_wanted(wanted: bool | None) -> bool:
-    """What ``--progress/--no-progress`` comes to: by default a bar on a terminal, unless ``-q``."""
-    if wanted is None:
-        return sys.stderr.isatty() and verbosity() >= 0
-    return wanted
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """How far a work is."""
+
+    kind: str
+    """The work in a word."""
+    stage: str
+    """What a bar is called: the kind, or where in it the run is, such as "epoch 3/10"."""
+    unit: str
+    """Of what is counted, in the singular."""
+    done: int
+    total: int
+    seconds: float
+    """Since the work began."""
+    eta: float | None
+    """Seconds that are left; None before there are two reports to tell it from."""
+    loss: float | None = None
+    """Of the last step of a training."""
+
+
+class Display(Protocol):
+    """Shows how far a work is."""
+
+    def show(self, update: Update) -> None:
+        """Show it, or let it pass, where the last one was shown a moment ago."""
+
+    def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Show the losses and scores of an epoch."""
+
+    def end(self, last: Update | None) -> None:
+        """The work is done; `last` is what was reported last, shown or not."""
+
+    def close(self) -> None:
+        """The work is done, or has failed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """The time that a work has taken, and takes still."""
+
+    clock: Callable[[], float] = time.monotonic
+    _begin: float = field(init=False)
+    # The first report of a pass, which counts what an earlier run has done.
+    _first: tuple[float, int] | None = field(init=False, default=None)
+    _last: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._begin = self.clock()
+
+    def at(self, done: int, total: int) -> tuple[float, float | None]:
+        """Seconds since the work began, and those left, None where that is unknown."""
+        now = self.clock()
+        if self._first is None or done < self._last:
+            self._first = now, done
+        self._last = done
+        since, before = self._first
+        if done >= total:
+            return now - self._begin, 0.0
+        if done == before:
+            return now - self._begin, None
+        return now - self._begin, (total - done) * (now - since) / (done - before)
+
+
+class Bar:
+    """A bar on a terminal, shown from the first report on: before, the total is not known."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def show(self, update: Update) -> None:
+        """See `Display`."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            sized = bool(_columns())
+            self._bar = tqdm(
+                unit=update.unit, file=sys.stderr, initial=update.done, total=update.total,
+                dynamic_ncols=sized, ncols=None if sized else _COLUMNS,
+                nrows=None if sized else _ROWS,
+            )  # fmt: skip
+        self._bar.total = update.total
+        self._bar.set_description(update.stage, refresh=False)
+        if update.loss is not None:
+            self._bar.set_postfix_str(f"loss {update.loss:.4f}", refresh=False)
+        if update.done < self._bar.n:
+            # Another work of the same kind.
+            self._bar.reset(total=update.total)
+        self._bar.update(update.done - self._bar.n)
+        if update.done == update.total:
+            self._bar.refresh()
+
+    def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
+        """See `Display`."""
+        print_line(_epoch_line(row))
+
+    def end(self, last: Update | None) -> None:
+        """See `Display`; a bar that is full says it."""
+
+    def close(self) -> None:
+        """See `Display`."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Lines:
+    """A line a minute, for logs; a work that takes less says nothing."""
+
+    def __init__(self, every: float = _LINE_EVERY) -> None:
+        """Take the seconds from one line to the next."""
+        self._every = every
+        self._next = every
+
+    def show(self, update: Update) -> None:
+        """See `Display`."""
+        if update.seconds < self._next:
+            return
+        self._next = update.seconds + self._every
+        share = 100 * update.done / max(update.total, 1)
+        parts = [f"{update.done:,} of {update.total:,} {update.unit}s ({share:.0f} %)"]
+        if update.loss is not None:
+            parts.append(f"loss {update.loss:.4f}")
+        parts.append(f"{duration(update.seconds)} so far")
+        if update.eta is not None:
+            parts.append(f"{duration(update.eta)} left")
+        stage = "" if update.stage == update.kind else f", {update.stage}"
+        print_line(f"{update.kind}{stage}: {', '.join(parts)}")
+
+    def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
+        """See `Display`."""
+        print_line(_epoch_line(row))
+
+    def end(self, last: Update | None) -> None:
+        """See `Display`; the command itself says what came out."""
+
+    def close(self) -> None:
+        """See `Display`."""
+
+
+class Json:
+    """Lines of JSON, for programs."""
+
+    def __init__(self, every: float = _JSON_EVERY) -> None:
+        """Take the seconds that pass at least from one line to the next."""
+        self._every = every
+        self._next = 0.0
+
+    def show(self, update: Update) -> None:
+        """See `Display`; the last one of all is never left out."""
+        if update.seconds < self._next and update.done < update.total:
+            return
+        self._next = update.seconds + self._every
+        self._print("progress", update)
+
+    def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
+        """See `Display`."""
+        _print_json({"kind": kind, "event": "epoch", **row})
+
+    def end(self, last: Update | None) -> None:
+        """See `Display`."""
+        if last is not None:
+            self._print("end", last)
+
+    def close(self) -> None:
+        """See `Display`."""
+
+    def _print(self, event: str, update: Update) -> None:
+        facts: dict[str, Any] = {
+            "kind": update.kind,
+            "event": event,
+            "done": update.done,
+            "total": update.total,
+            "unit": update.unit,
+            "seconds": round(update.seconds, 1),
+            "eta": None if update.eta is None else round(update.eta, 1),
+        }
+        if update.stage != update.kind:
+            facts["stage"] = update.stage
+        if update.loss is not None:
+            facts["loss"] = update.loss
+        _print_json(facts)
+
+
+def _print_json(facts: Mapping[str, Any]) -> None:
+    """Print an object in a line; numbers that JSON does not have are null."""
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in facts.items()
+    }
+    print_line(json.dumps(plain, allow_nan=False, default=float))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "40 s", "3 min 20 s", "5 h 10 min"."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def display_of(how: str) -> Display | None:
+    """The display that ``--progress`` names; None shows nothing.
+
+    ``auto`` is a bar on a terminal and lines elsewhere, and nothing with ``-q``.
+    """
+    if how == "auto":
+        how = "none" if verbosity() < 0 else "bar" if sys.stderr.isatty() else "lines"
+    displays: dict[str, Callable[[], Display]] = {"bar": Bar, "lines": Lines, "json": Json}
+    return displays[how]() if how in displays else None
+
+
+class Counter:
+    """The callback ``(done, total)`` of a work."""
+
+    def __init__(self, display: Display, kind: str, unit: str, *, until_full: bool = False) -> None:
+        """Take where it is shown, and what.
+
+        Args:
+            display: which is ended and closed by the counter.
+            kind: the work in a word.
+            unit: of what is counted, in the singular.
+            until_full: whether the work is done when all is.
+        """
+        self._display: Display | None = display
+        self._kind, self._unit, self._until_full = kind, unit, until_full
+        self._pace = Pace()
+        self._last: Update | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        if self._display is None:
+            return
+        seconds, eta = self._pace.at(done, total)
+        self._last = Update(
+            kind=self._kind, stage=self._kind, unit=self._unit, done=done, total=total,
+            seconds=seconds, eta=eta,
+        )  # fmt: skip
+        self._display.show(self._last)
+        if done == total and self._until_full:
+            self.end()
+
+    def end(self) -> None:
+        """The work is done."""
+        if self._display is not None:
+            self._display.end(self._last)
+            self.close()
+
+    def close(self) -> None:
+        """The work is done, or has failed."""
+        if self._display is not None:
+            self._display.close()
+            self._display = None
 
 
 @contextmanager
-def progress_bar(wanted: bool | None, label: str, unit: str = "tile") -> Iterator[Progress | None]:
-    """Give a callback ``(done, total)`` that draws a bar, or None where none is wanted.
+def reporting(
+    how: str, kind: str, unit: str = "tile", *, until_full: bool = False
+) -> Iterator[Progress | None]:
+    """Give a callback ``(done, total)`` that shows how far a work is, or None.
 
-    `wanted` is the value of ``--progress/--no-progress``, see `bar_wanted`.
+    Args:
+        how: the value of ``--progress``.
+        kind: the work in a word.
+        unit: of what is counted.
+        until_full: see `Counter`.
     """
-    if not bar_wanted(wanted):
+    display = display_of(how)
+    if display is None:
         yield None
         return
+    counter = Counter(display, kind, unit, until_full=until_full)
+    try:
+        yield counter
+        counter.end()
+    finally:
+        counter.close()
 
-    from tqdm import tqdm
 
-    # Shown at the first report: until then the total is not known.
-    with tqdm(desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, delay=1e-9) as bar:
+def checking(how: str) -> AbstractContextManager[Progress | None]:
+    """The same for the look at the data, which ends hours before the training does."""
+    return reporting(how, "check data", "map", until_full=True)
 
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
 
-        yield report
+class Steps:
+    """Told of each step of a training: shows it, and ends the run where a signal asked for it."""
+
+    def __init__(self, display: Display | None, *, clock: Callable[[], float] = time.monotonic):
+        """Take where it is shown, None for nowhere."""
+        self._display = display
+        self._clock = clock
+        self._pace = Pace(clock=clock)
+        self._losses: deque[float] = deque(maxlen=_RECENT)
+        self.last: Update | None = None
+
+    def __call__(self, stage: str, done: int, total: int, loss: float) -> None:
+        """Show a step.
+
+        Args:
+            stage: where in the training, such as "epoch 3/10".
+            done, total: steps of the whole training; fewer than before begin another one.
+            loss: of the step.
+
+        Raises:
+            KeyboardInterrupt, Terminated: a signal asked for the end.
+        """
+        require_not_stopped()
+        self._losses.append(loss)
+        if self.last is not None and done < self.last.done:
+            self._pace = Pace(clock=self._clock)
+        seconds, eta = self._pace.at(done, total)
+        self.last = Update(
+            kind="train", stage=stage, unit="step", done=done, total=total, seconds=seconds,
+            eta=eta, loss=loss,
+        )  # fmt: skip
+        if self._display is not None:
+            self._display.show(self.last)
+
+    def tell_epoch(self, row: Mapping[str, Any]) -> None:
+        """Show the losses and scores of an epoch."""
+        if self._display is not None:
+            self._display.tell_epoch("train", row)
+
+    def recent_loss(self) -> str | None:
+        """The mean loss of the last steps of this run, in words; None where there was no step."""
+        n = len(self._losses)
+        return f"loss {sum(self._losses) / n:.4f} over the last {n} steps" if n else None
 
 
 @contextmanager
-def checking_bar(wanted: bool | None) -> Iterator[Progress | None]:
-    """A bar for the look at the data, which ends with it, hours before the training does."""
-    with ExitStack() as bar:
-        report = bar.enter_context(progress_bar(wanted, "check data", unit="map"))
-        if report is None:
-            yield None
-            return
+def training_steps(how: str) -> Iterator[Steps]:
+    """Give what a training tells of its steps and epochs; `how` is the value of ``--progress``."""
+    display = display_of(how)
+    steps = Steps(display)
+    try:
+        yield steps
+        if display is not None:
+            display.end(steps.last)
+    finally:
+        if display is not None:
+            display.close()
 
-        def on_check(done: int, total: int) -> None:
-            report(done, total)
-            if done == total:
-                bar.close()
 
-        yield on_check
+def _columns() -> int:
+    """Columns of the terminal on stderr; 0 where there is none, or it does not tell."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
+
+
+def _epoch_line(row: Mapping[str, Any]) -> str:
+    return (
+        f"epoch {row['epoch']}: loss {row['train_total']:.4f}, validation miou "
+        f"{100 * row['miou']:.2f}, Boundary IoU {100 * row['boundary_iou']:.2f}, "
+        f"rate {row['learning_rate']:.1e}, {row['seconds']:.0f} s"
+    )

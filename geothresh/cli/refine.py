@@ -10,7 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.parents import parents
-from geothresh.cli.progress import progress_bar
+from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
 
@@ -37,7 +37,7 @@ def refine(
     scene: str,
     output: Path | None,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
     **arguments: Any,
 ) -> None:
     """Refine the confidence raster SCENE and write a mask on the same grid.
@@ -54,7 +54,7 @@ def refine(
     """
     from geothresh.api.refine import refine as run
 
-    with progress_bar(progress, "refine") as report:
+    with reporting(progress, "refine") as report:
         result = run(scene, output, progress=report, **arguments)
     if as_json:
         options.print_json(result.as_dict())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from geothresh.cli import options
-from geothresh.cli.faults import require_not_stopped
-from geothresh.cli.progress import bar_wanted, checking_bar
+from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.scenes import SCENE_OPTIONS
 from geothresh.cli.scenes import scenes as scene_options
@@ -117,7 +114,7 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
     resume: bool | None,
     overwrite: bool,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
 ) -> None:
     """Train a ThreshNet on confidence maps and masks, or on confidence rasters and labels.
 
@@ -131,10 +128,12 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
     from geothresh.training.data import Splitting
     from geothresh.training.sizes import NetworkChoice
 
-    with (
-        checking_bar(progress) as on_check,
-        _training_bar(progress, recipe.epochs) as (on_step, on_epoch),
-    ):
+    with checking(progress) as on_check, training_steps(progress) as steps:
+
+        def on_step(epoch: int, step: int, n_steps: int, loss: float) -> None:
+            done = (epoch - 1) * n_steps + step
+            steps(f"epoch {epoch}/{recipe.epochs}", done, recipe.epochs * n_steps, loss)
+
         result = run(
             _data(data, confidence, skip_unpaired, ground_sample_distance, scenes),
             output,
@@ -158,7 +157,7 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
             overwrite=overwrite,
             device=device,
             loader_workers=loader_workers,
-            callbacks=TrainCallbacks(on_check=on_check, on_step=on_step, on_epoch=on_epoch),
+            callbacks=TrainCallbacks(on_check=on_check, on_step=on_step, on_epoch=steps.tell_epoch),
         )
     if as_json:
         options.print_json(result.as_dict())
@@ -207,41 +206,3 @@ def _data(
     return SceneData(
         scenes=data, reading=reading, ground_sample_distance=ground_sample_distance, **own
     )
-
-
-@contextmanager
-def _training_bar(
-    wanted: bool | None, epochs: int
-) -> Iterator[
-    tuple[Callable[[int, int, int, float], None], Callable[[Mapping[str, Any]], None] | None]
-]:
-    """A bar per epoch on stderr, and a line with its scores when it is done."""
-    if not bar_wanted(wanted):
-        yield require_not_stopped, None
-        return
-
-    from tqdm import tqdm
-
-    with tqdm(unit="step", dynamic_ncols=True, delay=1e-9) as bar:
-        shown = 0
-
-        def on_step(epoch: int, step: int, n_steps: int, loss: float) -> None:
-            nonlocal shown
-            require_not_stopped()
-            # Not the first step: a run may go on within an epoch.
-            if epoch != shown:
-                shown = epoch
-                bar.reset(total=n_steps)
-                bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update(step - bar.n)
-
-        def on_epoch(row: Mapping[str, Any]) -> None:
-            bar.write(
-                f"epoch {row['epoch']}: loss {row['train_total']:.4f}, validation miou "
-                f"{100 * row['miou']:.2f}, Boundary IoU {100 * row['boundary_iou']:.2f}, "
-                f"rate {row['learning_rate']:.1e}, {row['seconds']:.0f} s",
-                file=click.get_text_stream("stderr"),
-            )
-
-        yield on_step, on_epoch

@@ -11,7 +11,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.fields import Command, option_of, options_of
 from geothresh.cli.parents import parents
-from geothresh.cli.progress import progress_bar
+from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
@@ -71,7 +71,7 @@ def vectorize(
     mask: Path,
     output: Path | None,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
     **arguments: Any,
 ) -> None:
     """Turn the foreground of MASK into polygons or centrelines.
@@ -90,7 +90,7 @@ def vectorize(
     """
     from geothresh.api.vectorize import vectorize as run
 
-    with progress_bar(progress, "vectorize", unit="part") as report:
+    with reporting(progress, "vectorize", unit="part") as report:
         result = run(mask, output, progress=report, **arguments)
     if as_json:
         options.print_json(result.as_dict())

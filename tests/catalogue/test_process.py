@@ -76,7 +76,7 @@ def test_a_terminal_that_closes(bench: Bench) -> None:
     noise = np.random.default_rng(0).random((3000, 3000), np.float32)
     write_raster(Path("x.tif"), noise)
     with subprocess.Popen(
-        command(bench, "x.tif", "--progress"), stderr=subprocess.PIPE, text=True,
+        command(bench, "x.tif", "--progress", "bar"), stderr=subprocess.PIPE, text=True,
         env=environment(),
     ) as process:  # fmt: skip
         assert process.stderr is not None

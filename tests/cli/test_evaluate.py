@@ -81,7 +81,9 @@ def test_the_table_names_the_best_cut(run: Run, data: Path) -> None:
 
 
 def test_json_is_one_object_and_nothing_else(run: Run, data: Path, model: Path) -> None:
-    result = run(data, "-m", model, "--json", "--progress", "--tile-size", 64, "--overlap", 32)
+    result = run(
+        data, "-m", model, "--json", "--progress", "bar", "--tile-size", 64, "--overlap", 32
+    )
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert (report["model"], report["patch"], report["threshold"]) == ("nothing", 32, 0.5)

@@ -22,7 +22,6 @@ from geothresh.cli import main, options
 from geothresh.cli.base import COMMANDS as BASE_COMMANDS
 from geothresh.cli.faults import Terminated
 from geothresh.cli.fields import option_of
-from geothresh.cli.progress import progress_bar
 from geothresh.cli.terminal import one_line
 from geothresh.errors import (
     GeothreshError,
@@ -268,18 +267,6 @@ def test_creation_options() -> None:
     assert json.loads(good.output) == {"COMPRESS": "zstd", "ZSTD_LEVEL": "3"}
     bad = CliRunner().invoke(command, ["--co", "zstd"])
     assert bad.exit_code == 2 and "is not NAME=VALUE" in bad.output
-
-
-def test_the_progress_bar_draws_only_where_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    with click.Context(main):
-        for wanted, drawn in ((True, True), (False, False), (None, False)):
-            with progress_bar(wanted, "probe") as report:
-                if report is not None:
-                    report(1, 4)
-                    report(4, 4)
-            printed = capsys.readouterr()
-            assert printed.out == ""
-            assert ("4/4" in printed.err) is drawn
 
 
 def test_one_line_escapes_what_a_terminal_would_obey() -> None:

@@ -113,7 +113,16 @@ def test_every_option_reaches_the_library(
 def test_json_is_all_there_is_on_stdout(scene: Path, tiny_model: Path) -> None:
     out = scene.with_name("c.tif")
     result = run(
-        "refine", scene, "-m", tiny_model, *TILES, "--json", "--progress", "--confidence-out", out
+        "refine",
+        scene,
+        "-m",
+        tiny_model,
+        *TILES,
+        "--json",
+        "--progress",
+        "bar",
+        "--confidence-out",
+        out,
     )
     facts = json.loads(result.stdout)
     assert facts["mask"] == str(scene.with_name("scene_mask.tif"))
@@ -246,5 +255,7 @@ def test_the_python_names_are_those_of_the_command() -> None:
     names = set()
     for name, keyword in inspect.signature(geothresh.refine).parameters.items():
         names |= set(known(keyword.default)) if is_dataclass(keyword.default) else {name}
-    own = {"as_json", "quiet", "verbose", "debug", "parents", "match_resolution"}
+    own = {
+        "as_json", "quiet", "verbose", "debug", "parents", "match_resolution", "no_progress",
+    }  # fmt: skip
     assert options - own == names

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geothresh.cli import options
-from geothresh.cli.base.shared import data_and_plan, training, training_bar
-from geothresh.cli.progress import checking_bar, progress_bar
+from geothresh.cli.base.shared import data_and_plan, training
+from geothresh.cli.progress import checking, reporting, training_steps
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 
@@ -32,7 +32,7 @@ def crossfit(
     data: tuple[Path, ...],
     output: Path,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
     **arguments: Any,
 ) -> None:
     """Write out-of-fold confidence maps of the images in DATA.
@@ -50,9 +50,9 @@ def crossfit(
 
     images, plan = data_and_plan(data, arguments)
     with (
-        checking_bar(progress) as on_check,
-        training_bar(progress) as on_step,
-        progress_bar(progress, "predict", unit="map") as on_map,
+        checking(progress) as on_check,
+        training_steps(progress) as on_step,
+        reporting(progress, "predict", unit="map") as on_map,
     ):
         result = run(
             images,

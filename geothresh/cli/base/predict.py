@@ -9,7 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
-from geothresh.cli.progress import progress_bar
+from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.options import BaseTiling, Compute, Reading, Writing
@@ -33,7 +33,7 @@ def predict(
     image: str,
     output: Path | None,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
     **arguments: Any,
 ) -> None:
     """Predict the confidence of IMAGE with a base network.
@@ -50,7 +50,7 @@ def predict(
     """
     from geothresh.api.base_predict import predict as run
 
-    with progress_bar(progress, "predict") as report:
+    with reporting(progress, "predict") as report:
         result = run(image, output, progress=report, **arguments)
     if as_json:
         options.print_json(result.as_dict())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from geothresh.cli import options
-from geothresh.cli.faults import require_not_stopped
-from geothresh.cli.progress import bar_wanted
 from geothresh.cli.values import PATH
 
 if TYPE_CHECKING:
@@ -115,32 +112,3 @@ def data_and_plan(data: tuple[Path, ...], arguments: dict[str, Any]) -> tuple[Im
         {name: arguments.pop(name) for name in names} for names in (_DATA, _RECIPE, _PLAN)
     )
     return ImageData(folders=data, **images), BasePlan(recipe=BaseRecipe(**recipe), **plan)
-
-
-@contextmanager
-def training_bar(
-    wanted: bool | None,
-) -> Iterator[Callable[[str, int, int, float], None]]:
-    """A bar on stderr that is told (label, step, steps, loss); a new label starts anew."""
-    if not bar_wanted(wanted):
-        yield require_not_stopped
-        return
-
-    from tqdm import tqdm
-
-    with tqdm(unit="step", dynamic_ncols=True, delay=1e-9) as bar:
-        shown: Mapping[str, str] = {}
-
-        def on_step(label: str, step: int, steps: int, loss: float) -> None:
-            nonlocal shown
-            require_not_stopped()
-            if shown.get("label") != label:
-                shown = {"label": label}
-                bar.reset(total=steps)
-                bar.set_description(label, refresh=False)
-                # Steps of an earlier run are done, but took no time in this one.
-                bar.initial = bar.n = step - 1
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update()
-
-        yield on_step

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from geothresh.cli import options
-from geothresh.cli.base.shared import data_and_plan, training, training_bar
-from geothresh.cli.progress import checking_bar
+from geothresh.cli.base.shared import data_and_plan, training
+from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 
@@ -38,7 +38,7 @@ def train(
     data: tuple[Path, ...],
     output: Path,
     as_json: bool,
-    progress: bool | None,
+    progress: str,
     **arguments: Any,
 ) -> None:
     """Train a base network on the images in DATA.
@@ -51,7 +51,7 @@ def train(
     from geothresh.api.train_base import train_base
 
     images, plan = data_and_plan(data, arguments)
-    with checking_bar(progress) as on_check, training_bar(progress) as on_step:
+    with checking(progress) as on_check, training_steps(progress) as on_step:
         result = train_base(
             images,
             output,
@@ -65,7 +65,9 @@ def train(
         return
     give(result.model)
     if options.verbosity() >= 0:
+        loss = on_step.recent_loss()
         say(
-            f"{result.steps} steps, {result.seconds:.0f} s on {result.images} images; "
+            f"{result.steps} steps, {result.seconds:.0f} s on {result.images} images"
+            f"{'' if loss is None else f', {loss}'}; "
             f"{result.held_out} kept back, listed in {result.split}"
         )
