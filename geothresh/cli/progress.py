@@ -1,7 +1,7 @@
 """How far a command is, on stderr, by one of three displays.
 
-The library reports to a callback. On a terminal that is a bar, elsewhere a line a minute, and with ``--progress json`` a line of JSON
-for programs. Such a line is an object with
+The library reports to a callback. On a terminal that is a bar, elsewhere a line a minute, and with
+``--progress json`` a line of JSON for programs. Such a line is an object with
 
 - ``kind``: the work, such as refine, train, predict;
 - ``event``: ``progress``, at most five times a second; ``epoch`` with the scores of one; at last
