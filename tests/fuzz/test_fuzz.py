@@ -137,7 +137,7 @@ def test_a_finding_is_kept_with_all_that_repeats_it(
         keep(outcome, place)
         yield outcome
 
-    monkeypatch.setattr("fuzz.fuzz.run_all", run)
+    monkeypatch.setattr("tests.fuzz.fuzz.run_all", run)
     monkeypatch.setattr("fuzz.fuzz.make_all", lambda folder, base: {})
     assert fuzz({}, seed=5, workers=1, findings=tmp_path, say=False) == [outcome]
     found = tmp_path / "seed5-geotiff-3"
