@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from geothresh.api.models import load_model
 from geothresh.metrics import Counts
@@ -70,34 +72,40 @@ def main() -> None:
     parser.add_argument("--network", action="append")
     parser.add_argument("--keep", type=float, action="append")
     parser.add_argument("--scale", type=float, action="append")
+    parser.add_argument("--shift", type=float, action="append", help="added to the logits")
     parser.add_argument("--most", type=int, default=10**6, help="maps of a row at most")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     keeps, scales = arguments.keep or [0.5, 0.2], arguments.scale or [1.0]
+    shifts = arguments.shift or [0.0]
     model = load_model(arguments.model, device="cpu")
     rows: list[dict[str, Any]] = []
     for dataset, network, files, masks in maps_of(arguments):
         base: list[float] = []
         single: list[list[float]] = []
         bound: list[float] = []
-        refined: dict[tuple[float, float], list[float]] = {}
+        refined: dict[tuple[float, float, float], list[float]] = {}
+        agreement = dict.fromkeys(product(scales, shifts), Counts())
         for file in files:
             confidence, truth = read_confidence(file), read_mask(masks / f"{file.stem}_mask.png")
             before = confidence >= 0.5
             base.append(iou(before, truth))
             single.append([iou(confidence >= t, truth) for t in THRESHOLDS])
             bound.append(iou(region_target(confidence, truth, patch=64), truth))
-            for scale in scales:
-                result = refine(model, confidence, scale)
+            for scale, shift in product(scales, shifts):
+                biased = shifted(confidence, shift)
+                result = refine(model, biased, scale)
+                agreement[scale, shift] += Counts.of(prediction=result >= 0.5, target=biased >= 0.5)
                 for keep in keeps:
                     mask = cut_mask(result, before, threshold=0.5, keep=keep)
-                    refined.setdefault((scale, keep), []).append(iou(mask, truth))
+                    refined.setdefault((scale, keep, shift), []).append(iou(mask, truth))
         best = np.mean(single, axis=0)
         row: dict[str, Any] = {
             "set": dataset, "network": network, "n": len(files), "cut": 100 * np.mean(base),
             "single": 100 * best.max(), "at": float(THRESHOLDS[best.argmax()]),
             "bound": 100 * np.mean(bound),
-            "gains": {f"{s:g}/{k:g}": gain(v, base) for (s, k), v in refined.items()},
+            "gains": {key(*name): gain(v, base) for name, v in refined.items()},
+            "agreement": {f"{s:g}/{b:+g}": counts.iou() for (s, b), counts in agreement.items()},
         }  # fmt: skip
         rows.append(row)
         print(
@@ -105,11 +113,30 @@ def main() -> None:
             f"single {row['single']:5.1f} at {row['at']:.2f}  bound {row['bound']:5.1f}  "
             + "  ".join(
                 f"{k}: {g:+5.1f} ({e:.1f}) {w:2.0f} %" for k, (g, e, w) in row["gains"].items()
-            ),
+            )
+            + (f"  agreement {'  '.join(agreements(row))}" if arguments.shift else ""),
             flush=True,
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def key(scale: float, keep: float, shift: float) -> str:
+    """Name of a column."""
+    return f"{scale:g}/{keep:g}" + (f"/{shift:+g}" if shift else "")
+
+
+def agreements(row: dict[str, Any]) -> list[str]:
+    """Of each scale and shift, as text."""
+    return [f"{name}: {value:.2f}" for name, value in row["agreement"].items()]
+
+
+def shifted(confidence: Float32Array, shift: float) -> Float32Array:
+    """With a number added to the logits; what is certain is taken as half a level of uint8 off."""
+    if not shift:
+        return confidence
+    level = 0.5 / 255
+    return expit(logit(np.clip(confidence, level, 1 - level)) + shift).astype(np.float32)
 
 
 def refine(model: Any, confidence: Float32Array, scale: float) -> Float32Array:
