@@ -138,7 +138,7 @@ def test_a_finding_is_kept_with_all_that_repeats_it(
         yield outcome
 
     monkeypatch.setattr("tests.fuzz.fuzz.run_all", run)
-    monkeypatch.setattr("fuzz.fuzz.make_all", lambda folder, base: {})
+    monkeypatch.setattr("tests.fuzz.fuzz.make_all", lambda folder, base: {})
     assert fuzz({}, seed=5, workers=1, findings=tmp_path, say=False) == [outcome]
     found = tmp_path / "seed5-geotiff-3"
     assert (found / "files" / "x.tif").read_text() == "damaged"
