@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +11,29 @@ from geothresh.options import Bounds
 from geothresh.types import Float64Array
 from geothresh.windows import RasterSize
 
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""The transform of a raster that has none: x = column, y = row."""
+
+# Metres to the edge of what can be seen, a thousand times: areas of more would overflow.
+_FARTHEST = 1e30
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeoBox:
     """The size of a raster, its affine transform and its CRS."""
 
     size: RasterSize
-    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    transform: tuple[float, ...] = IDENTITY
     """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f, of pixel corners."""
     crs: str | None = None
     """As WKT; None where the raster names none."""
     name: str = "the raster"
     """What to call the raster in messages."""
+
+    @property
+    def has_transform(self) -> bool:
+        """Whether an affine map is given; the identity is how a file without one reads."""
+        return self.transform != IDENTITY
 
     @property
     def pixel_area(self) -> float:
@@ -40,9 +52,40 @@ class GeoBox:
         a, b, c, d, e, f = self.transform
         return np.asarray((points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]])))
 
+    def corners(self) -> Float64Array:
+        """(4, 2) columns and rows of the raster's corners."""
+        height, width = self.size.height, self.size.width
+        return np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64)
+
     def bounds(self, margin: float = 0.0) -> Bounds:
         """Left, bottom, right, top, each moved outwards by `margin` units of the CRS."""
-        height, width = self.size.height, self.size.width
-        corners = self.to_map(np.array([(0, 0), (width, 0), (0, height), (width, height)], float))
+        corners = self.to_map(self.corners())
         (left, bottom), (right, top) = corners.min(0) - margin, corners.max(0) + margin
         return float(left), float(bottom), float(right), float(top)
+
+    def shift_from(self, other: GeoBox) -> float:
+        """The farthest that a corner of this raster lies from where `other` has it.
+
+        In pixels of `other`, along a row or a column; of two rasters of one size that have a
+        transform.
+        """
+        corners = self.corners()
+        return float(np.abs(other.to_pixels(self.to_map(corners)) - corners).max())
+
+    def fault(self) -> str | None:
+        """What makes the transform unusable, None if nothing does."""
+        shown = f"the transform {self.transform}"
+        if not all(map(math.isfinite, self.transform)):
+            return f"{shown} is not finite"
+        if self.pixel_area == 0.0:
+            return f"{shown} maps all pixels to a line or point"
+        a, b, c, d, e, f = self.transform
+        for along, down, start in ((a, b, c), (d, e, f)):
+            across = abs(start) + abs(along) * self.size.width
+            reach = across + abs(down) * self.size.height
+            if reach > _FARTHEST:
+                return f"{shown} reaches as far as {reach:.3g}, off any map"
+            # So far out that the next number is more than a pixel away.
+            if math.ulp(across) > max(abs(along), abs(down)):
+                return f"{shown} maps neighbouring pixels to the same coordinates"
+        return None

@@ -85,7 +85,7 @@ def find_area(scene: Scene, reading: Reading) -> Area:
         InputError: the file cannot be read, the scene has no georeference, or the area lies
             elsewhere.
     """
-    if not scene.grid.has_transform:
+    if not scene.box.has_transform:
         raise InputError(
             f"{scene.name}: has no georeference, so that no area has a place in it; georeference "
             "it, or leave `aoi` and `bounds` out"

@@ -280,7 +280,7 @@ def _write_confidence(
 ) -> None:
     """Predict the scene into a temporary file and put it in place when it is proven."""
     with RasterWriter(
-        target, grid=scene.grid, band=CONFIDENCE, tags=tags,
+        target, box=scene.box, band=CONFIDENCE, tags=tags,
         creation_options=writing.creation_options, cog=writing.cog,
     ) as writer:  # fmt: skip
         make_strips(engine, journal, [writer], finish=_ConfidenceLayer())

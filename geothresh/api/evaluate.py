@@ -316,13 +316,13 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
 
 def _evaluate_raster(raster: Path, mask: Path, reading: Reading, plan: _Plan) -> SourceReport:
     with open_scene(raster, reading) as scene, open_labels(mask) as labels:
-        pixel = pixel_size(scene.grid)
+        pixel = pixel_size(scene.box)
         chosen = None
         if plan.model is not None:
             metres = None if pixel is None else pixel.mean
             chosen = plan.model(metres=metres, width=partial(sampled_width, scene))
             warn_of_mismatch(scene.name, pixel, chosen)
-        labels.require_grid_of(scene)
+        labels.box.require_same(scene.box)
         return _score_raster(scene, labels, plan, chosen)
 
 

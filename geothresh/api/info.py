@@ -68,26 +68,26 @@ def info(scene: PathLike | Any, reading: Reading = Reading()) -> SceneInfo:
         InputError, UsageError: as `refine` would.
     """
     with open_scene(scene, reading) as opened:
-        spec, grid = opened.spec, opened.grid
-        if grid.has_transform:
+        spec, box = opened.spec, opened.box
+        if box.has_transform:
             georeference = "transform"
-        elif grid.gcps:
+        elif box.gcps:
             georeference = "control points"
         else:
-            georeference = "none" if grid.rpcs is None else "RPCs"
-        pixel = pixel_size(grid)
+            georeference = "none" if box.rpcs is None else "RPCs"
+        pixel = pixel_size(box)
         return SceneInfo(
             path=spec.source.name,
-            height=grid.height,
-            width=grid.width,
+            height=box.size.height,
+            width=box.size.width,
             bands=opened.band_count,
             bidx=spec.bidx,
             dtype=str(opened.dtype),
             scaling=spec.scaling.text,
             nodata=spec.nodata,
             mask="alpha band" if spec.mask_band else "mask band" if spec.has_mask else "none",
-            crs=None if grid.crs is None else grid.crs.to_string(),
-            transform=tuple(grid.transform)[:6],
+            crs=box.crs_name,
+            transform=box.transform,
             georeference=georeference,
             pixel_size=None if pixel is None else (pixel.x, pixel.y),
             block_height=opened.layout.part_height,

@@ -182,7 +182,7 @@ def refine(
     finished = finished_outputs(mask) if writing.resumes else frozenset()
     targets = check_targets(source, mask, outputs, writing.overwrite, finished)
     with open_scene(source, reading) as opened:
-        if targets.vector is not None and not opened.grid.has_transform:
+        if targets.vector is not None and not opened.box.has_transform:
             raise InputError(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
@@ -232,7 +232,7 @@ class _Job:
         writing: Writing,
     ) -> _Job:
         """Find the area and the model: errors as `refine`."""
-        pixel = pixel_size(scene.grid)
+        pixel = pixel_size(scene.box)
         area = None
         if reading.aoi is not None or reading.bounds is not None:
             # With it come shapely and pyogrio, which other runs do without.
@@ -312,7 +312,7 @@ def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> No
         writers = [
             stack.enter_context(
                 RasterWriter(
-                    target, grid=scene.grid, band=band, tags=tags,
+                    target, box=scene.box, band=band, tags=tags,
                     creation_options=job.writing.creation_options, cog=job.writing.cog,
                 )
             )

@@ -9,9 +9,9 @@ from statistics import median
 
 from geothresh.api.models import ChosenModel
 from geothresh.errors import GeothreshWarning
+from geothresh.geobox import GeoBox
 from geothresh.mosaic import RasterReader
 from geothresh.nn.resolution import TOLERANCE
-from geothresh.raster.grid import RasterGrid
 from geothresh.thresholding import foreground_width
 from geothresh.windows import PixelWindow
 
@@ -45,17 +45,17 @@ class PixelSize:
         return f"{self.x:.3g} x {self.y:.3g} m"
 
 
-def pixel_size(grid: RasterGrid) -> PixelSize | None:
+def pixel_size(box: GeoBox) -> PixelSize | None:
     """The size of a raster's pixels; None without a CRS and a transform, or where they do not say.
 
     Control points and RPCs are not looked at: pixels have no one size under them.
     """
-    if grid.crs is None or not grid.has_transform:
+    if box.crs is None or not box.has_transform:
         return None
     # pyproj takes a tenth of a second to import.
     from geothresh.vector.pixelsize import pixel_size as measured
 
-    sizes = measured(grid.box)
+    sizes = measured(box)
     return None if sizes is None else PixelSize(x=sizes[0], y=sizes[1])
 
 

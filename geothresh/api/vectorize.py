@@ -239,7 +239,7 @@ class _Target:
         Raises:
             InputError: the mask has no CRS, or what is drawn has no place in the other one.
         """
-        own = mask.grid.crs if mask.grid.has_transform else None
+        own = mask.box.parsed_crs if mask.box.has_transform else None
         if own is None:
             if self.crs is not None:
                 raise InputError(
@@ -306,7 +306,7 @@ def _opened(
     for confidence in others:
         # The band is the mask's.
         scene = stack.enter_context(open_scene(confidence, replace(reading, bidx=None)))
-        scene.require_grid_of(found)
+        scene.box.require_same(found.box)
     return found, scene
 
 
@@ -325,11 +325,11 @@ def _sieved(
 
 
 def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
-    if mask.grid.has_transform:
-        return MapUnits.of(mask.grid.crs.to_wkt() if mask.grid.crs else None)
+    if mask.box.has_transform:
+        return MapUnits.of(mask.box.crs)
     if allow_pixel_coords:
         return MapUnits.of(None, pixels=True)
-    found = "only control points or RPCs" if mask.grid.is_georeferenced else "no georeference"
+    found = "only control points or RPCs" if mask.box.is_georeferenced else "no georeference"
     raise InputError(
         f"{mask.name}: has {found}, so that polygons have no place on the map; georeference it, or "
         "add `allow_pixel_coords=True` to write columns and rows"

@@ -14,7 +14,7 @@ from geothresh.errors import GeothreshWarning, InputError
 from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, reason
-from geothresh.raster.grid import RasterGrid
+from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
 
 if TYPE_CHECKING:
@@ -90,36 +90,36 @@ def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
             check_block(source.name, opened)
 
 
-def sound_grid(name: str, dataset: DatasetReader) -> RasterGrid:
-    """The raster's grid.
+def sound_georeference(name: str, dataset: DatasetReader) -> Georeference:
+    """The raster's georeference.
 
     Raises:
         InputError: the CRS cannot be understood, or the transform maps pixels to no area.
     """
     try:
-        grid = RasterGrid.of(dataset)
+        box = Georeference.of(dataset, name)
     except (*RASTER_ERRORS, ValueError) as error:
         raise InputError(
             f"{name}: the georeference cannot be understood ({reason(error)}); "
             "set it anew with gdal_edit.py -a_srs"
         ) from error
-    fault = grid.fault()
+    fault = box.fault()
     if fault:
         raise InputError(f"{name}: {fault}; set it anew with gdal_edit.py -a_ullr")
-    return grid
+    return box
 
 
-def warn_of_georeference(name: str, grid: RasterGrid) -> None:
+def warn_of_georeference(box: Georeference) -> None:
     """Warn of what the outputs will lack because the input does."""
-    if not grid.is_georeferenced:
+    if not box.is_georeferenced:
         text = "no georeference; the outputs will have none either"
-    elif not grid.has_transform:
+    elif not box.has_transform:
         text = "georeferenced by control points or RPCs only, which are copied to the outputs"
-    elif grid.crs is None:
+    elif box.crs is None:
         text = "no coordinate reference system; the outputs will have none either"
     else:
         return
-    warnings.warn(f"{name}: {text}", GeothreshWarning, stacklevel=4)
+    warnings.warn(f"{box.name}: {text}", GeothreshWarning, stacklevel=4)
 
 
 def warn_of_pages(name: str, dataset: DatasetReader) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -14,13 +14,12 @@ import numpy as np
 import rasterio
 
 from geothresh.errors import InputError
-from geothresh.geobox import GeoBox
 from geothresh.raster.bands import stands_for_nodata
 from geothresh.raster.blocks import BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
-from geothresh.raster.grid import RasterGrid
+from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.windows import PixelWindow, RasterSize
+from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,7 +106,7 @@ class OpenRaster:
         dataset: DatasetReader,
         bidx: int,
         *,
-        grid: RasterGrid | None = None,
+        box: Georeference | None = None,
     ) -> None:
         """Take an open dataset into custody.
 
@@ -115,12 +114,12 @@ class OpenRaster:
             source: what was opened.
             dataset: open, from now on this object's to close.
             bidx: the band that stands for the others.
-            grid: in place of the file's own.
+            box: georeference in place of the file's own.
         """
         self.source = source
         self.name = source.name
-        self.grid = RasterGrid.of(dataset) if grid is None else grid
-        self.size = RasterSize(height=dataset.height, width=dataset.width)
+        self.box = Georeference.of(dataset, source.name) if box is None else box
+        self.size = self.box.size
         self.layout = BlockLayout.of(dataset, bidx)
         self.dtype = np.dtype(dataset.dtypes[bidx - 1])
         self.band_count: int = dataset.count
@@ -128,11 +127,6 @@ class OpenRaster:
         self._dataset = dataset
         # One GDAL handle may be used by one thread at a time.
         self._lock = threading.Lock()
-
-    @property
-    def box(self) -> GeoBox:
-        """Where its pixels lie."""
-        return replace(self.grid.box, name=self.name)
 
     def _decoded(
         self, window: PixelWindow, read: Callable[[DatasetReader, PixelWindow], Decoded]
@@ -174,10 +168,6 @@ class OpenRaster:
         """Raise InputError if the file's size or time differ from when it was first opened."""
         require_unchanged(self.source)
 
-    def require_grid_of(self, other: OpenRaster) -> None:
-        """Raise InputError, with the numbers of both, unless it lies on the pixels of `other`."""
-        self.grid.require_same(self.name, other.grid, other.name)
-
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""
         with self._lock, gdal_environment():
@@ -215,9 +205,9 @@ class OpenBand(OpenRaster):
     """One band of an open raster, as it is stored."""
 
     def __init__(
-        self, spec: BandSpec, dataset: DatasetReader, *, grid: RasterGrid | None = None
+        self, spec: BandSpec, dataset: DatasetReader, *, box: Georeference | None = None
     ) -> None:
-        super().__init__(spec.source, dataset, spec.bidx, grid=grid)
+        super().__init__(spec.source, dataset, spec.bidx, box=box)
         self._band = spec
         self.infinities_seen = False
 

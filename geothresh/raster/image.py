@@ -14,7 +14,7 @@ from geothresh.raster.bands import can_hold, colour_bands, mask_of
 from geothresh.raster.checks import (
     check_size,
     complete_blocks,
-    sound_grid,
+    sound_georeference,
     warn_of_absent_blocks,
     warn_of_georeference,
     warn_of_pages,
@@ -127,7 +127,7 @@ def _examine(
 ) -> ImageScene:
     check_size(source, dataset)
     bands = colour_bands(source.name, dataset)
-    warn_of_georeference(source.name, sound_grid(source.name, dataset))
+    warn_of_georeference(sound_georeference(source.name, dataset))
     warn_of_pages(source.name, dataset)
     warn_of_absent_blocks(source.name, dataset, complete_blocks(source, dataset, bands[0]))
     mask_band, has_mask = mask_of(dataset, bands[0])

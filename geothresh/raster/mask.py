@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard
 from geothresh.raster.bands import can_hold, choose_band, mask_of
-from geothresh.raster.checks import check_size, complete_blocks, sound_grid, warn_of_pages
+from geothresh.raster.checks import check_size, complete_blocks, sound_georeference, warn_of_pages
 from geothresh.raster.dataset import (
     BandSpec,
     OpenBand,
@@ -32,7 +32,7 @@ from geothresh.raster.dataset import (
     reopen,
 )
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
-from geothresh.raster.grid import RasterGrid
+from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.scene import Scene
 from geothresh.types import BoolArray
@@ -80,9 +80,9 @@ class Mask(OpenBand):
     """An open mask whose foreground is known; several threads may read it."""
 
     def __init__(
-        self, spec: MaskSpec, dataset: DatasetReader, *, grid: RasterGrid | None = None
+        self, spec: MaskSpec, dataset: DatasetReader, *, box: Georeference | None = None
     ) -> None:
-        super().__init__(spec, dataset, grid=grid)
+        super().__init__(spec, dataset, box=box)
         self.spec = spec
 
     def read(self, window: PixelWindow) -> tuple[BoolArray, BoolArray]:
@@ -180,7 +180,7 @@ def _examine(
     With `zero_is_data`, a nodata value of 0 counts for nothing. `advice` is for confidences.
     """
     check_size(source, dataset)
-    sound_grid(source.name, dataset)
+    sound_georeference(source.name, dataset)
     warn_of_pages(source.name, dataset)
     chosen = choose_band(source.name, dataset, bidx, meaning="the mask")
     _refuse_confidences(source.name, dataset, chosen, advice)
@@ -359,7 +359,7 @@ def rewritten(
             value=1,
             foreground=foreground,
         )
-        with Mask(spec, open_dataset(spec.source), grid=raster.grid) as mask:
+        with Mask(spec, open_dataset(spec.source), box=raster.box) as mask:
             yield mask
     finally:
         discard(temporary)

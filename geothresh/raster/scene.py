@@ -17,7 +17,7 @@ from geothresh.raster.checks import (
     MOST_PIXELS,
     check_size,
     complete_blocks,
-    sound_grid,
+    sound_georeference,
     warn_of_absent_blocks,
     warn_of_georeference,
     warn_of_pages,
@@ -126,7 +126,7 @@ def _examine(
     check_size(source, dataset, most_pixels)
     chosen = choose_band(source.name, dataset, reading.bidx, meaning="the confidence")
     _check_band(source.name, dataset, chosen)
-    warn_of_georeference(source.name, sound_grid(source.name, dataset))
+    warn_of_georeference(sound_georeference(source.name, dataset))
     warn_of_pages(source.name, dataset)
     inventory = complete_blocks(source, dataset, chosen)
     warn_of_absent_blocks(source.name, dataset, inventory)

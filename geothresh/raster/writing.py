@@ -30,7 +30,7 @@ from geothresh.raster.creation import (
     gtiff_options,
 )
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
-from geothresh.raster.grid import RasterGrid
+from geothresh.raster.georeference import Georeference
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class RasterWriter:
         self,
         target: Path,
         *,
-        grid: RasterGrid,
+        box: Georeference,
         band: BandFormat,
         tags: Mapping[str, str],
         creation_options: Mapping[str, str] | None = None,
@@ -81,7 +81,7 @@ class RasterWriter:
 
         Args:
             target: where the file is to be in the end, as ``check_output`` returned it.
-            grid: size and georeference.
+            box: size and georeference.
             band: what the values mean.
             tags: metadata of the file.
             creation_options: GDAL's, in place of the defaults.
@@ -95,7 +95,7 @@ class RasterWriter:
         self._cog_options = cog_options(options) if cog else None
         self._classes = bool(band.colours)
         self.target = target
-        self._grid = grid
+        self._box = box
         self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
         self._threads = options["NUM_THREADS"]
         self._checksums: dict[PixelWindow, int] = {}
@@ -121,7 +121,7 @@ class RasterWriter:
                 count=1,
                 dtype="uint8",
                 nodata=NODATA,
-                **self._grid.creation(),
+                **self._box.creation(),
                 **{name.lower(): value for name, value in options.items()},
             )
             dataset.update_tags(**tags)
@@ -130,7 +130,7 @@ class RasterWriter:
                 dataset.scales = (band.scale,)
             if band.colours:
                 dataset.write_colormap(1, dict(band.colours))
-            self._grid.write_to(dataset)
+            self._box.write_to(dataset)
         return dataset
 
     @property
@@ -214,10 +214,10 @@ class RasterWriter:
             for window, checksum in self._checksums.items():
                 if _checksum(written.read(1, window=window.ranges)) != checksum:
                     raise OutputError(self._failure(window.text))
-            self._compare_grid(RasterGrid.of(written))
+            self._warn_of_crs(Georeference.of(written))
 
-    def _compare_grid(self, written: RasterGrid) -> None:
-        if written.crs != self._grid.crs and not self._grid.gcps:
+    def _warn_of_crs(self, written: Georeference) -> None:
+        if written.parsed_crs != self._box.parsed_crs and not self._box.gcps:
             warnings.warn(
                 f"{self.target}: a GeoTIFF cannot hold the input's coordinate reference system "
                 "exactly; compare the two before measuring",

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from geothresh.errors import InputError, UsageError
-from geothresh.raster.grid import RasterGrid
-from geothresh.raster.overlap import same_pixels, window_in
+from geothresh.raster.georeference import Georeference
 from geothresh.splitting import Split, read_manifest
 from geothresh.training.blocks import BlockGrid, Survey, cells_of
 from geothresh.types import BoolArray
@@ -28,7 +27,7 @@ class SplitScene:
     """A scene, its blocks, and the names of those that are held out."""
 
     name: str
-    grid: RasterGrid
+    box: Georeference
     mask: str | None
     """Path of its labels, if they are a raster: scenes that share it show the same ground."""
     survey: Survey
@@ -126,8 +125,8 @@ def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
         grid = grids.get(scene.name)
         if grid is None or not _fits(grid, scene):
             raise InputError(
-                f"{path}: says nothing of {scene.name} with {scene.grid.width} x "
-                f"{scene.grid.height} pixels; give the split of these scenes"
+                f"{path}: says nothing of {scene.name} with {scene.box.size.width} x "
+                f"{scene.box.size.height} pixels; give the split of these scenes"
             )
         names = grid.blocks()
         held = frozenset(name for name in names if f"{scene.name}/{name}" in sides.validation)
@@ -170,7 +169,7 @@ def forbidden_cells(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArra
     for other in scenes:
         same = other is scene or same_ground(other, scene)
         for window in other.held_windows():
-            here = window if same else window_in(scene.grid, window, other.grid)
+            here = window if same else scene.box.window_over(other.box, window)
             if here is not None:
                 forbidden[cells_of(here)] = True
     return forbidden
@@ -179,7 +178,7 @@ def forbidden_cells(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArra
 def same_ground(one: SplitScene, other: SplitScene) -> bool:
     """Whether two scenes have their pixels in the same places, as far as anything tells."""
     shared = one.mask is not None and one.mask == other.mask
-    return shared or same_pixels(one.grid, other.grid)
+    return shared or one.box.has_pixels_of(other.box)
 
 
 def hold(scenes: Sequence[SplitScene], held: Sequence[frozenset[str]]) -> list[SplitScene]:
@@ -196,10 +195,11 @@ def _grounds(scenes: Sequence[SplitScene]) -> list[int]:
 
 
 def _fits(grid: BlockGrid, scene: SplitScene) -> bool:
+    size = scene.survey.size
     return all(
         len(edges) >= 2
         and edges[0] == 0
         and edges[-1] == length
         and all(a < b for a, b in zip(edges, edges[1:], strict=False))
-        for edges, length in ((grid.rows, scene.grid.height), (grid.cols, scene.grid.width))
+        for edges, length in ((grid.rows, size.height), (grid.cols, size.width))
     )

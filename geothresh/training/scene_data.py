@@ -15,7 +15,6 @@ import numpy as np
 from geothresh.errors import InputError, UsageError, names
 from geothresh.geobox import GeoBox
 from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.raster.grid import RasterGrid
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
 from geothresh.raster.scene import Scene, open_scene
@@ -90,7 +89,7 @@ def gather_scenes(
         _open(path, source, data, splitting) for path, source in zip(paths, labels, strict=True)
     ]
     _require_names(opened)
-    sizes = pixels.sizes(paths, [_pixel_size(one.scene.grid) for one in opened])
+    sizes = pixels.sizes(paths, [_pixel_size(one.scene.box) for one in opened])
     factors = pixels.factors(paths, sizes)
     surveys = _surveys(opened, two_areas=splitting.aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
@@ -101,7 +100,7 @@ def gather_scenes(
     scenes = [
         SplitScene(
             name=one.scene.name,
-            grid=one.scene.grid,
+            box=one.scene.box,
             mask=one.mask,
             survey=counted,
             blocks=BlockGrid.of(one.scene.size, side),
@@ -172,7 +171,7 @@ def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _O
         return _Opened(
             scene=LabelledScene(
                 scene.spec,
-                grid=scene.grid,
+                box=where,
                 dataset=labels.stem,
                 labels=found,
                 aoi=aoi,
@@ -199,7 +198,7 @@ def _labels(
                 "vectors"
             )
         with open_labels(path) as labels:
-            labels.require_grid_of(scene)
+            labels.box.require_same(scene.box)
             return labels.spec, str(path.resolve())
     layer = find_layer(path, data.layer)
     _require_place(layer, scene)
@@ -216,7 +215,7 @@ def _area(
 
 
 def _require_place(layer: VectorLayer, scene: Scene) -> None:
-    if not scene.grid.has_transform:
+    if not scene.box.has_transform:
         raise InputError(
             f"{scene.name}: has no georeference, so {layer} cannot be laid over it; give labels "
             "as a raster of the same size"
@@ -346,11 +345,11 @@ def _describe(
     }
 
 
-def _pixel_size(grid: RasterGrid) -> GroundSampleDistance | None:
+def _pixel_size(box: GeoBox) -> GroundSampleDistance | None:
     """Of a scene, on the ground; None where it does not tell."""
-    if not grid.has_transform or grid.crs is None:
+    if not box.has_transform or box.crs is None:
         return None
-    found = pixel_size(grid.box)
+    found = pixel_size(box)
     if found is None:
         return None
     side = math.sqrt(found[0] * found[1])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from geothresh.options import Side
-from geothresh.raster.grid import RasterGrid
+from geothresh.raster.georeference import Georeference
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
@@ -23,7 +23,7 @@ from geothresh.training.blocks import ChipPlaces, seen_side
 from geothresh.training.sources import Cut, mixed
 from geothresh.types import BoolArray
 from geothresh.vector.placing import PlacedShapes
-from geothresh.windows import PixelWindow, RasterSize
+from geothresh.windows import PixelWindow
 
 # A square that is smaller than the one it is taken from is drawn this often at most until there
 # is something in it that counts.
@@ -41,7 +41,7 @@ class LabelledScene:
         self,
         spec: SceneSpec,
         *,
-        grid: RasterGrid,
+        box: Georeference,
         dataset: str,
         labels: PlacedShapes | MaskSpec,
         aoi: PlacedShapes | None = None,
@@ -51,15 +51,15 @@ class LabelledScene:
 
         Args:
             spec: of the confidences.
-            grid: where they lie.
+            box: where they lie.
             dataset: name of the labels.
             labels: where the foreground is: polygons, or a mask on the same grid.
             aoi: where the labels are complete; None = wherever there is data.
             validation_aoi: the same for what is validated on; None = as `aoi`.
         """
         self.spec = spec
-        self.grid = grid
-        self.size = RasterSize(height=grid.height, width=grid.width)
+        self.box = box
+        self.size = box.size
         self.dataset = dataset
         self.labels = labels
         self.aoi = aoi

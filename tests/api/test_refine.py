@@ -20,7 +20,7 @@ from geothresh.api.changes import ThresholdedInput
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import ArrayReader
 from geothresh.options import Compute, Outputs, Refining, Tiling, Writing
-from geothresh.raster.grid import RasterGrid
+from geothresh.raster.georeference import Georeference
 from geothresh.types import Float32Array
 from geothresh.windows import PixelWindow
 from tests.support.fakes import FakeSource, IdentityRefiner, UnevenRefiner
@@ -143,10 +143,10 @@ def test_coordinates_come_back_unmoved(  # noqa: PLR0913 - one for each that hyp
     clear = np.abs(confidence - 0.5) > 1e-6
     np.testing.assert_array_equal(mask[clear], confidence[clear] >= 0.5)
     with rasterio.open(scene) as dataset:
-        grid = RasterGrid.of(dataset)
+        box = Georeference.of(dataset)
     for path in (result.mask, result.confidence):
         with rasterio.open(path) as dataset:
-            assert RasterGrid.of(dataset) == grid
+            assert Georeference.of(dataset) == box
     assert sorted(os.listdir(folder)) == [
         "c.tif",
         "scene.tif",

@@ -68,7 +68,7 @@ def polygons_of(
     path: Path, *, threshold: float | None = None, **options: float
 ) -> tuple[PolygonBatch, Affine]:
     with opened(path, threshold) as mask:
-        units = MapUnits.of(mask.grid.crs.to_wkt())
+        units = MapUnits.of(mask.box.crs)
         batch = make_polygons(
             mask_shapes(mask),
             box=mask.box,
@@ -76,7 +76,7 @@ def polygons_of(
             **options,
         )
         assert batch.pixels == mask.spec.foreground
-    return batch, mask.grid.transform
+    return batch, Affine(*mask.box.transform)
 
 
 def random_mask(seed: int, height: int, width: int, density: float) -> NDArray[np.uint8]:

@@ -14,13 +14,13 @@ import shapely
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.nn.losses import LossWeights, threshnet_loss
 from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
-from geothresh.raster.grid import RasterGrid
-from geothresh.raster.overlap import same_pixels, window_in
+from geothresh.raster.georeference import Georeference
 from geothresh.training.blocks import (
     CELL,
     BlockGrid,
@@ -337,33 +337,35 @@ def test_what_is_held_out_in_one_scene_is_cut_out_of_another_that_overlaps(
 
 
 def test_a_window_is_found_in_a_raster_of_another_crs() -> None:
-    here = RasterGrid(height=400, width=700, transform=NORTH_UP, crs="EPSG:32632")
+    utm, degrees = (CRS.from_epsg(code).to_wkt() for code in (32632, 4326))
+    size = RasterSize(height=400, width=700)
+    here = Georeference(size=size, transform=tuple(NORTH_UP)[:6], crs=utm)
     frame = geopandas.GeoSeries([box(100, 100, 200, 160)], crs="EPSG:32632").to_crs("EPSG:4326")
     left, bottom, right, top = frame.total_bounds
-    there = RasterGrid(
-        height=90,
-        width=80,
-        transform=Affine((right - left) / 50, 0, left, 0, (bottom - top) / 60, top),
-        crs="EPSG:4326",
+    there = Georeference(
+        size=RasterSize(height=90, width=80),
+        transform=((right - left) / 50, 0, left, 0, (bottom - top) / 60, top),
+        crs=degrees,
     )
     window = PixelWindow(row=100, col=100, height=60, width=100)
-    found = window_in(there, window, here)
+    found = there.window_over(here, window)
     assert found is not None
     assert (found.row, found.col) == (0, 0)
     assert 60 <= found.height <= 61 and 50 <= found.width <= 51
-    assert window_in(there, PixelWindow(row=0, col=500, height=9, width=9), here) is None
-    nowhere = RasterGrid(height=9, width=9)
-    assert window_in(nowhere, window, here) is None
+    assert there.window_over(here, PixelWindow(row=0, col=500, height=9, width=9)) is None
+    nowhere = Georeference(size=RasterSize(height=9, width=9))
+    assert nowhere.window_over(here, window) is None
 
 
 def test_a_scene_that_lost_its_crs_still_shows_the_same_ground() -> None:
-    grid = RasterGrid(height=400, width=700, transform=NORTH_UP, crs="EPSG:32632")
-    bare = dataclasses.replace(grid, crs=None)
+    size, crs = RasterSize(height=400, width=700), CRS.from_epsg(32632).to_wkt()
+    known = Georeference(size=size, transform=tuple(NORTH_UP)[:6], crs=crs)
+    bare = dataclasses.replace(known, crs=None)
     window = PixelWindow(row=100, col=100, height=60, width=100)
-    assert same_pixels(grid, bare) and same_pixels(bare, grid)
-    assert window_in(bare, window, grid) == window_in(grid, window, bare) == window
-    turned = dataclasses.replace(grid, transform=Affine(0, 2, 500_000, 2, 0, 5_600_000))
-    assert same_pixels(turned, turned) and not same_pixels(turned, grid)
+    assert known.has_pixels_of(bare) and bare.has_pixels_of(known)
+    assert bare.window_over(known, window) == known.window_over(bare, window) == window
+    turned = dataclasses.replace(known, transform=(0.0, 2.0, 500_000.0, 2.0, 0.0, 5_600_000.0))
+    assert turned.has_pixels_of(turned) and not turned.has_pixels_of(known)
 
 
 def test_the_usual_block_is_smaller_in_smaller_scenes() -> None:

@@ -177,7 +177,7 @@ def test_confidence_means_equal_the_naive_twin(
     confidence = write(tmp_path / "confidence.tif", raw, **options)
 
     with opened(path) as opened_mask, open_scene(confidence) as scene:
-        scene.require_grid_of(opened_mask)
+        scene.box.require_same(opened_mask.box)
         table = confidence_sums(opened_mask, scene)
     batch, _ = polygons_of(path)
     found = table.mean[table.rows(batch.first_pixel)]
@@ -207,10 +207,10 @@ def test_another_grid_is_refused_with_both_numbers(
     small = write(tmp_path / "small.tif", values[:, 1:])
     with open_mask(path) as mask, open_scene(other) as elsewhere, open_scene(small) as smaller:
         with pytest.raises(InputError) as caught:
-            elsewhere.require_grid_of(mask)
+            elsewhere.box.require_same(mask.box)
         assert all(word in str(caught.value) for word in words)
         with pytest.raises(InputError, match="29 x 20 pixels, and"):
-            smaller.require_grid_of(mask)
+            smaller.box.require_same(mask.box)
 
 
 def test_how_confidences_are_stored_can_be_said(tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""The georeference of a raster: copied from input to output bit for bit, compared, overlaid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from rasterio.warp import transform
+
+from geothresh.errors import InputError
+from geothresh.geobox import GeoBox
+from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.windows import PixelWindow, RasterSize
+
+if TYPE_CHECKING:
+    from rasterio.control import GroundControlPoint
+    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.rpc import RPC
+
+# Share of a pixel by which the corners of two rasters may differ and still be the same: programs
+# round coordinates; and the same where pixels are trained on, where nothing is to be forgiven.
+_SAME_PLACE, _SAME_PIXELS = 0.01, 1e-3
+# Points along an edge: straight edges of one map are curves in another.
+_POINTS = 21
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Georeference(GeoBox):
+    """A raster's place on the ground, with all else of a file that ties its pixels to it."""
+
+    gcps: tuple[GroundControlPoint, ...] = ()
+    """Ground control points, in place of a transform."""
+    gcps_crs: CRS | None = None
+    """The CRS of the ground control points."""
+    rpcs: RPC | None = None
+    """Rational polynomial coefficients."""
+    area_or_point: str | None = None
+    """The AREA_OR_POINT tag; the transform is that of pixel corners either way."""
+
+    @classmethod
+    def of(cls, dataset: DatasetReader, name: str = "the raster") -> Georeference:
+        """That of an open dataset."""
+        gcps, gcps_crs = dataset.gcps
+        return cls(
+            size=RasterSize(height=dataset.height, width=dataset.width),
+            transform=tuple(dataset.transform)[:6],
+            crs=None if dataset.crs is None else dataset.crs.to_wkt(),
+            name=name,
+            gcps=tuple(gcps),
+            gcps_crs=gcps_crs,
+            rpcs=dataset.rpcs,
+            area_or_point=dataset.tags().get("AREA_OR_POINT"),
+        )
+
+    @property
+    def parsed_crs(self) -> CRS | None:
+        """The CRS as rasterio has it."""
+        return None if self.crs is None else CRS.from_wkt(self.crs)
+
+    @property
+    def crs_name(self) -> str | None:
+        """Such as ``EPSG:32633``, or WKT where there is no such code; None without a CRS."""
+        return None if self.crs is None else CRS.from_wkt(self.crs).to_string()
+
+    @property
+    def is_georeferenced(self) -> bool:
+        """Whether the pixels have a place on the ground by any of the three ways."""
+        return self.has_transform or bool(self.gcps) or self.rpcs is not None
+
+    def has_crs_of(self, other: Georeference) -> bool:
+        """Whether both are in one CRS; a raster without one is taken to be in the other's."""
+        return None in (self.crs, other.crs) or self.parsed_crs == other.parsed_crs
+
+    def require_same(self, other: Georeference) -> None:
+        """Raise InputError, with the numbers of both, unless `other` has the same pixels.
+
+        Corners may differ by a hundredth of a pixel: more is another place, less is how programs
+        round a coordinate. What one of the two lacks, a transform or a CRS, is not compared.
+        """
+        advice = "cut or warp one to the grid of the other"
+        size, theirs = self.size, other.size
+        if size != theirs:
+            raise InputError(
+                f"{self.name}: {size.width} x {size.height} pixels, and {other.name} has "
+                f"{theirs.width} x {theirs.height}; {advice}"
+            )
+        if not self.has_crs_of(other):
+            raise InputError(
+                f"{self.name}: is in {self.crs_name}, and {other.name} in {other.crs_name}; "
+                f"{advice}"
+            )
+        if self.has_transform and other.has_transform:
+            shift = self.shift_from(other)
+            if shift > _SAME_PLACE:
+                raise InputError(f"{self.name}: lies {shift:.3g} pixels off {other.name}; {advice}")
+
+    def has_pixels_of(self, other: Georeference) -> bool:
+        """Whether both have a place on the ground, and the same for every pixel."""
+        return (
+            self.has_transform
+            and other.has_transform
+            and self.size == other.size
+            and self.shift_from(other) < _SAME_PIXELS
+            and self.has_crs_of(other)
+        )
+
+    def window_over(self, other: Georeference, window: PixelWindow) -> PixelWindow | None:
+        """The window of this raster that covers the ground of a window of another.
+
+        A raster that has lost its CRS is taken to be in the other's: what is held out in one must
+        not be trained on in the other for the lack of a name.
+
+        Returns:
+            The extent of that ground in pixels of this raster, rounded outwards and cut to it; None
+            where they do not meet, or one of the two has no place on the ground.
+
+        Raises:
+            InputError: the ground has no place in the CRS of this raster.
+        """
+        if not (self.has_transform and other.has_transform):
+            return None
+        along = np.linspace(0, 1, _POINTS)
+        cols = np.concatenate([along, np.ones(_POINTS), along, np.zeros(_POINTS)])
+        rows = np.concatenate([np.zeros(_POINTS), along, np.ones(_POINTS), along])
+        edge = np.stack([window.col + cols * window.width, window.row + rows * window.height], 1)
+        points = other.to_map(edge)
+        if not self.has_crs_of(other):
+            try:
+                with gdal_environment():
+                    x, y = transform(other.parsed_crs, self.parsed_crs, *points.T)
+            except RASTER_ERRORS as error:
+                raise InputError(
+                    "a scene has no place in the CRS of another "
+                    f"({reason(error)}); reproject one to the CRS of the other"
+                ) from error
+            points = np.stack([x, y], axis=1)
+        inside = np.isfinite(points).all(axis=1)
+        if not inside.any():
+            return None
+        if not inside.all():
+            raise InputError(
+                "a scene lies partly where the CRS of another is not defined; reproject one to the "
+                "CRS of the other"
+            )
+        col, row = self.to_pixels(points).T
+        top, left = max(math.floor(row.min()), 0), max(math.floor(col.min()), 0)
+        bottom = min(math.ceil(row.max()), self.size.height)
+        right = min(math.ceil(col.max()), self.size.width)
+        if bottom <= top or right <= left:
+            return None
+        return PixelWindow.between(top, bottom, left, right)
+
+    def creation(self) -> dict[str, Any]:
+        """Keyword arguments of ``rasterio.open(..., "w")``: extent, transform and CRS."""
+        arguments: dict[str, Any] = {"height": self.size.height, "width": self.size.width}
+        # A TIFF holds either a transform or ground control points.
+        if not self.gcps:
+            arguments["crs"] = self.parsed_crs
+            if self.has_transform or self.crs is not None:
+                arguments["transform"] = Affine(*self.transform)
+        return arguments
+
+    def write_to(self, dataset: DatasetWriter) -> None:
+        """Set what ``rasterio.open`` takes no argument for."""
+        if self.gcps:
+            # rasterio asks even a missing CRS for its WKT.
+            dataset.gcps = (list(self.gcps), self.gcps_crs or CRS())
+        if self.rpcs is not None:
+            dataset.rpcs = self.rpcs
+        if self.area_or_point is not None:
+            dataset.update_tags(AREA_OR_POINT=self.area_or_point)
