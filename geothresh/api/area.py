@@ -12,7 +12,7 @@ import numpy as np
 from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
 from geothresh.options import Bounds, Reading
-from geothresh.raster.rasterize import burn
+from geothresh.raster.features import burn
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.types import BoolArray, Float32Array
 from geothresh.vector.placing import PlacedShapes, place, rectangle

@@ -18,15 +18,16 @@ from geothresh.api.vectorize import vectorize
 from geothresh.errors import OutputError
 from geothresh.files import check_output, write_bytes
 from geothresh.options import Outputs, Refining, Writing
-from geothresh.raster.panels import (
+from geothresh.raster.pictures import (
     Panel,
     change_picture,
     confidence_picture,
     mask_picture,
+    read_gray,
     sheet,
     shrunk,
+    write_png,
 )
-from geothresh.raster.pictures import read_gray, write_png
 from geothresh.raster.scene import open_scene
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.vector.options import Centerlines, Foreground, VectorWriting

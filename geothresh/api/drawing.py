@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
+from geothresh.raster.features import confidence_sums, mask_shapes
 from geothresh.raster.mask import Mask, Progress
-from geothresh.raster.polygonize import confidence_sums, mask_shapes
 from geothresh.raster.scene import Scene
 from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged

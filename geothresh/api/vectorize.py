@@ -18,8 +18,8 @@ from geothresh.fields import decisive, require_only
 from geothresh.options import READ_WHOLE, PathLike, Reading
 from geothresh.raster.mask import Mask, Progress, cut_scene, open_mask, plain_mask
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.regions import sieved_mask
 from geothresh.raster.scene import Scene, open_scene
-from geothresh.raster.sieve import sieved_mask
 from geothresh.vector.centerlines import pixel_side
 from geothresh.vector.formats import VectorFormat, ending_of, format_of
 from geothresh.vector.layers import Layer

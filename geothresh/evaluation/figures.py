@@ -6,7 +6,7 @@ import numpy as np
 
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
-from geothresh.raster.panels import (
+from geothresh.raster.pictures import (
     Panel,
     change_picture,
     confidence_picture,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geothresh.errors import GeothreshWarning, UsageError
-from geothresh.raster.bands import can_hold, colour_bands, mask_of
 from geothresh.raster.checks import (
+    can_hold,
     check_size,
+    colour_bands,
     complete_blocks,
+    mask_of,
     sound_georeference,
     warn_of_absent_blocks,
     warn_of_georeference,

@@ -21,8 +21,15 @@ from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import create_beside, discard
-from geothresh.raster.bands import can_hold, choose_band, mask_of
-from geothresh.raster.checks import check_size, complete_blocks, sound_georeference, warn_of_pages
+from geothresh.raster.checks import (
+    can_hold,
+    check_size,
+    choose_band,
+    complete_blocks,
+    mask_of,
+    sound_georeference,
+    warn_of_pages,
+)
 from geothresh.raster.dataset import (
     BandSpec,
     OpenBand,

@@ -1,20 +1,24 @@
-"""Read and write small pictures as arrays: masks and maps of a training set, figures."""
+"""Read and write small pictures as arrays, and draw masks, maps and changes as titled panels.
+
+What is drawn is an RGB array, uint8 (height, width, 3).
+"""
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
-from geothresh.raster.bands import colour_bands
-from geothresh.raster.checks import check_block
+from geothresh.raster.checks import check_block, colour_bands
 from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import (
     RASTER_ERRORS,
@@ -24,9 +28,9 @@ from geothresh.raster.gdal import (
     reason,
 )
 from geothresh.raster.paths import find_raster, is_tiff
+from geothresh.types import BoolArray, UInt8Array
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 _FORMATS = ("PNG", "JPEG")
@@ -202,3 +206,77 @@ def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
             Image.fromarray(pixels).save(temporary, format="PNG")
         except OSError as error:
             raise OutputError(f"{target}: cannot be written ({error})") from error
+
+
+Rgb = UInt8Array
+
+PAPER = (255, 255, 255)
+INK = (30, 30, 30)
+NO_DATA = (120, 120, 120)
+BACKGROUND = (18, 18, 18)
+KEPT = (235, 235, 235)
+REMOVED = (230, 60, 45)
+ADDED = (60, 130, 255)
+
+_GAP = 12
+_TEXT = 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A picture and the line above it."""
+
+    title: str
+    image: Rgb
+
+
+def confidence_picture(confidence: NDArray[np.floating], valid: BoolArray) -> Rgb:
+    """Confidence in [0, 1], (h, w), from black to white; grey where not `valid`."""
+    levels = np.round(np.where(valid, confidence, 0) * 255).astype(np.uint8)
+    picture = np.repeat(levels[..., None], 3, axis=-1)
+    picture[~valid] = NO_DATA
+    return picture
+
+
+def mask_picture(foreground: BoolArray, valid: BoolArray) -> Rgb:
+    """Foreground light, background dark, grey where not `valid`."""
+    return change_picture(foreground, foreground, valid)
+
+
+def change_picture(before: BoolArray, after: BoolArray, valid: BoolArray) -> Rgb:
+    """What stayed foreground light, what was removed red, what was added blue."""
+    picture = np.empty((*before.shape, 3), np.uint8)
+    picture[:] = BACKGROUND
+    picture[before & after] = KEPT
+    picture[before & ~after] = REMOVED
+    picture[~before & after] = ADDED
+    picture[~valid] = NO_DATA
+    return picture
+
+
+def shrunk(picture: Rgb, factor: int) -> Rgb:
+    """`picture` at 1/factor of its size, each pixel the mean of those it stands for."""
+    size = (max(1, picture.shape[1] // factor), max(1, picture.shape[0] // factor))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+
+
+def sheet(heading: str, rows: Sequence[Sequence[Panel]]) -> Rgb:
+    """Rows of titled panels under a heading, on white paper."""
+    font, large = ImageFont.load_default(size=_TEXT), ImageFont.load_default(size=_TEXT + 7)
+    title_height, heading_height = _TEXT + 8, _TEXT + 20
+    widths = [sum(p.image.shape[1] for p in row) + _GAP * (len(row) - 1) for row in rows]
+    heights = [title_height + max(p.image.shape[0] for p in row) + _GAP for row in rows]
+    paper = Image.new(
+        "RGB", (max(widths) + 2 * _GAP, heading_height + sum(heights) + 2 * _GAP), PAPER
+    )
+    draw = ImageDraw.Draw(paper)
+    draw.text((_GAP, _GAP), heading, fill=INK, font=large)
+    top = _GAP + heading_height
+    for row, height in zip(rows, heights, strict=True):
+        left = _GAP
+        for panel in row:
+            draw.text((left, top), panel.title, fill=INK, font=font)
+            paper.paste(Image.fromarray(panel.image), (left, top + title_height))
+            left += panel.image.shape[1] + _GAP
+        top += height
+    return np.asarray(paper)

@@ -11,18 +11,26 @@ from rasterio.enums import ColorInterp
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.options import Reading
-from geothresh.raster.bands import choose_band, mask_of, nodata_of_band
-from geothresh.raster.blocks import BlockInventory, evenly_spread
 from geothresh.raster.checks import (
     MOST_PIXELS,
     check_size,
+    choose_band,
     complete_blocks,
+    mask_of,
+    nodata_of_band,
     sound_georeference,
     warn_of_absent_blocks,
     warn_of_georeference,
     warn_of_pages,
 )
-from geothresh.raster.dataset import BandSpec, OpenBand, open_raster, reopen
+from geothresh.raster.dataset import (
+    BandSpec,
+    BlockInventory,
+    OpenBand,
+    evenly_spread,
+    open_raster,
+    reopen,
+)
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.scaling import (
     BandFacts,

@@ -21,7 +21,6 @@ import rasterio.shutil
 
 from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
-from geothresh.raster.blocks import BlockInventory, BlockLayout
 from geothresh.raster.creation import (
     CONFIDENCE_STEPS,
     NODATA,
@@ -29,6 +28,7 @@ from geothresh.raster.creation import (
     cog_options,
     gtiff_options,
 )
+from geothresh.raster.dataset import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.georeference import Georeference
 from geothresh.windows import PixelWindow

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from geothresh.options import Side
+from geothresh.raster.features import burn
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.mask import Mask, MaskSpec
-from geothresh.raster.rasterize import burn
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.training.blocks import ChipPlaces, seen_side
 from geothresh.training.sources import Cut, mixed

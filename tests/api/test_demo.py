@@ -14,7 +14,7 @@ from shapely import Point
 
 from geothresh.api.demo import OUTPUTS, _busiest, _pieces
 from geothresh.cli import main
-from geothresh.raster.panels import ADDED, KEPT, NO_DATA, REMOVED, change_picture, shrunk
+from geothresh.raster.pictures import ADDED, KEPT, NO_DATA, REMOVED, change_picture, shrunk
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from geothresh.evaluation.samples import read_ids
 from geothresh.evaluation.sweep import sweep
 from geothresh.metrics import Counts, boundary_counts
 from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling
-from geothresh.raster.panels import ADDED, KEPT, NO_DATA, REMOVED
+from geothresh.raster.pictures import ADDED, KEPT, NO_DATA, REMOVED
 from geothresh.thresholding import THRESHOLDS
 from tests.support.blobs import scene, write_pairs
 from tests.support.fakes import IdentityRefiner

@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.options import Reading
-from geothresh.raster.blocks import BlockLayout, evenly_spread
+from geothresh.raster.dataset import BlockLayout, evenly_spread
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import open_scene
 from geothresh.windows import PixelWindow, RasterSize

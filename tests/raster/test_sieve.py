@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from geothresh import Centerlines, Foreground, VectorWriting, vectorize
 from geothresh.cli import main
-from geothresh.raster.sieve import sieved
+from geothresh.raster.regions import sieved
 from geothresh.windows import PixelWindow
 from tests.support.cli_runner import runner
 from tests.support.streets import save

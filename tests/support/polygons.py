@@ -13,8 +13,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
+from geothresh.raster.features import mask_shapes
 from geothresh.raster.mask import Mask, cut_scene, open_mask, plain_mask
-from geothresh.raster.polygonize import mask_shapes
 from geothresh.raster.scene import open_scene
 from geothresh.vector.polygons import (
     PolygonBatch,

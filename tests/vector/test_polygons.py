@@ -21,10 +21,10 @@ from scipy import ndimage
 from geothresh import Foreground, Reading, vectorize
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
 from geothresh.raster import mask as masks
-from geothresh.raster.blocks import BlockLayout
+from geothresh.raster.dataset import BlockLayout
+from geothresh.raster.features import confidence_sums, mask_shapes
 from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.mask import open_mask
-from geothresh.raster.polygonize import confidence_sums, mask_shapes
 from geothresh.raster.regions import RegionSums
 from geothresh.raster.scene import open_scene
 from geothresh.vector.polygons import (

@@ -1,4 +1,4 @@
-"""Polygonize a mask, and sum up confidences inside each polygon, without an array of the whole.
+"""Polygons of a mask, confidences summed up inside each, and polygons burnt onto pixels.
 
 GDAL's polygoniser reads the band row by row and closes each polygon across all blocks: there is no
 seam, and no array of the whole raster.
@@ -6,12 +6,14 @@ seam, and no array of the whole raster.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.features import shapes
+from numpy.typing import NDArray
+from rasterio.features import rasterize, shapes
+from rasterio.transform import Affine
 
 from geothresh.errors import InputError
 from geothresh.raster.dataset import open_dataset
@@ -73,3 +75,26 @@ def confidence_sums(mask: Mask, scene: Scene, *, progress: Progress | None = Non
         if progress:
             progress(done, len(windows))
     return sums.finish()
+
+
+def burn(shapes: Sequence[Any] | NDArray[np.object_], window: PixelWindow) -> NDArray[np.bool_]:
+    """The pixels of a window whose centres lie in one of some areas.
+
+    Args:
+        shapes: polygons with a ``__geo_interface__``, in pixels of the raster: x = column and
+            y = row, whole numbers on the outer corners.
+        window: the part of the raster that is asked for.
+
+    Returns:
+        (height, width), True = inside.
+    """
+    if not len(shapes):
+        return np.zeros((window.height, window.width), np.bool_)
+    with gdal_environment(), filtered_warnings():
+        burnt = rasterize(
+            shapes,
+            out_shape=(window.height, window.width),
+            transform=Affine.translation(window.col, window.row),
+            dtype="uint8",
+        )
+    return np.asarray(burnt != 0)
