@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from geothresh.errors import UsageError
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner
 from geothresh.nn.backends import versioned
-from geothresh.nn.batching import GPU_BATCH
+from geothresh.nn.device import GPU_BATCH
 from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
-from geothresh.nn.resolution import resampled_patch
-from geothresh.nn.scope import UNKNOWN, ModelScope
-from geothresh.nn.wrapped import unwrapped, wrapped
+from geothresh.nn.scope import UNKNOWN, ModelScope, resampled_patch
+from geothresh.nn.wrappers import unwrapped, wrapped
 from geothresh.options import (
     Backend,
     BatchSize,
@@ -29,7 +28,7 @@ from geothresh.options import (
 from geothresh.windows import RasterSize, TileGrid
 
 if TYPE_CHECKING:
-    from geothresh.nn.backends.compiled import CompiledRefiner
+    from geothresh.nn.backends import CompiledRefiner
     from geothresh.nn.refiner import TorchRefiner
 
 Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource

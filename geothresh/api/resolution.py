@@ -11,7 +11,7 @@ from geothresh.api.models import ChosenModel
 from geothresh.errors import GeothreshWarning
 from geothresh.geobox import GeoBox
 from geothresh.mosaic import RasterReader
-from geothresh.nn.resolution import TOLERANCE
+from geothresh.nn.scope import TOLERANCE
 from geothresh.thresholding import foreground_width
 from geothresh.windows import PixelWindow
 

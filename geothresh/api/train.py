@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 from geothresh.errors import UsageError
 from geothresh.files import write_text
-from geothresh.nn.checkpoint import digest
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.nn.modelfile import THRESHNET, beside
+from geothresh.nn.modelfile import THRESHNET, beside, digest
 from geothresh.nn.refiner import find_model
-from geothresh.nn.resolution import ENTRY
+from geothresh.nn.scope import ENTRY
 from geothresh.splitting import Split
 from geothresh.training.data import FolderData, OnCheck, SceneData, Splitting, TrainingData
 from geothresh.training.folder_data import gather_folders

@@ -14,9 +14,13 @@ from geothresh.base.config import STRIDE, BaseConfig
 from geothresh.base.networks import build_network
 from geothresh.base.task import normalised
 from geothresh.errors import ModelError
-from geothresh.nn.batching import Batches
-from geothresh.nn.cpu import compute_threads
-from geothresh.nn.device import lost_device_reported, pick_device, pick_dtype
+from geothresh.nn.device import (
+    Batches,
+    compute_threads,
+    lost_device_reported,
+    pick_device,
+    pick_dtype,
+)
 from geothresh.nn.modelfile import digest
 from geothresh.options import BatchSize, Precision
 from geothresh.types import Float32Array

@@ -94,7 +94,7 @@ def export(
 
 def _described(path: Path) -> dict[str, Any]:
     """What is known of a model file, in JSON types."""
-    from geothresh.nn.checkpoint import digest, read_card
+    from geothresh.nn.modelfile import digest, read_card
 
     card = read_card(path)
     text = path.with_suffix(".md")

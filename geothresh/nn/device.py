@@ -1,15 +1,32 @@
-"""Choose device and number format (dtype) from their names. Imports torch when called."""
+"""Run a network: choose device and number format, share out a CPU's cores, halve large batches.
+
+Imports torch when called. On a CPU, every thread that calls torch gets a pool of OpenMP threads of
+its own. Once there are more of these than cores, GNU OpenMP puts them to sleep at each barrier
+instead of letting them wait, and all passes take nearly twice as long: so torch is called by the
+threads of `ComputeThreads` alone, which share the cores out among them.
+
+A second core for a pass gains little: the two hundred short steps of a network end at a barrier
+each, where the cores wait for one another, for long if something else is using one of them, such
+as the reading of the next tiles. So each core has a tile of its own, as far as memory goes.
+"""
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from geothresh.errors import DeviceLostError, GeothreshWarning, InputError, UsageError
-from geothresh.options import Precision
+import numpy as np
+
+from geothresh.errors import DeviceLostError, GeothreshWarning, InputError, ModelError, UsageError
+from geothresh.nn.config import NetworkConfig
+from geothresh.options import BatchSize, Precision
+from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch
@@ -121,3 +138,157 @@ def precision_name(dtype: torch.dtype) -> Precision:
 def _has_nvidia_gpu() -> bool:
     """Whether the kernel shows a GPU of NVIDIA's, usable or not."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
+"""A pass takes some 15 MB, or 250 MB where its first level has the resolution of the tile."""
+
+
+class ComputeThreads:
+    """A pool of threads that run torch, each with its share of the cores."""
+
+    def __init__(self, passes: int, cores: int | None = None) -> None:
+        """Start the threads; what torch keeps for all others stays as it is.
+
+        Args:
+            passes: Calls that go on at the same time; further ones wait.
+            cores: To be shared out among them; by default all that torch takes.
+        """
+        self.passes = passes
+        self._pool = ThreadPoolExecutor(passes, thread_name_prefix="geothresh-torch")
+        if passes > 1 or cores is not None:
+            self._share_out(cores)
+
+    def _share_out(self, cores: int | None) -> None:
+        import torch
+
+        threads = torch.get_num_threads()
+        share = max(1, (cores or threads) // self.passes)
+        all_there = threading.Barrier(self.passes)
+
+        def begin() -> None:
+            all_there.wait()
+            # Asked first: a thread that torch meets for the first time gets the number of all.
+            torch.get_num_threads()
+            torch.set_num_threads(share)
+            all_there.wait()
+
+        try:
+            for future in [self._pool.submit(begin) for _ in range(self.passes)]:
+                future.result()
+        finally:
+            # Threads keep the number that they have set, which is also what new ones begin with.
+            torch.set_num_threads(threads)
+
+    def run(
+        self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Run ``call`` on one of the threads, and wait for it."""
+        return self._pool.submit(call, *args, **kwargs).result()
+
+
+def compute_threads(passes: int = 1, cores: int | None = None) -> ComputeThreads:
+    """The pool of this process for so many passes at once; a single pass has all cores."""
+    return _shared(passes, cores)
+
+
+@cache
+def _shared(passes: int, cores: int | None) -> ComputeThreads:
+    # However it is asked for: the cache tells named arguments from others.
+    return ComputeThreads(passes, cores)
+
+
+def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
+    """Number of concurrent passes that gives the highest throughput on so many cores.
+
+    All have the same number of cores, on which the last bit of a result in fp32 depends.
+    """
+    import torch
+
+    cores = cores or torch.get_num_threads()
+    most = min(cores, _MOST_PASSES if config.shuffle > 1 else _MOST_LARGE_PASSES)
+    return max(range(1, most + 1), key=lambda passes: (cores // passes * passes, passes))
+
+
+GPU_BATCH = 16
+"""Tiles of a batch on a GPU, where they fit."""
+
+
+class Batches:
+    """Batch size of one network on one device; it is halved when memory runs out.
+
+    Any number of threads may run at once.
+    """
+
+    def __init__(self, batch_size: BatchSize, device: torch.device) -> None:
+        """Take a number of at least 1, or "auto": 1 on a CPU, 16 on a GPU.
+
+        Raises:
+            UsageError: the number is below 1.
+        """
+        if isinstance(batch_size, int) and batch_size < 1:
+            raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
+        # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
+        default = 1 if device.type == "cpu" else GPU_BATCH
+        self.device = device
+        self.size = batch_size if isinstance(batch_size, int) else default
+        self._halving = threading.Lock()
+
+    def run(
+        self, forward: Callable[[Float32Array], Float32Array], tiles: Float32Array
+    ) -> Float32Array:
+        """Call `forward` on tiles (B, ..., T, T) batch by batch, halving those that do not fit.
+
+        Returns:
+            (B, T, T), what `forward` gave.
+
+        Raises:
+            ModelError: not even one tile fits in memory.
+        """
+        refined = np.empty((len(tiles), *tiles.shape[-2:]), np.float32)
+        start = 0
+        while start < len(tiles):
+            size = self.size
+            stop = min(start + size, len(tiles))
+            try:
+                refined[start:stop] = forward(tiles[start:stop])
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve(size, tiles.shape[-1], error)
+            else:
+                start = stop
+        return refined
+
+    def _halve(self, size: int, tile: int, error: Exception) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise ModelError(
+                f"one tile of {tile} x {tile} does not fit in the memory of {self.device}; "
+                "take a smaller `tile_size` or `device=cpu`"
+            ) from error
+        with self._halving:
+            # Another thread may have found the same.
+            self.size = min(self.size, size // 2)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # Failures to allocate on a CPU (of Linux and macOS, of Windows), in oneDNN and on Metal are
+    # plain RuntimeErrors, told apart by their text alone.
+    texts = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "could not create a primitive",
+    )
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in texts
+    )

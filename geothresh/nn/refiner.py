@@ -15,17 +15,19 @@ import numpy as np
 
 from geothresh.errors import ModelError
 from geothresh.nn.backends import require_backend
-from geothresh.nn.batching import GPU_BATCH, Batches
-from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.cpu import compute_threads, passes_at_once
 from geothresh.nn.device import (
+    GPU_BATCH,
+    Batches,
+    compute_threads,
     devices_of,
     lost_device_reported,
+    passes_at_once,
     pick_device,
     pick_dtype,
     precision_name,
 )
+from geothresh.nn.modelfile import digest, load_weights, read_card
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
@@ -33,7 +35,7 @@ from geothresh.types import Float32Array
 if TYPE_CHECKING:
     import torch
 
-    from geothresh.nn.backends.compiled import CompiledRefiner
+    from geothresh.nn.backends import CompiledRefiner
     from geothresh.nn.cuda import StreamPool
     from geothresh.nn.network import ThreshNet
 
@@ -146,7 +148,7 @@ class ModelSource:
         make: partial[TorchRefiner] | partial[CompiledRefiner]
         make = partial(TorchRefiner, all_gpus=self.all_gpus)
         if self.backend != "torch":
-            from geothresh.nn.backends.compiled import CompiledRefiner
+            from geothresh.nn.backends import CompiledRefiner
 
             make = partial(CompiledRefiner, backend=self.backend)
         return make(
@@ -291,7 +293,7 @@ def resolved(
         UsageError: the backend is not installed, or lacks the device or the precision.
     """
     if backend != "torch":
-        from geothresh.nn.backends.compiled import library
+        from geothresh.nn.backends import library
 
         made = library(backend, device, precision, threads=1)
         return made.device.type, made.precision

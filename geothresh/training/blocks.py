@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
-from geothresh.nn.resolution import resampled_patch
+from geothresh.nn.scope import resampled_patch
 from geothresh.options import Side
 from geothresh.training.sources import Cut
 from geothresh.types import BoolArray, Int64Array

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from geothresh.chipping import in_passes, pad_to, turned
 from geothresh.errors import UsageError
-from geothresh.nn.resampling import clipped_logit, resize_map
+from geothresh.nn.wrappers import clipped_logit, resize_map
 from geothresh.thresholding import region_target
 from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe

@@ -9,7 +9,7 @@ from typing import Any
 
 from geothresh.errors import UsageError
 from geothresh.fields import require_only
-from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.scope import GroundSampleDistance
 from geothresh.options import Reading
 from geothresh.training.blocks import CELL
 from geothresh.training.sources import ChipSource, ValidationMap

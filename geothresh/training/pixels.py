@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import UsageError
-from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
+from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 
 # Any patch tells whether a factor is within reach.
 _PATCH = 64

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
-from geothresh.nn.config import Branches, Head
-from geothresh.nn.loss_weights import LossWeights
+from geothresh.nn.config import Branches, Head, LossWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

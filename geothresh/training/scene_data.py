@@ -14,7 +14,7 @@ import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.geobox import GeoBox
-from geothresh.nn.resolution import GroundSampleDistance
+from geothresh.nn.scope import GroundSampleDistance
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
 from geothresh.raster.scene import Scene, open_scene

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import UsageError
-from geothresh.nn.checkpoint import read_card
 from geothresh.nn.config import PRESETS, Head, NetworkConfig
+from geothresh.nn.modelfile import read_card
 from geothresh.training.recipe import Recipe
 
 DEFAULT_PRESET = "small"

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import expit
 
 from geothresh.chipping import random_window
-from geothresh.nn.resampling import clipped_logit
+from geothresh.nn.wrappers import clipped_logit
 from geothresh.raster.pairs import Pair, read_confidence, read_mask
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 

@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader
 from geothresh._version import __version__
 from geothresh.errors import ModelError
 from geothresh.files import write_text
-from geothresh.nn.checkpoint import load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.losses import threshnet_loss
-from geothresh.nn.modelfile import THRESHNET, beside
+from geothresh.nn.modelfile import THRESHNET, beside, load_weights, read_card, save_model
 from geothresh.nn.network import ThreshNet, memory_layout
 from geothresh.training.chips import ChipDataset
 from geothresh.training.loop import Task, training_place

@@ -13,8 +13,8 @@ from geothresh.errors import ModelError
 from geothresh.metrics import MapScore, Summary
 from geothresh.mosaic import Threads, mosaic_array
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.resampling import ResampledRefiner
-from geothresh.nn.resolution import resampled_patch
+from geothresh.nn.scope import resampled_patch
+from geothresh.nn.wrappers import ResampledRefiner
 from geothresh.training.blocks import seen_side
 from geothresh.training.sources import ValidationMap
 from geothresh.types import Float32Array

@@ -24,9 +24,8 @@ from geothresh.base.smp import segmentation_models
 from geothresh.base.task import BaseTask, segmentation_loss, snapshot_steps
 from geothresh.durability.states import find_state
 from geothresh.errors import InputError, ModelError, UsageError
-from geothresh.nn.checkpoint import read_card, save_model
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import beside, digest, require_seal
+from geothresh.nn.modelfile import beside, digest, read_card, require_seal, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.raster.image_pairs import ImagePair, find_images
 from geothresh.training import loop

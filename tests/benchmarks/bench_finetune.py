@@ -33,9 +33,8 @@ import torch
 
 from geothresh.cli.values import SizeRange
 from geothresh.metrics import MapScore, Summary
-from geothresh.nn.checkpoint import digest, load_weights, read_card
 from geothresh.nn.device import pick_device
-from geothresh.nn.modelfile import beside
+from geothresh.nn.modelfile import beside, digest, load_weights, read_card
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import find_model
 from geothresh.raster.pairs import Pair, find_pairs, read_confidence, read_mask

@@ -31,9 +31,8 @@ import torch
 from scenes import TILE, repeated
 
 import geothresh
-from geothresh.nn.config import PRESETS
+from geothresh.nn.config import PRESETS, LossWeights
 from geothresh.nn.cuda import STREAMS_PER_DEVICE
-from geothresh.nn.loss_weights import LossWeights
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner

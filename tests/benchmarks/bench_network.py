@@ -30,11 +30,10 @@ from scenes import scene_tiles
 from torch import nn
 
 import geothresh
-from geothresh.nn.backends import versioned
-from geothresh.nn.backends.compiled import CompiledRefiner
-from geothresh.nn.checkpoint import load_weights
+from geothresh.nn.backends import CompiledRefiner, versioned
 from geothresh.nn.config import PRESETS
 from geothresh.nn.device import pick_dtype
+from geothresh.nn.modelfile import load_weights
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import TorchRefiner, find_model
 

@@ -25,8 +25,8 @@ from scipy.special import expit, logit
 from geothresh.api.models import load_model
 from geothresh.metrics import Counts
 from geothresh.mosaic import mosaic_array
-from geothresh.nn.resolution import resampled_patch
-from geothresh.nn.wrapped import wrapped
+from geothresh.nn.scope import resampled_patch
+from geothresh.nn.wrappers import wrapped
 from geothresh.raster.pairs import read_confidence, read_mask
 from geothresh.thresholding import THRESHOLDS, cut_mask, region_target
 from geothresh.types import BoolArray, Float32Array

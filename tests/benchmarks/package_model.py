@@ -17,9 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.nn.checkpoint import load_weights, read_card, save_model
-from geothresh.nn.resolution import ENTRY, GroundSampleDistance
-from geothresh.nn.scope import ModelScope
+from geothresh.nn.modelfile import load_weights, read_card, save_model
+from geothresh.nn.scope import ENTRY, GroundSampleDistance, ModelScope
 from geothresh.raster.pairs import read_mask
 from geothresh.thresholding import foreground_width
 

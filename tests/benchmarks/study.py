@@ -35,8 +35,7 @@ import geothresh
 from geothresh.cli.values import SizeRange
 from geothresh.errors import GeothreshError, UsageError
 from geothresh.files import write_text
-from geothresh.nn.config import PRESETS
-from geothresh.nn.loss_weights import LossWeights
+from geothresh.nn.config import PRESETS, LossWeights
 from geothresh.training import RECIPES, Recipe
 
 SPLIT = Path(geothresh.__file__).parent / "nn" / "models" / "roads.split.json"

@@ -17,8 +17,8 @@ def identity_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file of which every correction is nought: what goes in comes out."""
     import torch
 
-    from geothresh.nn.checkpoint import save_model
     from geothresh.nn.config import NetworkConfig
+    from geothresh.nn.modelfile import save_model
     from geothresh.nn.network import ThreshNet
 
     torch.manual_seed(0)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import save_model
 from geothresh.nn.network import ThreshNet
 from tests.catalogue.bench import Bench
 from tests.support.rasters import write_raster

@@ -18,7 +18,7 @@ import pytest
 import rasterio
 
 from geothresh.errors import ModelError
-from geothresh.nn.batching import Batches
+from geothresh.nn.device import Batches
 from tests.catalogue.bench import Bench, error_line
 from tests.support.rasters import write_raster
 

@@ -55,8 +55,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network that corrects nothing: its correction is zero before training."""
-    from geothresh.nn.checkpoint import save_model
     from geothresh.nn.config import NetworkConfig
+    from geothresh.nn.modelfile import save_model
     from geothresh.nn.network import ThreshNet
 
     config = NetworkConfig(

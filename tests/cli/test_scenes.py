@@ -13,7 +13,7 @@ import shapely
 
 from geothresh.cli import main
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, UsageError
-from geothresh.nn.checkpoint import read_card
+from geothresh.nn.modelfile import read_card
 from tests.support.cli_runner import runner
 from tests.support.rasters import write_raster
 from tests.support.scenes import HEIGHT, QUICK, WIDTH, box, write_layer, write_scene

@@ -12,8 +12,8 @@ import rasterio
 import rasterio.shutil
 import shapely
 
-from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import save_model
 from geothresh.nn.refiner import find_model
 from tests.support.rasters import NORTH_UP, write_raster
 

@@ -25,9 +25,9 @@ from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic.reading import read_mirrored
 from geothresh.nn import backends
 from geothresh.nn.backends import compiled
-from geothresh.nn.backends.graph import bilinear, means, threshnet_graph
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.device import pick_dtype
+from geothresh.nn.onnx_graph import bilinear, means, threshnet_graph
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import Compute, Tiling
 from geothresh.raster.scene import open_scene

@@ -7,9 +7,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from geothresh.nn.centerline import centerline_loss, soft_skeleton
-from geothresh.nn.loss_weights import LossWeights
-from geothresh.nn.losses import threshnet_loss
+from geothresh.nn.config import LossWeights
+from geothresh.nn.losses import centerline_loss, soft_skeleton, threshnet_loss
 
 
 def blobs(seed: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from geothresh.api.models import load_model
 from geothresh.errors import ModelError, OutputError
-from geothresh.nn.checkpoint import digest, load_weights, read_card, save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import digest, load_weights, read_card, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.refiner import ModelSource, find_model
 

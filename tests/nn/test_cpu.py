@@ -13,7 +13,7 @@ from geothresh.machine import usable_cores
 from geothresh.mosaic.clients import cores_of_worker
 from geothresh.mosaic.threads import default_threads
 from geothresh.nn.config import PRESETS
-from geothresh.nn.cpu import ComputeThreads, passes_at_once
+from geothresh.nn.device import ComputeThreads, passes_at_once
 
 
 @pytest.fixture

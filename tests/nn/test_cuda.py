@@ -16,7 +16,7 @@ from geothresh.mosaic.threads import default_threads
 from geothresh.nn.cuda import STREAMS_PER_DEVICE, StreamPool, fitting, recorded_size
 from geothresh.nn.device import devices_of
 from geothresh.nn.refiner import ModelSource
-from geothresh.nn.symmetry import SymmetricRefiner
+from geothresh.nn.wrappers import SymmetricRefiner
 from geothresh.options import Compute
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")

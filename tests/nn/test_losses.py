@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from geothresh.nn import losses
-from geothresh.nn.loss_weights import LossWeights
+from geothresh.nn.config import LossWeights
 from geothresh.nn.losses import threshnet_loss
 
 LOSSES = [

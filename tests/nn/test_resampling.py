@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import Threads, mosaic_array
-from geothresh.nn.resampling import ResampledRefiner, resize
-from geothresh.nn.resolution import MAX_RESAMPLING, GroundSampleDistance, resampled_patch
+from geothresh.nn.scope import MAX_RESAMPLING, GroundSampleDistance, resampled_patch
+from geothresh.nn.wrappers import ResampledRefiner, resize
 from geothresh.types import Float32Array
 from tests.support.fakes import IdentityRefiner, UnevenRefiner
 

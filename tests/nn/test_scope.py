@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.resolution import GroundSampleDistance
-from geothresh.nn.scope import UNKNOWN, ModelScope, Range
+from geothresh.nn.scope import UNKNOWN, GroundSampleDistance, ModelScope, Range
 
 ROADS = ModelScope(
     theme="roads and streets",

@@ -14,8 +14,7 @@ from scipy.special import expit, logit
 from geothresh import load_model, refine_array
 from geothresh.errors import ModelError, UsageError
 from geothresh.mosaic import mosaic_array
-from geothresh.nn.symmetry import SATURATED, SymmetricRefiner
-from geothresh.nn.wrapped import wrapped
+from geothresh.nn.wrappers import SATURATED, SymmetricRefiner, wrapped
 from geothresh.options import Refining
 from geothresh.types import Float32Array
 from tests.support.fakes import FakeSource, IdentityRefiner, NanRefiner, UnevenRefiner

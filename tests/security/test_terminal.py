@@ -16,8 +16,8 @@ import torch
 
 import geothresh.cli
 from geothresh.cli.terminal import escaped
-from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import save_model
 from geothresh.nn.network import ThreshNet
 from tests.support.rasters import write_raster
 

@@ -24,9 +24,12 @@ import killing  # noqa: E402
 import torch  # noqa: E402
 
 from geothresh.durability.states import earlier_state  # noqa: E402
-from geothresh.nn.checkpoint import save_model  # noqa: E402
 from geothresh.nn.config import NetworkConfig  # noqa: E402
-from geothresh.nn.modelfile import beside, require_seal  # noqa: E402
+from geothresh.nn.modelfile import (  # noqa: E402
+    beside,
+    require_seal,
+    save_model,  # noqa: E402
+)
 from geothresh.nn.network import ThreshNet  # noqa: E402
 from geothresh.training import loop  # noqa: E402
 from tests.support.roads import make_roads  # noqa: E402
@@ -162,7 +165,7 @@ def state(place: Path) -> list[tuple[str, int]]:
 def wrong_models(output: Path) -> int:
     """Models at their final names that cannot be read."""
     from geothresh.errors import ModelError
-    from geothresh.nn.checkpoint import load_weights, read_card
+    from geothresh.nn.modelfile import load_weights, read_card
 
     wrong = 0
     for file in (output, beside(output, ".last.safetensors")):

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.modelfile import save_model
 from geothresh.nn.network import ThreshNet
 
 TINY = NetworkConfig(widths=(4, 4, 6, 8), blocks=(1, 1, 1, 1), patch=64)

@@ -15,8 +15,8 @@ from geothresh.api.evaluate import evaluate
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.metrics import MapScore
-from geothresh.nn.checkpoint import read_card
-from geothresh.nn.resampling import resize_map
+from geothresh.nn.modelfile import read_card
+from geothresh.nn.wrappers import resize_map
 from geothresh.options import Compute, Maps, Refining, Tiling
 from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 from geothresh.training.chips import ChipDataset

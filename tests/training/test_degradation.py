@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from geothresh.api.train import train
 from geothresh.errors import UsageError
-from geothresh.nn.checkpoint import read_card
+from geothresh.nn.modelfile import read_card
 from geothresh.training import Recipe, degradation
 from geothresh.training.data import FolderData
 from geothresh.training.degradation import degrade, synthesise

@@ -26,9 +26,8 @@ from geothresh.cli import faults, main
 from geothresh.durability.lock import only_run
 from geothresh.durability.states import earlier_state, find_state
 from geothresh.errors import GeothreshWarning, ModelError, OutputError, UsageError
-from geothresh.nn.checkpoint import save_model
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import require_seal
+from geothresh.nn.modelfile import require_seal, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.training import Recipe, loop
 from tests.support.cli_runner import runner

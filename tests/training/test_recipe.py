@@ -12,8 +12,8 @@ from geothresh.api.train import train
 from geothresh.base.config import BaseRecipe
 from geothresh.cli import main
 from geothresh.errors import UsageError
-from geothresh.nn.checkpoint import read_card
-from geothresh.nn.loss_weights import LossWeights
+from geothresh.nn.config import LossWeights
+from geothresh.nn.modelfile import read_card
 from geothresh.training.data import FolderData
 from geothresh.training.recipe import DEFAULT_RECIPE, RECIPES, Recipe, recipe_of
 from tests.support.cli_runner import runner

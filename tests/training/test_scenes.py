@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.nn.losses import LossWeights, threshnet_loss
-from geothresh.nn.resolution import GroundSampleDistance, resampled_patch
+from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.raster.georeference import Georeference
 from geothresh.training.blocks import (
     CELL,

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from geothresh.api.models import load_model
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
-from geothresh.nn.checkpoint import digest, read_card
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.losses import LossWeights, threshnet_loss
+from geothresh.nn.modelfile import digest, read_card
 from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop

@@ -1,0 +1,341 @@
+"""Inference backends other than torch: ONNX Runtime and OpenVINO.
+
+`geothresh.nn.refiner` holds the way through torch. The other libraries run the ONNX graph of
+`geothresh.nn.onnx_graph`, compiled once per tile size. Imports them, and torch, when called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol, get_args
+
+import numpy as np
+
+from geothresh.errors import InputError, UsageError
+from geothresh.nn.config import NetworkConfig
+from geothresh.nn.device import Batches, compute_threads, pick_dtype
+from geothresh.nn.onnx_graph import INPUT, require_multiple, threshnet_graph
+from geothresh.nn.scope import UNKNOWN, ModelScope
+from geothresh.options import Backend, BatchSize, Precision
+from geothresh.types import Float32Array
+
+if TYPE_CHECKING:
+    import torch
+
+#: What a backend needs besides torch, and the extra that brings it.
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    "torch": (),
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+}
+_EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def require_backend(backend: str) -> None:
+    """Check that a backend is known and its packages are installed, without importing them.
+
+    Raises:
+        UsageError: it is not, or they are not.
+    """
+    if backend not in _PACKAGES:
+        known = ", ".join(get_args(Backend))
+        raise UsageError(f"backend {backend!r} is unknown; say one of {known}")
+    require_packages(f"backend {backend}", *_PACKAGES[backend])
+
+
+def require_packages(what: str, *packages: str) -> None:
+    """Raise UsageError where one of these optional packages is not installed."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        # The last one is what was asked for; its extra brings all others.
+        raise UsageError(
+            f"{what}: needs a package that is not installed ({', '.join(missing)}); "
+            f"run: pip install 'geothresh[{_EXTRAS[packages[-1]]}]'"
+        )
+
+
+def versioned(backend: Backend) -> str:
+    """A backend's name and version: the last bits of what it gives depend on both.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    require_backend(backend)
+    if backend == "torch":
+        return f"torch {version('torch')}"
+    # Asked of the module: the distribution has other names too (onnxruntime-gpu).
+    return f"{backend} {importlib.import_module(backend).__version__}"
+
+
+Forward = Callable[[Float32Array], Float32Array]
+"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
+
+
+class Library(Protocol):
+    """An inference library, set up for one device and precision."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """fp32 or bf16: the number format inside the network."""
+        ...
+
+    def compile(self, graph: bytes) -> Forward:
+        """A function that runs an ONNX graph.
+
+        The function raises MemoryError where a batch does not fit.
+        """
+        ...
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error means out of memory; the libraries have no exception type for it."""
+    text = str(error).lower()
+    return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))
+
+
+# A run has one size of tile; a process that serves several sizes keeps as many networks.
+_KEPT = 2
+
+
+class CompiledRefiner:
+    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
+
+    Calls from several threads wait for one another. The library takes as many threads for one
+    forward pass as torch would.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, torch.Tensor],
+        config: NetworkConfig,
+        *,
+        backend: Backend,
+        name: str = "unnamed",
+        sha256: str = "",
+        scope: ModelScope = UNKNOWN,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: BatchSize = "auto",
+        cores: int | None = None,
+    ) -> None:
+        """Take a network, of which nothing is compiled before the first tile.
+
+        ``cores`` are the threads of a pass on a CPU, by default as many as torch would take.
+
+        Raises:
+            UsageError: the backend's packages are not installed, or it lacks this device or
+                precision.
+            InputError: the device is not there.
+        """
+        require_backend(backend)
+        self.backend = backend
+        self.name = name
+        self.digest = sha256
+        self.scope = scope
+        self.config = config
+        self.patch = config.patch
+        threads = cores or compute_threads().run(_torch_threads)
+        self._library = library(backend, device, precision, threads=threads)
+        self._batches = Batches(batch_size, self._library.device)
+        self._weights = {key: tensor.numpy() for key, tensor in weights.items()}
+        self._networks: OrderedDict[tuple[int, int], Forward] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._library.device
+
+    @property
+    def precision(self) -> Precision:
+        """fp32 or bf16: the number format inside the network."""
+        return self._library.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        return self._batches.size
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles (B, T, T) of confidences in [0, 1]; a batch that does not fit is halved.
+
+        Raises:
+            ModelError: T is not a multiple of the patch, or not even one tile fits in memory.
+        """
+        with self._lock:
+            forward = self._compiled(*tiles.shape[-2:])
+            return self._batches.run(
+                lambda batch: forward(np.ascontiguousarray(batch, np.float32)[:, None])[:, 0], tiles
+            )
+
+    def _compiled(self, height: int, width: int) -> Forward:
+        network = self._networks.pop((height, width), None)
+        if network is None:
+            require_multiple(self.config, height, width)
+            graph = threshnet_graph(self._weights, self.config, height=height, width=width)
+            if len(self._networks) == _KEPT:
+                self._networks.popitem(last=False)
+            network = self._library.compile(graph.SerializeToString())
+        self._networks[height, width] = network
+        return network
+
+
+def library(backend: Backend, device: str, precision: Precision, *, threads: int) -> Library:
+    """Load the library of a backend for a device and a precision.
+
+    Raises:
+        UsageError: it lacks them.
+    """
+    chosen = OnnxRuntime if backend == "onnxruntime" else OpenVino
+    return chosen(device, precision, threads=threads)
+
+
+def _torch_threads() -> int:
+    """As many as torch takes: the cores, or what OMP_NUM_THREADS leaves to each of the workers."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+# Errors alone: its warnings are about the graph's form, and nothing that a user could mend.
+_ERRORS = 3
+
+
+class OnnxRuntime:
+    """ONNX Runtime for one device; see `Library`."""
+
+    precision: Precision = "fp32"
+
+    def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
+        """Take a device (auto means cpu), a precision and the threads of a forward pass.
+
+        Raises:
+            UsageError: a device other than cpu and cuda[:i], or a precision other than fp32.
+            InputError: this build of ONNX Runtime has no CUDA.
+        """
+        if precision not in ("auto", "fp32"):
+            raise UsageError(
+                f"precision {precision}: ONNX Runtime has fp32 alone; say fp32, or take another "
+                "backend"
+            )
+        self.device = _picked(device)
+        self._threads = threads
+
+    def compile(self, graph: bytes) -> Forward:
+        """A function that runs an ONNX graph; it may be called by one thread at a time."""
+        import onnxruntime
+
+        # Its builds for Windows send some.
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = _ERRORS
+        provider: str | tuple[str, dict[str, str]] = _CPU
+        if self.device.type == "cuda":
+            # TF32 would round the numbers of an fp32 network to 10 bits.
+            provider = (_CUDA, {"device_id": str(self.device.index or 0), "use_tf32": "0"})
+        session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+        # What a provider lacks it leaves to the CPU, and where it cannot start, everything.
+        if self.device.type == "cuda" and _CUDA not in session.get_providers():
+            raise InputError(
+                f"device {self.device}: ONNX Runtime cannot start CUDA; check its versions of CUDA "
+                "and cuDNN, or say `device=cpu`"
+            )
+
+        def forward(tiles: Float32Array) -> Float32Array:
+            try:
+                (refined,) = session.run(None, {INPUT: tiles})
+            except Exception as error:  # its errors have no base of their own
+                if out_of_memory(error):
+                    raise MemoryError(str(error)) from error
+                raise
+            return refined  # type: ignore[no-any-return]
+
+        return forward
+
+
+def _picked(device: str) -> torch.device:
+    import onnxruntime
+    import torch
+
+    if device in ("auto", "cpu"):
+        return torch.device("cpu")
+    if re.fullmatch(r"cuda(:\d+)?", device) is None:
+        raise UsageError(
+            f"device {device!r}: ONNX Runtime runs on cpu and cuda[:i] here; say one of these, or "
+            "take another backend"
+        )
+    if _CUDA not in onnxruntime.get_available_providers():
+        raise InputError(
+            f"device {device}: this ONNX Runtime was built without CUDA; install onnxruntime-gpu "
+            "in its place, or say `device=cpu`"
+        )
+    return torch.device(device)
+
+
+class OpenVino:
+    """OpenVINO on the CPU; see `Library`."""
+
+    def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
+        """Take a device (auto or cpu), a precision and the threads of a forward pass.
+
+        Raises:
+            UsageError: another device, or a precision that this CPU lacks.
+        """
+        import openvino
+        import torch
+
+        if device not in ("auto", "cpu"):
+            raise UsageError(
+                f"device {device!r}: OpenVINO runs on the cpu here; say cpu, or take another "
+                "backend"
+            )
+        self.device = torch.device("cpu")
+        self._core = openvino.Core()
+        # auto is bf16 where the CPU has instructions for it, as with torch.
+        bf16 = pick_dtype(precision, self.device) is torch.bfloat16
+        if bf16 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            # OpenVINO would take fp32, and say nothing.
+            raise UsageError(
+                "precision bf16: this CPU has no instructions for it that OpenVINO knows; say auto "
+                "or fp32"
+            )
+        self.precision: Precision = "bf16" if bf16 else "fp32"
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            # One tile at a time, on all threads.
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": threads,
+            # The threads that read and write need the cores too.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def compile(self, graph: bytes) -> Forward:
+        """A function that runs an ONNX graph; it may be called by one thread at a time."""
+        network = self._core.compile_model(self._core.read_model(graph), "CPU", self._settings)
+        request = network.create_infer_request()
+
+        def forward(tiles: Float32Array) -> Float32Array:
+            try:
+                # A copy: the next call writes into the same memory.
+                return np.array(request.infer([tiles], share_inputs=True)[0], np.float32)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise MemoryError(str(error)) from error
+                raise
+
+        return forward

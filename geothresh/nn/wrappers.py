@@ -1,0 +1,206 @@
+"""Refiners around a refiner: test-time augmentation, and resampling to the network's resolution.
+
+The engine works in the raster's pixels; `ResampledRefiner` brings each tile to the network's,
+refines it, and brings the change back. Nothing but the change is resampled: added in logits to the
+raster's own confidences, it leaves them as sharp as they were, and where the network changes
+nothing, nothing changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, get_args
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit, logit
+
+from geothresh.errors import ModelError, UsageError
+from geothresh.mosaic import Refiner, RefinerSource, parallel_calls
+from geothresh.nn.config import LOGIT_MARGIN
+from geothresh.options import Tta
+from geothresh.types import Float32Array
+
+
+class ResampledRefiner:
+    """Refines tiles of (T p / P) pixels with a network that reads T pixels and has the patch P.
+
+    ``patch``, p, is the network's patch in pixels of the raster: any whole number. Tiles are
+    enlarged bilinearly or reduced to means over areas; the change is brought back the other way.
+    """
+
+    def __init__(self, refiner: Refiner, *, patch: int) -> None:
+        self.refiner = refiner
+        self.name = refiner.name
+        self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
+        self.patch = patch
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles, (B, t, t) float32 in [0, 1], t a multiple of `patch`.
+
+        Raises:
+            ModelError: t is no such multiple, or the refiner refuses the tiles.
+        """
+        side = tiles.shape[-1]
+        if tiles.ndim != 3 or tiles.shape[1] != side or side % self.patch:
+            raise ModelError(
+                f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
+                "take a tile size that is a multiple of it"
+            )
+        network_side = side // self.patch * self.refiner.patch
+        seen = resize(tiles, network_side)
+        refined = resize(clipped_logit(self.refiner(seen)) - clipped_logit(seen), side)
+        refined += clipped_logit(tiles)
+        return np.asarray(expit(refined, out=refined))
+
+
+def clipped_logit(confidence: Float32Array) -> Float32Array:
+    """Logits of confidences, which are clipped to `LOGIT_MARGIN` from 0 and 1 first.
+
+    One margin for all: a 0 that stays a 0 is no change, also to its neighbours.
+    """
+    inside = np.clip(confidence, np.float32(LOGIT_MARGIN), np.float32(1 - LOGIT_MARGIN))
+    return np.asarray(logit(inside), np.float32)
+
+
+def resize(tiles: Float32Array, side: int) -> Float32Array:
+    """Resize tiles (B, t, t) to (B, side, side): bilinear when enlarged, area means when reduced.
+
+    Every pixel is a weighted mean of the tile's, with weights that add up to 1.
+    """
+    resized = np.empty((len(tiles), side, side), np.float32)
+    for tile, out in zip(tiles, resized, strict=True):
+        out[...] = resize_map(tile, side, side)
+    return resized
+
+
+def resize_map(values: Float32Array, height: int, width: int) -> Float32Array:
+    """Resize one array (h, w) to (height, width), by the rules of `resize`."""
+    rows, cols = _weights(values.shape[0], height), _weights(values.shape[1], width)
+    return np.asarray((cols @ (rows @ values).T).T, np.float32)
+
+
+@lru_cache(maxsize=64)
+def _weights(n_in: int, n_out: int) -> Any:
+    """Sparse matrix (n_out, n_in), float32, that resizes along one axis.
+
+    Sparse products are sums in a fixed order, the same on any machine and number of threads.
+    """
+    out = np.arange(n_out)
+    if n_out >= n_in:
+        centre = np.clip((out + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+        first = np.minimum(centre.astype(np.intp), max(n_in - 2, 0))
+        share = centre - first
+        rows, cols = np.concatenate([out, out]), np.concatenate([first, first + (n_in > 1)])
+        values = np.concatenate([1 - share, share])
+    else:
+        # Pixel o of the result covers [o n_in, (o + 1) n_in), in units of 1 / n_out pixels.
+        taps = n_in // n_out + 2
+        cols = (out * n_in // n_out)[:, None] + np.arange(taps)
+        start, stop = (out * n_in)[:, None], ((out + 1) * n_in)[:, None]
+        common = np.minimum(stop, (cols + 1) * n_out) - np.maximum(start, cols * n_out)
+        inside = common > 0
+        rows = np.broadcast_to(out[:, None], cols.shape)[inside]
+        cols, values = cols[inside], common[inside] / n_in
+    return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))
+
+
+SATURATED = np.float32(1e-6)
+"""What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""
+
+# Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
+_PARTS = 2.0**24
+
+
+def require_tta(tta: str) -> None:
+    """Raise UsageError unless this is one of `Tta`."""
+    if tta not in get_args(Tta):
+        raise UsageError(f"TTA {tta!r} is unknown; say {' or '.join(get_args(Tta))}")
+
+
+class SymmetricRefiner:
+    """Averages the logits of a refiner over the eight rotations and reflections of each tile.
+
+    The mean is of logits, added up as whole numbers of 2**-24: the order of the eight does not
+    matter, so that the refined form of a turned tile is the turned refined form to the last bit,
+    as long as the refiner gives the same for equal tiles. Costs eight passes of the refiner, one
+    after the other, and the memory of one.
+    """
+
+    def __init__(self, refiner: Refiner) -> None:
+        self.refiner = refiner
+        self.name = refiner.name
+        self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
+        self.patch = refiner.patch
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles, (B, T, T) float32 in [0, 1].
+
+        Raises:
+            ModelError: the tiles are not square, or the refiner refuses them.
+        """
+        if tiles.ndim != 3 or tiles.shape[1] != tiles.shape[2]:
+            raise ModelError(f"tiles of shape {tiles.shape} cannot be turned; give (B, T, T)")
+        total = np.zeros(tiles.shape, np.float64)  # of whole numbers, which add up without rounding
+        mirrored = total.transpose(0, 2, 1)
+        for seen, into in ((tiles, total), (tiles.transpose(0, 2, 1), mirrored)):
+            for turns in range(4):
+                turned = np.ascontiguousarray(np.rot90(seen, turns, axes=(1, 2)))
+                refined = np.clip(self.refiner(turned), SATURATED, 1 - SATURATED)
+                parts = np.rint(logit(refined) * np.float32(_PARTS))
+                into += np.rot90(parts, -turns, axes=(1, 2))
+        return np.asarray(expit(total / (8 * _PARTS)), np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedSource:
+    """Loads a refiner and wraps it; as small and picklable as what it wraps."""
+
+    source: RefinerSource
+    """What it wraps."""
+    tta: Tta
+    patch: int
+    """Side of the model's patch, in pixels of the raster."""
+
+    def load(self, *, cores: int | None = None) -> Refiner:
+        """Load the model and wrap it."""
+        return _wrapped(self.source.load(cores=cores), tta=self.tta, patch=self.patch)
+
+
+def wrapped(
+    model: Refiner | RefinerSource, *, tta: Tta = "none", patch: int | None = None
+) -> Refiner | RefinerSource:
+    """Wrap a refiner, or a source of one; the same object where nothing is asked for.
+
+    Args:
+        model: a refiner, or a source that loads one.
+        tta: see `geothresh.nn.wrappers.SymmetricRefiner`.
+        patch: side of the model's patch in pixels of the raster; None for the model's own, see
+            `geothresh.nn.wrappers.ResampledRefiner`.
+    """
+    patch = model.patch if patch is None else patch
+    if tta == "none" and patch == model.patch:
+        return model
+    if callable(model):
+        return _wrapped(model, tta=tta, patch=patch)
+    return WrappedSource(source=model, tta=tta, patch=patch)
+
+
+def _wrapped(refiner: Refiner, *, tta: Tta, patch: int) -> Refiner:
+    # In this order the eight passes read the network's pixels, and resampling is done once.
+    network_patch = refiner.patch
+    if tta == "d4":
+        refiner = SymmetricRefiner(refiner)
+    if patch != network_patch:
+        refiner = ResampledRefiner(refiner, patch=patch)
+    return refiner
+
+
+def unwrapped(refiner: Refiner) -> Refiner:
+    """The refiner inside all wrappers."""
+    while isinstance(refiner, ResampledRefiner | SymmetricRefiner):
+        refiner = refiner.refiner
+    return refiner
