@@ -20,8 +20,8 @@ from geothresh.mosaic.protocols import (
     Workers,
     where_asked,
 )
-from geothresh.mosaic.reading import ArrayReader
-from geothresh.mosaic.refiners import GuardedRefiner, load_refiner, parallel_calls
+from geothresh.mosaic.readers import ArrayReader
+from geothresh.mosaic.refining import GuardedRefiner, load_refiner, parallel_calls
 
 __all__ = [
     "ArrayReader",

@@ -1,4 +1,13 @@
-"""Connect to Dask: start worker processes on this machine, or join a running cluster."""
+"""Connect to Dask: start worker processes on this machine, or join a running cluster.
+
+Own workers take turns with the GPUs (CUDA_VISIBLE_DEVICES; no torch here), and ignore Ctrl-C
+(SIGINT), which goes to all processes of a terminal, of which one alone is to answer it. A worker
+that is told to ignore it once it is up has had seconds before that in which it did not. A blocked
+signal is inherited by threads and processes, and through exec, so that a worker is deaf from its
+first instruction on; the main thread, which blocks it for the start of one thread, loses none.
+
+https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+"""
 
 from __future__ import annotations
 
@@ -8,23 +17,107 @@ import logging
 import os
 import platform
 import signal
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dask.distributed import Client, LocalCluster, Nanny
 from distributed.core import Status
+from distributed.utils import LoopRunner
 
 from geothresh.errors import ClusterError, GeothreshWarning, UsageError
 from geothresh.machine import usable_cores
-from geothresh.mosaic.gpus import environment_of_worker, visible_gpus
-from geothresh.mosaic.loops import loop_without_interrupts
 from geothresh.mosaic.protocols import Scheduler
+
+
+def visible_gpus(
+    environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
+) -> list[str]:
+    """The GPUs of NVIDIA's that a process may use, by the names CUDA_VISIBLE_DEVICES has."""
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(k) for k in range(len(list(devices.glob("nvidia[0-9]*"))))]
+    return [name.strip() for name in chosen.split(",") if name.strip()]
+
+
+def environment_of_worker(number: int, gpus: list[str]) -> dict[str, str]:
+    """Environment variables of a worker process: all GPUs, its own one first.
+
+    Workers take turns, and use the first GPU that they see. Nothing where there are not several.
+    """
+    if len(gpus) < 2:
+        return {}
+    own = number % len(gpus)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[own:] + gpus[:own])}
+
+
+_FAULTS = logging.getLogger("geothresh.faults")
+"""Faults inside libraries that come back as an exception as well, or of what is ending: no news,
+unless somebody looks for an error (--debug)."""
+
+# How the tracker of multiprocessing begins its complaint.
+_LEAKS = "ignore:resource_tracker:UserWarning"
+
+
+@contextmanager
+def loop_without_interrupts() -> Iterator[Any]:
+    """Tornado's event loop, running in a thread that blocks SIGINT, as all that is started there.
+
+    What goes wrong in it unseen by anybody is logged as information by ``geothresh.faults``.
+    """
+    _start_tracker()
+    runner = LoopRunner()
+    try:
+        with _interrupts_blocked():
+            runner.start()
+        loop = runner.loop
+        loop.add_callback(loop.asyncio_loop.set_exception_handler, _note)
+        yield loop
+    finally:
+        runner.stop()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep SIGINT from this thread; one that came meanwhile is answered at the end."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield  # Windows: workers share the console's Ctrl-C
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's resource tracker, which removes leaked semaphores.
+
+    Here, because it unblocks SIGINT in the thread that starts it. A run that is killed leaves some
+    semaphores to it; that it removes them is no warning of ours.
+    """
+    if not hasattr(resource_tracker, "ensure_running"):
+        return
+    quiet = [] if _FAULTS.isEnabledFor(logging.INFO) else [_LEAKS]
+    sys.warnoptions.extend(quiet)  # which the tracker inherits
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        for option in quiet:
+            sys.warnoptions.remove(option)
+
+
+def _note(loop: Any, context: dict[str, Any]) -> None:
+    _FAULTS.info("%s", context["message"], exc_info=context.get("exception"))
+
 
 _LOGGER = logging.getLogger(__name__)
 

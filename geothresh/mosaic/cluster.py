@@ -25,6 +25,15 @@ from dask.sizeof import sizeof
 from distributed.comm.core import CommClosedError
 
 from geothresh.errors import ClusterError, DeadlyTileError
+from geothresh.mosaic.blending import (
+    Blended,
+    Finished,
+    Part,
+    StripCounter,
+    Weights,
+    blend_chunk,
+    deliver,
+)
 from geothresh.mosaic.clients import (
     WORKERLESS_SECONDS,
     local_client,
@@ -43,17 +52,7 @@ from geothresh.mosaic.protocols import (
     Scheduler,
     Workers,
 )
-from geothresh.mosaic.refiners import GuardedRefiner, load_refiner
-from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import (
-    Blended,
-    Finished,
-    Part,
-    Weights,
-    blend_chunk,
-    deliver,
-    refine_group,
-)
+from geothresh.mosaic.refining import GuardedRefiner, load_refiner, refine_group
 from geothresh.options import Blend
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
+from geothresh.mosaic.blending import StripCounter, Weights
 from geothresh.mosaic.protocols import (
     MosaicStats,
     Progress,
@@ -21,10 +22,8 @@ from geothresh.mosaic.protocols import (
     Where,
     Workers,
 )
-from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
-from geothresh.mosaic.refiners import load_refiner
-from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import Weights
+from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
+from geothresh.mosaic.refining import load_refiner
 from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid

@@ -16,18 +16,17 @@ from dask.local import get_sync
 from dask.threaded import get
 
 from geothresh.machine import usable_cores
-from geothresh.mosaic.protocols import MosaicStats, Progress, RasterReader, Sink
-from geothresh.mosaic.refiners import GuardedRefiner
-from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import (
+from geothresh.mosaic.blending import (
     Blended,
     Finished,
     Part,
+    StripCounter,
     Weights,
     blend_chunk,
     deliver,
-    refine_group,
 )
+from geothresh.mosaic.protocols import MosaicStats, Progress, RasterReader, Sink
+from geothresh.mosaic.refining import GuardedRefiner, refine_group
 from geothresh.windows import ChunkPlan, TileGroup
 
 CHUNKS_PREFETCHED = 4

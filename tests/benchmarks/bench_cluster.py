@@ -26,7 +26,7 @@ from scenes import OVERLAP, TILE, random_bytes
 
 from geothresh.layers import PackedLayer
 from geothresh.mosaic import Layers, Scheduler, Sink, mosaic
-from geothresh.mosaic.reading import ArrayReader, NpyReaderSpec
+from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.windows import PixelWindow, TileGrid
 
 

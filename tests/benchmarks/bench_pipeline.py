@@ -34,8 +34,8 @@ from measuring import (
 )
 from scenes import OVERLAP, PLACE, TILE, TILED, random_bytes
 
-from geothresh.blending import blend_profile
 from geothresh.mosaic import Layers, RasterReader, Sink, mosaic
+from geothresh.mosaic.blending import blend_profile
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 

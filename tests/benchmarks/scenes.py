@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 import geothresh
-from geothresh.mosaic.reading import read_mirrored
+from geothresh.mosaic.readers import read_mirrored
 from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
 

@@ -26,9 +26,9 @@ from measuring import machine, table
 from scenes import SCENE
 
 import geothresh
-from geothresh.blending import BLENDS
 from geothresh.metrics import MapScore, Summary
 from geothresh.mosaic import mosaic_array
+from geothresh.mosaic.blending import BLENDS
 from geothresh.nn.refiner import TorchRefiner
 from geothresh.options import Blend
 from geothresh.raster.scene import open_scene

@@ -24,7 +24,6 @@ FLOORS = {
     "options": 0,
     "types": 0,
     "windows": 0,
-    "blending": 1,
     "chipping": 1,
     "durability": 1,
     "geobox": 1,

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geothresh.mosaic import ArrayReader, GuardedRefiner, Sink
-from geothresh.mosaic.strips import StripCounter
-from geothresh.mosaic.tasks import Weights
+from geothresh.mosaic.blending import StripCounter, Weights
 from geothresh.mosaic.threads import ThreadRun
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid

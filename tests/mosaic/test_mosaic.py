@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geothresh.blending import BLENDS, blend_profile
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.mosaic import (
     ArrayReader,
@@ -25,7 +24,8 @@ from geothresh.mosaic import (
     mosaic,
     mosaic_array,
 )
-from geothresh.mosaic.reading import read_mirrored
+from geothresh.mosaic.blending import BLENDS, blend_profile
+from geothresh.mosaic.readers import read_mirrored
 from geothresh.mosaic.threads import CHUNKS_PREFETCHED
 from geothresh.options import Blend
 from geothresh.types import BoolArray, Float32Array, Float64Array

@@ -17,7 +17,7 @@ import pytest
 
 from geothresh.errors import InputError, ModelError
 from geothresh.mosaic import Workers, clients, mosaic_array
-from geothresh.mosaic.loops import loop_without_interrupts
+from geothresh.mosaic.clients import loop_without_interrupts
 from tests.support.fakes import (
     FakeSource,
     UnevenRefiner,

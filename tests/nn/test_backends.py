@@ -22,7 +22,7 @@ from geothresh.api.export import export_onnx
 from geothresh.api.models import load_model
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
-from geothresh.mosaic.reading import read_mirrored
+from geothresh.mosaic.readers import read_mirrored
 from geothresh.nn import backends
 from geothresh.nn.backends import compiled
 from geothresh.nn.config import PRESETS, NetworkConfig

@@ -10,8 +10,8 @@ import torch
 import geothresh
 from geothresh.api.models import choose_model, load_model
 from geothresh.errors import ModelError
-from geothresh.mosaic import gpus
-from geothresh.mosaic.refiners import GuardedRefiner
+from geothresh.mosaic import clients
+from geothresh.mosaic.refining import GuardedRefiner
 from geothresh.mosaic.threads import default_threads
 from geothresh.nn.cuda import STREAMS_PER_DEVICE, StreamPool, fitting, recorded_size
 from geothresh.nn.device import devices_of
@@ -93,15 +93,15 @@ def test_a_gpu_without_a_number_stands_for_all(monkeypatch: pytest.MonkeyPatch) 
 def test_worker_processes_take_turns_at_the_gpus(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidiactl"):
         (tmp_path / name).touch()
-    assert gpus.visible_gpus({}, tmp_path) == ["0", "1"]
-    assert gpus.visible_gpus({"CUDA_VISIBLE_DEVICES": "2, GPU-ab,5"}) == ["2", "GPU-ab", "5"]
-    assert gpus.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert clients.visible_gpus({}, tmp_path) == ["0", "1"]
+    assert clients.visible_gpus({"CUDA_VISIBLE_DEVICES": "2, GPU-ab,5"}) == ["2", "GPU-ab", "5"]
+    assert clients.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
     three = ["2", "GPU-ab", "5"]
     found = [
-        gpus.environment_of_worker(number, three)["CUDA_VISIBLE_DEVICES"] for number in range(4)
+        clients.environment_of_worker(number, three)["CUDA_VISIBLE_DEVICES"] for number in range(4)
     ]
     assert found == ["2,GPU-ab,5", "GPU-ab,5,2", "5,2,GPU-ab", "2,GPU-ab,5"]
-    assert gpus.environment_of_worker(3, ["0"]) == {}
+    assert clients.environment_of_worker(3, ["0"]) == {}
 
 
 def test_workers_use_one_gpu_each() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geothresh.blending import BLENDS, AxisWeights, blend_profile
 from geothresh.errors import UsageError
+from geothresh.mosaic.blending import BLENDS, AxisWeights, blend_profile
 from geothresh.options import Blend
 
 blends = st.sampled_from(BLENDS)

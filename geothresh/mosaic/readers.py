@@ -1,4 +1,4 @@
-"""Readers for arrays, and reading with padding beyond the raster's edge."""
+"""Readers of arrays, and reading of windows that reach beyond the raster's edge."""
 
 from __future__ import annotations
 

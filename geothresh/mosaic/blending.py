@@ -1,0 +1,325 @@
+"""Blend tiles: their weights, the weighted sums of groups, and the chunks made of these.
+
+The weight of a tile is the outer product of one profile per axis. Along each axis the profiles
+of all tiles that cover a pixel are divided by their sum, which depends on the grid alone: the
+weights of every pixel add up to one before any pixel is read, and no frame has weight zero.
+
+Weighted tiles are summed as integers, in units of 2**-30: integer sums do not depend on their
+order, so neither does the result depend on groups, chunks, batches, threads or workers, to the last
+bit. Each product of weight and confidence is cut to the unit, 60 times finer than float32 near 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geothresh.errors import UsageError
+from geothresh.layers import PackedLayer
+from geothresh.mosaic.protocols import (
+    ChunkSink,
+    Layers,
+    LayerSink,
+    MosaicStats,
+    StripDone,
+)
+from geothresh.options import Blend
+from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
+
+BLENDS: Final[tuple[Blend, ...]] = get_args(Blend)
+
+_UNITS = 2.0**30
+# The weights of a pixel add up to 1 and confidences are at most 1: sums stay below 2**31.
+_PRODUCT_BYTES = 16 * 2**20
+"""Weights of whole tiles that are kept: of the usual tiles all nine that there are."""
+
+_GAUSSIAN_SIGMA = 1 / 8
+"""Standard deviation over the tile's side; the profile falls to 3e-4 at the tile's edge."""
+
+
+def blend_profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float32]:
+    """Weight of one inner tile along one axis, before division by the sum over tiles.
+
+    Args:
+        kind: Which profile. ``hann``, ``gaussian`` and ``linear`` fall from the tile's centre to
+            its edge and are positive everywhere; ``crop`` is 1 on the ``tile - overlap`` pixels
+            in the middle and 0 outside.
+        tile: Side of the tile in pixels.
+        overlap: Pixels shared with the next tile; only ``crop`` depends on it.
+
+    Returns:
+        float32 of shape (tile,), in [0, 1].
+
+    Raises:
+        UsageError: ``kind`` is none of the four.
+    """
+    return _profile(kind, tile, overlap).astype(np.float32)
+
+
+def _profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float64]:
+    # Pixel centres: half a pixel in from both edges, so the outermost weight is never zero.
+    centre = np.arange(tile, dtype=np.float64) + 0.5
+    if kind == "hann":
+        return np.sin(np.pi * centre / tile) ** 2
+    if kind == "gaussian":
+        return np.exp(-0.5 * ((centre / tile - 0.5) / _GAUSSIAN_SIGMA) ** 2)
+    if kind == "linear":
+        return np.minimum(centre, tile - centre) / (tile / 2)
+    if kind == "crop":
+        margin = overlap // 2
+        profile = np.zeros(tile)
+        profile[margin : margin + tile - overlap] = 1.0
+        return profile
+    raise UsageError(f"blend {kind!r}: choose one of {', '.join(BLENDS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisWeights:
+    """Normalised weights of all tiles along one axis; at every pixel they add up to one.
+
+    Tiles far enough from both ends have the same weights and share one row of ``table``.
+    """
+
+    table: NDArray[np.float32]
+    """Shape (distinct, tile), in [0, 1], read-only."""
+    count: int
+    """Number of tiles along the axis."""
+
+    @classmethod
+    def build(cls, kind: Blend, *, tile: int, overlap: int, count: int) -> AxisWeights:
+        """Weights for ``count`` tiles of side ``tile`` (pixels), ``tile - overlap`` apart.
+
+        Raises:
+            UsageError: ``kind`` is none of the four.
+        """
+        # A tile meets `reach` others on each side: 2 * reach + 1 tiles hold every distinct case.
+        stride = tile - overlap
+        reach = -(-tile // stride) - 1
+        distinct = min(count, 2 * reach + 1)
+        profiles = np.tile(_profile(kind, tile, overlap), (distinct, 1))
+        if kind == "crop":
+            # Nobody else covers the outer margins of the outermost tiles.
+            margin = overlap // 2
+            profiles[0, :margin] = 1.0
+            profiles[-1, margin:] = 1.0
+        total = np.zeros((distinct - 1) * stride + tile)
+        for k in range(distinct):
+            total[k * stride : k * stride + tile] += profiles[k]
+        for k in range(distinct):
+            profiles[k] /= total[k * stride : k * stride + tile]
+        table = profiles.astype(np.float32)
+        table.setflags(write=False)
+        return cls(table=table, count=count)
+
+    def case(self, index: int) -> int:
+        """Row of ``table`` that holds the weights of tile ``index``, 0 <= index < count."""
+        distinct = len(self.table)
+        return max(min(index, distinct // 2), index - (self.count - distinct))
+
+    def of(self, index: int) -> NDArray[np.float32]:
+        """Weights of tile ``index``: float32 of shape (tile,)."""
+        weights: NDArray[np.float32] = self.table[self.case(index)]
+        return weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Blending weights of a grid."""
+
+    rows: AxisWeights
+    """Along a column of tiles."""
+    cols: AxisWeights
+    """Along a row of tiles."""
+    _products: dict[tuple[int, int], Float32Array] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """By the cases along both axes, the products made so far that are kept."""
+
+    @classmethod
+    def build(cls, kind: Blend, grid: TileGrid) -> Weights:
+        """Weights of ``grid`` for a blend."""
+        return cls(
+            rows=AxisWeights.build(kind, tile=grid.tile, overlap=grid.overlap, count=grid.n_rows),
+            cols=AxisWeights.build(kind, tile=grid.tile, overlap=grid.overlap, count=grid.n_cols),
+        )
+
+    def of_tile(self, row: int, col: int) -> Float32Array:
+        """Weights of the tile at tile row ``row`` and column ``col``, (tile, tile), times 2**30.
+
+        Nearly all tiles of a raster share one array. Two threads may make it at the same time,
+        which does no harm.
+        """
+        case = self.rows.case(row), self.cols.case(col)
+        found = self._products.get(case)
+        if found is None:
+            found = np.outer(self.rows.of(row) * np.float32(_UNITS), self.cols.of(col))
+            if (len(self._products) + 1) * found.nbytes <= _PRODUCT_BYTES:
+                self._products[case] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Weighted sum and validity that one group contributes to one chunk."""
+
+    window: PixelWindow
+    """Pixels common to group and chunk."""
+    total: NDArray[np.int32] | None
+    """Weighted sum over the group's tiles in units of 2**-30, over ``window``; None = zero."""
+    owned: PixelWindow | None
+    """The pixels of the chunk whose validity this group reports, if any."""
+    valid: BoolArray | None
+    """Validity over ``owned``, True = valid; None = all valid."""
+    tiles_refined: int = 0
+    """Tiles of the group with a valid pixel; told to its first chunk alone, to count them once."""
+    tiles_skipped: int = 0
+    """Tiles the group skipped, likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blended:
+    """A finished chunk."""
+
+    window: PixelWindow
+    """Where it lies."""
+    confidence: Float32Array
+    """Float32 (height, width) in [0, 1], 0.0 where invalid."""
+    valid: BoolArray
+    """Bool (height, width), True = valid."""
+    tiles_refined: int
+    """Tiles refined by the groups that this chunk was the first to need."""
+    tiles_skipped: int
+    """Tiles skipped by them."""
+
+
+def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
+    """Add up the parts of one chunk, in any order; they must be all that touch it."""
+    shape = (window.height, window.width)
+    total = np.zeros(shape, np.int32)
+    valid = np.ones(shape, np.bool_)
+    refined = skipped = 0
+    for part in parts:
+        refined += part.tiles_refined
+        skipped += part.tiles_skipped
+        if part.total is not None:
+            total[part.window.within(window)] += part.total
+        if part.owned is not None and part.valid is not None:
+            valid[part.owned.within(window)] = part.valid
+    confidence = np.multiply(total, np.float32(1 / _UNITS), dtype=np.float32, casting="unsafe")
+    # Rounded weights can add up to a hair more than 1. Looking takes a tenth of what cutting does.
+    if confidence.max() > 1:
+        np.minimum(confidence, np.float32(1), out=confidence)
+    if not valid.all():
+        confidence[~valid] = 0  # partly valid tiles were refined there too
+    return Blended(
+        window=window,
+        confidence=confidence,
+        valid=valid,
+        tiles_refined=refined,
+        tiles_skipped=skipped,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The layers of a chunk."""
+
+    window: PixelWindow
+    """Where it lies."""
+    values: tuple[UInt8Array, ...]
+    """Each (height, width); none where they are on their way from a worker, packed."""
+    packed: tuple[PackedLayer, ...]
+    """The same, packed; none where that was not asked for."""
+    counts: tuple[tuple[str, int], ...]
+    """What was counted on the way."""
+    tiles_refined: int
+    """As the chunk's."""
+    tiles_skipped: int
+    """As the chunk's."""
+
+    @classmethod
+    def of(cls, blended: Blended, layers: Layers, *, pack: bool) -> Finished:
+        """Take the layers of a chunk, and pack them if asked to."""
+        return cls(
+            window=blended.window,
+            values=layers.values,
+            packed=tuple(map(PackedLayer.of, layers.values)) if pack else (),
+            counts=tuple(layers.counts.items()),
+            tiles_refined=blended.tiles_refined,
+            tiles_skipped=blended.tiles_skipped,
+        )
+
+    def for_travel(self) -> Finished:
+        """The same, packed alone."""
+        return replace(self, values=())
+
+    def layers(self) -> Layers:
+        """The layers as they were made."""
+        values = self.values or tuple(layer.unpack() for layer in self.packed)
+        return Layers(values=values, counts=dict(self.counts))
+
+
+def deliver(chunk: Blended | Finished, sink: ChunkSink | LayerSink) -> None:
+    """Hand a chunk to its sink, which takes layers where it is finished."""
+    if isinstance(chunk, Finished):
+        cast(LayerSink, sink)(chunk.window, chunk.layers(), chunk.packed)
+    else:
+        cast(ChunkSink, sink)(chunk.window, chunk.confidence, chunk.valid)
+
+
+class StripCounter:
+    """Counts the tiles of finished chunks, and reports each strip when it is complete."""
+
+    def __init__(self, plan: ChunkPlan, done: StripDone | None, *, start: int) -> None:
+        """Take the plan; strips above `start`, from 0, were made before."""
+        self._plan = plan
+        self._done = done
+        self._refined = self._skipped = 0
+        self._told_refined = self._told_skipped = 0
+        self._start = start
+        self.first_chunk = start * plan.chunks_per_strip
+        """Index of the first chunk to be made."""
+
+    def starting(self, chunk: int) -> list[TileGroup]:
+        """The groups that a chunk is the first to need, of those to be made."""
+        return self._plan.groups_from(chunk, first=self.first_chunk)
+
+    def is_new(self, group: TileGroup) -> bool:
+        """Whether no strip above needed the group, so that its tiles have not been counted."""
+        return group.chunks[0] >= self.first_chunk
+
+    @property
+    def tiles_before(self) -> int:
+        """Tiles that strips above needed."""
+        grid = self._plan.grid
+        rows = -(-self._start * self._plan.chunk_height // grid.stride)
+        return min(rows, grid.n_rows) * grid.n_cols
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the chunks counted so far."""
+        return self._refined + self._skipped
+
+    def count(self, chunk: Blended | Finished) -> None:
+        """Count a chunk that the sink has taken; the next one in raster order."""
+        self._refined += chunk.tiles_refined
+        self._skipped += chunk.tiles_skipped
+        if chunk.window.col_stop < self._plan.grid.size.width:
+            return
+        refined, skipped = self._refined - self._told_refined, self._skipped - self._told_skipped
+        self._told_refined, self._told_skipped = self._refined, self._skipped
+        if self._done is not None:
+            self._done(refined, skipped)
+
+    def stats(self) -> MosaicStats:
+        """What was done."""
+        return MosaicStats(
+            tiles=self._plan.grid.n_tiles,
+            tiles_refined=self._refined,
+            tiles_skipped=self._skipped,
+        )
