@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from geothresh import files
-from geothresh.durability.workdir import WorkDirectory
+from geothresh.durability.locking import WorkDirectory
 from geothresh.errors import OutputError
 from geothresh.files import check_output, create_beside, discard, publish, remove_stale, replacing
 

@@ -12,7 +12,7 @@ from geothresh.base.config import BasePlan, ImageData
 from geothresh.base.crossfit import CrossfitRun, OnFoldStep
 from geothresh.base.folds import folds_of
 from geothresh.base.networks import describe_network
-from geothresh.durability.lock import only_run
+from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.raster.image_pairs import check_images, digest_of, find_images

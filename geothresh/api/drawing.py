@@ -16,8 +16,8 @@ from geothresh.errors import InputError
 from geothresh.raster.features import confidence_sums, mask_shapes
 from geothresh.raster.mask import Mask, Progress
 from geothresh.raster.scene import Scene
-from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged
+from geothresh.skeleton.network import centerline_network
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
 from geothresh.vector.layers import Layer
 from geothresh.vector.options import Centerlines, Polygons

@@ -20,8 +20,7 @@ from geothresh.base.pictures import predict_picture
 from geothresh.base.predictor import load_base
 from geothresh.base.pretrained import weights_name
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
-from geothresh.durability.resuming import require_same_run
-from geothresh.durability.states import find_state, forget_states
+from geothresh.durability.resuming import find_state, forget_states, require_same_run
 from geothresh.errors import InputError, ModelError, OutputError, names
 from geothresh.files import remove_stale, write_text
 from geothresh.metrics import Counts

@@ -1,8 +1,8 @@
 """Durability: a run that was stopped, killed or out of disk goes on by the same command.
 
-One lock an output (`lock`), one check that a run is the same and one note that it goes on
+One lock an output (`locking`), one check that a run is the same and one note that it goes on
 (`resuming`). Rasters keep finished strips and a journal of them in a work directory beside the
-output (`journal`); trainings keep their last two states (`states`). Only the standard library and
+output (`journal`, `strips`); trainings keep their last two states (`resuming`). Only the standard library and
 numpy; GDAL, which does not tell of every failure to write, has no part in it.
 """
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from geothresh.durability.log import Log, read_log
+from geothresh.durability.locking import WorkDirectory, work_directory
 from geothresh.durability.resuming import add_note, is_resumable, require_same_run
-from geothresh.durability.strips import StoredChunk, StripFile, is_sound, read_strip
-from geothresh.durability.workdir import WorkDirectory, work_directory
+from geothresh.durability.strips import Log, StoredChunk, StripFile, is_sound, read_log, read_strip
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.files import file_digest, write_bytes
 from geothresh.layers import PackedLayer

@@ -7,7 +7,7 @@ falls below a floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,10 @@ from scipy.spatial import cKDTree
 
 from geothresh.errors import UsageError
 from geothresh.skeleton.ground import SQUARE, Ground, farness
-from geothresh.skeleton.network import WIDTH, Network
+from geothresh.skeleton.network import WIDTH, Network, ReadConfidence
 from geothresh.skeleton.tracing import Trace
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
-
-#: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
-ReadConfidence = Callable[[PixelWindow], Float32Array]
 
 #: The confidence that a way over a gap never falls below.
 FLOOR = 0.1

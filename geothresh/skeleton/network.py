@@ -1,17 +1,20 @@
-"""The graph of traced lines: nodes, lines between them, and the pruning of spurs."""
+"""The centreline network of a mask of any size: nodes, lines and their widths; spurs pruned."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
-from geothresh.skeleton.chains import chain
-from geothresh.skeleton.tracing import Trace
-from geothresh.types import BoolArray, Float64Array, Int64Array
+from geothresh.skeleton.thinning import BLOCK, HALO, ReadMask, thin_blocks
+from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, trace
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
+from geothresh.windows import PixelWindow, RasterSize
 
 #: A line that ends is a spur if it is shorter than the road at its other end is wide: what it
 #: leads to lies less than half a width off the road.
@@ -178,3 +181,102 @@ def _joined(parts: list[Trace]) -> Trace:
         knots=(parts[0].knots[0], parts[-1].knots[1]),
         whole=(True, True),
     )
+
+
+#: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
+ReadConfidence = Callable[[PixelWindow], Float32Array]
+#: Column of a trace's samples that holds the confidence.
+CONFIDENCE = WIDTH + 1
+
+
+def centerline_network(
+    read: ReadMask,
+    size: RasterSize,
+    *,
+    confidence: ReadConfidence | None = None,
+    side: int = BLOCK,
+    halo: int = HALO,
+    progress: Callable[[int, int], None] | None = None,
+) -> Network:
+    """Thin, trace and join; the result does not depend on the blocks.
+
+    Memory is that of a block with its halo, and of the lines.
+
+    Args:
+        read: gives windows of the mask, True = foreground.
+        size: of the mask.
+        confidence: gives windows of confidences, sampled along the lines.
+        side, halo: of the blocks, see `thin_blocks`.
+        progress: told (blocks done, blocks in all), of thinning and then of tracing.
+
+    Returns:
+        The network as it is traced; `Network.pruned` takes off the spurs.
+    """
+    skeleton = thin_blocks(read, size, side=side, halo=halo, progress=progress)
+    traces = []
+    windows = list(skeleton.grid.windows())
+    for done, core in enumerate(windows, start=1):
+        outer = core.grown(MARGIN, size)
+        pixels = skeleton.read(outer)
+        if pixels.any():
+            samples = [widths(pixels, outer, read, size)]
+            if confidence is not None:
+                samples.append(confidence(outer))
+            stacked = np.stack(samples, axis=-1)
+            traces += trace(pixels, stacked, outer=outer, core=core, width=size.width)
+        if progress:
+            progress(done, len(windows))
+    return Network.of(join(traces), size.width)
+
+
+#: Pixels around a window in which background is looked for first, and at most.
+_REACH, _FARTHEST = 64, 1024
+
+
+def widths(
+    skeleton: BoolArray, window: PixelWindow, read: ReadMask, size: RasterSize
+) -> Float32Array:
+    """Full width of the mask, in pixels, at each pixel of the skeleton.
+
+    Twice the distance to the nearest background (middle to middle), less half a pixel: right to
+    half a pixel both where an odd and where an even number of pixels lies across. What is outside
+    of the raster is no background. Beyond 1,024 pixels the distance is not looked at.
+
+    Args:
+        skeleton: (h, w), the pixels of `window`, True = skeleton.
+        window: inside the raster.
+        read: gives windows of the mask.
+        size: of the raster.
+
+    Returns:
+        (h, w), 0 off the skeleton.
+    """
+    result = np.zeros(skeleton.shape, np.float32)
+    points = np.argwhere(skeleton)
+    if not points.size:
+        return result
+    points += (window.row, window.col)
+    reach = _REACH
+    while True:
+        outer = window.grown(reach, size)
+        distance = np.full(len(points), np.inf)
+        background = _outline(read(outer))
+        if background.size:
+            tree = cKDTree(background + (outer.row, outer.col))
+            distance = tree.query(points, distance_upper_bound=_FARTHEST)[0]
+        # Nearer than the border of what was looked at: nothing outside can be nearer.
+        if distance.max() <= reach or outer.pixels == size.pixels or reach >= _FARTHEST:
+            break
+        reach *= 2
+    wide = 2 * np.minimum(distance, _FARTHEST) - 0.5
+    result[skeleton] = wide
+    return result
+
+
+def _outline(mask: BoolArray) -> NDArray[np.intp]:
+    """(n, 2) rows and columns of the background that touches the mask, by a side or corner."""
+    touched = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.bool_)
+    for row in range(3):
+        for col in range(3):
+            touched[row : row + mask.shape[0], col : col + mask.shape[1]] |= mask
+    return np.argwhere(touched[1:-1, 1:-1] & ~mask)

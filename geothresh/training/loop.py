@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geothresh.durability.states import forget_states
+from geothresh.durability.resuming import forget_states
 from geothresh.errors import ModelError
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import Kind, beside

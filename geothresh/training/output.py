@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geothresh.durability.lock import only_run
-from geothresh.durability.resuming import noting
-from geothresh.durability.states import earlier_state, forget_states, state_to_resume
+from geothresh.durability.locking import only_run
+from geothresh.durability.resuming import earlier_state, forget_states, noting, state_to_resume
 from geothresh.errors import UsageError
 from geothresh.files import check_output
 from geothresh.nn.modelfile import Kind, beside, require_seal

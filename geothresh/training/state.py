@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geothresh.durability.resuming import require_same_run
-from geothresh.durability.states import earlier_state, states_there
+from geothresh.durability.resuming import earlier_state, require_same_run, states_there
 from geothresh.errors import ModelError
 from geothresh.nn.modelfile import Kind, read_metadata, read_tensors, write_model
 from geothresh.training.optimizers import optimizer_tensors, restore_optimizer

@@ -10,10 +10,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geothresh.geobox import GeoBox
-from geothresh.skeleton.blocks import CONFIDENCE
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
-from geothresh.skeleton.network import WIDTH, Network
-from geothresh.skeleton.smoothing import smoothed
+from geothresh.skeleton.network import CONFIDENCE, WIDTH, Network
+from geothresh.skeleton.tracing import smoothed
 from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.vector.polygons import on_map
 from geothresh.vector.units import Geometries, MapUnits

@@ -17,7 +17,7 @@ import shapely
 from shapely.geometry import shape
 
 from geothresh.geobox import GeoBox
-from geothresh.skeleton.smoothing import smoothed
+from geothresh.skeleton.tracing import smoothed
 from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.units import Geometries, MapUnits
 

@@ -21,7 +21,7 @@ import numpy as np
 import shapely
 from pyogrio import raw
 
-from geothresh.durability.lock import only_run
+from geothresh.durability.locking import only_run
 from geothresh.errors import OutputError
 from geothresh.files import replacing
 from geothresh.vector.exchange import write_file

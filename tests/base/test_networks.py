@@ -22,7 +22,7 @@ from geothresh.base.predictor import load_base
 from geothresh.base.pretrained import weights_name
 from geothresh.base.smp import segmentation_models
 from geothresh.base.task import BaseTask, segmentation_loss, snapshot_steps
-from geothresh.durability.states import find_state
+from geothresh.durability.resuming import find_state
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import beside, digest, read_card, require_seal, save_model

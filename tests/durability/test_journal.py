@@ -19,9 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.durability import Journal, StoredChunk, finished_outputs
-from geothresh.durability.log import Log, read_log
-from geothresh.durability.strips import StripFile, is_sound, read_strip
-from geothresh.durability.workdir import work_directory
+from geothresh.durability.locking import work_directory
+from geothresh.durability.strips import Log, StripFile, is_sound, read_log, read_strip
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.layers import PackedLayer

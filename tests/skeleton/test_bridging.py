@@ -15,9 +15,8 @@ import geothresh
 from geothresh import Centerlines
 from geothresh.cli import main
 from geothresh.errors import UsageError
-from geothresh.skeleton.blocks import centerline_network
 from geothresh.skeleton.bridging import bridged
-from geothresh.skeleton.network import Network
+from geothresh.skeleton.network import Network, centerline_network
 from geothresh.windows import RasterSize
 from tests.support.cli_runner import runner
 from tests.support.streets import OBLONG, lines, save, slanting

@@ -13,14 +13,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import thin as thin_of_skimage
 
-from geothresh.skeleton.blocks import centerline_network
-from geothresh.skeleton.chains import chain
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
-from geothresh.skeleton.network import Network
-from geothresh.skeleton.smoothing import smoothed
+from geothresh.skeleton.network import Network, centerline_network, widths
 from geothresh.skeleton.thinning import BlockedMask, thin, thin_blocks
-from geothresh.skeleton.tracing import MARGIN, Trace, join, trace
-from geothresh.skeleton.widths import widths
+from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, smoothed, trace
 from geothresh.types import BoolArray, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 

@@ -41,7 +41,7 @@ from tqdm import tqdm  # noqa: E402
 import geothresh.api.refine  # noqa: E402, F401
 import geothresh.api.vectorize  # noqa: E402, F401
 import geothresh.nn.network  # noqa: E402, F401
-from geothresh.durability.log import read_log  # noqa: E402
+from geothresh.durability.strips import read_log  # noqa: E402
 from tests.support.rasters import write_raster  # noqa: E402
 
 WORK = ".out.tif.geothresh"

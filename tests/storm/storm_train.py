@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 import killing  # noqa: E402
 import torch  # noqa: E402
 
-from geothresh.durability.states import earlier_state  # noqa: E402
+from geothresh.durability.resuming import earlier_state  # noqa: E402
 from geothresh.nn.config import NetworkConfig  # noqa: E402
 from geothresh.nn.modelfile import (  # noqa: E402
     beside,

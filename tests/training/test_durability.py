@@ -23,8 +23,8 @@ from geothresh.api.train import TrainResult
 from geothresh.api.train_base import train_base
 from geothresh.base.config import BasePlan, BaseRecipe
 from geothresh.cli import faults, main
-from geothresh.durability.lock import only_run
-from geothresh.durability.states import earlier_state, find_state
+from geothresh.durability.locking import only_run
+from geothresh.durability.resuming import earlier_state, find_state
 from geothresh.errors import GeothreshWarning, ModelError, OutputError, UsageError
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import require_seal, save_model
@@ -259,7 +259,7 @@ def test_two_runs_of_one_output_are_kept_apart(folder: Path, tmp_path: Path) -> 
 def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys\n"
-        "from geothresh.durability.lock import only_run\n"
+        "from geothresh.durability.locking import only_run\n"
         "with only_run(pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), 9)\n"
     )

@@ -19,7 +19,7 @@ import shapely
 from pyogrio import list_layers, raw, read_info
 from pyproj import CRS
 
-from geothresh.durability.lock import only_run
+from geothresh.durability.locking import only_run
 from geothresh.errors import OutputError, UsageError
 from geothresh.vector import ogr, outputs
 from geothresh.vector.layers import Layer

@@ -1,0 +1,204 @@
+"""Locks of an output, one run at a time, and the work directory of an unfinished run beside it.
+
+The lock is the kernel's (``flock``), so that it dies with its process. There is none to clean up
+after a kill, and none to mistake for that of a process with the same number. Network file systems
+without locks are not protected, and it is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.files import (
+    LONGEST_NAME,
+    create_beside,
+    discard,
+    flush_directory,
+    has_no_locks,
+    lock,
+    temporary_name,
+)
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Be the only run that makes `output`; beside it stands an empty ``.NAME.lock`` meanwhile.
+
+    A killed run leaves that file, unlocked, and the next one takes it over.
+
+    Raises:
+        OutputError: another run makes it, or the lock file cannot be made.
+    """
+    path = output.with_name(f".{output.name}.lock")
+    descriptor = hold(output, path, _lock_file)
+    try:
+        yield
+    finally:
+        # While it is locked: whoever opened it meanwhile sees that it is not there any more.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def hold(output: Path, path: Path, make: Callable[[Path], int]) -> int:
+    """Lock the file or directory at `path`, so that no other run makes `output`.
+
+    Args:
+        output: named in messages.
+        path: what is locked, beside the output.
+        make: opens it, and makes it first if it is not there.
+
+    Returns:
+        The descriptor that holds the lock until it is closed.
+
+    Raises:
+        OutputError: another run holds the lock, or there is no way to get it.
+    """
+    while True:
+        try:
+            descriptor = make(path)
+        except OSError as error:
+            raise OutputError(
+                f"{output}: {path.name} beside it cannot be made or opened ({error.strerror}); "
+                "choose another directory"
+            ) from error
+        try:
+            if not _lock_or_warn(descriptor, path.parent):
+                raise OutputError(
+                    f"{output}: another run is making it; wait for its end, or name another output"
+                )
+            if _is_at(path, descriptor):
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise OutputError(
+                f"{output}: {path.name} beside it cannot be locked ({error.strerror}); choose "
+                "another directory"
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Its owner removed it between our two steps: this lock is that of a file without a name.
+        os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+
+def _lock_or_warn(descriptor: int, directory: Path) -> bool:
+    """Whether the lock is held now; on a file system without locks a warning, and True."""
+    try:
+        return lock(descriptor)
+    except OSError as error:
+        if not has_no_locks(error):
+            raise
+        warnings.warn(
+            f"{directory}: the file system has no locks ({error.strerror}); see to it that no "
+            "other run has this output",
+            GeothreshWarning,
+            stacklevel=2,
+        )
+        return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+_ENDING = ".geothresh"
+
+
+def work_directory(target: Path) -> Path:
+    """``.NAME.geothresh`` beside an output; of very long names, the beginning and a digest."""
+    name = os.fsencode(f".{target.name}")
+    if len(name) + len(_ENDING) > LONGEST_NAME:
+        digest = hashlib.sha256(name).hexdigest()[:16].encode()
+        name = name[: LONGEST_NAME - len(_ENDING) - len(digest) - 1] + b"-" + digest
+    return target.parent / (name.decode(errors="ignore") + _ENDING)
+
+
+class WorkDirectory:
+    """A work directory that belongs to this process until it is released or the process ends."""
+
+    def __init__(self, target: Path) -> None:
+        """Make the directory if it is not there, and lock it.
+
+        Raises:
+            OutputError: another run is at work on the same output, the directory is another
+                user's, or it cannot be made.
+        """
+        self.path = work_directory(target)
+        self.target = target
+        self._descriptor = hold(target, self.path, self._open)
+
+    def _open(self, path: Path) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            path.mkdir(exist_ok=True)
+            try:
+                descriptor = os.open(path, flags)
+            except FileNotFoundError:
+                continue  # another run ended, and removed it, between the two
+            try:
+                self._check_owner(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
+    def _check_owner(self, descriptor: int) -> None:
+        owner = os.fstat(descriptor).st_uid
+        # Network file systems may give files to another user than the one who makes them.
+        if owner != os.geteuid() and owner != self._owner_here():
+            raise OutputError(
+                f"{self.target}: the work directory {self.path.name} beside it belongs to another "
+                "user; choose another output"
+            )
+
+    def _owner_here(self) -> int:
+        """To whom a file belongs that this process makes here."""
+        made = create_beside(self.target)
+        try:
+            return made.stat().st_uid
+        finally:
+            discard(made)
+
+    def flush(self) -> None:
+        """Bring the names in the directory to the disk."""
+        flush_directory(self._descriptor)
+
+    def clear(self) -> None:
+        """Remove all that is in the directory.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
+        for entry in os.scandir(self.path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                Path(entry.path).unlink()
+
+    def release(self, *, remove: bool) -> None:
+        """Give the lock up; with `remove`, after removing the directory and all in it.
+
+        It goes in one step, by its name: what a kill leaves of it then is a temporary folder as
+        any other, which the next run removes.
+        """
+        try:
+            if remove:
+                dead = temporary_name(self.target)
+                self.path.replace(dead)
+                shutil.rmtree(dead)
+        finally:
+            os.close(self._descriptor)
