@@ -123,7 +123,7 @@ class PixelWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegularGrid:
-    """A raster cut into parts of equal size, from its first pixel on: blocks, chunks, cells.
+    """A raster cut into parts of equal size, from its first pixel on: blocks, strips, cells.
 
     Parts are disjoint and cover the raster; those at its lower and right edge are cut there. They
     are counted from 0, row by row.
@@ -173,13 +173,18 @@ class RegularGrid:
         """The pixels of all parts, row by row."""
         return map(self.window, range(self.count))
 
+    def span(self, window: PixelWindow) -> tuple[slice, slice]:
+        """Rows and columns of the parts that share a pixel with a window inside the raster."""
+        return (
+            slice(window.row // self.part_height, -(-window.row_stop // self.part_height)),
+            slice(window.col // self.part_width, -(-window.col_stop // self.part_width)),
+        )
+
     def touching(self, window: PixelWindow) -> Iterator[int]:
         """The parts that share a pixel with a window inside the raster."""
-        columns = range(window.col // self.part_width, (window.col_stop - 1) // self.part_width + 1)
-        for row in range(
-            window.row // self.part_height, (window.row_stop - 1) // self.part_height + 1
-        ):
-            for column in columns:
+        rows, columns = self.span(window)
+        for row in range(rows.start, rows.stop):
+            for column in range(columns.start, columns.stop):
                 yield row * self.columns + column
 
 

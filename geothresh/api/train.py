@@ -16,11 +16,10 @@ from geothresh.nn.modelfile import THRESHNET, beside, digest
 from geothresh.nn.refiner import find_model
 from geothresh.nn.scope import ENTRY
 from geothresh.splitting import Split
-from geothresh.training.data import FolderData, OnCheck, SceneData, Splitting, TrainingData
+from geothresh.training.data import FolderData, OnCheck, Pixels, SceneData, Splitting, TrainingData
 from geothresh.training.folder_data import gather_folders
 from geothresh.training.loop import OnEpoch, OnStep
 from geothresh.training.output import TrainingOutput, training_output
-from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
 from geothresh.training.scene_data import gather_scenes
 from geothresh.training.sizes import NetworkChoice, choose_sizes, preset_of, require_batch

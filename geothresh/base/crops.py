@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from geothresh.base.config import BaseRecipe
-from geothresh.chipping import in_passes, pad_to, random_window, turned
 from geothresh.raster.image_pairs import ImagePair
 from geothresh.raster.pairs import read_mask
 from geothresh.raster.pictures import read_rgb
+from geothresh.training.chips import in_passes, pad_to, random_window, turned
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 #: Decoded images are kept in memory up to this many bytes.

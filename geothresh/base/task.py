@@ -19,9 +19,7 @@ from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.nn.modelfile import BASE, beside
 from geothresh.raster.image_pairs import ImagePair
-from geothresh.training.loop import Task, training_place
-from geothresh.training.optimizers import cosine_rate
-from geothresh.training.prefetch import prefetched
+from geothresh.training.loop import Task, cosine_rate, prefetched, training_place
 from geothresh.training.state import Progress
 from geothresh.types import Float32Array
 

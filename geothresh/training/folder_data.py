@@ -1,21 +1,36 @@
-"""Folders of maps and masks as training data: found, checked, split."""
+"""Folders of maps and masks as training data: found, checked, split, and chips cut from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from geothresh.errors import InputError, names
-from geothresh.raster.pairs import MaskFacts, Pair, by_dataset, check_pairs, find_pairs
+from geothresh.raster.pairs import (
+    MaskFacts,
+    Pair,
+    by_dataset,
+    check_pairs,
+    find_pairs,
+    read_confidence,
+    read_mask,
+)
 from geothresh.splitting import Split, split_ids
-from geothresh.training.data import FolderData, OnCheck, Splitting, TrainingData
-from geothresh.training.pixels import Pixels
-from geothresh.training.sources import pair_maps, pair_sources
+from geothresh.training.chips import random_window
+from geothresh.training.data import Cut, FolderData, OnCheck, Pixels, Splitting, TrainingData, mixed
+from geothresh.types import Float32Array, UInt8Array
+
+#: Decoded maps are kept in memory up to this many bytes.
+_CACHE_BYTES = 2 * 1024**3
 
 
 def gather_folders(
@@ -135,3 +150,120 @@ def _describe(
         "train_maps": dict(Counter(f"{p.dataset}/{p.source}" for p in train)),
         "validation_maps": dict(Counter(f"{p.dataset}/{p.source}" for p in validation)),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairMap:
+    """The whole of a pair, to be validated on."""
+
+    pair: Pair
+    factor: float = 1.0
+    """Pixels of the network along one of the map."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the folder that holds the masks."""
+        return self.pair.dataset
+
+    @property
+    def source(self) -> str:
+        """Name of the folder that holds the maps."""
+        return self.pair.source
+
+    def read(self) -> Cut:
+        """Map and mask. Raises InputError where they cannot be read."""
+        return Cut(read_confidence(self.pair.confidence), read_mask(self.pair.mask))
+
+
+@dataclass(slots=True)
+class MapCache:
+    """Decoded files, as long as they fit."""
+
+    pixels: dict[Path, UInt8Array] = field(default_factory=dict)
+    n_bytes: int = 0
+
+    def get(self, path: Path, read: Callable[[Path], UInt8Array]) -> UInt8Array:
+        """The pixels of a file, read if they are not there."""
+        if path not in self.pixels:
+            pixels = read(path)
+            if self.n_bytes + pixels.nbytes > _CACHE_BYTES:
+                return pixels
+            self.pixels[path] = pixels
+            self.n_bytes += pixels.nbytes
+        return self.pixels[path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSource:
+    """Chips of one pair."""
+
+    pair: Pair
+    others: tuple[Path, ...]
+    """Maps of the same place by other base networks."""
+    cache: MapCache
+    """Shared by all pairs."""
+    factor: float = 1.0
+    """Pixels of the network along one of the map."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the folder that holds the masks."""
+        return self.pair.dataset
+
+    @property
+    def n_chips(self) -> int:
+        """1: maps are small."""
+        return 1
+
+    def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
+        """A square at random, or all of a side that is shorter."""
+        truth = self.cache.get(self.pair.mask, _read_truth)
+        window = random_window(truth.shape, side, rng)
+        confidence = self._confidence(self.pair.confidence, window)
+        if self.others and rng.random() < mix:
+            other = self._confidence(self.others[rng.integers(len(self.others))], window)
+            share = np.float32(rng.random())
+            confidence = mixed(confidence, other, share)
+        return Cut(confidence, truth[window].astype(bool))
+
+    def _confidence(self, path: Path, window: tuple[slice, slice]) -> Float32Array:
+        pixels = self.cache.get(path, _read_map)[window]
+        return pixels.astype(np.float32) / np.float32(255)
+
+
+def pair_sources(
+    pairs: Sequence[Pair], factors: Mapping[str, float] = MappingProxyType({})
+) -> list[PairSource]:
+    """A source for each pair; they know of each other's maps of the same place.
+
+    `factors` are the pixels of the network along one of a data set's maps, 1 if left out.
+    """
+    by_id: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        by_id[pair.id].append(pair)
+    cache = MapCache()
+    return [
+        PairSource(
+            pair=pair,
+            others=tuple(p.confidence for p in by_id[pair.id] if p.source != pair.source),
+            cache=cache,
+            factor=factors.get(pair.dataset, 1.0),
+        )
+        for pair in pairs
+    ]
+
+
+def pair_maps(
+    pairs: Iterable[Pair], factors: Mapping[str, float] = MappingProxyType({})
+) -> list[PairMap]:
+    """The pairs as maps to validate on; `factors` as for `pair_sources`."""
+    return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]
+
+
+def _read_map(path: Path) -> UInt8Array:
+    """A map in 8 bits: what base networks leave, and a quarter of the memory of floats."""
+    return np.rint(read_confidence(path) * 255).astype(np.uint8)
+
+
+def _read_truth(path: Path) -> UInt8Array:
+    return read_mask(path).astype(np.uint8)

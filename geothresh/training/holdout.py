@@ -1,13 +1,15 @@
-"""Which blocks of several scenes are held out, and what that forbids in each of them.
+"""Which blocks of scenes are held out to validate, and what that forbids in each scene.
 
-Scenes may show the same ground, by several base networks or by overlapping tiles. Those on the same
-pixels share their blocks; what is held out in one is cut out of all others that reach into it.
+A scene is laid out in blocks of whole bins, of which some are held out. Scenes may show the same
+ground, by several base networks or by overlapping tiles. Those on the same pixels share their
+blocks; what is held out in one is cut out of all others that reach into it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,69 @@ import numpy as np
 from geothresh.errors import InputError, UsageError
 from geothresh.raster.georeference import Georeference
 from geothresh.splitting import Split, read_manifest
-from geothresh.training.blocks import BlockGrid, Survey, cells_of
+from geothresh.training.data import BIN, TILE
+from geothresh.training.scenes import Survey
 from geothresh.types import BoolArray
-from geothresh.windows import PixelWindow
+from geothresh.windows import PixelWindow, RasterSize
+
+FINE = 256
+"""Side of the blocks where it is said what to validate on."""
+
+_BLOCK = 2048
+_N_BLOCKS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockGrid:
+    """A scene cut into blocks of nearly equal size, along whole bins."""
+
+    rows: tuple[int, ...]
+    """Edges: the first is 0, the last the height."""
+    cols: tuple[int, ...]
+
+    @classmethod
+    def of(cls, size: RasterSize, side: int) -> BlockGrid:
+        """Blocks of about `side` pixels."""
+        return cls(
+            rows=edges(0, size.height, max(1, round(size.height / side))),
+            cols=edges(0, size.width, max(1, round(size.width / side))),
+        )
+
+    def blocks(self) -> dict[str, PixelWindow]:
+        """Windows by name: ``r0c2`` is the third of the first row."""
+        return {
+            f"r{r}c{c}": PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+            for r, (top, bottom) in enumerate(zip(self.rows, self.rows[1:], strict=False))
+            for c, (left, right) in enumerate(zip(self.cols, self.cols[1:], strict=False))
+        }
+
+
+def block_side(surveys: Iterable[Survey], least: int) -> int:
+    """Side of the blocks where none is asked for.
+
+    2048 pixels, or less so that about twelve make up what counts, but never less than `least`.
+    """
+    pixels = sum(int(one.valid.sum()) for one in surveys)
+    return max(least, min(_BLOCK, math.isqrt(pixels // _N_BLOCKS)))
+
+
+def edges(start: int, stop: int, n: int) -> tuple[int, ...]:
+    """Cut a side into n nearly equal parts, or fewer, at multiples of `BIN`."""
+    inner = {round((start + (stop - start) * k / n) / BIN) * BIN for k in range(1, n)}
+    return (start, *sorted(edge for edge in inner if start < edge < stop), stop)
+
+
+def tiles(block: PixelWindow) -> list[PixelWindow]:
+    """A block in tiles of at most `TILE` pixels a side."""
+    rows, cols = (
+        edges(start, start + side, -(-side // TILE))
+        for start, side in ((block.row, block.height), (block.col, block.width))
+    )
+    return [
+        PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
+        for top, bottom in zip(rows, rows[1:], strict=False)
+        for left, right in zip(cols, cols[1:], strict=False)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +99,12 @@ class SplitScene:
     def pixels(self, *, foreground: bool = False) -> dict[str, int]:
         """What counts in validation in each block that has anything that does."""
         survey = self.survey
-        cells = survey.held_foreground if foreground else survey.held_valid
+        counts = survey.held_foreground if foreground else survey.held_valid
+        spans = {n: survey.bins.span(window) for n, window in self.blocks.blocks().items()}
         return {
-            name: int(cells[cells_of(window)].sum())
-            for name, window in self.blocks.blocks().items()
-            if survey.held_valid[cells_of(window)].any()
+            name: int(counts[bins].sum())
+            for name, bins in spans.items()
+            if survey.held_valid[bins].any()
         }
 
     def held_windows(self) -> list[PixelWindow]:
@@ -158,20 +221,20 @@ def save_split(scenes: Sequence[SplitScene], trained: Mapping[str, Sequence[str]
 
 def trained_blocks(scene: SplitScene, scenes: Sequence[SplitScene]) -> list[str]:
     """The blocks of a scene in which anything that counts may be trained on."""
-    usable = (scene.survey.valid > 0) & ~forbidden_cells(scene, scenes)
+    usable = (scene.survey.valid > 0) & ~forbidden_bins(scene, scenes)
     blocks = scene.blocks.blocks().items()
-    return [name for name, window in blocks if usable[cells_of(window)].any()]
+    return [name for name, window in blocks if usable[scene.survey.bins.span(window)].any()]
 
 
-def forbidden_cells(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArray:
-    """(R, C) cells of a scene that no training chip may touch."""
+def forbidden_bins(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArray:
+    """(R, C) bins of a scene that no training chip may touch."""
     forbidden = np.zeros(scene.survey.valid.shape, np.bool_)
     for other in scenes:
         same = other is scene or same_ground(other, scene)
         for window in other.held_windows():
             here = window if same else scene.box.window_over(other.box, window)
             if here is not None:
-                forbidden[cells_of(here)] = True
+                forbidden[scene.survey.bins.span(here)] = True
     return forbidden
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ from geothresh.errors import ModelError
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import Kind, beside
 from geothresh.options import Precision
-from geothresh.training.optimizers import set_rate
 from geothresh.training.state import Progress, SavedRun, save_state
+
+Item = TypeVar("Item")
 
 #: Called after each step with epoch (from 1), step within it, steps of an epoch, and the loss.
 OnStep = Callable[[int, int, int, float], None]
@@ -228,6 +230,37 @@ def _step(task: Task, batch: Any, step: int) -> dict[str, float]:
     losses["total"].backward()
     task.optimizer.step()
     return {name: value.item() for name, value in losses.items()}
+
+
+def cosine_rate(step: int, n_steps: int, *, highest: float, least: float = 0.0) -> float:
+    """Learning rate of a step (from 0): linear warm-up over a twentieth, then half a cosine."""
+    warm_up = max(1, n_steps // 20)
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    share = (step - warm_up) / max(1, n_steps - warm_up)
+    return least + (highest - least) * (1 + math.cos(math.pi * share)) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def prefetched(items: Iterable[Item]) -> Iterator[Item]:
+    """Iterate over items, the next of which is made in a thread meanwhile.
+
+    An exception while an item is made is raised when that item is asked for.
+
+    Args:
+        items: none of them None; only ever asked for the next one, by one thread at a time.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="geothresh-prefetch") as pool:
+        waiting = pool.submit(next, source, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, source, None)
+            yield item
 
 
 def training_place(device: str, precision: Precision) -> tuple[torch.device, torch.dtype]:

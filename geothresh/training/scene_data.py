@@ -18,29 +18,29 @@ from geothresh.nn.scope import GroundSampleDistance
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
 from geothresh.raster.scene import Scene, open_scene
-from geothresh.training.blocks import (
+from geothresh.training.data import OnCheck, Pixels, SceneData, Splitting, TrainingData
+from geothresh.training.holdout import (
     FINE,
     BlockGrid,
-    ChipPlaces,
-    Survey,
-    block_side,
-    cells_of,
-    survey,
-    tiles,
-)
-from geothresh.training.data import OnCheck, SceneData, Splitting, TrainingData
-from geothresh.training.holdout import (
     SplitScene,
+    block_side,
     follow_split,
-    forbidden_cells,
+    forbidden_bins,
     hold,
     same_ground,
     save_split,
     split_scenes,
+    tiles,
     trained_blocks,
 )
-from geothresh.training.pixels import Pixels
-from geothresh.training.scenes import LabelledScene, SceneSource, SceneTile
+from geothresh.training.scenes import (
+    ChipPlaces,
+    LabelledScene,
+    SceneSource,
+    SceneTile,
+    Survey,
+    survey,
+)
 from geothresh.vector.pixelsize import pixel_size
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import VectorLayer, find_layer
@@ -114,7 +114,7 @@ def gather_scenes(
         for one, scene, factor in zip(opened, scenes, factors, strict=True)
         for block in scene.held_windows()
         for tile in tiles(block)
-        if scene.survey.held_valid[cells_of(tile)].any()
+        if scene.survey.held_valid[scene.survey.bins.span(tile)].any()
     ]
     trained = {scene.name: trained_blocks(scene, scenes) for scene in scenes}
     manifest = save_split(scenes, trained)
@@ -270,7 +270,7 @@ def _hold_out(scenes: list[SplitScene], splitting: Splitting, seed: int) -> list
     else:
         scenes = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
     held = [
-        counted.survey.held_foreground[cells_of(window)].sum()
+        counted.survey.held_foreground[counted.survey.bins.span(window)].sum()
         for counted in scenes
         for window in counted.held_windows()
     ]
@@ -296,7 +296,7 @@ def _sources(
 ) -> list[SceneSource]:
     sources = []
     for one, scene, factor in zip(opened, scenes, factors, strict=True):
-        forbidden = forbidden_cells(scene, scenes)
+        forbidden = forbidden_bins(scene, scenes)
         free = int(np.where(forbidden, 0, scene.survey.valid).sum())
         if not free:
             continue

@@ -1,33 +1,228 @@
-"""Scenes with labels: windows of confidence, truth and what of it counts, for any process.
+"""Scenes with labels: windows of confidence and truth, a survey of what counts, places of chips.
 
 Nothing is read whole: the confidences stay in their file, the labels in theirs or as polygons that
-are burnt window by window.
+are burnt window by window. A scene is counted once, in bins of 64 pixels. Chips are cut where they
+touch no bin that is held out to validate.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geothresh.errors import UsageError
 from geothresh.options import Side
 from geothresh.raster.features import burn
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.scene import Scene, SceneSpec
-from geothresh.training.blocks import ChipPlaces, seen_side
-from geothresh.training.sources import Cut, mixed
-from geothresh.types import BoolArray
+from geothresh.training.data import BIN, Cut, mixed, seen_side
+from geothresh.types import BoolArray, Int64Array
 from geothresh.vector.placing import PlacedShapes
-from geothresh.windows import PixelWindow
+from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 # A square that is smaller than the one it is taken from is drawn this often at most until there
 # is something in it that counts.
 _DRAWS = 8
+
+# Squares smaller than the largest that are drawn to choose one of them.
+_TRIES = 8
+
+# Pixels of a strip of the survey, and of one where a row of blocks does not fit in GDAL's cache,
+# so that every strip decodes its blocks anew.
+_STRIP = 1 << 23
+_STRIP_WIDE = 1 << 24
+_CACHED_BLOCK_ROW = 24 << 20
+
+
+class Reader(Protocol):
+    """What a survey reads."""
+
+    size: RasterSize
+
+    def read(self, window: PixelWindow, side: Side = "train") -> Cut:
+        """Confidence, truth and what counts in a window."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a scene holds, by bins (R, C) of `BIN` pixels; those at the far border are smaller."""
+
+    size: RasterSize
+    valid: Int64Array
+    """Pixels of each bin that count in training."""
+    foreground: Int64Array
+    """Foreground pixels among them."""
+    held_valid: Int64Array
+    """Pixels of each bin that count in validation, if it is validated on."""
+    held_foreground: Int64Array
+    digest: str
+    """sha256 of all confidences, of the truth, and of what counts."""
+
+    @property
+    def bins(self) -> RegularGrid:
+        """The bins."""
+        return bins(self.size)
+
+
+def bins(size: RasterSize) -> RegularGrid:
+    """The bins of a scene."""
+    return RegularGrid(size=size, part_height=BIN, part_width=BIN)
+
+
+def survey(
+    scene: Reader,
+    *,
+    block_height: int,
+    two_areas: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
+    """Read a scene once from top to bottom, so that broken data is found before the first epoch.
+
+    Args:
+        scene: to be read.
+        block_height: rows of a block of its file.
+        two_areas: what counts in validation is not what counts in training.
+        progress: called with rows done and all rows.
+
+    Raises:
+        InputError: a block cannot be decoded.
+    """
+    size = scene.size
+    counts: list[list[Int64Array]] = []
+    hashed = hashlib.sha256(f"{size.height} {size.width} ".encode())
+    for window in _strips(size, block_height):
+        cut = scene.read(window)
+        held = scene.read(window, "validation") if two_areas else cut
+        hashed.update(cut.confidence.tobytes())
+        row = []
+        for one in (cut, held):
+            valid = np.ones(one.truth.shape, bool) if one.valid is None else one.valid
+            row += [_by_bins(valid), _by_bins(one.truth & valid)]
+            hashed.update(np.packbits(valid).tobytes() + np.packbits(one.truth & valid).tobytes())
+        counts.append(row)
+        if progress is not None:
+            progress(window.row_stop, size.height)
+    parts: list[Int64Array] = [np.concatenate(part) for part in zip(*counts, strict=True)]
+    return Survey(
+        size=size,
+        valid=parts[0],
+        foreground=parts[1],
+        held_valid=parts[2],
+        held_foreground=parts[3],
+        digest=hashed.hexdigest(),
+    )
+
+
+def _strips(size: RasterSize, block_height: int) -> Iterator[PixelWindow]:
+    cached = size.width * block_height <= _CACHED_BLOCK_ROW
+    rows = max(BIN, (_STRIP if cached else _STRIP_WIDE) // size.width // BIN * BIN)
+    return RegularGrid(size=size, part_height=rows, part_width=size.width).windows()
+
+
+def _by_bins(mask: BoolArray) -> Int64Array:
+    rows, cols = (np.arange(0, side, BIN) for side in mask.shape)
+    # Row by row in bytes, which hold 64.
+    narrow = np.add.reduceat(mask.view(np.uint8), cols, axis=1)
+    return np.asarray(np.add.reduceat(narrow.astype(np.int64), rows, axis=0))
+
+
+class ChipPlaces:
+    """Where chips of one scene may be cut."""
+
+    def __init__(self, survey: Survey, held: BoolArray, side: int) -> None:
+        """Find where chips may lie.
+
+        Args:
+            survey: of the scene.
+            held: (R, C) bins that no chip may touch.
+            side: of the largest square that will be drawn, in pixels.
+
+        Raises:
+            UsageError: no such square fits, or nothing counts where one does.
+        """
+        self.size = survey.size
+        self.side = side
+        self._held = _summed(held)
+        self._valid = _summed(survey.valid)
+        rows, cols = (self._starts(length) for length in (self.size.height, self.size.width))
+        row, col = (part.ravel() for part in np.meshgrid(rows, cols, indexing="ij"))
+        weight = np.where(
+            self._sums(self._held, row, col) > 0, 0, self._sums(self._valid, row, col)
+        )
+        there = weight > 0
+        if not there.any():
+            raise UsageError(
+                f"no chip of {side} pixels fits beside the {int(held.sum())} bins of {BIN} "
+                "pixels that are held out to validate; lower `chip_size` (times `zoom`) or "
+                "`validation_fraction`, or change `block_size`"
+            )
+        self._row, self._col = row[there], col[there]
+        self._cumulative = np.cumsum(weight[there], dtype=np.float64)
+
+    def draw(self, side: int, rng: np.random.Generator) -> PixelWindow:
+        """A square at random that touches nothing held out, the likelier the more of it counts.
+
+        Args:
+            side: of the square, at most that of the largest.
+            rng: the only source of chance.
+
+        Returns:
+            The window, cut to the raster where that is smaller.
+
+        Raises:
+            ValueError: the square is larger than the largest.
+        """
+        if side > self.side:
+            raise ValueError(f"a square of {side} pixels is wider than the largest, {self.side}")
+        share = rng.random() * self._cumulative[-1]
+        number = int(np.searchsorted(self._cumulative, share, "right")) % len(self._row)
+        row, col = int(self._row[number]), int(self._col[number])
+        # Places are known by bins: between them, as far as nothing held out comes near.
+        moved_row = min(row + int(rng.integers(BIN)), max(self.size.height - self.side, 0))
+        moved_col = min(col + int(rng.integers(BIN)), max(self.size.width - self.side, 0))
+        at = np.array([moved_row]), np.array([moved_col])
+        if not self._sums(self._held, *at)[0] and self._sums(self._valid, *at)[0]:
+            row, col = moved_row, moved_col
+        height, width = min(self.side, self.size.height), min(self.side, self.size.width)
+        if side < self.side:
+            rows = row + rng.integers(max(height - side, 0) + 1, size=_TRIES)
+            cols = col + rng.integers(max(width - side, 0) + 1, size=_TRIES)
+            weight = np.cumsum(self._sums(self._valid, rows, cols, side), dtype=np.float64)
+            chosen = int(np.searchsorted(weight, rng.random() * weight[-1], "right"))
+            row, col = int(rows[chosen % _TRIES]), int(cols[chosen % _TRIES])
+        return PixelWindow(row=row, col=col, height=min(side, height), width=min(side, width))
+
+    def _starts(self, length: int) -> Int64Array:
+        """Every bin, and what ends where a bin ends: blocks end there."""
+        last = max(length - self.side, 0)
+        begin = np.arange(0, last + 1, BIN)
+        end = np.arange(BIN, length + 1, BIN) - self.side
+        return np.unique(np.concatenate([begin, end[end >= 0], [last]]))
+
+    def _sums(
+        self, summed: Int64Array, row: Int64Array, col: Int64Array, side: int | None = None
+    ) -> Int64Array:
+        """Over the bins that the squares at these places touch."""
+        side = side or self.side
+        top, left = row // BIN, col // BIN
+        bottom = np.minimum(-(-(row + side) // BIN), summed.shape[0] - 1)
+        right = np.minimum(-(-(col + side) // BIN), summed.shape[1] - 1)
+        inside = summed[bottom, right] - summed[top, right] - summed[bottom, left]
+        return np.asarray(inside + summed[top, left])
+
+
+def _summed(bins: NDArray[np.generic]) -> Int64Array:
+    """Sums over all bins above and left of each corner (R + 1, C + 1)."""
+    return np.pad(np.asarray(bins, np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
 
 
 class LabelledScene:

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from geothresh.durability.resuming import earlier_state, require_same_run, states_there
 from geothresh.errors import ModelError
 from geothresh.nn.modelfile import Kind, read_metadata, read_tensors, write_model
-from geothresh.training.optimizers import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
     from geothresh.training.loop import Task
+
+_PREFIX = "optimizer."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,3 +164,45 @@ def _progress(counters: Mapping[str, Any]) -> Progress:
     if not all(type(number) in (int, float) for number in [*plain, *progress.sums.values()]):
         raise ValueError("counters that are no numbers")
     return progress
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by name; its groups are not in it."""
+    return {
+        f"{_PREFIX}{number}.{name}": torch.as_tensor(value)
+        for number, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]
+) -> None:
+    """Put tensors of `optimizer_tensors` back from a file, with the groups as they were.
+
+    Raises:
+        ModelError: they are not those of this optimiser.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            # What safe_open gives is no mapping: it has keys() and no __iter__.
+            for key in file.keys():  # noqa: SIM118
+                if key.startswith(_PREFIX):
+                    number, name = key.removeprefix(_PREFIX).split(".")
+                    entries.setdefault(int(number), {})[name] = file.get_tensor(key)
+        for index, values in entries.items():
+            for name, value in values.items():
+                if value.numel() != 1 and value.shape != parameters[index].shape:
+                    raise ValueError(f"{name} of parameter {index} is {tuple(value.shape)}")
+        optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    except (
+        SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
+        RuntimeError,
+    ) as error:  # fmt: skip
+        raise ModelError(
+            f"{path}: the state of the optimiser is damaged ({error}); start anew with `overwrite`"
+        ) from error

@@ -23,12 +23,10 @@ from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.modelfile import THRESHNET, beside, load_weights, read_card, save_model
 from geothresh.nn.network import ThreshNet, memory_layout
 from geothresh.training.chips import ChipDataset
-from geothresh.training.loop import Task, training_place
-from geothresh.training.optimizers import cosine_rate
-from geothresh.training.prefetch import prefetched
+from geothresh.training.data import ChipSource, ValidationMap
+from geothresh.training.loop import Task, cosine_rate, prefetched, training_place
 from geothresh.training.recipe import Recipe
 from geothresh.training.sizes import require_batch
-from geothresh.training.sources import ChipSource, ValidationMap
 from geothresh.training.state import Progress
 from geothresh.training.validation import validate
 

@@ -15,8 +15,7 @@ from geothresh.mosaic import Threads, mosaic_array
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import resampled_patch
 from geothresh.nn.wrappers import ResampledRefiner
-from geothresh.training.blocks import seen_side
-from geothresh.training.sources import ValidationMap
+from geothresh.training.data import ValidationMap, seen_side
 from geothresh.types import Float32Array
 
 

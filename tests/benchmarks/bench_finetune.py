@@ -40,10 +40,10 @@ from geothresh.nn.refiner import find_model
 from geothresh.raster.pairs import Pair, find_pairs, read_confidence, read_mask
 from geothresh.splitting import Split
 from geothresh.thresholding import THRESHOLDS
+from geothresh.training.data import Pixels
+from geothresh.training.folder_data import pair_maps, pair_sources
 from geothresh.training.loop import fit
-from geothresh.training.pixels import Pixels
 from geothresh.training.recipe import recipe_of
-from geothresh.training.sources import pair_maps, pair_sources
 from geothresh.training.threshnet import ThreshNetTask
 from geothresh.training.validation import validate
 

@@ -21,9 +21,9 @@ from measuring import machine, peak_megabytes, table
 
 from geothresh.nn.config import PRESETS
 from geothresh.nn.device import pick_device, pick_dtype
+from geothresh.training.data import Cut
 from geothresh.training.loop import _step
 from geothresh.training.recipe import recipe_of
-from geothresh.training.sources import Cut
 from geothresh.training.threshnet import ThreshNetTask
 
 

@@ -24,7 +24,6 @@ FLOORS = {
     "options": 0,
     "types": 0,
     "windows": 0,
-    "chipping": 1,
     "durability": 1,
     "geobox": 1,
     "metrics": 1,

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from geothresh.cli import main
 from geothresh.errors import ModelError
-from geothresh.training.optimizers import optimizer_tensors, restore_optimizer
+from geothresh.training.state import optimizer_tensors, restore_optimizer
 from tests.support.cli_runner import runner
 from tests.support.imagery import image_set
 from tests.support.rasters import write_raster

@@ -20,9 +20,9 @@ from geothresh.nn.wrappers import resize_map
 from geothresh.options import Compute, Maps, Refining, Tiling
 from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 from geothresh.training.chips import ChipDataset
-from geothresh.training.pixels import Pixels
+from geothresh.training.data import Pixels
+from geothresh.training.folder_data import pair_sources
 from geothresh.training.recipe import RECIPES
-from geothresh.training.sources import pair_sources
 from tests.support.cli_runner import runner
 from tests.support.flat import TILES, grouped
 from tests.support.roads import make_roads

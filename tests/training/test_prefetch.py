@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from geothresh.training.prefetch import prefetched
+from geothresh.training.loop import prefetched
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])

@@ -21,21 +21,11 @@ from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.nn.losses import LossWeights, threshnet_loss
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.raster.georeference import Georeference
-from geothresh.training.blocks import (
-    CELL,
-    BlockGrid,
-    ChipPlaces,
-    Survey,
-    block_side,
-    cells_of,
-    survey,
-    tiles,
-)
 from geothresh.training.chips import ChipDataset
-from geothresh.training.data import SceneData, Splitting, TrainingData
-from geothresh.training.pixels import Pixels
+from geothresh.training.data import BIN, Cut, Pixels, SceneData, Splitting, TrainingData
+from geothresh.training.holdout import BlockGrid, block_side, tiles
 from geothresh.training.scene_data import gather_scenes
-from geothresh.training.sources import Cut
+from geothresh.training.scenes import ChipPlaces, Survey, bins, survey
 from geothresh.windows import PixelWindow, RasterSize
 from tests.support.rasters import NORTH_UP, write_raster
 from tests.support.scenes import (
@@ -101,16 +91,16 @@ def test_a_survey_counts_what_is_there(data) -> None:
     truth, valid = rng.random((2, height, width)) < 0.4
     found = survey(Array(truth, valid), block_height=64, two_areas=False)
     for row, col in np.ndindex(found.valid.shape):
-        cell = np.s_[row * CELL : (row + 1) * CELL, col * CELL : (col + 1) * CELL]
-        assert found.valid[row, col] == valid[cell].sum()
-        assert found.foreground[row, col] == (truth & valid)[cell].sum()
+        one = np.s_[row * BIN : (row + 1) * BIN, col * BIN : (col + 1) * BIN]
+        assert found.valid[row, col] == valid[one].sum()
+        assert found.foreground[row, col] == (truth & valid)[one].sum()
     assert found.valid.sum() == valid.sum()
     blocks = BlockGrid.of(RasterSize(height=height, width=width), data.draw(st.integers(64, 200)))
     covered = np.zeros((height, width), int)
     for block in blocks.blocks().values():
         for tile in tiles(block):
             covered[tile.slices()] += 1
-            assert found.valid[cells_of(tile)].sum() == valid[tile.slices()].sum()
+            assert found.valid[found.bins.span(tile)].sum() == valid[tile.slices()].sum()
     assert (covered == 1).all()
 
 
@@ -120,8 +110,8 @@ def test_no_square_touches_what_is_held_out(data) -> None:
     height, width = data.draw(st.integers(30, 900)), data.draw(st.integers(30, 900))
     size = RasterSize(height=height, width=width)
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
-    shape = (-(-height // CELL), -(-width // CELL))
-    valid = rng.integers(0, 2, shape) * rng.integers(0, CELL**2, shape)
+    shape = (-(-height // BIN), -(-width // BIN))
+    valid = rng.integers(0, 2, shape) * rng.integers(0, BIN**2, shape)
     nothing = np.zeros(shape, np.int64)
     counted = Survey(
         size=size,
@@ -135,7 +125,7 @@ def test_no_square_touches_what_is_held_out(data) -> None:
     pixels = np.zeros((height, width), bool)
     for block in BlockGrid.of(size, data.draw(st.integers(64, 400))).blocks().values():
         if rng.random() < 0.25:
-            held[cells_of(block)] = True
+            held[bins(size).span(block)] = True
             pixels[block.slices()] = True
     largest = data.draw(st.integers(16, 300))
     try:
@@ -370,10 +360,10 @@ def test_a_scene_that_lost_its_crs_still_shows_the_same_ground() -> None:
 
 def test_the_usual_block_is_smaller_in_smaller_scenes() -> None:
     def counted(side: int) -> Survey:
-        cells = np.full((side, side), CELL**2)
-        size = RasterSize(height=side * CELL, width=side * CELL)
+        counts = np.full((side, side), BIN**2)
+        size = RasterSize(height=side * BIN, width=side * BIN)
         fields = ("valid", "foreground", "held_valid", "held_foreground")
-        return Survey(size=size, digest="", **dict.fromkeys(fields, cells))
+        return Survey(size=size, digest="", **dict.fromkeys(fields, counts))
 
     assert block_side([counted(500)], 512) == 2048
     assert block_side([counted(40)], 512) == 739

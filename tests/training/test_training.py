@@ -23,9 +23,9 @@ from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop
 from geothresh.training.chips import ChipDataset
-from geothresh.training.optimizers import cosine_rate
+from geothresh.training.folder_data import pair_sources
+from geothresh.training.loop import cosine_rate
 from geothresh.training.sizes import preset_of
-from geothresh.training.sources import pair_sources
 from geothresh.training.threshnet import batches_of
 from tests.support.cli_runner import runner
 from tests.support.pictures import write
