@@ -20,9 +20,8 @@ from geothresh.api.durable import (
     require_room,
     run_fingerprint,
 )
-from geothresh.base.checkpoint import read_base_card
-from geothresh.base.pictures import predict_picture
-from geothresh.base.predictor import BasePredictor, BaseSource
+from geothresh.base.networks import read_base_card
+from geothresh.base.predictor import BasePredictor, BaseSource, predict_picture
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, OutputError, UsageError
 from geothresh.fields import decisive, require_only

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from geothresh._version import __version__
-from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import BaseConfig, BasePlan
-from geothresh.base.pictures import predict_picture
-from geothresh.base.predictor import load_base
+from geothresh.base.networks import read_base_card
+from geothresh.base.predictor import load_base, predict_picture
 from geothresh.base.pretrained import weights_name
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
 from geothresh.durability.resuming import find_state, forget_states, require_same_run

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geothresh.base.checkpoint import load_base_weights, read_base_card
 from geothresh.base.config import STRIDE, BaseConfig
-from geothresh.base.networks import build_network
+from geothresh.base.networks import build_network, load_base_weights, read_base_card
 from geothresh.base.task import normalised
 from geothresh.errors import ModelError
+from geothresh.mosaic import Refiner, Sink, mosaic
 from geothresh.nn.device import (
     Batches,
     compute_threads,
@@ -22,8 +22,10 @@ from geothresh.nn.device import (
     pick_dtype,
 )
 from geothresh.nn.modelfile import digest
-from geothresh.options import BatchSize, Precision
-from geothresh.types import Float32Array
+from geothresh.options import BaseTiling, BatchSize, Precision
+from geothresh.raster.pictures import read_rgb
+from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 
 class BasePredictor:
@@ -178,3 +180,57 @@ def load_base(
     """
     found = BaseSource.find(path, device=device, precision=precision, batch_size=batch_size)
     return found.load()
+
+
+class PictureReader:
+    """A picture (H, W, 3) in 8 bits as a reader of three bands."""
+
+    def __init__(self, picture: UInt8Array) -> None:
+        self._picture = picture
+
+    @property
+    def size(self) -> RasterSize:
+        """Extent of the picture."""
+        return RasterSize(height=self._picture.shape[0], width=self._picture.shape[1])
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Red, green and blue (3, height, width) in [0, 1] of a window, all of it valid."""
+        values = self._picture[window.slices()].transpose(2, 0, 1).astype(np.float32)
+        values /= np.float32(255)
+        return values, np.ones(values.shape[1:], np.bool_)
+
+
+def predict_picture(
+    predictor: Refiner,
+    image: Path,
+    tiling: BaseTiling = BaseTiling(),
+    *,
+    batch_size: int = 1,
+) -> UInt8Array:
+    """The confidence map (H, W) of a picture: confidence x 255, of the picture's size.
+
+    A picture that fits into a tile goes through the network in one pass, mirrored outwards to the
+    next multiple of the patch; a larger one in tiles, as `mosaic` does it.
+
+    Raises:
+        InputError: the picture cannot be read.
+    """
+    reader = PictureReader(read_rgb(image))
+    size, patch = reader.size, predictor.patch
+    longest = -(-max(size.height, size.width) // patch) * patch
+    tile, overlap = tiling.tile_size, tiling.overlap
+    if longest <= tile:
+        tile, overlap = longest, 0
+    confidence = np.empty((size.height, size.width), np.float32)
+
+    def store(window: PixelWindow, values: Float32Array, valid: BoolArray) -> None:
+        confidence[window.slices()] = values
+
+    grid = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
+    mosaic(reader, predictor, Sink(store), grid=grid, blend=tiling.blend, batch_size=batch_size)
+    return map_values(confidence)
+
+
+def map_values(confidence: Float32Array) -> UInt8Array:
+    """Confidences in [0, 1] in 8 bits: x 255, rounded."""
+    return np.rint(confidence * 255).astype(np.uint8)

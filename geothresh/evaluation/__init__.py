@@ -3,10 +3,8 @@
 It takes the refiner as a callable and so knows neither networks nor engines.
 """
 
-from geothresh.evaluation.changes import Changes
-from geothresh.evaluation.report import Report, SourceReport
-from geothresh.evaluation.rows import Row
+from geothresh.evaluation.report import Report, Row, SourceReport
 from geothresh.evaluation.scoring import Sample, Tally
-from geothresh.evaluation.verdict import Verdict
+from geothresh.evaluation.verdict import Changes, Verdict
 
 __all__ = ["Changes", "Report", "Row", "Sample", "SourceReport", "Tally", "Verdict"]

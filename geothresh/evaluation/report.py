@@ -3,14 +3,194 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geothresh.evaluation.changes import Changes
-from geothresh.evaluation.rows import Row
-from geothresh.evaluation.table import single_thresholds, table
-from geothresh.evaluation.verdict import Verdict, without_refinement
+from geothresh.evaluation.verdict import Changes, Verdict
+from geothresh.metrics import Summary
 from geothresh.options import Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way to turn the maps into masks, and what it scores."""
+
+    key: str
+    """Name in JSON."""
+    label: str
+    """The same in words."""
+    oracle: bool
+    """True = chosen with knowledge of the truth of these very maps."""
+    threshold: float | None
+    """The cut, where it is one for all maps."""
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A figure of `Summary` that masks are compared by."""
+
+    field: str
+    """Its name in `Summary`."""
+    suffix: str
+    """Ends the key of the row whose one threshold is the best by this measure."""
+    name: str
+    """Short name; ``{unit}`` stands for what one map is."""
+    title: str
+    """Name in the table; ``{reach}`` stands for the reach of Boundary IoU in pixels."""
+
+    def of(self, summary: Summary) -> float:
+        """The figure, 0 to 1."""
+        return float(getattr(summary, self.field))
+
+
+MEASURES = (
+    Measure(
+        field="miou",
+        suffix="",
+        name="IoU (mean of {unit}s)",
+        title="IoU (mean of {unit}s)",
+    ),
+    Measure(
+        field="iou_pooled",
+        suffix="_pooled",
+        name="IoU of all pixels",
+        title="IoU (all pixels)",
+    ),
+    Measure(
+        field="miou_two_class",
+        suffix="_two_class",
+        name="mIoU",
+        title="mean of both classes (mIoU)",
+    ),
+    Measure(
+        field="boundary_iou",
+        suffix="_boundary",
+        name="Boundary IoU",
+        title="Boundary IoU (d = {reach} px)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """One way to turn maps into masks, as the table shows it."""
+
+    key: str
+    """Of the row that it shows."""
+    heading: tuple[str, str]
+    """Two lines; ``{unit}`` stands for what one map is, ``{threshold}`` for the row's cut."""
+    by_measure: bool = False
+    """True = another row for each measure, the best one by it."""
+
+    def row(self, rows: Mapping[str, Row], measure: Measure) -> Row:
+        """What is shown in the line of a measure."""
+        return rows[self.key + (measure.suffix if self.by_measure else "")]
+
+
+_GROUPS = (
+    (
+        "unrefined",
+        (
+            _Column(key="cut", heading=("cut at", "{threshold:g}")),
+            _Column(key="single", heading=("best", "single"), by_measure=True),
+            _Column(key="per_map", heading=("best", "per {unit}")),
+            _Column(key="regions", heading=("region", "bound")),
+        ),
+    ),
+    (
+        "refined",
+        (
+            _Column(key="refined", heading=("cut at", "{threshold:g}")),
+            _Column(key="refined_single", heading=("best", "single"), by_measure=True),
+        ),
+    ),
+)
+
+_GAP = "  "
+
+
+def table(rows: Mapping[str, Row], *, unit: str, reach: str) -> str:
+    """Lay the rows out by measure, in points, and MAE as a share.
+
+    A measure whose line would repeat another's to the digit is named below the table instead.
+
+    Args:
+        rows: by key; "refined" and the rows of its best thresholds may be missing.
+        unit: what one map is.
+        reach: of Boundary IoU in pixels, in words.
+    """
+    groups = [(name, columns) for name, columns in _GROUPS if columns[0].key in rows]
+    columns = [column for _, group in groups for column in group]
+    lines, twins = _lines(rows, columns, unit, reach)
+    mae = [_mae(rows[column.key]) for column in columns]
+    if any(mae):
+        lines["mean absolute error (MAE)"] = [cell or "-" for cell in mae]
+    headings = [_heading(column, rows[column.key], unit) for column in columns]
+    widths = [
+        max(map(len, (*heading, *cells)))
+        for heading, cells in zip(headings, zip(*lines.values(), strict=True), strict=True)
+    ]
+    label_width = max(map(len, lines))
+    printed = [_rule(groups, widths, label_width)]
+    for label, cells in [
+        *(("", [heading[k] for heading in headings]) for k in (0, 1)),
+        *lines.items(),
+    ]:
+        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        printed.append(_GAP.join([f"{label:<{label_width}}", *padded]))
+    printed += [f"{twin}: as {line}" for twin, line in twins.items()]
+    return "\n".join(printed)
+
+
+def single_thresholds(rows: Mapping[str, Row], key: str, unit: str) -> str:
+    """The best single threshold by the first measure, and by others where it is another."""
+    first, *others = ((measure, rows[key + measure.suffix].threshold) for measure in MEASURES)
+    apart = [
+        f"{measure.name.format(unit=unit)} {cut:.2f}" for measure, cut in others if cut != first[1]
+    ]
+    return f"{first[1]:.2f}" + (f" ({', '.join(apart)})" if apart else "")
+
+
+def _lines(
+    rows: Mapping[str, Row], columns: Sequence[_Column], unit: str, reach: str
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Cells by title, and of the titles left out, the one that has their cells."""
+    lines: dict[str, list[str]] = {}
+    twins = {}
+    for measure in MEASURES:
+        title = measure.title.format(unit=unit, reach=reach)
+        cells = [f"{100 * measure.of(c.row(rows, measure).summary):.2f}" for c in columns]
+        twin = next((other for other, theirs in lines.items() if theirs == cells), None)
+        if twin is None:
+            lines[title] = cells
+        else:
+            twins[title] = twin
+    return lines, twins
+
+
+def _mae(row: Row) -> str:
+    return "" if row.summary.mae is None else f"{row.summary.mae:.4f}"
+
+
+def _heading(column: _Column, row: Row, unit: str) -> tuple[str, str]:
+    above, below = (line.format(unit=unit, threshold=row.threshold) for line in column.heading)
+    return above, below + ("*" if row.oracle else "")
+
+
+def _rule(
+    groups: Sequence[tuple[str, Sequence[_Column]]], widths: Sequence[int], label_width: int
+) -> str:
+    """The names of the groups, each over its columns."""
+    parts = ["points" + " " * (label_width - len("points"))]
+    left = 0
+    for name, columns in groups:
+        inside = widths[left : left + len(columns)]
+        left += len(columns)
+        parts.append(f" {name} ".center(sum(inside) + len(_GAP) * (len(inside) - 1), "-"))
+    return _GAP.join(parts)
+
 
 WIDTH = 80
 """Columns that text is broken to."""
@@ -91,7 +271,7 @@ class SourceReport:
     def _sentences(self, rows: dict[str, Row]) -> list[str]:
         cuts = f"Best single threshold: {single_thresholds(rows, 'single', self.unit)}"
         if self.verdict is None:
-            verdict = without_refinement(rows["cut"], rows["single"], rows["regions"])
+            verdict = _without_refinement(rows["cut"], rows["single"], rows["regions"])
             return [verdict, f"{cuts}."]
         refined = single_thresholds(rows, "refined_single", self.unit)
         return [
@@ -145,6 +325,15 @@ class Report:
                 "may be chance."
             )
         return "\n\n".join([*(source.table() for source in self.sources), _filled(notes)])
+
+
+def _without_refinement(cut: Row, single: Row, regions: Row) -> str:
+    """What there would be to gain, where nothing was refined."""
+    one, region = (row.summary.miou - cut.summary.miou for row in (single, regions))
+    return (
+        f"Not refined; over the cut at 0.5 the best single threshold would gain {100 * one:.1f} "
+        f"points of IoU, region-specific thresholds {100 * region:.1f}."
+    )
 
 
 def _plural(n: int, unit: str) -> str:

@@ -2,7 +2,7 @@
 
 safetensors only: a header of JSON and raw tensors, nothing that could run code. What the entries
 of the metadata mean is the business of each kind: `ModelCard` here for ThreshNet, `BaseCard` of
-`geothresh.base.config` for base networks.
+`geothresh.base.networks` for base networks.
 """
 
 from __future__ import annotations

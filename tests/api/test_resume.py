@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from geothresh import RefineResult, refine
 from geothresh.durability import Journal
 from geothresh.errors import InputError, OutputError, UsageError
-from geothresh.mosaic import ArrayReader, Sink, Workers, mosaic, refiners
+from geothresh.mosaic import ArrayReader, Sink, Workers, mosaic, refining
 from geothresh.raster.writing import RasterWriter
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
@@ -404,7 +404,7 @@ def test_a_processor_of_another_kind_does_not_go_on_with_a_run(
     assert (tmp_path / ".out.tif.geothresh" / "s000001.bin").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
-        refiners._load.cache_clear()  # a process keeps its model, which has a format already
+        refining._load.cache_clear()  # a process keeps its model, which has a format already
         with pytest.raises(UsageError, match=r"precision.*bf16.*fp32"):
             refine(scene, tmp_path / "out.tif", **grouped(workers=workers, **options))
     done = refine(scene, tmp_path / "out.tif", **grouped(precision="bf16", **options))

@@ -16,9 +16,9 @@ from PIL import Image
 from geothresh.api.crossfit import CrossfitResult, crossfit
 from geothresh.api.train_base import train_base
 from geothresh.base import crossfit as module
-from geothresh.base.checkpoint import read_base_card
 from geothresh.base.config import BasePlan, BaseRecipe
 from geothresh.base.folds import folds_of
+from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import load_base
 from geothresh.base.task import BaseTask
 from geothresh.cli import main

@@ -13,15 +13,19 @@ import torch
 from safetensors.torch import save_file
 
 from geothresh.api.models import load_model
-from geothresh.base import smp
-from geothresh.base.checkpoint import load_base_weights, read_base_card, save_base_model
+from geothresh.base import pretrained
 from geothresh.base.config import NETWORKS, BaseConfig, BasePlan, BaseRecipe
-from geothresh.base.crops import Crops
-from geothresh.base.networks import DilatedCentre, build_network, describe_network
+from geothresh.base.networks import (
+    DilatedCentre,
+    build_network,
+    describe_network,
+    load_base_weights,
+    read_base_card,
+    save_base_model,
+)
 from geothresh.base.predictor import load_base
-from geothresh.base.pretrained import weights_name
-from geothresh.base.smp import segmentation_models
-from geothresh.base.task import BaseTask, segmentation_loss, snapshot_steps
+from geothresh.base.pretrained import segmentation_models, weights_name
+from geothresh.base.task import BaseTask, Crops, segmentation_loss, snapshot_steps
 from geothresh.durability.resuming import find_state
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.config import NetworkConfig
@@ -188,7 +192,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     def hidden(name: str, *rest: Any) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(smp.importlib, "import_module", hidden)
+    monkeypatch.setattr(pretrained.importlib, "import_module", hidden)
     segmentation_models.cache_clear()
     try:
         with pytest.raises(UsageError, match=r"pip install 'geothresh\[base\]'"):
@@ -204,9 +208,9 @@ def test_only_the_missing_operator_is_mended(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(name)
         raise RuntimeError("Detected that PyTorch and torchvision have different CUDA versions")
 
-    monkeypatch.setattr(smp.importlib, "import_module", other)
+    monkeypatch.setattr(pretrained.importlib, "import_module", other)
     with pytest.raises(RuntimeError, match="different CUDA"):
-        smp._import_torchvision()
+        pretrained._import_torchvision()
     assert asked == ["torchvision"]
     assert "torchvision" in sys.modules
 

@@ -17,11 +17,9 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from geothresh.api.base_predict import predict
-from geothresh.base.checkpoint import save_base_model
 from geothresh.base.config import BaseConfig
-from geothresh.base.networks import build_network
-from geothresh.base.pictures import PictureReader, predict_picture
-from geothresh.base.predictor import load_base
+from geothresh.base.networks import build_network, save_base_model
+from geothresh.base.predictor import PictureReader, load_base, predict_picture
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import Sink, mosaic

@@ -22,7 +22,7 @@ from scenes import SCENE, repeated
 import geothresh
 from geothresh.api.models import load_model
 from geothresh.durability import Journal
-from geothresh.mosaic import tasks, threads
+from geothresh.mosaic import blending, refining, threads
 from geothresh.options import Outputs, Writing
 from geothresh.raster.dataset import OpenBand
 from geothresh.raster.writing import RasterWriter
@@ -41,11 +41,11 @@ def parts(side: int, repeat: int) -> None:
     print(machine("torch", "numpy", "dask", "rasterio"))
     steps: dict[str, tuple[Any, str]] = {
         "read: decode": (OpenBand, "stored"),
-        "read: scale, mirror": (tasks, "read_mirrored"),
+        "read: scale, mirror": (refining, "read_mirrored"),
         "model: a copy": (Identity, "__call__"),
-        "weight tiles": (tasks._Shares, "add"),
+        "weight tiles": (refining._Shares, "add"),
         "blend chunks": (threads, "blend_chunk"),
-        "pack strips": (tasks.PackedLayer, "of"),
+        "pack strips": (blending.PackedLayer, "of"),
         "keep strips": (Journal, "add"),
         "write: deflate": (RasterWriter, "write"),
         "verify": (RasterWriter, "finish"),

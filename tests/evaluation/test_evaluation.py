@@ -21,7 +21,7 @@ from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageErr
 from geothresh.evaluation import Changes, Report, Sample, Tally
 from geothresh.evaluation.figures import error_picture, figure
 from geothresh.evaluation.samples import read_ids
-from geothresh.evaluation.sweep import sweep
+from geothresh.evaluation.scoring import sweep
 from geothresh.metrics import Counts, boundary_counts
 from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling
 from geothresh.raster.pictures import ADDED, KEPT, NO_DATA, REMOVED

@@ -95,9 +95,8 @@ def models(folder: Path) -> list[Path]:
 
 def bases(folder: Path) -> list[Path]:
     """A base network, whose library takes many seconds to load."""
-    from geothresh.base.checkpoint import save_base_model
     from geothresh.base.config import BaseConfig
-    from geothresh.base.networks import build_network
+    from geothresh.base.networks import build_network, save_base_model
 
     base_config = BaseConfig(network="linknet", encoder="mobilenet_v2")
     base = folder / "base.safetensors"

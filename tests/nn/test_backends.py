@@ -24,7 +24,6 @@ from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic.readers import read_mirrored
 from geothresh.nn import backends
-from geothresh.nn.backends import compiled
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.device import pick_dtype
 from geothresh.nn.onnx_graph import bilinear, means, threshnet_graph
@@ -62,9 +61,9 @@ BACKENDS = [needs("onnxruntime"), needs("openvino")]
 
 def compiled_tiny(
     backend: str, config: NetworkConfig = TINY, **options: object
-) -> compiled.CompiledRefiner:
+) -> backends.CompiledRefiner:
     options = {"device": "cpu", "precision": "fp32", **options}
-    return compiled.CompiledRefiner(
+    return backends.CompiledRefiner(
         network(config).state_dict(), config, backend=backend, **options
     )
 
@@ -99,7 +98,7 @@ def test_every_kind_of_network_is_torchs(backend: str, kind: str) -> None:
     net, tiles = network(config), off_edge(2, 192)
     for decoder in net.decoders():
         torch.nn.init.normal_(decoder.head.weight, std=10)
-    refiner = compiled.CompiledRefiner(
+    refiner = backends.CompiledRefiner(
         net.state_dict(), config, backend=backend, device="cpu", precision="fp32"
     )
     with torch.no_grad():
