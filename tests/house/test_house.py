@@ -88,6 +88,14 @@ def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
+@pytest.mark.parametrize("page", ["architecture.md", "contributing.md"])
+def test_pages_name_files_that_are_there(page: str) -> None:
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / page).read_text("utf-8"))
+    assert named
+    lost = [name for name in named if not any((p / name).is_file() for p in (PACKAGE, ROOT))]
+    assert not lost
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest is not None
