@@ -192,7 +192,7 @@ def predict(
         images=images,
         pixels=counts.pixels,
         foreground=counts.foreground,
-        model=Path(source.path).name.removesuffix(".safetensors"),
+        model=source.name,
         model_sha256=source.sha256,
         seconds=round(time.perf_counter() - started, 3),
     )
@@ -292,7 +292,7 @@ def _described(scene: ImageScene, network: _Network) -> dict[str, object]:
     source = network.source
     device, precision = resolved(source.device, source.precision)
     return {
-        "model": Path(source.path).name.removesuffix(".safetensors"),
+        "model": source.name,
         "model_sha256": source.sha256,
         "source": Path(scene.name).name,
         "bands": ",".join(map(str, scene.spec.bands)),

@@ -17,7 +17,7 @@ from geothresh.raster.features import confidence_sums, mask_shapes
 from geothresh.raster.mask import Mask, Progress
 from geothresh.raster.scene import Scene
 from geothresh.skeleton.bridging import bridged
-from geothresh.skeleton.network import centerline_network
+from geothresh.skeleton.graph import centerline_network
 from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
 from geothresh.vector.layers import Layer
 from geothresh.vector.options import Centerlines, Polygons

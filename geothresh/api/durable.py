@@ -13,8 +13,8 @@ from geothresh._version import __version__
 from geothresh.durability import Journal
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
-from geothresh.layers import PackedLayer
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
+from geothresh.packed import PackedLayer
 from geothresh.raster.creation import least_bytes
 from geothresh.raster.paths import RasterSource, head_digest
 from geothresh.raster.writing import RasterWriter

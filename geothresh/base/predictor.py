@@ -138,6 +138,11 @@ class BaseSource:
         """Sides of tiles are multiples of so many pixels."""
         return STRIDE
 
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return Path(self.path).name.removesuffix(".safetensors")
+
     def load(self, *, cores: int | None = None) -> BasePredictor:
         """Load the model onto its device.
 
@@ -156,7 +161,7 @@ class BaseSource:
         return BasePredictor(
             load_base_weights(self.path, config),
             config,
-            name=Path(self.path).name.removesuffix(".safetensors"),
+            name=self.name,
             sha256=self.sha256,
             device=self.device,
             precision=self.precision,

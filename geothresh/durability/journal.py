@@ -15,7 +15,7 @@ from geothresh.durability.resuming import add_note, is_resumable, require_same_r
 from geothresh.durability.strips import Log, StoredChunk, StripFile, is_sound, read_log, read_strip
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.files import file_digest, write_bytes
-from geothresh.layers import PackedLayer
+from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
 
 _RUN, _LOG = "run.json", "journal.jsonl"

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.layers import PackedLayer
+from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
 
 # Eight hexadecimal digits and a space before the JSON.

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import UsageError
-from geothresh.layers import PackedLayer
 from geothresh.mosaic.protocols import (
     ChunkSink,
     Layers,
@@ -28,6 +27,7 @@ from geothresh.mosaic.protocols import (
     StripDone,
 )
 from geothresh.options import Blend
+from geothresh.packed import PackedLayer
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Protocol, TypeAlias
 
 from geothresh.errors import UsageError
-from geothresh.layers import PackedLayer
+from geothresh.packed import PackedLayer
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
 

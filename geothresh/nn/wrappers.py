@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, logit
 
-from geothresh.errors import ModelError, UsageError
+from geothresh.errors import ModelError
 from geothresh.mosaic import Refiner, RefinerSource, parallel_calls
 from geothresh.nn.config import LOGIT_MARGIN
 from geothresh.options import Tta
@@ -112,12 +112,6 @@ SATURATED = np.float32(1e-6)
 
 # Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
 _PARTS = 2.0**24
-
-
-def require_tta(tta: str) -> None:
-    """Raise UsageError unless this is one of `Tta`."""
-    if tta not in get_args(Tta):
-        raise UsageError(f"TTA {tta!r} is unknown; say {' or '.join(get_args(Tta))}")
 
 
 class SymmetricRefiner:

@@ -16,8 +16,8 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from geothresh.errors import UsageError
+from geothresh.skeleton.graph import WIDTH, Network, ReadConfidence
 from geothresh.skeleton.ground import SQUARE, Ground, farness
-from geothresh.skeleton.network import WIDTH, Network, ReadConfidence
 from geothresh.skeleton.tracing import Trace
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize

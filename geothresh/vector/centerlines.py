@@ -10,8 +10,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geothresh.geobox import GeoBox
+from geothresh.skeleton.graph import CONFIDENCE, WIDTH, Network
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
-from geothresh.skeleton.network import CONFIDENCE, WIDTH, Network
 from geothresh.skeleton.tracing import smoothed
 from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.vector.polygons import on_map

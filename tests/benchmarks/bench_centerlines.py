@@ -75,7 +75,7 @@ def measure(case: str, mask: Path) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         found = {"lines": result.features, "nodes": result.nodes}
         return {"seconds": seconds, "megabytes": peak_megabytes(), **found}
-    from geothresh.skeleton.network import centerline_network
+    from geothresh.skeleton.graph import centerline_network
     from geothresh.windows import PixelWindow, RasterSize
 
     with rasterio.open(mask) as dataset:

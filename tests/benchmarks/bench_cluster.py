@@ -24,9 +24,9 @@ from identity import IdentitySource, MaskAndConfidence
 from measuring import machine
 from scenes import OVERLAP, TILE, random_bytes
 
-from geothresh.layers import PackedLayer
 from geothresh.mosaic import Layers, Scheduler, Sink, mosaic
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
+from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow, TileGrid
 
 

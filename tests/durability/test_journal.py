@@ -23,7 +23,7 @@ from geothresh.durability.locking import work_directory
 from geothresh.durability.strips import Log, StripFile, is_sound, read_log, read_strip
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.files import check_output
-from geothresh.layers import PackedLayer
+from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
 
 ENTRIES = [{"strip": 0, "facts": {"valid": 3}}, {"strip": 1}, {"made": {"ü.tif": "ab"}}]
@@ -321,7 +321,7 @@ from pathlib import Path
 import numpy as np
 from geothresh.errors import OutputError
 from geothresh.durability import Journal
-from geothresh.layers import PackedLayer
+from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
 
 noise = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)

@@ -16,7 +16,7 @@ from geothresh import Centerlines
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.skeleton.bridging import bridged
-from geothresh.skeleton.network import Network, centerline_network
+from geothresh.skeleton.graph import Network, centerline_network
 from geothresh.windows import RasterSize
 from tests.support.cli_runner import runner
 from tests.support.streets import OBLONG, lines, save, slanting

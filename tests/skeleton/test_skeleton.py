@@ -13,8 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import thin as thin_of_skimage
 
+from geothresh.skeleton.graph import Network, centerline_network, widths
 from geothresh.skeleton.ground import UNIT, shapes_of, widenings
-from geothresh.skeleton.network import Network, centerline_network, widths
 from geothresh.skeleton.thinning import BlockedMask, thin, thin_blocks
 from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, smoothed, trace
 from geothresh.types import BoolArray, Int64Array

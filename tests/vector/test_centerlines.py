@@ -17,7 +17,7 @@ from geothresh import Centerlines, VectorWriting
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.geobox import GeoBox
-from geothresh.skeleton.network import centerline_network
+from geothresh.skeleton.graph import centerline_network
 from geothresh.vector.centerlines import make_centerlines, pixel_side
 from geothresh.vector.units import MapUnits, Measure
 from geothresh.windows import RasterSize

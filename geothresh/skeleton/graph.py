@@ -1,4 +1,4 @@
-"""The centreline network of a mask of any size: nodes, lines and their widths; spurs pruned."""
+"""The graph of a mask's centrelines, of any size: nodes, lines and their widths; spurs pruned."""
 
 from __future__ import annotations
 
