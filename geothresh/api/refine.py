@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
-from geothresh.api.durable import (
+from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.outcome import doubts
+from geothresh.api.outputs import (
+    OutputFiles,
+    check_outputs,
+    default_mask,
     make_strips,
     parameter_tags,
     put_in_place,
@@ -22,10 +27,7 @@ from geothresh.api.durable import (
     run_fingerprint,
     write_manifest,
 )
-from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.outcome import doubts
 from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
-from geothresh.api.targets import Targets, check_targets, default_mask
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError, OutputError
 from geothresh.fields import decisive
@@ -180,25 +182,25 @@ def refine(
     source = find_raster(scene, allow_vrt=reading.allow_vrt)
     mask = default_mask(source) if output is None else Path(os.fspath(output))
     finished = finished_outputs(mask) if writing.resumes else frozenset()
-    targets = check_targets(source, mask, outputs, writing.overwrite, finished)
+    files = check_outputs(source, mask, outputs, writing.overwrite, finished)
     with open_scene(source, reading) as opened:
-        if targets.vector is not None and not opened.box.has_transform:
+        if files.vector is not None and not opened.box.has_transform:
             raise InputError(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
             )
-        job = _Job.of(opened, targets, model, reading, refining, tiling, compute, writing)
+        job = _Job.of(opened, files, model, reading, refining, tiling, compute, writing)
         keep = writing.resume and bool(job.chosen.digest)
         with Journal(mask, job.fingerprint(), restart=writing.restart, keep=keep) as journal:
             resumed = len(journal.strips)
-            if not journal.is_made(targets.rasters):
-                require_room(targets.rasters, opened.size, writing.creation_options)
+            if not journal.is_made(files.rasters):
+                require_room(files.rasters, opened.size, writing.creation_options)
                 _write_rasters(job, journal, progress)
             _warn_of(job, journal)
-            if targets.vector is not None and not journal.is_made([targets.vector]):
-                _vectorize(targets, targets.vector, journal)
-            if targets.manifest is not None:
-                write_manifest(targets.manifest, journal)
+            if files.vector is not None and not journal.is_made([files.vector]):
+                _vectorize(files, files.vector, journal)
+            if files.manifest is not None:
+                write_manifest(files.manifest, journal)
             journal.finish()
     return _result(job, journal, resumed=resumed, seconds=time.perf_counter() - started)
 
@@ -210,7 +212,7 @@ class _Job:
     scene: Scene
     area: Area | None
     """The part that is refined; None = all of it."""
-    targets: Targets
+    files: OutputFiles
     pixel: PixelSize | None
     chosen: ChosenModel
     grid: TileGrid
@@ -223,7 +225,7 @@ class _Job:
     def of(
         cls,
         scene: Scene,
-        targets: Targets,
+        files: OutputFiles,
         model: Model,
         reading: Reading,
         refining: Refining,
@@ -247,7 +249,7 @@ class _Job:
         grid = chosen.grid(scene.size, tiling)
         warn_of_mismatch(scene.name, pixel, chosen)
         return cls(
-            scene=scene, area=area, targets=targets, pixel=pixel, chosen=chosen, grid=grid,
+            scene=scene, area=area, files=files, pixel=pixel, chosen=chosen, grid=grid,
             refining=refining, tiling=tiling, compute=compute, writing=writing,
         )  # fmt: skip
 
@@ -281,7 +283,7 @@ class _Job:
         return run_fingerprint(
             self.scene.spec.source,
             **self.described(),
-            outputs=[path.name for path in self.targets],
+            outputs=[path.name for path in self.files],
             creation_options=self.writing.creation_options,
             cog=self.writing.cog,
         )
@@ -300,13 +302,13 @@ class _Job:
 
 def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> None:
     """Refine the scene into temporary files and put them in place when all are proven."""
-    scene, targets, threshold = job.scene, job.targets, job.refining.threshold
+    scene, files, threshold = job.scene, job.files, job.refining.threshold
     tags = parameter_tags(job.described(), batch_size=job.compute.batch_size)
     bands = {
-        MASK: targets.mask,
-        CONFIDENCE: targets.confidence,
-        CHANGES: targets.changes,
-        THRESHOLD: targets.thresholds,
+        MASK: files.mask,
+        CONFIDENCE: files.confidence,
+        CHANGES: files.changes,
+        THRESHOLD: files.thresholds,
     }
     with ExitStack() as stack:
         writers = [
@@ -321,9 +323,9 @@ def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> No
         finish = MaskLayers(
             threshold=threshold,
             keep=job.keep,
-            confidence=targets.confidence is not None,
-            changes=targets.changes is not None,
-            thresholds=targets.thresholds is not None,
+            confidence=files.confidence is not None,
+            changes=files.changes is not None,
+            thresholds=files.thresholds is not None,
         )
         block = writers[0].block_shape
         if finish.thresholds:  # no region in two chunks
@@ -342,15 +344,15 @@ def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> No
 
 
 def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
-    targets, chosen, pixel = job.targets, job.chosen, job.pixel
+    files, chosen, pixel = job.files, job.chosen, job.pixel
     valid, changed = journal.total("valid"), journal.total("changed")
     return RefineResult(
-        mask=targets.mask,
-        confidence=targets.confidence,
-        changes=targets.changes,
-        thresholds=targets.thresholds,
-        vector=targets.vector,
-        manifest=targets.manifest,
+        mask=files.mask,
+        confidence=files.confidence,
+        changes=files.changes,
+        thresholds=files.thresholds,
+        vector=files.vector,
+        manifest=files.manifest,
         height=job.grid.size.height,
         width=job.grid.size.width,
         scaling=job.scene.spec.scaling.text,
@@ -395,7 +397,7 @@ def _warn_of(job: _Job, journal: Journal) -> None:
         warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=3)
 
 
-def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
+def _vectorize(files: OutputFiles, vector: Path, journal: Journal) -> None:
     from geothresh.api.vectorize import vectorize
     from geothresh.vector.options import VectorWriting
 
@@ -405,20 +407,20 @@ def _vectorize(targets: Targets, vector: Path, journal: Journal) -> None:
         made = temporary.with_name(vector.name)
         try:
             result = vectorize(
-                targets.mask,
+                files.mask,
                 made,
-                confidence=targets.confidence,
+                confidence=files.confidence,
                 writing=VectorWriting(overwrite=True),
             )
         except OutputError as error:
             raise OutputError(str(error).replace(str(made), str(vector))) from error
         temporary.unlink()
         # A shapefile is several files, of which the one that was named comes last.
-        files = sorted(made.parent.iterdir(), key=lambda file: file == made)
+        parts = sorted(made.parent.iterdir(), key=lambda file: file == made)
         journal.record_made(
-            {vector.with_name(file.name): file for file in files}, features=result.features
+            {vector.with_name(part.name): part for part in parts}, features=result.features
         )
-        for file in files:
-            publish(file, vector.with_name(file.name))
+        for part in parts:
+            publish(part, vector.with_name(part.name))
     finally:
         discard(temporary)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from geothresh.api.base_predict import predict
+from geothresh.api.predict_base import predict_base
 from geothresh.base.config import BaseConfig
 from geothresh.base.networks import build_network, save_base_model
 from geothresh.base.predictor import PictureReader, load_base, predict_picture
@@ -116,7 +116,9 @@ def test_a_scene_is_what_the_network_says_on_the_same_grid(model: Path, tmp_path
     image = picture(96, 96)
     turned = NORTH_UP @ NORTH_UP.rotation(33)
     scene = write_raster(tmp_path / "s.tif", image.transpose(2, 0, 1), transform=turned)
-    result = predict(scene, model=model, **grouped(tile_size=96, overlap=32, **QUICK, base=True))
+    result = predict_base(
+        scene, model=model, **grouped(tile_size=96, overlap=32, **QUICK, base=True)
+    )
     assert result.output == tmp_path / "s_confidence.tif"
     expected = in_one_pass(load_base(model, **QUICK), image)
     np.testing.assert_allclose(read(result.output) / 254, expected, atol=0.6 / 254)
@@ -154,7 +156,7 @@ def test_missing_data_is_not_predicted_and_does_not_leak(
             image = np.concatenate([image, 255 * ~holes[None]]).astype(np.uint8)
             how["alpha"] = "YES"
         scene = write_raster(tmp_path / f"s{seed}.tif", image, **how)
-        result = predict(
+        result = predict_base(
             scene, model=model, **grouped(tile_size=64, overlap=32, **QUICK, base=True)
         )
         assert result.pixels == np.count_nonzero(~holes)
@@ -198,24 +200,24 @@ def test_bands_go_by_their_colours(tmp_path: Path) -> None:
 def test_a_scene_without_data_is_told(model: Path, tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8), nodata=0)
     with pytest.warns(GeothreshWarning, match="no data at all"):
-        result = predict(scene, model=model, **grouped(**QUICK, base=True))
+        result = predict_base(scene, model=model, **grouped(**QUICK, base=True))
     assert (read(result.output) == 255).all() and result.pixels == 0
 
 
 def test_what_is_no_image_in_eight_bits_is_refused(model: Path, tmp_path: Path) -> None:
     deep = write_raster(tmp_path / "deep.tif", np.zeros((3, 20, 20), np.uint16))
     with pytest.raises(InputError, match="uint16.*gdal_translate -ot Byte"):
-        predict(deep, model=model, **grouped(**QUICK, base=True))
+        predict_base(deep, model=model, **grouped(**QUICK, base=True))
     grey = write_raster(tmp_path / "grey.tif", np.zeros((20, 20), np.uint8))
     with pytest.raises(InputError, match="1 bands"):
-        predict(grey, model=model, **grouped(**QUICK, base=True))
+        predict_base(grey, model=model, **grouped(**QUICK, base=True))
     scene = write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(UsageError, match="no uint8 value is 300"):
-        predict(scene, model=model, **grouped(nodata=300, **QUICK, base=True))
+        predict_base(scene, model=model, **grouped(nodata=300, **QUICK, base=True))
     with pytest.raises(UsageError, match="tile size 100: must be a positive multiple"):
-        predict(scene, model=model, **grouped(tile_size=100, **QUICK, base=True))
+        predict_base(scene, model=model, **grouped(tile_size=100, **QUICK, base=True))
     with pytest.raises(UsageError, match="output is the input"):
-        predict(scene, scene, model=model, **grouped(overwrite=True, **QUICK, base=True))
+        predict_base(scene, scene, model=model, **grouped(overwrite=True, **QUICK, base=True))
     assert not (tmp_path / "s_confidence.tif").exists()
 
 
@@ -224,7 +226,7 @@ def test_a_model_of_the_other_kind_is_refused_either_way(
 ) -> None:
     scene = write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(ModelError, match="is a ThreshNet"):
-        predict(scene, model=tiny_model, **grouped(**QUICK, base=True))
+        predict_base(scene, model=tiny_model, **grouped(**QUICK, base=True))
     confidence = write_raster(tmp_path / "c.tif", np.zeros((20, 20), np.uint8))
     result = runner().invoke(main, ["refine", str(confidence), "-m", str(model)])
     assert result.exit_code == 5
@@ -257,9 +259,9 @@ def test_what_a_folder_cannot_have_is_said_before_the_first_map(
     for k in range(40):
         Image.fromarray(picture(33, 35)).save(folder / f"a{k}.png")
     with pytest.raises(UsageError, match="tile size 1000"):
-        predict(folder, model=model, **grouped(tile_size=1000, **QUICK, base=True))
+        predict_base(folder, model=model, **grouped(tile_size=1000, **QUICK, base=True))
     with pytest.raises(UsageError, match="`creation_options` is for a GeoTIFF"):
-        predict(
+        predict_base(
             folder, model=model, **grouped(creation_options={"TILED": "YES"}, **QUICK, base=True)
         )
     assert not list(tmp_path.rglob("*_confidence/*"))
@@ -270,12 +272,13 @@ def test_what_a_folder_cannot_have_is_said_before_the_first_map(
         Path, "samefile", lambda one, other: compared.append(one) or samefile(one, other)
     )
     with pytest.raises(UsageError, match="the output is the input"):
-        predict(folder, folder, model=model, **grouped(overwrite=True, **QUICK, base=True))
+        predict_base(folder, folder, model=model, **grouped(overwrite=True, **QUICK, base=True))
     monkeypatch.setattr(
-        "geothresh.api.base_predict.predict_picture", lambda *_, **__: picture(9, 9)[..., 0]
+        "geothresh.api.predict_base.predict_picture", lambda *_, **__: picture(9, 9)[..., 0]
     )
     assert (
-        predict(folder, tmp_path / "maps", model=model, **grouped(**QUICK, base=True)).images == 40
+        predict_base(folder, tmp_path / "maps", model=model, **grouped(**QUICK, base=True)).images
+        == 40
     )
     assert len(compared) <= 40 and (folder / "a0.png").read_bytes() == before
 
@@ -283,13 +286,13 @@ def test_what_a_folder_cannot_have_is_said_before_the_first_map(
 def test_one_picture_gives_one_map(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(picture(40, 50)).save(path)
-    result = predict(path, model=model, **grouped(**QUICK, base=True))
+    result = predict_base(path, model=model, **grouped(**QUICK, base=True))
     assert result.output == tmp_path / "a_confidence.png"
     assert np.asarray(Image.open(result.output)).shape == (40, 50)
     with pytest.raises(OutputError, match="exists"):
-        predict(path, model=model, **grouped(**QUICK, base=True))
+        predict_base(path, model=model, **grouped(**QUICK, base=True))
     with pytest.raises(UsageError, match="for a GeoTIFF"):
-        predict(path, model=model, **grouped(nodata=0, overwrite=True, **QUICK, base=True))
+        predict_base(path, model=model, **grouped(nodata=0, overwrite=True, **QUICK, base=True))
 
 
 @pytest.mark.slow
@@ -297,8 +300,8 @@ def test_workers_give_the_same(model: Path, tmp_path: Path) -> None:
     image = picture(150, 170).transpose(2, 0, 1)
     scene = write_raster(tmp_path / "s.tif", image, nodata=3)
     how: dict[str, Any] = {"model": model, "tile_size": 64, "overlap": 32, **QUICK}
-    here = predict(scene, tmp_path / "a.tif", **grouped(**how, base=True))
-    there = predict(scene, tmp_path / "b.tif", **grouped(workers=1, **how, base=True))
+    here = predict_base(scene, tmp_path / "a.tif", **grouped(**how, base=True))
+    there = predict_base(scene, tmp_path / "b.tif", **grouped(workers=1, **how, base=True))
     np.testing.assert_array_equal(read(here.output), read(there.output))
 
 
@@ -309,20 +312,20 @@ def test_an_interrupted_prediction_goes_on(
     out = tmp_path / "out"
     out.mkdir()
     how: dict[str, Any] = {"model": model, "tile_size": 64, "overlap": 32, **QUICK}
-    whole = predict(scene, tmp_path / "whole.tif", **grouped(**how, base=True))
+    whole = predict_base(scene, tmp_path / "whole.tif", **grouped(**how, base=True))
 
     def full(self: RasterWriter) -> None:
         raise OutputError("no room")
 
     monkeypatch.setattr(RasterWriter, "finish", full)
     with pytest.raises(OutputError, match="no room") as caught:
-        predict(scene, out / "c.tif", **grouped(**how, base=True))
+        predict_base(scene, out / "c.tif", **grouped(**how, base=True))
     assert caught.value.__notes__[0].startswith("the same command goes on from 2 finished strips")
     monkeypatch.undo()
     with pytest.raises(UsageError, match=r"blend \(hann, now crop\)"):
-        predict(scene, out / "c.tif", **grouped(blend="crop", **how, base=True))
+        predict_base(scene, out / "c.tif", **grouped(blend="crop", **how, base=True))
     told: list[tuple[int, int]] = []
-    result = predict(
+    result = predict_base(
         scene, out / "c.tif", progress=lambda *at: told.append(at), **grouped(**how, base=True)
     )
     assert told == []  # nothing was left to predict

@@ -48,7 +48,7 @@ def predict(
     The output is IMAGE's name with _confidence, beside it, or what is named with -o. Its path is
     printed.
     """
-    from geothresh.api.base_predict import predict as run
+    from geothresh.api.predict_base import predict_base as run
 
     with reporting(progress, "predict") as report:
         result = run(image, output, progress=report, **arguments)

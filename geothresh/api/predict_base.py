@@ -1,4 +1,4 @@
-"""From images to confidences: a GeoTIFF becomes a confidence raster, pictures become maps."""
+"""Predict confidences with a base network: of a GeoTIFF a raster, of pictures maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from geothresh.api.durable import (
+from geothresh.api.outputs import (
     make_strips,
     parameter_tags,
     put_in_place,
@@ -123,7 +123,7 @@ class _Network:
         return _BATCH if self.compute.workers else self.predictor().batch_size
 
 
-def predict(
+def predict_base(
     image: PathLike | Any,
     output: PathLike | None = None,
     *,
