@@ -210,8 +210,7 @@ class TorchRefiner:
     def _network(self, weights: dict[str, torch.Tensor], device: torch.device) -> ThreshNet:
         import torch
 
-        from geothresh.nn.folding import fold_norms, lower_precision
-        from geothresh.nn.network import ThreshNet, memory_layout
+        from geothresh.nn.network import ThreshNet, fold_norms, lower_precision, memory_layout
 
         with torch.device("meta"):
             network = ThreshNet(self.config)

@@ -8,10 +8,16 @@ import logging
 import pytest
 import torch
 
-from geothresh.nn import folding
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.folding import FoldedConv, fold_norms, lower_precision
-from geothresh.nn.network import ConvNorm, ThreshNet, fold, unfold
+from geothresh.nn.network import (
+    ConvNorm,
+    FoldedConv,
+    ThreshNet,
+    fold,
+    fold_norms,
+    lower_precision,
+    unfold,
+)
 
 WIDE = NetworkConfig(widths=(8, 12, 16, 24), blocks=(1, 1, 1, 1), patch=32)
 
@@ -140,7 +146,7 @@ def test_only_a_convolution_and_its_norm_can_be_folded() -> None:
     layers = ConvNorm(3, 8)
     layers[1] = torch.nn.Identity()
     with pytest.raises(TypeError, match="not a convolution and its batch norm"):
-        folding.FoldedConv(layers)
+        FoldedConv(layers)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
