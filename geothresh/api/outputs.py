@@ -26,6 +26,9 @@ from geothresh.raster.paths import RasterSource, head_digest
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, RasterSize
 
+Facts = Callable[[], Mapping[str, int]]
+"""What else is known of the run so far, beside what was counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFiles:
@@ -122,10 +125,6 @@ def check_outputs(
         vector=vector,
         manifest=manifest,
     )
-
-
-Facts = Callable[[], Mapping[str, int]]
-"""What else is known of the run so far, beside what was counted."""
 
 
 class Engine(Protocol):

@@ -30,6 +30,9 @@ _LOGGER = logging.getLogger("geothresh.base")
 _OPERATORS = ("nms", "qnms")
 _keep: list[object] = []
 
+NONE = "none"
+IMAGENET = "imagenet"
+
 
 @cache
 def segmentation_models() -> ModuleType:
@@ -76,10 +79,6 @@ def _import_torchvision() -> None:
     # The declarations last as long as this object does.
     _keep.append(operators)
     importlib.import_module("torchvision")
-
-
-NONE = "none"
-IMAGENET = "imagenet"
 
 
 def weights_name(weights: str) -> str:

@@ -31,6 +31,9 @@ from geothresh.types import BoolArray, Float32Array, UInt8Array
 Batch = tuple[Tensor, Tensor]
 """Images as the network wants them, and masks (B, H, W), 0 or 1."""
 
+#: Decoded images are kept in memory up to this many bytes.
+_CACHE_BYTES = 4 * 1024**3
+
 
 class BaseTask(Task):
     """A base network, trained in one epoch of as many steps as its recipe says, without a score."""
@@ -168,10 +171,6 @@ def snapshot_steps(steps: int, snapshots: int) -> list[int]:
 def snapshot_file(output: Path, step: int) -> Path:
     """The model file of a snapshot."""
     return beside(output, f".step{step:05}.safetensors")
-
-
-#: Decoded images are kept in memory up to this many bytes.
-_CACHE_BYTES = 4 * 1024**3
 
 
 class Crops:

@@ -26,6 +26,8 @@ from geothresh.files import (
     temporary_name,
 )
 
+_ENDING = ".geothresh"
+
 
 @contextmanager
 def only_run(output: Path) -> Iterator[None]:
@@ -113,9 +115,6 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-
-
-_ENDING = ".geothresh"
 
 
 def work_directory(target: Path) -> Path:

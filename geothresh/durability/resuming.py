@@ -20,6 +20,10 @@ from geothresh.errors import GeothreshError, GeothreshWarning, ModelError, Usage
 _MOST_DIFFERENCES = 3
 _LONGEST_VALUE = 40
 
+_ENDING = ".safetensors"
+RequireWhole = Callable[[Path], None]
+"""Raises ModelError where a state is not as it was written."""
+
 
 def require_same_run(
     place: object,
@@ -113,12 +117,6 @@ def _shown(value: Any) -> str:
         return f"{len(value)} entries"
     text = "none" if value is None else str(value)
     return text if len(text) <= _LONGEST_VALUE else text[:8] + "..."
-
-
-_ENDING = ".safetensors"
-
-RequireWhole = Callable[[Path], None]
-"""Raises ModelError where a state is not as it was written."""
 
 
 def earlier_state(newest: Path) -> Path:

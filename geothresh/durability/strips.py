@@ -28,6 +28,11 @@ from geothresh.windows import PixelWindow
 # Eight hexadecimal digits and a space before the JSON.
 _PREFIX = 9
 
+_MAGIC = b"GTSTRIP1"
+_HEADER = struct.Struct("<QQQQI")
+_LENGTH = struct.Struct("<Q")
+_READ_AT_ONCE = 2**20
+
 
 class Log:
     """A log file that is appended to; each line stands behind the CRC-32 of its text.
@@ -111,12 +116,6 @@ def _proven(content: bytes) -> tuple[list[dict[str, Any]], int]:
         entries.append(entry)
         length += len(line)
     return entries, length
-
-
-_MAGIC = b"GTSTRIP1"
-_HEADER = struct.Struct("<QQQQI")
-_LENGTH = struct.Struct("<Q")
-_READ_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

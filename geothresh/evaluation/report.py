@@ -11,6 +11,10 @@ from geothresh.evaluation.verdict import Changes, Verdict
 from geothresh.metrics import Summary
 from geothresh.options import Metric
 
+_GAP = "  "
+WIDTH = 80
+"""Columns that text is broken to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -108,8 +112,6 @@ _GROUPS = (
     ),
 )
 
-_GAP = "  "
-
 
 def table(rows: Mapping[str, Row], *, unit: str, reach: str) -> str:
     """Lay the rows out by measure, in points, and MAE as a share.
@@ -190,10 +192,6 @@ def _rule(
         left += len(columns)
         parts.append(f" {name} ".center(sum(inside) + len(_GAP) * (len(inside) - 1), "-"))
     return _GAP.join(parts)
-
-
-WIDTH = 80
-"""Columns that text is broken to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

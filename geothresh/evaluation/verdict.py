@@ -11,6 +11,9 @@ from typing import Any
 POINT = 0.01
 """One point of a measure, as papers count them."""
 
+_NOTHING = "0.0"
+"""What a difference is printed as that is none."""
+
 
 def standard_error(differences: Sequence[float]) -> float | None:
     """Of their mean, over maps taken as independent; None for a single map."""
@@ -78,10 +81,6 @@ class Changes:
             "worst_id": self.worst_id,
             "worst_loss": self.worst_loss,
         }
-
-
-_NOTHING = "0.0"
-"""What a difference is printed as that is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

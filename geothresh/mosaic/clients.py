@@ -37,6 +37,23 @@ from geothresh.errors import ClusterError, GeothreshWarning, UsageError
 from geothresh.machine import usable_cores
 from geothresh.mosaic.protocols import Scheduler
 
+_FAULTS = logging.getLogger("geothresh.faults")
+"""Faults inside libraries that come back as an exception as well, or of what is ending: no news,
+unless somebody looks for an error (--debug)."""
+# How the tracker of multiprocessing begins its complaint.
+_LEAKS = "ignore:resource_tracker:UserWarning"
+_LOGGER = logging.getLogger(__name__)
+WORKERLESS_SECONDS = 60.0
+"""How long a cluster may be without any worker."""
+_CONNECT_SECONDS = 30.0
+_STARTS = 4
+"""Attempts to start own workers."""
+_SOON_SECONDS = 0.05
+"""How often is looked whether workers are there, or gone."""
+_ENDED = (Status.closed, Status.failed)
+_ALIKE = ("geothresh", "dask", "distributed", "numpy")
+"""Packages of which client and workers must have the same versions."""
+
 
 def visible_gpus(
     environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
@@ -57,14 +74,6 @@ def environment_of_worker(number: int, gpus: list[str]) -> dict[str, str]:
         return {}
     own = number % len(gpus)
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[own:] + gpus[:own])}
-
-
-_FAULTS = logging.getLogger("geothresh.faults")
-"""Faults inside libraries that come back as an exception as well, or of what is ending: no news,
-unless somebody looks for an error (--debug)."""
-
-# How the tracker of multiprocessing begins its complaint.
-_LEAKS = "ignore:resource_tracker:UserWarning"
 
 
 @contextmanager
@@ -117,20 +126,6 @@ def _start_tracker() -> None:
 
 def _note(loop: Any, context: dict[str, Any]) -> None:
     _FAULTS.info("%s", context["message"], exc_info=context.get("exception"))
-
-
-_LOGGER = logging.getLogger(__name__)
-
-WORKERLESS_SECONDS = 60.0
-"""How long a cluster may be without any worker."""
-_CONNECT_SECONDS = 30.0
-_STARTS = 4
-"""Attempts to start own workers."""
-_SOON_SECONDS = 0.05
-"""How often is looked whether workers are there, or gone."""
-_ENDED = (Status.closed, Status.failed)
-_ALIKE = ("geothresh", "dask", "distributed", "numpy")
-"""Packages of which client and workers must have the same versions."""
 
 
 def cores_of_worker(workers: int) -> int:

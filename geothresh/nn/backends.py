@@ -36,6 +36,15 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
 }
 _EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
 
+Forward = Callable[[Float32Array], Float32Array]
+"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
+# A run has one size of tile; a process that serves several sizes keeps as many networks.
+_KEPT = 2
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+# Errors alone: its warnings are about the graph's form, and nothing that a user could mend.
+_ERRORS = 3
+
 
 def require_backend(backend: str) -> None:
     """Check that a backend is known and its packages are installed, without importing them.
@@ -73,10 +82,6 @@ def versioned(backend: Backend) -> str:
     return f"{backend} {importlib.import_module(backend).__version__}"
 
 
-Forward = Callable[[Float32Array], Float32Array]
-"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
-
-
 class Library(Protocol):
     """An inference library, set up for one device and precision."""
 
@@ -102,10 +107,6 @@ def out_of_memory(error: Exception) -> bool:
     """Whether an error means out of memory; the libraries have no exception type for it."""
     text = str(error).lower()
     return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))
-
-
-# A run has one size of tile; a process that serves several sizes keeps as many networks.
-_KEPT = 2
 
 
 class CompiledRefiner:
@@ -206,12 +207,6 @@ def _torch_threads() -> int:
     import torch
 
     return torch.get_num_threads()
-
-
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
-# Errors alone: its warnings are about the graph's form, and nothing that a user could mend.
-_ERRORS = 3
 
 
 class OnnxRuntime:

@@ -31,6 +31,13 @@ from geothresh.types import Float32Array
 if TYPE_CHECKING:
     import torch
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+_MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
+"""A pass takes some 15 MB, or 250 MB where its first level has the resolution of the tile."""
+GPU_BATCH = 16
+"""Tiles of a batch on a GPU, where they fit."""
+
 
 def pick_device(name: str) -> torch.device:
     """Torch device of a name; ``auto`` takes a GPU that works, else the CPU.
@@ -140,13 +147,6 @@ def _has_nvidia_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-_MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
-"""A pass takes some 15 MB, or 250 MB where its first level has the resolution of the tile."""
-
-
 class ComputeThreads:
     """A pool of threads that run torch, each with its share of the cores."""
 
@@ -211,10 +211,6 @@ def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
     cores = cores or torch.get_num_threads()
     most = min(cores, _MOST_PASSES if config.shuffle > 1 else _MOST_LARGE_PASSES)
     return max(range(1, most + 1), key=lambda passes: (cores // passes * passes, passes))
-
-
-GPU_BATCH = 16
-"""Tiles of a batch on a GPU, where they fit."""
 
 
 class Batches:

@@ -31,6 +31,12 @@ _MARGIN = 1e-6
 #: Edge maps are exactly 0 wherever a map is flat, so theirs is wider.
 _EDGE_MARGIN = 1e-3
 
+#: Skeletons are drawn at half of the chip's resolution: a quarter of the time, and roads are wider
+#: than two pixels.
+_SCALE = 2
+#: Erosions at that resolution: the centrelines of roads up to 42 pixels wide are found.
+_ITERATIONS = 10
+
 
 def focal_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean of -(1 - c_t)^2 log c_t, c_t = confidence given to the true class."""
@@ -175,13 +181,6 @@ class _Laplacian(torch.autograd.Function):
 def _laplacian(values: Tensor) -> Tensor:
     laplacian: Tensor = _Laplacian.apply(values)  # type: ignore[no-untyped-call]
     return laplacian
-
-
-#: Skeletons are drawn at half of the chip's resolution: a quarter of the time, and roads are wider
-#: than two pixels.
-_SCALE = 2
-#: Erosions at that resolution: the centrelines of roads up to 42 pixels wide are found.
-_ITERATIONS = 10
 
 
 def soft_skeleton(confidence: Tensor, *, iterations: int) -> Tensor:

@@ -26,6 +26,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from geothresh.nn.config import LOGIT_MARGIN as LOGIT_MARGIN
 from geothresh.nn.config import NetworkConfig
 
+_LOGGER = logging.getLogger("geothresh.nn")
+_TOLERANCE = 0.02
+"""Of the largest value: a wrong kernel is off by more, rounding by less."""
+
 
 def memory_layout(config: NetworkConfig) -> torch.memory_format:
     """Memory format of a network's tensors: channels last, the fastest on CPUs and GPUs.
@@ -272,12 +276,6 @@ class ThreshNet(nn.Module):
         for branch in branches[1:]:
             refined = refined + branch.sigmoid()
         return refined / len(branches)
-
-
-_LOGGER = logging.getLogger("geothresh.nn")
-
-_TOLERANCE = 0.02
-"""Of the largest value: a wrong kernel is off by more, rounding by less."""
 
 
 class FoldedConv(nn.Module):

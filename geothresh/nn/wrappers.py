@@ -22,6 +22,11 @@ from geothresh.nn.config import LOGIT_MARGIN
 from geothresh.options import Tta
 from geothresh.types import Float32Array
 
+SATURATED = np.float32(1e-6)
+"""What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""
+# Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
+_PARTS = 2.0**24
+
 
 class ResampledRefiner:
     """Refines tiles of (T p / P) pixels with a network that reads T pixels and has the patch P.
@@ -105,13 +110,6 @@ def _weights(n_in: int, n_out: int) -> Any:
         rows = np.broadcast_to(out[:, None], cols.shape)[inside]
         cols, values = cols[inside], common[inside] / n_in
     return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))
-
-
-SATURATED = np.float32(1e-6)
-"""What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""
-
-# Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
-_PARTS = 2.0**24
 
 
 class SymmetricRefiner:

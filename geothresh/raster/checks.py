@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
+# A raster of more pixels than this is a mistake or an attack, not a scene.
+MOST_PIXELS = 10**11
+# GDAL decodes a block whole; one larger than this would not fit beside the network.
+_LARGEST_BLOCK = 512 * 2**20
+# Side of a tile, below which a raster is no cheaper for being narrower.
+_LEAST_SIDE = 512
+# Of a TIFF with a mask: the image, its mask, and overviews of both, each half of the one before.
+_MOST_DIRECTORIES = 128
+
 
 def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning: str) -> int:
     """The band to read, counted from 1: the one asked for, or the only one beside an alpha band.
@@ -134,16 +143,6 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
         return False
     limits = np.iinfo(dtype)
     return bool(limits.min <= value <= limits.max)
-
-
-# A raster of more pixels than this is a mistake or an attack, not a scene.
-MOST_PIXELS = 10**11
-# GDAL decodes a block whole; one larger than this would not fit beside the network.
-_LARGEST_BLOCK = 512 * 2**20
-# Side of a tile, below which a raster is no cheaper for being narrower.
-_LEAST_SIDE = 512
-# Of a TIFF with a mask: the image, its mask, and overviews of both, each half of the one before.
-_MOST_DIRECTORIES = 128
 
 
 def check_size(

@@ -38,6 +38,12 @@ _MOST_CACHE = 512 << 20
 # Beyond the end of any file: damaged offsets may be larger than int64 holds.
 _NOWHERE = 2**62
 
+# Writers print markers such as the lowest float32 with six digits; near them nothing else lives.
+_HUGE = 1e30
+_PRINTED_DIGITS = 1e-5
+Made = TypeVar("Made")
+Decoded = TypeVar("Decoded")
+
 
 class BlockLayout(RegularGrid):
     """How a band is cut into blocks on the disk, where the last of a column may reach beyond it."""
@@ -132,14 +138,6 @@ def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
         return np.arange(count, dtype=np.int64)
     fractions = (np.arange(most) * 0.6180339887498949) % 1.0
     return np.unique((fractions * count).astype(np.int64))
-
-
-# Writers print markers such as the lowest float32 with six digits; near them nothing else lives.
-_HUGE = 1e30
-_PRINTED_DIGITS = 1e-5
-
-Made = TypeVar("Made")
-Decoded = TypeVar("Decoded")
 
 
 def open_dataset(source: RasterSource, **options: str) -> DatasetReader:

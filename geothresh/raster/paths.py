@@ -63,6 +63,14 @@ _OTHER_STARTS = (
     (b"%PDF", "a PDF"),
 )
 
+# Of the XML of one VRT, bytes: mosaics of ten thousand scenes stay below it.
+_MOST_BYTES = 64 * 2**20
+# A VRT names VRTs that name others; more of them than this are a mistake or an attack.
+_MOST_VRTS = 1000
+_RAW_BAND = re.compile(rb"VRTRawRasterBand", re.I)
+_VRT_SOURCE = re.compile(rb"<SourceFilename([^>]*)>([^<]*)</SourceFilename>", re.I)
+_RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1[\"']", re.I)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterSource:
@@ -283,16 +291,6 @@ def _check_mask_file(name: str, path: Path) -> None:
     mask = path.with_name(path.name + ".msk")
     if mask.is_file() and not is_tiff(mask):
         raise InputError(f"{name}: the mask file {mask.name} beside it is not a TIFF; remove it")
-
-
-# Of the XML of one VRT, bytes: mosaics of ten thousand scenes stay below it.
-_MOST_BYTES = 64 * 2**20
-# A VRT names VRTs that name others; more of them than this are a mistake or an attack.
-_MOST_VRTS = 1000
-
-_RAW_BAND = re.compile(rb"VRTRawRasterBand", re.I)
-_VRT_SOURCE = re.compile(rb"<SourceFilename([^>]*)>([^<]*)</SourceFilename>", re.I)
-_RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1[\"']", re.I)
 
 
 def require_rasters(name: str, path: Path) -> None:

@@ -45,6 +45,17 @@ _PILLOW_ERRORS = (
 )
 make_error(Image.DecompressionBombWarning)
 
+Rgb = UInt8Array
+PAPER = (255, 255, 255)
+INK = (30, 30, 30)
+NO_DATA = (120, 120, 120)
+BACKGROUND = (18, 18, 18)
+KEPT = (235, 235, 235)
+REMOVED = (230, 60, 45)
+ADDED = (60, 130, 255)
+_GAP = 12
+_TEXT = 17
+
 
 def read_gray(
     path: str | os.PathLike[str], *, gaps: bool = False, stored: bool = False
@@ -206,20 +217,6 @@ def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
             Image.fromarray(pixels).save(temporary, format="PNG")
         except OSError as error:
             raise OutputError(f"{target}: cannot be written ({error})") from error
-
-
-Rgb = UInt8Array
-
-PAPER = (255, 255, 255)
-INK = (30, 30, 30)
-NO_DATA = (120, 120, 120)
-BACKGROUND = (18, 18, 18)
-KEPT = (235, 235, 235)
-REMOVED = (230, 60, 45)
-ADDED = (60, 130, 255)
-
-_GAP = 12
-_TEXT = 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

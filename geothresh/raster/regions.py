@@ -33,6 +33,9 @@ from geothresh.windows import PixelWindow
 # Steps of a confidence in a histogram: those in which refined confidences are written.
 _BINS = 255
 
+#: A mask from top to bottom, in strips of full width; may be gone through several times.
+Strips = Callable[[], Iterator[tuple[PixelWindow, BoolArray]]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionTable:
@@ -274,10 +277,6 @@ def sums_of(group: Int64Array, values: Int64Array, count: int) -> Int64Array:
 def _sum_float(group: Int64Array, values: Float64Array, count: int) -> Float64Array:
     """Sum of floats by group."""
     return np.bincount(group, weights=values, minlength=count).astype(np.float64, copy=False)
-
-
-#: A mask from top to bottom, in strips of full width; may be gone through several times.
-Strips = Callable[[], Iterator[tuple[PixelWindow, BoolArray]]]
 
 
 def sieved(strips: Strips, *, regions: int, holes: int, diagonal: bool) -> Strips:

@@ -21,6 +21,12 @@ from geothresh.windows import PixelWindow, RasterSize
 SPUR = 1.0
 #: Column of a trace's samples that holds the width in pixels.
 WIDTH = 0
+#: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
+ReadConfidence = Callable[[PixelWindow], Float32Array]
+#: Column of a trace's samples that holds the confidence.
+CONFIDENCE = WIDTH + 1
+#: Pixels around a window in which background is looked for first, and at most.
+_REACH, _FARTHEST = 64, 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,12 +189,6 @@ def _joined(parts: list[Trace]) -> Trace:
     )
 
 
-#: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
-ReadConfidence = Callable[[PixelWindow], Float32Array]
-#: Column of a trace's samples that holds the confidence.
-CONFIDENCE = WIDTH + 1
-
-
 def centerline_network(
     read: ReadMask,
     size: RasterSize,
@@ -227,10 +227,6 @@ def centerline_network(
         if progress:
             progress(done, len(windows))
     return Network.of(join(traces), size.width)
-
-
-#: Pixels around a window in which background is looked for first, and at most.
-_REACH, _FARTHEST = 64, 1024
 
 
 def widths(

@@ -20,6 +20,12 @@ from geothresh.skeleton.ground import UNIT
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow
 
+#: Pixels around a block that `trace` needs.
+MARGIN = 2
+_END, _PASSED, _KNOT = 1, 2, 3
+#: Standard deviation of the mean along a line, in its points.
+_SIGMA = 3.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chains:
@@ -86,11 +92,6 @@ def _least_of_circles(tails: Int64Array, before: Int64Array, circling: Int64Arra
         # Off the circles nothing is looked at.
         far = np.where(far >= 0, far[far], -1)
     return np.unique(least[circling])
-
-
-#: Pixels around a block that `trace` needs.
-MARGIN = 2
-_END, _PASSED, _KNOT = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,10 +255,6 @@ def _canonical(line: Trace) -> Trace:
         line = line.closed()
         pixels = line.pixels
     return line.directed((pixels[0], pixels[1]) > (pixels[-1], pixels[-2]))
-
-
-#: Standard deviation of the mean along a line, in its points.
-_SIGMA = 3.0
 
 
 def smoothed(points: Float64Array, *, most: float = 1.0, fixed: bool = False) -> Float64Array:
