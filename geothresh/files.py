@@ -55,6 +55,19 @@ def require_file(name: str, path: Path) -> os.stat_result:
     return status
 
 
+def head_of(name: str, path: Path) -> bytes:
+    """The first 512 bytes of a file, which tell its format.
+
+    Raises:
+        InputError: it cannot be read; the message calls it `name`.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+
+
 def check_output(
     path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()
 ) -> Path:
@@ -283,6 +296,20 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_directory(directory: Path, *, parents: bool = False) -> None:
+    """Make a directory for outputs, if it is not there; with `parents`, those above it too.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{directory}: the directory cannot be made ({error.strerror}); choose another"
+        ) from error
 
 
 def free_bytes(target: Path) -> int:

@@ -1,4 +1,4 @@
-"""From a confidence array to a refined one, in memory."""
+"""Refine a confidence array in memory."""
 
 from __future__ import annotations
 

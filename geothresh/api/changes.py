@@ -1,4 +1,4 @@
-"""Counting what refinement changed, without reading the scene a second time."""
+"""Output layers of a chunk: mask, confidence, changes, thresholds; and counts of what changed."""
 
 from __future__ import annotations
 

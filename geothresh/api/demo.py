@@ -1,4 +1,4 @@
-"""The main job on the scene that ships with the package: refine, vectorise, show what changed."""
+"""Refine and vectorise the scene that ships with the package, and draw what changed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from scipy import ndimage
 
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
-from geothresh.errors import OutputError
-from geothresh.files import check_output, write_bytes
+from geothresh.files import check_output, make_directory, write_bytes
 from geothresh.options import Outputs, Refining, Writing
 from geothresh.raster.pictures import (
     Panel,
@@ -166,12 +165,7 @@ def demo(
 
 
 def _output_paths(directory: Path, overwrite: bool) -> dict[str, Path]:
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{directory}: the directory cannot be made ({error.strerror}); choose another"
-        ) from error
+    make_directory(directory)
     return {
         field: check_output(directory / name, overwrite=overwrite)
         for field, name in OUTPUTS.items()

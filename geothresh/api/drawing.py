@@ -1,4 +1,4 @@
-"""From a mask to the layers of one kind."""
+"""Vector layers of a mask: polygons, or centrelines and their nodes."""
 
 from __future__ import annotations
 

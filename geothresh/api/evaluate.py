@@ -1,4 +1,4 @@
-"""What refinement is worth on maps whose truth is known: reads, refines, scores, draws."""
+"""Evaluate a refinement against ground truth: read, refine, score, draw."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from geothresh.evaluation.samples import (
 )
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import require_only
-from geothresh.files import check_output, write_text
+from geothresh.files import check_output, make_directory, write_text
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
 from geothresh.options import (
@@ -92,7 +92,7 @@ class _Plan:
         if self.figures is None:
             return
         folder = self.figures / source.replace("/", "_")
-        _make_folder(folder)
+        make_directory(folder)
         picture = figure(sample, threshold=self.refining.threshold, source=source, keep=self.keep)
         write_png(folder / f"{sample.id}.png", picture)
 
@@ -215,19 +215,10 @@ def _figures_folder(scoring: Scoring) -> Path | None:
     if scoring.figures is None:
         return None
     folder = Path(scoring.figures)
-    _make_folder(folder)
+    make_directory(folder)
     if not scoring.overwrite and any(folder.iterdir()):
         raise OutputError(f"{folder}: holds files already; choose another or add `overwrite=True`")
     return folder
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: the directory cannot be made ({error.strerror}); choose another"
-        ) from error
 
 
 def _sizes(folders: Sequence[Path], maps: Maps, *, as_raster: bool) -> dict[str, float]:

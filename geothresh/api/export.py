@@ -1,4 +1,4 @@
-"""Model files for programs other than geothresh."""
+"""Export a model as ONNX."""
 
 from __future__ import annotations
 

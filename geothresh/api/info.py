@@ -1,4 +1,4 @@
-"""What a confidence raster is, and how it would be read."""
+"""Metadata of a confidence raster, and how `refine` would read it."""
 
 from __future__ import annotations
 

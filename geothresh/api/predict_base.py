@@ -23,9 +23,9 @@ from geothresh.api.outputs import (
 from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import BasePredictor, BaseSource, predict_picture
 from geothresh.durability import Journal, finished_outputs
-from geothresh.errors import GeothreshWarning, OutputError, UsageError
+from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.fields import decisive, require_only
-from geothresh.files import check_output
+from geothresh.files import check_output, make_directory
 from geothresh.mosaic import (
     Layers,
     MosaicStats,
@@ -319,7 +319,7 @@ def _predict_pictures(
     else:
         target = image.with_name(f"{image.name}_confidence") if output is None else output
         maps = {picture: Path(os.fspath(target)) / f"{i}.png" for i, picture in pictures.items()}
-        _make_folder(Path(os.fspath(target)))
+        make_directory(Path(os.fspath(target)), parents=True)
     # The first picture that is larger than a tile may be the last.
     network.grid(RasterSize(height=1, width=1))
     # By their names, not each against each: there may be thousands.
@@ -340,10 +340,3 @@ def _predict_pictures(
         if progress is not None:
             progress(done, len(maps))
     return Path(os.fspath(target)), counts
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error

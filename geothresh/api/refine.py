@@ -1,4 +1,4 @@
-"""From a confidence raster to a refined mask."""
+"""Refine a confidence raster into a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The size of a raster's pixels on the ground, beside that of the pixels a model knows."""
+"""Pixel size of a raster on the ground, and whether it is one that a model was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a mask to polygons or centrelines in a GeoPackage."""
+"""Vectorise a mask: polygons or centrelines, in a GeoPackage or another format."""
 
 from __future__ import annotations
 

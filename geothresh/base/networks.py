@@ -5,7 +5,7 @@ Every network takes images (B, 3, H, W), H and W multiples of 32, and gives logi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from torch.nn import functional
 from geothresh.base.config import BaseConfig
 from geothresh.base.pretrained import NONE, encoder_tensors, normalisation, segmentation_models
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.modelfile import BASE, read_metadata, read_tensors, write_model
+from geothresh.nn.modelfile import BASE, read_metadata, read_tensors
 
 _CLASSES = {
     "unet": "Unet",
@@ -228,32 +228,6 @@ def load_base_weights(path: str | Path, config: BaseConfig) -> dict[str, Any]:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
         UsageError: segmentation-models-pytorch is not installed, or knows no such encoder.
     """
-    import torch
-
-    from geothresh.base.networks import build_network
-
     with torch.device("meta"):
         expected = build_network(config).state_dict()
     return read_tensors(path, expected)
-
-
-def save_base_model(
-    path: str | Path,
-    *,
-    tensors: Mapping[str, Any],
-    config: BaseConfig,
-    training: Mapping[str, Any],
-) -> None:
-    """Write the file of a base network; it appears complete or not at all.
-
-    Args:
-        path: replaced if it exists.
-        tensors: name -> torch tensor.
-        config: which network.
-        training: JSON types, with the ids trained on under ``data``, ``train``.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    entries = {"config": config.as_dict(), "training": dict(training)}
-    write_model(path, BASE, tensors=tensors, entries=entries)

@@ -1,4 +1,4 @@
-"""A base network as the engine and the commands see it: images in, confidences out."""
+"""Inference with a base network: tiles and pictures in, confidences out."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from geothresh._version import __version__
 from geothresh.base.config import BaseConfig, BasePlan, BaseRecipe
-from geothresh.base.networks import build_network, save_base_model
+from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
-from geothresh.nn.modelfile import BASE, beside
+from geothresh.nn.modelfile import BASE, beside, save_model
 from geothresh.raster.image_pairs import ImagePair
 from geothresh.raster.pairs import read_mask
 from geothresh.raster.pictures import read_rgb
@@ -137,8 +137,9 @@ class BaseTask(Task):
     def _save(self, path: Path, progress: Progress) -> None:
         # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
         made = {"geothresh": __version__, "torch": torch.__version__, "step": progress.step}
-        save_base_model(
+        save_model(
             path,
+            kind=BASE,
             tensors=self.network.state_dict(),
             config=self._config,
             training={**self.told, **made},

@@ -1,4 +1,4 @@
-"""What a refinement is worth on maps whose truth is known: counts, reports, figures.
+"""Evaluation of refinements against ground truth: counts, reports, figures.
 
 It takes the refiner as a callable and so knows neither networks nor engines.
 """

@@ -1,4 +1,4 @@
-"""What refining was worth: how single maps fared, and one sentence that says how sure it is."""
+"""Differences per map before and after refinement, and a verdict with its standard error."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -313,23 +313,34 @@ def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:
     return read_tensors(path, expected)
 
 
+class Config(Protocol):
+    """All that is needed to build a network, such as `NetworkConfig`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        ...
+
+
 def save_model(
     path: str | Path,
     *,
     tensors: Mapping[str, Any],
-    config: NetworkConfig,
+    config: Config,
     training: Mapping[str, Any],
+    kind: Kind = THRESHNET,
 ) -> None:
     """Write a model file; it appears complete or not at all.
 
     Args:
         path: replaced if it exists.
         tensors: name -> torch tensor.
-        config: sizes of the network.
-        training: JSON types; NaN is written as null.
+        config: of the network.
+        training: JSON types; NaN is written as null. Of a base network, with the ids trained on
+            under ``data``, ``train``.
+        kind: of the file.
 
     Raises:
         OutputError: the file cannot be written.
     """
     entries = {"config": config.as_dict(), "training": dict(training)}
-    write_model(path, THRESHNET, tensors=tensors, entries=entries)
+    write_model(path, kind, tensors=tensors, entries=entries)

@@ -1,4 +1,4 @@
-"""What a model is for, as its card tells: theme, pixel sizes, widths, and how readily it removes.
+"""Domain of a model, from its card: theme, pixel sizes, foreground widths, keep threshold.
 
 With the factor by which a raster is resampled to it. No torch here: reading a model card must stay
 cheap.

@@ -1,4 +1,4 @@
-"""Masks: opened once, with what in them is foreground found out by a look at every pixel.
+"""Read masks; one pass over the pixels finds which value is foreground.
 
 GDAL's polygoniser says nothing when a read fails, and given anything but a mask it makes a polygon
 of every pixel. So the band is read through once before: that finds damage, tells a mask from a

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geothresh.errors import InputError, UsageError
-from geothresh.files import require_file
+from geothresh.files import head_of, require_file
 
 # Names that GDAL takes for something else than the file of that name.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -254,19 +254,11 @@ def is_tiff(path: Path) -> bool:
     Raises:
         InputError: it cannot be read.
     """
-    return _head(str(path), path).startswith(_TIFF_STARTS)
-
-
-def _head(name: str, path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(512)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+    return head_of(str(path), path).startswith(_TIFF_STARTS)
 
 
 def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
-    head = _head(name, path)
+    head = head_of(name, path)
     if head.startswith(_TIFF_STARTS):
         return "GTiff"
     if b"<VRTDataset" in head:

@@ -1,7 +1,7 @@
-"""How the numbers in a file become confidences.
+"""Scaling of stored values to confidences, decided once per raster.
 
-Decided once per raster, from its type, its scale tags and a sample of its values, and held to for
-every pixel after that.
+It follows from the band's type, its scale tags and a sample of its values, and is held to for every
+pixel after that.
 """
 
 from __future__ import annotations

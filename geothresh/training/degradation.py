@@ -1,4 +1,4 @@
-"""Maps that base networks might have made: real ones degraded further, and ones made from a mask.
+"""Synthetic defects of confidence maps: real maps degraded, and maps made from a mask.
 
 All is done to logits, (H, W) float32, with the truth at hand to say where roads are. The kinds of
 damage are those of base networks: outlines that are displaced, too wide or too narrow, blur, gaps

@@ -1,4 +1,4 @@
-"""Which blocks of scenes are held out to validate, and what that forbids in each scene.
+"""Hold out blocks of scenes to validate on, and keep chips off them wherever scenes overlap.
 
 A scene is laid out in blocks of whole bins, of which some are held out. Scenes may show the same
 ground, by several base networks or by overlapping tiles. Those on the same pixels share their

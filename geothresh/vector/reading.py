@@ -23,7 +23,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from geothresh.errors import InputError, UsageError, names
-from geothresh.files import require_file
+from geothresh.files import head_of, require_file
 from geothresh.vector.geojson import refuse_links
 from geothresh.vector.names import ogr_path
 from geothresh.vector.units import Geometries
@@ -76,11 +76,7 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
 
 def _head(file: Path) -> bytes:
     require_file(str(file), file)
-    try:
-        with file.open("rb") as opened:
-            return opened.read(512)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    return head_of(str(file), file)
 
 
 def _is_vector(head: bytes) -> bool:

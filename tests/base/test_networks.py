@@ -21,7 +21,6 @@ from geothresh.base.networks import (
     describe_network,
     load_base_weights,
     read_base_card,
-    save_base_model,
 )
 from geothresh.base.predictor import load_base
 from geothresh.base.pretrained import segmentation_models, weights_name
@@ -29,7 +28,7 @@ from geothresh.base.task import BaseTask, Crops, segmentation_loss, snapshot_ste
 from geothresh.durability.resuming import find_state
 from geothresh.errors import InputError, ModelError, UsageError
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import beside, digest, read_card, require_seal, save_model
+from geothresh.nn.modelfile import BASE, beside, digest, read_card, require_seal, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.raster.image_pairs import ImagePair, find_images
 from geothresh.training import loop
@@ -109,7 +108,7 @@ def test_a_file_cannot_have_its_encoder_fetched_or_overflow_a_float(tmp_path: Pa
     ):
         values = BaseConfig().as_dict() | entry
         config = SimpleNamespace(as_dict=lambda values=values: values)
-        save_base_model(path, tensors={}, config=config, training={"data": {"train": []}})
+        save_model(path, kind=BASE, tensors={}, config=config, training={"data": {"train": []}})
         with pytest.raises(ModelError, match="garbled"):
             read_base_card(path)
 
@@ -220,7 +219,7 @@ def test_a_file_rebuilds_its_network(tmp_path: Path) -> None:
     network = build_network(SMALL).eval()
     path = tmp_path / "m.safetensors"
     facts = {"data": {"train": ["b", "a"]}}
-    save_base_model(path, tensors=network.state_dict(), config=SMALL, training=facts)
+    save_model(path, kind=BASE, tensors=network.state_dict(), config=SMALL, training=facts)
     card = read_base_card(path)
     assert card.config == SMALL
     assert card.trained_ids == {"a", "b"}
@@ -237,7 +236,7 @@ def test_files_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     base, thresh = tmp_path / "base.safetensors", tmp_path / "thresh.safetensors"
     network = build_network(SMALL)
     facts: dict[str, Any] = {"data": {"train": []}}
-    save_base_model(base, tensors=network.state_dict(), config=SMALL, training=facts)
+    save_model(base, kind=BASE, tensors=network.state_dict(), config=SMALL, training=facts)
     config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16, shuffle=2)
     save_model(thresh, tensors=ThreshNet(config).state_dict(), config=config, training={})
     with pytest.raises(ModelError, match="is a base network, which is for `geothresh base predict"):

@@ -18,11 +18,12 @@ from rasterio.enums import ColorInterp
 
 from geothresh.api.predict_base import predict_base
 from geothresh.base.config import BaseConfig
-from geothresh.base.networks import build_network, save_base_model
+from geothresh.base.networks import build_network
 from geothresh.base.predictor import PictureReader, load_base, predict_picture
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import Sink, mosaic
+from geothresh.nn.modelfile import BASE, save_model
 from geothresh.options import BaseTiling
 from geothresh.raster.image import open_image
 from geothresh.raster.writing import RasterWriter
@@ -52,8 +53,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = BaseConfig(network="linknet", encoder="mobilenet_v2")
     path = tmp_path_factory.mktemp("model") / "base.safetensors"
-    save_base_model(
+    save_model(
         path,
+        kind=BASE,
         tensors=build_network(config).state_dict(),
         config=config,
         training={"data": {"train": []}},

@@ -13,7 +13,7 @@ import rasterio.shutil
 import shapely
 
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import save_model
+from geothresh.nn.modelfile import BASE, save_model
 from geothresh.nn.refiner import find_model
 from tests.support.rasters import NORTH_UP, write_raster
 
@@ -96,12 +96,13 @@ def models(folder: Path) -> list[Path]:
 def bases(folder: Path) -> list[Path]:
     """A base network, whose library takes many seconds to load."""
     from geothresh.base.config import BaseConfig
-    from geothresh.base.networks import build_network, save_base_model
+    from geothresh.base.networks import build_network
 
     base_config = BaseConfig(network="linknet", encoder="mobilenet_v2")
     base = folder / "base.safetensors"
-    save_base_model(
+    save_model(
         base,
+        kind=BASE,
         tensors=build_network(base_config).state_dict(),
         config=base_config,
         training={"data": {"train": []}},
