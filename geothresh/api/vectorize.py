@@ -21,9 +21,15 @@ from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.regions import sieved_mask
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.vector.centerlines import pixel_side
-from geothresh.vector.formats import VectorFormat, ending_of, format_of
+from geothresh.vector.formats import (
+    MOST,
+    VectorFormat,
+    check_layer_name,
+    ending_of,
+    format_of,
+    layer_name_from,
+)
 from geothresh.vector.layers import Layer
-from geothresh.vector.names import MOST, check_layer_name, layer_name_from
 from geothresh.vector.options import Centerlines, Foreground, Kind, Polygons, VectorWriting
 from geothresh.vector.outputs import check_vector_output
 from geothresh.vector.reprojection import crs_of, short_name, to_crs

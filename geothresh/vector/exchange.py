@@ -19,9 +19,8 @@ from pyogrio import raw
 
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
-from geothresh.vector.formats import VectorFormat
+from geothresh.vector.formats import VectorFormat, ogr_path
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
-from geothresh.vector.names import ogr_path
 from geothresh.vector.ogr import OGR_ERRORS, write_layer
 from geothresh.vector.units import Geometries
 

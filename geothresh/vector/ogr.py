@@ -9,8 +9,8 @@ import pyogrio
 import shapely
 from pyogrio import raw
 
+from geothresh.vector.formats import ogr_path
 from geothresh.vector.layers import Layer
-from geothresh.vector.names import ogr_path
 from geothresh.vector.units import Geometries
 
 OGR_ERRORS = (

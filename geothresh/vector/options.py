@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from geothresh.errors import UsageError
 from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Text, check, option
 from geothresh.options import overwriting
-from geothresh.vector.formats import FORMATS
-from geothresh.vector.names import check_layer_name
+from geothresh.vector.formats import FORMATS, check_layer_name
 from geothresh.vector.outputs import Existing
 
 Kind: TypeAlias = Literal["polygons", "centerlines"]

@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output
-from geothresh.vector.formats import GEOPACKAGE, format_of, require_library
-from geothresh.vector.names import ogr_path
+from geothresh.vector.formats import GEOPACKAGE, format_of, ogr_path, require_library
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 

@@ -1,11 +1,14 @@
 """Read a vector file that is not trusted: one layer of a format that holds its own data.
 
 GDAL opens far more than files of vectors (lists that point elsewhere, services), so a file is
-looked at before GDAL is.
+looked at before GDAL is. GeoJSON that links to its CRS is refused: RFC 7946 knows no other CRS than
+longitude and latitude, but what it replaced had a member ``crs``, by name or by link, which GDAL
+follows wherever it leads.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,8 +27,7 @@ from pyproj.exceptions import CRSError
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.files import head_of, require_file
-from geothresh.vector.geojson import refuse_links
-from geothresh.vector.names import ogr_path
+from geothresh.vector.formats import ogr_path
 from geothresh.vector.units import Geometries
 
 _STARTS = (
@@ -45,6 +47,8 @@ _OGR_ERRORS = (
     # What pyogrio falls over where GDAL can make nothing of a CRS (0.13).
     UnboundLocalError,
 )
+
+_LINKS = ("link", "url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,3 +226,43 @@ def _known_errors(file: Path) -> Iterator[None]:
                 f"{file}: cannot be read ({' '.join(str(error).split())}); check that it is "
                 "complete, or convert it with ogr2ogr"
             ) from error
+
+
+class _Link:
+    """Stands for an object that names an address."""
+
+
+def refuse_links(file: Path) -> None:
+    """Raise InputError where a GeoJSON is not strictly JSON, or fetches its CRS from somewhere.
+
+    GDAL is more lenient than the standard; what only GDAL can read could hide a link.
+    """
+    found = False
+
+    def look(members: list[tuple[str, Any]]) -> _Link | None:
+        nonlocal found
+        for name, value in members:
+            # GDAL does not tell case apart.
+            if name.lower() == "crs" and isinstance(value, _Link):
+                found = True
+        kinds = [value for name, value in members if name.lower() == "type"]
+        is_link = any(isinstance(kind, str) and kind.lower() in _LINKS for kind in kinds)
+        # Nothing else is kept, so that a large file takes no more memory than its text.
+        return _Link() if is_link else None
+
+    try:
+        # Old programs wrote attributes in encodings of their own; they are not looked at.
+        text = file.read_bytes().decode("utf-8-sig", errors="replace")
+        json.loads(text, object_pairs_hook=look)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file}: is no GeoJSON ({error}); check that it is complete, or convert it with "
+            "ogr2ogr"
+        ) from error
+    if found:
+        raise InputError(
+            f"{file}: names its CRS by a link, which would be fetched from the network; write it "
+            "again with ogr2ogr -t_srs EPSG:4326"
+        )

@@ -25,9 +25,8 @@ from geothresh.durability.locking import only_run
 from geothresh.errors import OutputError
 from geothresh.files import replacing
 from geothresh.vector.exchange import write_file
-from geothresh.vector.formats import GEOPACKAGE, format_of
+from geothresh.vector.formats import GEOPACKAGE, check_layer_name, format_of, ogr_path
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
-from geothresh.vector.names import check_layer_name, ogr_path
 from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
 from geothresh.vector.outputs import Existing, check_vector_output, connect, side_files
 from geothresh.vector.styles import write_styles

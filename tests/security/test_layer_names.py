@@ -14,7 +14,7 @@ import shapely
 
 from geothresh.cli import main
 from geothresh.errors import InputError, UsageError
-from geothresh.vector.names import check_layer_name, layer_name_from
+from geothresh.vector.formats import check_layer_name, layer_name_from
 from geothresh.vector.reading import find_layer, read_geometries, read_numbers
 from tests.support.cli_runner import runner
 from tests.support.rasters import write_raster

@@ -22,8 +22,8 @@ from pyproj import CRS
 from geothresh.durability.locking import only_run
 from geothresh.errors import OutputError, UsageError
 from geothresh.vector import ogr, outputs
+from geothresh.vector.formats import check_layer_name, layer_name_from
 from geothresh.vector.layers import Layer
-from geothresh.vector.names import check_layer_name, layer_name_from
 from geothresh.vector.ogr import write_layer
 from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.writing import write_geopackage
