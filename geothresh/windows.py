@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from geothresh.errors import UsageError
 
 
+def _require_sides(what: str, height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise UsageError(
+            f"{what} {height} x {width} (rows x columns): both sides must be at least 1"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterSize:
     """Extent of a raster in pixels; both sides are at least 1."""
@@ -22,11 +29,7 @@ class RasterSize:
     """Columns."""
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise UsageError(
-                f"raster size {self.height} x {self.width} (rows x columns): "
-                "both sides must be at least 1"
-            )
+        _require_sides("raster size", self.height, self.width)
 
     @property
     def pixels(self) -> int:
@@ -137,11 +140,7 @@ class RegularGrid:
     """Columns of a part."""
 
     def __post_init__(self) -> None:
-        if self.part_height < 1 or self.part_width < 1:
-            raise UsageError(
-                f"parts of {self.part_height} x {self.part_width} pixels (rows x columns): "
-                "both sides must be at least 1"
-            )
+        _require_sides("parts of", self.part_height, self.part_width)
 
     @property
     def rows(self) -> int:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names
-from geothresh.raster.pairs import find_masks, mask_facts, picture_files, read_mask
+from geothresh.raster.pairs import find_masks, mask_facts, picture_files, read_mask, require_usable
 from geothresh.raster.pictures import read_rgb
 
 _IMAGE_SUFFIX = "_sat"
-_BROKEN_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +124,7 @@ def check_images(
             broken.append(str(error))
         if progress is not None:
             progress(done, len(pairs))
-    if broken:
-        more = len(broken) - _BROKEN_SHOWN
-        shown = "; ".join(broken[:_BROKEN_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        raise InputError(f"{len(broken)} unusable files: {shown}")
-    if not any(f.foreground for f in facts.values()):
-        raise InputError(f"none of the {len(facts)} masks has a foreground pixel; nothing to learn")
+    require_usable(broken, [one.foreground for one in facts.values()])
     return facts
 
 

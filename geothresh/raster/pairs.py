@@ -22,7 +22,7 @@ from geothresh.raster.pictures import read_gray
 
 _ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 _MASK_SUFFIX = "_mask"
-_NAMES_SHOWN = 10
+_FAULTS_SHOWN = 10
 # What is white in 1, 8 and 16 bits.
 _FOREGROUND = (1, 255, 65535)
 
@@ -240,13 +240,20 @@ def check_pairs(
             broken[pair.confidence] = str(error)
         if progress is not None:
             progress(done, len(pairs))
-    if broken:
-        shown = "; ".join(list(broken.values())[:_NAMES_SHOWN])
-        more = f"; and {len(broken) - _NAMES_SHOWN} more" if len(broken) > _NAMES_SHOWN else ""
-        raise InputError(f"{len(broken)} unusable files: {shown}{more}")
-    if not any(f.foreground for f in facts.values()):
-        raise InputError(f"none of the {len(facts)} masks has a foreground pixel; nothing to learn")
+    require_usable(list(broken.values()), [one.foreground for one in facts.values()])
     return facts
+
+
+def require_usable(faults: Sequence[str], foreground: Sequence[int]) -> None:
+    """Raise InputError with up to ten faults of files, or where no mask has any foreground."""
+    if faults:
+        more = len(faults) - _FAULTS_SHOWN
+        shown = "; ".join(faults[:_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise InputError(f"{len(faults)} unusable files: {shown}")
+    if not any(foreground):
+        raise InputError(
+            f"none of the {len(foreground)} masks has a foreground pixel; nothing to learn"
+        )
 
 
 def mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:

@@ -126,7 +126,7 @@ class Splitting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """What was said of them, see `geothresh.training.train`."""
+    """What was said of them, see `geothresh.train`."""
 
     given: Sequence[GroundSampleDistance] = ()
     """Of all data, or one for each."""
