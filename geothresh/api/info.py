@@ -13,7 +13,7 @@ from geothresh.raster.scene import open_scene
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneInfo:
-    """The facts about a scene that `refine` would go by."""
+    """Metadata of a scene, as `refine` goes by it."""
 
     path: str
     """As it was given."""

@@ -146,7 +146,7 @@ def choose_model(
     metres: float | None = None,
     width: Callable[[], float | None] | None = None,
 ) -> ChosenModel:
-    """Find the model and, unless workers are to do so, load it; `load_model` for the engine.
+    """Find a model and check that it fits; load it here unless workers are to do so.
 
     Args:
         model: see `Model`.

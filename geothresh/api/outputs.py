@@ -135,7 +135,7 @@ class Engine(Protocol):
 
 
 def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
-    """What tells an input file from another one, or from itself in an earlier state.
+    """Fingerprint of an input file: its name, size, time of change, and digest of both ends.
 
     Raises:
         InputError: it cannot be read.
@@ -149,7 +149,7 @@ def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
 
 
 def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, str | int | None]:
-    """All that the bytes of a run's outputs depend on.
+    """Fingerprint of a run: all that the bytes of its outputs depend on.
 
     Raises:
         InputError: the input cannot be read.
@@ -165,7 +165,7 @@ def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, 
 
 
 def parameter_tags(described: Mapping[str, object], **more: object) -> dict[str, str]:
-    """What a file must say to be made again: the version, and all parameters by name."""
+    """GeoTIFF tags of a run: the version, and all parameters by name."""
     tags = {"version": __version__, **described, **more}
     tags["input"] = tags.pop("source")
     return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in tags.items()}
@@ -174,7 +174,7 @@ def parameter_tags(described: Mapping[str, object], **more: object) -> dict[str,
 def require_room(
     outputs: Sequence[Path], size: RasterSize, creation_options: Mapping[str, str]
 ) -> None:
-    """Refuse a run whose outputs cannot fit, before it has taken hours to find out.
+    """Check that the disk has room for the least that the outputs can take.
 
     Raises:
         OutputError: a directory has less room than the output needs at the very least.
@@ -198,7 +198,7 @@ def make_strips(
     block: tuple[int, int] | None = None,
     facts: Facts = dict,
 ) -> None:
-    """Fill the writers: with what an interrupted run has stored, then with what the engine makes.
+    """Write strip by strip what an interrupted run has stored, then what the engine makes.
 
     Each strip is stored and noted down when its last chunk is finished, with its facts, the sums of
     what `finish` counted, and ``tiles_refined`` and ``tiles_skipped``. Chunks are whole blocks, by
@@ -235,7 +235,7 @@ def make_strips(
 
 
 def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
-    """Prove what was written, note it down, and give the files their names.
+    """Verify what was written, log its digests, and rename the files into place.
 
     Raises:
         OutputError: a file does not hold what was written, or cannot be put in place.
@@ -248,7 +248,7 @@ def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
 
 
 def write_manifest(manifest: Path, journal: Journal) -> None:
-    """Put the sha256 of all that the run has put in place into a JSON file.
+    """Write the sha256 of all outputs of the run to a JSON file.
 
     Raises:
         OutputError: it cannot be written.

@@ -21,7 +21,7 @@ _WINDOWS, _WINDOW = 4, 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSize:
-    """How large a raster's pixels are on the ground, at its centre, in metres."""
+    """Ground sample distance of a raster at its centre, in metres."""
 
     x: float
     """Along a row."""

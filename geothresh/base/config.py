@@ -59,7 +59,7 @@ class BaseConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BaseConfig:
-        """The same from JSON types.
+        """Rebuild from `as_dict`.
 
         Raises:
             ModelError: an entry is missing, unknown or of another type.
@@ -124,7 +124,7 @@ class BaseRecipe:
         return asdict(self)
 
     def with_epochs(self, epochs: int, images: int) -> BaseRecipe:
-        """The same with as many steps as show every image so many times."""
+        """The recipe with as many steps as show every image `epochs` times."""
         return replace(self, steps=max(1, math.ceil(epochs * images / self.batch_size)))
 
 

@@ -187,7 +187,7 @@ def _sound(config: BaseConfig, channels: Sequence[int]) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseCard:
-    """What the file of a base network says of itself."""
+    """Metadata of the file of a base network."""
 
     config: BaseConfig
     """Which network, and how it wants its images."""

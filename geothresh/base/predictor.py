@@ -29,7 +29,7 @@ from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
 
 class BasePredictor:
-    """Confidences of a base network, as the engine wants them: it is a refiner of three bands.
+    """A base network as a refiner of three bands: images in, confidences out.
 
     It runs in evaluation mode, on the one compute thread of the process.
     """
@@ -98,7 +98,7 @@ class BasePredictor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSource:
-    """A base network that can be loaded anywhere: picklable, hashable, a few hundred bytes."""
+    """Description from which any process can load a base network: picklable, small."""
 
     path: str
     """Absolute path of the model file."""
@@ -118,7 +118,7 @@ class BaseSource:
         precision: Precision = "auto",
         batch_size: BatchSize = "auto",
     ) -> BaseSource:
-        """Look a model file up.
+        """Look a model file up and check its card.
 
         Raises:
             ModelError: it is missing or no base network.

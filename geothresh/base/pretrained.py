@@ -82,7 +82,7 @@ def _import_torchvision() -> None:
 
 
 def weights_name(weights: str) -> str:
-    """What a run that goes on must agree with: ``none``, ``imagenet``, or a file's sha256.
+    """Identity of encoder weights: ``none``, ``imagenet``, or a file's sha256.
 
     Raises:
         InputError: the file is not there.

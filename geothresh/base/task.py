@@ -94,7 +94,7 @@ class BaseTask(Task):
         self.samples = recipe.steps * recipe.batch_size
 
     def is_over(self, progress: Progress) -> bool:
-        """After all steps."""
+        """Whether all steps are done."""
         return progress.epoch > 0
 
     def batches(self, epoch: int, first: int) -> Iterable[tuple[Batch, int]]:
@@ -106,11 +106,11 @@ class BaseTask(Task):
         return (normalised(images, self._config), torch.from_numpy(masks)), len(images)
 
     def seed(self, step: int) -> int:
-        """Of dropout."""
+        """Seed of dropout."""
         return self.recipe.seed * 1_000_003 + step
 
     def rate(self, step: int) -> float | None:
-        """Along half a cosine."""
+        """Learning rate along half a cosine."""
         return cosine_rate(step, self.steps, highest=self.recipe.learning_rate)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Strip:
 
 
 class Journal:
-    """A run that can be killed at any moment and goes on when it is started again.
+    """Journal of a run that can be killed at any moment and resumed.
 
     A context manager. Leaving it by an exception keeps the work, and says so in a note on the
     exception, if there is some and it is worth keeping: an error in the input is not mended by
@@ -179,7 +179,7 @@ class Journal:
         return sum(strip.facts[fact] for strip in self.strips)
 
     def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
-        """Note down what is about to be put in place.
+        """Log the digests of finished files before they are renamed into place.
 
         Args:
             made: by the path where it is to be, the finished temporary file.
@@ -193,7 +193,7 @@ class Journal:
             self._log.append({"made": digests, "facts": facts})
 
     def is_made(self, outputs: Iterable[Path]) -> bool:
-        """Whether all these are in place as an earlier run of this journal made them."""
+        """Whether all these outputs are in place, unchanged since they were logged."""
         made = _made(self._log.entries)
         return all(_is_as_made(path, made) for path in outputs)
 
@@ -203,14 +203,14 @@ class Journal:
         return _made(self._log.entries)
 
     def noted(self, fact: str) -> int | None:
-        """A fact that was noted with what was made; None if it was not."""
+        """A fact that was logged with what was made; None if it was not."""
         for entry in self._log.entries:
             if "made" in entry and fact in entry["facts"]:
                 return int(entry["facts"][fact])
         return None
 
     def finish(self) -> None:
-        """All outputs are in place: nothing needs to be kept."""
+        """Mark the run as complete: all outputs are in place, nothing needs to be kept."""
         self._finished = True
 
     @contextmanager

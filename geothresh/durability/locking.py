@@ -31,7 +31,7 @@ _ENDING = ".geothresh"
 
 @contextmanager
 def only_run(output: Path) -> Iterator[None]:
-    """Be the only run that makes `output`; beside it stands an empty ``.NAME.lock`` meanwhile.
+    """Lock an output against other runs; an empty ``.NAME.lock`` stands beside it meanwhile.
 
     A killed run leaves that file, unlocked, and the next one takes it over.
 
@@ -189,7 +189,7 @@ class WorkDirectory:
                 Path(entry.path).unlink()
 
     def release(self, *, remove: bool) -> None:
-        """Give the lock up; with `remove`, after removing the directory and all in it.
+        """Release the lock; with `remove`, after removing the directory and all in it.
 
         It goes in one step, by its name: what a kill leaves of it then is a temporary folder as
         any other, which the next run removes.

@@ -33,7 +33,7 @@ def require_same_run(
     error: type[GeothreshError],
     anew: str = "`overwrite`",
 ) -> None:
-    """See that what an interrupted run left is of the run that is to go on.
+    """Check that an interrupted run had the parameters of the run at hand.
 
     Args:
         place: the output, or the file with what was left; named in the message.
@@ -60,7 +60,7 @@ def require_same_run(
 
 @contextmanager
 def noting(where: Callable[[], str | None], *, overwrite: bool = False) -> Iterator[None]:
-    """Add to what ends the block, a signal or an error, that the same command goes on.
+    """Add a note to the error or signal that ends the block: the same command goes on.
 
     Args:
         where: says where it goes on, as in "after epoch 3"; None where nothing is kept.

@@ -129,7 +129,7 @@ class StoredChunk:
 
 
 class StripFile:
-    """A strip in the making; it counts for nothing before it is committed."""
+    """Writer of a strip file, which counts for nothing before it is committed."""
 
     def __init__(self, path: Path) -> None:
         """Create the file under a temporary name, in place of one that a dead process left.
@@ -185,7 +185,7 @@ class StripFile:
 
 
 def is_sound(path: Path, *, size: int, crc: int) -> bool:
-    """Whether a strip file is what the journal says of it."""
+    """Whether a strip file has the size and checksum that the journal says."""
     try:
         with _reading(path) as file:
             if os.fstat(file.fileno()).st_size != size:

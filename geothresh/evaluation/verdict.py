@@ -16,7 +16,7 @@ _NOTHING = "0.0"
 
 
 def standard_error(differences: Sequence[float]) -> float | None:
-    """Of their mean, over maps taken as independent; None for a single map."""
+    """Standard error of the mean, over maps taken as independent; None for a single map."""
     if len(differences) < 2:
         return None
     return stdev(differences) / math.sqrt(len(differences))
@@ -24,7 +24,7 @@ def standard_error(differences: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """How single maps fared under refinement, against their plain cut, in one measure."""
+    """Differences of single maps between plain cut and refined mask, in one measure."""
 
     n: int
     """Maps."""
@@ -85,7 +85,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Means over maps, of IoU, as shares (a point is 0.01)."""
+    """Mean gains in IoU over maps, as shares (a point is 0.01), with standard errors."""
 
     n: int
     """Maps."""

@@ -220,7 +220,7 @@ def write_model(
 
 
 def require_seal(path: Path) -> None:
-    """Verify the checksum of a file.
+    """Verify the checksum inside a file.
 
     Raises:
         ModelError: it is not, cannot be read, or was never sealed.

@@ -206,7 +206,7 @@ def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
 
 
 def sound_georeference(name: str, dataset: DatasetReader) -> Georeference:
-    """The raster's georeference.
+    """The raster's georeference, checked.
 
     Raises:
         InputError: the CRS cannot be understood, or the transform maps pixels to no area.

@@ -46,7 +46,7 @@ Decoded = TypeVar("Decoded")
 
 
 class BlockLayout(RegularGrid):
-    """How a band is cut into blocks on the disk, where the last of a column may reach beyond it."""
+    """Grid of the blocks of a band on the disk; the last of a column may reach beyond it."""
 
     __slots__ = ()
 
@@ -87,7 +87,7 @@ class BlockLayout(RegularGrid):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockInventory:
-    """The blocks of one band as the file's directory tells of them, without decoding any."""
+    """Offsets of the blocks of one band, from the file's directory, without decoding any."""
 
     examined: NDArray[np.int64]
     """Indices of the blocks that were looked at, ascending; all of them in most files."""

@@ -25,7 +25,7 @@ from geothresh.windows import PixelWindow
 
 
 def mask_shapes(mask: Mask) -> Generator[Mapping[str, Any], None, None]:
-    """The 4-connected regions of the foreground as GeoJSON polygons in pixels (column, row).
+    """Polygonize the foreground: its 4-connected regions as GeoJSON, in pixels (column, row).
 
     Memory is that of all polygons, which GDAL makes before it gives the first.
 
@@ -78,7 +78,7 @@ def confidence_sums(mask: Mask, scene: Scene, *, progress: Progress | None = Non
 
 
 def burn(shapes: Sequence[Any] | NDArray[np.object_], window: PixelWindow) -> NDArray[np.bool_]:
-    """The pixels of a window whose centres lie in one of some areas.
+    """Rasterize polygons in a window: the pixels whose centres lie inside.
 
     Args:
         shapes: polygons with a ``__geo_interface__``, in pixels of the raster: x = column and

@@ -43,7 +43,7 @@ class Georeference(GeoBox):
 
     @classmethod
     def of(cls, dataset: DatasetReader, name: str = "the raster") -> Georeference:
-        """That of an open dataset."""
+        """Georeference of an open dataset."""
         gcps, gcps_crs = dataset.gcps
         return cls(
             size=RasterSize(height=dataset.height, width=dataset.width),

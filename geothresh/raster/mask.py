@@ -311,7 +311,7 @@ def plain_mask(mask: Mask, *, beside: Path) -> Iterator[Mask]:
 def cut_scene(
     scene: Scene, threshold: float, *, beside: Path, progress: Progress | None = None
 ) -> Iterator[Mask]:
-    """A temporary mask of where confidences are at least a threshold.
+    """Threshold a scene into a temporary mask.
 
     Args:
         scene: the confidences, open.
@@ -344,7 +344,7 @@ def cut_scene(
 def rewritten(
     raster: OpenRaster, parts: Iterable[tuple[PixelWindow, BoolArray]], beside: Path
 ) -> Iterator[Mask]:
-    """The parts as a temporary mask, which lives as long as the block.
+    """Write a temporary mask, which lives as long as the block.
 
     Args:
         raster: on whose grid it is, and by whose name it goes in messages.

@@ -29,7 +29,7 @@ _SIGMA = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chains:
-    """Every edge is in one chain, once."""
+    """Chains of edges, each of which is in one chain, once."""
 
     halves: Int64Array
     """(m,) chain after chain, in order: 2 e where edge e runs from its first end to its second,

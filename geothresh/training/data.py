@@ -81,7 +81,7 @@ class SceneData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splitting:
-    """What is kept back to validate on: places drawn at random, or by name."""
+    """What is held out to validate on: places drawn at random, or by name."""
 
     fraction: float = 0.15
     """Share of places."""
@@ -126,7 +126,7 @@ class Splitting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """What was said of them, see `geothresh.train`."""
+    """Pixel sizes of the data, and the resolution that the network is to see."""
 
     given: Sequence[GroundSampleDistance] = ()
     """Of all data, or one for each."""
@@ -148,7 +148,7 @@ class Pixels:
     def sizes(
         self, data: Sequence[Path], measured: Sequence[GroundSampleDistance | None] | None = None
     ) -> list[GroundSampleDistance | None]:
-        """Of each data set: as was said, or else as it says itself.
+        """Ground sample distance of each data set: as given, or else as it says itself.
 
         Raises:
             UsageError: neither one size nor one for each was given.
@@ -185,7 +185,7 @@ class Pixels:
         return factors
 
     def seen(self, sizes: Sequence[GroundSampleDistance | None]) -> GroundSampleDistance | None:
-        """What the network sees, for its card; None unless all data tells."""
+        """Ground sample distance that the network sees, for its card; None unless all data say."""
         if self.resolution is not None:
             return GroundSampleDistance(least=self.resolution, greatest=self.resolution)
         known = [size for size in sizes if size is not None]
@@ -231,7 +231,7 @@ class Cut(NamedTuple):
 
 
 class ChipSource(Protocol):
-    """Something that chips are cut from, in any process that loads them."""
+    """Source of chips, in any process that loads them."""
 
     @property
     def dataset(self) -> str:
@@ -289,7 +289,7 @@ def mixed(one: Float32Array, other: Float32Array, share: np.float32) -> Float32A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """Both sides of the data, checked and split."""
+    """Training and validation data, checked and split."""
 
     train: Sequence[ChipSource]
     validation: Sequence[ValidationMap]

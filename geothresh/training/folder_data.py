@@ -154,7 +154,7 @@ def _describe(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairMap:
-    """The whole of a pair, to be validated on."""
+    """A pair as a map to validate on."""
 
     pair: Pair
     factor: float = 1.0
@@ -177,7 +177,7 @@ class PairMap:
 
 @dataclass(slots=True)
 class MapCache:
-    """Decoded files, as long as they fit."""
+    """Cache of decoded files, up to a limit of memory."""
 
     pixels: dict[Path, UInt8Array] = field(default_factory=dict)
     n_bytes: int = 0
@@ -195,7 +195,7 @@ class MapCache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSource:
-    """Chips of one pair."""
+    """Source of chips from one pair."""
 
     pair: Pair
     others: tuple[Path, ...]

@@ -35,7 +35,7 @@ class TrainingOutput:
 
     @property
     def saved(self) -> SavedRun | None:
-        """What the state says.
+        """Metadata of the state.
 
         Raises:
             ModelError: it is none.
@@ -67,7 +67,7 @@ def training_output(
     overwrite: bool,
     inputs: Sequence[Path] = (),
 ) -> Iterator[TrainingOutput]:
-    """Be the only run that makes a model, and find the state that it goes on from.
+    """Lock the files of a model for one run, and find the state that it goes on from.
 
     Args:
         model: the file, ``.safetensors``.

@@ -54,7 +54,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What a scene holds, by bins (R, C) of `BIN` pixels; those at the far border are smaller."""
+    """Counts of a scene by bins (R, C) of `BIN` pixels; those at the far border are smaller."""
 
     size: RasterSize
     valid: Int64Array
@@ -85,7 +85,7 @@ def survey(
     two_areas: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
-    """Read a scene once from top to bottom, so that broken data is found before the first epoch.
+    """Read a scene once and count it by bins; broken data is found before the first epoch.
 
     Args:
         scene: to be read.
@@ -136,7 +136,7 @@ def _by_bins(mask: BoolArray) -> Int64Array:
 
 
 class ChipPlaces:
-    """Where chips of one scene may be cut."""
+    """Sampler of chip windows in one scene, away from what is held out."""
 
     def __init__(self, survey: Survey, held: BoolArray, side: int) -> None:
         """Find where chips may lie.
@@ -289,7 +289,7 @@ class LabelledScene:
 
     @staticmethod
     def burnt(shapes: PlacedShapes | MaskSpec, window: PixelWindow) -> BoolArray:
-        """Where shapes lie in a window."""
+        """Rasterize shapes in a window, True = inside."""
         if isinstance(shapes, MaskSpec):
             raise TypeError("a mask is read, not burnt")
         return burn(shapes.touching(window), window)
@@ -307,7 +307,7 @@ class LabelledScene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSource:
-    """Chips of one scene, none of which touches what is validated on."""
+    """Source of chips from one scene, none of which touches what is validated on."""
 
     scene: LabelledScene
     places: ChipPlaces

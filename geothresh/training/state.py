@@ -61,7 +61,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedRun:
-    """What a state says, without its tensors."""
+    """Metadata of a saved state, without its tensors."""
 
     path: Path
     run: dict[str, Any]
@@ -96,7 +96,7 @@ class SavedRun:
             raise ModelError(f"{path}: not the state of a training run ({error!r})") from error
 
     def require_same(self, run: Mapping[str, Any]) -> None:
-        """See that it is of this run.
+        """Check that the state is of this run.
 
         Raises:
             ModelError: it is of another.
@@ -104,7 +104,7 @@ class SavedRun:
         require_same_run(self.path, self.run, run, error=ModelError)
 
     def where(self) -> str:
-        """Where the run goes on from it."""
+        """Epoch or step from which the run goes on."""
         done, epochs = self.progress, self.run["recipe"].get("epochs", 1)
         if done.batch:
             epoch = f"in epoch {done.epoch + 1} of {epochs}, " if epochs > 1 else ""
@@ -114,7 +114,7 @@ class SavedRun:
     def restore(
         self, modules: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Put what was saved back into networks and optimiser.
+        """Load what was saved into networks and optimiser.
 
         Raises:
             ModelError: the tensors are not theirs.
@@ -178,7 +178,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]
 ) -> None:
-    """Put tensors of `optimizer_tensors` back from a file, with the groups as they were.
+    """Load tensors of `optimizer_tensors` from a file, with the groups as they were.
 
     Raises:
         ModelError: they are not those of this optimiser.
