@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -110,7 +110,7 @@ class Counts:
 
     def as_dict(self) -> dict[str, int]:
         """The four counts by name."""
-        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, "tn": self.tn}
+        return asdict(self)
 
 
 def boundary_distance(height: int, width: int) -> int:
@@ -319,15 +319,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, int | float | None]:
         """The figures by name."""
-        return {
-            "n": self.n,
-            "miou": self.miou,
-            "iou_pooled": self.iou_pooled,
-            "miou_two_class": self.miou_two_class,
-            "boundary_iou": self.boundary_iou,
-            "boundary_iou_pooled": self.boundary_iou_pooled,
-            "mae": self.mae,
-        }
+        return asdict(self)
 
 
 def _ratio(part: int, whole: int, empty: float) -> float:

@@ -16,7 +16,7 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Collection
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
@@ -185,7 +185,9 @@ def run_on_workers(
     """
     workers = where.number if isinstance(where, Workers) else 0
     with local_client(workers) if isinstance(where, Workers) else running_client(where) as client:
-        run = _ClusterRun(client, job, sink, workers=workers, strips=strips, progress=progress)
+        run = _ClusterRun(
+            client=client, job=job, sink=sink, workers=workers, strips=strips, progress=progress
+        )
         try:
             return run.do()
         except (CancelledError, CommClosedError) as error:
@@ -209,47 +211,36 @@ class _WorkersDied(Exception):
         self.chunk = chunk
 
 
+@dataclass(eq=False, slots=True, kw_only=True)
 class _ClusterRun:
     """One run on a cluster: submits chunks, and retries them when workers die."""
 
-    def __init__(
-        self,
-        client: Client,
-        job: WorkerJob,
-        sink: ChunkSink | LayerSink,
-        *,
-        workers: int,
-        strips: StripCounter,
-        progress: Progress | None,
-    ) -> None:
-        """Take what the run needs; `workers` are to be kept alive here, 0 of another's cluster."""
-        self.id = uuid.uuid4().hex
-        self._workers = workers
-        self._client = client
-        self._job = job
-        self._plan = job.plan
-        self._sink = sink
-        self._strips = strips
-        self._progress = progress
-        self._tiles_before = strips.tiles_before
+    client: Client
+    job: WorkerJob
+    sink: ChunkSink | LayerSink
+    workers: int
+    """To be kept alive here; 0 of another's cluster."""
+    strips: StripCounter
+    progress: Progress | None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def do(self) -> MosaicStats:
         """Do all chunks that are left, in order."""
-        chunk = self._strips.first_chunk
-        while chunk < self._plan.n_chunks:
+        chunk = self.strips.first_chunk
+        while chunk < self.job.plan.n_chunks:
             try:
                 self._in_flight(chunk)
                 break
             except _WorkersDied as died:
                 self._store(self._carefully(died.chunk))
                 chunk = died.chunk + 1
-        return self._strips.stats()
+        return self.strips.stats()
 
     def _in_flight(self, start: int) -> None:
         """Do the chunks from `start` on, a few for each worker at a time."""
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
         running: deque[tuple[int, Future[Blended | Finished]]] = deque()
-        most = chunks_in_flight(self._client.nthreads().values(), workers=self._workers)
+        most = chunks_in_flight(self.client.nthreads().values(), workers=self.workers)
 
         def finish_first() -> None:
             chunk, future = running.popleft()
@@ -259,14 +250,14 @@ class _ClusterRun:
                 raise _WorkersDied(chunk) from killed
             self._store(blended)
 
-        for chunk in range(start, self._plan.n_chunks):
-            for group in self._plan.groups_from(chunk, first=start):
-                share = self._client.submit(_refine, self._job, group, self.id, pure=False)
+        for chunk in range(start, self.job.plan.n_chunks):
+            for group in self.job.plan.groups_from(chunk, first=start):
+                share = self.client.submit(_refine, self.job, group, self.id, pure=False)
                 for index in group.chunks:
                     if index >= start:
                         # Parts are futures of their own, so that only what a chunk needs moves
                         # and stays.
-                        parts[index].append(self._client.submit(_pick, share, index, pure=False))
+                        parts[index].append(self.client.submit(_pick, share, index, pure=False))
             running.append((chunk, self._submit_blend(chunk, parts.pop(chunk))))
             if len(running) == most:
                 finish_first()
@@ -276,18 +267,18 @@ class _ClusterRun:
     def _carefully(self, chunk: int) -> Blended | Finished:
         """Do one chunk, one group of tiles at a time."""
         for _ in range(_ROUNDS):
-            parts = [self._alone(group, chunk) for group in self._plan.groups_of(chunk)]
+            parts = [self._alone(group, chunk) for group in self.job.plan.groups_of(chunk)]
             try:
                 return self._result(self._submit_blend(chunk, parts))
             except KilledWorker as error:
                 killed = error
-        raise DeadlyTileError(_deadly("blending ", self._plan.chunk(chunk).window)) from killed
+        raise DeadlyTileError(_deadly("blending ", self.job.plan.chunk(chunk).window)) from killed
 
     def _alone(self, group: TileGroup, chunk: int) -> Future[Part]:
         """Refine a group while nothing else runs."""
         for _ in range(_ROUNDS):
-            share = self._client.submit(_refine, self._job, group, self.id, pure=False)
-            part = self._client.submit(_pick, share, chunk, pure=False)
+            share = self.client.submit(_refine, self.job, group, self.id, pure=False)
+            part = self.client.submit(_pick, share, chunk, pure=False)
             del share
             try:
                 self._wait(part)
@@ -299,15 +290,15 @@ class _ClusterRun:
         raise DeadlyTileError(_deadly("", group.window)) from killed
 
     def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended | Finished]:
-        window = self._plan.chunk(chunk).window
-        return self._client.submit(_blend, self._job, window, parts, pure=False, priority=1)
+        window = self.job.plan.chunk(chunk).window
+        return self.client.submit(_blend, self.job, window, parts, pure=False, priority=1)
 
     def _store(self, chunk: Blended | Finished) -> None:
-        deliver(chunk, self._sink)
-        self._strips.count(chunk)
-        if self._progress is not None:
-            done = self._tiles_before + self._strips.tiles
-            self._progress(done, self._plan.grid.n_tiles)
+        deliver(chunk, self.sink)
+        self.strips.count(chunk)
+        if self.progress is not None:
+            done = self.strips.tiles_before + self.strips.tiles
+            self.progress(done, self.job.plan.grid.n_tiles)
 
     def _result(self, future: Future[Result]) -> Result:
         while True:
@@ -319,7 +310,7 @@ class _ClusterRun:
                 if future.status == "error":
                     raise  # the task's own
                 # The worker that held it has died since. It is made again, if there is another.
-                if future.done() and not self._client.nthreads():
+                if future.done() and not self.client.nthreads():
                     raise _workerless() from error
 
     def _wait(self, future: Future[Result]) -> None:
@@ -327,13 +318,13 @@ class _ClusterRun:
         seen = time.monotonic()
         while not future.done():
             try:
-                with self._client.as_current():
+                with self.client.as_current():
                     wait(future, timeout=_LOOK_SECONDS)
             except TimeoutError as error:
-                if self._client.status != "running":
+                if self.client.status != "running":
                     raise ClusterError(_LOST) from error
-                start_missing(self._client, self._workers)
-                if self._client.nthreads():
+                start_missing(self.client, self.workers)
+                if self.client.nthreads():
                     seen = time.monotonic()
                 elif time.monotonic() - seen > WORKERLESS_SECONDS:
                     raise _workerless() from error

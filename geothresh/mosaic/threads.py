@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -53,33 +54,24 @@ Shares: TypeAlias = dict[int, Part]
 """What a group adds to the chunks that have not taken it yet, by their index."""
 
 
+@dataclass(eq=False, slots=True, kw_only=True)
 class ThreadRun:
     """One run on local threads: its tasks, and what they share."""
 
-    def __init__(
-        self,
-        *,
-        plan: ChunkPlan,
-        reader: RasterReader,
-        refiner: GuardedRefiner,
-        weights: Weights,
-        batch_size: int,
-        sink: Sink,
-        strips: StripCounter,
-        progress: Progress | None,
-    ) -> None:
-        """Take what the tasks need; nothing is read yet."""
-        self._plan = plan
-        self._strips = strips
-        self._reader = reader
-        self._refiner = refiner
-        self._weights = weights
-        self._batch_size = batch_size
-        self._sink = sink
-        self._progress = progress
-        self._progress_lock = threading.Lock()
-        self._tiles_done = strips.tiles_before
-        self._stop = threading.Event()
+    plan: ChunkPlan
+    reader: RasterReader
+    refiner: GuardedRefiner
+    weights: Weights
+    batch_size: int
+    sink: Sink
+    strips: StripCounter
+    progress: Progress | None
+    _progress_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _tiles_done: int = field(default=0, init=False)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self._tiles_done = self.strips.tiles_before
 
     def graph(self, chunks: range, carried: Mapping[TileGroup, Shares]) -> dict[str, Any]:
         """The tasks of some chunks as a Dask graph; it ends in the writing of the last one.
@@ -96,15 +88,15 @@ class ThreadRun:
             carried: What groups of earlier graphs have left for these chunks and later ones.
         """
         tasks: dict[str, Any] = {_key(group): left for group, left in carried.items()}
-        steps = CHUNKS_PREFETCHED * self._refiner.parallel_calls
+        steps = CHUNKS_PREFETCHED * self.refiner.parallel_calls
 
         def written(chunk: int) -> str | None:
             return f"write-{chunk}" if chunk in chunks else None
 
         for chunk in chunks:
-            for group in self._strips.starting(chunk):
+            for group in self.strips.starting(chunk):
                 tasks[_key(group)] = (self.refine, group, written(chunk - steps))
-            shares = [_key(group) for group in self._plan.groups_of(chunk)]
+            shares = [_key(group) for group in self.plan.groups_of(chunk)]
             tasks[f"blend-{chunk}"] = (self.blend, chunk, shares)
             tasks[f"write-{chunk}"] = (self.write, f"blend-{chunk}", written(chunk - 1))
         return tasks
@@ -112,16 +104,16 @@ class ThreadRun:
     def run(self, threads: int) -> MosaicStats:
         """Compute graph after graph on so many threads, 0 for the one that calls."""
         carried: dict[TileGroup, Shares] = {}
-        n_chunks = self._plan.n_chunks
+        n_chunks = self.plan.n_chunks
         with self._computing(threads) as compute:
-            for start in range(self._strips.first_chunk, n_chunks, CHUNKS_A_GRAPH):
+            for start in range(self.strips.first_chunk, n_chunks, CHUNKS_A_GRAPH):
                 chunks = range(start, min(start + CHUNKS_A_GRAPH, n_chunks))
-                begun = [group for chunk in chunks for group in self._strips.starting(chunk)]
+                begun = [group for chunk in chunks for group in self.strips.starting(chunk)]
                 kept = [group for group in (*carried, *begun) if group.chunks[-1] >= chunks.stop]
                 asked = [*map(_key, kept), f"write-{chunks[-1]}"]
                 *left, _ = compute(self.graph(chunks, carried), asked)
                 carried = dict(zip(kept, left, strict=True))
-        return self._strips.stats()
+        return self.strips.stats()
 
     @contextmanager
     def _computing(self, threads: int) -> Iterator[Callable[..., Sequence[Any]]]:
@@ -140,12 +132,12 @@ class ThreadRun:
         """Task: refine one group, once an earlier chunk is written."""
         return refine_group(
             group,
-            plan=self._plan,
-            reader=self._reader,
-            refiner=self._refiner,
-            weights=self._weights,
-            batch_size=self._batch_size,
-            on_tiles=self._count if self._strips.is_new(group) else None,
+            plan=self.plan,
+            reader=self.reader,
+            refiner=self.refiner,
+            weights=self.weights,
+            batch_size=self.batch_size,
+            on_tiles=self._count if self.strips.is_new(group) else None,
             stop=self._stop,
         )
 
@@ -154,23 +146,23 @@ class ThreadRun:
         # Each part has this one reader. Taking it out frees it now; Dask would keep it until the
         # last chunk that the group touches, in the next strip, is done.
         parts = (share.pop(index) for share in shares)
-        blended = blend_chunk(self._plan.chunk(index).window, parts)
-        if self._sink.finish is None:
+        blended = blend_chunk(self.plan.chunk(index).window, parts)
+        if self.sink.finish is None:
             return blended
-        layers = self._sink.finish(self._reader, blended.window, blended.confidence, blended.valid)
-        return Finished.of(blended, layers, pack=self._sink.pack)
+        layers = self.sink.finish(self.reader, blended.window, blended.confidence, blended.valid)
+        return Finished.of(blended, layers, pack=self.sink.pack)
 
     def write(self, chunk: Blended | Finished, previous: None) -> None:
         """Task: hand one chunk to the sink, after the one before it."""
-        deliver(chunk, self._sink.store)
-        self._strips.count(chunk)
+        deliver(chunk, self.sink.store)
+        self.strips.count(chunk)
 
     def _count(self, tiles: int) -> None:
-        if self._progress is None:
+        if self.progress is None:
             return
         with self._progress_lock:
             self._tiles_done += tiles
-            self._progress(self._tiles_done, self._plan.grid.n_tiles)
+            self.progress(self._tiles_done, self.plan.grid.n_tiles)
 
 
 def _key(group: TileGroup) -> str:

@@ -202,7 +202,7 @@ def test_a_result_that_is_lost_with_the_last_worker_is_not_waited_for(
         def last_look(run: Any, future: Any) -> None:
             wait(run, future)
             cluster.scale(0)  # when the result is there, but not here
-            while run._client.nthreads():
+            while run.client.nthreads():
                 time.sleep(0.01)
 
         monkeypatch.setattr(geothresh.mosaic.cluster._ClusterRun, "_wait", last_look)
