@@ -97,7 +97,7 @@ class Reading:
     )
     bounds: Bounds | None = option(
         None,
-        "The same for left, bottom, right and top in SCENE's CRS.",
+        "Refine only inside this rectangle, in SCENE's CRS: left, bottom, right, top.",
         Rectangle(),
         metavar="L,B,R,T",
     )
@@ -140,9 +140,9 @@ class Refining:
     )
     keep_threshold: float | None = option(
         None,
-        "The same for a pixel that is foreground in the input at that threshold, so that it is "
-        "removed only where the model is sure.  [default: the model's, see `geothresh model "
-        "show`; at most the threshold]",
+        "Refined confidence down to which a pixel that is foreground in the input stays "
+        "foreground: it is removed only where the model is sure.  [default: the model's, see "
+        "`geothresh model show`; at most the threshold]",
         SHARE,
         metavar="T",
     )

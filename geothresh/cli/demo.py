@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geothresh.cli import options
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give
 from geothresh.cli.values import PATH
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from geothresh.api.demo import DemoResult
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    examples={
+        "In a folder of your own": "geothresh demo -o demo",
+    },
+)
 @click.option(
     "-o", "--output", type=PATH, default=Path("geothresh-demo"), show_default=True,
     help="Directory for the results; made if missing.",

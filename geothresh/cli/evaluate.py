@@ -9,6 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
@@ -36,7 +37,21 @@ _FOR_MODELS = {
 }  # fmt: skip
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=("mask", "confidence", "model", "output", "figures", "overwrite"),
+    examples={
+        "What refining is worth on maps in folders": (
+            "geothresh evaluate DATA --confidence DATA/confidence/unet"
+        ),
+        "On one raster with its truth, with pictures": (
+            "geothresh evaluate scene.tif --mask truth.tif --figures figures"
+        ),
+        "Lines against true lines, within 5 m": (
+            "geothresh evaluate lines.gpkg --mask true_roads.gpkg --buffer 5"
+        ),
+    },
+)
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option(
     "--mask", type=PATH, metavar="FILE",

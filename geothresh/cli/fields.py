@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import click
 
+from geothresh.cli.helping import COMMON, HEADINGS, HeadedOption
 from geothresh.cli.values import PATH, BoundsType, NumberOrWord, SizeRange
 from geothresh.fields import (
     Accepted,
@@ -39,7 +40,8 @@ def option_of(kind: type[Options], name: str, *, help: str | None = None) -> Dec
         help: in place of the field's own.
     """
     option = known(kind)[name]
-    return _click_option(name, option, default_of(kind, name), help or option.help)
+    heading = HEADINGS.get(kind.__name__, COMMON)
+    return _click_option(name, option, default_of(kind, name), help or option.help, heading)
 
 
 def options_of(
@@ -73,27 +75,36 @@ def options_of(
     return decorate
 
 
-def _click_option(name: str, option: Option, default: Any, help: str) -> Decorator:
+def _click_option(name: str, option: Option, default: Any, help: str, heading: str) -> Decorator:
     flags = option.flags or (f"--{name.replace('_', '-')}",)
+    made = partial(click.option, cls=HeadedOption, heading=heading)
     match option.accepts:
         case Flag() if default:
             (flag,) = flags
             both = f"{flag}/--no-{flag.removeprefix('--')}"
-            return click.option(both, name, default=True, show_default=True, help=help)
+            return made(both, name, default=True, show_default=True, help=help)
         case Flag():
-            return click.option(*flags, name, is_flag=True, help=help)
+            return made(*flags, name, is_flag=True, help=help)
         case Pairs():
-            return click.option(
+            return made(
                 *flags, name, multiple=True, metavar=option.metavar, callback=_pairs, help=help
             )
         case Several(of):
-            return click.option(
+            return made(
                 *flags, name, type=_type_of(of), multiple=True, metavar=option.metavar, help=help
             )
-    return click.option(
+    return made(
         *flags, name, type=_type_of(option.accepts), default=default,
-        show_default=default is not None, metavar=option.metavar, help=help,
+        show_default=default is not None, metavar=option.metavar or _metavar(option.accepts),
+        help=help,
     )  # fmt: skip
+
+
+def _metavar(accepts: Accepted) -> str | None:
+    """A letter for numbers, where click would write INTEGER RANGE."""
+    if isinstance(accepts, Number):
+        return "N" if accepts.whole else "X"
+    return None
 
 
 def _type_of(accepts: Accepted) -> click.ParamType:

@@ -6,11 +6,20 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.terminal import give
 from geothresh.options import READ_WHOLE, Reading
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    examples={
+        "How a scene would be read": "geothresh info scene.tif",
+        "The same as JSON, of values from 0 to 100": (
+            "geothresh info scene.tif --scale 100 --json"
+        ),
+    },
+)
 @click.argument("scene")
 @options_of(Reading, "reading", only=READ_WHOLE)
 @options.as_json

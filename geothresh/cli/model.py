@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.terminal import give, say
 
 
@@ -19,7 +20,13 @@ def model() -> None:
     """List the packaged models, show what one is, or export it."""
 
 
-@model.command(name="list")
+@model.command(
+    cls=HelpfulCommand,
+    name="list",
+    examples={
+        "All packaged models": "geothresh model list",
+    },
+)
 @options.as_json
 @options.common
 def list_models(as_json: bool) -> None:
@@ -39,7 +46,12 @@ def list_models(as_json: bool) -> None:
         )
 
 
-@model.command()
+@model.command(
+    cls=HelpfulCommand,
+    examples={
+        "A packaged model": "geothresh model show roads",
+    },
+)
 @click.argument("name", metavar="NAME|FILE")
 @options.as_json
 @options.common
@@ -55,7 +67,12 @@ def show(name: str, as_json: bool) -> None:
         give(f"{key}: {value}")
 
 
-@model.command()
+@model.command(
+    cls=HelpfulCommand,
+    examples={
+        "The packaged model roads as roads.onnx": "geothresh model export roads",
+    },
+)
 @click.argument("name", metavar="NAME|FILE")
 @click.option(
     "--format", "kind", default="onnx", show_default=True, type=click.Choice(["onnx"]),

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from geothresh.cli.fields import option_of
+from geothresh.cli.helping import HEADINGS, MESSAGES, HeadedOption
 from geothresh.cli.terminal import give
 from geothresh.cli.values import PATH
 from geothresh.options import Compute, Reading, Refining, Writing
@@ -81,18 +82,22 @@ def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.meta[_DEBUG] = True
 
 
+message = partial(click.option, cls=HeadedOption, heading=MESSAGES)
+"""Makes an option about what is said."""
+
+
 def common(command: Command) -> Command:
     """``-v``, ``-q`` and ``--debug``, before or after the command's name; no arguments result."""
     for decorate in (
-        click.option(
+        message(
             "--debug", is_flag=True, expose_value=False, callback=_debug,
             help="Show where an error comes from.",
         ),
-        click.option(
+        message(
             "-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet,
             help="Say nothing on stderr but errors.",
         ),
-        click.option(
+        message(
             "-v", "--verbose", count=True, expose_value=False, callback=_louder,
             help="Say more on stderr; twice for all.",
         ),
@@ -128,15 +133,16 @@ def match_resolution(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*given, refining=refining, **others)
 
     return click.option(
-        "--match-resolution", is_flag=True, help="The same as --resolution auto, the default."
-    )(checked)
+        "--match-resolution", is_flag=True, help="The same as --resolution auto, the default.",
+        cls=HeadedOption, heading=HEADINGS["Refining"],
+    )(checked)  # fmt: skip
 
 
 model = click.option(
     "-m", "--model", default="roads", show_default=True, metavar="NAME|FILE",
     help="A packaged model (see `geothresh model list`) or a .safetensors file.",
 )  # fmt: skip
-as_json = click.option(
+as_json = message(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else there."
 )
 
@@ -148,10 +154,8 @@ def progress(command: Callable[..., Any]) -> Callable[..., Any]:
     def chosen(*given: Any, progress: str, no_progress: bool, **others: Any) -> Any:
         return command(*given, progress="none" if no_progress else progress, **others)
 
-    chosen = click.option("--no-progress", is_flag=True, help="The same as --progress none.")(
-        chosen
-    )
-    return click.option(
+    chosen = message("--no-progress", is_flag=True, help="The same as --progress none.")(chosen)
+    return message(
         "--progress", type=click.Choice(["auto", "bar", "lines", "json", "none"]),
         default="auto", show_default=True,
         help="How to say on stderr how far it is: a bar, a line a minute, or JSON for programs. "

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from geothresh.cli.helping import WRITING, HeadedOption
 from geothresh.errors import OutputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -27,7 +28,11 @@ def parents(command: Command) -> Command:
             return command(*arguments, **options)
 
     decorated: Any = click.option(
-        "--parents", is_flag=True, help="Make the directories of the outputs that are not there."
+        "--parents",
+        is_flag=True,
+        help="Make the directories of the outputs that are not there.",
+        cls=HeadedOption,
+        heading=WRITING,
     )(with_directories)
     return decorated  # type: ignore[no-any-return]
 

@@ -9,6 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
@@ -18,7 +19,33 @@ if TYPE_CHECKING:
     from geothresh.api.refine import RefineResult
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=(
+        "output",
+        "model",
+        "threshold",
+        "scale",
+        "aoi",
+        "confidence",
+        "vector",
+        "device",
+        "overwrite",
+    ),
+    examples={
+        "A mask beside the scene, scene_mask.tif": "geothresh refine scene.tif",
+        "The refined confidence and polygons too": (
+            "geothresh refine scene.tif -o mask.tif --confidence-out refined.tif \\\n"
+            "    --vector-out roads.gpkg"
+        ),
+        "Logits, with a model of your own, on the second GPU": (
+            "geothresh refine logits.tif --scale logit -m model.safetensors \\\n    --device cuda:1"
+        ),
+        "Only inside an area, and what has changed there": (
+            "geothresh refine scene.tif --aoi area.gpkg --diff-out changes.tif"
+        ),
+    },
+)
 @click.argument("scene")
 @options.output
 @options_of(Outputs, "outputs")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geothresh.cli import options
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.scenes import SCENE_OPTIONS
@@ -21,7 +22,30 @@ if TYPE_CHECKING:
     from geothresh.training.data import FolderData, SceneData
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=(
+        "output",
+        "confidence",
+        "labels",
+        "init",
+        "preset",
+        "epochs",
+        "hold_out",
+        "device",
+        "overwrite",
+    ),
+    examples={
+        "On masks and the maps of two base networks, in folders": (
+            "geothresh train DATA --confidence DATA/confidence/unet \\\n"
+            "    --confidence DATA/confidence/linknet -o model.safetensors"
+        ),
+        "On a scene and road lines with 3.5 m to each side, from a packaged model": (
+            "geothresh train scene.tif --labels roads.gpkg --buffer 3.5 \\\n"
+            "    --aoi aoi.geojson --init roads -o model.safetensors"
+        ),
+    },
+)
 @click.argument("data", type=PATH, nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=PATH, required=True,

@@ -10,6 +10,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import Command, option_of, options_of
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.parents import parents
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
@@ -49,7 +50,21 @@ def _draw(command: Command) -> Command:
     )(decorated)  # fmt: skip
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=("output", "kind", "confidence", "threshold", "min_area", "simplify", "overwrite"),
+    examples={
+        "Polygons beside the mask, scene_mask.gpkg": "geothresh vectorize scene_mask.tif",
+        "Polygons of at least 50 m2, with fewer corners and their confidence": (
+            "geothresh vectorize mask.tif -o roads.gpkg --min-area 50 --simplify 1 \\\n"
+            "    --confidence refined.tif"
+        ),
+        "Roads as a network of lines with nodes, gaps of up to 30 m bridged": (
+            "geothresh vectorize mask.tif -o lines.gpkg --kind centerlines --nodes \\\n"
+            "    --bridge-gaps 30 --confidence refined.tif"
+        ),
+    },
+)
 @click.argument("mask", type=PATH)
 @options.output
 @click.option(

@@ -9,6 +9,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.base.shared import data_and_plan, training
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, reporting, training_steps
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from geothresh.api.crossfit import CrossfitResult
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=("output", "network", "encoder", "steps", "folds", "device", "overwrite"),
+    examples={
+        "Maps of all images, each by a network trained on three quarters of the others": (
+            "geothresh base crossfit DATA -o maps --folds 4"
+        ),
+    },
+)
 @training
 @click.option(
     "-o", "--output", type=PATH, required=True, metavar="DIR",

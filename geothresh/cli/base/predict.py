@@ -9,13 +9,25 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.options import BaseTiling, Compute, Reading, Writing
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=("output", "model", "device", "overwrite"),
+    examples={
+        "A confidence raster beside the image, image_confidence.tif": (
+            "geothresh base predict image.tif -m base.safetensors"
+        ),
+        "A folder of PNG or JPEG images, one map each": (
+            "geothresh base predict images -m base.safetensors -o maps"
+        ),
+    },
+)
 @click.argument("image")
 @options.output
 @click.option(

@@ -9,12 +9,23 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.base.shared import data_and_plan, training
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=("output", "network", "encoder", "steps", "device", "overwrite"),
+    examples={
+        "A LinkNet on images and masks": ("geothresh base train DATA -o base.safetensors"),
+        "A U-Net that starts from ImageNet's weights": (
+            "geothresh base train DATA -o base.safetensors --network unet \\\n"
+            "    --encoder resnet34 --encoder-weights imagenet"
+        ),
+    },
+)
 @training
 @click.option(
     "-o", "--output", type=PATH, required=True, metavar="MODEL.safetensors",

@@ -1,0 +1,102 @@
+"""What ``--help`` shows: the common options first, the others under headings, then examples.
+
+An option has its heading from the class that it is a field of, see `HEADINGS`, or from the
+decorator that makes it. A command lifts those that most people need to the top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import indent
+from typing import Any
+
+import click
+
+COMMON = "Options"
+"""Above what most people need, and what no class and no decorator puts elsewhere."""
+MESSAGES = "Messages"
+"""Above the options that every command has."""
+WRITING = "Files that are written"
+
+HEADINGS = {
+    "BaseTiling": "Tiles",
+    "Centerlines": "Centrelines",
+    "Compute": "Where it runs",
+    "Foreground": "What is foreground",
+    "Maps": "Which maps",
+    "Outputs": "Further outputs",
+    "Polygons": "Polygons",
+    "Reading": "How the input is read",
+    "Refining": "How the model refines",
+    "Scoring": "How maps are scored",
+    "Tiling": "Tiles",
+    "VectorWriting": WRITING,
+    "Writing": WRITING,
+}
+"""The heading of the fields of each class of options."""
+
+
+class HeadedOption(click.Option):
+    """An option with the heading under which it is listed."""
+
+    def __init__(self, *args: Any, heading: str = COMMON, **attrs: Any) -> None:
+        """Take the heading, besides what a click option takes."""
+        super().__init__(*args, **attrs)
+        self.heading = heading
+
+
+class HelpfulCommand(click.Command):
+    """A command whose options stand under headings, with examples below."""
+
+    def __init__(
+        self,
+        *args: Any,
+        common: Sequence[str] = (),
+        examples: Mapping[str, str] | None = None,
+        **attrs: Any,
+    ) -> None:
+        """Take what stands at the top and at the end, besides what a click command takes.
+
+        Args:
+            args, attrs: as click's.
+            common: names of the parameters to list first, in this order.
+            examples: command lines that work, by what they do.
+        """
+        super().__init__(*args, **attrs)
+        self.common = tuple(common)
+        self.examples = dict(examples or {})
+
+    def heading_of(self, param: click.Parameter) -> str:
+        """The heading under which an option is listed."""
+        if param.name in self.common:
+            return COMMON
+        if param.name == "help":
+            return MESSAGES
+        return param.heading if isinstance(param, HeadedOption) else COMMON
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, each group of them as a list of its own."""
+        groups: dict[str, list[tuple[str, str]]] = {COMMON: [], MESSAGES: []}
+        for param in sorted(self.get_params(ctx), key=self._rank):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(self.heading_of(param), []).append(record)
+        groups[MESSAGES] = groups.pop(MESSAGES)  # last
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, which are never wrapped: they are to be copied."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for what, line in self.examples.items():
+                    formatter.write_text(f"{what}:")
+                    formatter.write(indent(line, " " * (formatter.current_indent + 2)) + "\n")
+        super().format_epilog(ctx, formatter)
+
+    def _rank(self, param: click.Parameter) -> int:
+        """The place among the common ones; all others after them, as they stand."""
+        name = param.name or ""
+        return self.common.index(name) if name in self.common else len(self.common)
