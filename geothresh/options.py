@@ -225,7 +225,8 @@ class Compute:
     )
     workers: int = option(
         0,
-        "Worker processes on this machine; 0 works in threads of this one.",
+        "Worker processes on this machine, each of which loads the model anew: for several GPUs, "
+        "or dozens of cores and thousands of tiles. 0 works in threads of this one.",
         Number(whole=True, least=0),
         metavar="N",
     )

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from geothresh.api.resolution import pixel_size
+from geothresh.api.resolution import PixelSize, pixel_size, sampled_share, sampled_width
+from geothresh.nn.modelfile import read_card
+from geothresh.nn.refiner import DEFAULT_MODEL, find_model
+from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
 from geothresh.options import PathLike, Reading
 from geothresh.raster.scene import open_scene
 
@@ -31,6 +37,8 @@ class SceneInfo:
     """How they become confidences, in words."""
     nodata: float | None
     """The stored value that marks missing data; NaN and infinities always do."""
+    data_share: float
+    """Share of pixels with data, from 0 to 1, in up to 16 windows of 512 x 512 over the scene."""
     mask: str
     """``none``, ``mask band`` or ``alpha band``: what else marks missing data."""
     crs: str | None
@@ -48,6 +56,13 @@ class SceneInfo:
     """Columns of a block on the disk."""
     compression: str
     """GDAL's name of it."""
+    model: str
+    """Name of the model that the scene is held against."""
+    fits: bool | None
+    """Whether the scene's pixels are those of the model, or are brought to them; None where one of
+    the two does not tell their size."""
+    fit: str
+    """The same in words."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
@@ -57,16 +72,22 @@ class SceneInfo:
         return facts
 
 
-def info(scene: PathLike | Any, reading: Reading = Reading()) -> SceneInfo:
+def info(
+    scene: PathLike | Any, reading: Reading = Reading(), *, model: str | Path = DEFAULT_MODEL
+) -> SceneInfo:
     """Look at a scene as `refine` would, and tell what was found.
 
     Args:
         scene: path, URL or open rasterio dataset.
         reading: as for `refine`; the area is not looked at.
+        model: a packaged model's name, or a model file, whose pixel sizes the scene's are held
+            against.
 
     Raises:
-        InputError, UsageError: as `refine` would.
+        InputError, UsageError, ModelError: as `refine` would.
     """
+    file = find_model(model)
+    scope = ModelScope.of_card(read_card(file).training)
     with open_scene(scene, reading) as opened:
         spec, box = opened.spec, opened.box
         if box.has_transform:
@@ -76,6 +97,7 @@ def info(scene: PathLike | Any, reading: Reading = Reading()) -> SceneInfo:
         else:
             georeference = "none" if box.rpcs is None else "RPCs"
         pixel = pixel_size(box)
+        fits, fit = _fit(scope, pixel, partial(sampled_width, opened))
         return SceneInfo(
             path=spec.source.name,
             height=box.size.height,
@@ -85,6 +107,7 @@ def info(scene: PathLike | Any, reading: Reading = Reading()) -> SceneInfo:
             dtype=str(opened.dtype),
             scaling=spec.scaling.text,
             nodata=spec.nodata,
+            data_share=sampled_share(opened),
             mask="alpha band" if spec.mask_band else "mask band" if spec.has_mask else "none",
             crs=box.crs_name,
             transform=box.transform,
@@ -93,4 +116,40 @@ def info(scene: PathLike | Any, reading: Reading = Reading()) -> SceneInfo:
             block_height=opened.layout.part_height,
             block_width=opened.layout.part_width,
             compression=opened.compression,
+            model=file.stem,
+            fits=fits,
+            fit=fit,
         )
+
+
+def _fit(
+    scope: ModelScope, pixel: PixelSize | None, measured: Callable[[], float | None]
+) -> tuple[bool | None, str]:
+    """Whether a model reads such pixels, in words too; `measured` is the foreground's width."""
+    if pixel is None:
+        if scope.widths is None:
+            return None, "the size of the pixels on the ground is not known"
+        width = measured()
+        seen = f"of {scope.widths.least:.2g} to {scope.widths.greatest:.2g} pixels"
+        if width is None:
+            return None, f"no foreground to hold against the model's, {seen} wide"
+        ratio = scope.raster_ratio("auto", metres=None, width=width)
+        wide = f"foreground {width:.2g} pixels wide, the model's {seen}: "
+        return ratio == 1, wide + ("read as it is" if ratio == 1 else f"resampled by {ratio:.2g}")
+    if scope.pixels is None:
+        return None, "the model does not tell which pixels it was trained on"
+    ratio = scope.raster_ratio("auto", metres=pixel.mean)
+    known = f"the model's, {scope.pixels.text}"
+    if ratio == 1:
+        return True, f"pixels of {pixel.text} are within {known}: read as they are"
+    larger = "larger" if ratio > 1 else "smaller"
+    if scope.pixels.differs(pixel.mean / ratio):
+        times = max(scope.pixels.ratio(pixel.mean), 1 / scope.pixels.ratio(pixel.mean))
+        return False, (
+            f"pixels of {pixel.text} do not fit: {times:.3g} times {larger} than {known}, and at "
+            f"most {MAX_RESAMPLING} times are bridged; use a model trained nearer to this size"
+        )
+    return True, (
+        f"pixels of {pixel.text} are {larger} than {known}: resampled, and read at "
+        f"{pixel.mean / ratio:.3g} m"
+    )

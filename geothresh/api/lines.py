@@ -75,7 +75,7 @@ def evaluate_lines(
     Args:
         lines: GeoPackage, shapefile, GeoJSON or FlatGeobuf with lines.
         truth: the same, in any CRS; or a mask, whose centrelines are taken.
-        layer: of the lines, where there are several.
+        layer: of the lines, where there are several; layers of nodes are passed over.
         truth_layer: of the truth, likewise.
         buffer: metres to each side within which a line is right.
 
@@ -85,9 +85,9 @@ def evaluate_lines(
     """
     if not 0 < buffer < math.inf:
         raise UsageError(f"buffer {buffer:g}: give a distance above 0 in metres")
-    ours = find_layer(lines, layer)
+    ours = find_layer(lines, layer, lines=True)
     if is_vector_file(truth):
-        true = find_layer(truth, truth_layer, option="`truth_layer`")
+        true = find_layer(truth, truth_layer, option="`truth_layer`", lines=True)
         scores = compare_lines(*read_in_metres(ours, true), buffer=buffer)
     elif truth_layer is not None:
         raise UsageError(f"{truth}: is a raster, which has no layer; leave `truth_layer` out")

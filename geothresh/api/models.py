@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from geothresh.errors import UsageError
-from geothresh.mosaic import Refiner, RefinerSource, load_refiner
+from geothresh.mosaic import Refiner, RefinerSource, Scheduler, load_refiner
 from geothresh.nn.backends import versioned
 from geothresh.nn.device import GPU_BATCH
 from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
@@ -63,7 +63,7 @@ class ChosenModel:
     backend: str
     """The library that runs it, with its version; "other" for what is no model of geothresh's."""
     device: str
-    """Kind of device that it runs on; as asked for where only the workers of a cluster know."""
+    """Kind of device that it runs on, of a cluster's workers too."""
     precision: str
     """Number format inside it, likewise."""
 
@@ -137,6 +137,29 @@ def load_model(
     ).load()
 
 
+def _resolved_where(compute: Compute) -> tuple[str, Precision]:
+    """The kind of device and the number format that workers take.
+
+    Raises:
+        UsageError: those of a running cluster do not all take the same.
+        ClusterError: it cannot be reached.
+    """
+    asked = compute.device, compute.precision, compute.backend
+    if compute.scheduler is None:
+        return resolved(*asked)
+    # With it comes distributed, which other runs do without.
+    from geothresh.mosaic.clients import run_on_workers
+
+    taken = set(run_on_workers(Scheduler(address=compute.scheduler), resolved, *asked))
+    if len(taken) > 1:
+        ways = "; ".join(sorted(" ".join(way) for way in taken))
+        raise UsageError(
+            f"scheduler {compute.scheduler}: its workers differ in what they run a model on "
+            f"({ways}), and so would the pixels; name `device` and `precision`"
+        )
+    return taken.pop()
+
+
 def choose_model(
     model: Model,
     compute: Compute,
@@ -186,8 +209,7 @@ def choose_model(
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
         name, sha256 = model.name, model.sha256
         runner: Backend | None = model.backend
-        if compute.scheduler is None:  # else on machines that may be unlike this one
-            device, precision = resolved(device, precision, compute.backend)
+        device, precision = _resolved_where(compute)
     else:
         loaded = unwrapped(load_refiner(refiner).refiner)
         own_batch = int(getattr(loaded, "batch_size", _BATCH))

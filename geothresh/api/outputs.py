@@ -21,7 +21,7 @@ from geothresh.files import check_output, create_beside, discard, free_bytes, pu
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.options import Outputs
 from geothresh.packed import PackedLayer
-from geothresh.raster.creation import least_bytes
+from geothresh.raster.creation import least_bytes, require_tiff_name
 from geothresh.raster.paths import RasterSource, head_digest
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, RasterSize
@@ -88,7 +88,8 @@ def check_outputs(
         finished: those that may in any case: an interrupted run that goes on has made them.
 
     Raises:
-        UsageError: an output is the scene, or two are one file.
+        UsageError: an output is the scene, two are one file, or a raster has the name of another
+            format than GeoTIFF.
         OutputError: one exists and `overwrite` is false, or cannot be written.
     """
     inputs = [] if source.remote else [source.location]
@@ -102,6 +103,8 @@ def check_outputs(
     for path in (mask, *others, manifest):
         if path is None:
             continue
+        if path not in (vector, manifest):
+            require_tiff_name(path)
         ours = path.absolute() in finished
         target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # Links and `..` in mind: the second file would replace the first without a word.

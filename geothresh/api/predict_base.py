@@ -37,7 +37,7 @@ from geothresh.mosaic import (
 )
 from geothresh.nn.refiner import resolved
 from geothresh.options import BaseTiling, Compute, PathLike, Reading, Writing
-from geothresh.raster.creation import CONFIDENCE, cog_options, gtiff_options
+from geothresh.raster.creation import CONFIDENCE, cog_options, gtiff_options, require_tiff_name
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures
 from geothresh.raster.paths import RasterSource, find_raster, is_tiff
@@ -261,6 +261,7 @@ def _check_target(source: RasterSource, output: PathLike | None, writing: Writin
         local = Path(source.location)
         output = local.with_name(f"{local.stem}_confidence.tif")
     target = Path(os.fspath(output))
+    require_tiff_name(target)
     finished = finished_outputs(target) if writing.resumes else frozenset()
     return check_output(
         target,

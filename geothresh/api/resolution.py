@@ -13,7 +13,7 @@ from geothresh.geobox import GeoBox
 from geothresh.mosaic import RasterReader
 from geothresh.nn.scope import TOLERANCE
 from geothresh.thresholding import foreground_width
-from geothresh.windows import PixelWindow
+from geothresh.windows import PixelWindow, RasterSize
 
 # Windows along each side that are looked at, and pixels along each side of a window.
 _WINDOWS, _WINDOW = 4, 512
@@ -64,21 +64,35 @@ def sampled_width(reader: RasterReader) -> float | None:
 
     None where no window has foreground and background.
     """
-    size = reader.size
-    rows = _starts(size.height)
-    columns = _starts(size.width)
     widths = []
-    for row in rows:
-        for col in columns:
-            window = PixelWindow(
-                row=row, col=col, height=min(_WINDOW, size.height - row),
-                width=min(_WINDOW, size.width - col),
-            )  # fmt: skip
-            confidence, valid = reader.read(window)
-            width = foreground_width((confidence >= 0.5) & valid)
-            if width is not None:
-                widths.append(width)
+    for window in width_windows(reader.size):
+        confidence, valid = reader.read(window)
+        width = foreground_width((confidence >= 0.5) & valid)
+        if width is not None:
+            widths.append(width)
     return median(widths) if widths else None
+
+
+def sampled_share(reader: RasterReader) -> float:
+    """The share of pixels with data, in the same windows."""
+    valid = total = 0
+    for window in width_windows(reader.size):
+        _, there = reader.read(window)
+        valid += int(there.sum())
+        total += there.size
+    return valid / total
+
+
+def width_windows(size: RasterSize) -> list[PixelWindow]:
+    """The windows of a raster that `sampled_width` looks at."""
+    return [
+        PixelWindow(
+            row=row, col=col, height=min(_WINDOW, size.height - row),
+            width=min(_WINDOW, size.width - col),
+        )
+        for row in _starts(size.height)
+        for col in _starts(size.width)
+    ]  # fmt: skip
 
 
 def _starts(side: int) -> list[int]:

@@ -11,16 +11,17 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from types import FrameType
 from typing import Any, TextIO
 
 import click
 
 from geothresh.cli.naming import as_options
-from geothresh.cli.options import debug, running, verbosity
+from geothresh.cli.options import debug, print_json, running, verbosity
 from geothresh.cli.terminal import escaped, one_line
-from geothresh.errors import GeothreshError, GeothreshWarning
+from geothresh.errors import GeothreshError, GeothreshWarning, OutputError
 
 _LOGGER = logging.getLogger("geothresh")
 
@@ -73,6 +74,7 @@ def usage_escaped() -> Iterator[None]:
 def reported(ctx: click.Context) -> Iterator[None]:
     """Run a command's body with warnings, logs, signals and exceptions turned into plain lines."""
     with ExitStack() as stack:
+        stack.enter_context(_errors_as_json(ctx))
         stack.enter_context(_warnings_as_lines(ctx))
         stack.enter_context(_logs_as_lines(ctx))
         stack.enter_context(_signals_raised())
@@ -110,6 +112,23 @@ def reported(ctx: click.Context) -> Iterator[None]:
             hint = "" if debug(ctx) else "; run again with --debug to see where"
             text = f"internal fault: {type(error).__name__}: {error}{hint}{_notes(error)}"
             raise Failure(as_options(text, running(ctx)), 1) from error
+
+
+@contextmanager
+def _errors_as_json(ctx: click.Context) -> Iterator[None]:
+    """Under ``--json`` say an error on stdout too, as the one object there.
+
+    The arguments are looked at as they were typed: of wrong ones nothing was parsed.
+    """
+    asked = "--json" in takewhile(lambda argument: argument != "--", ctx.args)
+    try:
+        yield
+    except click.ClickException as error:
+        if asked:
+            # A stdout that cannot be written is no news beside this error, which stderr tells.
+            with suppress(OutputError, OSError):
+                print_json({"error": error.format_message(), "exit_code": error.exit_code})
+        raise
 
 
 def _notes(error: BaseException) -> str:

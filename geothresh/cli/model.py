@@ -30,20 +30,18 @@ def model() -> None:
 @options.as_json
 @options.common
 def list_models(as_json: bool) -> None:
-    """List the models that come with geothresh."""
+    """List the models that come with geothresh: what for, and for pixels of which size."""
     from geothresh.nn.refiner import packaged_models
 
     models = [_described(path) for path in packaged_models().values()]
     if as_json:
         options.print_json({"models": models})
         return
+    from geothresh.nn.scope import ModelScope
+
     for entry in models:
-        config = entry["config"]
-        give(
-            f"{entry['name']:<12} {entry['bytes'] / 1e6:6.1f} MB   patch {config['patch']}   "
-            f"widths {'-'.join(map(str, config['widths']))}   "
-            f"blocks {'-'.join(map(str, config['blocks']))}"
-        )
+        told = ModelScope.of_card(entry["training"]).text() or "does not tell what it is for"
+        give(f"{entry['name']:<12} {entry['bytes'] / 1e6:5.1f} MB   {told}")
 
 
 @model.command(

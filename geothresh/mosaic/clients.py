@@ -21,12 +21,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from dask.distributed import Client, LocalCluster, Nanny
@@ -42,6 +42,8 @@ _FAULTS = logging.getLogger("geothresh.faults")
 unless somebody looks for an error (--debug)."""
 # How the tracker of multiprocessing begins its complaint.
 _LEAKS = "ignore:resource_tracker:UserWarning"
+Answer = TypeVar("Answer")
+
 _LOGGER = logging.getLogger(__name__)
 WORKERLESS_SECONDS = 60.0
 """How long a cluster may be without any worker."""
@@ -284,6 +286,24 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
         with client:
             _require_same_versions(client, address)
             yield client
+
+
+def run_on_workers(
+    scheduler: Scheduler, function: Callable[..., Answer], *arguments: Any
+) -> list[Answer]:
+    """What a function gives on each worker of a running cluster.
+
+    Raises:
+        UsageError, ClusterError: as `running_client`; and whatever the function raises.
+    """
+    with running_client(scheduler) as client:
+        try:
+            return list(client.run(function, *arguments).values())
+        except OSError as error:
+            raise ClusterError(
+                f"scheduler {scheduler.address}: lost a worker while it was asked ({error}); run "
+                "again"
+            ) from error
 
 
 def _host(address: str) -> str:

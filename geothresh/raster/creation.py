@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from geothresh.errors import UsageError
 from geothresh.machine import usable_cores
@@ -15,6 +16,13 @@ NODATA = 255
 CONFIDENCE_STEPS = 254
 # Rows and columns of a block on the disk.
 BLOCK = 512
+
+# Endings by which programs, GDAL's own among them, choose another driver.
+_OTHER_FORMATS = (
+    ".avif", ".bmp", ".csv", ".fgb", ".geojson", ".gif", ".gpkg", ".grib", ".h5", ".hdf", ".img",
+    ".jp2", ".jpeg", ".jpg", ".json", ".jxl", ".kml", ".nc", ".parquet", ".pdf", ".png", ".shp",
+    ".vrt", ".webp", ".xml", ".zarr", ".zip",
+)  # fmt: skip
 
 _DEFAULTS = {
     "TILED": "YES",
@@ -171,3 +179,16 @@ def least_bytes(size: RasterSize, wished: Mapping[str, str]) -> int:
     if options["COMPRESS"] == "NONE":
         return size.pixels
     return size.pixels // _DEFLATE_LIMIT if options["COMPRESS"] == "DEFLATE" else 0
+
+
+def require_tiff_name(path: Path) -> None:
+    """Refuse a name by which programs would take a GeoTIFF for another format.
+
+    Raises:
+        UsageError: it ends so.
+    """
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise UsageError(
+            f"{path}: a GeoTIFF is written, and {path.suffix} is the ending of another format; "
+            f"name it {path.with_suffix('.tif').name}"
+        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _STARTS = (
     b"\0\0\x27\x0a",  # the .shp of a shapefile
     b"fgb\x03",  # FlatGeobuf
 )
+# In OGR's name of a geometry type; collections and unknown ones may hold lines.
+_NO_LINES = re.compile("Point|Polygon|Surface|Triangle")
 _OGR_ERRORS = (
     pyogrio.errors.DataSourceError,
     pyogrio.errors.DataLayerError,
@@ -88,7 +91,11 @@ def _is_vector(head: bytes) -> bool:
 
 
 def find_layer(
-    path: str | os.PathLike[str], layer: str | None = None, *, option: str | None = "`layer`"
+    path: str | os.PathLike[str],
+    layer: str | None = None,
+    *,
+    option: str | None = "`layer`",
+    lines: bool = False,
 ) -> VectorLayer:
     """Find a layer with geometries.
 
@@ -96,6 +103,7 @@ def find_layer(
         path: GeoPackage, shapefile (.shp), GeoJSON or FlatGeobuf.
         layer: its name; needed where several have geometries.
         option: what to name in a message where a layer has to be chosen; None = it cannot be.
+        lines: pass over layers of points or polygons, such as the nodes beside centrelines.
 
     Raises:
         InputError: the file cannot be read, is of another kind, or has no layer with geometries.
@@ -113,9 +121,13 @@ def find_layer(
     if not head.startswith(_STARTS):
         refuse_links(file)
     with _known_errors(file):
-        found = [str(name) for name, kind in pyogrio.list_layers(place) if kind is not None]
+        kinds = {str(name): kind for name, kind in pyogrio.list_layers(place) if kind is not None}
+        found = list(kinds)
         if not found:
             raise InputError(f"{file}: no layer in it has geometries; give one that does")
+        if lines and layer is None:
+            fitting = [name for name in found if not _NO_LINES.search(str(kinds[name]))]
+            found = fitting or found
         if layer is None and len(found) > 1:
             advice = f"choose one with {option}" if option else "give a file with one"
             raise UsageError(f"{file}: holds {len(found)} layers ({names(found)}); {advice}")

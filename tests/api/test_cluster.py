@@ -19,9 +19,11 @@ import rasterio
 from dask.distributed import LocalCluster
 
 import geothresh.mosaic.clients
-from geothresh import refine
+from geothresh import Compute, refine
+from geothresh.api.models import choose_model
 from geothresh.errors import ClusterError, DeadlyTileError, GeothreshWarning, UsageError
 from geothresh.mosaic.cluster import chunks_in_flight
+from geothresh.nn.refiner import resolved
 from tests.support.fakes import FakeSource, UnevenRefiner
 from tests.support.flat import grouped
 from tests.support.rasters import write_raster
@@ -278,6 +280,21 @@ if __name__ == "__main__":
     print(cluster.scheduler_address, flush=True)
     time.sleep(600)
 """
+
+
+def test_the_workers_tell_device_and_number_format(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Compute(scheduler=cluster.scheduler_address)
+    chosen = choose_model("roads", there)
+    assert (chosen.device, chosen.precision) == resolved("auto", "auto")
+    monkeypatch.setattr(
+        geothresh.mosaic.clients,
+        "run_on_workers",
+        lambda *_: [("cuda", "fp16"), ("cpu", "bf16"), ("cpu", "bf16")],
+    )
+    with pytest.raises(UsageError, match=r"differ .* \(cpu bf16; cuda fp16\)"):
+        choose_model("roads", there)
 
 
 @pytest.mark.slow

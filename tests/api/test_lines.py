@@ -99,6 +99,18 @@ def test_the_command_compares_with_a_mask(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_layer_of_nodes_is_passed_over(tmp_path: Path) -> None:
+    mask = save(tmp_path / "town.tif", town())
+    lines = tmp_path / "lines.gpkg"
+    own = geothresh.vectorize(mask, lines, draw=Centerlines(nodes=True)).layer
+    told = evaluate_lines(lines, lines)
+    assert told == evaluate_lines(lines, lines, layer=own, truth_layer=own)
+    # Two layers of lines, and a choice is needed as before.
+    geopandas.read_file(lines, layer=own).to_file(lines, layer="again", driver="GPKG")
+    with pytest.raises(UsageError, match=r"holds 2 layers \(.*\); choose one with `layer`"):
+        evaluate_lines(lines, mask)
+
+
 def test_lines_are_compared_in_metres_whatever_their_crs(tmp_path: Path) -> None:
     x, y = UTM["transform"].c, UTM["transform"].f
     roads = [line((x, y), (x + 500, y)), line((x + 200, y - 300), (x + 200, y))]

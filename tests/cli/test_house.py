@@ -32,6 +32,7 @@ from geothresh.errors import (
     UsageError,
 )
 from geothresh.options import Compute, Reading, Writing
+from tests.support.cli_runner import runner
 
 HEAVY = ["dask", "geopandas", "numpy", "rasterio", "scipy", "shapely", "torch"]
 
@@ -129,6 +130,28 @@ def test_an_exception_becomes_a_line_and_an_exit_code(
     probe(raising(error))
     result = CliRunner().invoke(main, ["probe"])
     assert (result.exit_code, result.output) == (exit_code, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "error"),
+    [
+        (["refine", "nothing.tif", "--json"], 3, "nothing.tif: no such file; check the path"),
+        (["refine", "--json", "a.tif", "--nothing"], 2, "No such option: --nothing"),
+        (["base", "predict", "--json", "a.tif"], 2, "Missing option '-m' / '--model'."),
+    ],
+)
+def test_an_error_under_json_is_json_on_stdout_and_a_line_on_stderr(
+    arguments: list[str], exit_code: int, error: str
+) -> None:
+    result = runner().invoke(main, arguments)
+    assert result.exit_code == exit_code
+    assert json.loads(result.stdout) == {"error": error, "exit_code": exit_code}
+    assert result.stderr.endswith(f"Error: {error}\n")
+
+
+def test_an_argument_that_looks_like_json_is_none() -> None:
+    result = runner().invoke(main, ["refine", "--", "--json"])
+    assert (result.exit_code, result.stdout) == (3, "")
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "probe"], ["probe", "--debug"]])

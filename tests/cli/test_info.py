@@ -1,0 +1,79 @@
+"""``geothresh info`` and ``geothresh model list``: does a model read such pixels?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rasterio.transform import Affine
+
+from geothresh.cli import main
+from tests.support.cli_runner import runner
+from tests.support.rasters import write_raster
+
+
+def told(*arguments: Any) -> dict[str, str]:
+    result = runner().invoke(main, ["info", *map(str, arguments)])
+    assert result.exit_code == 0, result.stderr
+    parts = [line.split("  ", 1) for line in result.stdout.splitlines()]
+    return {name: value.strip() for name, value in parts}
+
+
+def scene(path: Path, metres: float, **options: Any) -> Path:
+    values = np.zeros((60, 80), np.float32)
+    values[20:30] = 0.9
+    values[:15] = np.nan
+    place = {"transform": Affine(metres, 0, 500000, 0, -metres, 5000000)}
+    return write_raster(path, values, **place | options)
+
+
+@pytest.mark.parametrize(
+    ("metres", "fits", "fit"),
+    [
+        (1, "yes", "pixels of 1 m are within the model's, 0.8 to 2.08 m: read as they are"),
+        (0.3, "yes", "pixels of 0.3 m are smaller than the model's, 0.8 to 2.08 m: resampled, "
+         "and read at 0.8 m"),
+        (30, "no", "pixels of 30 m do not fit: 14.4 times larger than the model's, 0.8 to 2.08 m, "
+         "and at most 8 times are bridged; use a model trained nearer to this size"),
+    ],
+)  # fmt: skip
+def test_info_tells_whether_the_model_reads_such_pixels(
+    tmp_path: Path, metres: float, fits: str, fit: str
+) -> None:
+    facts = told(scene(tmp_path / "scene.tif", metres))
+    assert (facts["model"], facts["fits"], facts["fit"]) == ("roads", fits, fit)
+
+
+def test_nan_is_told_as_nodata(tmp_path: Path) -> None:
+    path = scene(tmp_path / "scene.tif", 1)
+    facts = told(path)
+    assert facts["nodata"] == "NaN and infinities"
+    assert facts["data share"] == "75 % of the pixels that were looked at"
+    assert told(path, "--nodata", "-1")["nodata"] == "-1.0, and NaN and infinities"
+    json_facts = json.loads(runner().invoke(main, ["info", str(path), "--json"]).stdout)
+    assert json_facts["data_share"] == 0.75 and json_facts["fits"] is True
+
+
+def test_without_a_place_the_foreground_is_measured(tmp_path: Path) -> None:
+    facts = told(scene(tmp_path / "scene.tif", 1, crs=None, transform=None))
+    assert facts["fit"].startswith("foreground ") and facts["fits"] in ("yes", "no")
+
+
+def test_the_list_of_models_says_what_they_are_for() -> None:
+    lines = runner().invoke(main, ["model", "list"]).stdout.splitlines()
+    told = dict(line.split(maxsplit=1) for line in lines)
+    assert told["roads"] == "9.6 MB   roads and streets, pixels of 0.8 to 2.08 m"
+
+
+def test_a_raster_is_not_written_under_the_name_of_another_format(tmp_path: Path) -> None:
+    path = scene(tmp_path / "scene.tif", 1)
+    out = tmp_path / "z.PNG"
+    result = runner().invoke(main, ["refine", str(path), "-o", str(out)])
+    assert result.exit_code == 2 and not out.exists()
+    assert result.stderr == (
+        f"Error: {out}: a GeoTIFF is written, and .PNG is the ending of another format; "
+        "name it z.tif\n"
+    )
