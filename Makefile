@@ -5,8 +5,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 DEMO_DIR ?= geothresh-demo
 STUDIES ?= studies
-# `make wheel` tries the wheel here.
-WHEEL_DIR ?= build/wheel
+# `make dist` tries wheel and sdist here.
+DIST_DIR ?= build/dist
 # The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PYTEST_ARGS ?= -n 2
@@ -28,9 +28,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --constraint
 STORM := $(BIN)/python tests/storm
 RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed
+DOCUMENTING := $(VENV)/.documenting-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow storm fuzz bench study least wheel clean
+.PHONY: help demo test lint types format slow storm fuzz bench study least docs dist clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -99,13 +100,24 @@ study: $(TESTING)  ## all studies, which take days on a CPU: make study DATA=fol
 	    || exit 1; \
 	done
 
-wheel: | $(BIN)/pip  ## build the wheel into dist/, install it in a fresh environment, run its demo there
-	rm -rf dist $(WHEEL_DIR)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(BIN)/python -m venv $(WHEEL_DIR)/venv
-	$(WHEEL_DIR)/venv/bin/python -m pip install --quiet --only-binary :all: \
+docs: $(DOCUMENTING)  ## the documentation as a site, build/site/index.html; what is wrong in it is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file .mkdocs.yml
+
+dist: | $(BIN)/pip  ## build wheel and sdist into dist/, check them, install in an empty environment, run the demo
+	rm -rf dist $(DIST_DIR)
+	$(BIN)/python -m venv $(DIST_DIR)/tools
+	$(DIST_DIR)/tools/bin/python -m pip install --quiet --only-binary :all: \
+	  --constraint constraints.txt hatchling
+	$(DIST_DIR)/tools/bin/python -m hatchling build --directory dist
+	@# The sdist is whole if it gives the same wheel, to the last byte.
+	$(DIST_DIR)/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation \
+	  --wheel-dir $(DIST_DIR)/again dist/geothresh-*.tar.gz
+	cmp dist/geothresh-*.whl $(DIST_DIR)/again/geothresh-*.whl
+	$(BIN)/python -m venv $(DIST_DIR)/venv
+	$(DIST_DIR)/venv/bin/python -m pip install --quiet --only-binary :all: \
 	  --constraint constraints.txt dist/geothresh-*.whl
-	cd $(WHEEL_DIR) && venv/bin/geothresh demo --output demo
+	$(DIST_DIR)/venv/bin/python -m pip check
+	cd $(DIST_DIR) && venv/bin/geothresh demo --output demo
 
 clean:  ## remove the environment, the caches and the demo's output
 	rm -rf $(VENV) $(DEMO_DIR) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -119,6 +131,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/pip
 $(TESTING): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing geothresh with the test tools into $(VENV); the first time takes some minutes."
 	$(INSTALL) --editable '.[test]'
+	@touch $@ $(RUNTIME)
+
+$(DOCUMENTING): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing geothresh with what makes its site into $(VENV)."
+	$(INSTALL) --editable '.[docs]'
 	@touch $@ $(RUNTIME)
 
 # pip is the last thing that venv installs: where it is, the environment is whole.
