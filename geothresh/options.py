@@ -62,6 +62,11 @@ Tta: TypeAlias = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
 
 
+def making_directories() -> Any:
+    """The option of making directories of outputs, for any class that has it."""
+    return option(False, "Make the directories of the outputs that are not there.", FLAG)
+
+
 def overwriting() -> Any:
     """The option of replacing outputs, for any class that has it."""
     return option(False, "Replace the outputs that exist.", FLAG)
@@ -274,6 +279,7 @@ class Writing:
     restart: bool = option(
         False, "Throw away what an interrupted run left, and start afresh.", FLAG
     )
+    parents: bool = making_directories()
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:

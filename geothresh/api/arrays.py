@@ -51,6 +51,11 @@ def refine_array(
         UsageError: arguments contradict each other, or the model is out of the resolution's reach.
         InputError: the array is not 2-D, not floating-point, or not within [0, 1].
         ModelError: the model is missing or damaged, or does not fit.
+
+    Example:
+        >>> confidence = np.random.default_rng(0).random((512, 512), np.float32)
+        >>> refine_array(confidence).shape
+        (512, 512)
     """
     require_only(refining, "tta", "resolution", why="is for masks; an array is not cut")
     require_only(compute, *_COMPUTE, why="is for rasters, which other machines can read")

@@ -73,12 +73,19 @@ def crossfit(
         device: auto, cpu, cuda, cuda:i or mps.
         on_check, on_step, on_map: progress.
 
+    Returns:
+        The folders of maps of each network, their scores, and the manifest.
+
     Raises:
         InputError: the data cannot be used, or the encoder's weights cannot be fetched.
         OutputError: there are maps of another run, another run is making them, or a file cannot be
             written.
         UsageError: options contradict each other or the data.
         ModelError: a model or a state in the folder is damaged.
+
+    Example:
+        >>> crossfit("DATA", "maps", folds=4).maps
+        {'linknet-resnet18': (PosixPath('maps/linknet-resnet18'),)}
     """
     data, plan, output = ImageData.of(data), plan or BasePlan(), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))

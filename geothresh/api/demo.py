@@ -114,9 +114,16 @@ def demo(
         overwrite: replace those of the files that are there; others are never touched.
         progress: called with (tiles done, tiles in all) while refining.
 
+    Returns:
+        The files that were written, and what refinement changed in the scene.
+
     Raises:
         OutputError: the directory cannot be made, or holds one of the files.
         ModelError: the model is missing or damaged.
+
+    Example:
+        >>> demo("geothresh-demo").picture
+        PosixPath('geothresh-demo/before_after.png')
     """
     started = time.perf_counter()
     paths = _output_paths(Path(output), overwrite)

@@ -129,11 +129,19 @@ def evaluate(
         compute: as for `refine`, without workers.
         progress: called with what is done and how much there is, in maps, tiles or cells.
 
+    Returns:
+        The scores of each folder of maps, unrefined and refined; `table()` shows them, `as_dict()`
+        has all figures.
+
     Raises:
         UsageError: options contradict each other.
         InputError: maps or masks are missing, damaged, or do not fit each other.
         OutputError: the report or a figure cannot be written.
         ModelError: the model is missing or damaged.
+
+    Example:
+        >>> report = evaluate("DATA", maps=Maps(confidence=["DATA/confidence/unet"]))
+        >>> print(report.table())
     """
     started = time.perf_counter()
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]

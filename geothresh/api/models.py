@@ -127,10 +127,18 @@ def load_model(
         batch_size: tiles per forward pass; auto: 1 on a CPU, 16 on a GPU.
         backend: the library that runs the network: torch, onnxruntime or openvino.
 
+    Returns:
+        A function of (N, T, T) float32 tiles from 0 to 1, which gives refined ones of that shape.
+
     Raises:
         ModelError: it is missing, damaged or not a geothresh model.
         InputError: the device is not there.
         UsageError: the backend is not installed, or lacks the device or the precision.
+
+    Example:
+        >>> model = load_model("roads", device="cpu")
+        >>> model(np.zeros((1, 512, 512), np.float32)).shape
+        (1, 512, 512)
     """
     return ModelSource.find(
         model, device=device, precision=precision, batch_size=batch_size, backend=backend

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from geothresh.api.directories import with_directories
 from geothresh.api.outputs import (
     make_strips,
     parameter_tags,
@@ -123,6 +124,7 @@ class _Network:
         return _BATCH if self.compute.workers else self.predictor().batch_size
 
 
+@with_directories
 def predict_base(
     image: PathLike | Any,
     output: PathLike | None = None,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
+from geothresh.api.directories import with_directories
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.outcome import doubts
 from geothresh.api.outputs import (
@@ -133,6 +134,7 @@ class RefineResult:
         }
 
 
+@with_directories
 def refine(
     scene: PathLike | Any,
     output: PathLike | None = None,
@@ -167,6 +169,9 @@ def refine(
             Without a digest, by which it is recognised, a refiner's run is never resumed.
         progress: called with (tiles done, tiles in all).
 
+    Returns:
+        The files that were written, and what refinement changed.
+
     Raises:
         UsageError: arguments contradict each other or the raster, or those of the interrupted run.
         InputError: the scene cannot be read, holds no confidences, or has changed since the
@@ -174,6 +179,11 @@ def refine(
         OutputError: an output exists, is being written by another run, or cannot be written.
         ModelError: the model is missing or damaged, or does not fit.
         ClusterError: the Dask cluster cannot be reached, or was lost.
+
+    Example:
+        >>> result = refine("scene.tif", outputs=Outputs(confidence="refined.tif"))
+        >>> result.mask, result.changed_share
+        (PosixPath('scene_mask.tif'), 0.0095)
     """
     started = time.perf_counter()
     granted = gtiff_options(writing.creation_options)

@@ -101,11 +101,19 @@ def train(
         loader_workers: processes that prepare chips.
         callbacks: told how far it is.
 
+    Returns:
+        The model and the files beside it, and how many maps or tiles it was trained on.
+
     Raises:
         InputError: the data cannot be used.
         OutputError: the output exists or cannot be written, or another run is making it.
         UsageError: options contradict each other.
         ModelError: the state or the initial model does not fit.
+
+    Example:
+        >>> data = FolderData(folders=["DATA"], confidence=["DATA/confidence/unet"])
+        >>> train(data, "model.safetensors", network=NetworkChoice(init="roads")).best_epoch
+        7
     """
     network, splitting = network or NetworkChoice(), splitting or Splitting()
     callbacks = callbacks or TrainCallbacks()

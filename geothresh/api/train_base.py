@@ -80,11 +80,18 @@ def train_base(
         device: auto, cpu, cuda, cuda:i or mps.
         on_check, on_step: progress.
 
+    Returns:
+        The model, its split, and how long it took.
+
     Raises:
         InputError: the data cannot be used, or the encoder's weights cannot be fetched.
         OutputError: the output exists or cannot be written, or another run is making it.
         UsageError: options contradict each other or the data.
         ModelError: the state does not fit.
+
+    Example:
+        >>> train_base("DATA", "base.safetensors", hold_out=["testing_*"]).held_out
+        12
     """
     data, plan = ImageData.of(data), plan or BasePlan()
     with training_output(

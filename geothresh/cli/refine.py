@@ -10,7 +10,6 @@ import click
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
-from geothresh.cli.parents import parents
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
@@ -56,7 +55,6 @@ if TYPE_CHECKING:
 @options_of(Tiling, "tiling")
 @options_of(Compute, "compute")
 @options_of(Writing, "writing")
-@parents
 @options.progress
 @options.as_json
 @options.common

@@ -11,7 +11,6 @@ import click
 from geothresh.cli import options
 from geothresh.cli.fields import Command, option_of, options_of
 from geothresh.cli.helping import HelpfulCommand
-from geothresh.cli.parents import parents
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
@@ -78,7 +77,6 @@ def _draw(command: Command) -> Command:
     help={"bidx": "Band with the mask, counted from 1; needed where there are several."},
 )  # fmt: skip
 @options_of(VectorWriting, "writing")
-@parents
 @options.progress
 @options.as_json
 @options.common

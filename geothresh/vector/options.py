@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from geothresh.errors import UsageError
 from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Text, check, option
-from geothresh.options import overwriting
+from geothresh.options import making_directories, overwriting
 from geothresh.vector.formats import FORMATS, check_layer_name
 from geothresh.vector.outputs import Existing
 
@@ -156,6 +156,7 @@ class VectorWriting:
     )
     append: bool = option(False, "Add the layer to an output that exists; others stay in it.", FLAG)
     overwrite_layer: bool = option(False, "The same, and replace a layer of that name.", FLAG)
+    parents: bool = making_directories()
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:

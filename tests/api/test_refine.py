@@ -22,6 +22,7 @@ from geothresh.mosaic import ArrayReader
 from geothresh.options import Compute, Outputs, Refining, Tiling, Writing
 from geothresh.raster.georeference import Georeference
 from geothresh.types import Float32Array
+from geothresh.vector.options import VectorWriting
 from geothresh.windows import PixelWindow
 from tests.support.fakes import FakeSource, IdentityRefiner, UnevenRefiner
 from tests.support.flat import grouped
@@ -452,3 +453,21 @@ def test_the_thresholded_input_is_what_was_read(data: st.DataObject) -> None:
     for window in data.draw(st.permutations(windows)):
         np.testing.assert_array_equal(reader.at(window), values[window.slices()] >= 0.5)
     assert not reader._seen, "all that was asked for is to be forgotten"
+
+
+def test_directories_are_made_where_asked_and_go_if_nothing_comes(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "scene.tif", np.full((40, 50), 0.7, np.float32))
+    out = tmp_path / "a" / "b" / "mask.tif"
+    kept = Outputs(confidence=tmp_path / "c" / "refined.tif")
+    with pytest.raises(OutputError, match=r"a/b does not exist"):
+        refine(path, out)
+    making = Writing(parents=True)
+    with pytest.raises(InputError, match="no such file"):
+        refine(tmp_path / "nothing.tif", out, outputs=kept, writing=making)
+    assert {file.name for file in tmp_path.iterdir()} == {"scene.tif"}
+    result = refine(path, out, outputs=kept, writing=making)
+    assert result.mask.is_file() and result.confidence is not None and result.confidence.is_file()
+    shapes = geothresh.vectorize(
+        out, tmp_path / "d" / "roads.gpkg", writing=VectorWriting(parents=True)
+    )
+    assert shapes.output.is_file()

@@ -256,6 +256,6 @@ def test_the_python_names_are_those_of_the_command() -> None:
     for name, keyword in inspect.signature(geothresh.refine).parameters.items():
         names |= set(known(keyword.default)) if is_dataclass(keyword.default) else {name}
     own = {
-        "as_json", "quiet", "verbose", "debug", "parents", "match_resolution", "no_progress",
+        "as_json", "quiet", "verbose", "debug", "match_resolution", "no_progress",
     }  # fmt: skip
     assert options - own == names

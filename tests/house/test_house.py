@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -116,3 +117,12 @@ def test_public_names_load_from_their_homes() -> None:
         assert getattr(geothresh, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = geothresh.nothing
+
+
+def test_every_public_function_tells_what_it_takes_gives_and_raises_and_shows_how() -> None:
+    for name in geothresh.__all__:
+        value = getattr(geothresh, name)
+        if inspect.isfunction(value):
+            told = inspect.getdoc(value) or ""
+            for part in ("Args:", "Returns:", "Raises:", "Example:"):
+                assert f"\n{part}\n" in told, f"{name} has no {part}"

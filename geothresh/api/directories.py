@@ -1,40 +1,43 @@
-"""``--parents``: the directories of the outputs are made, and taken away again if nothing came."""
+"""Directories of outputs: made where `parents` asks for it, and taken away if nothing came."""
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
-import click
-
-from geothresh.cli.helping import WRITING, HeadedOption
 from geothresh.errors import OutputError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def parents(command: Command) -> Command:
-    """Give a command the option; its body finds the directories made."""
+def with_directories(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a function find the directories of its outputs made, where its `writing` asks for it.
 
-    @wraps(command)
-    def with_directories(*arguments: Any, parents: bool, **options: Any) -> Any:
-        also = options.get("outputs")
-        named = [options["output"], *(asdict(also).values() if also else ())]
-        with directories_of([file for file in named if file is not None] if parents else []):
-            return command(*arguments, **options)
+    Args:
+        function: takes `output`, perhaps `outputs`, and `writing`, which has `parents`.
+    """
+    signature = inspect.signature(function)
 
-    decorated: Any = click.option(
-        "--parents",
-        is_flag=True,
-        help="Make the directories of the outputs that are not there.",
-        cls=HeadedOption,
-        heading=WRITING,
-    )(with_directories)
-    return decorated  # type: ignore[no-any-return]
+    @wraps(function)
+    def called(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        given = signature.bind(*arguments, **options).arguments
+        if "writing" not in given or not given["writing"].parents:
+            return function(*arguments, **options)
+        named = [given.get("output")]
+        if "outputs" in given:
+            named += asdict(given["outputs"]).values()
+        files = [Path(os.fspath(file)) for file in named if isinstance(file, str | os.PathLike)]
+        with directories_of(files):
+            return function(*arguments, **options)
+
+    return called
 
 
 @contextmanager
