@@ -143,7 +143,10 @@ model = click.option(
     help="A packaged model (see `geothresh model list`) or a .safetensors file.",
 )  # fmt: skip
 as_json = message(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else there."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on stdout, of an error too, and nothing else there.",
 )
 
 
