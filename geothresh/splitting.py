@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,3 +192,55 @@ def places_of(
         for key in keys:
             joined.merge(i, first.setdefault(key, i))
     return sorted(tuple(sorted(place)) for place in joined.subsets())
+
+
+def deal_places(
+    places: Sequence[tuple[str, ...]], datasets: Mapping[str, str], *, folds: int, seed: int
+) -> list[tuple[str, ...]]:
+    """Deal the places of each data set out to folds of nearly equal size.
+
+    Args:
+        places: ids of each place, as `places_of` gives them.
+        datasets: the data set of each id.
+        folds: at least 2.
+        seed: of the draw.
+
+    Returns:
+        The sorted ids of each fold; they are disjoint and cover all ids.
+
+    Raises:
+        UsageError: there are fewer than two folds, or fewer places than folds.
+
+    Example:
+        >>> deal_places([("a",), ("b", "c"), ("d",)], dict.fromkeys("abcd", "set"), folds=2, seed=0)
+        [('a', 'd'), ('b', 'c')]
+    """
+    require_folds(folds)
+    if len(places) < folds:
+        raise UsageError(
+            f"{folds} folds of {len(places)} places ({len(datasets)} ids); give fewer `folds`, or "
+            "add data"
+        )
+    by_dataset: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for place in places:
+        by_dataset[datasets[place[0]]].append(place)
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for number, dataset in enumerate(sorted(by_dataset)):
+        sizes = [0] * folds
+        some = by_dataset[dataset]
+        for k in np.random.default_rng([seed, number]).permutation(len(some)):
+            # To the fold with the fewest ids of this data set, then of all.
+            least = min(range(folds), key=lambda f: (sizes[f], len(dealt[f]), f))
+            dealt[least] += some[k]
+            sizes[least] += len(some[k])
+    return [tuple(sorted(ids)) for ids in dealt]
+
+
+def require_folds(folds: int) -> None:
+    """See that there are two folds at least.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    if folds < 2:
+        raise UsageError(f"{folds} folds: give at least 2, one to train on and one to hold out")

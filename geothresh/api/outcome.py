@@ -8,6 +8,9 @@ from geothresh.nn.scope import ModelScope
 MOST_REMOVED = 1 / 3
 #: Of all pixels, likewise, more than this share changed.
 MOST_CHANGED = 1 / 10
+#: Foreground so many times wider or narrower than the model's range is unlike the maps of any of
+#: the networks that it was trained on: of 500 single maps of New York, one has more.
+MOST_WIDER = 3
 #: Below so many pixels of foreground, shares say nothing.
 LEAST_FOREGROUND = 1000
 
@@ -18,6 +21,7 @@ def doubts(
     before: int,
     after: int,
     changed: int,
+    width: float | None = None,
     model: str,
     scope: ModelScope,
     general: bool = True,
@@ -29,6 +33,7 @@ def doubts(
         before: of these, foreground in the input.
         after: foreground in the mask.
         changed: foreground before or after, but not both.
+        width: of the foreground in the input, in pixels as the model reads them; None = unknown.
         model: its name.
         scope: what it is for.
         general: whether there is a packaged model for all themes.
@@ -41,18 +46,26 @@ def doubts(
 roads is for roads and streets; if this is something else, name another with `model` (general \
 fits any binary map)
     """
-    if not scope.theme:
+    if not scope.theme or before < LEAST_FOREGROUND:
         return None
     removed = (changed - (after - before)) // 2
     told = []
-    if before >= LEAST_FOREGROUND and removed > MOST_REMOVED * before:
+    if removed > MOST_REMOVED * before:
         told.append(f"removed {100 * removed / before:.0f} % of the foreground")
-    if before >= LEAST_FOREGROUND and changed > MOST_CHANGED * valid:
+    if changed > MOST_CHANGED * valid:
         told.append(f"changed {100 * changed / valid:.0f} % of all pixels")
-    if not told:
+    found = [f"refinement {' and '.join(told)}, unlike on any map of its training"] if told else []
+    if width is not None and scope.widths is not None:
+        ratio = scope.widths.ratio(width)
+        if max(ratio, 1 / ratio) > MOST_WIDER:
+            found.append(
+                f"the foreground is some {width:.2g} pixels wide as the model reads it, far from "
+                f"the {scope.widths.least:g} to {scope.widths.greatest:g} of its training"
+            )
+    if not found:
         return None
     other = "" if model == "general" or not general else " (general fits any binary map)"
     return (
-        f"refinement {' and '.join(told)}, unlike on any map of its training: the model {model} "
-        f"is for {scope.theme}; if this is something else, name another with `model`{other}"
+        f"{'; '.join(found)}: the model {model} is for {scope.theme}; if this is something else, "
+        f"name another with `model`{other}"
     )

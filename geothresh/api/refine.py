@@ -399,12 +399,21 @@ def _warn_of(job: _Job, journal: Journal) -> None:
     doubt = doubts(
         valid=journal.total("valid"), before=journal.total("foreground_before"),
         after=journal.total("foreground_after"), changed=journal.total("changed"),
-        model=job.chosen.name, scope=job.chosen.scope, general="general" in packaged_models(),
+        width=_width_read(job), model=job.chosen.name, scope=job.chosen.scope,
+        general="general" in packaged_models(),
     )  # fmt: skip
     if doubt is not None:
         texts.append(doubt)
     for text in texts:
         warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=3)
+
+
+def _width_read(job: _Job) -> float | None:
+    """Width of the foreground in the model's pixels, where the model tells what it knows."""
+    if job.chosen.scope.widths is None:
+        return None
+    width = sampled_width(job.scene)
+    return None if width is None else width * job.chosen.resampling
 
 
 def _vectorize(files: OutputFiles, vector: Path, journal: Journal) -> None:

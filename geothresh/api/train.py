@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,22 @@ from geothresh.errors import UsageError
 from geothresh.files import write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.nn.modelfile import THRESHNET, beside, digest
+from geothresh.nn.modelfile import THRESHNET, beside
 from geothresh.nn.refiner import find_model
 from geothresh.nn.scope import ENTRY
 from geothresh.splitting import Split
 from geothresh.training.data import FolderData, OnCheck, Pixels, SceneData, Splitting, TrainingData
 from geothresh.training.folder_data import gather_folders
+from geothresh.training.folds import FoldsTask
 from geothresh.training.loop import OnEpoch, OnStep
 from geothresh.training.output import TrainingOutput, training_output
-from geothresh.training.recipe import DEFAULT_RECIPE, Recipe, recipe_of
+from geothresh.training.recipe import Recipe, recipe_of, usual_recipe
 from geothresh.training.scene_data import gather_scenes
 from geothresh.training.sizes import NetworkChoice, choose_sizes, preset_of, require_batch
+from geothresh.training.start import Start
+from geothresh.training.state import Progress
 from geothresh.training.threshnet import ThreshNetTask
+from geothresh.training.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class TrainResult:
     """Where the model is and how far it came."""
 
     model: Path
-    """Best epoch by the mean of validation miou and Boundary IoU."""
+    """Best epoch by the mean of validation miou and Boundary IoU; with folds the last."""
     last: Path
     """Last epoch."""
     log: Path
@@ -52,6 +57,7 @@ class TrainResult:
     """Manifest of the ids on either side."""
     epochs: int
     best_epoch: int
+    """0 = the model that training started from, which stayed the best."""
     steps: int
     seconds: float
     train_maps: int
@@ -60,6 +66,9 @@ class TrainResult:
     """Maps validated on; tiles of scenes."""
     unit: Literal["maps", "blocks"] = "maps"
     """What was trained on."""
+    tuning: Tuning | None = None
+    """What training was worth on the held-out maps against the cut at 0.5 and the model that it
+    started from; None where it started from nothing and there are no folds."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
@@ -72,7 +81,7 @@ def train(
     output: str | Path,
     *,
     network: NetworkChoice | None = None,
-    recipe: Recipe | str = DEFAULT_RECIPE,
+    recipe: Recipe | str | None = None,
     splitting: Splitting | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
@@ -85,14 +94,20 @@ def train(
     The maps must come from base networks that have not been trained on the same images (section
     4.1 of the paper): those of the validation set, or out-of-fold maps.
 
+    A model to start from is scored on the held-out maps first, as epoch 0, and it is what is
+    written if no epoch is better. Its theme is taken over, and where the data does not tell the
+    size of its pixels, its pixel sizes.
+
     Args:
         data: maps and masks, or scenes and labels; paths are folders with masks.
         output: the model file, ``.safetensors``. Beside it come ``.last.safetensors``,
             ``.state.safetensors`` and ``.state.previous.safetensors`` (to go on from), ``.csv`` and
             ``.split.json``.
         network: which network, and what it starts from.
-        recipe: hyperparameters, or the name of a recipe: ``paper`` or ``best``.
-        splitting: what to validate on; by default places are drawn.
+        recipe: hyperparameters, or the name of a recipe: ``paper``, ``best`` or ``tune``; None =
+            ``tune`` where there is a model to start from, or else ``best``.
+        splitting: what to validate on; by default places are drawn. With folds each place is held
+            out once, in a training of its own, and the model is trained on all of them.
         resume: True goes on with the run that was stopped and fails where there is none; None goes
             on with it if there is one, so that the same call again is all it takes; False never
             does.
@@ -118,6 +133,7 @@ def train(
     network, splitting = network or NetworkChoice(), splitting or Splitting()
     callbacks = callbacks or TrainCallbacks()
     given = _data(data)
+    recipe = usual_recipe(network.init) if recipe is None else recipe
     recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
     start = None if network.init is None else find_model(network.init)
     with training_output(
@@ -134,6 +150,7 @@ def train(
             given, splitting, Pixels.of(given.ground_sample_distance, network.resolution),
             recipe=recipe, patch=config.patch, progress=callbacks.on_check,
         )  # fmt: skip
+        facts = _facts(gathered, config, start)
         manifest = beside(making.model, ".split.json")
 
         def keep_split() -> None:
@@ -141,27 +158,51 @@ def train(
             if making.state is None or not manifest.exists():
                 write_text(manifest, gathered.manifest)
 
+        made: list[ThreshNetTask] = []
+
+        def make() -> ThreshNetTask:
+            made.append(
+                _task(gathered, making.model, config=config, recipe=recipe, facts=facts,
+                      init=start, device=device, loader_workers=loader_workers)
+            )  # fmt: skip
+            return made[0]
+
         progress = making.fit(
-            lambda: ThreshNetTask(
-                gathered.train, gathered.validation, making.model, config=config, recipe=recipe,
-                facts=_facts(gathered, config, start), init=start, device=device,
-                loader_workers=loader_workers,
-            ),
-            on_begin=keep_split, on_step=callbacks.on_step, on_epoch=callbacks.on_epoch,
-        )  # fmt: skip
-        return TrainResult(
-            model=making.model,
-            last=beside(making.model, ".last.safetensors"),
-            log=beside(making.model, ".csv"),
-            split=manifest,
-            epochs=progress.epoch,
-            best_epoch=progress.best_epoch,
-            steps=progress.step,
-            seconds=progress.seconds,
-            train_maps=gathered.n_train,
-            validation_maps=gathered.n_validation,
-            unit="blocks" if isinstance(given, SceneData) else "maps",
+            make, on_begin=keep_split, on_step=callbacks.on_step, on_epoch=callbacks.on_epoch
         )
+        unit: Literal["blocks", "maps"] = "blocks" if isinstance(given, SceneData) else "maps"
+        return _result(making.model, gathered, progress, made[0].tuning, unit)
+
+
+def _result(
+    model: Path,
+    gathered: TrainingData,
+    progress: Progress,
+    tuning: Tuning | None,
+    unit: Literal["maps", "blocks"],
+) -> TrainResult:
+    """What a run that is finished has made."""
+    return TrainResult(
+        model=model,
+        last=beside(model, ".last.safetensors"),
+        log=beside(model, ".csv"),
+        split=beside(model, ".split.json"),
+        epochs=progress.epoch,
+        best_epoch=progress.best_epoch,
+        steps=progress.step,
+        seconds=progress.seconds,
+        train_maps=gathered.n_train,
+        validation_maps=gathered.n_validation,
+        unit=unit,
+        tuning=tuning,
+    )
+
+
+def _task(gathered: TrainingData, output: Path, **options: Any) -> ThreshNetTask:
+    """One training, or one for each fold before it."""
+    if gathered.folds:
+        return FoldsTask(gathered.folds, gathered.train, output, **options)
+    return ThreshNetTask(gathered.train, gathered.validation, output, **options)
 
 
 def _data(
@@ -181,7 +222,10 @@ def _facts(gathered: TrainingData, config: NetworkConfig, start: Path | None) ->
     if gathered.resolution is not None:
         facts[ENTRY] = [gathered.resolution.least, gathered.resolution.greatest]
     if start is not None:
-        facts["init"] = {"name": start.stem, "sha256": digest(start)}
+        model = Start.of(start)
+        sides = json.loads(gathered.manifest)
+        model.warn_of_seen(sides["train"] if gathered.folds else sides["validation"])
+        facts = {**model.facts(gathered.resolution), **facts}
     return facts
 
 
@@ -215,7 +259,8 @@ def _known_splitting(
         # Before the data is read, which takes long; whether that is the same is seen after.
         known = {"config": config.as_dict(), "recipe": recipe.as_dict()}
         saved.require_same({**saved.run, **known})
-        if splitting.manifest is None and not splitting.given and manifest.exists():
+        drawn = splitting.folds is None and splitting.manifest is None and not splitting.given
+        if drawn and manifest.exists():
             splitting = dataclasses.replace(splitting, manifest=manifest)
     if splitting.manifest is not None:
         Split.load(Path(splitting.manifest))

@@ -395,8 +395,14 @@ def _columns() -> int:
 
 
 def _epoch_line(row: Mapping[str, Any]) -> str:
-    return (
-        f"epoch {row['epoch']}: loss {row['train_total']:.4f}, validation miou "
-        f"{100 * row['miou']:.2f}, Boundary IoU {100 * row['boundary_iou']:.2f}, "
-        f"rate {row['learning_rate']:.1e}, {row['seconds']:.0f} s"
-    )
+    """The row of an epoch in words: epoch 0 has no loss, and of folds only the last are scored."""
+    fold = ""
+    if "fold" in row:
+        fold = " (all maps)" if row["fold"] == "all" else f" (fold {row['fold']})"
+    told = [f"loss {row['train_total']:.4f}"] if "train_total" in row else ["before training"]
+    if "miou" in row:
+        told.append(f"validation miou {100 * row['miou']:.2f}")
+        told.append(f"Boundary IoU {100 * row['boundary_iou']:.2f}")
+    if "learning_rate" in row:
+        told.append(f"rate {row['learning_rate']:.1e}")
+    return f"epoch {row['epoch']}{fold}: {', '.join(told)}, {row['seconds']:.0f} s"

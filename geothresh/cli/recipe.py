@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from geothresh.training.recipe import DEFAULT_RECIPE, RECIPES, Recipe, recipe_of
+from geothresh.training.recipe import DEFAULT_RECIPE, RECIPES, Recipe, recipe_of, usual_recipe
 
 _COUNT = click.IntRange(min=1)
 _SHARE = click.FloatRange(0, 1)
@@ -106,7 +106,8 @@ def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--recipe`` and an option for each number; the command gets one `Recipe`."""
 
     @wraps(command)
-    def with_recipe(*arguments: Any, recipe: str, **values: Any) -> Any:
+    def with_recipe(*arguments: Any, recipe: str | None, **values: Any) -> Any:
+        recipe = recipe or usual_recipe(values.get("init"))
         changes = {_field(name): values.pop(_field(name)) for name, _, _ in _OPTIONS}
         return command(*arguments, recipe=recipe_of(recipe, **changes), **values)
 
@@ -115,9 +116,10 @@ def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
         text = f"{text}  [{_shown(_field(name))}]"
         decorated = click.option(name, type=kind, default=None, help=text)(decorated)
     return click.option(
-        "--recipe", type=click.Choice(list(RECIPES)), default=DEFAULT_RECIPE, show_default=True,
-        help="Where the numbers of the options below start: the paper's section 4.2, or what "
-        "measures better. Each option given overrides its recipe.",
+        "--recipe", type=click.Choice(list(RECIPES)),
+        help="Where the numbers of the options below start: the paper's section 4.2, what measures "
+        "better, or what suits a trained model and a few maps. Each option given overrides its "
+        "recipe.  [default: best; with --init tune]",
     )(decorated)  # fmt: skip
 
 

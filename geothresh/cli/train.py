@@ -16,9 +16,10 @@ from geothresh.cli.scenes import scenes as scene_options
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH, SizeRange
 from geothresh.errors import UsageError
-from geothresh.training.recipe import Recipe
+from geothresh.training.recipe import VALIDATION_FRACTION, Recipe
 
 if TYPE_CHECKING:
+    from geothresh.api.train import TrainResult
     from geothresh.training.data import FolderData, SceneData
 
 
@@ -70,14 +71,14 @@ if TYPE_CHECKING:
 @click.option(
     "--init", metavar="NAME|FILE",
     help="Start from this model: a packaged one (see `geothresh model list`) or a .safetensors "
-    "file.",
+    "file. It is scored first, and stays the model if no epoch is better.",
 )  # fmt: skip
 @click.option(
     "--ground-sample-distance", "--gsd", type=SizeRange(), metavar="M|MIN,MAX",
     multiple=True,
     help="Size of a pixel of DATA on the ground in metres, or the least and the greatest; may be "
     "repeated, one for each DATA. Kept in the model, which `geothresh refine` compares with its "
-    "scenes.  [default: what scenes tell]",
+    "scenes.  [default: what scenes tell, or else that of --init]",
 )  # fmt: skip
 @click.option(
     "--resolution", type=click.FloatRange(min=0, min_open=True), metavar="METRES",
@@ -89,8 +90,13 @@ if TYPE_CHECKING:
     "--split", type=PATH, help="Follow this manifest, MODEL.split.json of another run."
 )  # fmt: skip
 @click.option(
-    "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.15,
-    show_default=True, help="Share of places to validate on.",
+    "--validation-fraction", type=click.FloatRange(0, 1, max_open=True),
+    default=VALIDATION_FRACTION, show_default=True, help="Share of places to validate on.",
+)  # fmt: skip
+@click.option(
+    "--folds", type=click.IntRange(min=2), metavar="K",
+    help="For few maps: hold every place out once, in K trainings, then train the model on all of "
+    "them. What the held-out places gain is printed.",
 )  # fmt: skip
 @click.option(
     "--hold-out", multiple=True, metavar="GLOB",
@@ -130,6 +136,7 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
     recipe: Recipe,
     split: Path | None,
     validation_fraction: float,
+    folds: int | None,
     hold_out: tuple[str, ...],
     place_pattern: str | None,
     skip_unpaired: bool,
@@ -152,11 +159,18 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
     from geothresh.training.data import Splitting
     from geothresh.training.sizes import NetworkChoice
 
+    if folds is not None and options.was_given("validation_fraction"):
+        raise UsageError(
+            "`folds` holds every place out in turn, and `validation_fraction` says what to "
+            "validate on; give one or the other"
+        )
+    # Of a run for each fold, and one for the model.
+    epochs = recipe.epochs * (1 + (folds or 0))
     with checking(progress) as on_check, training_steps(progress) as steps:
 
         def on_step(epoch: int, step: int, n_steps: int, loss: float) -> None:
             done = (epoch - 1) * n_steps + step
-            steps(f"epoch {epoch}/{recipe.epochs}", done, recipe.epochs * n_steps, loss)
+            steps(f"epoch {epoch}/{epochs}", done, epochs * n_steps, loss)
 
         result = run(
             _data(data, confidence, skip_unpaired, ground_sample_distance, scenes),
@@ -176,6 +190,7 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
                 place_pattern=place_pattern,
                 aoi=scenes["validation_aoi"],
                 block_size=scenes["block_size"],
+                folds=folds,
             ),
             resume=resume,
             overwrite=overwrite,
@@ -190,10 +205,19 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
     if options.verbosity() >= 0:
         say(
             f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
-            f"{result.train_maps} {result.unit}; best epoch {result.best_epoch} on "
-            f"{result.validation_maps} validation "
-            f"{'maps' if result.unit == 'maps' else 'tiles'}; log {result.log}"
+            f"{result.train_maps} {result.unit}; {_chosen(result, folds)}; log {result.log}"
         )
+        if result.tuning is not None:
+            for line in (*result.tuning.lines(), result.tuning.sentence()):
+                say(line)
+
+
+def _chosen(result: TrainResult, folds: int | None) -> str:
+    """Which epoch the model is of."""
+    units = "maps" if result.unit == "maps" else "tiles"
+    if folds is not None:
+        return f"{result.validation_maps} {units} held out in {folds} folds"
+    return f"best epoch {result.best_epoch} on {result.validation_maps} validation {units}"
 
 
 def _data(

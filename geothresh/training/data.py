@@ -20,6 +20,8 @@ from geothresh.fields import require_only
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.nn.wrappers import clipped_logit
 from geothresh.options import Reading
+from geothresh.splitting import require_folds
+from geothresh.training.recipe import VALIDATION_FRACTION
 from geothresh.types import BoolArray, Float32Array
 
 OnCheck = Callable[[int, int], None]
@@ -83,7 +85,7 @@ class SceneData:
 class Splitting:
     """What is held out to validate on: places drawn at random, or by name."""
 
-    fraction: float = 0.15
+    fraction: float = VALIDATION_FRACTION
     """Share of places."""
     manifest: str | Path | None = None
     """Follow this one, ``.split.json`` of another run; nothing is drawn."""
@@ -96,8 +98,25 @@ class Splitting:
     block_size: int | None = None
     """Side of the blocks in pixels that are drawn; None = 2048, or less so that there are about
     twelve (scenes)."""
+    folds: int | None = None
+    """Hold every place out once, in so many runs, and train the model on all of them; None = one
+    split. For few maps, of which none can be spared."""
 
     def __post_init__(self) -> None:
+        if self.folds is not None:
+            require_folds(self.folds)
+            once = {
+                "`split`": self.manifest,
+                "`validation_fraction`": self.fraction != VALIDATION_FRACTION,
+                "`hold_out`": self.hold_out,
+                "`validation_aoi`": self.aoi,
+            }
+            asked = [name for name, value in once.items() if value]
+            if asked:
+                raise UsageError(
+                    f"`folds` holds every place out in turn, and {asked[0]} says what to validate "
+                    "on; give one or the other"
+                )
         if self.block_size is not None and self.block_size < BIN:
             raise UsageError(f"block size {self.block_size}: give at least {BIN} pixels")
         if self.manifest is not None and self.given:
@@ -122,6 +141,13 @@ class Splitting:
         """The options that are for scenes alone and were given."""
         used = {"`validation_aoi`": self.aoi, "`block_size`": self.block_size}
         return [name for name, value in used.items() if value is not None]
+
+
+class Fold(NamedTuple):
+    """Both sides of a split: what is learnt from, and what is held out."""
+
+    train: Sequence[ChipSource]
+    validation: Sequence[ValidationMap]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +318,9 @@ class TrainingData:
     """Training and validation data, checked and split."""
 
     train: Sequence[ChipSource]
+    """What the model learns from."""
     validation: Sequence[ValidationMap]
+    """What it is scored on; none where there are folds."""
     described: Mapping[str, Any]
     """What the model file says of it; a resumed run must agree."""
     manifest: str
@@ -300,6 +328,8 @@ class TrainingData:
     n_train: int
     """Maps, or blocks of scenes."""
     n_validation: int
-    """Maps, or tiles of scenes."""
+    """Maps, or tiles of scenes; of all folds together."""
     resolution: GroundSampleDistance | None = None
     """Sizes on the ground of the pixels that the network sees, where they are known."""
+    folds: Sequence[Fold] = ()
+    """Splits of all of it in which every place is held out once."""

@@ -7,7 +7,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,9 +23,18 @@ from geothresh.raster.pairs import (
     read_confidence,
     read_mask,
 )
-from geothresh.splitting import Split, split_ids
+from geothresh.splitting import Split, deal_places, places_of, split_ids
 from geothresh.training.chips import random_window
-from geothresh.training.data import Cut, FolderData, OnCheck, Pixels, Splitting, TrainingData, mixed
+from geothresh.training.data import (
+    Cut,
+    Fold,
+    FolderData,
+    OnCheck,
+    Pixels,
+    Splitting,
+    TrainingData,
+    mixed,
+)
 from geothresh.types import Float32Array, UInt8Array
 
 #: Decoded maps are kept in memory up to this many bytes.
@@ -58,33 +66,61 @@ def gather_folders(
     sizes = pixels.sizes(folders)
     factors = by_dataset(folders, pixels.factors(folders, sizes))
     pairs = find_pairs(folders, data.confidence, skip_unpaired=data.skip_unpaired)
-    draw = partial(
-        split_pairs,
-        pairs,
-        fraction=splitting.fraction,
-        hold_out=splitting.hold_out,
-        place_pattern=splitting.place_pattern,
-        seed=seed,
-    )
     # Once for its errors alone: to read all data takes long, and adds no other ids.
-    manifest = splitting.manifest
-    sides = draw({}) if manifest is None else Split.load(Path(manifest))
-    train, validation = _sides(pairs, sides)
+    for split in _draw(pairs, {}, splitting, seed):
+        _sides(pairs, split)
     facts = check_pairs(pairs, progress=progress)
-    if manifest is None:
-        sides = draw(facts)
-        train, validation = _sides(pairs, sides)
+    splits = _draw(pairs, facts, splitting, seed)
+    sides = [_sides(pairs, split) for split in splits]
+    train, validation = (pairs, []) if splitting.folds else sides[0]
     return TrainingData(
         train=pair_sources(train, factors),
         validation=pair_maps(validation, factors),
-        described=_describe(train, validation, facts)
+        folds=[Fold(pair_sources(t, factors), pair_maps(v, factors)) for t, v in sides]
+        if splitting.folds
+        else (),
+        described=_describe(train, validation, [v for _, v in sides], facts)
         | pixels.described([folder.name for folder in folders], sizes),
-        manifest=json.dumps({"train": sides.train, "validation": sides.validation}, indent=1)
-        + "\n",
+        manifest=_manifest(splits, folded=splitting.folds is not None),
         n_train=len(train),
-        n_validation=len(validation),
+        n_validation=sum(len(v) for _, v in sides),
         resolution=pixels.seen(sizes),
     )
+
+
+def _draw(
+    pairs: Sequence[Pair], facts: Mapping[str, MaskFacts], splitting: Splitting, seed: int
+) -> list[Split]:
+    """The split that is asked for, or one for each fold; `facts` as for `split_pairs`."""
+    if splitting.manifest is not None:
+        return [Split.load(Path(splitting.manifest))]
+    if splitting.folds is None:
+        return [
+            split_pairs(
+                pairs,
+                facts,
+                fraction=splitting.fraction,
+                hold_out=splitting.hold_out,
+                place_pattern=splitting.place_pattern,
+                seed=seed,
+            )
+        ]
+    datasets = {pair.id: pair.dataset for pair in pairs}
+    marks = {i: facts[i].marks if facts else () for i in datasets}
+    places = places_of(datasets, marks, splitting.place_pattern)
+    return [
+        Split(train=tuple(sorted(datasets.keys() - set(held))), validation=held)
+        for held in deal_places(places, datasets, folds=splitting.folds, seed=seed)
+    ]
+
+
+def _manifest(splits: Sequence[Split], *, folded: bool) -> str:
+    """The ids on either side, and those that each fold holds out."""
+    lists: dict[str, Any] = {"train": splits[0].train, "validation": splits[0].validation}
+    if folded:
+        held = [split.validation for split in splits]
+        lists = {"train": sorted(i for ids in held for i in ids), "validation": [], "folds": held}
+    return json.dumps(lists, indent=1) + "\n"
 
 
 def split_pairs(
@@ -136,11 +172,19 @@ def _sides(pairs: Sequence[Pair], split: Split) -> tuple[list[Pair], list[Pair]]
 
 
 def _describe(
-    train: Sequence[Pair], validation: Sequence[Pair], facts: Mapping[str, MaskFacts]
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    held: Sequence[Sequence[Pair]],
+    facts: Mapping[str, MaskFacts],
 ) -> dict[str, Any]:
-    """What the model file says of its data: maps per base network, and a digest of all of it."""
+    """What the model file says of its data: maps per base network, and a digest of all of it.
+
+    `held` are the maps that are held out, of each fold, or the validation maps alone.
+    """
+    folded = not validation
+    named = enumerate(held) if folded else (("train", train), ("validation", validation))
     hashed = hashlib.sha256()
-    for side, pairs in (("train", train), ("validation", validation)):
+    for side, pairs in named:
         for pair in pairs:
             content = hashlib.sha256(pair.confidence.read_bytes()).hexdigest()
             line = f"{side} {pair.dataset} {pair.source} {pair.id} {content}"
@@ -149,6 +193,7 @@ def _describe(
         "sha256": hashed.hexdigest(),
         "train_maps": dict(Counter(f"{p.dataset}/{p.source}" for p in train)),
         "validation_maps": dict(Counter(f"{p.dataset}/{p.source}" for p in validation)),
+        **({"folds": len(held)} if folded else {}),
     }
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -131,13 +131,8 @@ def split_scenes(
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
-    grounds = _grounds(scenes)
-    pixels: dict[tuple[int, str], int] = {}
-    foreground: dict[tuple[int, str], int] = {}
-    for scene, ground in zip(scenes, grounds, strict=True):
-        for counts, of in ((pixels, scene.pixels()), (foreground, scene.pixels(foreground=True))):
-            for name, count in of.items():
-                counts[ground, name] = counts.get((ground, name), 0) + count
+    counted = _counted(scenes)
+    grounds, pixels, foreground = counted.grounds, counted.pixels, counted.foreground
     places = sorted(pixels)
     if len(places) < 2:
         raise UsageError(
@@ -161,6 +156,47 @@ def split_scenes(
         if sum(pixels[p] for p in held) + pixels[place] / 2 <= wanted:
             held.append(place)
     return tuple(frozenset(name for g, name in held if g == ground) for ground in grounds)
+
+
+def fold_scenes(
+    scenes: Sequence[SplitScene], *, folds: int, seed: int
+) -> list[tuple[frozenset[str], ...]]:
+    """Deal the blocks out to folds, with foreground in each.
+
+    Args:
+        scenes: none of their blocks is held yet.
+        folds: at least 2.
+        seed: of the draw.
+
+    Returns:
+        For each fold the names of the blocks to hold, scene by scene; each block that has anything
+        that counts is held in one fold.
+
+    Raises:
+        UsageError: fewer blocks than folds have foreground.
+    """
+    counted = _counted(scenes)
+    places = sorted(counted.pixels)
+    order = [places[k] for k in np.random.default_rng([seed, 2]).permutation(len(places))]
+    n = sum(counted.foreground[place] > 0 for place in places)
+    if n < folds:
+        raise UsageError(
+            f"{folds} folds, and the labels lie in {n} of {len(places)} blocks; give fewer "
+            "`folds`, or lower `block_size`"
+        )
+    # Those with foreground first, so that each fold gets one; then to where the least counts.
+    order.sort(key=lambda place: counted.foreground[place] == 0)
+    dealt: list[list[tuple[int, str]]] = [[] for _ in range(folds)]
+    sums = [(0, 0)] * folds
+    for place in order:
+        least = min(range(folds), key=lambda f: sums[f])
+        dealt[least].append(place)
+        marked, valid = sums[least]
+        sums[least] = (marked + (counted.foreground[place] > 0), valid + counted.pixels[place])
+    return [
+        tuple(frozenset(name for g, name in held if g == ground) for ground in counted.grounds)
+        for held in dealt
+    ]
 
 
 def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
@@ -197,26 +233,35 @@ def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
     return followed
 
 
-def save_split(scenes: Sequence[SplitScene], trained: Mapping[str, Sequence[str]]) -> str:
+def save_split(
+    scenes: Sequence[SplitScene],
+    trained: Mapping[str, Sequence[str]],
+    folds: Sequence[Sequence[SplitScene]] = (),
+) -> str:
     """The manifest: names of blocks on either side, and where the blocks lie.
 
     Args:
         scenes: with what is held out.
         trained: the blocks that are trained on, by scene.
+        folds: the scenes with what each fold holds out.
     """
-    sides = {
-        "train": trained,
-        "validation": {scene.name: scene.pixels().keys() & scene.held for scene in scenes},
-    }
     lists: dict[str, Any] = {
-        side: sorted(f"{scene}/{name}" for scene, names in blocks.items() for name in names)
-        for side, blocks in sides.items()
+        "train": sorted(f"{scene}/{name}" for scene, names in trained.items() for name in names),
+        "validation": _held(scenes),
     }
+    if folds:
+        lists["folds"] = [_held(fold) for fold in folds]
     lists["scenes"] = {
         scene.name: {"rows": list(scene.blocks.rows), "cols": list(scene.blocks.cols)}
         for scene in scenes
     }
     return json.dumps(lists, indent=1) + "\n"
+
+
+def _held(scenes: Sequence[SplitScene]) -> list[str]:
+    """The blocks that are validated on, with the names of their scenes."""
+    named = ((scene.name, scene.pixels().keys() & scene.held) for scene in scenes)
+    return sorted(f"{scene}/{name}" for scene, names in named for name in names)
 
 
 def trained_blocks(scene: SplitScene, scenes: Sequence[SplitScene]) -> list[str]:
@@ -247,6 +292,27 @@ def same_ground(one: SplitScene, other: SplitScene) -> bool:
 def hold(scenes: Sequence[SplitScene], held: Sequence[frozenset[str]]) -> list[SplitScene]:
     """The scenes with these blocks held out."""
     return [replace(s, held=names) for s, names in zip(scenes, held, strict=True)]
+
+
+class _Counted(NamedTuple):
+    """What counts in the blocks, of which scenes of the same ground share theirs."""
+
+    grounds: list[int]
+    """Number of its ground, for each scene."""
+    pixels: dict[tuple[int, str], int]
+    """Pixels that count, by ground and name of the block."""
+    foreground: dict[tuple[int, str], int]
+    """Foreground among them."""
+
+
+def _counted(scenes: Sequence[SplitScene]) -> _Counted:
+    counted = _Counted(_grounds(scenes), {}, {})
+    for scene, ground in zip(scenes, counted.grounds, strict=True):
+        of_scene = scene.pixels(), scene.pixels(foreground=True)
+        for counts, of in zip((counted.pixels, counted.foreground), of_scene, strict=True):
+            for name, count in of.items():
+                counts[ground, name] = counts.get((ground, name), 0) + count
+    return counted
 
 
 def _grounds(scenes: Sequence[SplitScene]) -> list[int]:

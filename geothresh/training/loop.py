@@ -71,8 +71,13 @@ class Task(ABC):
         """
         self.network, self.run, self.dtype = network, run, dtype
         self.device = next(network.parameters()).device
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=learning_rate, weight_decay=weight_decay
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.optimizer = self.new_optimizer()
+
+    def new_optimizer(self) -> torch.optim.AdamW:
+        """AdamW that has taken no step."""
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
 
     @property
@@ -115,6 +120,10 @@ class Task(ABC):
     def after_step(self, progress: Progress) -> None:
         """Follow the weights, or write a snapshot."""
 
+    def score_start(self) -> dict[str, float] | None:
+        """Scores before the first step by name; None where there are none to be made."""
+        return None
+
     def validate(self) -> dict[str, float]:
         """Scores after an epoch by name."""
         return {}
@@ -123,7 +132,10 @@ class Task(ABC):
     def after_epoch(
         self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Write the models, given mean losses and scores; the epoch's row of the log."""
+        """Write the models, given mean losses and scores; the epoch's row of the log.
+
+        Epoch 0, without losses, is the network before the first step, where that is scored.
+        """
 
     def memory(self) -> dict[str, Any]:
         """What it must know again to go on, beside the tensors; JSON types."""
@@ -182,6 +194,7 @@ def fit(
         save_state(states, task, progress)
     if on_begin is not None:
         on_begin()
+    _score_start(task, states, progress, on_epoch)
     clock = kept = time.perf_counter()
     while not task.is_over(progress):
         epoch = progress.epoch + 1
@@ -217,6 +230,19 @@ def fit(
         if on_epoch is not None:
             on_epoch(row)
     return progress
+
+
+def _score_start(task: Task, states: Path, progress: Progress, on_epoch: OnEpoch | None) -> None:
+    """Score the network before the first step, if it is to be, as epoch 0."""
+    clock = time.perf_counter()
+    scores = task.score_start()
+    if scores is None:
+        return
+    progress.seconds += time.perf_counter() - clock
+    row = task.after_epoch(progress, {}, scores)
+    save_state(states, task, progress)
+    if on_epoch is not None:
+        on_epoch(row)
 
 
 def _step(task: Task, batch: Any, step: int) -> dict[str, float]:

@@ -127,10 +127,21 @@ RECIPES: dict[str, Recipe] = {
         zoom=1.6,
     ),
 }
+RECIPES["tune"] = replace(
+    RECIPES["best"], name="tune", epochs=8, chips_per_epoch=320, learning_rate=4e-4
+)
 """``paper`` is section 4.2; ``best`` is what measures better, and how the packaged model came
-about."""
+about; ``tune`` is as long and as gentle as a few labelled maps are worth, from a trained model."""
 
 DEFAULT_RECIPE = "best"
+
+VALIDATION_FRACTION = 0.15
+"""Share of places that is validated on unless something else is said."""
+
+
+def usual_recipe(init: object) -> str:
+    """The recipe's name where none is asked for; `init` is the model to start from, or None."""
+    return DEFAULT_RECIPE if init is None else "tune"
 
 
 def _finite(value: float) -> str:
@@ -141,7 +152,7 @@ def recipe_of(name: str, **changes: Any) -> Recipe:
     """A named recipe with some of its numbers changed.
 
     Args:
-        name: ``paper`` or ``best``.
+        name: ``paper``, ``best`` or ``tune``.
         **changes: fields of `Recipe`, or ``region_weight``, ``focal_weight`` and so on for those
             of its `LossWeights`; None keeps the recipe's, and 0 chips per epoch are as many as
             there are maps.

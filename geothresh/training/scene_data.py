@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,21 @@ from geothresh.nn.scope import GroundSampleDistance
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
 from geothresh.raster.scene import Scene, open_scene
-from geothresh.training.data import OnCheck, Pixels, SceneData, Splitting, TrainingData
+from geothresh.training.data import (
+    Fold,
+    OnCheck,
+    Pixels,
+    SceneData,
+    Splitting,
+    TrainingData,
+    ValidationMap,
+)
 from geothresh.training.holdout import (
     FINE,
     BlockGrid,
     SplitScene,
     block_side,
+    fold_scenes,
     follow_split,
     forbidden_bins,
     hold,
@@ -107,26 +116,26 @@ def gather_scenes(
         )
         for one, counted in zip(opened, surveys, strict=True)
     ]
-    scenes = _hold_out(scenes, splitting, seed)
-    train = _sources(opened, scenes, factors, chip_size=chip_size, largest=largest)
-    validation = [
-        SceneTile(scene=one.scene, window=tile, patch=patch, factor=factor)
-        for one, scene, factor in zip(opened, scenes, factors, strict=True)
-        for block in scene.held_windows()
-        for tile in tiles(block)
-        if scene.survey.held_valid[scene.survey.bins.span(tile)].any()
-    ]
+    cutting = _Cutting(opened, factors, patch=patch, chip_size=chip_size, largest=largest)
+    splits = _hold_out(scenes, splitting, seed)
+    sides = [cutting.fold(held) for held in splits]
+    folded = splitting.folds is not None
+    # With folds the model learns from all of it in the end.
+    scenes = hold(scenes, [frozenset()] * len(scenes)) if folded else splits[0]
+    train, validation = cutting.fold(scenes) if folded else sides[0]
     trained = {scene.name: trained_blocks(scene, scenes) for scene in scenes}
-    manifest = save_split(scenes, trained)
+    manifest = save_split(scenes, trained, splits if folded else ())
     n_train = {name: len(blocks) for name, blocks in trained.items()}
     return TrainingData(
         train=train,
         validation=validation,
+        folds=sides if folded else (),
         described=_describe(opened, scenes, validation, n_train, manifest, data)
-        | pixels.described([one.scene.name for one in opened], sizes),
+        | pixels.described([one.scene.name for one in opened], sizes)
+        | ({"folds": len(sides)} if folded else {}),
         manifest=manifest,
         n_train=sum(n_train.values()),
-        n_validation=len(validation),
+        n_validation=sum(len(side.validation) for side in sides),
         resolution=pixels.seen(sizes),
     )
 
@@ -261,17 +270,23 @@ def _require_labels(opened: Sequence[_Opened], surveys: Sequence[Survey], data: 
         )
 
 
-def _hold_out(scenes: list[SplitScene], splitting: Splitting, seed: int) -> list[SplitScene]:
-    """The scenes with the blocks that are validated on."""
+def _hold_out(
+    scenes: Sequence[SplitScene], splitting: Splitting, seed: int
+) -> list[list[SplitScene]]:
+    """The scenes with the blocks that are validated on, or with those of each fold."""
+    if splitting.folds is not None:
+        return [
+            hold(scenes, held) for held in fold_scenes(scenes, folds=splitting.folds, seed=seed)
+        ]
     if splitting.manifest is not None:
-        scenes = follow_split(scenes, Path(splitting.manifest))
+        split = follow_split(scenes, Path(splitting.manifest))
     elif splitting.aoi is not None:
-        scenes = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
+        split = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
     else:
-        scenes = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
+        split = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
     held = [
         counted.survey.held_foreground[counted.survey.bins.span(window)].sum()
-        for counted in scenes
+        for counted in split
         for window in counted.held_windows()
     ]
     if not held:
@@ -283,46 +298,71 @@ def _hold_out(scenes: list[SplitScene], splitting: Splitting, seed: int) -> list
         raise InputError(
             f"none of the {len(held)} blocks to validate on has a foreground pixel; choose others"
         )
-    return scenes
+    return [split]
 
 
-def _sources(
-    opened: Sequence[_Opened],
-    scenes: Sequence[SplitScene],
-    factors: Sequence[float],
-    *,
-    chip_size: int,
-    largest: float,
-) -> list[SceneSource]:
-    sources = []
-    for one, scene, factor in zip(opened, scenes, factors, strict=True):
-        forbidden = forbidden_bins(scene, scenes)
-        free = int(np.where(forbidden, 0, scene.survey.valid).sum())
-        if not free:
-            continue
-        others = [
-            other.scene
-            for other, there in zip(opened, scenes, strict=True)
-            if there is not scene and same_ground(there, scene)
-        ]
-        sources.append(
-            SceneSource(
-                scene=one.scene,
-                places=ChipPlaces(scene.survey, forbidden, math.ceil(largest / factor)),
-                n_chips=math.ceil(free / (chip_size / factor) ** 2),
-                others=others,
-                factor=factor,
+@dataclass(frozen=True, slots=True)
+class _Cutting:
+    """How chips and tiles are cut from scenes."""
+
+    opened: Sequence[_Opened]
+    factors: Sequence[float]
+    """Pixels of the network along one of each scene."""
+    _: KW_ONLY
+    patch: int
+    chip_size: int
+    largest: float
+    """Side of the largest square that chips are made from, in pixels of the network."""
+
+    def fold(self, scenes: Sequence[SplitScene]) -> Fold:
+        """Both sides, given the scenes with what is held out.
+
+        Raises:
+            UsageError: no chip fits, or all that counts is held out.
+        """
+        return Fold(self._sources(scenes), self._tiles(scenes))
+
+    def _sources(self, scenes: Sequence[SplitScene]) -> list[SceneSource]:
+        sources = []
+        for one, scene, factor in zip(self.opened, scenes, self.factors, strict=True):
+            forbidden = forbidden_bins(scene, scenes)
+            free = int(np.where(forbidden, 0, scene.survey.valid).sum())
+            if not free:
+                continue
+            others = [
+                other.scene
+                for other, there in zip(self.opened, scenes, strict=True)
+                if there is not scene and same_ground(there, scene)
+            ]
+            sources.append(
+                SceneSource(
+                    scene=one.scene,
+                    places=ChipPlaces(scene.survey, forbidden, math.ceil(self.largest / factor)),
+                    n_chips=math.ceil(free / (self.chip_size / factor) ** 2),
+                    others=others,
+                    factor=factor,
+                )
             )
-        )
-    if not sources:
-        raise UsageError("all that counts is held out to validate on; leave something to train on")
-    return sources
+        if not sources:
+            raise UsageError(
+                "all that counts is held out to validate on; leave something to train on"
+            )
+        return sources
+
+    def _tiles(self, scenes: Sequence[SplitScene]) -> list[SceneTile]:
+        return [
+            SceneTile(scene=one.scene, window=tile, patch=self.patch, factor=factor)
+            for one, scene, factor in zip(self.opened, scenes, self.factors, strict=True)
+            for block in scene.held_windows()
+            for tile in tiles(block)
+            if scene.survey.held_valid[scene.survey.bins.span(tile)].any()
+        ]
 
 
 def _describe(
     opened: Sequence[_Opened],
     scenes: Sequence[SplitScene],
-    validation: Sequence[SceneTile],
+    validation: Sequence[ValidationMap],
     n_train: dict[str, int],
     manifest: str,
     data: SceneData,

@@ -106,6 +106,8 @@ class SavedRun:
     def where(self) -> str:
         """Epoch or step from which the run goes on."""
         done, epochs = self.progress, self.run["recipe"].get("epochs", 1)
+        # With folds the same for each of them, and once more for the model.
+        epochs *= 1 + self.run.get("data", {}).get("folds", 0)
         if done.batch:
             epoch = f"in epoch {done.epoch + 1} of {epochs}, " if epochs > 1 else ""
             return f"{epoch}after step {done.batch}"

@@ -8,6 +8,7 @@ import io
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from geothresh.training.data import ChipSource, ValidationMap
 from geothresh.training.loop import Task, cosine_rate, prefetched, training_place
 from geothresh.training.recipe import Recipe
 from geothresh.training.sizes import require_batch
+from geothresh.training.start import Start
 from geothresh.training.state import Progress
-from geothresh.training.validation import validate
+from geothresh.training.tuning import Tuning, TuningFigures, score_of
+from geothresh.training.validation import Figures, means, score_network, score_unrefined
 
 
 class ThreshNetTask(Task):
@@ -66,6 +69,7 @@ class ThreshNetTask(Task):
             ModelError: the initial model does not fit.
             UsageError, InputError: the device or the precision is not there.
         """
+        self._start = None if init is None else Start.of(init)
         place, dtype = training_place(device, recipe.precision)
         torch.manual_seed(recipe.seed)
         network = ThreshNet(config, dropout=recipe.dropout)
@@ -84,18 +88,45 @@ class ThreshNetTask(Task):
         )
         self.recipe, self.output, self.loader_workers = recipe, output, loader_workers
         self._average = copy.deepcopy(network).eval().requires_grad_(False)
-        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, patience=recipe.patience, min_lr=recipe.min_learning_rate
-        )
+        self._plateau = self._new_plateau()
         self._validation = validation
-        self._chips = ChipDataset(train, recipe, patch=config.patch)
+        self._figures = TuningFigures()
+        self._found: list[Figures] = []
+        self._learn_from(train)
+        self._log = EpochLog(beside(output, ".csv"))
+
+    def _new_plateau(self) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, patience=self.recipe.patience, min_lr=self.recipe.min_learning_rate
+        )
+
+    def _learn_from(self, sources: Sequence[ChipSource]) -> None:
+        """Cut the chips of the epochs to come from these."""
+        recipe, config = self.recipe, self._average.config
+        self._chips = ChipDataset(sources, recipe, patch=config.patch)
         self.samples = len(self._chips)
         require_batch(
             config, chip_size=recipe.chip_size, batch_size=recipe.batch_size, n_chips=self.samples
         )
         self._positions = batches_of(self.samples, recipe.batch_size)
         self.steps = len(self._positions)
-        self._log = EpochLog(beside(output, ".csv"))
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What training was worth so far against the model that it started from.
+
+        None where it started from nothing, or no epoch is done.
+        """
+        if self._start is None or not self._figures.tuned:
+            return None
+        return self._compared(self._figures.tuned, self._figures.epoch)
+
+    def _compared(
+        self, tuned: Sequence[Figures], epoch: int, *, folds: int | None = None
+    ) -> Tuning:
+        """Figures of an epoch beside those before it."""
+        start = None if self._start is None else self._start.name
+        return Tuning.of(self._figures, tuned, epoch=epoch, start=start, folds=folds)
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -165,43 +196,101 @@ class ThreshNetTask(Task):
             else:
                 mean.copy_(value)
 
+    def score_start(self) -> dict[str, float] | None:
+        """Scores of the initial model on the held-out maps.
+
+        None where there is no such model, or a run that goes on has them.
+        """
+        if self._start is None or self._figures.is_known:
+            return None
+        return self._score_before()
+
+    def _score_before(self) -> dict[str, float]:
+        """Score the held-out maps as they are, and refined by the initial model if there is one."""
+        figures = self._figures
+        figures.cut = score_unrefined(self._validation)
+        if self._start is not None:
+            figures.start = score_network(self._average, self._validation, dtype=self.dtype)
+        return means(figures.start or figures.cut)
+
     def validate(self) -> dict[str, float]:
         """Scores of the average on the held-out maps."""
-        return validate(self._average, self._validation, dtype=self.dtype)
+        self._found = score_network(self._average, self._validation, dtype=self.dtype)
+        return means(self._found)
 
     def after_epoch(
         self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]
     ) -> Mapping[str, float]:
         """Write the last model, the best one if this is it, and the log."""
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self._count_losses(progress, losses) if losses else None
+        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
+        card = {**self._card(progress), "validation": scores}
+        if losses and self._start is not None:
+            self._figures.offer(progress.epoch, self._found)
+            card["tuning"] = self._compared(self._found, progress.epoch).as_dict()
+        files = [beside(self.output, ".last.safetensors")] if losses else []
+        if score_of(scores) > progress.best_score:
+            progress.best_score, progress.best_epoch = score_of(scores), progress.epoch
+            files += [self.output] if losses else []
+        self._save_average(files, card)
+        if self._start is not None and progress.best_epoch == 0:
+            tuning = self.tuning
+            told = {} if tuning is None else {"tuning": tuning.as_dict()}
+            self._save_start(self._start, {**self._card(progress), **told})
+        return self._log_row(progress, rate, losses, scores)
+
+    def _count_losses(self, progress: Progress, losses: Mapping[str, float]) -> float:
+        """Follow the training loss of an epoch; the learning rate that it had."""
+        rate = float(self.optimizer.param_groups[0]["lr"])
         if self.recipe.schedule == "plateau":
             self._plateau.step(losses["total"])
         if losses["total"] < progress.least_loss:
             progress.least_loss, progress.epochs_without_gain = losses["total"], 0
         else:
             progress.epochs_without_gain += 1
-        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
-        card = {
+        return rate
+
+    def _card(self, progress: Progress) -> dict[str, Any]:
+        """What a model says of the run, as far as it is."""
+        return {
             **self.told,
             "geothresh": __version__,
             "torch": torch.__version__,
             "epoch": progress.epoch,
             "steps": progress.step,
-            "validation": scores,
         }
-        files = [beside(self.output, ".last.safetensors")]
-        score = (scores["miou"] + scores["boundary_iou"]) / 2
-        if score > progress.best_score:
-            progress.best_score, progress.best_epoch = score, progress.epoch
-            files.append(self.output)
+
+    def _save_average(self, files: Sequence[Path], card: Mapping[str, Any]) -> None:
+        """Write the average of the weights as model files."""
+        average = self._average
         for file in files:
-            save_model(
-                file, tensors=self._average.state_dict(), config=self._average.config, training=card
-            )
+            save_model(file, tensors=average.state_dict(), config=average.config, training=card)
+
+    def _save_start(self, start: Start, tried: Mapping[str, Any]) -> None:
+        """Write the initial model as the model: its weights and its card, and what was tried."""
+        config = self._average.config
+        save_model(
+            self.output,
+            tensors=load_weights(start.path, config),
+            config=config,
+            training={**start.training, "tried": tried},
+        )
+
+    def _log_row(
+        self,
+        progress: Progress,
+        rate: float | None,
+        losses: Mapping[str, float],
+        scores: Mapping[str, float],
+        *,
+        fold: str | None = None,
+    ) -> Mapping[str, Any]:
+        """The row of an epoch, which the log gets too."""
         row = {
             "epoch": progress.epoch,
+            **({} if fold is None else {"fold": fold}),
             "seconds": progress.seconds,
-            "learning_rate": rate,
+            **({} if rate is None else {"learning_rate": rate}),
             **{f"train_{name}": value for name, value in losses.items()},
             **scores,
         }
@@ -209,18 +298,23 @@ class ThreshNetTask(Task):
         return row
 
     def memory(self) -> dict[str, Any]:
-        """The rows of the log, so that a lost file is written anew, and the schedule."""
-        return {"rows": self._log.rows, "schedule": self._plateau.state_dict()}
+        """The rows of the log, from which it is written anew, the schedule, and the figures."""
+        return {
+            "rows": self._log.rows,
+            "schedule": self._plateau.state_dict(),
+            "figures": asdict(self._figures),
+        }
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Rows and schedule of an earlier run.
+        """What `memory` gave in an earlier run.
 
         Raises:
-            ModelError: the state lacks them.
+            ModelError: the state lacks it.
         """
         try:
             self._log.rows = [dict(row) for row in memory["rows"]]
             self._plateau.load_state_dict(dict(memory["schedule"]))
+            self._figures = TuningFigures.of_dict(memory["figures"])
         except (KeyError, ValueError, TypeError) as error:
             raise ModelError(f"the state of the run is damaged ({error!r})") from error
 
@@ -258,13 +352,15 @@ class EpochLog:
         self.path = path
         self.rows: list[dict[str, str]] = []
 
-    def append(self, row: Mapping[str, float]) -> None:
-        """Add a row and write the file anew, whole or not at all."""
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row and write the file anew, whole or not at all; rows may lack columns."""
         self.rows.append(
             {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
         )
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[-1]))
+        # In the order of the longest row: epoch 0 has no losses.
+        columns = dict.fromkeys([*max(self.rows, key=len), *(c for row in self.rows for c in row)])
+        writer = csv.DictWriter(text, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from geothresh.errors import ModelError
-from geothresh.metrics import MapScore, Summary
+from geothresh.metrics import MapScore
 from geothresh.mosaic import Threads, mosaic_array
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import resampled_patch
 from geothresh.nn.wrappers import ResampledRefiner
-from geothresh.training.data import ValidationMap, seen_side
+from geothresh.training.data import Cut, ValidationMap, seen_side
 from geothresh.types import Float32Array
 
 
@@ -65,40 +66,67 @@ def refine_map(
     )
 
 
-def validate(
+class Figures(NamedTuple):
+    """What one held-out map scores."""
+
+    group: str
+    """``<data set>/<base network>``."""
+    iou: float
+    """Of the foreground, 0 to 1; empty against empty is 1."""
+    boundary_iou: float
+    """Likewise, of the pixels near the contours."""
+
+
+def score_network(
     network: ThreshNet, maps: Sequence[ValidationMap], *, dtype: torch.dtype
-) -> dict[str, float]:
+) -> list[Figures]:
     """Refine every map, cut it at 0.5 and score it.
 
     The network's mode is its own when this returns.
-
-    Returns:
-        ``miou`` and ``boundary_iou`` of each group as ``<name>/<data set>/<base network>``, and
-        their means over the groups as ``miou`` and ``boundary_iou``.
 
     Raises:
         ModelError: a confidence that the network gives is not finite.
     """
     was_training = network.training
     network.eval()
-    scores: dict[str, list[MapScore]] = defaultdict(list)
+    found = []
     for one in maps:
-        confidence, truth, _, valid = one.read()
+        cut = one.read()
         try:
-            refined = refine_map(network, confidence, dtype=dtype, factor=one.factor)
+            refined = refine_map(network, cut.confidence, dtype=dtype, factor=one.factor)
         except ModelError as error:
             raise ModelError(
                 f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "
                 "`learning_rate` and start anew"
             ) from error
-        score = MapScore.of(prediction=refined >= 0.5, target=truth, valid=valid)
-        scores[f"{one.dataset}/{one.source}"].append(score)
+        found.append(_score(one, refined, cut))
     network.train(was_training)
-    figures: dict[str, float] = {}
-    for group, found in sorted(scores.items()):
-        summary = Summary.of(found)
-        figures[f"miou/{group}"] = summary.miou
-        figures[f"boundary_iou/{group}"] = summary.boundary_iou
+    return found
+
+
+def score_unrefined(maps: Sequence[ValidationMap]) -> list[Figures]:
+    """Cut every map at 0.5 as it is and score it."""
+    cuts = ((one, one.read()) for one in maps)
+    return [_score(one, cut.confidence, cut) for one, cut in cuts]
+
+
+def means(figures: Sequence[Figures]) -> dict[str, float]:
+    """Means over the maps of each group, and of these over the groups.
+
+    Their names are ``miou/<group>``, ``boundary_iou/<group>``, ``miou`` and ``boundary_iou``.
+    """
+    by_group: dict[str, list[Figures]] = defaultdict(list)
+    for one in figures:
+        by_group[one.group].append(one)
+    found: dict[str, float] = {}
+    for group, some in sorted(by_group.items()):
+        found[f"miou/{group}"] = fmean(one.iou for one in some)
+        found[f"boundary_iou/{group}"] = fmean(one.boundary_iou for one in some)
     for name in ("miou", "boundary_iou"):
-        figures[name] = fmean(v for k, v in figures.items() if k.startswith(f"{name}/"))
-    return figures
+        found[name] = fmean(v for k, v in found.items() if k.startswith(f"{name}/"))
+    return found
+
+
+def _score(one: ValidationMap, confidence: Float32Array, cut: Cut) -> Figures:
+    score = MapScore.of(prediction=confidence >= 0.5, target=cut.truth, valid=cut.valid)
+    return Figures(f"{one.dataset}/{one.source}", score.counts.iou(), score.boundary.iou())

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from geothresh.api.outcome import doubts
-from geothresh.nn.scope import UNKNOWN, ModelScope
+from geothresh.api.refine import refine
+from geothresh.errors import GeothreshWarning
+from geothresh.nn.scope import UNKNOWN, ModelScope, Range
+from geothresh.options import Refining, Tiling, Writing
+from tests.support.networks import write_model
+from tests.support.rasters import write_raster
 
 ROADS = ModelScope(theme="roads and streets")
 
@@ -39,6 +48,41 @@ def test_general_is_not_advised_to_itself() -> None:
     told = doubts(valid=10**6, before=9000, after=0, changed=9000, model="general", scope=ROADS)
     assert told is not None
     assert "fits any" not in told
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [(1.1, True), (1.3, False), (7.0, False), (35.0, False), (37.0, True), (None, False)],
+)
+def test_foreground_far_from_the_widths_of_training_is_told(
+    width: float | None, said: bool
+) -> None:
+    scope = ModelScope(theme="roads", widths=Range(least=3.6, greatest=12))
+    told = doubts(
+        valid=10**6, before=9000, after=9000, changed=0, width=width, model="m", scope=scope
+    )
+    assert (told is not None) == said
+    if told is not None:
+        assert "pixels wide as the model reads it, far from the 3.6 to 12 of its training" in told
+
+
+def test_refine_measures_the_width_that_the_model_reads(tmp_path: Path) -> None:
+    model = write_model(
+        tmp_path / "m.safetensors", theme="lines", widths=[3, 12], ground_sample_distance=[2, 2]
+    )
+    values = np.zeros((128, 256), np.uint8)
+    values[30:90] = 255
+    scene = write_raster(tmp_path / "scene.tif", values)
+    with pytest.warns(GeothreshWarning, match=r"scene\.tif: .*foreground is some 60 pixels wide"):
+        refine(scene, model=model, tiling=Tiling(tile_size=64))
+    # Read at twice its pixels' size, and within range: 30 of at most 36.
+    coarse = Refining(resolution=4)
+    with warnings.catch_warnings(record=True) as caught:
+        refine(
+            scene, model=model, tiling=Tiling(tile_size=64), refining=coarse,
+            writing=Writing(overwrite=True),
+        )  # fmt: skip
+    assert not [one for one in caught if "pixels wide" in str(one.message)]
 
 
 def test_a_model_without_a_theme_is_not_judged() -> None:

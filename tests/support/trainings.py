@@ -20,6 +20,7 @@ SPLITTING = {
     "place_pattern": "place_pattern",
     "validation_aoi": "aoi",
     "block_size": "block_size",
+    "folds": "folds",
 }
 
 

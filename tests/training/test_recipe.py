@@ -108,6 +108,12 @@ def test_the_command_starts_from_a_recipe_and_changes_what_is_given(received, na
     assert received == [start, changed]
 
 
+def test_what_starts_from_a_model_is_tuned_unless_something_else_is_said(received) -> None:
+    for more in ([], ["--recipe", "best"]):
+        runner().invoke(main, ["train", "data", "-o", "m.safetensors", "--init", "roads", *more])
+    assert received == [RECIPES["tune"], RECIPES["best"]]
+
+
 def test_every_number_of_a_recipe_has_its_option() -> None:
     names = {f.name for f in dataclasses.fields(Recipe)} - {"name", "loss"}
     names |= {f"{f.name}_weight" for f in dataclasses.fields(LossWeights)}
@@ -115,10 +121,12 @@ def test_every_number_of_a_recipe_has_its_option() -> None:
     assert names <= parameters
 
 
-def test_the_help_shows_the_numbers_of_both_recipes() -> None:
+def test_the_help_shows_the_numbers_of_all_recipes() -> None:
     text = " ".join(runner().invoke(main, ["train", "--help"]).stdout.split())
-    assert f"[paper: 300, best: {RECIPES['best'].epochs}]" in text
-    assert f"[paper: as many as maps, best: {RECIPES['best'].chips_per_epoch}]" in text
+    best, tune = RECIPES["best"], RECIPES["tune"]
+    assert f"[paper: 300, best: {best.epochs}, tune: {tune.epochs}]" in text
+    chips = f"best: {best.chips_per_epoch}, tune: {tune.chips_per_epoch}"
+    assert f"[paper: as many as maps, {chips}]" in text
     assert "[default: auto]" in text
 
 

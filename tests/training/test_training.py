@@ -137,7 +137,7 @@ def test_a_model_says_which_model_it_was_started_from(data, tmp_path: Path) -> N
     first = run(data, tmp_path / "first.safetensors", recipe)
     assert "init" not in read_card(first.model).training
     second = run(data, tmp_path / "second.safetensors", recipe, init=first.model)
-    told = read_card(second.model).training["init"]
+    told = read_card(second.last).training["init"]
     assert told == {"name": "first", "sha256": digest(first.model)}
     with pytest.raises(ModelError, match="another init"):
         run(data, tmp_path / "second.safetensors", recipe, resume=True)

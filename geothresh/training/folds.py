@@ -1,0 +1,167 @@
+"""Cross-validation over places, then a model of all of them, in one run with one state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from geothresh.errors import ModelError
+from geothresh.nn.modelfile import beside
+from geothresh.training.data import ChipSource, Fold
+from geothresh.training.state import Progress
+from geothresh.training.threshnet import ThreshNetTask
+from geothresh.training.tuning import Tuning
+from geothresh.training.validation import means, score_network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """The training that is under way: of a fold, or the last, of everything."""
+
+    number: int = 0
+    """From 0; that of the last is the number of folds, and one more when all is done."""
+    first_epoch: int = 0
+    """Epochs done before it, in all rounds."""
+    first_step: int = 0
+
+    def local(self, progress: Progress) -> Progress:
+        """The counters as if the run had begun with this round."""
+        return replace(
+            progress,
+            epoch=progress.epoch - self.first_epoch,
+            step=progress.step - self.first_step,
+        )
+
+
+class FoldsTask(ThreshNetTask):
+    """A ThreshNet for each fold, scored on what it has not seen, then the model of everything.
+
+    Each begins with the same weights, seed and schedule, as if it were a run of its own, so that
+    the scores of the folds tell what to expect of the model. No epoch is chosen on them.
+    """
+
+    def __init__(
+        self, folds: Sequence[Fold], train: Sequence[ChipSource], output: Path, **options: Any
+    ) -> None:
+        """Begin with the first fold.
+
+        Args:
+            folds: what each learns from and is scored on.
+            train: what the model learns from.
+            output: the model file.
+            **options: as of `ThreshNetTask`.
+        """
+        held = [one for fold in folds for one in fold.validation]
+        super().__init__(folds[0].train, held, output, **options)
+        self._sources = [*(fold.train for fold in folds), train]
+        self._held = [fold.validation for fold in folds]
+        self._initial = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self._round = _Round()
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What training was worth on held-out maps; None until all folds are done."""
+        if self._round.number < len(self._held):
+            return None
+        return self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))
+
+    def is_over(self, progress: Progress) -> bool:
+        """After the last round."""
+        return self._round.number > len(self._held)
+
+    def batches(self, epoch: int, first: int) -> Iterable[tuple[list[Tensor], int]]:
+        """Chips of an epoch of the round."""
+        return super().batches(epoch - self._round.first_epoch, first)
+
+    def seed(self, step: int) -> int:
+        """As in a run of its own."""
+        return super().seed(step - self._round.first_step)
+
+    def rate(self, step: int) -> float | None:
+        """As in a run of its own."""
+        return super().rate(step - self._round.first_step)
+
+    def after_step(self, progress: Progress) -> None:
+        """Move the average of the round's weights."""
+        super().after_step(self._round.local(progress))
+
+    def score_start(self) -> dict[str, float] | None:
+        """Scores of the initial model on all maps, or where there is none of the maps as they are.
+
+        None where a run that goes on has them.
+        """
+        return None if self._figures.is_known else self._score_before()
+
+    def validate(self) -> dict[str, float]:
+        """Nothing: the last epoch of a fold is scored when it is known to be that."""
+        return {}
+
+    def after_epoch(
+        self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Write the log; after a round score its fold and begin the next, or write the models."""
+        if not losses:
+            return self._log_row(progress, None, losses, scores)
+        number = self._round.number
+        rate = self._count_losses(progress, losses)
+        if super().is_over(self._round.local(progress)):
+            scores = self._end_round(progress)
+        fold = f"{number + 1}" if number < len(self._held) else "all"
+        return self._log_row(progress, rate, losses, scores, fold=fold)
+
+    def memory(self) -> dict[str, Any]:
+        """Beside what a single training must know again, which round it is."""
+        return {**super().memory(), "round": asdict(self._round)}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """What `memory` gave in an earlier run.
+
+        Raises:
+            ModelError: the state lacks it.
+        """
+        super().recall(memory)
+        try:
+            self._round = _Round(**{name: int(n) for name, n in memory["round"].items()})
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"the state of the run is damaged ({error!r})") from error
+        self._learn_from(self._sources[min(self._round.number, len(self._held))])
+
+    def _end_round(self, progress: Progress) -> Mapping[str, float]:
+        """Scores of the fold, if it was one."""
+        number = self._round.number
+        if number == len(self._held):
+            self._write_models(progress)
+            self._round = replace(self._round, number=number + 1)
+            return {}
+        found = score_network(self._average, self._held[number], dtype=self.dtype)
+        self._figures.tuned += found
+        self._figures.epoch = self._round.local(progress).epoch
+        self._begin_round(number + 1, progress)
+        return means(found)
+
+    def _begin_round(self, number: int, progress: Progress) -> None:
+        """Put everything back to where the first round began."""
+        for network in self.modules.values():
+            network.load_state_dict(self._initial)
+        self.optimizer = self.new_optimizer()
+        self._plateau = self._new_plateau()
+        self._learn_from(self._sources[number])
+        progress.least_loss, progress.epochs_without_gain = math.inf, 0
+        self._round = _Round(number=number, first_epoch=progress.epoch, first_step=progress.step)
+
+    def _write_models(self, progress: Progress) -> None:
+        """Write what was trained on everything; as the model, too, unless the folds lost by it."""
+        tuning = self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))
+        card = {**self._card(self._round.local(progress)), "tuning": tuning.as_dict()}
+        files = [beside(self.output, ".last.safetensors")]
+        if tuning.helped or self._start is None:
+            progress.best_epoch = progress.epoch
+            self._save_average([*files, self.output], card)
+        else:
+            self._save_average(files, card)
+            self._save_start(self._start, card)
