@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         "preset",
         "epochs",
         "hold_out",
+        "folds",
         "device",
         "overwrite",
     ),
