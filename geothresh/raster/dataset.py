@@ -235,6 +235,7 @@ class OpenRaster:
         self.band_count: int = dataset.count
         self.compression: str = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")
         self._dataset = dataset
+        self._access = source.access
         # One GDAL handle may be used by one thread at a time.
         self._lock = threading.Lock()
 
@@ -249,7 +250,7 @@ class OpenRaster:
         if window.row_stop > self.size.height or window.col_stop > self.size.width:
             raise ValueError(f"{window} reaches beyond {self.size}")
         try:
-            with self._lock, gdal_environment(**self.source.access):
+            with self._lock, gdal_environment(**self._access):
                 return read(self._dataset, window)
         except RASTER_ERRORS as error:
             raise InputError(self._undecodable(window, read, error)) from error
@@ -264,7 +265,7 @@ class OpenRaster:
         place = window.text
         for index in self.layout.touching(window):
             try:
-                with self._lock, gdal_environment(**self.source.access):
+                with self._lock, gdal_environment(**self._access):
                     read(self._dataset, self.layout.window(index))
             except RASTER_ERRORS as found:
                 place, error = self.layout.describe(index), found
