@@ -255,12 +255,19 @@ def complete_blocks(
     """The blocks of a band, all of which lie inside the file; None where that cannot be told.
 
     Raises:
-        InputError: the file was cut short; GDAL would read what is missing as zeros.
+        InputError: the file was cut short, or does not say where its blocks are; GDAL would read
+            what is missing as zeros, or from the file's header.
     """
     if source.driver != "GTiff" or source.file_size is None:
         return None
     layout = BlockLayout.of(dataset, bidx)
     inventory = BlockInventory.of(dataset, bidx, layout)
+    if inventory.homeless:
+        # GDAL tells of the fault or not, by which question comes next.
+        raise InputError(
+            f"{source.name}: the metadata cannot be understood ({inventory.homeless} blocks have "
+            "a size and no place in the file); write it again with gdal_translate"
+        )
     beyond = inventory.first_beyond(source.file_size)
     if beyond is not None:
         raise InputError(

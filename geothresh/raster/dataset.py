@@ -94,22 +94,26 @@ class BlockInventory:
     """For each, the position in the file just after its last byte; 0 where it is absent."""
     one_strip: bool = False
     """The raster is one strip, of which GDAL makes a block of each row; `examined` is the first."""
+    homeless: int = 0
+    """Examined blocks that have a size and no offset: GDAL reads them from the file's header."""
 
     @classmethod
     def of(cls, dataset: DatasetReader, bidx: int, layout: BlockLayout) -> BlockInventory:
         """Ask an open GeoTIFF for the offset and size of the blocks of band `bidx`."""
         examined = evenly_spread(layout.count, _MOST_BLOCKS)
         ends = np.zeros(len(examined), np.int64)
+        homeless = 0
         for place, index in enumerate(examined.tolist()):
             row, column = divmod(index, layout.columns)
             offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=bidx)
+            size = int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=bidx) or 0)
             if offset is None or int(offset) == 0:
+                homeless += size > 0
                 continue
-            size = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=bidx)
-            ends[place] = min(int(offset) + int(size or 0), _NOWHERE)
+            ends[place] = min(int(offset) + size, _NOWHERE)
         if layout.is_one_strip(np.flatnonzero(ends)):
-            return cls(examined=examined[:1], ends=ends[:1], one_strip=True)
-        return cls(examined=examined, ends=ends)
+            return cls(examined=examined[:1], ends=ends[:1], one_strip=True, homeless=homeless)
+        return cls(examined=examined, ends=ends, homeless=homeless)
 
     @property
     def present(self) -> NDArray[np.int64]:
