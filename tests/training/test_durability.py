@@ -293,6 +293,7 @@ def arguments(folder: Path, output: Path) -> list[str]:
         "--init", str(folder.parent / "tiny.safetensors"), "--epochs", "2", "--chip-size", "64",
         "--batch-size", "2", "--chips-per-epoch", "4", "--dropout", "0.2", "--ema", "0.9",
         "--precision", "fp32", "--device", "cpu", "--validation-fraction", "0.34",
+        "--progress", "none",
     ]  # fmt: skip
 
 
