@@ -324,8 +324,15 @@ def free_bytes(target: Path) -> int:
         raise OutputError(f"{target}: {target.parent} is gone ({error.strerror})") from error
 
 
-def publish(temporary: Path, target: Path) -> None:
+def publish(temporary: Path, target: Path, *, replaced: Iterable[Path] = ()) -> None:
     """Bring `temporary` to the disk and rename it to `target`, which changes in one step.
+
+    Args:
+        temporary: from `create_beside`.
+        target: where the file is to be.
+        replaced: files beside `target` that described what was there before: they are gone before
+            it changes, so that they never stand beside the new file, and are back where it does
+            not.
 
     Raises:
         OutputError: the file cannot be flushed or renamed; `temporary` is still there.
@@ -336,13 +343,29 @@ def publish(temporary: Path, target: Path) -> None:
         with _opened(target.parent) as directory:
             with _opened(temporary) as file:
                 os.fsync(file)
-            temporary.replace(target)
+            with _set_aside(replaced, temporary.parent):
+                temporary.replace(target)
             flush_directory(directory)
     except OSError as error:
         raise OutputError(
             f"{target}: the finished file cannot be put in place ({error.strerror})"
         ) from error
     _remove_folder(temporary)
+
+
+@contextmanager
+def _set_aside(files: Iterable[Path], folder: Path) -> Iterator[None]:
+    """Move files into a folder; on any exception they come back."""
+    moved: list[Path] = []
+    try:
+        for path in files:
+            path.replace(folder / path.name)
+            moved.append(path)
+        yield
+    except BaseException:
+        for path in moved:
+            (folder / path.name).replace(path)
+        raise
 
 
 @contextmanager

@@ -41,6 +41,8 @@ Blend: TypeAlias = Literal["hann", "gaussian", "linear", "crop"]
 """How overlapping tiles are weighted; ``crop`` takes each pixel from exactly one tile."""
 Bounds: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right, top."""
+Dtype: TypeAlias = Literal["uint8", "float32"]
+"""Type of the values of a confidence raster."""
 Metric: TypeAlias = Literal["chessboard", "cityblock"]
 """How the distance to a contour is counted, that is, by what a mask is eroded step by step:
 ``chessboard`` by a 3 x 3 square, as the authors of Boundary IoU do; ``cityblock`` by a 3 x 3
@@ -70,6 +72,16 @@ def making_directories() -> Any:
 def overwriting() -> Any:
     """The option of replacing outputs, for any class that has it."""
     return option(False, "Replace the outputs that exist.", FLAG)
+
+
+def styling() -> Any:
+    """The option of styles with outputs, for any class that has it."""
+    return option(
+        True,
+        "Write how outputs look in QGIS and what their classes are called: .qml and .aux.xml "
+        "beside them, within a GeoPackage. What you have changed of it stays.",
+        FLAG,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +283,19 @@ class Writing:
     cog: bool = option(
         False, "Write Cloud Optimised GeoTIFFs: with overviews, in a second pass.", FLAG
     )
+    overviews: bool = option(
+        False,
+        "Add overviews, by which large rasters are drawn fast: the nearest pixel of classes, so "
+        "that thin roads do not vanish, and the mean of confidences. A COG has them anyway.",
+        FLAG,
+    )
+    confidence_dtype: Dtype = option(
+        "uint8",
+        "How a confidence raster stores its values: uint8 as 0-254 for 0-1 with 255 for no data, "
+        "or float32 as they are with NaN.",
+        Choice(get_args(Dtype)),
+    )
+    style: bool = styling()
     resume: bool = option(
         True,
         "Keep finished work on the disk, and go on from that of an interrupted run.",

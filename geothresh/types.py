@@ -12,3 +12,5 @@ UInt8Array: TypeAlias = NDArray[np.uint8]
 Int64Array: TypeAlias = NDArray[np.int64]
 Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
+LayerArray: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
+"""What outputs hold."""

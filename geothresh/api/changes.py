@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from geothresh.mosaic import Layers, RasterReader
+from geothresh.options import Dtype
 from geothresh.raster.creation import NODATA
-from geothresh.raster.writing import confidence_values, mask_values
+from geothresh.raster.writing import mask_values, stored_confidence
 from geothresh.thresholding import best_thresholds, cut_mask, patch_histograms
-from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.types import BoolArray, Float32Array, LayerArray, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
 
 REGION = 64
@@ -97,8 +98,8 @@ class MaskLayers:
     """Refined confidence from which on a pixel is foreground."""
     keep: float | None = None
     """The same for a pixel that the input has as foreground, see `cut_mask`."""
-    confidence: bool
-    """Whether there is a layer of refined confidences."""
+    confidence: Dtype | None
+    """Type of the layer of refined confidences; None = there is none."""
     changes: bool = False
     """Whether there is a layer of what has changed."""
     thresholds: bool = False
@@ -114,9 +115,9 @@ class MaskLayers:
             before = reader.read(window)[0] >= np.float32(self.threshold)
         foreground = cut_mask(refined, before, threshold=self.threshold, keep=self.keep)
         mask = mask_values(foreground, valid)
-        values = [mask]
-        if self.confidence:
-            values.append(confidence_values(refined, valid))
+        values: list[LayerArray] = [mask]
+        if self.confidence is not None:
+            values.append(stored_confidence(refined, valid, self.confidence))
         if self.changes:
             values.append(change_values(before, mask))
         if self.thresholds:

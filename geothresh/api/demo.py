@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from os import PathLike
@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from geothresh.api.drawing import NODES
+from geothresh.api.project import ProjectLayer, write_project
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.files import check_output, make_directory, write_bytes
 from geothresh.options import Outputs, Refining, Writing
+from geothresh.raster.creation import CHANGES, CONFIDENCE, BandFormat, mask_band
 from geothresh.raster.pictures import (
     Panel,
     change_picture,
@@ -28,23 +31,30 @@ from geothresh.raster.pictures import (
     write_png,
 )
 from geothresh.raster.scene import open_scene
+from geothresh.raster.styles import raster_style
+from geothresh.sidecars import put_style
 from geothresh.types import BoolArray, Float32Array, UInt8Array
-from geothresh.vector.options import Centerlines, Foreground, VectorWriting
+from geothresh.vector.layers import Geometry, Layer
+from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
+from geothresh.vector.styles import style_of
 
 #: What the demo writes, by the field of `DemoResult` that holds the path.
 OUTPUTS = {
     "scene": "scene.tif",
     "mask": "scene_mask.tif",
     "confidence": "scene_refined.tif",
+    "changes": "scene_changes.tif",
     "vector": "roads.gpkg",
     "centerlines": "road_lines.gpkg",
+    "project": "demo.qgs",
     "picture": "before_after.png",
     "manifest": "scene_mask.manifest.json",
 }
 
 _THRESHOLD = 0.5
 # Specks and pinholes are half a road's width squared and less; gaps are bridged over a plot.
-_SIEVE, _LINES = 40, Centerlines(nodes=True, bridge_gaps=30.0, min_length=20.0)
+_SIEVE, _AREAS = 40, Polygons(smooth=True)
+_LINES = Centerlines(nodes=True, bridge_gaps=30.0, min_length=20.0)
 _CROP = 366
 _OVERVIEW_FACTOR = 3
 
@@ -59,10 +69,14 @@ class DemoResult:
     """The refined mask: 0 background, 1 road, 255 no data."""
     confidence: Path
     """The refined confidence."""
+    changes: Path
+    """What refinement changed: 0 nothing, 1 added, 2 removed, 255 no data."""
     vector: Path
     """The GeoPackage with the road polygons."""
     centerlines: Path
     """The GeoPackage with the road network: centrelines, and the nodes between them."""
+    project: Path
+    """The QGIS project with all of them, in order."""
     picture: Path
     """The PNG that shows before and after."""
     manifest: Path
@@ -84,7 +98,7 @@ class DemoResult:
     pieces_after: int
     """The same of the refined mask."""
     polygons: int
-    """Features in the GeoPackage of polygons."""
+    """Features in the GeoPackage of polygons, without specks."""
     lines: int
     """Centrelines."""
     lines_length: float
@@ -133,21 +147,26 @@ def demo(
             source,
             paths["mask"],
             model=model,
-            outputs=Outputs(confidence=paths["confidence"]),
+            outputs=Outputs(confidence=paths["confidence"], changes=paths["changes"]),
             refining=Refining(threshold=_THRESHOLD),
             writing=Writing(resume=False, overwrite=overwrite),
             progress=progress,
         )
         with open_scene(source) as scene:
             confidence, valid = scene.read(scene.size.window())
+            box = scene.box
         write_bytes(paths["scene"], source.read_bytes())
-    writing = VectorWriting(overwrite=overwrite)
-    vectors = vectorize(
-        paths["mask"], paths["vector"], confidence=paths["confidence"], writing=writing
-    )
-    lines = vectorize(
-        paths["mask"], paths["centerlines"], confidence=paths["confidence"], draw=_LINES,
-        foreground=Foreground(sieve=_SIEVE), writing=writing,
+    put_style(paths["scene"], raster_style(CONFIDENCE), "raster")
+    vectors, lines = (
+        vectorize(
+            paths["mask"], paths[name], confidence=paths["confidence"], draw=draw,
+            foreground=Foreground(sieve=_SIEVE), writing=VectorWriting(overwrite=overwrite),
+        )
+        for name, draw in (("vector", _AREAS), ("centerlines", _LINES))
+    )  # fmt: skip
+    write_project(
+        paths["project"], _layers(paths, refined.theme), title="geothresh demo",
+        crs=box.crs or "", bounds=box.bounds(),
     )  # fmt: skip
 
     before = valid & (confidence >= _THRESHOLD)
@@ -169,6 +188,36 @@ def demo(
         bridges=lines.bridges or 0,
         seconds=time.perf_counter() - started,
     )
+
+
+def _layers(paths: Mapping[str, Path], theme: str) -> list[ProjectLayer]:
+    """What the project shows, from above: lines over areas over rasters."""
+
+    def vector(title: str, name: str, kind: Geometry, *, ending: str = "") -> ProjectLayer:
+        path = paths[name]
+        like = Layer(
+            name=path.stem + ending, kind=kind, geometry=np.empty(0, object),
+            attributes={"bridged": np.empty(0)} if kind == "LineString" else {},
+            metadata={"geothresh_theme": theme},
+        )  # fmt: skip
+        return ProjectLayer(
+            title=title, path=path, kind="vector", style=style_of(like), table=like.name
+        )
+
+    def raster(title: str, name: str, band: BandFormat, *, shown: bool = True) -> ProjectLayer:
+        return ProjectLayer(
+            title=title, path=paths[name], kind="raster", style=raster_style(band), shown=shown
+        )
+
+    return [
+        vector("junctions and ends", "centerlines", "Point", ending=NODES),
+        vector("centrelines", "centerlines", "LineString"),
+        raster("changes", "changes", CHANGES),
+        vector("road areas", "vector", "Polygon"),
+        raster("refined mask", "mask", mask_band(theme), shown=False),
+        raster("refined confidence", "confidence", CONFIDENCE, shown=False),
+        raster("confidence", "scene", CONFIDENCE),
+    ]
 
 
 def _output_paths(directory: Path, overwrite: bool) -> dict[str, Path]:

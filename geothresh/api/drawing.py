@@ -18,10 +18,16 @@ from geothresh.raster.mask import Mask, Progress
 from geothresh.raster.scene import Scene
 from geothresh.skeleton.bridging import bridged
 from geothresh.skeleton.graph import centerline_network
-from geothresh.vector.centerlines import CONFIDENCE_FIELDS, PixelGround, make_centerlines
+from geothresh.vector.centerlines import (
+    CONFIDENCE_FIELDS,
+    PixelGround,
+    make_centerlines,
+    pixel_side,
+)
 from geothresh.vector.layers import Layer
 from geothresh.vector.options import Centerlines, Polygons
 from geothresh.vector.polygons import PolygonBatch, make_polygons
+from geothresh.vector.rounding import rounded
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 
@@ -94,12 +100,13 @@ def _polygons(
             simplify=options.simplify,
         )
     _require_all_pixels(mask, polygons)
+    rectangle_length, rectangle_width = units.rectangle_fields
     attributes = {
         units.area_field: polygons.area,
         units.perimeter_field: polygons.perimeter,
         "compactness": polygons.compactness,
-        units.length_field: polygons.length,
-        units.width_field: polygons.width,
+        rectangle_length: polygons.length,
+        rectangle_width: polygons.width,
         "orientation_deg": polygons.orientation,
     }
     if scene is not None:
@@ -113,7 +120,7 @@ def _polygons(
                 name=name,
                 kind="Polygon",
                 geometry=polygons.geometry,
-                attributes=attributes,
+                attributes=rounded(attributes, pixel=pixel_side(mask.box, units)),
                 metadata=metadata,
             ),
         ),
@@ -159,7 +166,10 @@ def _centerlines(
             name=name,
             kind="LineString",
             geometry=lines.geometry,
-            attributes=lines.attributes(units, bridges=options.bridge_gaps > 0),
+            attributes=rounded(
+                lines.attributes(units, bridges=options.bridge_gaps > 0),
+                pixel=pixel_side(box, units),
+            ),
             metadata=metadata,
         )
     ]
@@ -170,6 +180,7 @@ def _centerlines(
                 kind="Point",
                 geometry=lines.nodes,
                 attributes={"degree": lines.degree},
+                metadata=metadata,
             )
         )
     return Drawn(

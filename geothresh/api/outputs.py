@@ -21,9 +21,11 @@ from geothresh.files import check_output, create_beside, discard, free_bytes, pu
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.options import Outputs
 from geothresh.packed import PackedLayer
-from geothresh.raster.creation import least_bytes, require_tiff_name
+from geothresh.raster.creation import BandFormat, least_bytes, require_tiff_name
 from geothresh.raster.paths import RasterSource, head_digest
+from geothresh.raster.styles import class_description, raster_style
 from geothresh.raster.writing import RasterWriter
+from geothresh.sidecars import check_side_files, put_description, put_style
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
@@ -110,6 +112,8 @@ def check_outputs(
         # Links and `..` in mind: the second file would replace the first without a word.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
+        if path not in (vector, manifest):
+            check_side_files(target, overwrite=overwrite)
         checked.append(target)
     if vector is not None:
         # geopandas is not needed before the mask is there.
@@ -175,15 +179,15 @@ def parameter_tags(described: Mapping[str, object], **more: object) -> dict[str,
 
 
 def require_room(
-    outputs: Sequence[Path], size: RasterSize, creation_options: Mapping[str, str]
+    outputs: Mapping[Path, BandFormat], size: RasterSize, creation_options: Mapping[str, str]
 ) -> None:
     """Check that the disk has room for the least that the outputs can take.
 
     Raises:
         OutputError: a directory has less room than the output needs at the very least.
     """
-    least = least_bytes(size, creation_options)
-    for output in outputs:
+    for output, band in outputs.items():
+        least = least_bytes(size, creation_options, band.dtype)
         free = free_bytes(output)
         if free < least:
             raise OutputError(
@@ -250,6 +254,26 @@ def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
         writer.publish()
 
 
+def describe(outputs: Mapping[Path, BandFormat], *, style: bool) -> None:
+    """Put styles and names of classes beside rasters that are in place.
+
+    They come after the rasters, so that none of them ever describes another one, and whenever a
+    run goes on.
+
+    Args:
+        outputs: what each raster holds.
+        style: whether they are wanted; if not, a style that an earlier run wrote goes.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    for output, band in outputs.items():
+        put_style(output, raster_style(band) if style else None, "raster")
+        description = class_description(band)
+        if style and description is not None:
+            put_description(output, description)
+
+
 def write_manifest(manifest: Path, journal: Journal) -> None:
     """Write the sha256 of all outputs of the run to a JSON file.
 
@@ -270,5 +294,47 @@ def write_manifest(manifest: Path, journal: Journal) -> None:
         publish(temporary, manifest)
     except OSError as error:
         raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
+    finally:
+        discard(temporary)
+
+
+def write_polygons(files: OutputFiles, vector: Path, journal: Journal, *, style: bool) -> None:
+    """Put the foreground of a mask that is in place beside it, as polygons.
+
+    Args:
+        files: of the run.
+        vector: the one to write.
+        journal: notes it down, with ``features``.
+        style: whether a style for QGIS goes with it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from geothresh.api.vectorize import vectorize
+    from geothresh.vector.options import VectorWriting
+    from geothresh.vector.styles import take_over_styles
+
+    temporary = create_beside(vector)
+    try:
+        # In the folder of the temporary file, under its own name, which tells the format.
+        made = temporary.with_name(vector.name)
+        try:
+            result = vectorize(
+                files.mask,
+                made,
+                confidence=files.confidence,
+                writing=VectorWriting(overwrite=True, style=style),
+            )
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(made), str(vector))) from error
+        temporary.unlink()
+        take_over_styles(made, vector, result.layer)
+        # A shapefile is several files, of which the one that was named comes last.
+        parts = sorted(made.parent.iterdir(), key=lambda file: file == made)
+        journal.record_made(
+            {vector.with_name(part.name): part for part in parts}, features=result.features
+        )
+        for part in parts:
+            publish(part, vector.with_name(part.name))
     finally:
         discard(temporary)

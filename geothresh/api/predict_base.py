@@ -15,6 +15,7 @@ import numpy as np
 
 from geothresh.api.directories import with_directories
 from geothresh.api.outputs import (
+    describe,
     make_strips,
     parameter_tags,
     put_in_place,
@@ -37,13 +38,19 @@ from geothresh.mosaic import (
     where_asked,
 )
 from geothresh.nn.refiner import resolved
-from geothresh.options import BaseTiling, Compute, PathLike, Reading, Writing
-from geothresh.raster.creation import CONFIDENCE, cog_options, gtiff_options, require_tiff_name
+from geothresh.options import BaseTiling, Compute, Dtype, PathLike, Reading, Writing
+from geothresh.raster.creation import (
+    cog_options,
+    confidence_band,
+    gtiff_options,
+    require_tiff_name,
+)
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures
 from geothresh.raster.paths import RasterSource, find_raster, is_tiff
 from geothresh.raster.pictures import write_png
-from geothresh.raster.writing import RasterWriter, confidence_values
+from geothresh.raster.writing import RasterWriter, stored_confidence
+from geothresh.sidecars import check_side_files
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
@@ -82,6 +89,9 @@ class _Counts:
 class _ConfidenceLayer:
     """Makes the confidence of a chunk as it is stored, and counts."""
 
+    dtype: Dtype
+    """Of its values."""
+
     def __call__(
         self, reader: RasterReader, window: PixelWindow, confidence: Float32Array, valid: BoolArray
     ) -> Layers:
@@ -90,7 +100,8 @@ class _ConfidenceLayer:
             pixels=int(np.count_nonzero(valid)),
             foreground=int(np.count_nonzero(valid & (confidence >= 0.5))),
         )
-        return Layers(values=(confidence_values(confidence, valid),), counts=asdict(counts))
+        stored = stored_confidence(confidence, valid, self.dtype)
+        return Layers(values=(stored,), counts=asdict(counts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,10 +244,13 @@ def _predict_scene(
             outputs=[target.name],
             creation_options=writing.creation_options,
             cog=writing.cog,
+            overviews=writing.overviews,
+            confidence_dtype=writing.confidence_dtype,
         )
+        outputs = {target: confidence_band(writing.confidence_dtype)}
         with Journal(target, fingerprint, restart=writing.restart, keep=writing.resume) as journal:
             if not journal.is_made([target]):
-                require_room([target], scene.size, writing.creation_options)
+                require_room(outputs, scene.size, writing.creation_options)
                 workers = network.compute.workers
                 engine = partial(
                     mosaic, scene, network.source, grid=grid, blend=network.tiling.blend,
@@ -245,6 +259,7 @@ def _predict_scene(
                 )  # fmt: skip
                 tags = parameter_tags(described, batch_size=network.compute.batch_size)
                 _write_confidence(scene, target, engine, journal, tags, writing)
+            describe(outputs, style=writing.style)
             if journal.total("tiles_refined") == 0:
                 warnings.warn(
                     f"{scene.name}: holds no data at all; neither does the confidence",
@@ -265,11 +280,13 @@ def _check_target(source: RasterSource, output: PathLike | None, writing: Writin
     target = Path(os.fspath(output))
     require_tiff_name(target)
     finished = finished_outputs(target) if writing.resumes else frozenset()
-    return check_output(
+    checked = check_output(
         target,
         overwrite=writing.overwrite or target.absolute() in finished,
         inputs=[] if source.remote else [source.location],
     )
+    check_side_files(checked, overwrite=writing.overwrite)
+    return checked
 
 
 def _write_confidence(
@@ -281,11 +298,12 @@ def _write_confidence(
     writing: Writing,
 ) -> None:
     """Predict the scene into a temporary file and put it in place when it is proven."""
+    dtype = writing.confidence_dtype
     with RasterWriter(
-        target, box=scene.box, band=CONFIDENCE, tags=tags,
-        creation_options=writing.creation_options, cog=writing.cog,
+        target, box=scene.box, band=confidence_band(dtype), tags=tags,
+        creation_options=writing.creation_options, cog=writing.cog, overviews=writing.overviews,
     ) as writer:  # fmt: skip
-        make_strips(engine, journal, [writer], finish=_ConfidenceLayer())
+        make_strips(engine, journal, [writer], finish=_ConfidenceLayer(dtype=dtype))
         scene.require_unchanged()
         put_in_place(journal, [writer])
 

@@ -21,18 +21,19 @@ from geothresh.api.outputs import (
     OutputFiles,
     check_outputs,
     default_mask,
+    describe,
     make_strips,
     parameter_tags,
     put_in_place,
     require_room,
     run_fingerprint,
     write_manifest,
+    write_polygons,
 )
 from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
 from geothresh.durability import Journal, finished_outputs
-from geothresh.errors import GeothreshWarning, InputError, OutputError
+from geothresh.errors import GeothreshWarning, InputError
 from geothresh.fields import decisive
-from geothresh.files import create_beside, discard, publish
 from geothresh.mosaic import (
     MosaicStats,
     Progress,
@@ -43,11 +44,12 @@ from geothresh.nn.refiner import packaged_models
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import (
     CHANGES,
-    CONFIDENCE,
-    MASK,
     THRESHOLD,
+    BandFormat,
     cog_options,
+    confidence_band,
     gtiff_options,
+    mask_band,
 )
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import INFINITIES, Scene, open_scene
@@ -204,11 +206,12 @@ def refine(
         with Journal(mask, job.fingerprint(), restart=writing.restart, keep=keep) as journal:
             resumed = len(journal.strips)
             if not journal.is_made(files.rasters):
-                require_room(files.rasters, opened.size, writing.creation_options)
+                require_room(job.bands, opened.size, writing.creation_options)
                 _write_rasters(job, journal, progress)
+            describe(job.bands, style=writing.style)
             _warn_of(job, journal)
             if files.vector is not None and not journal.is_made([files.vector]):
-                _vectorize(files, files.vector, journal)
+                write_polygons(files, files.vector, journal, style=writing.style)
             if files.manifest is not None:
                 write_manifest(files.manifest, journal)
             journal.finish()
@@ -264,6 +267,18 @@ class _Job:
         )  # fmt: skip
 
     @property
+    def bands(self) -> dict[Path, BandFormat]:
+        """What each raster holds, in the order of their layers."""
+        files = self.files
+        every = (
+            (files.mask, mask_band(self.chosen.scope.theme)),
+            (files.confidence, confidence_band(self.writing.confidence_dtype)),
+            (files.changes, CHANGES),
+            (files.thresholds, THRESHOLD),
+        )
+        return {target: band for target, band in every if target is not None}
+
+    @property
     def keep(self) -> float | None:
         """Refined confidence down to which foreground of the scene stays."""
         return self.chosen.keep(self.refining)
@@ -296,6 +311,8 @@ class _Job:
             outputs=[path.name for path in self.files],
             creation_options=self.writing.creation_options,
             cog=self.writing.cog,
+            overviews=self.writing.overviews,
+            confidence_dtype=self.writing.confidence_dtype,
         )
 
     def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:
@@ -313,27 +330,24 @@ class _Job:
 def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> None:
     """Refine the scene into temporary files and put them in place when all are proven."""
     scene, files, threshold = job.scene, job.files, job.refining.threshold
-    tags = parameter_tags(job.described(), batch_size=job.compute.batch_size)
-    bands = {
-        MASK: files.mask,
-        CONFIDENCE: files.confidence,
-        CHANGES: files.changes,
-        THRESHOLD: files.thresholds,
-    }
+    tags = parameter_tags(
+        job.described(), batch_size=job.compute.batch_size, theme=job.chosen.scope.theme or "none"
+    )
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
                 RasterWriter(
                     target, box=scene.box, band=band, tags=tags,
                     creation_options=job.writing.creation_options, cog=job.writing.cog,
+                    overviews=job.writing.overviews,
                 )
             )
-            for band, target in bands.items() if target is not None
+            for target, band in job.bands.items()
         ]  # fmt: skip
         finish = MaskLayers(
             threshold=threshold,
             keep=job.keep,
-            confidence=files.confidence is not None,
+            confidence=None if files.confidence is None else job.writing.confidence_dtype,
             changes=files.changes is not None,
             thresholds=files.thresholds is not None,
         )
@@ -414,32 +428,3 @@ def _width_read(job: _Job) -> float | None:
         return None
     width = sampled_width(job.scene)
     return None if width is None else width * job.chosen.resampling
-
-
-def _vectorize(files: OutputFiles, vector: Path, journal: Journal) -> None:
-    from geothresh.api.vectorize import vectorize
-    from geothresh.vector.options import VectorWriting
-
-    temporary = create_beside(vector)
-    try:
-        # In the folder of the temporary file, under its own name, which tells the format.
-        made = temporary.with_name(vector.name)
-        try:
-            result = vectorize(
-                files.mask,
-                made,
-                confidence=files.confidence,
-                writing=VectorWriting(overwrite=True),
-            )
-        except OutputError as error:
-            raise OutputError(str(error).replace(str(made), str(vector))) from error
-        temporary.unlink()
-        # A shapefile is several files, of which the one that was named comes last.
-        parts = sorted(made.parent.iterdir(), key=lambda file: file == made)
-        journal.record_made(
-            {vector.with_name(part.name): part for part in parts}, features=result.features
-        )
-        for part in parts:
-            publish(part, vector.with_name(part.name))
-    finally:
-        discard(temporary)

@@ -19,6 +19,7 @@ from geothresh.fields import decisive, require_only
 from geothresh.options import READ_WHOLE, PathLike, Reading
 from geothresh.raster.mask import Mask, Progress, cut_scene, open_mask, plain_mask
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.provenance import Provenance
 from geothresh.raster.regions import sieved_mask
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.vector.centerlines import pixel_side
@@ -119,10 +120,10 @@ def vectorize(
 
     Polygons: each 4-connected region becomes one valid polygon along its pixel edges, whole across
     all blocks, with the attributes ``area_m2``, ``perimeter_m`` (holes included) and
-    ``compactness`` (4 pi area / perimeter squared) of the polygon as it is written, ``length_m``,
-    ``width_m`` and ``orientation_deg`` (from north towards east) of its minimum rotated rectangle,
-    and ``confidence_mean``, ``confidence_min`` and ``confidence_p10`` over the valid pixels of the
-    region.
+    ``compactness`` (4 pi area / perimeter squared) of the polygon as it is written,
+    ``rect_length_m``, ``rect_width_m`` and ``orientation_deg`` (from north towards east) of its
+    minimum rotated rectangle, and ``confidence_mean``, ``confidence_min`` and ``confidence_p10``
+    over the valid pixels of the region.
 
     Centrelines: the foreground is thinned (Guo and Hall 1989) to lines from node to node, the same
     whatever the size of the raster; they are smoothed by at most a pixel. Attributes are
@@ -172,7 +173,7 @@ def vectorize(
         band = stack.enter_context(_sieved(found, units, foreground, draw, target.path))
         drawn = draw_layers(
             band, scene, units, draw, name=target.layers[0],
-            metadata=_metadata(source, draw, foreground), progress=progress,
+            metadata=_metadata(inputs, draw, foreground), progress=progress,
         )  # fmt: skip
     layers, crs = target.placed(drawn.layers, band)
     # With pyogrio come a hundred megabytes, which are not there yet when memory is at its highest:
@@ -181,7 +182,7 @@ def vectorize(
 
     types = write_vectors(
         target.path, layers, crs=crs.to_wkt() if crs else None, existing=writing.existing,
-        form=target.form.name,
+        form=target.form.name, style=writing.style,
     )  # fmt: skip
     return VectorizeResult(
         output=target.path,
@@ -226,14 +227,15 @@ class _Target:
         inputs: Sequence[RasterSource],
     ) -> _Target:
         """Errors as `vectorize`."""
-        layer = writing.layer or layer_name_from(
-            Path(source.name).stem, draw.kind, longest=MOST - len(NODES)
-        )
+        output = _output_of(source, output, writing.format)
+        # What is added to a file is told apart there by the mask that it comes from.
+        named = Path(source.name) if writing.append else output
+        layer = writing.layer or layer_name_from(named.stem, draw.kind, longest=MOST - len(NODES))
         layers: tuple[str, ...] = (layer,)
         if isinstance(draw, Centerlines) and draw.nodes:
             layers = (layer, check_layer_name(layer + NODES))
         path = check_vector_output(
-            _output_of(source, output, writing.format), existing=writing.existing,
+            output, existing=writing.existing,
             form=writing.format, layers=layers,
             inputs=[one.location for one in inputs if not one.remote],
         )  # fmt: skip
@@ -351,11 +353,25 @@ def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
 
 
 def _metadata(
-    source: RasterSource, draw: Polygons | Centerlines, foreground: Foreground
+    inputs: Sequence[RasterSource], draw: Polygons | Centerlines, foreground: Foreground
 ) -> dict[str, str]:
     """How a layer came about, as text that is kept with it."""
-    told = {"version": __version__, "mask": Path(source.name).name, "kind": draw.kind}
+    mask = inputs[0]
+    # With a threshold the mask is cut from confidences, which are measured too.
+    measured = inputs[-1] if len(inputs) > 1 or foreground.threshold is not None else None
+    made = Provenance.of(mask)
+    told: dict[str, Any] = {
+        "version": __version__,
+        "mask": Path(mask.name).name,
+        "confidence": "" if measured is None else Path(measured.name).name,
+        "model": made.model,
+        "model_sha256": made.sha256,
+        "theme": made.theme,
+        "kind": draw.kind,
+    }
     told |= decisive(foreground, draw)
     return {
-        f"geothresh_{name}": "none" if value is None else str(value) for name, value in told.items()
+        f"geothresh_{name}": "none" if value is None else str(value)
+        for name, value in told.items()
+        if value != ""
     }

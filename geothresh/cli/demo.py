@@ -62,7 +62,7 @@ def _table(result: DemoResult) -> str:
         f"{result.seconds:.1f} s with the model {result.model}.",
         "",
         f"Look at {result.picture}",
-        f"Open in QGIS: {result.scene}, {result.mask}, {result.confidence}, {result.vector} "
-        f"and {result.centerlines}",
+        f"Open in QGIS: {result.project}, with all layers; or {result.mask}, {result.vector} and "
+        f"{result.centerlines} in any GIS",
     ]
     return "\n".join(lines)

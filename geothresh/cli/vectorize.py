@@ -95,7 +95,7 @@ def vectorize(
 
     The output is MASK's name with .gpkg beside it, or the file named with -o (.gpkg, .fgb,
     .geojson, .parquet or .shp); its path is printed. Each polygon has area_m2, perimeter_m,
-    compactness, and length_m, width_m and orientation_deg of its rotated rectangle; each
+    compactness, and rect_length_m, rect_width_m and orientation_deg of its rotated rectangle; each
     centreline length_m, width_m and width_min_m. Where there is a confidence, --confidence or MASK
     itself with --threshold, all have confidence_mean, _min and _p10. On a geographic CRS lengths
     and areas are geodesic. Without a CRS the attributes are area_units2 and so on, with

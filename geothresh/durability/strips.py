@@ -2,9 +2,9 @@
 
 They are written by Python, which raises on a full disk. A strip file is a magic word and then, for
 each chunk of the strip from left to right, a header (window and number of layers, little-endian)
-and the layers, packed: the length of a zlib stream and the stream, or length 0 and the one value
-that is everywhere. The CRC-32 of the whole file stands in the log. The log holds JSON objects, one
-a line, each with a checksum.
+and the layers, packed: the bytes of a value, the length of a zlib stream and the stream, or length
+0 and the one value that is everywhere. The CRC-32 of the whole file stands in the log. The log
+holds JSON objects, one a line, each with a checksum.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geothresh.packed import PackedLayer
+from geothresh.types import LayerArray
 from geothresh.windows import PixelWindow
 
 # Eight hexadecimal digits and a space before the JSON.
 _PREFIX = 9
 
-_MAGIC = b"GTSTRIP1"
+_MAGIC = b"GTSTRIP2"
 _HEADER = struct.Struct("<QQQQI")
-_LENGTH = struct.Struct("<Q")
+_LAYER = struct.Struct("<BQ")
 _READ_AT_ONCE = 2**20
 
 
@@ -124,7 +122,7 @@ class StoredChunk:
 
     window: PixelWindow
     """Where it lies in the raster."""
-    layers: tuple[NDArray[np.uint8], ...]
+    layers: tuple[LayerArray, ...]
     """(height, width) each: what the outputs hold there."""
 
 
@@ -163,7 +161,8 @@ class StripFile:
         numbers = (window.row, window.col, window.height, window.width, len(layers))
         self._write(_HEADER.pack(*numbers))
         for layer in layers:
-            self._write(_LENGTH.pack(0 if layer.is_flat else len(layer.data)))
+            length = 0 if layer.is_flat else len(layer.data)
+            self._write(_LAYER.pack(layer.item_bytes, length))
             self._write(layer.data)
 
     def commit(self) -> None:
@@ -207,8 +206,9 @@ def read_strip(path: Path) -> Iterator[StoredChunk]:
             row, col, height, width, count = _HEADER.unpack(header)
             layers = []
             for _ in range(count):
-                (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-                packed = PackedLayer(height=height, width=width, data=file.read(length or 1))
+                item_bytes, length = _LAYER.unpack(file.read(_LAYER.size))
+                data = file.read(length or item_bytes)
+                packed = PackedLayer(height=height, width=width, data=data, item_bytes=item_bytes)
                 layers.append(packed.unpack())
             window = PixelWindow(row=row, col=col, height=height, width=width)
             yield StoredChunk(window=window, layers=tuple(layers))

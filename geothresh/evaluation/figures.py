@@ -23,7 +23,7 @@ _LEAST_SIDE = 360
 
 
 def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> Rgb:
-    """Found foreground light, missed blue, falsely found red, background dark; (H, W, 3)."""
+    """Found foreground amber, missed blue, falsely found red, background dark; (H, W, 3)."""
     # The change from prediction to truth: what is false has to go, what is missed to come.
     return change_picture(prediction, truth, valid)
 

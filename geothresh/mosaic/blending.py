@@ -28,7 +28,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.options import Blend
 from geothresh.packed import PackedLayer
-from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.types import BoolArray, Float32Array, LayerArray
 from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
 
 BLENDS: Final[tuple[Blend, ...]] = get_args(Blend)
@@ -231,7 +231,7 @@ class Finished:
 
     window: PixelWindow
     """Where it lies."""
-    values: tuple[UInt8Array, ...]
+    values: tuple[LayerArray, ...]
     """Each (height, width); none where they are on their way from a worker, packed."""
     packed: tuple[PackedLayer, ...]
     """The same, packed; none where that was not asked for."""

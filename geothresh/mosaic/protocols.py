@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from geothresh.errors import UsageError
 from geothresh.packed import PackedLayer
-from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.types import BoolArray, Float32Array, LayerArray
 from geothresh.windows import PixelWindow, RasterSize
 
 Progress = Callable[[int, int], None]
@@ -120,7 +120,7 @@ class ChunkSink(Protocol):
 class Layers:
     """Arrays to be stored for a finished chunk."""
 
-    values: tuple[UInt8Array, ...]
+    values: tuple[LayerArray, ...]
     """Each (height, width)."""
     counts: Mapping[str, int]
     """What was counted on the way, to be summed over chunks."""

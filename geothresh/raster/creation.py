@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from geothresh.colours import (
+    ADDED,
+    CONFIDENCE_RAMP,
+    EMPTY,
+    FOREGROUND,
+    REMOVED,
+    THRESHOLD_RAMP,
+    Rgb,
+    Stop,
+)
 from geothresh.errors import UsageError
 from geothresh.machine import usable_cores
+from geothresh.options import Dtype
 from geothresh.windows import RasterSize
 
-# Of every output of geothresh.
+# Of every uint8 output of geothresh.
 NODATA = 255
 # Confidence 0 to 1 as 0 to 254.
 CONFIDENCE_STEPS = 254
@@ -38,6 +50,9 @@ _DEFAULTS = {
 }
 # Deflate makes two bits of 258 bytes at best (RFC 1951): 1032 to 1.
 _DEFLATE_LIMIT = 1032
+_BYTES: dict[Dtype, int] = {"uint8": 1, "float32": 4}
+# Methods that take a predictor.
+_PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 # None: any value; GDAL takes what it does not know for its default, without an error.
 _GRANTED: dict[str, tuple[str, ...] | None] = {
     "BIGTIFF": ("YES", "NO", "IF_NEEDED", "IF_SAFER"),
@@ -74,42 +89,100 @@ _COG_LEVELS = {"ZLEVEL": "DEFLATE", "ZSTD_LEVEL": "ZSTD"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RasterClass:
+    """One of the values of a raster of classes."""
+
+    value: int
+    label: str
+    """What it means, in legends."""
+    colour: Rgb
+    """In the colour table of the TIFF and on maps; what is transparent there is black here."""
+
+    @property
+    def transparent(self) -> bool:
+        """Whether maps show what lies below it."""
+        return self.colour == EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BandFormat:
-    """What the one uint8 band of an output holds; 255 is nodata in each."""
+    """What the one band of an output holds."""
 
     description: str
     """The band's description, shown by GIS programs as its name."""
+    dtype: Dtype = "uint8"
+    """Type of its values. Nodata is 255 in uint8, and NaN in float32."""
     scale: float = 1.0
     """The band's scale tag: meaning = value * scale."""
-    colours: tuple[tuple[int, tuple[int, int, int]], ...] = ()
-    """Pairs of a value and its red, green and blue (0-255); no colour table if empty."""
+    classes: tuple[RasterClass, ...] = ()
+    """The values from 0 on, where they are classes; nodata is none of them."""
+    ramp: tuple[Stop, ...] = ()
+    """Otherwise how it is coloured on maps, by what the values mean."""
+
+    @property
+    def nodata(self) -> float:
+        """The value that means no data."""
+        return NODATA if self.dtype == "uint8" else math.nan
+
+    @property
+    def colours(self) -> dict[int, Rgb]:
+        """The colour table, by value; none where there are no classes."""
+        # A TIFF's knows no transparency; GDAL gives it to the nodata value itself.
+        table = {one.value: one.colour for one in self.classes}
+        return table | {NODATA: EMPTY} if table else table
 
 
-MASK = BandFormat(
-    description="mask",
-    # The colour table of a TIFF knows no transparency; GDAL gives it to the nodata value itself.
-    colours=((0, (0, 0, 0)), (1, (255, 176, 0)), (NODATA, (0, 0, 0))),
-)
-"""0 background, 1 foreground."""
+def mask_band(theme: str = "") -> BandFormat:
+    """0 background, 1 foreground.
+
+    Args:
+        theme: what the foreground is, as a legend says it; empty where it is not known.
+    """
+    return BandFormat(
+        description="mask",
+        classes=(
+            RasterClass(value=0, label="background", colour=EMPTY),
+            RasterClass(value=1, label=theme or "foreground", colour=FOREGROUND),
+        ),
+    )
+
+
+MASK = mask_band()
+"""That of a mask of who knows what."""
 
 CHANGES = BandFormat(
     description="changes",
-    colours=((0, (0, 0, 0)), (1, (255, 176, 0)), (2, (84, 134, 232)), (NODATA, (0, 0, 0))),
+    classes=(
+        RasterClass(value=0, label="unchanged", colour=EMPTY),
+        RasterClass(value=1, label="added", colour=ADDED),
+        RasterClass(value=2, label="removed", colour=REMOVED),
+    ),
 )
 """0 unchanged, 1 became foreground, 2 became background."""
 
-THRESHOLD = BandFormat(description="threshold", scale=0.01)
+THRESHOLD = BandFormat(description="threshold", scale=0.01, ramp=THRESHOLD_RAMP)
 """5 to 95 for the region-specific threshold 0.05 to 0.95."""
 
-CONFIDENCE = BandFormat(description="confidence", scale=1.0 / CONFIDENCE_STEPS)
+CONFIDENCE = BandFormat(
+    description="confidence", scale=1.0 / CONFIDENCE_STEPS, ramp=CONFIDENCE_RAMP
+)
 """0 to 254 for confidence 0 to 1."""
 
+CONFIDENCE_FLOAT = BandFormat(description="confidence", dtype="float32", ramp=CONFIDENCE_RAMP)
+"""Confidence 0 to 1 as it is."""
 
-def gtiff_options(wished: Mapping[str, str]) -> dict[str, str]:
+
+def confidence_band(dtype: Dtype) -> BandFormat:
+    """How confidences are stored in values of a type."""
+    return CONFIDENCE if dtype == "uint8" else CONFIDENCE_FLOAT
+
+
+def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str, str]:
     """The creation options of an output: the defaults, overlaid with the user's.
 
     Args:
         wished: names in any case to values, as after ``--co``.
+        dtype: of its values.
 
     Raises:
         UsageError: a name or value that is unknown, or that would lose pixels or georeference.
@@ -128,6 +201,9 @@ def gtiff_options(wished: Mapping[str, str]) -> dict[str, str]:
                 f"choose {name} from {', '.join(allowed)}"
             )
         options[name] = str(value).upper()
+    if dtype == "float32" and options["COMPRESS"] in _PREDICTED:
+        # Floats take 40 % less with it.
+        options.setdefault("PREDICTOR", "3")
     if options["TILED"] in ("NO", "FALSE"):
         # A strip is as wide as the raster.
         del options["TILED"], options["BLOCKXSIZE"]
@@ -159,16 +235,17 @@ def cog_options(options: Mapping[str, str]) -> dict[str, str]:
             raise UsageError(f"`cog`: a COG has no creation option {name}; leave it out")
         found[_COG_NAMES[name]] = value
     if "PREDICTOR" in found:
-        found["PREDICTOR"] = {"1": "NO", "2": "STANDARD"}[found["PREDICTOR"]]
+        found["PREDICTOR"] = {"1": "NO", "2": "STANDARD", "3": "FLOATING_POINT"}[found["PREDICTOR"]]
     return found
 
 
-def least_bytes(size: RasterSize, wished: Mapping[str, str]) -> int:
-    """Bytes that a uint8 output takes at the very least, however alike its pixels are.
+def least_bytes(size: RasterSize, wished: Mapping[str, str], dtype: Dtype = "uint8") -> int:
+    """Bytes that an output takes at the very least, however alike its pixels are.
 
     Args:
         size: of the raster.
         wished: the user's creation options.
+        dtype: of its values.
 
     Raises:
         UsageError: one is not supported.
@@ -176,9 +253,10 @@ def least_bytes(size: RasterSize, wished: Mapping[str, str]) -> int:
     options = gtiff_options(wished)
     if options.get("SPARSE_OK") in ("YES", "TRUE"):
         return 0
+    stored = size.pixels * _BYTES[dtype]
     if options["COMPRESS"] == "NONE":
-        return size.pixels
-    return size.pixels // _DEFLATE_LIMIT if options["COMPRESS"] == "DEFLATE" else 0
+        return stored
+    return stored // _DEFLATE_LIMIT if options["COMPRESS"] == "DEFLATE" else 0
 
 
 def require_tiff_name(path: Path) -> None:

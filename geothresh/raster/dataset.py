@@ -98,15 +98,25 @@ class BlockInventory:
     """Examined blocks that have a size and no offset: GDAL reads them from the file's header."""
 
     @classmethod
-    def of(cls, dataset: DatasetReader, bidx: int, layout: BlockLayout) -> BlockInventory:
-        """Ask an open GeoTIFF for the offset and size of the blocks of band `bidx`."""
+    def of(
+        cls, dataset: DatasetReader, bidx: int, layout: BlockLayout, *, overview: int | None = None
+    ) -> BlockInventory:
+        """Ask an open GeoTIFF for the offset and size of the blocks of band `bidx`.
+
+        Args:
+            dataset: open.
+            bidx: counted from 1.
+            layout: of the band, or of its overview.
+            overview: which one, from 0; None = the band itself.
+        """
         examined = evenly_spread(layout.count, _MOST_BLOCKS)
         ends = np.zeros(len(examined), np.int64)
         homeless = 0
         for place, index in enumerate(examined.tolist()):
             row, column = divmod(index, layout.columns)
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=bidx)
-            size = int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=bidx) or 0)
+            where = f"{column}_{row}"
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{where}", "TIFF", bidx, overview)
+            size = int(dataset.get_tag_item(f"BLOCK_SIZE_{where}", "TIFF", bidx, overview) or 0)
             if offset is None or int(offset) == 0:
                 homeless += size > 0
                 continue

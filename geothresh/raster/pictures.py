@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from geothresh.colours import ADDED, BACKGROUND, FOREGROUND, NO_DATA, REMOVED
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
 from geothresh.raster.checks import check_block, colour_bands
@@ -48,11 +49,6 @@ make_error(Image.DecompressionBombWarning)
 Rgb = UInt8Array
 PAPER = (255, 255, 255)
 INK = (30, 30, 30)
-NO_DATA = (120, 120, 120)
-BACKGROUND = (18, 18, 18)
-KEPT = (235, 235, 235)
-REMOVED = (230, 60, 45)
-ADDED = (60, 130, 255)
 _GAP = 12
 _TEXT = 17
 
@@ -236,15 +232,15 @@ def confidence_picture(confidence: NDArray[np.floating], valid: BoolArray) -> Rg
 
 
 def mask_picture(foreground: BoolArray, valid: BoolArray) -> Rgb:
-    """Foreground light, background dark, grey where not `valid`."""
+    """Foreground amber, background dark, grey where not `valid`."""
     return change_picture(foreground, foreground, valid)
 
 
 def change_picture(before: BoolArray, after: BoolArray, valid: BoolArray) -> Rgb:
-    """What stayed foreground light, what was removed red, what was added blue."""
+    """What stayed foreground amber, what was removed red, what was added blue."""
     picture = np.empty((*before.shape, 3), np.uint8)
     picture[:] = BACKGROUND
-    picture[before & after] = KEPT
+    picture[before & after] = FOREGROUND
     picture[before & ~after] = REMOVED
     picture[~before & after] = ADDED
     picture[~valid] = NO_DATA

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio.enums import Resampling
 
 from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, discard, free_bytes, publish
+from geothresh.options import Dtype
 from geothresh.raster.creation import (
+    BLOCK,
     CONFIDENCE_STEPS,
     NODATA,
     BandFormat,
@@ -30,11 +33,14 @@ from geothresh.raster.creation import (
 from geothresh.raster.dataset import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.georeference import Georeference
+from geothresh.raster.statistics import BandStatistics
+from geothresh.sidecars import side_files
+from geothresh.types import Float32Array, LayerArray
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rasterio.io import DatasetWriter
+    from rasterio.io import DatasetReader, DatasetWriter
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,8 +65,17 @@ def confidence_values(
     return values
 
 
+def stored_confidence(
+    confidence: Float32Array, valid: NDArray[np.bool_], dtype: Dtype
+) -> LayerArray:
+    """Confidence as `confidence_values` of uint8, or float32 as it is with NaN for no data."""
+    if dtype == "uint8":
+        return confidence_values(confidence, valid)
+    return np.where(valid, confidence, np.float32(np.nan))
+
+
 class RasterWriter:
-    """A one-band uint8 GeoTIFF in the making, written window by window by one thread at a time.
+    """A one-band GeoTIFF in the making, written window by window by one thread at a time.
 
     ``finish`` proves it and ``publish`` puts it in place; leaving the ``with`` block before that,
     by whatever exception, removes all that was written.
@@ -75,6 +90,7 @@ class RasterWriter:
         tags: Mapping[str, str],
         creation_options: Mapping[str, str] | None = None,
         cog: bool = False,
+        overviews: bool = False,
     ) -> None:
         """Create the temporary file.
 
@@ -85,14 +101,18 @@ class RasterWriter:
             tags: metadata of the file.
             creation_options: GDAL's, in place of the defaults.
             cog: whether it is to be a Cloud Optimised GeoTIFF, with overviews.
+            overviews: whether it has overviews where it is none.
 
         Raises:
             UsageError: a creation option is unknown, would lose data, or makes no COG.
             OutputError: the file cannot be created.
         """
-        options = gtiff_options(creation_options or {})
+        options = gtiff_options(creation_options or {}, band.dtype)
         self._cog_options = cog_options(options) if cog else None
-        self._classes = bool(band.colours)
+        self._overviews = overviews and not cog
+        # Nearest: the value that is most frequent around a pixel is hardly ever a road.
+        self._resampling = Resampling.nearest if band.classes else Resampling.average
+        self._statistics = BandStatistics()
         self.target = target
         self._box = box
         self._sparse = options.get("SPARSE_OK", "NO") in ("YES", "TRUE")
@@ -118,8 +138,8 @@ class RasterWriter:
                 "w",
                 driver="GTiff",
                 count=1,
-                dtype="uint8",
-                nodata=NODATA,
+                dtype=band.dtype,
+                nodata=band.nodata,
                 **self._box.creation(),
                 **{name.lower(): value for name, value in options.items()},
             )
@@ -128,7 +148,7 @@ class RasterWriter:
             if band.scale != 1.0:
                 dataset.scales = (band.scale,)
             if band.colours:
-                dataset.write_colormap(1, dict(band.colours))
+                dataset.write_colormap(1, band.colours)
             self._box.write_to(dataset)
         return dataset
 
@@ -150,8 +170,8 @@ class RasterWriter:
             raise ValueError(f"{self.target}: written after it was finished or discarded")
         return self._dataset
 
-    def write(self, window: PixelWindow, values: NDArray[np.uint8]) -> None:
-        """Write a window that was not written before.
+    def write(self, window: PixelWindow, values: LayerArray) -> None:
+        """Write a window that was not written before, in the type of the band.
 
         Windows that cover whole blocks are written once; others cost time and file size.
 
@@ -160,6 +180,7 @@ class RasterWriter:
         """
         dataset = self._open()
         self._checksums[window] = _checksum(values)
+        self._statistics.add(values)
         try:
             with gdal_environment(writing=True):
                 dataset.write(values, 1, window=window.ranges)
@@ -169,7 +190,7 @@ class RasterWriter:
     def finish(self) -> None:
         """Close the file and prove it: every block is there and decodes to what was written.
 
-        A COG is made then, and proven likewise.
+        A COG or overviews are made then, and proven likewise.
 
         Raises:
             OutputError: it is not so; the disk is full as a rule.
@@ -178,8 +199,12 @@ class RasterWriter:
         self._dataset = None
         try:
             with gdal_environment(writing=True), filtered_warnings():
+                dataset.update_tags(1, **self._statistics.tags())
                 dataset.close()
                 self._verify()
+                if self._overviews:
+                    self._add_overviews()
+                    self._verify()
                 if self._cog_options is not None:
                     self._make_cog(self._cog_options)
                     self._verify()
@@ -191,29 +216,55 @@ class RasterWriter:
         try:
             # The COG driver (https://gdal.org/drivers/raster/cog.html) copies whole files:
             # overviews come before the pixels, which only a second pass can do.
-            resampling = "MODE" if self._classes else "AVERAGE"
             rasterio.shutil.copy(
-                plain, self._temporary, driver="COG", OVERVIEW_RESAMPLING=resampling, **options
-            )
+                plain, self._temporary, driver="COG",
+                OVERVIEW_RESAMPLING=self._resampling.name.upper(), **options,
+            )  # fmt: skip
         finally:
             discard(plain)
 
+    def _add_overviews(self) -> None:
+        """Down to where the whole raster is a block or less."""
+        with rasterio.open(
+            self._temporary, "r+", driver="GTiff", sharing=False, num_threads=self._threads
+        ) as written:
+            longest = max(written.shape)
+            levels = [2**k for k in range(1, 32) if longest > BLOCK * 2 ** (k - 1)]
+            if levels:
+                written.build_overviews(levels, self._resampling)
+
     def _verify(self) -> None:
         size = self._temporary.stat().st_size
-        with rasterio.open(
-            self._temporary, driver="GTiff", sharing=False, num_threads=self._threads
-        ) as written:
-            layout = BlockLayout.of(written, 1)
-            inventory = BlockInventory.of(written, 1, layout)
-            beyond = inventory.first_beyond(size)
-            if beyond is not None:
-                raise OutputError(self._failure(layout.describe(beyond)))
-            if inventory.absent_count and not self._sparse:
-                raise OutputError(self._failure(f"{inventory.absent_count} blocks"))
+        with self._reopened() as written:
+            self._require_blocks(written, BlockLayout.of(written, 1), size)
+            for level in range(len(written.overviews(1))):
+                with self._reopened(overview_level=level) as smaller:
+                    layout = BlockLayout.of(smaller, 1)
+                    self._require_blocks(written, layout, size, overview=level)
+                    for window in layout.windows():  # each can be decoded
+                        smaller.read(1, window=window.ranges)
+            if not self._statistics.tags().items() <= written.tags(1).items():
+                raise OutputError(self._failure("the statistics"))
             for window, checksum in self._checksums.items():
                 if _checksum(written.read(1, window=window.ranges)) != checksum:
                     raise OutputError(self._failure(window.text))
             self._warn_of_crs(Georeference.of(written))
+
+    def _reopened(self, **options: int) -> DatasetReader:
+        """The file by a handle of its own, which has seen nothing of what was written."""
+        return rasterio.open(
+            self._temporary, driver="GTiff", sharing=False, num_threads=self._threads, **options
+        )
+
+    def _require_blocks(
+        self, written: DatasetReader, layout: BlockLayout, size: int, overview: int | None = None
+    ) -> None:
+        inventory = BlockInventory.of(written, 1, layout, overview=overview)
+        beyond = inventory.first_beyond(size)
+        if beyond is not None:
+            raise OutputError(self._failure(layout.describe(beyond)))
+        if inventory.absent_count and not self._sparse:
+            raise OutputError(self._failure(f"{inventory.absent_count} blocks"))
 
     def _warn_of_crs(self, written: Georeference) -> None:
         if written.parsed_crs != self._box.parsed_crs and not self._box.gcps:
@@ -232,12 +283,12 @@ class RasterWriter:
         )
 
     def publish(self) -> None:
-        """Put the finished file in place, in one step.
+        """Put the finished file in place, in one step; what described an old one goes.
 
         Raises:
             OutputError: it cannot be flushed to the disk or renamed.
         """
-        publish(self.finished_file, self.target)
+        publish(self.finished_file, self.target, replaced=side_files(self.target))
 
     def discard(self) -> None:
         """Remove what was written, unless it was published."""
@@ -259,5 +310,5 @@ class RasterWriter:
         self.discard()
 
 
-def _checksum(values: NDArray[np.uint8]) -> int:
+def _checksum(values: LayerArray) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data)

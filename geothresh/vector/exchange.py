@@ -7,6 +7,7 @@ the ``.shp`` comes after all others.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from pyogrio import raw
 
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
+from geothresh.sidecars import put_style
 from geothresh.vector.formats import VectorFormat, ogr_path
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
 from geothresh.vector.ogr import OGR_ERRORS, write_layer
+from geothresh.vector.styles import style_of
 from geothresh.vector.units import Geometries
 
 # The longest name of a field in a shapefile, and what becomes of longer ones.
@@ -32,6 +35,8 @@ _SHORTER = {
     "compactness": "compact",
     "orientation": "orient",
     "width_min": "wid_min",
+    "rect_length": "rect_len",
+    "rect_width": "rect_wid",
     "_units": "_un",
 }
 _MULTI = (5, 6)
@@ -39,7 +44,9 @@ _MULTI = (5, 6)
 _DEGREES = 1e-7
 
 
-def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | None) -> str:
+def write_file(
+    target: Path, layer: Layer, *, form: VectorFormat, crs: str | None, style: bool = True
+) -> str:
     """Write a layer as a file; `target` is replaced only by a checked one.
 
     Args:
@@ -47,6 +54,7 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
         layer: what is written.
         form: how; any but GeoPackage.
         crs: as WKT, None where it is not known; that of the format, where it has one.
+        style: whether a style for QGIS goes beside it; it comes before the file.
 
     Returns:
         The geometry type of the layer: its kind, or that of several parts.
@@ -75,6 +83,7 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
                     dict(layer.attributes), geometry=list(geometry), crs=crs
                 )
                 frame.to_parquet(file, compression="zstd", write_covering_bbox=True)
+                _describe_parquet(file, layer)
                 found = geopandas.read_parquet(file, columns=["geometry"]).geometry.to_numpy()
             # FlatGeobuf puts features in the order of its spatial index.
             _compare(
@@ -101,8 +110,24 @@ def write_file(target: Path, layer: Layer, *, form: VectorFormat, crs: str | Non
                 there.unlink(missing_ok=True)
         for ending in form.index_endings:
             target.with_suffix(ending).unlink(missing_ok=True)
+        put_style(target, style_of(layer) if style else None, "vector")
         publish(file, target)
     return kind
+
+
+def _describe_parquet(file: Path, layer: Layer) -> None:
+    """Add to the metadata of a file how its layer came about: keys of Parquet, as JSON."""
+    import pyarrow.parquet
+
+    whole = file.with_suffix(".described")
+    with pyarrow.parquet.ParquetFile(file) as source:
+        told = {"description": layer.description, **layer.metadata}
+        metadata = {**source.schema_arrow.metadata, b"geothresh": json.dumps(told).encode()}
+        schema = source.schema_arrow.with_metadata(metadata)
+        with pyarrow.parquet.ParquetWriter(whole, schema, compression="zstd") as writer:
+            for batch in source.iter_batches():
+                writer.write_batch(batch)
+    whole.replace(file)
 
 
 def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort: bool) -> None:

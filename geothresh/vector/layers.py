@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import shapely
@@ -19,13 +19,17 @@ _MULTI = {
 }
 
 
+Geometry: TypeAlias = Literal["Polygon", "LineString", "Point"]
+"""The kinds of geometries."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """What is written as one layer."""
 
     name: str
     """See `check_layer_name`."""
-    kind: Literal["Polygon", "LineString", "Point"]
+    kind: Geometry
     """What its geometries are; a layer with a geometry of several parts among them is one of
     MultiPolygons or MultiLineStrings."""
     geometry: Geometries
@@ -33,7 +37,26 @@ class Layer:
     attributes: Mapping[str, NDArray[Any]]
     """Name -> (n,) numbers; NaN is written as NULL."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Text that is kept with it."""
+    """Text that is kept with it: how it came about, names beginning with ``geothresh_``."""
+
+    @property
+    def theme(self) -> str:
+        """What the foreground is, in words; empty where it is not known."""
+        return self.metadata.get("geothresh_theme", "")
+
+    @property
+    def description(self) -> str:
+        """A line that says what it is and where it comes from; empty where that is not known."""
+        if not self.metadata.get("geothresh_mask"):
+            return ""
+        told = {name.removeprefix("geothresh_"): text for name, text in self.metadata.items()}
+        what = self.theme or "foreground"
+        parts = [f"{'nodes of ' if self.kind == 'Point' else ''}{what} of {told['mask']}"]
+        if told.get("model"):
+            parts.append(f"model {told['model']} (sha256 {told.get('model_sha256') or 'unknown'})")
+        if told.get("confidence"):
+            parts.append(f"confidence {told['confidence']}")
+        return "; ".join((*parts, f"geothresh {told.get('version', '')}".rstrip()))
 
 
 def of_one_type(layer: Layer) -> tuple[str, Geometries]:

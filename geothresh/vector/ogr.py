@@ -20,6 +20,8 @@ OGR_ERRORS = (
 )
 
 
+# Drivers that keep text with a layer; GeoJSON has a description alone.
+_DESCRIBED = ("GPKG", "FlatGeobuf", "GeoJSON")
 # Points of the geometries that are handed to OGR at once: 16 bytes each, once more as WKB.
 _POINTS = 1 << 20
 
@@ -45,6 +47,9 @@ def write_layer(
         **options: of the driver, for the layer.
     """
     in_parts = driver == "GPKG"
+    described = driver in _DESCRIBED
+    if described and layer.description:
+        options["DESCRIPTION"] = layer.description
     for part in parts_of(geometry) if in_parts else [slice(None)]:
         first = part.start in (None, 0)
         raw.write(
@@ -57,7 +62,7 @@ def write_layer(
             geometry_type=kind,
             promote_to_multi=False,
             crs=crs,
-            layer_metadata=dict(layer.metadata) or None if in_parts and first else None,
+            layer_metadata=dict(layer.metadata) or None if described and first else None,
             layer_options=options if first else None,
             append=not first,
         )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from geothresh.errors import UsageError
 from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Text, check, option
-from geothresh.options import making_directories, overwriting
+from geothresh.options import making_directories, overwriting, styling
 from geothresh.vector.formats import FORMATS, check_layer_name
 from geothresh.vector.outputs import Existing
 
@@ -137,7 +137,10 @@ class VectorWriting:
     """Where vectors are written to, in which form, and what becomes of a file that exists."""
 
     layer: str | None = option(
-        None, "Layer to write.  [default: made from MASK's name]", Text(), metavar="NAME"
+        None,
+        "Layer to write.  [default: made from the output's name, with --append from MASK's]",
+        Text(),
+        metavar="NAME",
     )
     format: str | None = option(
         None,
@@ -154,6 +157,7 @@ class VectorWriting:
     allow_pixel_coords: bool = option(
         False, "Write columns and rows where MASK has no georeference.", FLAG
     )
+    style: bool = styling()
     append: bool = option(False, "Add the layer to an output that exists; others stay in it.", FLAG)
     overwrite_layer: bool = option(False, "The same, and replace a layer of that name.", FLAG)
     parents: bool = making_directories()

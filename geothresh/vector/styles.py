@@ -1,89 +1,219 @@
-"""How layers look when QGIS opens them: its default styles, kept in the GeoPackage beside them.
+"""How layers look in QGIS: styles kept in the GeoPackage beside them, or in a ``.qml`` file.
 
-QGIS looks for the style of a layer in the table ``layer_styles`` of the file, and draws the layer
-by the row that is marked as default.
+QGIS looks for the style of a layer in the table ``layer_styles`` of a GeoPackage, and draws the
+layer by the row that is marked as default. Rows that the user saved there stay, and so does the
+user's default; those that geothresh wrote are replaced.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeAlias
+from xml.sax.saxutils import quoteattr
 
+from geothresh.colours import BRIDGE, FOREGROUND, OUTLINE, Rgb
+from geothresh.errors import OutputError
+from geothresh.sidecars import is_ours, put_style, signed_style, style_path
+from geothresh.vector.formats import GEOPACKAGE, format_of
 from geothresh.vector.layers import Layer
+from geothresh.vector.outputs import connect
 
-# As QGIS makes it, and as files of its have it.
-_CREATE = """
+Row: TypeAlias = dict[str, Any]
+"""A row of ``layer_styles``, by its columns."""
+
+# GeoPackage's form of a time (requirement 5 of the standard), which GDAL reads without a warning.
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+# As QGIS makes it, and as files of its have it, but for the form of the time.
+_CREATE = f"""
 CREATE TABLE IF NOT EXISTS layer_styles (
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
   f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
   f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
   useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-  update_time DATETIME DEFAULT CURRENT_TIMESTAMP
+  update_time DATETIME DEFAULT ({_NOW})
 )
 """
 _REGISTER = """
 INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, srs_id)
 VALUES ('layer_styles', 'attributes', 'layer_styles', 0)
 """
-_INSERT = """
+# Nothing of the user's is formatted into it.
+_INSERT = f"""
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,
-  styleName, styleQML, styleSLD, useAsDefault, description, owner)
-VALUES ('', '', ?, 'geom', ?, ?, '', 1, 'geothresh', '')
-"""
-
-_AREA = {
-    "color": "225,120,50,110", "style": "solid", "joinstyle": "round",
-    "outline_color": "120,50,10,255", "outline_style": "solid", "outline_width": "0.3",
-    "outline_width_unit": "MM",
-}  # fmt: skip
-_LINE = {
-    "line_color": "201,60,20,255", "line_style": "solid", "line_width": "0.7",
-    "line_width_unit": "MM", "capstyle": "round", "joinstyle": "round",
-}  # fmt: skip
-_BRIDGE = {"line_color": "90,90,90,255", "line_style": "dot"}
-_NODE = {
-    "name": "circle", "color": "60,20,10,255", "outline_style": "no", "size": "1.4",
-    "size_unit": "MM",
-}  # fmt: skip
+  styleName, styleQML, styleSLD, useAsDefault, description, owner, update_time)
+VALUES ('', '', ?, 'geom', ?, ?, '', ?, 'geothresh', '', {_NOW})
+"""  # nosec B608
+_THERE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'layer_styles'"
+_LONGEST_NAME = 30
+"""Characters of a ``styleName``."""
+# How styles began that had no mark of ours yet.
+_FORMER = '<qgis version="3.22" styleCategories="Symbology">'
 
 
-def write_styles(file: sqlite3.Connection, layers: Iterable[Layer]) -> None:
-    """Put the default styles of layers into a GeoPackage, in place of those that they have."""
-    file.execute(_CREATE)
-    file.execute(_REGISTER)
+def users_styles(database: Path, layers: Iterable[str]) -> list[Row]:
+    """The styles of layers in a GeoPackage that geothresh did not write.
+
+    Args:
+        database: a file that exists.
+        layers: names.
+
+    Raises:
+        sqlite3.Error: it is no database.
+    """
+    with closing(connect(database)) as file:
+        if not file.execute(_THERE).fetchone()[0]:
+            return []
+        file.row_factory = sqlite3.Row
+        rows = [dict(row) for row in file.execute("SELECT * FROM layer_styles")]
+    # SQLite does not tell case apart in names of tables.
+    wanted = {name.lower() for name in layers}
+    return [row for row in rows if str(row["f_table_name"]).lower() in wanted and not _is_ours(row)]
+
+
+def _is_ours(row: Row) -> bool:
+    style = str(row.get("styleQML") or "")
+    return is_ours(style, "vector") or (row.get("description") == "geothresh" and _FORMER in style)
+
+
+def write_styles(
+    file: sqlite3.Connection, layers: Iterable[Layer], users: Sequence[Row], *, style: bool
+) -> None:
+    """Put the styles of layers into a GeoPackage, in place of all that they have.
+
+    Args:
+        file: open for writing.
+        layers: whose styles these are.
+        users: those of the user, which come back as they were; where one is the default, ours is
+            there to choose.
+        style: whether ours are wanted at all.
+    """
+    layers = list(layers)
+    if style or users:
+        file.execute(_CREATE)
+        file.execute(_REGISTER)
+    elif not file.execute(_THERE).fetchone()[0]:
+        return
     for layer in layers:
-        file.execute("DELETE FROM layer_styles WHERE f_table_name = ?", (layer.name,))
-        file.execute(_INSERT, (layer.name, layer.name, style_of(layer)))
+        file.execute(
+            "DELETE FROM layer_styles WHERE lower(f_table_name) = ?", (layer.name.lower(),)
+        )
+    restore_styles(file, users)
+    defaults = {str(row["f_table_name"]).lower() for row in users if row.get("useAsDefault")}
+    for layer in layers if style else ():
+        values = (
+            layer.name,
+            layer.name[:_LONGEST_NAME],
+            style_of(layer),
+            layer.name.lower() not in defaults,
+        )
+        file.execute(_INSERT, values)
     file.commit()
+
+
+def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
+    """Put the user's styles back into the table, their defaults included."""
+    known = {row[1] for row in file.execute("PRAGMA table_info(layer_styles)")}
+    for row in users:
+        if row.get("useAsDefault"):
+            file.execute(
+                "UPDATE layer_styles SET useAsDefault = 0 WHERE lower(f_table_name) = ?",
+                (str(row["f_table_name"]).lower(),),
+            )
+        # Their numbers may be taken.
+        kept = {name: value for name, value in row.items() if name in known and name != "id"}
+        names, marks = ", ".join(kept), ", ".join("?" * len(kept))
+        # Names of columns that the table has; values are bound.
+        file.execute(
+            f"INSERT INTO layer_styles ({names}) VALUES ({marks})",  # nosec B608
+            tuple(kept.values()),
+        )
+
+
+def take_over_styles(new: Path, old: Path, layer: str) -> None:
+    """Bring the styles of a finished file to where it is going to be, before it comes there.
+
+    What the user has saved for the file that is there stays: in a GeoPackage it is taken over,
+    and a ``.qml`` beside it that is not ours is left alone.
+
+    Args:
+        new: the finished file, in a folder of its own; its ``.qml`` leaves that.
+        old: where it is going to be.
+        layer: its name.
+
+    Raises:
+        OutputError: a style cannot be written.
+    """
+    if format_of(new) is not GEOPACKAGE:
+        path = style_path(new)
+        style = path.read_text("utf-8") if path.exists() else None
+        path.unlink(missing_ok=True)
+        put_style(old, style, "vector")
+        return
+    users = styles_there(old, [layer])
+    if not users:
+        return
+    try:
+        with closing(sqlite3.connect(new)) as file:
+            file.execute(_CREATE)
+            file.execute(_REGISTER)
+            restore_styles(file, users)
+            file.commit()
+    except sqlite3.Error as error:
+        raise OutputError(f"{old}: its styles cannot be taken over ({error})") from error
+
+
+def styles_there(old: Path, layers: Iterable[str]) -> list[Row]:
+    """`users_styles` of a file that is to be replaced, whatever it is."""
+    if not old.is_file():
+        return []
+    try:
+        return users_styles(old, layers)
+    except (sqlite3.Error, UnicodeDecodeError, KeyError):
+        return []  # damaged, or of another kind: it holds no styles that could be kept
 
 
 def style_of(layer: Layer) -> str:
     """The style of a layer as QGIS keeps it (QML)."""
     if layer.kind == "Polygon":
-        return _qml(_single(_symbol("fill", "SimpleFill", _AREA)), geometry=2)
+        area = _symbol("fill", _fill(FOREGROUND))
+        return _qml(_single(area), geometry=2)
     if layer.kind == "Point":
-        return _qml(_single(_symbol("marker", "SimpleMarker", _NODE)), geometry=0)
-    road = _symbol("line", "SimpleLine", _LINE)
+        return _qml(_single(_symbol("marker", _marker())), geometry=0)
+    road = _symbol("line", _stroke(OUTLINE, "1.1"), _stroke(FOREGROUND, "0.7"))
     if "bridged" not in layer.attributes:
         return _qml(_single(road), geometry=1)
-    bridge = _symbol("line", "SimpleLine", _LINE | _BRIDGE, number=1)
-    categories = "".join(
-        f'<category value="{value}" type="bool" symbol="{k}" label="{label}" render="true"/>'
-        for k, (value, label) in enumerate((("false", "road"), ("true", "gap bridged")))
-    )
+    bridge = _symbol("line", _stroke(BRIDGE, "0.9", "dash"), number=1)
     return _qml(
-        '<renderer-v2 type="categorizedSymbol" attr="bridged" symbollevels="0" '
-        f'enableorderby="0"><categories>{categories}</categories>'
-        f"<symbols>{road}{bridge}</symbols></renderer-v2>",
+        _categories(
+            "bridged", "bool",
+            (("false", layer.theme or "foreground", road), ("true", "gap bridged", bridge)),
+        ),
         geometry=1,
+    )  # fmt: skip
+
+
+def _categories(attribute: str, kind: str, entries: Sequence[tuple[str, str, str]]) -> str:
+    """A symbol for each value: (value, label, symbol), symbols numbered as they stand."""
+    categories = "".join(
+        f'<category value="{value}" type="{kind}" symbol="{k}" label={quoteattr(label)} '
+        'render="true"/>'
+        for k, (value, label, _) in enumerate(entries)
+    )
+    return (
+        f'<renderer-v2 type="categorizedSymbol" attr="{attribute}" symbollevels="0" '
+        f'enableorderby="0"><categories>{categories}</categories>'
+        f"<symbols>{''.join(symbol for *_, symbol in entries)}</symbols></renderer-v2>"
     )
 
 
 def _qml(renderer: str, *, geometry: int) -> str:
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        f'<qgis version="3.22" styleCategories="Symbology">{renderer}'
-        f"<layerGeometryType>{geometry}</layerGeometryType></qgis>\n"
+    return signed_style(
+        f'<qgis version="3.22.0" styleCategories="Symbology">{renderer}'
+        f"<layerGeometryType>{geometry}</layerGeometryType></qgis>\n",
+        "vector",
     )
 
 
@@ -94,12 +224,45 @@ def _single(symbol: str) -> str:
     )
 
 
-def _symbol(kind: str, drawn: str, options: Mapping[str, str], *, number: int = 0) -> str:
+def _symbol(kind: str, *drawn: str, number: int = 0) -> str:
+    """What is drawn, from below."""
+    return (
+        f'<symbol type="{kind}" name="{number}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        f"{''.join(drawn)}</symbol>"
+    )
+
+
+def _fill(colour: Rgb) -> str:
+    return _layer("SimpleFill", {
+        "color": _rgba(colour, 130), "style": "solid", "joinstyle": "round",
+        "outline_color": _rgba(OUTLINE), "outline_style": "solid", "outline_width": "0.3",
+        "outline_width_unit": "MM",
+    })  # fmt: skip
+
+
+def _stroke(colour: Rgb, millimetres: str, style: str = "solid") -> str:
+    return _layer("SimpleLine", {
+        "line_color": _rgba(colour), "line_style": style, "line_width": millimetres,
+        "line_width_unit": "MM", "capstyle": "round", "joinstyle": "round",
+    })  # fmt: skip
+
+
+def _marker() -> str:
+    return _layer("SimpleMarker", {
+        "name": "circle", "color": _rgba(OUTLINE), "outline_style": "no", "size": "1.4",
+        "size_unit": "MM",
+    })  # fmt: skip
+
+
+def _layer(drawn: str, options: Mapping[str, str]) -> str:
     items = "".join(
         f'<Option name="{key}" value="{value}" type="QString"/>' for key, value in options.items()
     )
     return (
-        f'<symbol type="{kind}" name="{number}" alpha="1" clip_to_extent="1" force_rhr="0">'
         f'<layer class="{drawn}" enabled="1" locked="0" pass="0">'
-        f'<Option type="Map">{items}</Option></layer></symbol>'
+        f'<Option type="Map">{items}</Option></layer>'
     )
+
+
+def _rgba(colour: Rgb, opacity: int = 255) -> str:
+    return ",".join(map(str, (*colour, opacity)))

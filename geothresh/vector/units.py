@@ -90,6 +90,11 @@ class MapUnits:
         return f"width_{self.suffix}"
 
     @property
+    def rectangle_fields(self) -> tuple[str, str]:
+        """Names of the sides of a polygon's rectangle: ``rect_length_m``, ``rect_width_m``, ..."""
+        return f"rect_{self.length_field}", f"rect_{self.width_field}"
+
+    @property
     def plane_area(self) -> float | None:
         """Reported area of one square unit of the coordinates; None where it varies (GEODESIC)."""
         return None if self.measure is Measure.GEODESIC else self.unit**2

@@ -29,7 +29,7 @@ from geothresh.vector.formats import GEOPACKAGE, check_layer_name, format_of, og
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
 from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
 from geothresh.vector.outputs import Existing, check_vector_output, connect, side_files
-from geothresh.vector.styles import write_styles
+from geothresh.vector.styles import styles_there, write_styles
 from geothresh.vector.units import Geometries
 
 
@@ -40,6 +40,7 @@ def write_vectors(
     crs: str | None,
     existing: Existing = Existing.REFUSE,
     form: str | None = None,
+    style: bool = True,
 ) -> list[str]:
     """Write layers in any format; `path` is replaced only by a checked file.
 
@@ -49,6 +50,7 @@ def write_vectors(
         crs: as WKT, None where it is not known.
         existing: what becomes of a file that exists.
         form: name of the format; by default that of the ending.
+        style: whether styles for QGIS go with it.
 
     Returns:
         The geometry type of each layer: its kind, or that of several parts.
@@ -59,10 +61,10 @@ def write_vectors(
     """
     kind = format_of(Path(os.fspath(path)), form)
     if kind is GEOPACKAGE:
-        return write_geopackage(path, layers, crs=crs, existing=existing)
+        return write_geopackage(path, layers, crs=crs, existing=existing, style=style)
     names = [layer.name for layer in layers]
     target = check_vector_output(path, existing=existing, form=form, layers=names)
-    return [write_file(target, layer, form=kind, crs=crs) for layer in layers]
+    return [write_file(target, layer, form=kind, crs=crs, style=style) for layer in layers]
 
 
 def write_geopackage(
@@ -71,6 +73,7 @@ def write_geopackage(
     *,
     crs: str | None,
     existing: Existing = Existing.REFUSE,
+    style: bool = True,
 ) -> list[str]:
     """Write layers with spatial indices; `path` is replaced only by a checked file.
 
@@ -82,6 +85,7 @@ def write_geopackage(
         layers: one or more, of different names.
         crs: as WKT, None where it is not known.
         existing: what becomes of a file that exists.
+        style: whether the layers have styles for QGIS. Those that the user saved there stay.
 
     Returns:
         The geometry type of each layer: its kind, or that of several parts.
@@ -98,15 +102,17 @@ def write_geopackage(
             # Of two runs that each add to a copy, one would lose what the other has added.
             stack.enter_context(only_run(Path(os.path.realpath(path))))
         target = check_vector_output(path, existing=existing, layers=names)
-        return _write_database(target, layers, crs=crs, existing=existing)
+        return _write_database(target, layers, crs=crs, existing=existing, style=style)
 
 
 def _write_database(
-    target: Path, layers: Sequence[Layer], *, crs: str | None, existing: Existing
+    target: Path, layers: Sequence[Layer], *, crs: str | None, existing: Existing, style: bool
 ) -> list[str]:
     types = []
     with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
         before = _state(target)
+        # GDAL drops those of a layer that it replaces.
+        users = styles_there(target, [layer.name for layer in layers])
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
             if existing.keeps and target.exists():
@@ -123,7 +129,7 @@ def _write_database(
                 _check_geometry(temporary, layer.name, geometry)
                 types.append(kind)
             with closing(sqlite3.connect(temporary)) as file:
-                write_styles(file, layers)
+                write_styles(file, layers, users, style=style)
             if existing.keeps and _state(target) != before:
                 raise OutputError(
                     f"{target}: another program has written to it meanwhile; it is as that program "

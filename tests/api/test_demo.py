@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
@@ -14,7 +15,9 @@ from shapely import Point
 
 from geothresh.api.demo import OUTPUTS, _busiest, _pieces
 from geothresh.cli import main
-from geothresh.raster.pictures import ADDED, KEPT, NO_DATA, REMOVED, change_picture, shrunk
+from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
+from geothresh.raster.pictures import change_picture, shrunk
+from tests.support.outputs import without_sides
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,9 @@ def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     directory, result = run
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
-    assert {said[field] for field in OUTPUTS} == {str(path) for path in directory.iterdir()}
+    assert {said[field] for field in OUTPUTS} == {
+        str(directory / name) for name in without_sides(directory)
+    }
     with (
         rasterio.open(directory / "scene.tif") as scene,
         rasterio.open(directory / "scene_mask.tif") as mask,
@@ -48,15 +53,38 @@ def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     assert said["road_after"] == (after == 1).sum()
     assert said["road_after"] - said["road_before"] == said["added"] - said["removed"]
     assert said["model"] == "roads"
-    assert said["polygons"] == said["pieces_after"] > 0
-    lines = geopandas.read_file(directory / "road_lines.gpkg", layer="scene_mask")
+    areas = geopandas.read_file(directory / "roads.gpkg", layer="roads")
+    assert said["pieces_after"] > said["polygons"] == len(areas) > 0 and areas.is_valid.all()
+    lines = geopandas.read_file(directory / "road_lines.gpkg", layer="road_lines")
     assert said["lines"] == len(lines) > 50 and said["bridges"] == lines.bridged.sum() > 0
     assert said["lines_length"] == pytest.approx(lines.length.sum())
-    nodes = geopandas.read_file(directory / "road_lines.gpkg", layer="scene_mask_nodes")
+    nodes = geopandas.read_file(directory / "road_lines.gpkg", layer="road_lines_nodes")
     # A ring stands alone, or meets others where it closes: there is a node then.
     begins = lines.geometry.apply(lambda line: Point(line.coords[0]))
     alone = lines.is_ring & ~begins.isin(list(nodes.geometry))
     assert nodes.degree.sum() == 2 * (~alone).sum()
+
+
+def test_the_project_names_what_is_there(run: tuple[Path, Result]) -> None:
+    directory, _ = run
+    root = ElementTree.parse(directory / "demo.qgs").getroot()
+    sources = [one.text for one in root.iter("datasource")]
+    assert sources == [one.get("source") for one in root.iter("layer-tree-layer")]
+    for layer, source in zip(root.iter("maplayer"), sources, strict=True):
+        file, _, table = source.partition("|layername=")
+        assert (directory / file).is_file()
+        if table:
+            assert table in geopandas.list_layers(directory / file).name.tolist()
+            assert layer.find("renderer-v2") is not None
+        else:
+            assert layer.find("pipe/rasterrenderer") is not None
+    kinds = [one.get("type") for one in root.iter("maplayer")]
+    assert kinds[:2] == ["vector", "vector"] and kinds[-1] == "raster"
+
+
+def test_the_packaged_scene_tells_its_scale(run: tuple[Path, Result]) -> None:
+    with rasterio.open(run[0] / "scene.tif") as scene:
+        assert scene.scales == (1 / 255,) and scene.descriptions == ("confidence",)
 
 
 def test_the_demo_replaces_its_files_only_when_told_so(run: tuple[Path, Result]) -> None:
@@ -93,5 +121,5 @@ def test_colours_of_change() -> None:
     after = np.array([[True, False, True, False]])
     valid = np.array([[True, True, True, False]])
     picture = change_picture(before, after, valid)
-    assert [tuple(pixel) for pixel in picture[0]] == [KEPT, REMOVED, ADDED, NO_DATA]
+    assert [tuple(pixel) for pixel in picture[0]] == [FOREGROUND, REMOVED, ADDED, NO_DATA]
     assert shrunk(np.full((5, 7, 3), 9, np.uint8), 3).tolist() == [[[9, 9, 9]] * 2]

@@ -81,7 +81,7 @@ def test_comparing_is_that_of_all_buffers_at_once(seed: int, n: int, buffer: flo
 def test_the_command_compares_with_a_mask(tmp_path: Path) -> None:
     mask = save(tmp_path / "town.tif", town())
     geothresh.vectorize(mask, tmp_path / "own.gpkg", draw=Centerlines(nodes=True))
-    command = ["evaluate", str(tmp_path / "own.gpkg"), "--layer", "town", "--mask", str(mask)]
+    command = ["evaluate", str(tmp_path / "own.gpkg"), "--layer", "own", "--mask", str(mask)]
     result = runner().invoke(main, [*command, "--json"])
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)

@@ -105,8 +105,8 @@ class Bench:
         after = self.snapshot()
         outputs = {"out_m.tif", "out_c.tif"}
         assert outputs <= set(after)
-        # Several outputs come with a list of them.
-        outputs.add("out_m.manifest.json")
+        # Several outputs come with a list of them, and with what describes them.
+        outputs |= {"out_m.manifest.json", "out_m.qml", "out_c.qml", "out_m.tif.aux.xml"}
         assert set(before) <= set(after) <= set(before) | outputs
         assert all(after[name] == before[name] for name in before if name not in outputs)
         same_grid(scene if reference is None else reference, "out_m.tif")

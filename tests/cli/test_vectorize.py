@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sqlite3
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
+import pyarrow.parquet
 import pytest
 import rasterio
 import shapely
@@ -36,7 +39,7 @@ CONFIDENCES = ["confidence_mean", "confidence_min", "confidence_p10"]
 def fields_in(unit: str) -> list[str]:
     """The attributes of polygons."""
     measures = [f"area_{unit}2", f"perimeter_{unit}", "compactness"]
-    return [*measures, f"length_{unit}", f"width_{unit}", "orientation_deg"]
+    return [*measures, f"rect_length_{unit}", f"rect_width_{unit}", "orientation_deg"]
 
 
 def save(path: Path, values: Any, **options: Any) -> Path:
@@ -125,7 +128,7 @@ def test_a_threshold_makes_a_mask_and_its_confidence(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     frame = geopandas.read_file(tmp_path / "refined.gpkg")
     assert frame.area_m2.sum() == pytest.approx(MASK.sum() * 100.0)
-    np.testing.assert_allclose(frame.confidence_mean, 0.9, atol=0.5 / 254)
+    np.testing.assert_allclose(frame.confidence_mean, 0.9, atol=0.5 / 254 + 0.0005)
 
 
 def test_an_empty_mask_gives_an_empty_layer(tmp_path: Path) -> None:
@@ -149,8 +152,8 @@ def test_degrees_are_measured_in_metres(tmp_path: Path) -> None:
     area, perimeter = geod.geometry_area_perimeter(
         shapely.geometry.polygon.orient(frame.geometry[0])
     )
-    assert frame.area_m2[0] == pytest.approx(area)
-    assert frame.perimeter_m[0] == pytest.approx(perimeter)
+    assert frame.area_m2[0] == pytest.approx(area, abs=0.0051)
+    assert frame.perimeter_m[0] == pytest.approx(perimeter, abs=0.0051)
 
 
 def test_without_a_crs_the_names_say_so(tmp_path: Path) -> None:
@@ -307,9 +310,10 @@ def test_the_layer_says_how_it_came_about(mask: Path, tmp_path: Path) -> None:
     def told(*options: object) -> dict[str, str]:
         output = tmp_path / "told.gpkg"
         assert run(mask, "-o", output, "--overwrite", *options).exit_code == 0
-        return dict(read_info(output, layer="scene_mask")["layer_metadata"])
+        return dict(read_info(output, layer="told")["layer_metadata"])
 
     found = told("--sieve", 3, "--smooth", "--min-area", 200)
+    assert found.pop("DESCRIPTION").startswith("foreground of scene mask.tif; geothresh ")
     assert found == {
         "geothresh_version": geothresh.__version__, "geothresh_mask": "scene mask.tif",
         "geothresh_kind": "polygons", "geothresh_threshold": "none", "geothresh_sieve": "3",
@@ -319,3 +323,45 @@ def test_the_layer_says_how_it_came_about(mask: Path, tmp_path: Path) -> None:
     found = told("--kind", "centerlines", "--spur", 2)
     assert found["geothresh_spur"] == "2.0" and found["geothresh_kind"] == "centerlines"
     assert "geothresh_min_area" not in found
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".fgb", ".parquet"])
+def test_vectors_name_model_and_rasters(mask: Path, tmp_path: Path, ending: str) -> None:
+    with rasterio.open(mask, "r+") as dataset:
+        dataset.update_tags(
+            GEOTHRESH_MODEL="roads", GEOTHRESH_MODEL_SHA256="0123abcd", GEOTHRESH_THEME="roads"
+        )
+    confidence = save(tmp_path / "confidence.tif", CONFIDENCE)
+    output = tmp_path / f"net{ending}"
+    assert run(mask, "-o", output, "--confidence", confidence).exit_code == 0
+    expected = (
+        "roads of scene mask.tif; model roads (sha256 0123abcd); confidence confidence.tif; "
+        f"geothresh {geothresh.__version__}"
+    )
+    if ending == ".parquet":
+        found = json.loads(pyarrow.parquet.read_schema(output).metadata[b"geothresh"])
+        found["DESCRIPTION"] = found.pop("description")
+        assert geopandas.read_parquet(output).crs.to_epsg() == 32633
+    else:
+        found = read_info(output, layer="net")["layer_metadata"]
+    assert found["DESCRIPTION"] == expected
+    assert found["geothresh_model"] == "roads" and found["geothresh_model_sha256"] == "0123abcd"
+    assert found["geothresh_confidence"] == "confidence.tif"
+    if ending == ".gpkg":
+        with closing(sqlite3.connect(output)) as file:
+            (told,) = file.execute(
+                "SELECT description FROM gpkg_contents WHERE table_name = 'net'"
+            ).fetchone()
+        assert told == expected
+
+
+def test_attributes_have_the_decimals_that_mean_something(mask: Path, tmp_path: Path) -> None:
+    confidence = save(tmp_path / "confidence.tif", CONFIDENCE * np.float32(0.98765))
+    output = tmp_path / "net.gpkg"
+    for kind in ("polygons", "centerlines"):
+        options = ["--kind", kind, "--confidence", confidence, "--overwrite"]
+        assert run(mask, "-o", output, *options).exit_code == 0
+        frame = geopandas.read_file(output, layer="net").drop(columns="geometry")
+        for name, values in frame.items():
+            shares = name.startswith("confidence") or name == "compactness"
+            np.testing.assert_array_equal(values, values.round(3 if shares else 2))

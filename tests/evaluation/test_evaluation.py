@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 from scipy import stats
 
 from geothresh.api.evaluate import evaluate
+from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.evaluation import Changes, Report, Sample, Tally
 from geothresh.evaluation.figures import error_picture, figure
@@ -24,7 +25,6 @@ from geothresh.evaluation.samples import read_ids
 from geothresh.evaluation.scoring import sweep
 from geothresh.metrics import Counts, boundary_counts
 from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling
-from geothresh.raster.pictures import ADDED, KEPT, NO_DATA, REMOVED
 from geothresh.thresholding import THRESHOLDS
 from tests.support.blobs import scene, write_pairs
 from tests.support.fakes import IdentityRefiner
@@ -405,7 +405,7 @@ def test_errors_have_their_colours() -> None:
     valid = np.array([[1, 1, 1, 0]], dtype=bool)
     picture = error_picture(prediction, truth, valid)
     assert [tuple(p) for p in picture[0].tolist()] == [
-        KEPT,
+        FOREGROUND,
         REMOVED,
         ADDED,
         NO_DATA,

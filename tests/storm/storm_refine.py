@@ -46,6 +46,10 @@ from tests.support.rasters import write_raster  # noqa: E402
 
 WORK = ".out.tif.geothresh"
 FILES = ("out.tif", "conf.tif", "v.gpkg", "out.manifest.json")
+#: What is beside them in the end.
+SIDES = ("out.qml", "out.tif.aux.xml", "conf.qml")
+#: What described an old mask, and goes with it.
+OLD_SIDE = "out.tif.ovr"
 #: Moments to aim at: a file is there for the first time.
 MOMENTS = (
     f"{WORK}/run.json", f"{WORK}/s000000.tmp", f"{WORK}/s000001.bin", f"{WORK}/s000005.bin",
@@ -121,6 +125,7 @@ class Storm:
                 # In one step: a reader is watching.
                 (self.folder / "old").write_bytes(content)
                 (self.folder / "old").replace(self.place / name)
+            (self.place / OLD_SIDE).write_bytes(b"old overviews")
         return old
 
     def is_new(self, name: str) -> bool:
@@ -151,6 +156,8 @@ class Storm:
                 self.counts["old"] += 1
             else:
                 self.counts["complete" if self.is_new(name) else "wrong files"] += 1
+                described = name == FILES[0] and (self.place / OLD_SIDE).exists()
+                self.counts["described by another's files"] += described
 
     def kept(self) -> int:
         """Strips that the journal says are finished."""
@@ -178,7 +185,9 @@ class Storm:
             self.counts["kept strips not used"] += begun and kept > 0 and not said
         wrong = [name for name in FILES if not self.is_new(name)]
         self.counts["wrong after resuming"] += len(wrong)
-        self.counts["leftovers"] += len({path.name for path in self.place.iterdir()} - set(FILES))
+        there = {path.name for path in self.place.iterdir()}
+        self.counts["leftovers"] += len(there - {*FILES, *SIDES})
+        self.counts["without their styles"] += len(set(SIDES) - there)
 
     def interrupt(self, child: killing.Child) -> bool:
         """Kill a run at a random time, or shortly after a random file appears."""
@@ -359,7 +368,7 @@ STORMS = {"kills": kills, "chains": chains, "signals": signals, "limits": limits
 BAD = (
     "wrong files", "wrong after resuming", "resume failed", "kept strips not used", "leftovers",
     "other exit code", "wrong exit code", "more than a line", "later than 5 s",
-    "polls that saw a partial file",
+    "polls that saw a partial file", "described by another's files", "without their styles",
 )  # fmt: skip
 
 

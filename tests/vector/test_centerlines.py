@@ -48,7 +48,7 @@ def test_the_command_writes_lines_and_nodes(mask: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert frame.crs.to_epsg() == 32633
     assert set(frame.geom_type) == {"LineString"} and frame.is_valid.all()
-    np.testing.assert_allclose(frame.length_m, frame.length)
+    np.testing.assert_allclose(frame.length_m, frame.length, atol=0.0051)
     nodes = geopandas.read_file(output, layer="town_nodes")
     assert sorted(nodes.degree) == [1, 1, 1, 1, 4]
     # The ends of four lines are the nodes, to the last bit; the fifth is a ring.
@@ -101,7 +101,7 @@ def test_degrees_are_measured_on_the_ellipsoid(tmp_path: Path) -> None:
     frame = lines(save(tmp_path / "degrees.tif", town(), **there))
     geod = Geod(ellps="WGS84")
     expected = [geod.geometry_length(g) for g in frame.geometry]
-    np.testing.assert_allclose(frame.length_m, expected)
+    np.testing.assert_allclose(frame.length_m, expected, atol=0.0051)
     # A pixel is 0.558 m x 1.114 m.
     west = frame.loc[frame.geometry.map(lambda g: g.bounds[0]).idxmin()]
     assert west.width_m == pytest.approx(9 * 1.114, abs=0.6)
@@ -175,7 +175,7 @@ def test_short_lines_that_connect_nothing_are_left_out(tmp_path: Path) -> None:
     draw = Centerlines(min_length=20, nodes=True)
     result = geothresh.vectorize(mask, tmp_path / "less.gpkg", draw=draw)
     assert (result.features, result.left_out, result.nodes) == (5, 1, 5)
-    assert result.length == pytest.approx(lines(mask, min_length=20).length_m.sum())
+    assert result.length == pytest.approx(lines(mask, min_length=20).length_m.sum(), rel=1e-3)
     # 400 m: all that ends is shorter, the ring too, and what is left is nothing.
     assert len(lines(mask, min_length=400)) == 0
 
@@ -211,7 +211,7 @@ def test_pixel_coordinates_where_there_are_no_others(tmp_path: Path) -> None:
     mask = save(tmp_path / "plain.tif", town(), crs=None, transform=Affine.identity())
     frame = lines(mask, allow_pixel_coords=True)
     assert list(frame.columns) == ["length_px", "width_px", "width_min_px", "geometry"]
-    assert frame.length_px.sum() == pytest.approx(frame.length.sum())
+    assert frame.length_px.sum() == pytest.approx(frame.length.sum(), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_same_features_as_in_a_geopackage(
         mean = frame["confidence_mean"]
     np.testing.assert_allclose(mean, 0.75, rtol=1e-6)
     sides = {f"roads{s}" for s in (".shx", ".dbf", ".prj", ".cpg")} if ending == ".shp" else set()
-    assert {p.name for p in tmp_path.iterdir()} == {"in", f"roads{ending}", *sides}
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "roads.qml", f"roads{ending}", *sides}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -224,4 +224,4 @@ def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(
     bare = save(tmp_path / "in" / "bare.tif", town(), crs=None)
     geothresh.vectorize(bare, output, writing=VectorWriting(overwrite=True))
     assert geopandas.read_file(output).crs is None
-    assert {p.suffix for p in tmp_path.glob("roads.*")} == {".shp", ".shx", ".dbf", ".cpg"}
+    assert {p.suffix for p in tmp_path.glob("roads.*")} == {".shp", ".shx", ".dbf", ".cpg", ".qml"}

@@ -1,0 +1,34 @@
+"""What a raster of ours says of its making, in its tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geothresh.raster.dataset import open_dataset
+from geothresh.raster.paths import RasterSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """The model behind a raster; empty texts where it tells of none."""
+
+    model: str
+    """Its name."""
+    sha256: str
+    """Digest of its file, hexadecimal."""
+    theme: str
+    """What its foreground is, in words."""
+
+    @classmethod
+    def of(cls, source: RasterSource) -> Provenance:
+        """Read the tags of a raster.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        with open_dataset(source) as dataset:
+            tags = dataset.tags()
+        model, sha256, theme = (
+            tags.get(f"GEOTHRESH_{name}", "") for name in ("MODEL", "MODEL_SHA256", "THEME")
+        )
+        return cls(model=model, sha256=sha256, theme="" if theme == "none" else theme)

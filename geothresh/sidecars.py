@@ -1,0 +1,168 @@
+"""Files beside an output that describe it: styles for QGIS (``.qml``), and what GDAL puts there.
+
+A style that geothresh wrote says so in its first line, with a digest of what follows. One that
+somebody has changed, or saved from QGIS, is not ours any more: it is never replaced or removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.files import LONGEST_NAME, write_text
+
+Kind = Literal["raster", "vector"]
+
+RASTER_ENDINGS = (".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr", ".msk.aux.xml", ".aux.xml")
+"""Of the files in which GDAL keeps what belongs to a raster: ``NAME.tif.ovr`` and so on."""
+
+_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+_MARK = re.compile(r"<!-- geothresh (raster|vector) ([0-9a-f]{16}) -->\n")
+
+
+def signed_style(body: str, kind: Kind) -> str:
+    """The text of a style.
+
+    Args:
+        body: the element ``qgis``.
+        kind: of what the style is for: both kinds of layers look for the same file.
+
+    Example:
+        >>> is_ours(signed_style("<qgis/>", "raster"), "raster")
+        True
+    """
+    return _DOCTYPE + _mark(_DOCTYPE + body, kind) + body
+
+
+def signed_description(inside: str) -> str:
+    """The text of an ``.aux.xml``: what is `inside` its element ``PAMDataset``."""
+    # GDAL looks for its element first, so that the mark stands behind it.
+    start = "<PAMDataset>\n"
+    end = f"{inside}</PAMDataset>\n"
+    return start + _mark(start + end, "raster") + end
+
+
+def is_ours(text: str, kind: Kind) -> bool:
+    """Whether geothresh wrote a style or description, of this kind, unchanged since."""
+    found = _MARK.search(text)
+    return (
+        found is not None
+        and found[1] == kind
+        and found[0] == _mark(text[: found.start()] + text[found.end() :], kind)
+    )
+
+
+def _mark(text: str, kind: Kind) -> str:
+    return f"<!-- geothresh {kind} {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
+
+
+def style_path(output: Path) -> Path:
+    """Where QGIS looks for the style of a layer: ``NAME.qml``."""
+    return output.with_suffix(".qml")
+
+
+def put_style(output: Path, style: str | None, kind: Kind) -> None:
+    """Put a style beside an output, in place of one that is ours; somebody else's stays.
+
+    Args:
+        output: the file that it is for.
+        style: the text; None removes one that is ours.
+        kind: of the output.
+
+    Raises:
+        OutputError: it cannot be written or removed.
+    """
+    path = style_path(output)
+    there = _read(path)
+    if there == style or (there is not None and not is_ours(there, kind)):
+        return
+    if style is None:
+        _remove(path)
+    elif _name_fits(path):
+        write_text(path, style)
+
+
+def description_path(raster: Path) -> Path:
+    """Where GDAL looks for what it knows of a raster: ``NAME.tif.aux.xml``."""
+    return raster.with_name(f"{raster.name}.aux.xml")
+
+
+def put_description(raster: Path, description: str) -> None:
+    """Put what GDAL is to know of a raster into its ``.aux.xml``, unless that is there.
+
+    GDAL adds statistics to that file, which belong to the raster as it is; when a raster is
+    replaced, the file goes with the old one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = description_path(raster)
+    if _name_fits(path) and not path.exists():
+        write_text(path, description)
+
+
+def side_files(raster: Path) -> list[Path]:
+    """The files of `RASTER_ENDINGS` that exist beside a raster."""
+    paths = (raster.with_name(raster.name + ending) for ending in RASTER_ENDINGS)
+    return [path for path in paths if _fits(path) and os.path.lexists(path)]
+
+
+def check_side_files(raster: Path, *, overwrite: bool) -> None:
+    """See that no file describes a raster that is not there, which the new one would inherit.
+
+    Args:
+        raster: the output.
+        overwrite: whether such files may go.
+
+    Raises:
+        OutputError: there is one, it is not ours, and it may not.
+    """
+    if overwrite or os.path.lexists(raster):
+        return
+    for path in side_files(raster):
+        if path == description_path(raster) and is_ours(_read(path) or "", "raster"):
+            continue
+        raise OutputError(
+            f"{raster}: {path.name} is left of another file of that name, and would be taken for "
+            "part of the new one; delete it or add `overwrite=True`"
+        )
+
+
+def _read(path: Path) -> str | None:
+    """The text of a small file; None where there is none."""
+    if not _fits(path):
+        return None
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""  # a directory, or not to be read: nothing of ours
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror})") from error
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path.name)) <= LONGEST_NAME
+
+
+def _name_fits(path: Path) -> bool:
+    """Whether there may be a file of that name; if not, it is said."""
+    if not _fits(path):
+        warnings.warn(
+            f"{path.name}: is longer than a file name can be, so that it is not written; choose a "
+            "shorter name for the output to have it",
+            GeothreshWarning,
+            stacklevel=3,
+        )
+    return _fits(path)
