@@ -31,7 +31,7 @@ TESTING := $(VENV)/.testing-installed
 DOCUMENTING := $(VENV)/.documenting-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow storm fuzz bench study least docs dist clean
+.PHONY: help demo test lint types format slow storm fuzz bench study pictures least docs dist clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -91,6 +91,9 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/study_overlap.py
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
 	$(BIN)/python tests/benchmarks/bench_centerlines.py
+
+pictures: $(TESTING)  ## make docs/*.png again, from the demo
+	$(BIN)/python -m tests.benchmarks.make_pictures
 
 study: $(TESTING)  ## all studies, which take days on a CPU: make study DATA=folder STUDIES=folder
 	@test -n "$(DATA)" || { echo "Error: no data; say make study DATA=folder, which holds" \

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from PIL import Image
 from shapely import Point
 
 from geothresh.api.demo import OUTPUTS, _busiest, _pieces
 from geothresh.cli import main
 from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
 from geothresh.raster.pictures import change_picture, shrunk
+from tests.benchmarks.make_pictures import network_picture
 from tests.support.outputs import without_sides
 
 
@@ -80,6 +82,21 @@ def test_the_project_names_what_is_there(run: tuple[Path, Result]) -> None:
             assert layer.find("pipe/rasterrenderer") is not None
     kinds = [one.get("type") for one in root.iter("maplayer")]
     assert kinds[:2] == ["vector", "vector"] and kinds[-1] == "raster"
+
+
+def test_the_pictures_of_the_documentation_are_those_of_now(run: tuple[Path, Result]) -> None:
+    directory, _ = run
+    docs = Path(__file__).parents[2] / "docs"
+    now = {
+        "before_after.png": np.asarray(Image.open(directory / "before_after.png")),
+        "network.png": network_picture(directory / "roads.gpkg", directory / "road_lines.gpkg"),
+    }
+    for name, picture in now.items():
+        kept = np.asarray(Image.open(docs / name))
+        assert kept.shape == picture.shape, name
+        # Another processor may round a pixel at the threshold the other way.
+        differs = (np.abs(kept.astype(int) - picture) > 8).any(axis=-1).mean()
+        assert differs < 0.002, f"docs/{name}: {differs:.2%} of it is other now: make pictures"
 
 
 def test_the_packaged_scene_tells_its_scale(run: tuple[Path, Result]) -> None:
