@@ -7,6 +7,8 @@ DEMO_DIR ?= geothresh-demo
 STUDIES ?= studies
 # `make dist` tries wheel and sdist here.
 DIST_DIR ?= build/dist
+# `make least` tries the least versions of all dependencies here.
+LEAST_DIR ?= build/least
 # The pinned set in constraints.txt is tested with 3.11, so that is looked for first.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PYTEST_ARGS ?= -n 2
@@ -39,7 +41,8 @@ help:  ## this list
 demo: $(RUNTIME)  ## install, refine the demo scene, write its pictures and its GeoPackage
 	$(BIN)/geothresh demo --output $(DEMO_DIR) --overwrite
 
-test: lint types  ## install, lint, check types, run the tests
+test: $(TESTING)  ## install, lint, check types, run the tests
+	$(MAKE) --jobs=2 --output-sync=target lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm"
 
 lint: $(TESTING)  ## ruff: rules and format; bandit: what is dangerous
@@ -121,6 +124,14 @@ dist: | $(BIN)/pip  ## build wheel and sdist into dist/, check them, install in 
 	  --constraint constraints.txt dist/geothresh-*.whl
 	$(DIST_DIR)/venv/bin/python -m pip check
 	cd $(DIST_DIR) && venv/bin/geothresh demo --output demo
+
+least: | $(BIN)/pip  ## run the tests with the least versions that pyproject.toml allows
+	rm -rf $(LEAST_DIR)
+	$(BIN)/python -m venv $(LEAST_DIR)/venv
+	$(BIN)/python tests/house/least_versions.py > $(LEAST_DIR)/constraints.txt
+	$(LEAST_DIR)/venv/bin/python -m pip install --quiet --only-binary :all: \
+	  --constraint $(LEAST_DIR)/constraints.txt --editable '.[test]'
+	OMP_NUM_THREADS=1 $(LEAST_DIR)/venv/bin/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm"
 
 clean:  ## remove the environment, the caches and the demo's output
 	rm -rf $(VENV) $(DEMO_DIR) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

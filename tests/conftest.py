@@ -16,14 +16,18 @@ from rasterio.transform import Affine
 
 from tests.support.rasters import coordinate_array
 
+# A law that a test gives no number of examples is tried on so many.
 settings.register_profile(
     "ci",
+    max_examples=30,
     derandomize=True,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("search", parent=settings.get_profile("ci"), derandomize=False)
+settings.register_profile(
+    "search", parent=settings.get_profile("ci"), derandomize=False, max_examples=300
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
@@ -86,6 +90,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.networks import write_model
 
     return write_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings that name no network train one of a few milliseconds a step, for small."""
+    from geothresh.nn.config import PRESETS, NetworkConfig
+
+    tiny = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), shuffle=4)
+    monkeypatch.setitem(PRESETS, "small", tiny)
 
 
 @pytest.fixture(scope="session")

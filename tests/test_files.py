@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -104,13 +105,13 @@ def test_a_file_of_a_folder_is_published_without_the_folder(tmp_path: Path) -> N
 
 
 def test_an_interrupt_while_the_folder_goes_leaves_none(tmp_path: Path, monkeypatch) -> None:
-    remove = files.shutil.rmtree
+    remove = shutil.rmtree
 
     def interrupted(*given: object, **options: object) -> None:
-        monkeypatch.setattr(files.shutil, "rmtree", remove)
+        monkeypatch.setattr(shutil, "rmtree", remove)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "roads.gpkg") as temporary:
         temporary.write_text("whole")
     assert os.listdir(tmp_path) == ["roads.gpkg"]

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geothresh import options
 from geothresh.errors import UsageError
-from geothresh.fields import decisive, given, known, require_only
+from geothresh.fields import Options, decisive, given, known, require_only
 from geothresh.options import BaseTiling, Compute, Outputs, Reading, Refining, Tiling, Writing
 
-CLASSES: list[type[options.Options]] = [
+CLASSES: list[type[Options]] = [
     BaseTiling,
     Compute,
     Outputs,

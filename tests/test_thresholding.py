@@ -94,7 +94,6 @@ def test_iou_at_every_threshold_equals_the_naive_one() -> None:
     patch=st.sampled_from([4, 16, 32, 64]),
     kind=st.sampled_from(["uniform", "ties", "bytes", "constant", "extreme"]),
 )
-@settings(max_examples=60, deadline=None)
 def test_target_equals_the_naive_target_at_any_size(
     seed: int, height: int, width: int, patch: int, kind: str
 ) -> None:
@@ -128,7 +127,6 @@ def test_every_patch_size_comes_from_the_histogram_of_16(
     patch=st.sampled_from([8, 16, 32]),
     kind=st.sampled_from(["uniform", "ties", "bytes"]),
 )
-@settings(max_examples=40, deadline=None)
 def test_inside_each_patch_no_single_threshold_beats_the_chosen_one(
     seed: int, patch: int, kind: str
 ) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_a_running_cluster_gives_the_same(
 def test_versions_must_agree(
     cluster: LocalCluster, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = geothresh.mosaic.clients.version
+    here = version
     monkeypatch.setattr(
         geothresh.mosaic.clients, "version", lambda name: "0.1" if name == "numpy" else here(name)
     )

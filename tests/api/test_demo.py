@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from make_pictures import network_picture
 from PIL import Image
 from shapely import Point
 
@@ -18,7 +19,6 @@ from geothresh.api.demo import OUTPUTS, _busiest, _pieces
 from geothresh.cli import main
 from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
 from geothresh.raster.pictures import change_picture, shrunk
-from tests.benchmarks.make_pictures import network_picture
 from tests.support.outputs import without_sides
 
 

@@ -179,7 +179,7 @@ def test_workers_get_the_same_by_mail(half_model: Path) -> None:
     here = choose_model(
         half_model, replace(there, workers=0), tta="d4", resolution="auto", metres=0.25
     ).refiner
-    assert np.array_equal(source.load()(tiles), here.load()(tiles))  # type: ignore[union-attr]
+    assert np.array_equal(source.load()(tiles), here.load()(tiles))
 
 
 def test_what_cannot_be_matched_is_refused_at_once(

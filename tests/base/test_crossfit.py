@@ -22,7 +22,7 @@ from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import load_base
 from geothresh.base.task import BaseTask
 from geothresh.cli import main
-from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, find_images
 from geothresh.raster.pairs import find_pairs
 from geothresh.raster.pictures import read_gray, read_rgb
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on_to_the_same_maps(
     data: Path, done: tuple[Path, CrossfitResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, result = done
-    real_fit = module.fit
+    real_fit = loop.fit
     trained: list[str] = []
 
     def fit(task: BaseTask, output: Path, **how: Any) -> Progress:
@@ -172,7 +172,7 @@ def test_a_model_that_has_seen_the_fold_is_refused(
         first.write_bytes(second.read_bytes())
         stale.unlink()
         assert read_base_card(first).trained_ids & set(ids)
-        with pytest.raises(module.ModelError, match="of the fold that it is to predict"):
+        with pytest.raises(ModelError, match="of the fold that it is to predict"):
             run(data, output, folds=3, snapshots=1)
     finally:
         first.write_bytes(kept)

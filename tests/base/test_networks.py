@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +67,7 @@ def test_d_linknet_is_linknet_but_for_its_centre() -> None:
 def test_the_dilated_centre_sees_thirty_one_pixels() -> None:
     centre = DilatedCentre(1)
     for convolution in centre.convolutions:
-        torch.nn.init.ones_(convolution.weight)  # type: ignore[arg-type]
+        torch.nn.init.ones_(convolution.weight)
     point = torch.zeros(1, 1, 63, 63)
     point[0, 0, 31, 31] = 1
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     def hidden(name: str, *rest: Any) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(pretrained.importlib, "import_module", hidden)
+    monkeypatch.setattr(importlib, "import_module", hidden)
     segmentation_models.cache_clear()
     try:
         with pytest.raises(UsageError, match=r"pip install 'geothresh\[base\]'"):
@@ -207,7 +208,7 @@ def test_only_the_missing_operator_is_mended(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(name)
         raise RuntimeError("Detected that PyTorch and torchvision have different CUDA versions")
 
-    monkeypatch.setattr(pretrained.importlib, "import_module", other)
+    monkeypatch.setattr(importlib, "import_module", other)
     with pytest.raises(RuntimeError, match="different CUDA"):
         pretrained._import_torchvision()
     assert asked == ["torchvision"]

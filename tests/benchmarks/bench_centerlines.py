@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from bench_vectorize import peak_megabytes
+from measuring import peak_megabytes
 from rasterio.transform import Affine
 from rasterio.windows import Window
 

@@ -41,7 +41,7 @@ def counted_submits() -> Iterator[dict[str, int]]:
         counts[name] = counts.get(name, 0) + 1
         return submit(self, function, *args, **options)
 
-    Client.submit = counting  # type: ignore[method-assign]
+    Client.submit = counting  # type: ignore[assignment, method-assign]
     try:
         yield counts
     finally:

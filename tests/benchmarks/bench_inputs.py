@@ -170,9 +170,7 @@ def http(side: int) -> None:
             with serving(content, tally) as address:
                 # A name of its own for each run: GDAL remembers what it has fetched.
                 scene = f"{address}/scene{number}.tif"
-                took = timed(
-                    lambda scene=scene, to=output: geothresh.refine(scene, to, model=Identity())
-                )
+                took = timed(partial(geothresh.refine, scene, output, model=Identity()))
             with rasterio.open(output) as one, rasterio.open(Path(scratch) / "local.tif") as two:
                 assert (one.read(1) == two.read(1)).all()
             rows.append(

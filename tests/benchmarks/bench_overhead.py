@@ -20,9 +20,10 @@ from measuring import machine, table, timed
 from scenes import SCENE, repeated
 
 import geothresh
+from geothresh import layers
 from geothresh.api.models import load_model
 from geothresh.durability import Journal
-from geothresh.mosaic import blending, refining, threads
+from geothresh.mosaic import refining, threads
 from geothresh.options import Outputs, Writing
 from geothresh.raster.dataset import OpenBand
 from geothresh.raster.writing import RasterWriter
@@ -45,7 +46,7 @@ def parts(side: int, repeat: int) -> None:
         "model: a copy": (Identity, "__call__"),
         "weight tiles": (refining._Shares, "add"),
         "blend chunks": (threads, "blend_chunk"),
-        "pack strips": (blending.PackedLayer, "of"),
+        "pack strips": (layers.PackedLayer, "of"),
         "keep strips": (Journal, "add"),
         "write: deflate": (RasterWriter, "write"),
         "verify": (RasterWriter, "finish"),

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import in_turn, least, machine, ratio, table, timed
@@ -75,7 +77,7 @@ def main() -> None:
     # Ten calls of the fast ones, or the clock's steps show.
     times = {"naive loop": 1, "histogram": 10, "histogram, six patch sizes": 10}
 
-    def case(name: str) -> object:
+    def case(name: str) -> Callable[[], Any]:
         return lambda: timed(lambda: [calls[name]() for _ in range(times[name])])
 
     runs = in_turn({name: case(name) for name in calls}, arguments.repeat)

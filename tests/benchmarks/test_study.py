@@ -12,6 +12,8 @@ from geothresh.training import RECIPES
 from tests.support.cli_runner import runner
 from tests.support.roads import make_roads
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch):

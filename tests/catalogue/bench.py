@@ -140,7 +140,7 @@ def error_line(stderr: str) -> str:
 class Quiet(warnings.catch_warnings):
     """Without rasterio's own warnings."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.simplefilter("ignore", NodataShadowWarning)

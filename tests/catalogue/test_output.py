@@ -67,7 +67,7 @@ def test_an_output_that_exists_is_found_before_the_model_is_read(bench: Bench) -
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_the_confidence_onto_the_input(bench: Bench, link: object) -> None:
     write_raster(Path("x.tif"), VALUES)
-    link("x.tif", "y.tif")  # type: ignore[operator]
+    link("x.tif", "y.tif")
     for name in ("x.tif", "y.tif", "./../" + bench.place.name + "/x.tif"):
         bench.refine_refused(
             2, "is the input", "x.tif", "-o", "m.tif", "--confidence-out", name, "--overwrite"
@@ -82,9 +82,9 @@ def test_a_rename_that_fails(bench: Bench, number: int, monkeypatch: pytest.Monk
     real = os.replace
 
     def fail(source: object, target: object, **rest: object) -> None:
-        if Path(target).name == "m.tif":  # type: ignore[arg-type]
+        if Path(target).name == "m.tif":
             raise OSError(number, os.strerror(number))
-        real(source, target, **rest)  # type: ignore[arg-type]
+        real(source, target, **rest)
 
     monkeypatch.setattr(os, "replace", fail)
     result = bench.run(

@@ -136,7 +136,10 @@ main(sys.argv[2:], prog_name="geothresh")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere RLIMIT_AS limits nothing")
 @pytest.mark.catalogue(126)
-@pytest.mark.parametrize("megabytes", [220, 700, 900, 1000, 1030, 1100])
+@pytest.mark.parametrize(
+    "megabytes",
+    [220, 900, 1100, *(pytest.param(size, marks=pytest.mark.slow) for size in (700, 1000, 1030))],
+)
 def test_too_little_memory_is_one_line(bench: Bench, megabytes: int) -> None:
     """From what the interpreter needs to what the network does, wherever it runs out."""
     write_raster(Path("x.tif"), np.random.default_rng(0).random((600, 600), np.float32))

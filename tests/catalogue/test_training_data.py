@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.catalogue.bench import Bench
@@ -30,7 +31,7 @@ def refused(bench: Bench, text: str, *options: object) -> str:
     return bench.refused(3, text, "train", DATA, "--confidence", NET, "-o", OUTPUT, *options)
 
 
-def trained(bench: Bench, *options: object) -> dict[str, object]:
+def trained(bench: Bench, *options: object) -> dict[str, torch.Tensor]:
     result = bench.run(
         "train", DATA, "--confidence", NET, "-o", OUTPUT, *QUICK, "--overwrite", *options
     )
@@ -179,7 +180,7 @@ def test_0_and_1_or_255_in_grey_or_colour_are_the_same(bench: Bench) -> None:
             write(path, pixels if channels == 1 else np.repeat(pixels[..., None], 3, axis=2))
         found.append(trained(bench, "--hold-out", "a"))
     for other in found[1:]:
-        assert all((found[0][name] == other[name]).all() for name in found[0])
+        assert all(torch.equal(found[0][name], other[name]) for name in found[0])
 
 
 @pytest.mark.catalogue(116)

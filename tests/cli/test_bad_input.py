@@ -29,7 +29,7 @@ def good() -> None:
 
 
 def of(values: object, **options: object) -> Make:
-    return lambda: write_raster(Path("x.tif"), values, **options)  # type: ignore[arg-type]
+    return lambda: write_raster(Path("x.tif"), values, **options)
 
 
 def content(data: bytes) -> Make:

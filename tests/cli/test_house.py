@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,11 +57,14 @@ def test_help_waits_for_no_heavy_library(command: str) -> None:
 
 @pytest.mark.parametrize("command", [[], ["vectorize"]])
 def test_help_answers_in_half_a_second(command: list[str]) -> None:
+    """Of the processor's time: the machine may have other things to do."""
     seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         subprocess.run([sys.executable, "-m", "geothresh", *command, "--help"], check=True)
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        took = after.children_user + after.children_system
+        seconds.append(took - before.children_user - before.children_system)
     assert min(seconds) < 0.5
 
 

@@ -19,6 +19,8 @@ from tests.support.rasters import write_raster
 from tests.support.scenes import HEIGHT, QUICK, WIDTH, box, write_layer, write_scene
 from tests.support.trainings import train_flat
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 
 def arguments(place: Path, output: Path, *more: object) -> list[str]:  # noqa: F811
     start = ["train", place / "scene.tif", "--labels", place / "roads.gpkg", "--buffer", 8]

@@ -126,7 +126,7 @@ def test_a_damaged_strip_does_not_count(
 
 
 def begun(target: Path, strips: int, **options: object) -> Journal:
-    journal = Journal(target, {"threshold": 0.5}, **options)  # type: ignore[arg-type]
+    journal = Journal(target, {"threshold": 0.5}, **options)
     for index in range(len(journal.strips), strips):
         stored = chunk(index * 8, 0, 8, 16, 1)
         journal.add(stored.window, packed(stored))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 from scipy import stats
@@ -77,7 +77,6 @@ def naive_iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     metric=st.sampled_from(["chessboard", "cityblock"]),
     holes=st.booleans(),
 )
-@settings(max_examples=40)
 def test_a_sweep_counts_as_19_cuts_do(
     seed: int, height: int, width: int, distance: int, metric: Any, holes: bool
 ) -> None:

@@ -196,11 +196,11 @@ def geopackage(rng: np.random.Generator, seeds: dict[str, list[str]]) -> Case:
             allowed=WITH_USAGE,
             check=lambda out: _grid_is_kept(out, outputs=("m.tif",)),
         )  # fmt: skip
-    source = seeds["scenes"][2] if kind == "input" else seeds["vectors"][0]
+    copied = seeds["scenes"][2] if kind == "input" else seeds["vectors"][0]
     if rng.random() < 0.7 and "/" not in name and name not in ("", ".", ".."):
         # Too long for a file: it is missing then, which is a case too.
         with suppress(OSError):
-            shutil.copy(source, name)
+            shutil.copy(copied, name)
     if kind == "input":
         return Case(arguments=["info", "--json", "--", name], allowed=WITH_USAGE, check=_is_json)
     return Case(

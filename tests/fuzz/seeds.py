@@ -56,7 +56,7 @@ def scenes(folder: Path) -> list[Path]:
         "no_crs": (grey, {"crs": None, "transform": None}),
     }
     paths = [
-        write_raster(folder / f"{name}.tif", array, **options)  # type: ignore[arg-type]
+        write_raster(folder / f"{name}.tif", array, **options)
         for name, (array, options) in made.items()
     ]
     cog = folder / "cog.tif"

@@ -64,7 +64,7 @@ def test_what_breaks_the_rules_is_found(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(cases.KINDS, "geotiff", a_file)
-    command = main.get_command(None, "info")  # type: ignore[arg-type]
+    command = main.get_command(None, "info")
     assert command is not None
     monkeypatch.setattr(command, "callback", lambda **_: body())
     outcome = run_case("geotiff", 0, seed=0, seeds={}, folder=tmp_path / "case")
@@ -83,14 +83,16 @@ def hang(*arguments: object, **options: object) -> Outcome:
 
 
 def serve_dying(*arguments: Any) -> None:
-    pool.run_case = die
-    pool.load_models_once = lambda: None
+    patch = pytest.MonkeyPatch()  # for as long as the process lives
+    patch.setattr(pool, "run_case", die)
+    patch.setattr(pool, "load_models_once", lambda: None)
     pool.serve(*arguments)
 
 
 def serve_hanging(*arguments: Any) -> None:
-    pool.run_case = hang
-    pool.load_models_once = lambda: None
+    patch = pytest.MonkeyPatch()  # for as long as the process lives
+    patch.setattr(pool, "run_case", hang)
+    patch.setattr(pool, "load_models_once", lambda: None)
     pool.serve(*arguments)
 
 

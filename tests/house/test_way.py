@@ -54,7 +54,7 @@ def test_a_tile_passes_few_files_which_the_page_names(
     try:
         geothresh.refine(scene, model=tiny_model)
     finally:
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         _forget_model()
     assert len(passed) <= MOST_FILES, sorted(passed)
     way = re.search(r"## The way of a tile\n(.*?)\n## ", PAGE.read_text("utf-8"), re.DOTALL)

@@ -109,4 +109,4 @@ def test_weights_cannot_be_written() -> None:
 
 def test_an_unknown_blend_is_refused() -> None:
     with pytest.raises(UsageError, match="hann, gaussian, linear, crop"):
-        blend_profile("spline", 512, 128)  # type: ignore[arg-type]
+        blend_profile("spline", 512, 128)

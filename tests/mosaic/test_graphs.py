@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.mosaic import ArrayReader, GuardedRefiner, Sink
@@ -20,7 +20,6 @@ from tests.support.mosaics import run_mosaic, run_options, sides, tile_options
 from tests.support.rasters import coordinate_array
 
 
-@settings(max_examples=40)
 @given(sides, sides, tile_options(), run_options(), st.integers(1, 5), st.integers(0, 3))
 def test_graphs_of_a_few_chunks_hand_on_what_later_ones_need(
     height: int, width: int, tiles: dict[str, int], options: dict[str, Any], few: int, start: int
@@ -54,7 +53,7 @@ def test_a_graph_does_not_grow_with_the_raster() -> None:
         plan = ChunkPlan(grid=TileGrid(size=size))
         run = ThreadRun(
             plan=plan,
-            reader=SimpleNamespace(size=size),  # type: ignore[arg-type]
+            reader=SimpleNamespace(size=size),
             refiner=GuardedRefiner(IdentityRefiner()),
             weights=Weights.build("hann", plan.grid),
             batch_size=8,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -90,7 +90,6 @@ def naive_mosaic(
     return result
 
 
-@settings(max_examples=40)
 @given(holed_arrays(), tile_options(), blends, run_options())
 def test_identity_gives_the_input_back(
     confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, Any]
@@ -101,7 +100,6 @@ def test_identity_gives_the_input_back(
     np.testing.assert_array_equal(np.isnan(result), np.isnan(confidence))
 
 
-@settings(max_examples=40)
 @given(holed_arrays(), tile_options(), blends, run_options())
 def test_the_result_is_the_naive_twins(
     confidence: Float32Array, tiles: dict[str, int], blend: Blend, options: dict[str, Any]
@@ -111,7 +109,6 @@ def test_the_result_is_the_naive_twins(
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=40)
 @given(holed_arrays(), tile_options(), blends, run_options(), run_options())
 def test_batch_chunks_and_threads_do_not_matter_to_the_last_bit(
     confidence: Float32Array,
@@ -125,7 +122,6 @@ def test_batch_chunks_and_threads_do_not_matter_to_the_last_bit(
     assert first.tobytes() == second.tobytes()
 
 
-@settings(max_examples=40)
 @given(sides, sides, tile_options(), blends, run_options())
 def test_the_coordinate_raster_comes_back_unmoved(
     height: int, width: int, tiles: dict[str, int], blend: Blend, options: dict[str, Any]
@@ -136,7 +132,6 @@ def test_the_coordinate_raster_comes_back_unmoved(
     np.testing.assert_array_equal(place, np.arange(confidence.size).reshape(height, width))
 
 
-@settings(max_examples=40)
 @given(holed_arrays(), tile_options(), blends)
 def test_holes_count_as_zero_whatever_lies_under_them(
     confidence: Float32Array, tiles: dict[str, int], blend: Blend
@@ -176,7 +171,6 @@ def test_frames_of_inner_tiles_weigh_next_to_nothing_and_never_all(blend: Blend)
     assert inner.max() < 0.1
 
 
-@settings(max_examples=40)
 @given(sides, sides, tile_options(), run_options())
 def test_each_tile_is_refined_once_in_batches_no_larger_than_asked(
     height: int, width: int, tiles: dict[str, int], options: dict[str, Any]
@@ -206,7 +200,6 @@ def test_equal_flat_tiles_share_one_pass() -> None:
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=40)
 @given(holed_arrays(), tile_options(), run_options())
 def test_tiles_without_a_valid_pixel_are_skipped_and_counted(
     confidence: Float32Array, tiles: dict[str, int], options: dict[str, Any]
@@ -221,7 +214,6 @@ def test_tiles_without_a_valid_pixel_are_skipped_and_counted(
     assert stats.tiles_skipped == stats.tiles - live
 
 
-@settings(max_examples=40)
 @given(sides, sides, run_options())
 def test_the_sink_gets_disjoint_chunks_in_raster_order(
     height: int, width: int, options: dict[str, Any]
@@ -278,7 +270,6 @@ class WatchedReader:
         return self._reader.read(window)
 
 
-@settings(max_examples=40)
 @given(sides, sides, tile_options(), run_options())
 def test_the_reader_is_asked_for_pixels_of_the_raster_only(
     height: int, width: int, tiles: dict[str, int], options: dict[str, Any]
@@ -409,7 +400,7 @@ def test_values_outside_the_range_are_refused(bad: float) -> None:
 )
 def test_what_is_not_a_confidence_array_is_refused(array: NDArray[np.generic]) -> None:
     with pytest.raises(InputError, match="confidence array"):
-        mosaic_array(array, IdentityRefiner())  # type: ignore[arg-type]
+        mosaic_array(array, IdentityRefiner())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

@@ -79,7 +79,7 @@ def test_no_core_is_left_idle_and_memory_bounds_the_passes(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiles_at_once_are_those_one_after_another(precision: str) -> None:
-    model = load_model(precision=precision)  # type: ignore[arg-type]
+    model = load_model(precision=precision)
     tiles = np.random.default_rng(0).random((6, 1, 128, 128), dtype=np.float32)
     one_by_one = [model(tile) for tile in tiles]
     with ThreadPoolExecutor(6) as callers:

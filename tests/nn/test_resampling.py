@@ -23,7 +23,7 @@ def tiles(side: int, seed: int = 0, count: int = 1) -> Float32Array:
     return np.random.default_rng(seed).random((count, side, side), np.float32)
 
 
-FEW = settings(max_examples=25)
+FEW = settings(max_examples=15)
 
 
 def areas(tile: Float32Array, side: int) -> Float32Array:
@@ -80,7 +80,7 @@ class Raising(IdentityRefiner):
     """Adds 1 to the logit."""
 
     def refine(self, tiles: Float32Array) -> Float32Array:
-        odds = np.e * tiles / (1 - tiles)
+        odds = np.exp(1) * tiles / (1 - tiles)
         return (odds / (1 + odds)).astype(np.float32)
 
 

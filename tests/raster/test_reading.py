@@ -211,7 +211,7 @@ def test_remote_names_are_left_to_gdal() -> None:
 def test_an_open_dataset_names_its_file(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "x.tif", FLOATS)
     with rasterio.open(path) as dataset:
-        np.testing.assert_array_equal(read(dataset)[0], FLOATS)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(read(dataset)[0], FLOATS)
 
 
 def test_a_vrt_only_when_allowed(tmp_path: Path) -> None:

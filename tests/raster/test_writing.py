@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -102,7 +102,6 @@ sizes = st.floats(1e-9, 1e5).flatmap(lambda size: st.sampled_from([size, -size])
     crs=st.sampled_from([None, "EPSG:4326", "EPSG:32633", "ESRI:54030", "IAU_2015:49900"]),
     meaning=st.sampled_from([None, "Area", "Point"]),
 )
-@settings(max_examples=60)
 def test_the_grid_comes_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory,
     origin: tuple[float, float],

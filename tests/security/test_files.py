@@ -89,18 +89,18 @@ def test_temporary_names_cannot_be_guessed_and_lie_beside_the_output(
     def watched(path: object, *rest: object, **more: object) -> int:
         flags = rest[0] if rest else 0
         if isinstance(flags, int) and flags & os.O_CREAT:
-            if str(Path(path).parent).endswith(".geothresh"):  # type: ignore[arg-type]
+            if str(Path(path).parent).endswith(".geothresh"):
                 # In a directory that is locked and known to be our own.
                 assert flags & os.O_NOFOLLOW, path
             else:
                 assert flags & os.O_EXCL, path
-                seen.add(os.fspath(path))  # type: ignore[arg-type]
-        return opening(path, *rest, **more)  # type: ignore[arg-type]
+                seen.add(os.fspath(path))
+        return opening(path, *rest, **more)
 
     def made(path: object, *rest: object, **more: object) -> None:
-        if ".geothresh" not in os.fspath(path):  # type: ignore[arg-type, operator]
-            seen.add(os.fspath(path))  # type: ignore[arg-type]
-        making(path, *rest, **more)  # type: ignore[arg-type]
+        if ".geothresh" not in os.fspath(path):
+            seen.add(os.fspath(path))
+        making(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", watched)
     monkeypatch.setattr(os, "mkdir", made)

@@ -60,9 +60,9 @@ def test_the_options_hold_wherever_a_raster_is_opened(
     def spied_read(self: OpenRaster, window: PixelWindow, read: object) -> object:
         def looking(*given: object) -> object:
             seen.append(options())
-            return read(*given)  # type: ignore[operator]
+            return read(*given)
 
-        return decoding(self, window, looking)  # type: ignore[arg-type]
+        return decoding(self, window, looking)
 
     monkeypatch.setattr(rasterio, "open", spied_open)
     monkeypatch.setattr(OpenRaster, "_decoded", spied_read)

@@ -104,9 +104,9 @@ def test_layers_and_fields_of_strangers_are_read_whatever_they_are_called(
             geometry_type="Polygon", crs="EPSG:32632", append=path.exists(),
         )  # fmt: skip
     before = path.read_bytes()
-    layer = find_layer(path, name)
-    assert len(read_geometries(layer)[0]) == 2
-    assert read_numbers(layer, name).tolist() == [1.0, 2.0]
+    found = find_layer(path, name)
+    assert len(read_geometries(found)[0]) == 2
+    assert read_numbers(found, name).tolist() == [1.0, 2.0]
     with pytest.raises(UsageError, match="no layer"):
         find_layer(path, name + '"')
     assert path.read_bytes() == before

@@ -209,7 +209,7 @@ def test_a_server_that_is_busy_is_given_up(server: Server, monkeypatch: pytest.M
     result = runner().invoke(main, ["info", f"{server.url}/x.tif"])
     assert result.exit_code == 3 and "503" in result.stderr and result.stderr.count("\n") == 1
     assert 2 <= len(server.asked) <= 8
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
         started = time.monotonic()
         result = runner().invoke(main, ["info", f"http://127.0.0.1:{silent.getsockname()[1]}/x"])
     assert result.exit_code == 3 and result.stderr.count("\n") == 1
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
 
 
 def vrt(source: str) -> str:
@@ -276,7 +276,7 @@ def test_no_geojson_fetches_its_crs(kind: str, where: str, server: Server, tmp_p
     crs = link(f"{server.url}/crs", kind)
     whole = geojson() if where == "geometry" else geojson(crs=crs)
     if where == "geometry":
-        whole["features"][0]["geometry"]["crs"] = crs  # type: ignore[index]
+        whole["features"][0]["geometry"]["crs"] = crs
     text = json.dumps(whole)
     if where == "escaped":
         text = text.replace('"crs"', '"\\u0063\\u0072s"').replace(

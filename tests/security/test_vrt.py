@@ -73,7 +73,7 @@ def test_a_raw_band_would_show_the_secret(place: Path) -> None:
 def test_no_vrt_is_opened_by_whatever_name(
     make: object, name: str, command: str, place: Path
 ) -> None:
-    (place / name).write_text(make(place))  # type: ignore[operator]
+    (place / name).write_text(make(place))
     result = runner().invoke(main, [command, name])
     assert result.exit_code == 3 and "--allow-vrt" in result.stderr
     assert not (place / "canary").exists()
@@ -101,7 +101,7 @@ def test_code_in_an_allowed_vrt_is_not_run(
 def test_an_allowed_vrt_that_includes_itself_or_nothing_ends(
     make: object, named: str, place: Path, tiny_model: Path
 ) -> None:
-    (place / "x.vrt").write_text(make(place))  # type: ignore[operator]
+    (place / "x.vrt").write_text(make(place))
     result = runner().invoke(main, ["refine", "x.vrt", "--allow-vrt", "-m", str(tiny_model)])
     assert result.exit_code == 3 and named in result.stderr
 

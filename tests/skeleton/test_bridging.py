@@ -53,15 +53,15 @@ def test_a_gap_is_closed_along_the_confidence() -> None:
     values = np.maximum(values, way)
     network = network_of(values)
     assert network.bridges.tolist() == [False, False, True]
-    way = network.lines[2]
-    rows, cols = np.divmod(way.pixels, 200)
+    bridge = network.lines[2]
+    rows, cols = np.divmod(bridge.pixels, 200)
     assert rows.max() == 55
-    assert np.isnan(way.samples[:, 0]).all()  # no width where there is no mask
-    np.testing.assert_array_equal(way.samples[:, 1], values[rows, cols])
+    assert np.isnan(bridge.samples[:, 0]).all()  # no width where there is no mask
+    np.testing.assert_array_equal(bridge.samples[:, 1], values[rows, cols])
     assert sorted(network.degrees[network.degrees > 0]) == [1, 1, 2, 2]
     # It leads from the end of one line to the end of the other, to the pixel.
     ends = {network.lines[k].pixels[side] for k in (0, 1) for side in (0, -1)}
-    assert {way.pixels[0], way.pixels[-1]} <= ends
+    assert {bridge.pixels[0], bridge.pixels[-1]} <= ends
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ class Storm:
                 return
             self.counts["resumed"] += 1
             self.counts["strips kept"] += kept
-            said = f"went on after {kept} strips" in child.said
-            self.counts["kept strips not used"] += begun and kept > 0 and not said
+            used = f"went on after {kept} strips" in child.said
+            self.counts["kept strips not used"] += begun and kept > 0 and not used
         wrong = [name for name in FILES if not self.is_new(name)]
         self.counts["wrong after resuming"] += len(wrong)
         there = {path.name for path in self.place.iterdir()}
@@ -223,7 +223,7 @@ def appeared(place: Path, pattern: str, delay: float) -> Callable[[], bool]:
 
 
 @contextmanager
-def watched(storm: Storm):  # type: ignore[no-untyped-def]
+def watched(storm: Storm):
     """A reader in a process of its own that polls the mask's path all the time."""
     report = storm.folder / "polls.json"
     pid = os.fork()

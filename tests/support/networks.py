@@ -25,9 +25,9 @@ def network(config: NetworkConfig, seed: int = 0) -> ThreshNet:
     return net
 
 
-def write_model(path: Path, **training: Any) -> Path:
-    """A model file with random weights and patch 16; `training` is what its card says of that."""
+def write_model(path: Path, *, patch: int = 16, **training: Any) -> Path:
+    """A model file with random weights; `training` is what its card says of that."""
     torch.manual_seed(0)
-    config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16)
+    config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=patch)
     save_model(path, tensors=ThreshNet(config).state_dict(), config=config, training=training)
     return path

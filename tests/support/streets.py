@@ -13,7 +13,7 @@ from affine import Affine
 import geothresh
 from tests.support.flat import grouped_vectors
 
-UTM = {"crs": "EPSG:32633", "transform": Affine(0.5, 0.0, 5e5, 0.0, -0.5, 6e6)}
+UTM: dict[str, Any] = {"crs": "EPSG:32633", "transform": Affine(0.5, 0.0, 5e5, 0.0, -0.5, 6e6)}
 
 
 #: Grids whose pixels are not square on the ground, and their columns and rows in metres.

@@ -27,6 +27,8 @@ from tests.support.cli_runner import runner
 from tests.support.flat import TILES, grouped
 from tests.support.roads import make_roads
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 PLAIN = dataclasses.replace(RECIPES["paper"], chip_size=96, chips_per_epoch=6, batch_size=2)
 TINY = ["--recipe", "paper", "--epochs", "1", "--chip-size", "64", "--chips-per-epoch", "4",
         "--device", "cpu"]  # fmt: skip

@@ -19,6 +19,8 @@ from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.sizes import NetworkChoice
 from tests.support.roads import make_roads
 
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
 KINDS = [
     degradation._with_gaps,
     degradation._with_false,

@@ -104,10 +104,11 @@ def test_the_same_content_is_the_same_bytes(tmp_path: Path) -> None:
     assert len({(tmp_path / name).read_bytes() for name in "abcdefgh"}) == 1
 
 
+@pytest.mark.parametrize("apart", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_same_call_again_goes_on_wherever_it_was_killed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
-    """Killed after each of its renames in turn, with a state after every step."""
+    """Killed after each of its renames, or each fourth, with a state after every step."""
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     place = folder.parent / tmp_path.name
     place.mkdir()
@@ -123,7 +124,7 @@ def test_the_same_call_again_goes_on_wherever_it_was_killed(
     monkeypatch.setattr(os, "replace", counted)
     kills = 0
     while True:
-        kills += 1
+        kills += apart
         left = kills
         name = f"k{kills}"
         try:
@@ -320,7 +321,7 @@ def test_a_signal_ends_the_run_in_one_line_that_says_how_to_go_on(
     os.killpg(process.pid, signum)
     sent = time.monotonic()
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 5
+    assert time.monotonic() - sent < 20  # well below 5 on a machine that does nothing else
     assert (process.returncode, out) == (128 + signum, "")
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -401,9 +402,11 @@ def base(folder: Path, name: str, **options: Any) -> Path:
     return output
 
 
+@pytest.mark.parametrize("apart", [5, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_base_network_comes_out_the_same_wherever_its_training_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
+    """Not after each rename: a network of this size takes long to build."""
     from tests.support.imagery import image_set
 
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
@@ -421,8 +424,7 @@ def test_a_base_network_comes_out_the_same_wherever_its_training_was_killed(
     monkeypatch.setattr(os, "replace", counted)
     kills = 1
     while True:
-        # Each third: a network of this size takes long to build.
-        kills += 3
+        kills += apart
         left = kills
         name = f"k{kills}"
         try:

@@ -24,7 +24,7 @@ from geothresh.nn.modelfile import digest, read_card, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import ModelScope
 from geothresh.splitting import Split, deal_places
-from geothresh.training import Recipe, threshnet
+from geothresh.training import Recipe, threshnet, validation
 from geothresh.training.data import Splitting
 from geothresh.training.tuning import Mean, Tuning, TuningFigures
 from geothresh.training.validation import Figures, means
@@ -175,7 +175,7 @@ def test_the_start_is_scored_once_whatever_happens(
         scored.append(len(maps))
         return score(maps)
 
-    score = threshnet.score_unrefined
+    score = validation.score_unrefined
     monkeypatch.setattr(threshnet, "score_unrefined", counted)
 
     def stop(row: Any) -> None:

@@ -19,6 +19,7 @@ from geothresh import VectorWriting
 from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.vector import exchange, formats
+from geothresh.vector.layers import Mismatch
 from tests.support.cli_runner import runner
 from tests.support.flat import grouped_vectors
 from tests.support.streets import save, town
@@ -117,7 +118,7 @@ def test_what_is_read_back_is_compared() -> None:
         (square[::-1], {"tolerance": 0, "sort": False}),
         (shapely.transform(square, lambda xy: xy + 1e-3), {"tolerance": 1e-7, "sort": False}),
     ):
-        with pytest.raises(exchange.Mismatch):
+        with pytest.raises(Mismatch):
             exchange._compare(found, square, **options)
 
 

@@ -18,8 +18,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.geobox import GeoBox
 from geothresh.raster.features import burn
-from geothresh.vector.frames import GeoBox
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import find_layer
 from geothresh.windows import PixelWindow, RasterSize

@@ -160,12 +160,13 @@ def test_confidence_means_equal_the_naive_twin(
     mask = random_mask(4, 53, 61, 0.55)
     mask[20:30] = 0
     valid = np.ones(mask.shape, bool)
+    options: dict[str, Any] = {}
     if stored == "float32":
         raw = rng.random(mask.shape, dtype=np.float32)
-        real, options = raw.astype(float), {}
+        real = raw.astype(float)
     elif stored == "uint8":
         raw = rng.integers(0, 256, mask.shape).astype(np.uint8)
-        real, options = raw / 255, {}
+        real = raw / 255
     elif stored == "refined":
         raw = rng.integers(0, 256, mask.shape).astype(np.uint8)
         real, options, valid = raw / 254, {"nodata": 255, "scale": 1 / 254}, raw != 255
@@ -363,7 +364,7 @@ def test_areas_and_perimeters_on_the_ellipsoid_are_those_of_pyproj(tmp_path: Pat
         ):
             # pyproj subtracts holes that run the other way round, and leaves their length out.
             expected, outer = geod.geometry_area_perimeter(shapely.geometry.polygon.orient(polygon))
-            inner = sum(geod.geometry_length(ring) for ring in polygon.interiors)
+            inner = np.sum([geod.geometry_length(ring) for ring in polygon.interiors])
             assert area == pytest.approx(expected, rel=1e-9)
             assert perimeter == pytest.approx(outer + inner, rel=1e-9)
 
