@@ -14,8 +14,10 @@ from geothresh._version import __version__
 if TYPE_CHECKING:
     from geothresh.api.arrays import refine_array
     from geothresh.api.crossfit import CrossfitResult, crossfit
+    from geothresh.api.dataarrays import refine_dataarray
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
+    from geothresh.api.info import SceneInfo, info
     from geothresh.api.models import load_model
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.train import TrainCallbacks, TrainResult, train
@@ -79,6 +81,7 @@ _HOMES = {
     "Refining": "geothresh.options",
     "Report": "geothresh.evaluation",
     "SceneData": "geothresh.training.data",
+    "SceneInfo": "geothresh.api.info",
     "Scoring": "geothresh.options",
     "Splitting": "geothresh.training.data",
     "Tiling": "geothresh.options",
@@ -91,9 +94,11 @@ _HOMES = {
     "crossfit": "geothresh.api.crossfit",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
+    "info": "geothresh.api.info",
     "load_model": "geothresh.api.models",
     "refine": "geothresh.api.refine",
     "refine_array": "geothresh.api.arrays",
+    "refine_dataarray": "geothresh.api.dataarrays",
     "train": "geothresh.api.train",
     "train_base": "geothresh.api.train_base",
     "vectorize": "geothresh.api.vectorize",
@@ -129,6 +134,7 @@ __all__ = [
     "Refining",
     "Report",
     "SceneData",
+    "SceneInfo",
     "Scoring",
     "Splitting",
     "Tiling",
@@ -142,9 +148,11 @@ __all__ = [
     "crossfit",
     "demo",
     "evaluate",
+    "info",
     "load_model",
     "refine",
     "refine_array",
+    "refine_dataarray",
     "train",
     "train_base",
     "vectorize",

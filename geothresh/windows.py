@@ -6,7 +6,7 @@ to the right, whatever the georeference says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from geothresh.errors import UsageError
@@ -281,6 +281,42 @@ class TileGroup:
     chunks: tuple[int, ...]
     """Indexes of the chunks that ``window`` touches, in order."""
 
+    @classmethod
+    def of(
+        cls,
+        grid: TileGrid,
+        row: int,
+        col_start: int,
+        col_stop: int,
+        *,
+        touching: Callable[[PixelWindow], Iterable[int]],
+    ) -> TileGroup:
+        """The group of the tiles from `col_start` to `col_stop` of a tile row.
+
+        Args:
+            grid: the tiles.
+            row: tile row.
+            col_start: first tile column.
+            col_stop: the tile column after the last one.
+            touching: gives the indexes of the chunks that a window touches, in order.
+        """
+        size = grid.size
+        top, left = row * grid.stride, col_start * grid.stride
+        last_row, last_col = row == grid.n_rows - 1, col_stop == grid.n_cols
+        bottom = min(top + grid.tile, size.height)
+        right = min((col_stop - 1) * grid.stride + grid.tile, size.width)
+        window = PixelWindow.between(top, bottom, left, right)
+        owned_bottom = size.height if last_row else top + grid.stride
+        owned_right = size.width if last_col else col_stop * grid.stride
+        return cls(
+            row=row,
+            col_start=col_start,
+            col_stop=col_stop,
+            window=window,
+            owned=PixelWindow.between(top, owned_bottom, left, owned_right),
+            chunks=tuple(touching(window)),
+        )
+
     @property
     def n_tiles(self) -> int:
         """Number of tiles."""
@@ -364,22 +400,7 @@ class ChunkPlan:
         return start, min(start + self.group_tiles, stop, self.grid.n_cols)
 
     def _group(self, row: int, col_start: int, col_stop: int) -> TileGroup:
-        grid, size = self.grid, self.grid.size
-        top, left = row * grid.stride, col_start * grid.stride
-        last_row, last_col = row == grid.n_rows - 1, col_stop == grid.n_cols
-        bottom = min(top + grid.tile, size.height)
-        right = min((col_stop - 1) * grid.stride + grid.tile, size.width)
-        window = PixelWindow.between(top, bottom, left, right)
-        owned_bottom = size.height if last_row else top + grid.stride
-        owned_right = size.width if last_col else col_stop * grid.stride
-        return TileGroup(
-            row=row,
-            col_start=col_start,
-            col_stop=col_stop,
-            window=window,
-            owned=PixelWindow.between(top, owned_bottom, left, owned_right),
-            chunks=tuple(self._chunks.touching(window)),
-        )
+        return TileGroup.of(self.grid, row, col_start, col_stop, touching=self._chunks.touching)
 
 
 def _tiles_over(start: int, stop: int, count: int, grid: TileGrid) -> range:

@@ -83,8 +83,16 @@ def info(
         model: a packaged model's name, or a model file, whose pixel sizes the scene's are held
             against.
 
+    Returns:
+        What ``geothresh info`` prints; ``as_dict()`` is what it prints with --json.
+
     Raises:
         InputError, UsageError, ModelError: as `refine` would.
+
+    Example:
+        >>> facts = geothresh.info("scene.tif")     # doctest: +SKIP
+        >>> facts.scaling, facts.pixel_size         # doctest: +SKIP
+        ('uint8 / 255', (1.0, 1.0))
     """
     file = find_model(model)
     scope = ModelScope.of_card(read_card(file).training)

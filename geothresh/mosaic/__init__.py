@@ -20,7 +20,7 @@ from geothresh.mosaic.protocols import (
     Workers,
     where_asked,
 )
-from geothresh.mosaic.readers import ArrayReader
+from geothresh.mosaic.readers import ArrayReader, PiecesReader
 from geothresh.mosaic.refining import GuardedRefiner, load_refiner, parallel_calls
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "RasterReader",
     "GuardedRefiner",
     "MosaicStats",
+    "PiecesReader",
     "Progress",
     "ReaderSpec",
     "Refiner",

@@ -21,7 +21,6 @@ from functools import lru_cache
 from typing import TypeVar
 
 from dask.distributed import Client, Future, KilledWorker, get_worker, wait
-from dask.sizeof import sizeof
 from distributed.comm.core import CommClosedError
 
 from geothresh.errors import ClusterError, DeadlyTileError
@@ -53,6 +52,7 @@ from geothresh.mosaic.protocols import (
     Workers,
 )
 from geothresh.mosaic.refining import GuardedRefiner, load_refiner, refine_group
+from geothresh.mosaic.sizes import tell_dask
 from geothresh.options import Blend
 from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
 
@@ -64,6 +64,7 @@ number of allowed failures and one more worker have died of it."""
 _LOOK_SECONDS = 5.0
 """How often the cluster is looked at while there is nothing to do but wait."""
 
+tell_dask()
 _opening = threading.Lock()
 _stopped: deque[str] = deque(maxlen=64)
 """In a worker: the last runs that failed elsewhere. A worker may serve many, one after another."""
@@ -132,22 +133,6 @@ def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
         batch_size=job.batch_size,
         stop=_Stop(run),
     )
-
-
-@sizeof.register(Part)  # type: ignore[untyped-decorator]
-def _bytes_of_part(part: Part) -> int:
-    # Dask looks into no dataclass, and would take all results for a few bytes, to be moved freely.
-    return sum(array.nbytes for array in (part.total, part.valid) if array is not None)
-
-
-@sizeof.register(Finished)  # type: ignore[untyped-decorator]
-def _bytes_of_layers(chunk: Finished) -> int:
-    return sum(len(layer.data) for layer in chunk.packed)
-
-
-@sizeof.register(Blended)  # type: ignore[untyped-decorator]
-def _bytes_of_chunk(chunk: Blended) -> int:
-    return chunk.confidence.nbytes + chunk.valid.nbytes
 
 
 def _halt(run: str) -> None:

@@ -142,9 +142,13 @@ def _plan(grid: TileGrid, sink: Sink, batch_size: int, *, in_processes: bool) ->
         grid=grid,
         chunk_height=_whole_blocks(height, sink.block[0]),
         chunk_width=_whole_blocks(width, sink.block[1]),
-        # Whole batches per group, as far as the raster has so many columns.
-        group_tiles=-(-min(8, max(1, _GROUP_PIXELS // grid.tile**2)) // batch_size) * batch_size,
+        group_tiles=group_tiles(grid.tile, batch_size),
     )
+
+
+def group_tiles(tile: int, batch_size: int) -> int:
+    """Most tiles in one group: whole batches, as far as the raster has so many columns."""
+    return -(-min(8, max(1, _GROUP_PIXELS // tile**2)) // batch_size) * batch_size
 
 
 def _whole_blocks(pixels: int, block: int) -> int:

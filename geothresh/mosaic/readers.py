@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,10 @@ class ArrayReader:
             InputError: The array is not 2-D, is empty or does not hold floating-point numbers.
         """
         if confidence.ndim != 2 or confidence.size == 0:
+            band = confidence.ndim == 3 and confidence.shape[0] == 1
             raise InputError(
                 f"confidence array of shape {confidence.shape}: give rows x columns, at least 1 x 1"
+                + ("; squeeze the band away: confidence.squeeze(0)" if band else "")
             )
         if not np.issubdtype(confidence.dtype, np.floating):
             raise InputError(
@@ -60,6 +64,40 @@ class ArrayReader:
                 f"{low:g} to {high:g}; scale them to [0, 1], and set NaN where there is no data"
             )
         return confidence, valid
+
+
+class Decode(Protocol):
+    """Makes confidences of stored values; small and picklable."""
+
+    def __call__(
+        self, stored: NDArray[Any], window: PixelWindow, /
+    ) -> tuple[Float32Array, BoolArray]:
+        """What `RasterReader.read` gives, of the values of a window."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiecesReader:
+    """A reader of pieces of an array of stored values; windows lie inside what they cover."""
+
+    size: RasterSize
+    """Extent of the whole array."""
+    pieces: Sequence[tuple[PixelWindow, NDArray[Any]]]
+    """Where each lies, and its values."""
+    decode: Decode
+    """Makes confidences of them."""
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Read one window, as `RasterReader.read` says."""
+        for place, values in self.pieces:
+            if place.intersection(window) == window:
+                return self.decode(values[window.within(place)], window)
+        joined = np.empty((window.height, window.width), self.pieces[0][1].dtype)
+        for place, values in self.pieces:
+            common = place.intersection(window)
+            if common is not None:
+                joined[common.within(window)] = values[common.within(place)]
+        return self.decode(joined, window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +137,19 @@ class _MirroredAxis:
         return cls(start=first, stop=stop, before=before, after=after, skip=max(0, start) - first)
 
 
+def _mirrored_axes(window: PixelWindow, size: RasterSize) -> tuple[_MirroredAxis, _MirroredAxis]:
+    return (
+        _MirroredAxis.of(window.row, window.height, size.height),
+        _MirroredAxis.of(window.col, window.width, size.width),
+    )
+
+
+def window_read(window: PixelWindow, size: RasterSize) -> PixelWindow:
+    """What `read_mirrored` reads of a raster for a window, all of it inside the raster."""
+    rows, cols = _mirrored_axes(window, size)
+    return PixelWindow.between(rows.start, rows.stop, cols.start, cols.stop)
+
+
 def read_mirrored(reader: RasterReader, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
     """Read a window that may reach beyond the raster; there the raster is mirrored.
 
@@ -108,9 +159,8 @@ def read_mirrored(reader: RasterReader, window: PixelWindow) -> tuple[Float32Arr
     Returns:
         Values and validity of the whole window, as `RasterReader.read` gives them.
     """
-    rows = _MirroredAxis.of(window.row, window.height, reader.size.height)
-    cols = _MirroredAxis.of(window.col, window.width, reader.size.width)
-    values, valid = reader.read(PixelWindow.between(rows.start, rows.stop, cols.start, cols.stop))
+    rows, cols = _mirrored_axes(window, reader.size)
+    values, valid = reader.read(window_read(window, reader.size))
     padding = ((rows.before, rows.after), (cols.before, cols.after))
     if padding == ((0, 0), (0, 0)):
         return values, valid

@@ -24,7 +24,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.readers import read_mirrored
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
+from geothresh.windows import Chunk, PixelWindow, TileGrid, TileGroup
 
 _REMEMBERED = 4
 _loading = threading.Lock()
@@ -130,6 +130,19 @@ class Stop(Protocol):
         ...
 
 
+class Plan(Protocol):
+    """Where tiles and chunks lie; a `ChunkPlan` is one."""
+
+    @property
+    def grid(self) -> TileGrid:
+        """The tiles."""
+        ...
+
+    def chunk(self, index: int) -> Chunk:
+        """A chunk that a group touches."""
+        ...
+
+
 class Interrupted(Exception):
     """Raised inside a task whose run has already failed elsewhere; never seen by callers."""
 
@@ -137,7 +150,7 @@ class Interrupted(Exception):
 def refine_group(
     group: TileGroup,
     *,
-    plan: ChunkPlan,
+    plan: Plan,
     reader: RasterReader,
     refiner: GuardedRefiner,
     weights: Weights,
@@ -218,7 +231,7 @@ def refine_group(
 class _Shares:
     """Accumulates the weighted tiles of a group, separately for each chunk it touches."""
 
-    def __init__(self, group: TileGroup, plan: ChunkPlan, weights: Weights) -> None:
+    def __init__(self, group: TileGroup, plan: Plan, weights: Weights) -> None:
         self._group = group
         self._grid = plan.grid
         self._weights = weights

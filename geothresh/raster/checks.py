@@ -109,20 +109,36 @@ def nodata_of_band(
         UsageError: `forced` cannot occur in a band of this type.
     """
     dtype = np.dtype(dataset.dtypes[bidx - 1])
+    return usable_nodata(name, dtype, dataset.nodatavals[bidx - 1], forced)
+
+
+def usable_nodata(
+    name: str, dtype: np.dtype[Any], tagged: float | None, forced: float | None
+) -> float | None:
+    """The stored value that marks missing data, None if there is none that can occur.
+
+    Args:
+        name: of the raster, for messages.
+        dtype: type of its values.
+        tagged: what the raster says.
+        forced: the user's value, which takes the place of it.
+
+    Raises:
+        UsageError: `forced` cannot occur in a raster of this type.
+    """
     if forced is not None:
         if not can_hold(dtype, forced):
             raise UsageError(
                 f"{name}: no {dtype} value is {forced:g}; choose another value for `nodata`"
             )
         return forced
-    tagged = dataset.nodatavals[bidx - 1]
     if tagged is None:
         return None
     if not can_hold(dtype, tagged):
         warnings.warn(
             f"{name}: the nodata value {tagged:g} cannot occur in a {dtype} band and is ignored",
             GeothreshWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     if tagged == 0:
@@ -130,7 +146,7 @@ def nodata_of_band(
             f"{name}: nodata is 0, so that pixels of confidence 0 count as missing; "
             "use `nodata=V` if they do not",
             GeothreshWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return float(tagged)
 

@@ -344,13 +344,11 @@ class OpenBand(OpenRaster):
                 dataset, part, spec.bidx, mask_band=spec.mask_band, has_mask=spec.has_mask
             ),
         )
-        valid = np.ones(values.shape, np.bool_) if mask is None else mask != 0
-        if spec.nodata is not None:
-            valid &= ~stands_for_nodata(values, spec.nodata)
-        if np.issubdtype(values.dtype, np.floating):
-            valid &= np.isfinite(values)
-            if not self.infinities_seen and np.isinf(values).any():
-                self.infinities_seen = True
+        valid = valid_values(values, spec.nodata)
+        if mask is not None:
+            valid &= mask != 0
+        if not self.infinities_seen and np.issubdtype(values.dtype, np.floating):
+            self.infinities_seen = bool(np.isinf(values).any())
         return values, valid
 
 
@@ -370,6 +368,16 @@ def read_with_mask(
         first = bands if isinstance(bands, int) else bands[0]
         return values, dataset.read_masks(first, window=window.ranges)
     return values, None
+
+
+def valid_values(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """True where a stored value is data: neither `nodata`, nor NaN, nor infinite."""
+    valid = np.ones(values.shape, np.bool_)
+    if nodata is not None:
+        valid &= ~stands_for_nodata(values, nodata)
+    if np.issubdtype(values.dtype, np.floating):
+        valid &= np.isfinite(values)
+    return valid
 
 
 def stands_for_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.options import ScaleOption
+from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,6 +94,19 @@ class Scaling:
         limits = np.iinfo(dtype)
         ends = (np.float32(end) / np.float32(self.divisor) for end in (limits.min, limits.max))
         return all(0.0 <= end + np.float32(self.offset) <= 1.0 for end in ends)
+
+
+def telling_values(values: NDArray[Any]) -> NDArray[Any]:
+    """The few of many valid values, 1-D, that decide on the scaling.
+
+    Of uint8 the distinct ones; of others the least and the greatest, and the same without markers
+    of missing data.
+    """
+    if values.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8)
+    near = values[np.abs(values.astype(np.float64)) < _SENTINEL]
+    ends = [part for part in (values, near) if part.size]
+    return np.array([end for part in ends for end in (part.min(), part.max())], values.dtype)
 
 
 class Contradiction(Exception):
@@ -247,11 +261,29 @@ def _require_fit(facts: BandFacts, scaling: Scaling, complaint: str) -> None:
     raise InputError(f"{facts.name}: {complaint}: {_range(sample)}; {hint}")
 
 
-def contradiction_hint(value: float, dtype: np.dtype[Any], scaling: Scaling) -> str:
-    """What to do about a value that the scaling, decided from a sample, did not foresee."""
+def contradicted(
+    found: Contradiction, *, name: str, window: PixelWindow, dtype: np.dtype[Any], scaling: Scaling
+) -> InputError:
+    """The error about a value that the scaling, decided from a sample, did not foresee.
+
+    Args:
+        found: the value, and where it lies in the window.
+        name: of the raster.
+        window: what was read.
+        dtype: type of the stored values.
+        scaling: what was decided.
+    """
     if dtype == np.uint8 and scaling.divisor == 1.0:
-        return "use `scale=255` if the values run from 0 to 255"
-    return _hint(np.array([value])) or "force another reading with `scale=N` or `scale=logit`"
+        hint = "use `scale=255` if the values run from 0 to 255"
+    else:
+        hint = _hint(np.array([found.value])) or (
+            "force another reading with `scale=N` or `scale=logit`"
+        )
+    row, column = window.row + found.row, window.col + found.column
+    return InputError(
+        f"{name}: the value {found.value:.6g} at row {row}, column {column} (in {window.text}) "
+        f"contradicts the scaling decided from a sample, {scaling.text}; {hint}"
+    )
 
 
 def _range(sample: NDArray[Any]) -> str:

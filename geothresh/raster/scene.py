@@ -36,8 +36,9 @@ from geothresh.raster.scaling import (
     BandFacts,
     Contradiction,
     Scaling,
-    contradiction_hint,
+    contradicted,
     decide_scaling,
+    telling_values,
 )
 from geothresh.windows import PixelWindow
 
@@ -90,12 +91,8 @@ class Scene(OpenBand):
         try:
             return self.spec.scaling.apply(values, valid), valid
         except Contradiction as found:
-            row, column = window.row + found.row, window.col + found.column
-            hint = contradiction_hint(found.value, self.dtype, self.spec.scaling)
-            raise InputError(
-                f"{self.name}: the value {found.value:.6g} at row {row}, column {column} (in "
-                f"{window.text}) contradicts the scaling decided from a sample, "
-                f"{self.spec.scaling.text}; {hint}"
+            raise contradicted(
+                found, name=self.name, window=window, dtype=self.dtype, scaling=self.spec.scaling
             ) from None
 
 
@@ -191,23 +188,10 @@ def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
     parts = []
     for index in indices.tolist():
         values, valid = scene.stored(layout.window(index))
-        # The extremes and the distinct small values decide; keep few numbers of many.
-        kept = values[valid]
-        parts.append(_distinct(kept) if kept.dtype == np.uint8 else _extremes(kept))
+        parts.append(telling_values(values[valid]))
     if scene.infinities_seen:
         warnings.warn(f"{scene.name}: {INFINITIES}", GeothreshWarning, stacklevel=3)
     return np.concatenate(parts) if parts else np.zeros(0, scene.dtype)
-
-
-def _distinct(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8)
-
-
-def _extremes(values: NDArray[Any]) -> NDArray[Any]:
-    """The least and greatest value, and the same without markers of missing data."""
-    near = values[np.abs(values.astype(np.float64)) < 9000.0]
-    ends = [part for part in (values, near) if part.size]
-    return np.array([end for part in ends for end in (part.min(), part.max())], values.dtype)
 
 
 def _facts(name: str, dataset: DatasetReader, bidx: int, sample: NDArray[Any]) -> BandFacts:

@@ -41,6 +41,7 @@ FLOORS = {
     "base": 5,
     "api": 6,
     "cli": 7,
+    "xarray": 7,
     "__init__": 8,
     "__main__": 8,
 }
@@ -69,6 +70,7 @@ HOMES = {
     "torch": {"base", "nn", "training"},
     "torchvision": {"base"},
     "tqdm": {"cli"},
+    "xarray": {"api", "xarray"},
 }
 
 

@@ -1,0 +1,260 @@
+"""What an xarray.DataArray says of itself: dimensions, place on the ground, stored values.
+
+Read from names, coordinates and attributes as rioxarray and CF have them; neither is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geothresh.errors import InputError
+from geothresh.geobox import GeoBox
+from geothresh.raster.checks import usable_nodata
+from geothresh.raster.dataset import valid_values
+from geothresh.raster.scaling import BandFacts, Contradiction, Scaling, contradicted
+from geothresh.types import BoolArray, Float32Array
+from geothresh.windows import PixelWindow, RasterSize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from xarray import DataArray
+
+_NAMES = {
+    "y": {"y", "lat", "latitude", "northing", "row"},
+    "x": {"x", "lon", "longitude", "easting", "column"},
+}
+_STANDARD_NAMES = {
+    "y": {"latitude", "projection_y_coordinate"},
+    "x": {"longitude", "projection_x_coordinate"},
+}
+# Share of a step by which the steps of a coordinate may differ.
+_UNEVEN = 0.01
+# Attributes that describe stored values, which a result does not have.
+_OF_VALUES = {
+    "_FillValue", "missing_value", "scale_factor", "add_offset", "units", "valid_min", "valid_max",
+    "valid_range", "actual_range", "flag_values", "flag_meanings",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """A DataArray as rows and columns of stored values."""
+
+    array: DataArray
+    """Its dimensions in the order others, y, x; the others of length 1."""
+    name: str
+    """What to call it in messages."""
+    size: RasterSize
+
+    @classmethod
+    def of(cls, array: DataArray) -> Plane:
+        """Find the rows and columns of a DataArray.
+
+        Raises:
+            InputError: it has fewer than two dimensions, or more values than rows x columns, or
+                none, or holds no real numbers.
+        """
+        name = "DataArray" if array.name is None else f"DataArray {str(array.name)!r}"
+        if array.ndim < 2 or not array.size:
+            raise InputError(f"{name}: of shape {array.shape}; give rows x columns, at least 1 x 1")
+        if not np.issubdtype(array.dtype, np.number):
+            raise InputError(f"{name}: of dtype {array.dtype}; give numbers")
+        y, x = _spatial_dimensions(array)
+        others = [dimension for dimension in array.dims if dimension not in (y, x)]
+        for other in others:
+            if array.sizes[other] != 1:
+                raise InputError(
+                    f"{name}: has {array.sizes[other]} layers along {other!r}; choose the one of "
+                    f"confidences, such as array.isel({other}=0)"
+                )
+        return cls(
+            array=array.transpose(*others, y, x),
+            name=name,
+            size=RasterSize(height=array.sizes[y], width=array.sizes[x]),
+        )
+
+    @property
+    def stored(self) -> Any:
+        """(H, W) stored values: a NumPy array, or a Dask array where the DataArray has one."""
+        values = self.array.data if self.is_lazy else self.array.to_numpy()
+        return values[(0,) * (self.array.ndim - 2)]
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether Dask computes the values."""
+        return self.array.chunks is not None
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """The type that values have in their file.
+
+        Where some are missing xarray makes floats of integers (rioxarray's ``masked=True``), which
+        leaves their numbers as they are.
+        """
+        dtype, encoding = self.array.dtype, self.array.encoding
+        told = np.dtype(encoding.get("dtype") or encoding.get("rasterio_dtype") or dtype)
+        scaled = (encoding.get("scale_factor", 1), encoding.get("add_offset", 0)) != (1, 0)
+        masked = np.issubdtype(dtype, np.floating) and np.issubdtype(told, np.integer)
+        return told if masked and not scaled else dtype
+
+    def box(self) -> GeoBox:
+        """Size, transform and CRS; without a CRS where there is no transform.
+
+        The transform is that of the coordinates where these are evenly spaced, else what the grid
+        mapping says.
+        """
+        mapping = self._grid_mapping()
+        transform = self._transform(mapping)
+        crs = mapping.get("crs_wkt", mapping.get("spatial_ref"))
+        if transform is None or crs is None:
+            return GeoBox(size=self.size, name=self.name)
+        return GeoBox(size=self.size, transform=transform, crs=str(crs), name=self.name)
+
+    def nodata(self, forced: float | None) -> float | None:
+        """The stored value that marks missing data; NaN and infinities always do.
+
+        Raises:
+            UsageError: `forced` cannot occur among these values.
+        """
+        tagged = _nodata_of(self.array.attrs)
+        return usable_nodata(self.name, self.array.dtype, tagged, forced)
+
+    def nodata_of_file(self, nodata: float | None) -> float:
+        """What marks missing data in a file of refined confidences.
+
+        The same as among these values where that is no confidence, else NaN.
+
+        Args:
+            nodata: what marks it in memory; where NaN does, the encoding tells.
+        """
+        told = _nodata_of(self.array.encoding) if nodata is None else nodata
+        if told is None or 0 <= told <= 1 or abs(told) > np.finfo(np.float32).max:
+            return math.nan
+        return told
+
+    def facts(self, sample: NDArray[Any]) -> BandFacts:
+        """What decides the scaling. Tags that xarray has applied are no attributes any more."""
+        attributes = self.array.attrs
+        return BandFacts(
+            name=self.name,
+            dtype=self.stored_dtype,
+            scale=float(attributes.get("scale_factor", 1.0)),
+            offset=float(attributes.get("add_offset", 0.0)),
+            sample=sample.astype(self.stored_dtype),
+        )
+
+    def with_values(
+        self, values: Any, *, nodata: float, dims: tuple[Hashable, ...], tags: dict[str, str]
+    ) -> DataArray:
+        """A DataArray of other values with the same coordinates, name and CRS.
+
+        Args:
+            values: (H, W), NumPy or Dask.
+            nodata: what marks missing data in a file of it; in memory NaN does, of floats.
+            dims: the order of the dimensions.
+            tags: further attributes.
+        """
+        made = self.array.copy(deep=False, data=values[(np.newaxis,) * (self.array.ndim - 2)])
+        about = {key: value for key, value in self.array.attrs.items() if not _of_values(key)}
+        made.attrs = {**about, **tags}
+        made.encoding = {
+            key: value for key, value in self.array.encoding.items() if key == "grid_mapping"
+        }
+        # As rioxarray and xarray have it: of values that are decoded, the encoding holds it.
+        decoded = np.issubdtype(made.dtype, np.floating)
+        (made.encoding if decoded else made.attrs)["_FillValue"] = made.dtype.type(nodata)
+        return made.transpose(*dims)
+
+    def _grid_mapping(self) -> dict[str, Any]:
+        """The attributes of the coordinate that names the CRS, empty where there is none."""
+        told = self.array.encoding.get("grid_mapping", self.array.attrs.get("grid_mapping"))
+        names = (told, "spatial_ref", "crs")
+        found = next((name for name in names if name in self.array.coords), None)
+        return {} if found is None else dict(self.array.coords[found].attrs)
+
+    def _transform(self, mapping: dict[str, Any]) -> tuple[float, ...] | None:
+        """Of pixel corners, as `GeoBox` has it; None where the grid is not regular, or not told."""
+        told = [float(number) for number in str(mapping.get("GeoTransform", "")).split()]
+        # GDAL's order: x of the corner, along a row, down a column; the same of y.
+        written = (told[1], told[2], told[0], told[4], told[5], told[3]) if len(told) == 6 else None
+        y, x = (_axis(self.array, dimension) for dimension in self.array.dims[-2:])
+        if x is None or y is None:
+            return written
+        return (x[1], 0.0, x[0], 0.0, y[1], y[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredConfidences:
+    """Makes confidences of stored values: `geothresh.mosaic.reading.Decode`."""
+
+    name: str
+    """Of the array, for messages."""
+    nodata: float | None
+    """The stored value that marks missing data; NaN and infinities always do."""
+    scaling: Scaling
+
+    def __call__(self, stored: NDArray[Any], window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Confidence, 0 where there is no data, and validity of a window.
+
+        Raises:
+            InputError: a value contradicts the scaling.
+        """
+        valid = valid_values(stored, self.nodata)
+        try:
+            return self.scaling.apply(stored, valid), valid
+        except Contradiction as found:
+            raise contradicted(
+                found, name=self.name, window=window, dtype=stored.dtype, scaling=self.scaling
+            ) from None
+
+
+def _nodata_of(attributes: Mapping[Any, Any]) -> float | None:
+    told = attributes.get("_FillValue", attributes.get("missing_value"))
+    return None if told is None else float(told)
+
+
+def _spatial_dimensions(array: DataArray) -> tuple[Hashable, Hashable]:
+    """The dimensions of rows and columns.
+
+    They have the usual names, or coordinates that say so; else they are the last two.
+    """
+    found = {}
+    for axis in ("y", "x"):
+        for dimension in array.dims:
+            told = array.coords[dimension].attrs if dimension in array.coords else {}
+            if (
+                str(dimension).lower() in _NAMES[axis]
+                or str(told.get("axis", "")).lower() == axis
+                or told.get("standard_name") in _STANDARD_NAMES[axis]
+            ):
+                found[axis] = dimension
+    if len(found) == 2 and found["y"] != found["x"]:
+        return found["y"], found["x"]
+    return array.dims[-2], array.dims[-1]
+
+
+def _axis(array: DataArray, dimension: Hashable) -> tuple[float, float] | None:
+    """Outer edge of the first pixel and step of a coordinate of pixel centres.
+
+    None where there is none, or no two, or where its steps differ.
+    """
+    if dimension not in array.coords or array.sizes[dimension] < 2:
+        return None
+    centres = array.coords[dimension].to_numpy()
+    if not np.issubdtype(centres.dtype, np.number):
+        return None
+    steps = np.diff(centres.astype(np.float64))
+    step = float(steps.mean())
+    if not (math.isfinite(step) and step and (np.abs(steps - step) <= _UNEVEN * abs(step)).all()):
+        return None
+    return float(centres[0]) - step / 2, step
+
+
+def _of_values(key: Hashable) -> bool:
+    """Whether an attribute describes stored values, as GDAL's statistics do too."""
+    return key in _OF_VALUES or str(key).startswith("STATISTICS_")

@@ -1,0 +1,293 @@
+"""From an xarray.DataArray of confidences to a refined one, lazily where Dask computes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from geothresh.api.changes import MaskLayers
+from geothresh.api.dataarray import Plane, StoredConfidences
+from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.outputs import parameter_tags
+from geothresh.api.resolution import (
+    PixelSize,
+    pixel_size,
+    sampled_width,
+    warn_of_mismatch,
+    width_windows,
+)
+from geothresh.errors import InputError, UsageError
+from geothresh.fields import decisive, require_only
+from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
+from geothresh.options import Compute, Reading, Refining, Tiling
+from geothresh.raster.creation import NODATA
+from geothresh.raster.dataset import evenly_spread, valid_values
+from geothresh.raster.scaling import Scaling, decide_scaling, telling_values
+from geothresh.types import BoolArray, Float32Array
+from geothresh.windows import PixelWindow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from xarray import DataArray
+
+Layer: TypeAlias = Literal["confidence", "mask"]
+"""What is made: the refined confidences, or these cut at the threshold."""
+
+# Pixels that are looked at in one go, and chunks of a Dask array at most.
+_SAMPLE_PIXELS, _SAMPLE_CHUNKS = 2**23, 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Confidences:
+    """Refined confidences, NaN where there is no data."""
+
+    dtype = np.dtype(np.float32)
+    reads_input = False
+
+    def described(self) -> dict[str, object]:
+        """What it depends on, by name."""
+        return {}
+
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, confidence: Float32Array, valid: BoolArray
+    ) -> NDArray[Any]:
+        return confidence if valid.all() else np.where(valid, confidence, np.float32(np.nan))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mask:
+    """Where refined confidences reach the threshold, as `refine` writes it."""
+
+    threshold: float
+    keep: float | None
+
+    dtype = np.dtype(np.uint8)
+    reads_input = True
+
+    def described(self) -> dict[str, object]:
+        """What it depends on, by name."""
+        keep = "none" if self.keep is None else f"{self.keep:g}"
+        return {"threshold": self.threshold, "keep_threshold": keep}
+
+    def __call__(
+        self, reader: RasterReader, window: PixelWindow, confidence: Float32Array, valid: BoolArray
+    ) -> NDArray[Any]:
+        cut = MaskLayers(threshold=self.threshold, keep=self.keep, confidence=None)
+        return cut(reader, window, confidence, valid).values[0]
+
+
+def refine_dataarray(
+    array: DataArray,
+    *,
+    model: Model = "roads",
+    layer: Layer = "confidence",
+    reading: Reading = Reading(),
+    refining: Refining = Refining(),
+    ground_sample_distance: float | None = None,
+    tiling: Tiling = Tiling(),
+    compute: Compute = Compute(),
+    progress: Progress | None = None,
+) -> DataArray:
+    """Refine a DataArray of confidences; each pixel is as `refine` gives it of the same pixels.
+
+    Of a DataArray with Dask inside nothing is refined here: the result has a Dask array of the same
+    chunks inside, each of which is refined when it is computed, with what lies around it, on the
+    scheduler that is in use then. A tile that several chunks show is refined once.
+
+    The size of the pixels on the ground is read from the CRS (rioxarray's ``spatial_ref``, or any
+    grid mapping of CF with ``crs_wkt``) and evenly spaced coordinates, or ``GeoTransform``.
+
+    What `refine` decides from the whole of a small scene, or a sample of a large one, is decided
+    now. Of a Dask array that computes a few chunks: where values are uint8 without scale tags and
+    `scale` is auto, one after the other of at most 16 evenly spread ones until a value is above 1;
+    and where the size of the pixels is not known, at most 16 windows of 512 x 512 pixels for the
+    width of the foreground. ``Reading(scale=255)`` and `ground_sample_distance`, or
+    ``Refining(resolution="native")``, leave that out. Values that contradict the scaling are an
+    error of the computation.
+
+    Args:
+        array: rows and columns of confidences, and perhaps further dimensions of length 1, such as
+            rioxarray's ``band``. Missing data is NaN, or the attribute ``_FillValue``.
+        model, tiling, progress: as for `refine`; `progress` is for arrays without Dask.
+        layer: ``confidence`` or ``mask``.
+        reading: `scale` and `nodata`.
+        refining: test-time augmentation and resolution; for a mask its thresholds too.
+        ground_sample_distance: metres on the ground from one pixel to the next, in place of what
+            the array says.
+        compute: device, number format, batches and backend.
+
+    Returns:
+        The same dimensions, coordinates, CRS, name and attributes, but for attributes about stored
+        values. ``confidence``: float32 in [0, 1], NaN where data is missing; a file of it gets the
+        nodata value of the input where that is no confidence, else NaN. ``mask``: uint8, 0
+        background, 1 foreground, 255 nodata.
+
+    Raises:
+        UsageError: arguments contradict each other, or the model is out of the resolution's reach.
+        InputError: it is no DataArray, or not of rows and columns of confidences.
+        ModelError: the model is missing or damaged, or does not fit.
+
+    Example:
+        >>> import rioxarray                                            # doctest: +SKIP
+        >>> scene = rioxarray.open_rasterio("scene.tif", chunks=2048)   # doctest: +SKIP
+        >>> mask = refine_dataarray(scene, layer="mask")                # doctest: +SKIP
+        >>> mask.rio.to_raster("mask.tif", tiled=True)                  # doctest: +SKIP
+    """
+    _require_arguments(array, layer, reading, refining, ground_sample_distance, compute)
+    plane = Plane.of(array)
+    if plane.is_lazy and progress is not None:
+        raise UsageError(
+            "`progress` is for arrays without Dask; use dask.diagnostics.ProgressBar or the "
+            "dashboard"
+        )
+    stored = plane.stored
+    nodata = plane.nodata(reading.nodata)
+    decode = StoredConfidences(
+        name=plane.name, nodata=nodata, scaling=_scaling(plane, stored, nodata, reading)
+    )
+    pixel = pixel_size(plane.box())
+    metres = pixel.mean if ground_sample_distance is None and pixel else ground_sample_distance
+    chosen = choose_model(
+        model, compute, tta=refining.tta, resolution=refining.resolution, metres=metres,
+        width=partial(_width, plane, stored, decode),
+    )  # fmt: skip
+    warn_of_mismatch(plane.name, None if metres is None else PixelSize(x=metres, y=metres), chosen)
+    made: _Confidences | _Mask = _Confidences()
+    if layer == "mask":
+        made = _Mask(threshold=refining.threshold, keep=chosen.keep(refining))
+    return plane.with_values(
+        _refined(plane, stored, decode, chosen, made, tiling, progress),
+        nodata=plane.nodata_of_file(nodata) if layer == "confidence" else NODATA,
+        dims=array.dims,
+        tags=_tags(plane, decode, chosen, tiling, tta=refining.tta, **made.described()),
+    )
+
+
+def _require_arguments(
+    array: object,
+    layer: str,
+    reading: Reading,
+    refining: Refining,
+    ground_sample_distance: float | None,
+    compute: Compute,
+) -> None:
+    """Refuse what contradicts itself or would do nothing: errors as `refine_dataarray`."""
+    try:
+        from xarray import DataArray
+    except ImportError as error:
+        raise UsageError(
+            "xarray is not installed; install it with: pip install 'geothresh[xarray]'"
+        ) from error
+    if not isinstance(array, DataArray):
+        raise InputError(
+            f"{type(array).__name__} is no xarray.DataArray; give one, or use refine_array for "
+            "NumPy arrays and refine for files"
+        )
+    if layer not in get_args(Layer):
+        raise UsageError(f"`layer` {layer}: give {' or '.join(get_args(Layer))}")
+    require_only(
+        reading, "scale", "nodata", why="is for files; select a part of the DataArray itself"
+    )
+    if layer == "confidence":
+        require_only(refining, "tta", "resolution", why='is for masks; add layer="mask"')
+    require_only(
+        compute, "batch_size", "device", "precision", "backend",
+        why="is for files; a DataArray with Dask inside is refined on the scheduler that computes "
+        "it, see array.chunk()",
+    )  # fmt: skip
+    if ground_sample_distance is not None and not 0 < ground_sample_distance < math.inf:
+        raise UsageError(
+            f"`ground_sample_distance` {ground_sample_distance:g}: give metres above 0, or None"
+        )
+
+
+def _refined(
+    plane: Plane,
+    stored: Any,
+    decode: StoredConfidences,
+    chosen: ChosenModel,
+    made: _Confidences | _Mask,
+    tiling: Tiling,
+    progress: Progress | None,
+) -> Any:
+    """(H, W): a NumPy array that is refined, or a Dask array that will be."""
+    grid = chosen.grid(plane.size, tiling)
+    if plane.is_lazy:
+        from geothresh.mosaic.lazy import mosaic_lazily
+
+        return mosaic_lazily(
+            stored, chosen.refiner, grid=grid, decode=decode, finish=made, blend=tiling.blend,
+            batch_size=chosen.batch_size,
+        )  # fmt: skip
+    reader = PiecesReader(size=plane.size, pieces=[(plane.size.window(), stored)], decode=decode)
+    result = np.empty((plane.size.height, plane.size.width), made.dtype)
+
+    def store(window: PixelWindow, confidence: Float32Array, valid: BoolArray) -> None:
+        result[window.slices()] = made(reader, window, confidence, valid)
+
+    mosaic(
+        reader, chosen.refiner, Sink(store), grid=grid, blend=tiling.blend,
+        batch_size=chosen.batch_size, progress=progress,
+    )  # fmt: skip
+    return result
+
+
+def _scaling(plane: Plane, stored: Any, nodata: float | None, reading: Reading) -> Scaling:
+    """Decide how stored values become confidences, from a sample where that decides."""
+    sample: list[NDArray[Any]] = [np.zeros(0, plane.array.dtype)]
+    if not plane.is_lazy:
+        rows = max(1, _SAMPLE_PIXELS // plane.size.width)
+        for row in range(0, plane.size.height, rows):
+            sample.append(_telling(stored[row : row + rows], nodata))
+    elif plane.stored_dtype == np.uint8 and reading.scale == "auto":
+        down, across = stored.numblocks
+        for index in evenly_spread(down * across, _SAMPLE_CHUNKS).tolist():
+            sample.append(_telling(stored.blocks[divmod(index, across)].compute(), nodata))
+            if (sample[-1] > 1).any():
+                break
+    return decide_scaling(plane.facts(np.concatenate(sample)), reading.scale)
+
+
+def _telling(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
+    return telling_values(values[valid_values(values, nodata)])
+
+
+def _width(plane: Plane, stored: Any, decode: StoredConfidences) -> float | None:
+    """The width of the foreground in pixels, as `refine` measures it."""
+    windows = width_windows(plane.size)
+    parts = [stored[window.slices()] for window in windows]
+    if plane.is_lazy:
+        from geothresh.mosaic.lazy import compute_together
+
+        parts = compute_together(parts)
+    pieces = list(zip(windows, parts, strict=True))
+    return sampled_width(PiecesReader(size=plane.size, pieces=pieces, decode=decode))
+
+
+def _tags(
+    plane: Plane,
+    decode: StoredConfidences,
+    chosen: ChosenModel,
+    tiling: Tiling,
+    **more: object,
+) -> dict[str, str]:
+    """What the result must say to be made again, as the tags of a file do."""
+    return parameter_tags(
+        {
+            "model": chosen.name,
+            "model_sha256": chosen.digest,
+            "backend": chosen.backend,
+            "device": chosen.device,
+            "precision": chosen.precision,
+            "scaling": decode.scaling.text,
+            "source": plane.name,
+            "resampling": f"{chosen.patch}/{chosen.raster_patch}",
+            **decisive(tiling),
+            "overlap": chosen.overlap(tiling),
+        },
+        **more,
+    )
