@@ -33,7 +33,7 @@ TESTING := $(VENV)/.testing-installed
 DOCUMENTING := $(VENV)/.documenting-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow storm fuzz bench study pictures least docs dist clean
+.PHONY: help demo test lint types format slow storm report fuzz bench study pictures least docs dist clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,11 @@ storm: $(TESTING)  ## kills, signals, full disks: make storm KILLS=20 CHAINS=5 S
 	$(STORM)/storm_workers.py --runs $(RUNS)
 	$(STORM)/storm_train.py --kills $(TRAINING_KILLS) --limits 20
 	$(STORM)/storm_vectorize.py --kills $(VECTOR_KILLS) --limits $(LIMITS)
+
+report: $(TESTING)  ## pages in a headless Chromium (Debian's is installed, if one is root)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$$(id -u)" != 0 ] \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python tests/browser/check_pages.py build/report
 
 fuzz: $(TESTING)  ## damaged files by the thousand: make fuzz FUZZ_ARGS='--seed 1 --geotiffs 200'
 	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_ARGS)

@@ -124,6 +124,16 @@ _NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOS
 _STREAMS = ("/proc/", "/dev/fd/")
 
 
+def require_page(path: Path) -> None:
+    """Refuse a page whose name says that it is something else.
+
+    Raises:
+        UsageError: it does not end in .html or .htm.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{path}: a page is HTML; name it {path.stem}.html")
+
+
 def _check_existing(target: Path, overwrite: bool) -> None:
     if target.is_symlink() and str(target.readlink()).startswith(_STREAMS):
         # With stdout in a file this is a regular one, and the link would be replaced for everybody.

@@ -349,6 +349,13 @@ class Outputs:
         flags=("--vector-out",),
         metavar="FILE",
     )
+    report: PathLike | None = option(
+        None,
+        "Write a page to look at too, .html: before and after, where most changed, how it was "
+        "made; one file without a network.",
+        File(),
+        metavar="FILE",
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -415,6 +422,13 @@ class Scoring:
     )
     output: PathLike | None = option(
         None, "Write the report as JSON.", File(), flags=("-o", "--output"), metavar="FILE"
+    )
+    report: PathLike | None = option(
+        None,
+        "Write a page to look at, .html: the table, what each map gains, the best and worst maps, "
+        "calibration; one file without a network.",
+        File(),
+        metavar="FILE",
     )
     overwrite: bool = overwriting()
 

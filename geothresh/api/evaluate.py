@@ -17,6 +17,7 @@ from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
+from geothresh.evaluation.gallery import Gallery
 from geothresh.evaluation.report import Report, SourceReport
 from geothresh.evaluation.samples import (
     CELL,
@@ -32,7 +33,7 @@ from geothresh.evaluation.samples import (
 )
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import require_only
-from geothresh.files import check_output, make_directory, write_text
+from geothresh.files import check_output, make_directory, require_page, write_text
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
 from geothresh.options import (
@@ -77,6 +78,8 @@ class _Plan:
     scoring: Scoring
     tiling: Tiling
     figures: Path | None
+    galleries: dict[str, Gallery] | None
+    """What is kept of the maps for a page, by the name of their base network; None = no page."""
     progress: Progress | None
 
     def tally(self, distance: int | None = None) -> Tally:
@@ -88,7 +91,12 @@ class _Plan:
             metric=self.scoring.boundary_metric,
         )
 
-    def draw(self, sample: Sample, source: str) -> None:
+    def show(self, sample: Sample, source: str) -> None:
+        """Draw a map, and keep of it what a page shows."""
+        if self.galleries is not None:
+            if source not in self.galleries:
+                self.galleries[source] = Gallery(threshold=self.refining.threshold, keep=self.keep)
+            self.galleries[source].add(sample)
         if self.figures is None:
             return
         folder = self.figures / source.replace("/", "_")
@@ -159,9 +167,12 @@ def evaluate(
     if model is None:
         require_only(refining, why="is for refining, and there is no model")
     inputs = folders if mask is None else [*folders, Path(mask)]
-    target = None
-    if scoring.output is not None:
-        target = check_output(scoring.output, overwrite=scoring.overwrite, inputs=inputs)
+    target, shown = (
+        None if path is None else check_output(path, overwrite=scoring.overwrite, inputs=inputs)
+        for path in (scoring.output, scoring.report)
+    )
+    if shown is not None:
+        require_page(shown)
     sizes = _sizes(folders, maps, as_raster=raster is not None)
     choose = None
     if model is not None:
@@ -179,6 +190,7 @@ def evaluate(
         scoring=scoring,
         tiling=tiling,
         figures=_figures_folder(scoring),
+        galleries=None if scoring.report is None else {},
         progress=progress,
     )
     if raster is not None and mask is not None:
@@ -200,6 +212,10 @@ def evaluate(
     )
     if target is not None:
         write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")
+    if shown is not None and plan.galleries is not None:
+        from geothresh.api.evaluate_page import evaluate_page
+
+        write_text(shown, evaluate_page(report, plan.galleries))
     return report
 
 
@@ -304,7 +320,7 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
         refinement = refinements[pairs[0].dataset]
         for sample in refinement.samples(pairs) if refinement else pair_samples(pairs):
             tally.add(sample)
-            plan.draw(sample, name)
+            plan.show(sample, name)
             done += 1
             if plan.progress is not None:
                 plan.progress(done, total)
@@ -334,7 +350,7 @@ def _score_raster(
     def score(window: PixelWindow, refined: Float32Array | None = None) -> None:
         for sample in cell_samples(scene, labels, window, refined):
             tally.add(sample)
-            plan.draw(sample, name)
+            plan.show(sample, name)
 
     def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         score(window, refined)

@@ -17,7 +17,7 @@ from typing import Protocol
 from geothresh._version import __version__
 from geothresh.durability import Journal
 from geothresh.errors import OutputError, UsageError
-from geothresh.files import check_output, create_beside, discard, free_bytes, publish
+from geothresh.files import check_output, create_beside, discard, free_bytes, publish, require_page
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.options import Outputs
 from geothresh.packed import PackedLayer
@@ -46,12 +46,14 @@ class OutputFiles:
     """GeoTIFF, if it was asked for."""
     vector: Path | None
     """Vectors, if they were asked for."""
+    report: Path | None
+    """HTML, if it was asked for."""
     manifest: Path | None
     """JSON with the digests of the others, where there are several."""
 
     def __iter__(self) -> Iterator[Path]:
         """All of them."""
-        every = (*self.rasters, self.vector, self.manifest)
+        every = (*self.rasters, self.vector, self.report, self.manifest)
         return (path for path in every if path is not None)
 
     @property
@@ -97,22 +99,24 @@ def check_outputs(
     inputs = [] if source.remote else [source.location]
     checked: list[Path] = []
     # In the order of their fields.
-    confidence, changes, thresholds, vector = (
+    confidence, changes, thresholds, vector, report = (
         None if path is None else Path(os.fspath(path)) for path in asdict(outputs).values()
     )
-    others = (confidence, changes, thresholds, vector)
+    others = (confidence, changes, thresholds, vector, report)
     manifest = mask.with_suffix(".manifest.json") if any(others) else None
+    if report is not None:
+        require_page(report)
     for path in (mask, *others, manifest):
         if path is None:
             continue
-        if path not in (vector, manifest):
+        if path not in (vector, report, manifest):
             require_tiff_name(path)
         ours = path.absolute() in finished
         target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # Links and `..` in mind: the second file would replace the first without a word.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
-        if path not in (vector, manifest):
+        if path not in (vector, report, manifest):
             check_side_files(target, overwrite=overwrite)
         checked.append(target)
     if vector is not None:
@@ -130,6 +134,7 @@ def check_outputs(
         changes=changes,
         thresholds=thresholds,
         vector=vector,
+        report=report,
         manifest=manifest,
     )
 
@@ -287,13 +292,22 @@ def write_manifest(manifest: Path, journal: Journal) -> None:
         if path != manifest.absolute()
     }
     text = json.dumps({"geothresh": __version__, "sha256": files}, indent=2) + "\n"
-    temporary = create_beside(manifest)
+    write_small(manifest, text, journal)
+
+
+def write_small(target: Path, text: str, journal: Journal) -> None:
+    """Put a text file in place, and note down that it was made.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = create_beside(target)
     try:
         temporary.write_text(text, encoding="utf-8")
-        journal.record_made({manifest: temporary})
-        publish(temporary, manifest)
+        journal.record_made({target: temporary})
+        publish(temporary, target)
     except OSError as error:
-        raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     finally:
         discard(temporary)
 

@@ -29,6 +29,7 @@ from geothresh.api.outputs import (
     run_fingerprint,
     write_manifest,
     write_polygons,
+    write_small,
 )
 from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
 from geothresh.durability import Journal, finished_outputs
@@ -76,6 +77,8 @@ class RefineResult:
     for."""
     vector: Path | None
     """The foreground's polygons, if they were asked for."""
+    report: Path | None
+    """The page to look at, if it was asked for."""
     manifest: Path | None
     """JSON with the sha256 of each output, where there are several: written last."""
     height: int
@@ -212,6 +215,8 @@ def refine(
             _warn_of(job, journal)
             if files.vector is not None and not journal.is_made([files.vector]):
                 write_polygons(files, files.vector, journal, style=writing.style)
+            if files.report is not None and not journal.is_made([files.report]):
+                _report(job, journal, files.report)
             if files.manifest is not None:
                 write_manifest(files.manifest, journal)
             journal.finish()
@@ -376,6 +381,7 @@ def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> Ref
         changes=files.changes,
         thresholds=files.thresholds,
         vector=files.vector,
+        report=files.report,
         manifest=files.manifest,
         height=job.grid.size.height,
         width=job.grid.size.width,
@@ -428,3 +434,17 @@ def _width_read(job: _Job) -> float | None:
         return None
     width = sampled_width(job.scene)
     return None if width is None else width * job.chosen.resampling
+
+
+def _report(job: _Job, journal: Journal, report: Path) -> None:
+    from geothresh.api.refine_page import Totals, refine_page
+
+    page = refine_page(
+        job.scene if job.area is None else job.area.of(job.scene),
+        job.files,
+        Totals.of(journal),
+        box=job.scene.box if job.scene.box.has_transform else None,
+        threshold=job.refining.threshold,
+        provenance=job.described(),
+    )
+    write_small(report, page, journal)

@@ -115,6 +115,8 @@ def summary(result: RefineResult) -> list[str]:
         lines.append(f"region-specific thresholds: {result.thresholds}")
     if result.vector is not None:
         lines.append(f"{result.features} polygons: {result.vector}")
+    if result.report is not None:
+        lines.append(f"page to look at: {result.report}")
     return lines
 
 

@@ -113,10 +113,22 @@ _GROUPS = (
 )
 
 
-def table(rows: Mapping[str, Row], *, unit: str, reach: str) -> str:
-    """Lay the rows out by measure, in points, and MAE as a share.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """The text of a table, not laid out yet."""
 
-    A measure whose line would repeat another's to the digit is named below the table instead.
+    groups: tuple[tuple[str, int], ...]
+    """Names of the groups, and how many columns each has."""
+    headings: tuple[tuple[str, str], ...]
+    """Of each column, two lines."""
+    lines: Mapping[str, Sequence[str]]
+    """By measure, the cells of each column."""
+    twins: Mapping[str, str]
+    """Measures whose cells are those of another, and that one."""
+
+
+def cells(rows: Mapping[str, Row], *, unit: str, reach: str) -> Cells:
+    """Figures by measure and way to cut, in points, and MAE as a share.
 
     Args:
         rows: by key; "refined" and the rows of its best thresholds may be missing.
@@ -129,20 +141,35 @@ def table(rows: Mapping[str, Row], *, unit: str, reach: str) -> str:
     mae = [_mae(rows[column.key]) for column in columns]
     if any(mae):
         lines["mean absolute error (MAE)"] = [cell or "-" for cell in mae]
-    headings = [_heading(column, rows[column.key], unit) for column in columns]
+    return Cells(
+        groups=tuple((name, len(group)) for name, group in groups),
+        headings=tuple(_heading(column, rows[column.key], unit) for column in columns),
+        lines=lines,
+        twins=twins,
+    )
+
+
+def table(rows: Mapping[str, Row], *, unit: str, reach: str) -> str:
+    """Lay the rows out by measure; arguments as of `cells`.
+
+    A measure whose line would repeat another's to the digit is named below the table instead.
+    """
+    found = cells(rows, unit=unit, reach=reach)
     widths = [
-        max(map(len, (*heading, *cells)))
-        for heading, cells in zip(headings, zip(*lines.values(), strict=True), strict=True)
+        max(map(len, (*heading, *column)))
+        for heading, column in zip(
+            found.headings, zip(*found.lines.values(), strict=True), strict=True
+        )
     ]
-    label_width = max(map(len, lines))
-    printed = [_rule(groups, widths, label_width)]
-    for label, cells in [
-        *(("", [heading[k] for heading in headings]) for k in (0, 1)),
-        *lines.items(),
+    label_width = max(map(len, found.lines))
+    printed = [_rule(found.groups, widths, label_width)]
+    for label, line in [
+        *(("", [heading[k] for heading in found.headings]) for k in (0, 1)),
+        *found.lines.items(),
     ]:
-        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        padded = (f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
         printed.append(_GAP.join([f"{label:<{label_width}}", *padded]))
-    printed += [f"{twin}: as {line}" for twin, line in twins.items()]
+    printed += [f"{twin}: as {line}" for twin, line in found.twins.items()]
     return "\n".join(printed)
 
 
@@ -181,15 +208,13 @@ def _heading(column: _Column, row: Row, unit: str) -> tuple[str, str]:
     return above, below + ("*" if row.oracle else "")
 
 
-def _rule(
-    groups: Sequence[tuple[str, Sequence[_Column]]], widths: Sequence[int], label_width: int
-) -> str:
+def _rule(groups: Sequence[tuple[str, int]], widths: Sequence[int], label_width: int) -> str:
     """The names of the groups, each over its columns."""
     parts = ["points" + " " * (label_width - len("points"))]
     left = 0
-    for name, columns in groups:
-        inside = widths[left : left + len(columns)]
-        left += len(columns)
+    for name, count in groups:
+        inside = widths[left : left + count]
+        left += count
         parts.append(f" {name} ".center(sum(inside) + len(_GAP) * (len(inside) - 1), "-"))
     return _GAP.join(parts)
 
@@ -246,27 +271,32 @@ class SourceReport:
             "maps": list(self.maps),
         }
 
-    def table(self) -> str:
-        """The figures in points (hundredths), MAE as a share; below them the verdict in words."""
-        rows = {row.key: row for row in self.rows}
-        low, high = self.distances
-        reach = f"{low}" if low == high else f"{low} to {high}"
-        return "\n".join(
-            [
-                self._title(),
-                table(rows, unit=self.unit, reach=reach),
-                "",
-                *map(_filled, self._sentences(rows)),
-            ]
-        )
+    def cells(self) -> Cells:
+        """The figures in points (hundredths), MAE as a share, as text."""
+        return cells(self._by_key(), unit=self.unit, reach=self._reach())
 
-    def _title(self) -> str:
+    def table(self) -> str:
+        """The same laid out; below them the verdict in words."""
+        figures = table(self._by_key(), unit=self.unit, reach=self._reach())
+        return "\n".join([self.title(), figures, "", *map(_filled, self.sentences())])
+
+    def _by_key(self) -> dict[str, Row]:
+        return {row.key: row for row in self.rows}
+
+    def _reach(self) -> str:
+        low, high = self.distances
+        return f"{low}" if low == high else f"{low} to {high}"
+
+    def title(self) -> str:
+        """Name, number of maps, and what is unusual about them."""
         title = f"{self.name}: {_plural(self.rows[0].summary.n, self.unit)}"
         if self.metric != "chessboard":
             title += f", boundary by {self.metric} distance"
         return title if self.resampling == 1 else f"{title}, read at {self.resampling:.3g} of size"
 
-    def _sentences(self, rows: dict[str, Row]) -> list[str]:
+    def sentences(self) -> list[str]:
+        """What refining was worth, in words."""
+        rows = self._by_key()
         cuts = f"Best single threshold: {single_thresholds(rows, 'single', self.unit)}"
         if self.verdict is None:
             verdict = _without_refinement(rows["cut"], rows["single"], rows["regions"])
@@ -311,6 +341,10 @@ class Report:
 
     def table(self) -> str:
         """The tables of all sources, with the notes that they need."""
+        return "\n\n".join([*(source.table() for source in self.sources), _filled(self.notes())])
+
+    def notes(self) -> str:
+        """What the headings of the tables mean."""
         notes = (
             f"Best single: one threshold for all, the best by the measure of its line. "
             f"Best per {self.sources[0].unit}: the threshold of each with the best IoU. Region "
@@ -322,7 +356,7 @@ class Report:
                 " s.e. = standard error over them, taken as independent; less than twice that "
                 "may be chance."
             )
-        return "\n\n".join([*(source.table() for source in self.sources), _filled(notes)])
+        return notes
 
 
 def _without_refinement(cut: Row, single: Row, regions: Row) -> str:

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +197,14 @@ def _require_small(file: Path, width: int, height: int) -> None:
         raise InputError(
             f"{file}: {width} x {height} pixels, more than {most}; cut it into smaller pictures"
         )
+
+
+def png_bytes(pixels: NDArray[np.uint8], *, colours: int = 64) -> bytes:
+    """A picture (H, W, 3) as a PNG of at most so many colours, for pages that must stay small."""
+    picture = Image.fromarray(pixels).quantize(colours, dither=Image.Dither.NONE)
+    file = BytesIO()
+    picture.save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geothresh.geobox import GeoBox
+from geothresh.types import Float64Array
 
 
 def pixel_size(box: GeoBox) -> tuple[float, float] | None:
@@ -40,6 +42,31 @@ def pixel_size(box: GeoBox) -> tuple[float, float] | None:
     if sizes is None or not all(math.isfinite(size) and size > 0 for size in sizes):
         return None
     return sizes
+
+
+def longitude_latitude(box: GeoBox, points: Float64Array) -> Float64Array | None:
+    """Degrees of points in the CRS of a raster, in the datum of that CRS.
+
+    Args:
+        box: names the CRS.
+        points: (n, 2) x and y.
+
+    Returns:
+        (n, 2) longitude and latitude; None where the CRS is none on the ground, or does not reach
+        that far.
+    """
+    if box.crs is None:
+        return None
+    try:
+        crs = CRS.from_wkt(box.crs).to_2d()
+        if crs.geodetic_crs is None:
+            return None
+        to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        found = np.stack(to_degrees.transform(*points.T), axis=1)
+    except (CRSError, ProjError):
+        return None
+    unit = math.degrees(crs.geodetic_crs.axis_info[0].unit_conversion_factor)
+    return found * unit if np.isfinite(found).all() else None
 
 
 def _on_the_ground(

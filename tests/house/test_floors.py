@@ -28,6 +28,7 @@ FLOORS = {
     "durability": 1,
     "geobox": 1,
     "metrics": 1,
+    "pages": 1,
     "sidecars": 1,
     "skeleton": 1,
     "splitting": 1,

@@ -1,0 +1,138 @@
+"""What of many maps is kept for a page: the best and the worst in pictures, and calibration."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from geothresh.evaluation.figures import error_picture
+from geothresh.evaluation.scoring import CUT, Sample
+from geothresh.metrics import Counts
+from geothresh.raster.pictures import shrunk
+from geothresh.thresholding import cut_mask
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
+
+BINS = 10
+"""Equal parts of [0, 1] whose confidences are compared with how often they are right."""
+MOST = 6
+"""Maps that are kept of the best, and of the worst."""
+_SIDE = 384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhibit:
+    """A map in pictures."""
+
+    id: str
+    before: float
+    """IoU of the cut at 0.5."""
+    after: float | None
+    """IoU of the refined mask; None = not refined."""
+    first: UInt8Array
+    """Errors of the cut, (h, w, 3)."""
+    second: UInt8Array | None
+    """Errors of the refined mask, of the same size."""
+
+    @property
+    def merit(self) -> float:
+        """What best and worst are told by: the gain, or of what is not refined the IoU."""
+        return self.before if self.after is None else self.after - self.before
+
+
+@dataclass(slots=True)
+class Reliability:
+    """How often pixels of a confidence are foreground."""
+
+    counts: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    """Pixels of each bin."""
+    foreground: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    """Of these, truly foreground."""
+    sums: Float64Array = field(default_factory=lambda: np.zeros(BINS, np.float64))
+    """Of their confidences."""
+
+    def add(self, confidence: Float32Array, truth: BoolArray, valid: BoolArray) -> None:
+        """Count the valid pixels of a map."""
+        values, right = confidence[valid], truth[valid]
+        bins = np.minimum((values * np.float32(BINS)).astype(np.intp), BINS - 1)
+        self.counts += np.bincount(bins, minlength=BINS)
+        self.foreground += np.bincount(bins[right], minlength=BINS)
+        self.sums += np.bincount(bins, weights=values, minlength=BINS)
+
+    def points(self) -> list[tuple[float, float, int]]:
+        """Of each bin that has pixels: mean confidence, share of foreground, pixels."""
+        return [
+            (float(total / count), float(right / count), int(count))
+            for total, right, count in zip(self.sums, self.foreground, self.counts, strict=True)
+            if count
+        ]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: how far both are apart, as the mean over pixels."""
+        return float(np.abs(self.sums - self.foreground).sum() / max(1, self.counts.sum()))
+
+
+@dataclass(slots=True, kw_only=True)
+class Gallery:
+    """What is kept of the maps of one base network; few of them, however many there are."""
+
+    threshold: float
+    """Cut of the refined confidence."""
+    keep: float | None
+    """The same for what is foreground in the input, see `cut_mask`."""
+    input: Reliability = field(default_factory=Reliability)
+    refined: Reliability = field(default_factory=Reliability)
+    _best: list[tuple[float, int, Exhibit]] = field(default_factory=list)
+    _worst: list[tuple[float, int, Exhibit]] = field(default_factory=list)
+    _seen: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Look at one map."""
+        valid = np.ones(sample.truth.shape, np.bool_) if sample.valid is None else sample.valid
+        self.input.add(sample.confidence, sample.truth, valid)
+        if sample.refined is not None:
+            self.refined.add(sample.refined, sample.truth, valid)
+        exhibit = self._exhibit(sample, valid)
+        self._seen += 1
+        # Of equal ones the first seen; no two have the same number, so that none are compared.
+        for kept, merit in ((self._best, exhibit.merit), (self._worst, -exhibit.merit)):
+            heapq.heappush(kept, (merit, -self._seen, exhibit))
+            if len(kept) > MOST:
+                heapq.heappop(kept)
+
+    def best(self, most: int = MOST) -> list[Exhibit]:
+        """Those that gain most, the most first."""
+        return [one for *_, one in sorted(self._best, key=_order)][:most]
+
+    def worst(self, most: int = MOST) -> list[Exhibit]:
+        """Those that lose most, or gain least, the worst first; none that is among the best."""
+        shown = {one.id for one in self.best(most)}
+        ordered = [one for *_, one in sorted(self._worst, key=_order)]
+        return [one for one in ordered if one.id not in shown][:most]
+
+    def _exhibit(self, sample: Sample, valid: BoolArray) -> Exhibit:
+        cut = sample.confidence >= CUT
+        after = second = None
+        if sample.refined is not None:
+            before = sample.confidence >= np.float32(self.threshold)
+            mask = cut_mask(sample.refined, before, threshold=self.threshold, keep=self.keep)
+            after = Counts.of(prediction=mask, target=sample.truth, valid=valid).iou()
+            second = _small(error_picture(mask, sample.truth, valid))
+        return Exhibit(
+            id=sample.id,
+            before=Counts.of(prediction=cut, target=sample.truth, valid=valid).iou(),
+            after=after,
+            first=_small(error_picture(cut, sample.truth, valid)),
+            second=second,
+        )
+
+
+def _order(kept: tuple[float, int, Exhibit]) -> tuple[float, int]:
+    return -kept[0], -kept[1]
+
+
+def _small(picture: UInt8Array) -> UInt8Array:
+    factor = -(-max(picture.shape[:2]) // _SIDE)
+    return picture if factor == 1 else shrunk(picture, factor)
