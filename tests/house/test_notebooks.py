@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 SHOWN = {
     "quickstart": (4, "(400, 400) float32"),
     "own_network": (3, "gaps bridged"),
+    "xarray_dask": (1, "(1, 3, 9) chunks"),
     "worth_it": (2, "6 maps to train on, 3 held out"),
 }
 each = pytest.mark.parametrize("name", SHOWN)
