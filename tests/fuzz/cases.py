@@ -263,7 +263,7 @@ def _problem(case: Case, result: Any, before: dict[str, bytes]) -> str | None:
         return f"{len(errors)} lines of errors at exit code {code}: {said[-500:]}"
     if any(not (c.isprintable() or c in "\n\t") for c in said):
         return f"control characters: {said[-500:]!r}"
-    if code and result.stdout:
+    if code and result.stdout and not _is_told(result.stdout, case, code):
         return f"a result at exit code {code}: {result.stdout[:200]!r}"
     after = _contents()
     expected = {f"./{name}" for name in case.outputs} if code == 0 else set()
@@ -278,6 +278,17 @@ def _problem(case: Case, result: Any, before: dict[str, bytes]) -> str | None:
     if code == 0 and case.check is not None:
         return case.check(result.stdout)
     return None
+
+
+def _is_told(out: str, case: Case, code: int) -> bool:
+    """Whether what is on stdout is the error as JSON, which was asked for."""
+    if "--json" not in case.arguments:
+        return False
+    try:
+        told = json.loads(out)
+    except ValueError:
+        return False
+    return bool(told.keys() == {"error", "exit_code"} and told["exit_code"] == code)
 
 
 def _is_json(out: str) -> str | None:
