@@ -33,7 +33,7 @@ TESTING := $(VENV)/.testing-installed
 DOCUMENTING := $(VENV)/.documenting-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format slow storm report fuzz bench study pictures least docs dist clean
+.PHONY: help demo test lint types format slow qgis storm report fuzz bench study pictures least docs dist clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,7 +43,7 @@ demo: $(RUNTIME)  ## install, refine the demo scene, write its pictures and its 
 
 test: $(TESTING)  ## install, lint, check types, run the tests
 	$(MAKE) --jobs=2 --output-sync=target lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not storm and not qgis"
 
 lint: $(TESTING)  ## ruff: rules and format; bandit: what is dangerous
 	$(BIN)/ruff check .
@@ -59,6 +59,14 @@ format: $(TESTING)  ## let ruff mend what it can
 
 slow: $(TESTING)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+qgis: $(TESTING)  ## the QGIS plugin in QGIS, which is installed where one is root on Debian
+	@command -v qgis_process >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends qgis python3-qgis >/dev/null; \
+	  else echo "Error: there is no qgis_process; install QGIS 3.22 or later" >&2; exit 1; fi; }
+	$(BIN)/python -m pytest -m qgis tests/qgis
 
 storm: $(TESTING)  ## kills, signals, full disks: make storm KILLS=20 CHAINS=5 SIGNALS=10 LIMITS=20
 	$(STORM)/storm_refine.py kills --number $(KILLS)

@@ -13,6 +13,7 @@ from geothresh._version import __version__
 
 if TYPE_CHECKING:
     from geothresh.api.arrays import refine_array
+    from geothresh.api.compare import Comparison, compare
     from geothresh.api.crossfit import CrossfitResult, crossfit
     from geothresh.api.dataarrays import refine_dataarray
     from geothresh.api.demo import DemoResult, demo
@@ -57,6 +58,7 @@ _HOMES = {
     "BaseTrainResult": "geothresh.api.train_base",
     "Centerlines": "geothresh.vector.options",
     "ClusterError": "geothresh.errors",
+    "Comparison": "geothresh.api.compare",
     "Compute": "geothresh.options",
     "CrossfitResult": "geothresh.api.crossfit",
     "DemoResult": "geothresh.api.demo",
@@ -91,6 +93,7 @@ _HOMES = {
     "VectorWriting": "geothresh.vector.options",
     "VectorizeResult": "geothresh.api.vectorize",
     "Writing": "geothresh.options",
+    "compare": "geothresh.api.compare",
     "crossfit": "geothresh.api.crossfit",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
@@ -110,6 +113,7 @@ __all__ = [
     "BaseTrainResult",
     "Centerlines",
     "ClusterError",
+    "Comparison",
     "Compute",
     "CrossfitResult",
     "DemoResult",
@@ -145,6 +149,7 @@ __all__ = [
     "VectorizeResult",
     "Writing",
     "__version__",
+    "compare",
     "crossfit",
     "demo",
     "evaluate",

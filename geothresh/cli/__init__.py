@@ -26,10 +26,12 @@ from geothresh.cli.lazy import LazyGroup
 # A command's module holds its click command under its own name and imports nothing heavy.
 COMMANDS = {
     "base": "geothresh.cli.base",
+    "compare": "geothresh.cli.compare",
     "demo": "geothresh.cli.demo",
     "evaluate": "geothresh.cli.evaluate",
     "info": "geothresh.cli.info",
     "model": "geothresh.cli.model",
+    "qgis": "geothresh.cli.qgis",
     "refine": "geothresh.cli.refine",
     "train": "geothresh.cli.train",
     "vectorize": "geothresh.cli.vectorize",

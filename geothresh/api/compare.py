@@ -1,0 +1,168 @@
+"""What one mask has become in another: counts, and a raster of the changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geothresh._version import __version__
+from geothresh.api.changes import change_values
+from geothresh.errors import UsageError
+from geothresh.fields import require_only
+from geothresh.files import check_output
+from geothresh.metrics import Counts
+from geothresh.options import PathLike, Writing
+from geothresh.raster.creation import BLOCK, CHANGES
+from geothresh.raster.mask import Mask, open_labels
+from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.writing import RasterWriter, mask_values
+from geothresh.windows import PixelWindow, RegularGrid
+
+Progress = Callable[[int, int], None]
+
+# Columns of a part: many blocks, so that few calls read and write them, and little memory.
+_PART_WIDTH = 8 * BLOCK
+_OPTIONS = ("creation_options", "cog", "overwrite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Where the changes are, and how many pixels they are."""
+
+    output: Path
+    """GeoTIFF: 0 nothing, 1 became foreground, 2 became background, 255 nodata in either mask."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    valid_pixels: int
+    """With data in both masks; only these count below."""
+    foreground_before: int
+    """Pixels."""
+    foreground_after: int
+    """Pixels."""
+    added: int
+    """Pixels that became foreground."""
+    removed: int
+    """Pixels that became background."""
+    iou: float
+    """Intersection over union of the two foregrounds, 0 to 1; 1 where both are empty."""
+    seconds: float
+    """Wall time."""
+
+    @property
+    def changed_share(self) -> float:
+        """Share of the valid pixels that changed, 0 to 1; 0 where none is valid."""
+        return (self.added + self.removed) / max(self.valid_pixels, 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {**asdict(self), "output": str(self.output), "changed_share": self.changed_share}
+
+
+def compare(
+    before: PathLike,
+    after: PathLike,
+    output: PathLike | None = None,
+    *,
+    writing: Writing = Writing(),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two masks of one grid.
+
+    Foreground is 1, or 255 where only 0 and 255 occur; 255 beside 1 is nodata. 0 is background,
+    also where it is tagged as nodata.
+
+    Args:
+        before: path or URL of the first mask.
+        after: of the second one, on the same grid.
+        output: the raster of the changes; None = the name of `after` with _changes.tif.
+        writing: its creation options, and whether it may exist.
+        progress: called with parts done and their number.
+
+    Returns:
+        The path of the changes and the counts.
+
+    Raises:
+        UsageError: the output is an input, or cannot be named after one that is remote.
+        InputError: a raster cannot be read or is no mask, or the grids differ.
+        OutputError: the output exists, or cannot be written.
+
+    Example:
+        >>> compare("old_mask.tif", "new_mask.tif").changed_share  # doctest: +SKIP
+        0.0123
+    """
+    started = time.perf_counter()
+    require_only(writing, *_OPTIONS, why="is for `geothresh refine`")
+    sources = find_raster(before), find_raster(after)
+    target = check_output(
+        _beside(sources[1]) if output is None else output,
+        overwrite=writing.overwrite,
+        inputs=[source.location for source in sources if not source.remote],
+    )
+    with open_labels(sources[0]) as first, open_labels(sources[1]) as second:
+        second.box.require_same(first.box)
+        tags = {
+            "GEOTHRESH_VERSION": __version__,
+            "GEOTHRESH_BEFORE": first.name,
+            "GEOTHRESH_AFTER": second.name,
+        }
+        with RasterWriter(
+            target,
+            box=second.box,
+            band=CHANGES,
+            tags=tags,
+            creation_options=writing.creation_options,
+            cog=writing.cog,
+        ) as writer:
+            counts = _write_changes(first, second, writer, progress)
+            writer.finish()
+            writer.publish()
+        size = second.size
+    return Comparison(
+        output=target,
+        height=size.height,
+        width=size.width,
+        valid_pixels=counts.total,
+        foreground_before=counts.tp + counts.fn,
+        foreground_after=counts.tp + counts.fp,
+        added=counts.fp,
+        removed=counts.fn,
+        iou=counts.iou(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _beside(after: RasterSource) -> Path:
+    """NAME_changes.tif beside the second mask."""
+    if after.remote:
+        raise UsageError(f"{after.name}: is not a local file; name the changes with `output`")
+    path = Path(after.location)
+    return path.with_name(f"{path.stem}_changes.tif")
+
+
+def _write_changes(
+    first: Mask, second: Mask, writer: RasterWriter, progress: Progress | None
+) -> Counts:
+    rows, columns = writer.block_shape
+    parts = RegularGrid(
+        size=second.size,
+        part_height=max(rows, BLOCK // rows * rows),
+        part_width=max(columns, _PART_WIDTH // columns * columns),
+    )
+    windows: list[PixelWindow] = list(parts.windows())
+    total = Counts()
+    for done, window in enumerate(windows, start=1):
+        before, valid_before = first.read(window)
+        after, valid_after = second.read(window)
+        valid = np.asarray(valid_before & valid_after)
+        writer.write(window, change_values(before, mask_values(after, valid)))
+        total += Counts.of(prediction=after, target=before, valid=valid)
+        if progress is not None:
+            progress(done, len(windows))
+    return total

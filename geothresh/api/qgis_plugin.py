@@ -1,0 +1,188 @@
+"""The QGIS plugin: where profiles of QGIS are, and putting the plugin into one of them."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geothresh.errors import InputError, OutputError, names
+
+PLUGIN = "geothresh_qgis"
+"""Name of the plugin's folder, by which QGIS knows it. Not geothresh: QGIS's Python takes plugins
+for packages, and the package of that name may be there too."""
+
+_SOURCES = Path(__file__).parent.parent / "qgis"
+_VOCABULARY = "vocabulary.json"
+_ENDINGS = (".py", ".svg", ".txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """Where the plugin is."""
+
+    profile: str
+    """Name of the profile."""
+    folder: Path
+    """The plugin's folder in it."""
+    replaced: bool
+    """Whether an earlier one was there."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {"profile": self.profile, "folder": str(self.folder), "replaced": self.replaced}
+
+
+def profiles_folder(
+    environment: Mapping[str, str] = os.environ, platform: str = sys.platform
+) -> Path:
+    """The folder in which QGIS 3 keeps the profiles of this user.
+
+    Args:
+        environment: variables; those that QGIS itself goes by.
+        platform: as in ``sys.platform``.
+
+    Returns:
+        The folder, there or not.
+
+    Example:
+        >>> profiles_folder({"XDG_DATA_HOME": "/data"}, "linux").as_posix()
+        '/data/QGIS/QGIS3/profiles'
+    """
+    custom = environment.get("QGIS_CUSTOM_CONFIG_PATH")
+    if custom:
+        return Path(custom) / "profiles"
+    home = Path(environment.get("HOME") or Path.home())
+    if platform == "win32":
+        data = Path(environment.get("APPDATA") or home / "AppData" / "Roaming")
+    elif platform == "darwin":
+        data = home / "Library" / "Application Support"
+    else:
+        data = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return data / "QGIS" / "QGIS3" / "profiles"
+
+
+def choose_profile(folder: Path, profile: str | None = None) -> Path:
+    """The folder of a profile.
+
+    Args:
+        folder: of all profiles, see `profiles_folder`.
+        profile: its name; None = the one that QGIS starts with.
+
+    Raises:
+        InputError: there is none, or none of that name.
+    """
+    try:
+        there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        there = []
+    if not there:
+        raise InputError(f"{folder}: there is no profile of QGIS; start QGIS once, which makes one")
+    wanted = profile or _default_profile(folder)
+    if wanted not in there:
+        raise InputError(
+            f"profile {wanted}: there is none of that name in {folder}; there are {names(there)}: "
+            "name one with `profile`"
+        )
+    return folder / wanted
+
+
+def _default_profile(folder: Path) -> str:
+    """As QGIS's own profiles.ini has it."""
+    settings = configparser.ConfigParser(interpolation=None)
+    try:
+        settings.read(folder / "profiles.ini", "utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return "default"
+    return settings.get("core", "defaultProfile", fallback="default")
+
+
+def install_plugin(vocabulary: Mapping[str, Any], *, profile: str | None = None) -> Installed:
+    """Put the plugin into a profile of QGIS, in place of an earlier one.
+
+    The folder appears when it is complete; where that fails, the earlier one stays.
+
+    Args:
+        vocabulary: what the plugin is to know of the commands, as JSON has it.
+        profile: its name; None = the one that QGIS starts with.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: there is no such profile.
+        OutputError: something else is in its place, or it cannot be written.
+    """
+    home = choose_profile(profiles_folder(), profile)
+    folder = home / "python" / "plugins" / PLUGIN
+    replaced = _require_ours(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{PLUGIN}-") as temporary:
+            made, old = Path(temporary) / PLUGIN, Path(temporary) / "old"
+            _copy_sources(made)
+            (made / _VOCABULARY).write_text(json.dumps(vocabulary, indent=1) + "\n", "utf-8")
+            if replaced:
+                folder.rename(old)
+            try:
+                made.rename(folder)
+            except OSError:
+                if replaced:
+                    old.rename(folder)
+                raise
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
+    return Installed(profile=home.name, folder=folder, replaced=replaced)
+
+
+def uninstall_plugin(*, profile: str | None = None) -> Path:
+    """Take the plugin out of a profile of QGIS.
+
+    Args:
+        profile: its name; None = the one that QGIS starts with.
+
+    Returns:
+        The folder that was removed.
+
+    Raises:
+        InputError: there is no such profile, or no plugin in it.
+        OutputError: something else is in its place, or it cannot be removed.
+    """
+    home = choose_profile(profiles_folder(), profile)
+    folder = home / "python" / "plugins" / PLUGIN
+    if not _require_ours(folder):
+        raise InputError(f"{folder}: the plugin is not installed in the profile {home.name}")
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be removed ({error.strerror})") from error
+    return folder
+
+
+def _copy_sources(folder: Path) -> None:
+    folder.mkdir()
+    for source in sorted(_SOURCES.iterdir()):
+        if source.suffix in _ENDINGS:
+            shutil.copyfile(source, folder / source.name)
+
+
+def _require_ours(folder: Path) -> bool:
+    """Whether the plugin is there; OutputError where something else is in its place."""
+    if not os.path.lexists(folder):
+        return False
+    about = configparser.ConfigParser(interpolation=None)
+    if not folder.is_symlink():
+        try:
+            about.read(folder / "metadata.txt", "utf-8")
+        except (configparser.Error, UnicodeDecodeError):
+            about.clear()
+    if about.get("general", "name", fallback=None) != "geothresh":
+        raise OutputError(f"{folder}: is not a plugin that geothresh has installed; move it away")
+    return True

@@ -1,0 +1,58 @@
+"""``geothresh compare``: what one mask has become in another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geothresh.cli import options
+from geothresh.cli.fields import options_of
+from geothresh.cli.parents import parents
+from geothresh.cli.progress import reporting
+from geothresh.cli.terminal import give, say
+from geothresh.options import Writing
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@options.output
+@options_of(Writing, "writing", only=("creation_options", "cog", "overwrite"))
+@parents
+@options.progress
+@options.as_json
+@options.common
+def compare(
+    before: str,
+    after: str,
+    output: Path | None,
+    as_json: bool,
+    progress: str,
+    **arguments: Any,
+) -> None:
+    """Write what changed from the mask BEFORE to the mask AFTER.
+
+    Both are masks on the same grid, as `geothresh refine` writes them: 0 background, 1 foreground,
+    255 nodata. Where only 0 and 255 occur, 255 is foreground; 0 is background also where it is
+    tagged as nodata.
+
+    The output is AFTER's name with _changes.tif beside it, or the file named with -o: 0 nothing,
+    1 became foreground, 2 became background, 255 nodata in either mask. Its path is printed.
+    """
+    from geothresh.api.compare import compare as run
+
+    with reporting(progress, "compare", unit="part") as report:
+        result = run(before, after, output, progress=report, **arguments)
+    if as_json:
+        options.print_json(result.as_dict())
+        return
+    give(result.output)
+    if options.verbosity() >= 0:
+        say(
+            f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels: "
+            f"{result.added:,} added, {result.removed:,} removed, "
+            f"{100 * result.changed_share:.2f} % of {result.valid_pixels:,} with data changed; "
+            f"IoU {100 * result.iou:.2f}"
+        )

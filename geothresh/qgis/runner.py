@@ -1,0 +1,198 @@
+"""Runs the command, and brings its progress, its messages and its errors to QGIS; without QGIS."""
+
+from __future__ import annotations
+
+import json
+import os
+
+# The command is one that the user has installed, and no shell is between.
+import subprocess  # nosec B404
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, Queue
+from typing import IO, Any, Protocol
+
+# Seconds from one look at the cancel button to the next.
+_POLL = 0.1
+# Seconds that a cancelled run has to put its work on the disk.
+_GRACE = 60.0
+# What QGIS sets for its own Python, GDAL and PROJ, and what would mislead those of the command.
+_OF_QGIS = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONEXECUTABLE",
+    "GDAL_DATA",
+    "GDAL_DRIVER_PATH",
+    "PROJ_DATA",
+    "PROJ_LIB",
+)
+
+
+class Feedback(Protocol):
+    """What is used of QgsProcessingFeedback, whose names these are."""
+
+    def isCanceled(self) -> bool:
+        """Whether the user has cancelled."""
+
+    def setProgress(self, progress: float) -> None:
+        """Show a bar, in percent."""
+
+    def setProgressText(self, text: str) -> None:
+        """Show a line beside it."""
+
+    def pushInfo(self, info: str) -> None:
+        """Write into the log."""
+
+    def pushWarning(self, warning: str) -> None:
+        """Write into the log, so that it is seen."""
+
+    def pushCommandInfo(self, info: str) -> None:
+        """Write a command line into the log."""
+
+
+class Failed(Exception):
+    """The command has ended with an error; the message is its one line."""
+
+
+class Canceled(Exception):
+    """The user has cancelled, and the command has ended."""
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the command: that of QGIS, without what QGIS has set for itself."""
+    return {name: value for name, value in own.items() if name not in _OF_QGIS}
+
+
+def run(
+    words: Sequence[str],
+    feedback: Feedback,
+    *,
+    begin: float = 0.0,
+    end: float = 100.0,
+    shown: Callable[[Sequence[str]], str] = " ".join,
+) -> str:
+    """Run a command line to its end.
+
+    Args:
+        words: the executable and its arguments, with ``--progress=json``.
+        feedback: where progress and messages go, and whether the user cancels.
+        begin, end: the progress in percent at the beginning and at the end of this command.
+        shown: how the command line is written into the log.
+
+    Returns:
+        What the command has printed on stdout.
+
+    Raises:
+        Failed: it ended with an error, or could not be started.
+        Canceled: the user has cancelled; the same run goes on from what is done.
+    """
+    feedback.pushCommandInfo(shown(words))
+    try:
+        process = subprocess.Popen(  # nosec B603
+            list(words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=environment(os.environ),
+            # No window of a terminal on Windows.
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as error:
+        raise Failed(f"{words[0]}: cannot be started ({error.strerror})") from error
+    with process:
+        try:
+            return _follow(process, feedback, begin, end)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _follow(process: subprocess.Popen[str], feedback: Feedback, begin: float, end: float) -> str:
+    lines: Queue[str] = Queue()
+    printed: list[str] = []
+    readers = [
+        threading.Thread(target=_each_line, args=(process.stdout, printed.append), daemon=True),
+        threading.Thread(target=_each_line, args=(process.stderr, lines.put), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    messages = _Messages(feedback, begin, end)
+    asked: float | None = None
+    while any(reader.is_alive() for reader in readers) or not lines.empty():
+        if asked is None and feedback.isCanceled():
+            # On POSIX SIGTERM, upon which the command tidies up; SIGINT may be ignored by what has
+            # started QGIS. Elsewhere its end: what is to survive is on the disk at any moment.
+            process.terminate()
+            asked = time.monotonic()
+        if asked is not None and time.monotonic() - asked > _GRACE:
+            process.kill()
+        try:
+            messages.take(lines.get(timeout=_POLL))
+        except Empty:
+            continue
+    code = process.wait()
+    if asked is not None:
+        raise Canceled(messages.last)
+    if code != 0:
+        raise Failed(messages.error or messages.last or f"geothresh ended with exit code {code}")
+    feedback.setProgress(end)
+    return "".join(printed).strip()
+
+
+def _each_line(stream: IO[str] | None, take: Callable[[str], Any]) -> None:
+    for line in stream or ():
+        take(line)
+
+
+class _Messages:
+    """What the command says on stderr: progress, warnings, and an error at last."""
+
+    def __init__(self, feedback: Feedback, begin: float, end: float) -> None:
+        self._feedback = feedback
+        self._begin, self._end = begin, end
+        self.error = ""
+        self.last = ""
+
+    def take(self, line: str) -> None:
+        line = line.rstrip()
+        if not line:
+            return
+        update = progress_of(line)
+        if update is not None:
+            if update.get("event") == "progress":
+                self._show(update)
+            return
+        self.last = line
+        if line.startswith("Error: "):
+            self.error = line[len("Error: ") :]
+        elif line.startswith("Warning: "):
+            self._feedback.pushWarning(line[len("Warning: ") :])
+        else:
+            self._feedback.pushInfo(line)
+
+    def _show(self, update: Mapping[str, Any]) -> None:
+        done, total = update["done"], max(update["total"], 1)
+        self._feedback.setProgress(self._begin + (self._end - self._begin) * done / total)
+        text = f"{update['kind']}: {done:,} of {total:,} {update['unit']}s"
+        if update["eta"]:
+            text += f", {_duration(update['eta'])} left"
+        self._feedback.setProgressText(text)
+
+
+def progress_of(line: str) -> dict[str, Any] | None:
+    """The object in a line of ``--progress json``; None where it is another line."""
+    if not line.startswith("{"):
+        return None
+    try:
+        update: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return update if "event" in update else None
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
