@@ -336,6 +336,7 @@ class Steps:
         self._clock = clock
         self._pace = Pace(clock=clock)
         self._losses: deque[float] = deque(maxlen=_RECENT)
+        self._scores: dict[int, str] = {}
         self.last: Update | None = None
 
     def __call__(self, stage: str, done: int, total: int, loss: float) -> None:
@@ -363,8 +364,14 @@ class Steps:
 
     def tell_epoch(self, row: Mapping[str, Any]) -> None:
         """Show the losses and scores of an epoch."""
+        if "miou" in row and "fold" not in row:
+            self._scores[row["epoch"]] = _scores(row)
         if self._display is not None:
             self._display.tell_epoch("train", row)
+
+    def scores(self, epoch: int) -> str | None:
+        """The scores of an epoch in words; None where another run has trained it."""
+        return self._scores.get(epoch)
 
     def recent_loss(self) -> str | None:
         """The mean loss of the last steps of this run, in words; None where there was no step."""
@@ -401,8 +408,11 @@ def _epoch_line(row: Mapping[str, Any]) -> str:
         fold = " (all maps)" if row["fold"] == "all" else f" (fold {row['fold']})"
     told = [f"loss {row['train_total']:.4f}"] if "train_total" in row else ["before training"]
     if "miou" in row:
-        told.append(f"validation miou {100 * row['miou']:.2f}")
-        told.append(f"Boundary IoU {100 * row['boundary_iou']:.2f}")
+        told.append(_scores(row))
     if "learning_rate" in row:
         told.append(f"rate {row['learning_rate']:.1e}")
     return f"epoch {row['epoch']}{fold}: {', '.join(told)}, {row['seconds']:.0f} s"
+
+
+def _scores(row: Mapping[str, Any]) -> str:
+    return f"validation miou {100 * row['miou']:.2f}, Boundary IoU {100 * row['boundary_iou']:.2f}"

@@ -203,6 +203,9 @@ def train(  # noqa: PLR0913 - click hands over one argument for each option
         options.print_json(result.as_dict())
         return
     give(result.model)
+    scores = steps.scores(result.best_epoch)
+    if scores is not None and options.verbosity() >= 0:
+        say(f"best epoch {result.best_epoch}: {scores}")
     if options.verbosity() >= 0:
         say(
             f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "

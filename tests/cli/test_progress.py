@@ -164,6 +164,14 @@ def test_the_loss_at_the_end_is_a_mean() -> None:
     assert steps.recent_loss() == "loss 0.5000 over the last 100 steps"
 
 
+def test_the_scores_of_the_best_epoch_are_told_at_the_end() -> None:
+    steps = Steps(None)
+    row = {"train_total": 0.5, "learning_rate": 1e-3, "seconds": 1.0}
+    steps.tell_epoch({**row, "epoch": 2, "miou": 0.7, "boundary_iou": 0.45})
+    assert steps.scores(2) == "validation miou 70.00, Boundary IoU 45.00"
+    assert steps.scores(1) is None
+
+
 def test_the_option_names_one_of_five(capsys: pytest.CaptureFixture[str]) -> None:
     @click.command()
     @options.progress

@@ -417,6 +417,7 @@ def test_the_command_trains_and_prints_the_model(data, tmp_path: Path) -> None:
     result = runner().invoke(main, [*arguments, "--hold-out", "p[01]", "--device", "cpu"])
     assert result.exit_code == 0, result.stderr
     assert result.stdout.strip() == str(output)
+    assert "best epoch 1: validation miou " in result.stderr
     assert json.loads((tmp_path / "m.split.json").read_text())["validation"] == ["p0", "p1"]
     again = runner().invoke(main, arguments)
     assert again.exit_code == 4 and "exists" in again.stderr
