@@ -12,6 +12,7 @@ import numpy as np
 
 from geothresh._version import __version__
 from geothresh.api.changes import change_values
+from geothresh.api.directories import with_directories
 from geothresh.errors import UsageError
 from geothresh.fields import require_only
 from geothresh.files import check_output
@@ -27,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 # Columns of a part: many blocks, so that few calls read and write them, and little memory.
 _PART_WIDTH = 8 * BLOCK
-_OPTIONS = ("creation_options", "cog", "overwrite")
+_OPTIONS = ("creation_options", "cog", "overwrite", "parents")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Comparison:
         return {**asdict(self), "output": str(self.output), "changed_share": self.changed_share}
 
 
+@with_directories
 def compare(
     before: PathLike,
     after: PathLike,

@@ -9,18 +9,26 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
-from geothresh.cli.parents import parents
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.options import Writing
 
 
-@click.command()
+@click.command(
+    cls=HelpfulCommand,
+    common=("output", "overwrite"),
+    examples={
+        "What changed, into new_mask_changes.tif": "geothresh compare old_mask.tif new_mask.tif",
+        "The counts alone for a program": (
+            "geothresh compare old_mask.tif new_mask.tif -o changes.tif --json"
+        ),
+    },
+)
 @click.argument("before")
 @click.argument("after")
 @options.output
-@options_of(Writing, "writing", only=("creation_options", "cog", "overwrite"))
-@parents
+@options_of(Writing, "writing", only=("creation_options", "cog", "overwrite", "parents"))
 @options.progress
 @options.as_json
 @options.common

@@ -9,6 +9,7 @@ import click
 
 from geothresh._version import __version__
 from geothresh.cli import options
+from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import BoundsType, NumberOrWord
 
@@ -27,7 +28,13 @@ def qgis() -> None:
     """Put geothresh into QGIS, as algorithms of its Processing toolbox."""
 
 
-@qgis.command()
+@qgis.command(
+    cls=HelpfulCommand,
+    examples={
+        "Into the profile that QGIS starts with": "geothresh qgis install",
+        "Into another one": "geothresh qgis install --profile work",
+    },
+)
 @_profile
 @options.as_json
 @options.common
@@ -54,7 +61,10 @@ def install(profile: str | None, as_json: bool) -> None:
             )
 
 
-@qgis.command()
+@qgis.command(
+    cls=HelpfulCommand,
+    examples={"Out of the profile that QGIS starts with": "geothresh qgis uninstall"},
+)
 @_profile
 @options.as_json
 @options.common
