@@ -13,22 +13,24 @@ import numpy as np
 from geothresh._version import __version__
 from geothresh.api.changes import change_values
 from geothresh.api.directories import with_directories
+from geothresh.api.outputs import describe
 from geothresh.errors import UsageError
 from geothresh.fields import require_only
 from geothresh.files import check_output
 from geothresh.metrics import Counts
 from geothresh.options import PathLike, Writing
-from geothresh.raster.creation import BLOCK, CHANGES
+from geothresh.raster.creation import BLOCK, CHANGES, require_tiff_name
 from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.writing import RasterWriter, mask_values
+from geothresh.sidecars import check_side_files
 from geothresh.windows import PixelWindow, RegularGrid
 
 Progress = Callable[[int, int], None]
 
 # Columns of a part: many blocks, so that few calls read and write them, and little memory.
 _PART_WIDTH = 8 * BLOCK
-_OPTIONS = ("creation_options", "cog", "overwrite", "parents")
+_OPTIONS = ("creation_options", "cog", "overviews", "style", "parents", "overwrite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def compare(
         before: path or URL of the first mask.
         after: of the second one, on the same grid.
         output: the raster of the changes; None = the name of `after` with _changes.tif.
-        writing: its creation options, and whether it may exist.
+        writing: its creation options, overviews and style, and whether it may exist.
         progress: called with parts done and their number.
 
     Returns:
@@ -107,6 +109,8 @@ def compare(
         overwrite=writing.overwrite,
         inputs=[source.location for source in sources if not source.remote],
     )
+    require_tiff_name(target)
+    check_side_files(target, overwrite=writing.overwrite)
     with open_labels(sources[0]) as first, open_labels(sources[1]) as second:
         second.box.require_same(first.box)
         tags = {
@@ -121,10 +125,12 @@ def compare(
             tags=tags,
             creation_options=writing.creation_options,
             cog=writing.cog,
+            overviews=writing.overviews,
         ) as writer:
             counts = _write_changes(first, second, writer, progress)
             writer.finish()
             writer.publish()
+        describe({target: CHANGES}, style=writing.style)
         size = second.size
     return Comparison(
         output=target,

@@ -28,7 +28,11 @@ from geothresh.options import Writing
 @click.argument("before")
 @click.argument("after")
 @options.output
-@options_of(Writing, "writing", only=("creation_options", "cog", "overwrite", "parents"))
+@options_of(
+    Writing,
+    "writing",
+    only=("creation_options", "cog", "overviews", "style", "parents", "overwrite"),
+)
 @options.progress
 @options.as_json
 @options.common

@@ -200,7 +200,7 @@ def test_results_are_loaded_and_drawn_with_their_styles(
 
 
 def test_a_mask_is_drawn_over_what_lies_below(in_qgis: Any, scene: Path, tmp_path: Path) -> None:
-    """With a style beside it the background is transparent; the foreground has its colour."""
+    """Background and nodata are transparent, the foreground has its colour and its name."""
     from geothresh.raster.creation import MASK
 
     mask, picture = tmp_path / "mask.tif", tmp_path / "map.png"
@@ -215,8 +215,8 @@ def test_a_mask_is_drawn_over_what_lies_below(in_qgis: Any, scene: Path, tmp_pat
         colours = Counter(drawn.convert("RGB").getdata())
     pixels = sum(colours.values())
     foreground = dict(MASK.colours)[1]
-    below = (0, 255, 0) if mask.with_suffix(".qml").exists() else (0, 0, 0)
-    assert colours[below] / pixels == pytest.approx(1 - share, abs=0.02)
+    assert layer["classes"] == {"0.0": "background", "1.0": "roads and streets"}
+    assert colours[(0, 255, 0)] / pixels == pytest.approx(1 - share, abs=0.02)
     assert colours[foreground] / pixels == pytest.approx(share, abs=0.02)
 
 
@@ -251,14 +251,15 @@ def test_an_error_is_the_one_line_that_it_is(in_qgis: Any, scene: Path, tmp_path
 
 def test_a_run_that_is_cancelled_goes_on(in_qgis: Any, scene: Path, tmp_path: Path) -> None:
     # Small tiles, so that strips are done long before the end.
-    parameters = {"INPUT": scene, "MASK": tmp_path / "mask.tif", "TILE_SIZE": 128, "OVERLAP": 64}
+    mask = tmp_path / "mask.tif"
+    parameters = {"INPUT": scene, "MASK": mask, "TILE_SIZE": 128, "OVERLAP": 64}
     first = in_qgis("refine", parameters, cancel_at=80)
     assert first["error"] == "" and first["layers"] == []
     assert any("Stopped by SIGTERM" in text for _, text in first["log"])
-    assert not parameters["MASK"].exists()
+    assert not mask.exists()
     second = in_qgis("refine", parameters)
     assert any("went on after" in text for _, text in second["log"])
-    assert second["layers"][0]["source"] == str(parameters["MASK"])
+    assert second["layers"][0]["source"] == str(mask)
 
 
 def test_a_part_of_a_scene(in_qgis: Any, scene: Path, tmp_path: Path) -> None:
