@@ -25,6 +25,7 @@ from qgis.core import (
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -259,6 +260,8 @@ class Algorithm(QgsProcessingAlgorithm):
                 found[option.name] = self._bounds(parameters, name, context)
             elif option.name == "confidence":
                 found[option.name] = self._raster(parameters, name, context)
+            elif option.name == "report":
+                found[option.name] = self.parameterAsFileOutput(parameters, name, context)
             elif option.name == "aoi":
                 found[option.name] = self.parameterAsCompatibleSourceLayerPath(
                     parameters, name, context, ["gpkg", "fgb", "geojson", "shp"], "gpkg", feedback
@@ -402,6 +405,10 @@ def _parameter(option: Option) -> QgsProcessingParameterDefinition:
         return QgsProcessingParameterExtent(name, label, None, True)
     if option.name == "confidence":
         return QgsProcessingParameterRasterLayer(name, label, None, True)
+    if option.name == "report":
+        return QgsProcessingParameterFileDestination(
+            name, label, "HTML (*.html)", None, True, False
+        )
     if option.name == "aoi":
         polygons = [QgsProcessing.TypeVectorPolygon]
         return QgsProcessingParameterFeatureSource(name, label, polygons, None, True)

@@ -25,7 +25,7 @@ SOURCES = Path(geothresh.__file__).parent / "qgis"
 # What `algorithms.py` makes of the options whose values are files.
 INPUTS = {"refine": {"aoi"}, "vectorize": {"confidence"}, "compare": set()}
 OUTPUTS = {
-    "refine": {"confidence", "changes", "thresholds", "vector"}, "vectorize": set(),
+    "refine": {"confidence", "changes", "thresholds", "vector", "report"}, "vectorize": set(),
     "compare": set(),
 }  # fmt: skip
 
