@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geothresh.api.train import TrainCallbacks, TrainResult, train
     from geothresh.api.train_base import BaseTrainResult, train_base
     from geothresh.api.vectorize import VectorizeResult, vectorize
-    from geothresh.base.config import BasePlan, BaseRecipe, ImageData
+    from geothresh.base.config import BasePlan, BaseRecipe, Holdout, ImageData
     from geothresh.errors import (
         ClusterError,
         DeviceLostError,
@@ -47,9 +47,8 @@ if TYPE_CHECKING:
         Tiling,
         Writing,
     )
-    from geothresh.training.data import FolderData, SceneData, Splitting
+    from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
     from geothresh.training.recipe import Recipe
-    from geothresh.training.sizes import NetworkChoice
     from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
 
 _HOMES = {
@@ -63,15 +62,16 @@ _HOMES = {
     "CrossfitResult": "geothresh.api.crossfit",
     "DemoResult": "geothresh.api.demo",
     "DeviceLostError": "geothresh.errors",
-    "FolderData": "geothresh.training.data",
+    "FolderData": "geothresh.training.options",
     "Foreground": "geothresh.vector.options",
     "GeothreshError": "geothresh.errors",
     "GeothreshWarning": "geothresh.errors",
+    "Holdout": "geothresh.base.config",
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
     "Maps": "geothresh.options",
     "ModelError": "geothresh.errors",
-    "NetworkChoice": "geothresh.training.sizes",
+    "NetworkChoice": "geothresh.training.options",
     "OutputError": "geothresh.errors",
     "Outputs": "geothresh.options",
     "Polygons": "geothresh.vector.options",
@@ -82,10 +82,10 @@ _HOMES = {
     "RefinerSource": "geothresh.mosaic",
     "Refining": "geothresh.options",
     "Report": "geothresh.evaluation",
-    "SceneData": "geothresh.training.data",
+    "SceneData": "geothresh.training.options",
     "SceneInfo": "geothresh.api.info",
     "Scoring": "geothresh.options",
-    "Splitting": "geothresh.training.data",
+    "Splitting": "geothresh.training.options",
     "Tiling": "geothresh.options",
     "TrainCallbacks": "geothresh.api.train",
     "TrainResult": "geothresh.api.train",
@@ -122,6 +122,7 @@ __all__ = [
     "Foreground",
     "GeothreshError",
     "GeothreshWarning",
+    "Holdout",
     "ImageData",
     "InputError",
     "Maps",

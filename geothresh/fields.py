@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import wraps
+from inspect import signature
 from numbers import Integral, Real
-from typing import Any, ClassVar, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from geothresh.errors import UsageError
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class Accepted(Protocol):
@@ -34,6 +39,8 @@ class Number:
     most: float | None = None
     above: bool = False
     """Whether `least` itself is refused."""
+    below: bool = False
+    """Whether `most` itself is refused."""
     words: tuple[str, ...] = ()
 
     def refusal(self, value: Any) -> str | None:
@@ -44,7 +51,9 @@ class Number:
         if not isinstance(value, bool) and isinstance(value, kind) and self._holds(value):
             return None
         number = "a whole number" if self.whole else "a number"
-        if self.most is not None:
+        if self.most is not None and self.below:
+            number += f" of at least {self.least or 0:g} and below {self.most:g}"
+        elif self.most is not None:
             number += f" from {self.least or 0:g} to {self.most:g}"
         elif self.least is not None:
             number += f" above {self.least:g}" if self.above else f" of at least {self.least:g}"
@@ -55,18 +64,20 @@ class Number:
             return True  # a stored value, which may be NaN
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
-        return math.isfinite(value) and low <= value <= high and not (self.above and value == low)
+        if not math.isfinite(value) or (self.above and value == low):
+            return False
+        return low <= value <= high and not (self.below and value == high)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words or numbers."""
 
-    words: tuple[str, ...]
+    words: tuple[str | int, ...]
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
-        return None if value in self.words else f"give {' or '.join(self.words)}"
+        return None if value in self.words else f"give {' or '.join(map(str, self.words))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +93,14 @@ class Flag:
 class Text:
     """Any text."""
 
+    or_path: bool = False
+    """Whether a path is one too: of what is found by its name, or in a file."""
+
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
-        return None if isinstance(value, str) else "give a text"
+        if isinstance(value, str) or (self.or_path and isinstance(value, os.PathLike)):
+            return None
+        return "give a name or a path" if self.or_path else "give a text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,8 @@ class Rectangle:
         """See `Accepted`."""
         if isinstance(value, Sequence) and len(value) == 4:
             left, bottom, right, top = value
-            if all(map(math.isfinite, value)) and left < right and bottom < top:
+            numbers = all(isinstance(end, Real) and math.isfinite(end) for end in value)
+            if numbers and left < right and bottom < top:
                 return None
         return "give left, bottom, right and top in the scene's CRS, each smaller than its opposite"
 
@@ -129,6 +146,28 @@ class Metres:
         if numbers and 0 < ends[0] <= ends[-1] < math.inf:
             return None
         return "give metres above 0, or the least and the greatest"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What is told how far something is."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        return None if callable(value) else "give a function"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of some classes of options."""
+
+    kinds: tuple[type[Options], ...]
+
+    def refusal(self, value: Any) -> str | None:
+        """See `Accepted`."""
+        if isinstance(value, self.kinds):
+            return None
+        return f"give {' or '.join(f'{kind.__name__}(...)' for kind in self.kinds)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +216,18 @@ def option(
     return field(default=default, metadata={"option": known})
 
 
-class Options(Protocol):
-    """Any dataclass whose fields are made by `option`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """A dataclass whose fields are made by `option`, and are checked when it is made."""
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def known(options: Options | type[Options]) -> dict[str, Option]:
-    """What is known of each option of a class, by its name."""
-    return {one.name: one.metadata["option"] for one in fields(options)}
+    """What is known of each option of a class, by its name; other fields are left out."""
+    every = fields(options)
+    return {one.name: one.metadata["option"] for one in every if "option" in one.metadata}
 
 
 def default_of(options: type[Options], name: str) -> Any:
@@ -195,19 +237,88 @@ def default_of(options: type[Options], name: str) -> Any:
 
 
 def check(options: Options) -> None:
-    """Check each value on its own; for ``__post_init__``.
+    """Check each value on its own; first in a ``__post_init__`` that has more to check.
 
     Raises:
         UsageError: one is not accepted.
     """
     for name, one in known(options).items():
         value = getattr(options, name)
-        if value is None and default_of(type(options), name) is None:
-            continue
-        refusal = one.accepts.refusal(value)
-        if refusal is not None:
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise UsageError(f"`{name}` {shown}: {refusal}")
+        if value is not None or default_of(type(options), name) is not None:
+            require(name, value, one.accepts)
+
+
+def require(name: str, value: Any, accepts: Accepted) -> None:
+    """Check one value by itself.
+
+    Raises:
+        UsageError: it is not accepted.
+    """
+    refusal = accepts.refusal(value)
+    if refusal is not None:
+        raise UsageError(f"`{name}` {_shown(value)}: {refusal}")
+
+
+def _shown(value: Any) -> str:
+    """A value in one line: texts in quotes, as numbers may be given as texts by mistake."""
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    if isinstance(value, str):
+        return repr(value)
+    if value is None or isinstance(value, Real | os.PathLike):
+        return str(value)
+    return f"of type {type(value).__name__}"
+
+
+def checked(
+    **accepts: Accepted,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Refuse arguments of a wrong kind, before a function fails somewhere inside.
+
+    A class of options, a flag or a whole number as default tells what the argument is, and so do
+    the names of the functions that are told how far it is, ``progress`` and ``on_...``. Who gives
+    an option by itself is told of its class.
+
+    Args:
+        accepts: what else is accepted, by the names of arguments.
+    """
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        parameters = signature(function).parameters
+        accepted = {n: _accepted(n, one.default) for n, one in parameters.items()} | accepts
+
+        groups = {
+            option: f"{name}={kind.__name__}({option}=...)"
+            for name, one in accepted.items()
+            if isinstance(one, Value)
+            for kind in one.kinds
+            for option in known(kind)
+            if option not in parameters
+        }
+
+        @wraps(function)
+        def checking(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            for name, value in (*zip(parameters, args, strict=False), *kwargs.items()):
+                if name in groups:
+                    raise UsageError(f"`{name}` is given in a class: {groups[name]}")
+                about = accepted.get(name)
+                if about and not (value is None and parameters[name].default is None):
+                    require(name, value, about)
+            return function(*args, **kwargs)
+
+        return checking
+
+    return decorate
+
+
+def _accepted(name: str, default: Any) -> Accepted | None:
+    if name == "progress" or name.startswith("on_"):
+        return Function()
+    if isinstance(default, bool):
+        return FLAG
+    if isinstance(default, int):
+        return Number(whole=True)
+    return Value((type(default),)) if isinstance(default, Options) else None
 
 
 def given(options: Options) -> list[str]:

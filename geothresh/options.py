@@ -25,6 +25,7 @@ from geothresh.fields import (
     File,
     Metres,
     Number,
+    Options,
     Pairs,
     Rectangle,
     Several,
@@ -85,7 +86,7 @@ def styling() -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Options):
     """Which band of a raster is read, how, and what of it counts."""
 
     bidx: int | None = option(
@@ -131,7 +132,7 @@ READ_WHOLE = ("bidx", "scale", "nodata", "allow_vrt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refining:
+class Refining(Options):
     """How a model refines, and where its confidence is cut."""
 
     tta: Tta = option(
@@ -164,12 +165,9 @@ class Refining:
         metavar="T",
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tiling:
+class Tiling(Options):
     """How a raster is cut into the squares that the network reads, and joined again."""
 
     tile_size: int = option(
@@ -191,9 +189,6 @@ class Tiling:
         Choice(get_args(Blend)),
         pixels=True,
     )
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +214,7 @@ class BaseTiling(Tiling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compute:
+class Compute(Options):
     """Where the network runs, with what, and how much at once."""
 
     batch_size: BatchSize = option(
@@ -270,7 +265,7 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Writing:
+class Writing(Options):
     """How rasters are written, and what becomes of those that exist."""
 
     creation_options: Mapping[str, str] = option(
@@ -307,9 +302,6 @@ class Writing:
     parents: bool = making_directories()
     overwrite: bool = overwriting()
 
-    def __post_init__(self) -> None:
-        check(self)
-
     @property
     def resumes(self) -> bool:
         """Whether it goes on from what an interrupted run left."""
@@ -317,7 +309,7 @@ class Writing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
+class Outputs(Options):
     """What `refine` writes besides the mask; None = not."""
 
     confidence: PathLike | None = option(
@@ -357,12 +349,9 @@ class Outputs:
         metavar="FILE",
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maps:
+class Maps(Options):
     """Which maps of folders are evaluated."""
 
     confidence: Sequence[PathLike] = option(
@@ -394,12 +383,9 @@ class Maps:
         metavar="M|MIN,MAX",
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring:
+class Scoring(Options):
     """How maps are scored, and what is written of it."""
 
     patch: int | None = option(
@@ -431,6 +417,3 @@ class Scoring:
         metavar="FILE",
     )
     overwrite: bool = overwriting()
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.api.models import Model, choose_model
-from geothresh.errors import UsageError
-from geothresh.fields import require_only
+from geothresh.fields import Number, checked, require, require_only
 from geothresh.mosaic import Progress, mosaic_array, where_asked
 from geothresh.options import Compute, Refining, Tiling
 from geothresh.thresholding import foreground_width
@@ -23,6 +21,7 @@ _SIDE = 1024
 _COMPUTE = ("batch_size", "device", "precision", "backend", "workers")
 
 
+@checked()
 def refine_array(
     confidence: NDArray[Any] | Sequence[Sequence[float]],
     *,
@@ -59,10 +58,8 @@ def refine_array(
     """
     require_only(refining, "tta", "resolution", why="is for masks; an array is not cut")
     require_only(compute, *_COMPUTE, why="is for rasters, which other machines can read")
-    if ground_sample_distance is not None and not 0 < ground_sample_distance < math.inf:
-        raise UsageError(
-            f"`ground_sample_distance` {ground_sample_distance:g}: give metres above 0, or None"
-        )
+    if ground_sample_distance is not None:
+        require("ground_sample_distance", ground_sample_distance, Number(least=0, above=True))
     values = np.asarray(confidence)
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # asarray shows what lies under the mask.

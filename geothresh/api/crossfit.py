@@ -14,6 +14,7 @@ from geothresh.base.folds import folds_of
 from geothresh.base.networks import describe_network
 from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
+from geothresh.fields import checked
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.raster.image_pairs import check_images, digest_of, find_images
 
@@ -44,10 +45,11 @@ class CrossfitResult:
         }
 
 
+@checked()
 def crossfit(
     data: ImageData | str | Path | Sequence[str | Path],
     output: str | Path,
-    plan: BasePlan | None = None,
+    plan: BasePlan = BasePlan(),
     *,
     folds: int = 2,
     overwrite: bool = False,
@@ -87,7 +89,7 @@ def crossfit(
         >>> crossfit("DATA", "maps", folds=4).maps
         {'linknet-resnet18': (PosixPath('maps/linknet-resnet18'),)}
     """
-    data, plan, output = ImageData.of(data), plan or BasePlan(), Path(output)
+    data, output = ImageData.of(data), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))
     found = find_images(data.folders, skip_unpaired=data.skip_unpaired)
     config = describe_network(plan.network, plan.encoder, plan.encoder_weights)

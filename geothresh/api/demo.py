@@ -17,6 +17,7 @@ from geothresh.api.drawing import NODES
 from geothresh.api.project import ProjectLayer, write_project
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
+from geothresh.fields import checked
 from geothresh.files import check_output, make_directory, write_bytes
 from geothresh.options import Outputs, Refining, Writing
 from geothresh.raster.creation import CHANGES, CONFIDENCE, BandFormat, mask_band
@@ -113,6 +114,7 @@ class DemoResult:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
+@checked()
 def demo(
     output: str | PathLike[str] = "geothresh-demo",
     *,

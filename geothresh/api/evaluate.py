@@ -32,7 +32,7 @@ from geothresh.evaluation.samples import (
     choose as choose_pairs,
 )
 from geothresh.evaluation.scoring import Sample, Tally
-from geothresh.fields import require_only
+from geothresh.fields import checked, require_only
 from geothresh.files import check_output, make_directory, require_page, write_text
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
@@ -105,6 +105,7 @@ class _Plan:
         write_png(folder / f"{sample.id}.png", picture)
 
 
+@checked()
 def evaluate(
     data: PathLike | Sequence[PathLike],
     *,
@@ -154,18 +155,7 @@ def evaluate(
     started = time.perf_counter()
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
     raster = _raster_of(folders, mask)
-    require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
-    require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
-    if raster is None:
-        require_only(reading, why="is for a raster, with `mask`")
-    else:
-        require_only(maps, "ground_sample_distance", why="is for folders of maps")
-    if maps.split is not None and maps.ids is None:
-        raise UsageError(
-            f"`split` {maps.split} is a side of a split manifest; name that with `ids`"
-        )
-    if model is None:
-        require_only(refining, why="is for refining, and there is no model")
+    _require_use(raster, model, maps, refining, reading, compute)
     inputs = folders if mask is None else [*folders, Path(mask)]
     target, shown = (
         None if path is None else check_output(path, overwrite=scoring.overwrite, inputs=inputs)
@@ -184,23 +174,15 @@ def evaluate(
     plan = _Plan(
         model=choose,
         keep=None if chosen is None else chosen.keep(refining),
-        sizes=sizes,
         patch=scoring.patch or (DEFAULT_PATCH if chosen is None else chosen.patch),
-        refining=refining,
-        scoring=scoring,
-        tiling=tiling,
         figures=_figures_folder(scoring),
         galleries=None if scoring.report is None else {},
-        progress=progress,
-    )
+        sizes=sizes, refining=refining, scoring=scoring, tiling=tiling, progress=progress,
+    )  # fmt: skip
     if raster is not None and mask is not None:
         sources = [_evaluate_raster(raster, Path(mask), reading, plan)]
     else:
-        folders_of_maps = [Path(one) for one in maps.confidence]
-        pairs = find_pairs(folders, folders_of_maps, skip_unpaired=maps.skip_unpaired)
-        if maps.ids is not None:
-            pairs = choose_pairs(pairs, read_ids(Path(maps.ids), maps.split))
-        sources = _evaluate_pairs(by_source(pairs), plan)
+        sources = _evaluate_pairs(by_source(_pairs(folders, maps)), plan)
     report = Report(
         sources=tuple(sources),
         model=None if chosen is None else chosen.name,
@@ -217,6 +199,38 @@ def evaluate(
 
         write_text(shown, evaluate_page(report, plan.galleries))
     return report
+
+
+def _pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
+    """The maps that are taken, with their masks."""
+    of_networks = [Path(one) for one in maps.confidence]
+    pairs = find_pairs(folders, of_networks, skip_unpaired=maps.skip_unpaired)
+    if maps.ids is None:
+        return pairs
+    return choose_pairs(pairs, read_ids(Path(maps.ids), maps.split))
+
+
+def _require_use(
+    raster: Path | None,
+    model: Model | None,
+    maps: Maps,
+    refining: Refining,
+    reading: Reading,
+    compute: Compute,
+) -> None:
+    """Refuse options that would do nothing, and be thought to."""
+    require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
+    require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
+    if raster is None:
+        require_only(reading, why="is for a raster, with `mask`")
+    else:
+        require_only(maps, "ground_sample_distance", why="is for folders of maps")
+    if maps.split is not None and maps.ids is None:
+        raise UsageError(
+            f"`split` {maps.split} is a side of a split manifest; name that with `ids`"
+        )
+    if model is None:
+        require_only(refining, why="is for refining, and there is no model")
 
 
 def _raster_of(data: Sequence[Path], mask: PathLike | None) -> Path | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.api.resolution import PixelSize, pixel_size, sampled_share, sampled_width
+from geothresh.fields import checked
 from geothresh.nn.modelfile import read_card
 from geothresh.nn.refiner import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
@@ -72,6 +73,7 @@ class SceneInfo:
         return facts
 
 
+@checked()
 def info(
     scene: PathLike | Any, reading: Reading = Reading(), *, model: str | Path = DEFAULT_MODEL
 ) -> SceneInfo:

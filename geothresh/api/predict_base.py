@@ -26,7 +26,7 @@ from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import BasePredictor, BaseSource, predict_picture
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, UsageError
-from geothresh.fields import decisive, require_only
+from geothresh.fields import checked, decisive, require_only
 from geothresh.files import check_output, make_directory
 from geothresh.mosaic import (
     Layers,
@@ -135,6 +135,7 @@ class _Network:
         return _BATCH if self.compute.workers else self.predictor().batch_size
 
 
+@checked()
 @with_directories
 def predict_base(
     image: PathLike | Any,

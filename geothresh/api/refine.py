@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,7 +34,7 @@ from geothresh.api.outputs import (
 from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError
-from geothresh.fields import decisive
+from geothresh.fields import checked, decisive
 from geothresh.mosaic import (
     MosaicStats,
     Progress,
@@ -99,6 +99,8 @@ class RefineResult:
     """The same for a pixel that is foreground in the scene; None = the threshold."""
     tta: str
     """Test-time augmentation: ``none`` or ``d4``."""
+    parameters: Mapping[str, object]
+    """All that the pixels depend on, by name, as in the tags of the outputs."""
     pixel_size: tuple[float, float] | None
     """Metres on the ground along a row and down a column; None where the scene does not say."""
     resampling: float
@@ -139,6 +141,7 @@ class RefineResult:
         }
 
 
+@checked()
 @with_directories
 def refine(
     scene: PathLike | Any,
@@ -376,13 +379,7 @@ def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> Ref
     files, chosen, pixel = job.files, job.chosen, job.pixel
     valid, changed = journal.total("valid"), journal.total("changed")
     return RefineResult(
-        mask=files.mask,
-        confidence=files.confidence,
-        changes=files.changes,
-        thresholds=files.thresholds,
-        vector=files.vector,
-        report=files.report,
-        manifest=files.manifest,
+        **asdict(files),
         height=job.grid.size.height,
         width=job.grid.size.width,
         scaling=job.scene.spec.scaling.text,
@@ -392,6 +389,7 @@ def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> Ref
         threshold=job.refining.threshold,
         keep_threshold=job.keep,
         tta=job.refining.tta,
+        parameters=job.described(),
         pixel_size=None if pixel is None else (pixel.x, pixel.y),
         resampling=chosen.resampling,
         tiles=job.grid.n_tiles,
@@ -425,7 +423,8 @@ def _warn_of(job: _Job, journal: Journal) -> None:
     if doubt is not None:
         texts.append(doubt)
     for text in texts:
-        warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=3)
+        # Of whoever called `refine`, on which two decorators stand.
+        warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=5)
 
 
 def _width_read(job: _Job) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
+from geothresh.fields import Function, Options, checked, known, option, require_only
 from geothresh.files import write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
@@ -17,14 +18,22 @@ from geothresh.nn.modelfile import THRESHNET, beside
 from geothresh.nn.refiner import find_model
 from geothresh.nn.scope import ENTRY
 from geothresh.splitting import Split
-from geothresh.training.data import FolderData, OnCheck, Pixels, SceneData, Splitting, TrainingData
+from geothresh.training.data import OnCheck, Pixels, TrainingData
 from geothresh.training.folder_data import gather_folders
 from geothresh.training.folds import FoldsTask
 from geothresh.training.loop import OnEpoch, OnStep
+from geothresh.training.options import (
+    FOR_FOLDERS,
+    FOR_SCENES,
+    FolderData,
+    NetworkChoice,
+    SceneData,
+    Splitting,
+)
 from geothresh.training.output import TrainingOutput, training_output
 from geothresh.training.recipe import Recipe, recipe_of, usual_recipe
 from geothresh.training.scene_data import gather_scenes
-from geothresh.training.sizes import NetworkChoice, choose_sizes, preset_of, require_batch
+from geothresh.training.sizes import choose_sizes, preset_of, require_batch
 from geothresh.training.start import Start
 from geothresh.training.state import Progress
 from geothresh.training.threshnet import ThreshNetTask
@@ -32,15 +41,20 @@ from geothresh.training.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainCallbacks:
+class TrainCallbacks(Options):
     """Functions that are told how far a training is."""
 
-    on_check: OnCheck | None = None
-    """Called with the parts of the data that are checked, and all of them."""
-    on_step: OnStep | None = None
-    """Called after each step with epoch (from 1), step within it, steps of an epoch, and loss."""
-    on_epoch: OnEpoch | None = None
-    """Called after each epoch with its row of the log."""
+    on_check: OnCheck | None = option(
+        None, "Called with the parts of the data that are checked, and all of them.", Function()
+    )
+    on_step: OnStep | None = option(
+        None,
+        "Called after each step with epoch (from 1), step within it, steps of an epoch, and loss.",
+        Function(),
+    )
+    on_epoch: OnEpoch | None = option(
+        None, "Called after each epoch with its row of the log.", Function()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,18 +90,19 @@ class TrainResult:
         return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
+@checked()
 def train(
     data: FolderData | SceneData | str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    network: NetworkChoice | None = None,
+    network: NetworkChoice = NetworkChoice(),
     recipe: Recipe | str | None = None,
-    splitting: Splitting | None = None,
+    splitting: Splitting = Splitting(),
     resume: bool | None = None,
     overwrite: bool = False,
     device: str = "auto",
     loader_workers: int = 0,
-    callbacks: TrainCallbacks | None = None,
+    callbacks: TrainCallbacks = TrainCallbacks(),
 ) -> TrainResult:
     """Train a ThreshNet on confidence maps and their masks, or on scenes and their labels.
 
@@ -130,8 +145,6 @@ def train(
         >>> train(data, "model.safetensors", network=NetworkChoice(init="roads")).best_epoch
         7
     """
-    network, splitting = network or NetworkChoice(), splitting or Splitting()
-    callbacks = callbacks or TrainCallbacks()
     given = _data(data)
     recipe = usual_recipe(network.init) if recipe is None else recipe
     recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
@@ -233,7 +246,7 @@ def _check_recipe(recipe: Recipe, config: NetworkConfig, device: str) -> None:
     pick_dtype(recipe.precision, pick_device(device))
     if recipe.chip_size % config.patch:
         raise UsageError(
-            f"chip size {recipe.chip_size} is no multiple of the patch {config.patch}, which "
+            f"`chip_size` {recipe.chip_size} is no multiple of the patch {config.patch}, which "
             "keeps its grid inside every chip"
         )
     require_batch(
@@ -259,11 +272,11 @@ def _known_splitting(
         # Before the data is read, which takes long; whether that is the same is seen after.
         known = {"config": config.as_dict(), "recipe": recipe.as_dict()}
         saved.require_same({**saved.run, **known})
-        drawn = splitting.folds is None and splitting.manifest is None and not splitting.given
+        drawn = splitting.folds is None and splitting.split is None and not splitting.given
         if drawn and manifest.exists():
-            splitting = dataclasses.replace(splitting, manifest=manifest)
-    if splitting.manifest is not None:
-        Split.load(Path(splitting.manifest))
+            splitting = dataclasses.replace(splitting, split=manifest)
+    if splitting.split is not None:
+        Split.load(Path(splitting.split))
     return splitting
 
 
@@ -281,12 +294,10 @@ def _gather(
     paths = data.scenes if isinstance(data, SceneData) else data.folders
     if not paths:
         raise UsageError("no data; name folders with masks, or confidence rasters with `labels`")
-    strange = splitting.of_folders if scenes else splitting.of_scenes
-    if strange:
-        raise UsageError(
-            f"{strange[0]} is for {'folders with masks' if scenes else 'scenes with labels'}, and "
-            f"{paths[0]} is {'a scene' if scenes else 'a folder'}; leave it out"
-        )
+    strange = FOR_FOLDERS if scenes else FOR_SCENES
+    why = f"is for {'folders with masks' if scenes else 'scenes with labels'}, and {paths[0]} is "
+    why += "a scene" if scenes else "a folder"
+    require_only(splitting, *set(known(splitting)) - {*strange}, why=why)
     if isinstance(data, FolderData):
         return gather_folders(data, splitting, pixels, seed=recipe.seed, progress=progress)
     return gather_scenes(

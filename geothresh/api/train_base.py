@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geothresh.base.config import BasePlan, ImageData
+from geothresh.base.config import BasePlan, Holdout, ImageData
 from geothresh.base.networks import describe_network
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
+from geothresh.fields import checked
 from geothresh.files import check_output
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import BASE, beside
@@ -50,13 +51,13 @@ class BaseTrainResult:
         }
 
 
+@checked()
 def train_base(
     data: ImageData | str | Path | Sequence[str | Path],
     output: str | Path,
-    plan: BasePlan | None = None,
+    plan: BasePlan = BasePlan(),
     *,
-    hold_out: Sequence[str] = (),
-    validation_fraction: float = 0.0,
+    holdout: Holdout = Holdout(),
     resume: bool | None = None,
     overwrite: bool = False,
     device: str = "auto",
@@ -70,9 +71,7 @@ def train_base(
         output: the model file, ``.safetensors``. Beside it come ``.split.json``, and while it is
             trained ``.state.safetensors`` and the one before it, from which a stopped run goes on.
         plan: network and recipe.
-        hold_out: patterns of ids that are kept back.
-        validation_fraction: of the places of a data set that is kept back, if none of its ids is
-            by name.
+        holdout: what is kept back.
         resume: True goes on with the run that was stopped and fails where there is none; None goes
             on with it if there is one, so that the same call again is all it takes; False never
             does.
@@ -93,7 +92,7 @@ def train_base(
         >>> train_base("DATA", "base.safetensors", hold_out=["testing_*"]).held_out
         12
     """
-    data, plan = ImageData.of(data), plan or BasePlan()
+    data = ImageData.of(data)
     with training_output(
         output, BASE, (".split.json",), resume=resume, overwrite=overwrite
     ) as making:
@@ -101,7 +100,7 @@ def train_base(
         found = find_images(data.folders, skip_unpaired=data.skip_unpaired)
         config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
         draw = partial(
-            _split, found, fraction=validation_fraction, hold_out=hold_out,
+            _split, found, fraction=holdout.validation_fraction, hold_out=holdout.hold_out,
             place_pattern=data.place_pattern, seed=plan.recipe.seed,
         )  # fmt: skip
         saved = making.saved

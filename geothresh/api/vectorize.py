@@ -15,7 +15,7 @@ from geothresh._version import __version__
 from geothresh.api.directories import with_directories
 from geothresh.api.drawing import NODES, draw_layers
 from geothresh.errors import InputError, UsageError
-from geothresh.fields import decisive, require_only
+from geothresh.fields import Value, checked, decisive, require_only
 from geothresh.options import READ_WHOLE, PathLike, Reading
 from geothresh.raster.mask import Mask, Progress, cut_scene, open_mask, plain_mask
 from geothresh.raster.paths import RasterSource, find_raster
@@ -104,6 +104,7 @@ class VectorizeResult:
         return {**asdict(self), "output": str(self.output), "area_unit": self.area_unit}
 
 
+@checked(draw=Value((Polygons, Centerlines)))
 @with_directories
 def vectorize(
     mask: PathLike | Any,

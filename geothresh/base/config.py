@@ -10,6 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geothresh.errors import ModelError, UsageError
+from geothresh.fields import (
+    AMOUNT,
+    COUNT,
+    FLAG,
+    Choice,
+    Number,
+    Options,
+    Several,
+    Text,
+    check,
+    option,
+)
+from geothresh.options import PathLike
 
 #: The networks, by the names of the command line.
 NETWORKS = ("linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s")
@@ -83,41 +96,36 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseRecipe:
+class BaseRecipe(Options):
     """Hyperparameters of base networks."""
 
-    steps: int = 2000
-    """Optimiser steps."""
-    crop_size: int = 256
-    """Side of a crop in pixels, a multiple of 32; smaller images are mirrored outwards."""
-    batch_size: int = 8
-    """Crops in a step, at least 2: the norms take their statistics over them."""
-    learning_rate: float = 5e-4
-    """Of AdamW at its highest: warm-up over a twentieth of the steps, then half a cosine to 0."""
-    weight_decay: float = 1e-2
-    jitter: float = 0.2
+    steps: int = option(2000, "Optimiser steps.", COUNT)
+    crop_size: int = option(
+        256,
+        "Side of a crop in pixels, a multiple of 32; smaller images are mirrored outwards.",
+        COUNT,
+    )
+    batch_size: int = option(8, "Crops in a step.", Number(whole=True, least=2))
+    """The norms take their statistics over them."""
+    learning_rate: float = option(5e-4, "Of AdamW, at its highest.", Number(least=0, above=True))
+    """Warm-up over a twentieth of the steps, then half a cosine to 0."""
+    weight_decay: float = option(1e-2, "Of AdamW.", AMOUNT)
+    jitter: float = option(
+        0.2,
+        "How far contrast and brightness are changed at random.",
+        Number(least=0, most=1, below=True),
+    )
     """Most that contrast is multiplied by above or below 1, and half of it the most that is added
     to the brightness."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "Number format inside the network.", Choice(("auto", "fp32", "bf16"))
+    )
+    seed: int = option(0, "Of all.", Number(whole=True, least=0))
 
     def __post_init__(self) -> None:
-        if self.crop_size < STRIDE or self.crop_size % STRIDE:
-            raise UsageError(f"crop size {self.crop_size}: give a multiple of {STRIDE}")
-        if self.batch_size < 2:
-            raise UsageError(f"batch size {self.batch_size}: a step needs at least 2 crops")
-        # Written so that NaN, of which no comparison holds, passes nowhere.
-        if self.steps < 1 or not 0 < self.learning_rate < math.inf:
-            raise UsageError(
-                f"{self.steps} steps at learning rate {self.learning_rate:g}: give finite numbers "
-                "above 0"
-            )
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(
-                f"weight decay {self.weight_decay:g}: give a finite number of at least 0"
-            )
-        if not 0 <= self.jitter < 1:
-            raise UsageError(f"jitter {self.jitter:g}: give a number of at least 0 and below 1")
+        check(self)
+        if self.crop_size % STRIDE:
+            raise UsageError(f"`crop_size` {self.crop_size}: give a multiple of {STRIDE}")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -129,14 +137,17 @@ class BaseRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageData:
+class ImageData(Options):
     """Images and masks in folders, paired by id; see `geothresh.raster.image_pairs`."""
 
-    folders: Sequence[str | Path]
-    skip_unpaired: bool = False
-    """Leave out images and masks without a partner."""
-    place_pattern: str | None = None
-    """Regular expression whose first group names the place of an id."""
+    folders: Sequence[PathLike]
+    skip_unpaired: bool = option(False, "Leave out images and masks without a partner.", FLAG)
+    place_pattern: str | None = option(
+        None,
+        "What makes ids one place: the first group, such as '^(.*)_[0-9]+$'.",
+        Text(),
+        metavar="REGEX",
+    )
 
     @classmethod
     def of(cls, data: ImageData | str | Path | Sequence[str | Path]) -> ImageData:
@@ -147,22 +158,47 @@ class ImageData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BasePlan:
+class BasePlan(Options):
     """A base network that is to be trained, and how."""
 
-    network: str = "linknet"
-    """One of `NETWORKS`."""
-    encoder: str = "resnet18"
-    """Name of an encoder of segmentation-models-pytorch."""
-    encoder_weights: str = "none"
-    """What the encoder starts from: "none", "imagenet", or a safetensors file of its state dict."""
+    network: str = option("linknet", "Architecture.", Choice(NETWORKS))
+    encoder: str = option(
+        "resnet18", "Any encoder of segmentation-models-pytorch.", Text(), metavar="NAME"
+    )
+    encoder_weights: str = option(
+        "none",
+        "What the encoder starts from: random numbers, ImageNet's weights, which are fetched, or a "
+        ".safetensors file of its state dict.",
+        Text(),
+        metavar="none|imagenet|FILE",
+    )
     recipe: BaseRecipe = field(default_factory=BaseRecipe)
     """Hyperparameters."""
-    epochs: int | None = None
-    """Passes through the training images, in place of the recipe's steps."""
-    snapshots: int = 0
-    """Models of moments on the way that are kept, ``.stepNNNNN.safetensors`` beside the last."""
+    epochs: int | None = option(None, "Passes through the images, in place of --steps.", COUNT)
+    snapshots: int = option(
+        0,
+        "Keep the network at N moments of the training too: cheap further networks.",
+        Number(whole=True, least=0),
+        metavar="N",
+    )
+    """They are ``.stepNNNNN.safetensors`` beside the last."""
 
     def recipe_for(self, images: int) -> BaseRecipe:
         """The recipe for so many training images."""
         return self.recipe if self.epochs is None else self.recipe.with_epochs(self.epochs, images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdout(Options):
+    """What a base network is not trained on: places by name, or drawn at random."""
+
+    hold_out: Sequence[str] = option(
+        (),
+        "Keep back the ids that match, such as 'testing_*'; may be repeated.",
+        Several(Text()),
+        metavar="PATTERN",
+    )
+    validation_fraction: float = option(
+        0.0, "Share of places to keep back.", Number(least=0, most=1, below=True)
+    )
+    """Of a data set of which no id is kept back by name."""

@@ -107,14 +107,14 @@ def evaluate(
     """
     if data[0].suffix.lower() in _VECTORS:
         every = {param.name or "" for param in click.get_current_context().command.params}
-        _refuse(every - _FOR_ALL - _FOR_LINES, "is for rasters and folders of maps")
+        options.refuse(every - _FOR_ALL - _FOR_LINES, "is for rasters and folders of maps")
         _lines(data, mask, layer, truth_layer, buffer, as_json=as_json)
         return
-    _refuse(_FOR_LINES, "is for lines")
+    options.refuse(_FOR_LINES, "is for lines")
     if data[0].is_dir():
-        _refuse(set(known(Reading)), "is for a raster, with --mask")
+        options.refuse(set(known(Reading)), "is for a raster, with --mask")
     if no_refine:
-        _refuse(_FOR_MODELS, "is for refining, and --no-refine refines nothing")
+        options.refuse(_FOR_MODELS, "is for refining, and --no-refine refines nothing")
     from geothresh.api.evaluate import evaluate as run
 
     unit = "map" if mask is None else "step"
@@ -130,13 +130,6 @@ def evaluate(
         by = "not refined" if result.model is None else f"refined with {result.model}"
         by += "" if result.tta == "none" else f", TTA {result.tta}"
         say(f"{by}; {result.seconds:.1f} s")
-
-
-def _refuse(names: set[str], why: str) -> None:
-    """Raise a usage error for the first of these options that is on the command line."""
-    for param in click.get_current_context().command.params:
-        if param.name in names and options.was_given(param.name):
-            raise click.UsageError(f"{param.opts[-1]} {why}; leave it out")
 
 
 def _lines(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from geothresh.cli.helping import COMMON, HEADINGS, HeadedOption
-from geothresh.cli.values import PATH, BoundsType, NumberOrWord, SizeRange
+from geothresh.cli.values import PATH, BoundsType, ChoiceOf, NumberOrWord, SizeRange
 from geothresh.fields import (
     Accepted,
     Choice,
@@ -31,17 +31,23 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 
-def option_of(kind: type[Options], name: str, *, help: str | None = None) -> Decorator:
+_OWN: Any = object()
+
+
+def option_of(
+    kind: type[Options], name: str, *, help: str | None = None, default: Any = _OWN
+) -> Decorator:
     """The click option of one field.
 
     Args:
         kind: the class.
         name: of the field, and of the command's parameter.
-        help: in place of the field's own.
+        help, default: in place of the field's own.
     """
     option = known(kind)[name]
+    value = default_of(kind, name) if default is _OWN else default
     heading = HEADINGS.get(kind.__name__, COMMON)
-    return _click_option(name, option, default_of(kind, name), help or option.help, heading)
+    return _click_option(name, option, value, help or option.help, heading)
 
 
 def options_of(
@@ -50,6 +56,7 @@ def options_of(
     *,
     only: Sequence[str] = (),
     help: Mapping[str, str] | None = None,
+    make: Callable[..., Any] | None = None,
 ) -> Decorator:
     """The click options of a class, which the command gets as one value.
 
@@ -58,6 +65,8 @@ def options_of(
         parameter: of the command.
         only: the fields that the command has; all of them if left out.
         help: lines in place of the fields' own, by field.
+        make: what makes the value of them, by keyword; the class if left out. With ``dict`` the
+            command can add what is no option.
     """
     names = only or list(known(kind))
 
@@ -65,7 +74,7 @@ def options_of(
         @wraps(command)
         def collecting(*arguments: Any, **values: Any) -> Any:
             fields = {name: values.pop(name) for name in names}
-            return command(*arguments, **{parameter: kind(**fields)}, **values)
+            return command(*arguments, **{parameter: (make or kind)(**fields)}, **values)
 
         decorated: Command = collecting
         for name in reversed(names):
@@ -114,7 +123,7 @@ def _type_of(accepts: Accepted) -> click.ParamType:
         case Number():
             return NumberOrWord(_number(accepts), *accepts.words)
         case Choice():
-            return click.Choice(accepts.words)
+            return ChoiceOf(accepts.words)
         case File():
             return PATH
         case Rectangle():
@@ -130,7 +139,7 @@ def _number(of: Number) -> click.ParamType:
     if of.least is None and of.most is None:
         return click.INT if of.whole else click.FLOAT
     kind = click.IntRange if of.whole else click.FloatRange
-    return kind(min=of.least, max=of.most, min_open=of.above)
+    return kind(min=of.least, max=of.most, min_open=of.above, max_open=of.below)
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ from geothresh.cli.fields import option_of
 from geothresh.cli.helping import HEADINGS, MESSAGES, HeadedOption
 from geothresh.cli.terminal import give
 from geothresh.cli.values import PATH
-from geothresh.options import Compute, Reading, Refining, Writing
+from geothresh.errors import UsageError
+from geothresh.options import Compute, Refining, Writing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,6 +50,13 @@ def was_given(name: str) -> bool:
     """Whether an option was on the command line, rather than left to its default."""
     source = click.get_current_context().get_parameter_source(name)
     return source not in (None, ParameterSource.DEFAULT)
+
+
+def refuse(names: Collection[str], why: str) -> None:
+    """Raise UsageError for the first of these options that is on the command line."""
+    for param in click.get_current_context().command.params:
+        if param.name and param.name in names and was_given(param.name):
+            raise UsageError(f"{param.opts[-1]} {why}; leave it out")
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -111,11 +119,7 @@ output = click.option(
     "-o", "--output", type=PATH, help="File to write; the default is named by the command."
 )
 
-# Options of commands that take some fields of a class only
-bidx = option_of(Reading, "bidx")
-scale = option_of(Reading, "scale")
-nodata = option_of(Reading, "nodata")
-allow_vrt = option_of(Reading, "allow_vrt")
+# Options of commands that take one field of a class only
 device = option_of(Compute, "device")
 overwrite = option_of(Writing, "overwrite")
 
@@ -148,6 +152,11 @@ as_json = message(
     is_flag=True,
     help="Print one JSON object on stdout, of an error too, and nothing else there.",
 )
+resume = click.option(
+    "--resume/--no-resume", default=None,
+    help="Go on with the run that was stopped; by default where there is one of the same output. "
+    "--resume fails where there is none, --no-resume refuses it as any file in the way.",
+)  # fmt: skip
 
 
 def progress(command: Callable[..., Any]) -> Callable[..., Any]:

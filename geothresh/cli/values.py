@@ -8,6 +8,7 @@ wrong usage (2).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ import click
 
 # The type of every path on the command line.
 PATH = click.Path(path_type=Path)
+
+
+class ChoiceOf(click.Choice):
+    """One of a few words or whole numbers."""
+
+    def __init__(self, values: Sequence[str | int]) -> None:
+        super().__init__([str(value) for value in values])
+        self.values = {str(value): value for value in values}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
+        """The word or number as it was given to the class."""
+        return self.values[super().convert(str(value), param, ctx)]
 
 
 class NumberOrWord(click.ParamType):

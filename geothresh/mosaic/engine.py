@@ -121,7 +121,7 @@ def _require_fit(
 ) -> None:
     """Check that raster, model, tiles and batches go together."""
     if batch_size < 1:
-        raise UsageError(f"batch size {batch_size}: give at least 1")
+        raise UsageError(f"`batch_size` {batch_size}: give at least 1")
     if grid.size != reader.size:
         raise UsageError(f"grid over {grid.size} for a raster of {reader.size}: make them equal")
     if grid.tile % refiner.patch or grid.stride % refiner.patch:

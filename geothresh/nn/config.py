@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from geothresh.errors import ModelError
+from geothresh.fields import AMOUNT, SHARE, Options, option
 
 Head = Literal["confidence", "correction"]
 Branches = Literal["both", "global", "local"]
 
 LEVELS = 4
+PATCHES = (16, 32, 64, 128, 256)
+"""Sides of a patch, in pixels of the tile."""
 #: The paper's network has 6 blocks in a level at most and 4 grids of 8 cells a side: what has very
 #: many more is made to exhaust whoever builds it.
 _MOST_WIDTH, _MOST_BLOCKS, _MOST_GRIDS, _MOST_CELLS = 4096, 64, 8, 64
@@ -34,7 +37,7 @@ class NetworkConfig:
     pool_sizes: tuple[int, ...] = (1, 2, 4, 8)
     """Grid sizes of the pyramid pooling at the bottleneck."""
     patch: int = 64
-    """Side P of a patch, in pixels of the tile: 16, 32, 64, 128 or 256."""
+    """Side P of a patch, one of `PATCHES`."""
     shuffle: int = 1
     """Space-to-depth factor: level one works at 1/shuffle of the tile's resolution."""
     head: Head = "confidence"
@@ -60,7 +63,7 @@ class NetworkConfig:
         ):
             if not all(1 <= n <= most for n in sizes):
                 raise ModelError(f"{name} {sizes} must lie between 1 and {most}")
-        if self.patch not in (16, 32, 64, 128, 256):
+        if self.patch not in PATCHES:
             raise ModelError(f"patch is {self.patch}; it must be 16, 32, 64, 128 or 256")
         if self.patch % self.multiple:
             raise ModelError(
@@ -116,17 +119,27 @@ PRESETS: dict[str, NetworkConfig] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossWeights:
-    """Weights of the terms, at least 0; the defaults are the paper's."""
+class LossWeights(Options):
+    """Weights of the terms; the defaults are the paper's."""
 
-    region: float = 0.7
-    """The paper's a, 0 to 1: weight of the terms against the region-thresholded target; 1 - a goes
-    to the cross entropy against the ground truth."""
-    focal: float = 1.0
-    """Within a."""
-    boundary: float = 1.0
-    """Within a."""
-    overlap: float = 0.0
-    """Soft IoU against the ground truth, per chip; not in the paper."""
-    centerline: float = 0.0
-    """Soft centreline Dice against the ground truth, per chip; not in the paper."""
+    region: float = option(
+        0.7,
+        "The paper's a: weight of the loss against the region-thresholded target; 1 - a goes to "
+        "the ground truth.",
+        SHARE,
+        flags=("--region-weight",),
+    )
+    focal: float = option(1.0, "Within a.", AMOUNT, flags=("--focal-weight",))
+    boundary: float = option(1.0, "Within a.", AMOUNT, flags=("--boundary-weight",))
+    overlap: float = option(
+        0.0,
+        "Soft IoU against the ground truth, per chip (not in the paper).",
+        AMOUNT,
+        flags=("--overlap-weight",),
+    )
+    centerline: float = option(
+        0.0,
+        "Soft centreline Dice (clDice) against the ground truth, per chip (not in the paper).",
+        AMOUNT,
+        flags=("--centerline-weight",),
+    )

@@ -226,7 +226,7 @@ class Batches:
             UsageError: the number is below 1.
         """
         if isinstance(batch_size, int) and batch_size < 1:
-            raise UsageError(f"batch size {batch_size}: say auto or a number of at least 1")
+            raise UsageError(f"`batch_size` {batch_size}: say auto or a number of at least 1")
         # On a CPU a larger batch only costs memory; a GPU needs one to be busy.
         default = 1 if device.type == "cpu" else GPU_BATCH
         self.device = device

@@ -29,7 +29,7 @@ from geothresh.nn.device import (
 )
 from geothresh.nn.modelfile import digest, load_weights, read_card
 from geothresh.nn.scope import UNKNOWN, ModelScope
-from geothresh.options import Backend, BatchSize, Precision
+from geothresh.options import Backend, BatchSize, PathLike, Precision
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_PACKAGED.glob("*.safetensors"))}
 
 
-def find_model(model: str | Path) -> Path:
+def find_model(model: PathLike) -> Path:
     """The file of a packaged model's name, or the path itself.
 
     Raises:

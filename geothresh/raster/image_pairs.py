@@ -7,12 +7,14 @@ DeepGlobe layout: ``DATA/<id>_sat.jpg`` (or .png, .tif) and ``DATA/<id>_mask.png
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names
+from geothresh.options import PathLike
 from geothresh.raster.pairs import find_masks, mask_facts, picture_files, read_mask, require_usable
 from geothresh.raster.pictures import read_rgb
 
@@ -46,7 +48,7 @@ class ImageFacts:
 
 
 def find_images(
-    data: str | Path | Sequence[str | Path], *, skip_unpaired: bool = False
+    data: PathLike | Sequence[PathLike], *, skip_unpaired: bool = False
 ) -> list[ImagePair]:
     """Match images and masks by id.
 
@@ -60,7 +62,7 @@ def find_images(
     Raises:
         InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
     """
-    folders = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
+    folders = [Path(data)] if isinstance(data, str | os.PathLike) else [Path(d) for d in data]
     pairs: list[ImagePair] = []
     alone: dict[str, list[str]] = {"images without a mask": [], "masks without an image": []}
     for folder in folders:

@@ -8,6 +8,7 @@ with the maps of each base network in a folder of their own, ``<id>.png`` or ``.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError, UsageError, names
+from geothresh.options import PathLike
 from geothresh.raster.pictures import read_gray
 
 _ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -44,8 +46,8 @@ class Pair:
 
 
 def find_pairs(
-    data: str | Path | Sequence[str | Path],
-    confidence: Sequence[str | Path] = (),
+    data: PathLike | Sequence[PathLike],
+    confidence: Sequence[PathLike] = (),
     *,
     skip_unpaired: bool = False,
 ) -> list[Pair]:
@@ -63,7 +65,7 @@ def find_pairs(
     Raises:
         InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
     """
-    folders = [Path(data)] if isinstance(data, str | Path) else [Path(d) for d in data]
+    folders = [Path(data)] if isinstance(data, str | os.PathLike) else [Path(d) for d in data]
     masks = {folder: find_masks(folder) for folder in folders}
     repeated = [
         i for i, n in Counter(i for found in masks.values() for i in found).items() if n > 1

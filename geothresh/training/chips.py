@@ -44,7 +44,7 @@ class ChipDataset(Dataset[Chip]):
     def __init__(self, sources: Sequence[ChipSource], recipe: Recipe, *, patch: int) -> None:
         if recipe.chip_size % patch:
             raise UsageError(
-                f"chip size {recipe.chip_size} is no multiple of the patch {patch}, which keeps "
+                f"`chip_size` {recipe.chip_size} is no multiple of the patch {patch}, which keeps "
                 "its grid inside every chip"
             )
         self.sources = list(sources)

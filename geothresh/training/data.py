@@ -1,4 +1,4 @@
-"""Data of a training: what may be given, what chips are cut from, and what is validated on.
+"""Data of a training: what chips are cut from, and what is validated on.
 
 `geothresh.training.folder_data` makes these of folders of maps and masks, and
 `geothresh.training.scene_data` of scenes and labels.
@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,131 +15,19 @@ import numpy as np
 from scipy.special import expit
 
 from geothresh.errors import UsageError
-from geothresh.fields import require_only
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.nn.wrappers import clipped_logit
-from geothresh.options import Reading
-from geothresh.splitting import require_folds
-from geothresh.training.recipe import VALIDATION_FRACTION
+from geothresh.options import Size
 from geothresh.types import BoolArray, Float32Array
 
 OnCheck = Callable[[int, int], None]
 """Called with the parts of the data that are checked, and all of them."""
-
-BIN = 64
-"""Side of a bin in pixels: how finely a scene is counted, and what blocks are made of."""
 
 TILE = 512
 """Side at most of the tiles in which blocks are validated, and of what the network sees at once."""
 
 # Any patch tells whether a factor is within reach.
 _PATCH = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderData:
-    """Confidence maps and masks in folders, paired by id; see `geothresh.raster.pairs`."""
-
-    folders: Sequence[str | Path]
-    """Folders with masks."""
-    confidence: Sequence[str | Path] = ()
-    """Folders of maps, one for each base network; default is ``confidence/`` in each folder."""
-    skip_unpaired: bool = False
-    """Leave out maps and masks without a partner."""
-    ground_sample_distance: Sequence[tuple[float, float]] = ()
-    """Least and greatest size of a pixel on the ground in metres, of all folders or of each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneData:
-    """Confidence rasters, and vectors or masks that say what is on the ground."""
-
-    scenes: Sequence[str | Path]
-    """Confidence rasters, as `geothresh.refine` takes them."""
-    labels: Sequence[str | Path]
-    """One for all scenes or one for each: vectors (GeoPackage, shapefile, GeoJSON, FlatGeobuf; in
-    another CRS they are reprojected), or a mask on the same grid (1 foreground, 0 background, 255
-    no data)."""
-    layer: str | None = None
-    """Of the vectors, where there are several."""
-    buffer: float | None = None
-    """Metres on the ground to each side of lines and points."""
-    width_field: str | None = None
-    """Attribute with the full width of lines and points in metres; `buffer` stands in where it
-    holds no number above 0."""
-    aoi: str | Path | None = None
-    """Vector file with the polygons in which the labels are complete; what lies outside of them is
-    ignored, and chips are cut where they are."""
-    reading: Reading = field(default_factory=Reading)
-    """Band, scaling and nodata of the scenes; its area is not that of the labels."""
-    ground_sample_distance: Sequence[tuple[float, float]] = ()
-    """Least and greatest size of a pixel on the ground in metres, of all scenes or of each, where
-    they do not tell it."""
-
-    def __post_init__(self) -> None:
-        require_only(self.reading, "bidx", "scale", "nodata", why="is not for training")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Splitting:
-    """What is held out to validate on: places drawn at random, or by name."""
-
-    fraction: float = VALIDATION_FRACTION
-    """Share of places."""
-    manifest: str | Path | None = None
-    """Follow this one, ``.split.json`` of another run; nothing is drawn."""
-    hold_out: Sequence[str] = ()
-    """Patterns of ids (folders)."""
-    place_pattern: str | None = None
-    """Regular expression; ids with the same first group are one place (folders)."""
-    aoi: str | Path | None = None
-    """Vector file with polygons, which are not trained on (scenes)."""
-    block_size: int | None = None
-    """Side of the blocks in pixels that are drawn; None = 2048, or less so that there are about
-    twelve (scenes)."""
-    folds: int | None = None
-    """Hold every place out once, in so many runs, and train the model on all of them; None = one
-    split. For few maps, of which none can be spared."""
-
-    def __post_init__(self) -> None:
-        if self.folds is not None:
-            require_folds(self.folds)
-            once = {
-                "`split`": self.manifest,
-                "`validation_fraction`": self.fraction != VALIDATION_FRACTION,
-                "`hold_out`": self.hold_out,
-                "`validation_aoi`": self.aoi,
-            }
-            asked = [name for name, value in once.items() if value]
-            if asked:
-                raise UsageError(
-                    f"`folds` holds every place out in turn, and {asked[0]} says what to validate "
-                    "on; give one or the other"
-                )
-        if self.block_size is not None and self.block_size < BIN:
-            raise UsageError(f"block size {self.block_size}: give at least {BIN} pixels")
-        if self.manifest is not None and self.given:
-            raise UsageError(
-                f"`split` says what to validate on, and so does {self.given[0]}; give one or the "
-                "other"
-            )
-
-    @property
-    def given(self) -> list[str]:
-        """The options that say what to validate on, beside a manifest."""
-        return [*self.of_folders, *self.of_scenes]
-
-    @property
-    def of_folders(self) -> list[str]:
-        """The options that are for folders alone and were given."""
-        used = {"`hold_out`": self.hold_out, "`place_pattern`": self.place_pattern}
-        return [name for name, value in used.items() if value]
-
-    @property
-    def of_scenes(self) -> list[str]:
-        """The options that are for scenes alone and were given."""
-        used = {"`validation_aoi`": self.aoi, "`block_size`": self.block_size}
-        return [name for name, value in used.items() if value is not None]
 
 
 class Fold(NamedTuple):
@@ -160,15 +47,10 @@ class Pixels:
     """What the network is to see, in metres; None = the data as it is."""
 
     @classmethod
-    def of(cls, sizes: Sequence[tuple[float, float]], resolution: float | None) -> Pixels:
-        """From least and greatest sizes in metres.
-
-        Raises:
-            UsageError: a size is not above 0, or the least above the greatest.
-        """
-        if resolution is not None and not 0 < resolution < math.inf:
-            raise UsageError(f"resolution {resolution:g} m: give the size of a pixel above 0")
-        given = [GroundSampleDistance(least=least, greatest=most) for least, most in sizes]
+    def of(cls, sizes: Sequence[Size], resolution: float | None) -> Pixels:
+        """From sizes in metres, or the least and the greatest."""
+        ends = [size if isinstance(size, tuple) else (size,) for size in sizes]
+        given = [GroundSampleDistance(least=end[0], greatest=end[-1]) for end in ends]
         return cls(given=tuple(given), resolution=resolution)
 
     def sizes(

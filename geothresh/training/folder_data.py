@@ -25,16 +25,8 @@ from geothresh.raster.pairs import (
 )
 from geothresh.splitting import Split, deal_places, places_of, split_ids
 from geothresh.training.chips import random_window
-from geothresh.training.data import (
-    Cut,
-    Fold,
-    FolderData,
-    OnCheck,
-    Pixels,
-    Splitting,
-    TrainingData,
-    mixed,
-)
+from geothresh.training.data import Cut, Fold, OnCheck, Pixels, TrainingData, mixed
+from geothresh.training.options import FolderData, Splitting
 from geothresh.types import Float32Array, UInt8Array
 
 #: Decoded maps are kept in memory up to this many bytes.
@@ -92,14 +84,14 @@ def _draw(
     pairs: Sequence[Pair], facts: Mapping[str, MaskFacts], splitting: Splitting, seed: int
 ) -> list[Split]:
     """The split that is asked for, or one for each fold; `facts` as for `split_pairs`."""
-    if splitting.manifest is not None:
-        return [Split.load(Path(splitting.manifest))]
+    if splitting.split is not None:
+        return [Split.load(Path(splitting.split))]
     if splitting.folds is None:
         return [
             split_pairs(
                 pairs,
                 facts,
-                fraction=splitting.fraction,
+                fraction=splitting.validation_fraction,
                 hold_out=splitting.hold_out,
                 place_pattern=splitting.place_pattern,
                 seed=seed,

@@ -19,7 +19,8 @@ import numpy as np
 from geothresh.errors import InputError, UsageError
 from geothresh.raster.georeference import Georeference
 from geothresh.splitting import Split, read_manifest
-from geothresh.training.data import BIN, TILE
+from geothresh.training.data import TILE
+from geothresh.training.options import BIN
 from geothresh.training.scenes import Survey
 from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize

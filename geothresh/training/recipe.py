@@ -5,106 +5,110 @@ No torch here: the command line shows these numbers in its help.
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from geothresh.errors import UsageError
+from geothresh.fields import AMOUNT, COUNT, SHARE, Choice, Number, Options, known, option
 from geothresh.nn.config import Branches, Head, LossWeights
+
+_ABOVE_0 = Number(least=0, above=True)
+_BELOW_1 = Number(least=0, most=1, below=True)
+_WHOLE = Number(whole=True, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(Options):
     """Hyperparameters; the defaults are section 4.2 of the paper."""
 
     name: str = ""
     """The named recipe that these numbers started from; empty = none."""
-    head: Head = "confidence"
-    """What the network predicts, see `geothresh.nn.config.NetworkConfig`."""
-    branches: Branches = "both"
-    """Which decoders the network has."""
-    epochs: int = 300
-    """At most."""
-    chips_per_epoch: int | None = None
-    """Training samples that make an epoch; None = as many as there are maps."""
-    chip_size: int = 512
-    """Side of a chip in pixels, a multiple of the patch; smaller maps are mirrored outwards."""
-    batch_size: int = 4
-    learning_rate: float = 8e-4
-    min_learning_rate: float = 5e-8
-    schedule: Literal["plateau", "cosine"] = "plateau"
+    head: Head = option(
+        "confidence",
+        "Predict the confidence (the paper), or a correction to the logit of the input.",
+        Choice(get_args(Head)),
+    )
+    """See `geothresh.nn.config.NetworkConfig`."""
+    branches: Branches = option(
+        "both",
+        "Decoders of the network: the paper's two, or one alone.",
+        Choice(get_args(Branches)),
+    )
+    epochs: int = option(300, "At most.", COUNT)
+    chips_per_epoch: int | None = option(
+        None,
+        "Random squares that make an epoch; 0 is as many as there are maps.",
+        _WHOLE,
+    )
+    """0 or None = as many as there are maps."""
+    chip_size: int = option(
+        512,
+        "Side of a chip in pixels, a multiple of the patch; smaller maps are mirrored outwards.",
+        COUNT,
+    )
+    batch_size: int = option(4, "Chips in a step.", COUNT)
+    learning_rate: float = option(8e-4, "Of Adam, at the start or at its highest.", _ABOVE_0)
+    min_learning_rate: float = option(5e-8, "Least rate.", AMOUNT)
+    schedule: Literal["plateau", "cosine"] = option(
+        "plateau",
+        "Reduce the rate when the training loss stalls, or along half a cosine over all epochs.",
+        Choice(("plateau", "cosine")),
+    )
     """plateau: a tenth after `patience` epochs without a lower training loss; cosine: a linear
     warm-up over a twentieth of the steps, then half a cosine down to the least rate."""
-    patience: int = 5
-    """Epochs without a lower training loss before the rate is reduced."""
-    stop_patience: int = 10
-    """Epochs without a lower training loss before training ends (plateau only)."""
-    ema: float = 0.0
-    """Decay per step of the moving average of the weights that is kept as the model; 0 = off."""
+    patience: int = option(
+        5, "Epochs without a lower training loss before the rate is reduced.", _WHOLE
+    )
+    stop_patience: int = option(
+        10, "Epochs without a lower training loss before training ends (plateau only).", COUNT
+    )
+    ema: float = option(
+        0.0,
+        "Decay of the moving average of the weights that becomes the model; 0 keeps the weights.",
+        _BELOW_1,
+    )
+    """Per step."""
     loss: LossWeights = field(default_factory=LossWeights)
-    balance: float = 0.0
-    """How far small data sets catch up: one of n maps is drawn with weight n ** (1 - balance).
-    0 takes every map once an epoch, 1 draws all data sets equally often."""
-    mix: float = 0.0
-    """Share of chips whose map is a random mean, in logits, of several base networks' maps."""
-    jitter: float = 0.0
-    """Spread of a random bias and log temperature of the input's logit, per chip."""
-    regional_jitter: float = 0.0
-    """Spread of a random bias of the input's logit that varies smoothly over the chip: what a
-    threshold of its own per region is to undo."""
-    zoom: float = 1.0
-    """Half of the chips are enlarged or reduced by a factor between 1 / zoom and zoom."""
-    degrade: float = 0.0
-    """Share of chips whose map is made worse, as base networks do; see
-    `geothresh.training.degradation`."""
-    synthesise: float = 0.0
-    """Share of chips whose map is made from the mask alone; the others may be degraded."""
-    dropout: float = 0.0
-    """Probability that a channel of the network's bottleneck is left out of a chip."""
-    weight_decay: float = 0.0
-    """Decoupled from the gradient, as in AdamW; 0 is plain Adam."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        # Written so that NaN, of which no comparison holds, passes nowhere.
-        positive = {
-            "epochs": self.epochs,
-            "chip size": self.chip_size,
-            "batch size": self.batch_size,
-            "learning rate": self.learning_rate,
-            "chips per epoch": 1 if self.chips_per_epoch is None else self.chips_per_epoch,
-            "stop patience": self.stop_patience,
-            "zoom": self.zoom,
-        }
-        for name, value in positive.items():
-            if not 0 < value < math.inf:
-                raise UsageError(f"{name} is {value}; it must be above 0{_finite(value)}")
-        others = {
-            "least learning rate": self.min_learning_rate,
-            "jitter": self.jitter,
-            "regional jitter": self.regional_jitter,
-            "weight decay": self.weight_decay,
-            "focal weight": self.loss.focal,
-            "boundary weight": self.loss.boundary,
-            "overlap weight": self.loss.overlap,
-            "centerline weight": self.loss.centerline,
-        }
-        for name, value in others.items():
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} is {value}; it must be at least 0{_finite(value)}")
-        shares = {
-            "EMA decay": self.ema,
-            "balance": self.balance,
-            "mix": self.mix,
-            "dropout": self.dropout,
-            "degrade": self.degrade,
-            "synthesise": self.synthesise,
-            "region weight": self.loss.region,
-        }
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise UsageError(f"{name} is {value}; it must lie between 0 and 1")
+    balance: float = option(
+        0.0,
+        "How far a small DATA catches up: 0 takes every map once an epoch, 1 draws every DATA "
+        "equally often, 0.5 goes by the root of the number of maps.",
+        SHARE,
+    )
+    """One of n maps is drawn with weight n ** (1 - balance)."""
+    mix: float = option(0.0, "Share of chips that mix the maps of several base networks.", SHARE)
+    """Their map is a random mean, in logits."""
+    jitter: float = option(
+        0.0, "Spread of a random bias and temperature of each chip's logits.", AMOUNT
+    )
+    """Of the bias and of the temperature's logarithm."""
+    regional_jitter: float = option(
+        0.0, "Spread of a bias of the logits that varies smoothly over the chip.", AMOUNT
+    )
+    """It is what a threshold of its own per region is to undo."""
+    zoom: float = option(
+        1.0, "Enlarge or reduce half of the chips by up to this factor.", Number(least=1)
+    )
+    degrade: float = option(
+        0.0,
+        "Share of chips whose map is made worse: blur, gaps, false roads, displaced outlines.",
+        SHARE,
+    )
+    """As base networks do; see `geothresh.training.degradation`."""
+    synthesise: float = option(0.0, "Share of chips whose map is made from the mask alone.", SHARE)
+    """The others may be degraded."""
+    dropout: float = option(
+        0.0,
+        "Probability that a channel of the bottleneck is left out of a chip.",
+        _BELOW_1,
+    )
+    weight_decay: float = option(0.0, "As in AdamW; 0 is Adam.", AMOUNT)
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto",
+        "Number format of the convolutions; heads and losses stay fp32.",
+        Choice(("auto", "fp32", "bf16")),
+    )
+    seed: int = option(0, "Of all.", _WHOLE)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
@@ -135,17 +139,10 @@ about; ``tune`` is as long and as gentle as a few labelled maps are worth, from 
 
 DEFAULT_RECIPE = "best"
 
-VALIDATION_FRACTION = 0.15
-"""Share of places that is validated on unless something else is said."""
-
 
 def usual_recipe(init: object) -> str:
     """The recipe's name where none is asked for; `init` is the model to start from, or None."""
     return DEFAULT_RECIPE if init is None else "tune"
-
-
-def _finite(value: float) -> str:
-    return "" if math.isfinite(value) else " and finite"
 
 
 def recipe_of(name: str, **changes: Any) -> Recipe:
@@ -153,9 +150,8 @@ def recipe_of(name: str, **changes: Any) -> Recipe:
 
     Args:
         name: ``paper``, ``best`` or ``tune``.
-        **changes: fields of `Recipe`, or ``region_weight``, ``focal_weight`` and so on for those
-            of its `LossWeights`; None keeps the recipe's, and 0 chips per epoch are as many as
-            there are maps.
+        **changes: fields of `Recipe` and of its `LossWeights`; None keeps the recipe's, and 0 chips
+            per epoch are as many as there are maps.
 
     Raises:
         UsageError: there is no such recipe, or a number makes no sense.
@@ -165,7 +161,6 @@ def recipe_of(name: str, **changes: Any) -> Recipe:
     given = {key: value for key, value in changes.items() if value is not None}
     if given.get("chips_per_epoch") == 0:
         given["chips_per_epoch"] = None
-    parts = {part.name for part in fields(LossWeights)}
-    weights = {part: given.pop(f"{part}_weight") for part in parts if f"{part}_weight" in given}
+    weights = {part: given.pop(part) for part in known(LossWeights) if part in given}
     recipe = RECIPES[name]
     return replace(recipe, loss=replace(recipe.loss, **weights), **given)

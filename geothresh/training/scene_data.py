@@ -15,18 +15,11 @@ import numpy as np
 from geothresh.errors import InputError, UsageError, names
 from geothresh.geobox import GeoBox
 from geothresh.nn.scope import GroundSampleDistance
+from geothresh.options import PathLike
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
 from geothresh.raster.scene import Scene, open_scene
-from geothresh.training.data import (
-    Fold,
-    OnCheck,
-    Pixels,
-    SceneData,
-    Splitting,
-    TrainingData,
-    ValidationMap,
-)
+from geothresh.training.data import Fold, OnCheck, Pixels, TrainingData, ValidationMap
 from geothresh.training.holdout import (
     FINE,
     BlockGrid,
@@ -42,6 +35,7 @@ from geothresh.training.holdout import (
     tiles,
     trained_blocks,
 )
+from geothresh.training.options import SceneData, Splitting
 from geothresh.training.scenes import (
     ChipPlaces,
     LabelledScene,
@@ -100,11 +94,11 @@ def gather_scenes(
     _require_names(opened)
     sizes = pixels.sizes(paths, [_pixel_size(one.scene.box) for one in opened])
     factors = pixels.factors(paths, sizes)
-    surveys = _surveys(opened, two_areas=splitting.aoi is not None, progress=progress)
+    surveys = _surveys(opened, two_areas=splitting.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
 
     # An area to validate on is followed closely, so that little around it is lost to training.
-    fine = None if splitting.aoi is None else FINE
+    fine = None if splitting.validation_aoi is None else FINE
     side = splitting.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
     scenes = [
         SplitScene(
@@ -175,7 +169,7 @@ def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _O
     with open_scene(path, data.reading) as scene:
         where = scene.box
         aoi = _area(data.aoi, where, "area of interest")
-        held = _area(splitting.aoi, where, "area to validate on", required=False)
+        held = _area(splitting.validation_aoi, where, "area to validate on", required=False)
         found, mask = _labels(labels, scene, where, data)
         return _Opened(
             scene=LabelledScene(
@@ -216,7 +210,7 @@ def _labels(
 
 
 def _area(
-    path: str | Path | None, where: GeoBox, what: str, *, required: bool = True
+    path: PathLike | None, where: GeoBox, what: str, *, required: bool = True
 ) -> PlacedShapes | None:
     if path is None:
         return None
@@ -278,12 +272,13 @@ def _hold_out(
         return [
             hold(scenes, held) for held in fold_scenes(scenes, folds=splitting.folds, seed=seed)
         ]
-    if splitting.manifest is not None:
-        split = follow_split(scenes, Path(splitting.manifest))
-    elif splitting.aoi is not None:
+    if splitting.split is not None:
+        split = follow_split(scenes, Path(splitting.split))
+    elif splitting.validation_aoi is not None:
         split = hold(scenes, [frozenset(scene.pixels()) for scene in scenes])
     else:
-        split = hold(scenes, split_scenes(scenes, fraction=splitting.fraction, seed=seed))
+        sides = split_scenes(scenes, fraction=splitting.validation_fraction, seed=seed)
+        split = hold(scenes, sides)
     held = [
         counted.survey.held_foreground[counted.survey.bins.span(window)].sum()
         for counted in split
@@ -291,7 +286,7 @@ def _hold_out(
     ]
     if not held:
         raise InputError(
-            f"{splitting.aoi or 'the split'}: none of the {len(scenes)} scenes has "
+            f"{splitting.validation_aoi or 'the split'}: none of the {len(scenes)} scenes has "
             "anything to validate on there; give an area or a split of these scenes"
         )
     if not sum(held):

@@ -23,7 +23,8 @@ from geothresh.raster.features import burn
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.scene import Scene, SceneSpec
-from geothresh.training.data import BIN, Cut, mixed, seen_side
+from geothresh.training.data import Cut, mixed, seen_side
+from geothresh.training.options import BIN
 from geothresh.types import BoolArray, Int64Array
 from geothresh.vector.placing import PlacedShapes
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid

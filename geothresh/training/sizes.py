@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import UsageError
-from geothresh.nn.config import PRESETS, Head, NetworkConfig
+from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.modelfile import read_card
+from geothresh.training.options import NetworkChoice
 from geothresh.training.recipe import Recipe
 
 DEFAULT_PRESET = "small"
 DEFAULT_PATCH = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkChoice:
-    """Which ThreshNet is trained; what is left out is that of the initial model."""
-
-    preset: str | None = None
-    """``full`` or ``small``; None = the initial model's, or ``small``."""
-    patch: int | None = None
-    """Side P of a patch in pixels; None = the initial model's, or 64."""
-    head: Head | None = None
-    """``confidence`` (the paper) or ``correction``; None = the initial model's, or the recipe's."""
-    init: str | Path | None = None
-    """A packaged model's name or a model file to start from."""
-    resolution: float | None = None
-    """Size in metres of the pixels that the network is to see: all data is resampled to it, as
-    `geothresh.refine` does with ``match_resolution``; None = the data as it is."""
 
 
 def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> NetworkConfig:
@@ -41,12 +24,10 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
         init: file of the model to start from.
 
     Raises:
-        UsageError: there is no such preset, or what is asked for is not what the model is.
+        UsageError: what is asked for is not what the model is.
         ModelError: the model cannot be used, or the patch does not suit the preset.
     """
     preset, patch, head, branches = choice.preset, choice.patch, choice.head, recipe.branches
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
     if init is None:
         return dataclasses.replace(
             PRESETS[preset or DEFAULT_PRESET],
@@ -64,7 +45,7 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
         if value is not None and value != found[name]:
             raise UsageError(
                 f"{init}: the model to start from has {name} {found[name]}, not {value}; leave "
-                f"--{name} out, or start from another"
+                f"`{name}` out, or start from another"
             )
     return config
 
@@ -97,7 +78,7 @@ def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_c
     side = min(*config.pool_sizes, chip_size // config.multiple)
     if side > 1 or min(batch_size, n_chips) > 1:
         return
-    what, option = f"batch size {batch_size}", "`batch_size`"
+    what, option = f"`batch_size` {batch_size}", "`batch_size`"
     if batch_size > 1:
         what, option = f"{n_chips} chip in an epoch", "`chips_per_epoch`"
     raise UsageError(

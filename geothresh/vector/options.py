@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from geothresh.errors import UsageError
-from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Text, check, option
+from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Options, Text, check, option
 from geothresh.options import making_directories, overwriting, styling
 from geothresh.vector.formats import FORMATS, check_layer_name
 from geothresh.vector.outputs import Existing
@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["polygons", "centerlines"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Foreground:
+class Foreground(Options):
     """What of a raster is foreground, before anything is drawn."""
 
     threshold: float | None = option(
@@ -40,9 +40,6 @@ class Foreground:
         metavar="M2",
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 def _simplify() -> Any:
     return option(
@@ -56,7 +53,7 @@ def _simplify() -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Polygons:
+class Polygons(Options):
     """Polygons along the edges of pixels, each a 4-connected region, and their options.
 
     Lengths and areas are in the units of the attributes: metres, where the CRS tells them.
@@ -81,12 +78,9 @@ class Polygons:
     """A corner goes if its triangle with its neighbours is smaller than a square of this side, the
     least first; polygons that touch go on touching, and none overlaps another."""
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Centerlines:
+class Centerlines(Options):
     """Centrelines of the foreground from node to node, and their options; units as `Polygons`."""
 
     kind: ClassVar[Kind] = "centerlines"
@@ -128,12 +122,9 @@ class Centerlines:
         pixels=True,
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VectorWriting:
+class VectorWriting(Options):
     """Where vectors are written to, in which form, and what becomes of a file that exists."""
 
     layer: str | None = option(

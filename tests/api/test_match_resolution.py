@@ -191,7 +191,7 @@ def test_what_cannot_be_matched_is_refused_at_once(
     nowhere = scene(tmp_path, 9, "nowhere.tif", transform=None, crs=None)
     with pytest.raises(UsageError, match="not known.*georeference it"):
         refine(nowhere, model=half_model, **options)
-    with pytest.raises(UsageError, match="metres above 0"):
+    with pytest.raises(UsageError, match="`ground_sample_distance` 0.0: give a number above 0"):
         refine_array(values(), model=half_model, ground_sample_distance=0.0, **grouped(**OPTIONS))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nowhere.tif", "scene.tif"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from geothresh.api.crossfit import CrossfitResult, crossfit
 from geothresh.api.train_base import train_base
 from geothresh.base import crossfit as module
-from geothresh.base.config import BasePlan, BaseRecipe
+from geothresh.base.config import BasePlan, BaseRecipe, Holdout
 from geothresh.base.folds import folds_of
 from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import load_base
@@ -245,15 +245,15 @@ def test_what_has_no_partner_is_named_before_anything_else(tmp_path: Path) -> No
         ({"place_pattern": "("}, "no regular expression"),
         ({"folds": 9}, "9 folds of 6 places"),
         ({"folds": 0, "epochs": 3}, "give at least 2"),
-        ({"hold_out": ["testing_*"]}, "no id matches"),
-        ({"validation_fraction": 0.1, "place_pattern": "r"}, "has no group"),
+        ({"holdout": Holdout(hold_out=["testing_*"])}, "no id matches"),
+        ({"holdout": Holdout(validation_fraction=0.1), "place_pattern": "r"}, "has no group"),
     ],
 )
 def test_options_are_checked_before_the_images_are_read(
     data: Path, tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     seen: list[int] = []
-    trains = options.keys() & {"hold_out", "validation_fraction"}
+    trains = "holdout" in options
     command, output = (train_base, "m.safetensors") if trains else (crossfit, "maps")
     given: dict[str, Any] = {"encoder": ENCODER, "recipe": QUICK, "device": "cpu", **options}
     images, plan = images_and_plan(data, given)
@@ -273,7 +273,7 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
 def test_train_keeps_back_what_is_held_out(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
     plan = BasePlan(encoder=ENCODER, recipe=QUICK)
-    result = train_base(data, output, plan, hold_out=["r5"], device="cpu")
+    result = train_base(data, output, plan, holdout=Holdout(hold_out=["r5"]), device="cpu")
     # r0 is the same place as r5.
     assert read_base_card(output).trained_ids == {"r1", "r2", "r3", "r4"}
     assert json.loads(result.split.read_text())["validation"] == ["r0", "r5"]

@@ -27,8 +27,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.files import write_text
 from geothresh.options import Compute, Refining
 from geothresh.training import Recipe
-from geothresh.training.data import FolderData, Splitting
-from geothresh.training.sizes import NetworkChoice
+from geothresh.training.options import FolderData, NetworkChoice, Splitting
 
 SNAPSHOT = re.compile(r"-step\d+$")
 #: Steps between two validations, about, which take as long as a few hundred steps; a run that is
@@ -176,7 +175,7 @@ def perform(run: Run, setting: Setting, say: Callable[[str], None]) -> dict[str,
             preset=setting.preset, patch=run.patch, resolution=setting.resolution
         ),
         recipe=run.recipe,
-        splitting=Splitting(manifest=setting.split),
+        splitting=Splitting(split=setting.split),
         resume=going_on,
         overwrite=not going_on,
         device=setting.device,

@@ -18,7 +18,7 @@ from click.testing import Result
 
 import geothresh
 from geothresh.cli import main
-from geothresh.fields import known
+from geothresh.fields import decisive, known
 from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
 from tests.support.cli_runner import runner
 from tests.support.outputs import without_sides
@@ -129,6 +129,9 @@ def test_json_is_all_there_is_on_stdout(scene: Path, tiny_model: Path) -> None:
     assert facts["confidence"] == str(out) and facts["vector"] is None
     assert facts["valid_pixels"] == 4800 and facts["tiles"] == 4
     assert facts["model"] == "tiny"
+    told = decisive(Refining(), Tiling(tile_size=64, overlap=16))
+    told["keep_threshold"] = "none"
+    assert {name: facts["parameters"][name] for name in told} == told
     assert "4/4" in result.stderr
 
 

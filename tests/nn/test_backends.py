@@ -295,7 +295,7 @@ def test_a_missing_package_is_one_line(package: str, monkeypatch: pytest.MonkeyP
         ("onnxruntime", {"device": "mps"}, UsageError, "'mps'"),
         ("onnxruntime", {"device": "cuda:x"}, UsageError, "'cuda:x'"),
         ("onnxruntime", {"device": "cuda:0"}, InputError, "onnxruntime-gpu"),
-        ("onnxruntime", {"batch_size": 0}, UsageError, "batch size 0"),
+        ("onnxruntime", {"batch_size": 0}, UsageError, "`batch_size` 0"),
         ("openvino", {"precision": "fp16"}, UsageError, "needs a GPU"),
         ("openvino", {"device": "cuda"}, UsageError, "'cuda'"),
         ("tensorrt", {}, UsageError, "one of torch, onnxruntime, openvino"),

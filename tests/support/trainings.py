@@ -10,25 +10,14 @@ from typing import Any
 from geothresh.api.train import TrainCallbacks, TrainResult, train
 from geothresh.base.config import BasePlan, ImageData
 from geothresh.options import Reading
-from geothresh.training.data import FolderData, SceneData, Splitting
-from geothresh.training.sizes import NetworkChoice
-
-SPLITTING = {
-    "split": "manifest",
-    "validation_fraction": "fraction",
-    "hold_out": "hold_out",
-    "place_pattern": "place_pattern",
-    "validation_aoi": "aoi",
-    "block_size": "block_size",
-    "folds": "folds",
-}
+from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
 
 
 def train_flat(data: str | Path | Sequence[Path], output: Path, **options: Any) -> TrainResult:
     """Train with options by the names of the command line."""
     paths = [data] if isinstance(data, str | Path) else list(data)
     labels = options.pop("labels", ())
-    splitting = {field: options.pop(o) for o, field in SPLITTING.items() if o in options}
+    splitting = {f.name: options.pop(f.name) for f in fields(Splitting) if f.name in options}
     network = {f.name: options.pop(f.name) for f in fields(NetworkChoice) if f.name in options}
     calls = {f.name: options.pop(f.name) for f in fields(TrainCallbacks) if f.name in options}
     kind = SceneData if labels or any(path.is_file() for path in map(Path, paths)) else FolderData

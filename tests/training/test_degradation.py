@@ -14,9 +14,9 @@ from geothresh.api.train import train
 from geothresh.errors import UsageError
 from geothresh.nn.modelfile import read_card
 from geothresh.training import Recipe, degradation
-from geothresh.training.data import FolderData, mixed
+from geothresh.training.data import mixed
 from geothresh.training.degradation import degrade, synthesise
-from geothresh.training.sizes import NetworkChoice
+from geothresh.training.options import FolderData, NetworkChoice
 from tests.support.roads import make_roads
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")

@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from geothresh import fields
 from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.nn.config import LossWeights
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.raster.georeference import Georeference
 from geothresh.training.chips import ChipDataset
-from geothresh.training.data import BIN, Cut, Pixels, SceneData, Splitting, TrainingData
+from geothresh.training.data import Cut, Pixels, TrainingData
 from geothresh.training.holdout import BlockGrid, block_side, tiles
+from geothresh.training.options import BIN, SceneData, Splitting
 from geothresh.training.scene_data import gather_scenes
 from geothresh.training.scenes import ChipPlaces, Survey, bins, survey
 from geothresh.windows import PixelWindow, RasterSize
@@ -48,13 +50,11 @@ def gather(place: Path, scenes: list[Path] | None = None, **options) -> Any:
     recipe, pixels = options.pop("recipe", QUICK), options.pop("pixels", Pixels())
     known = {"patch": 64, "seed": 0, "progress": None}
     known |= {key: options.pop(key) for key in list(options) if key in known}
-    fields = {"split": "manifest", "fraction": "fraction", "validation_aoi": "aoi"}
-    fields["block_size"] = "block_size"
-    splitting = {field: options.pop(key) for key, field in fields.items() if key in options}
+    splitting = {key: options.pop(key) for key in fields.known(Splitting) if key in options}
     options = {"labels": [place / "roads.gpkg"], "buffer": 8.0, **options}
     return gather_scenes(
         SceneData(scenes=scenes or [place / "scene.tif"], **options),
-        Splitting(**{"fraction": 0.2, **splitting}),
+        Splitting(**{"validation_fraction": 0.2, **splitting}),
         pixels,
         chip_size=recipe.chip_size,
         largest=round(recipe.chip_size * recipe.zoom),
@@ -305,7 +305,7 @@ def test_what_is_held_out_in_one_scene_is_cut_out_of_another_that_overlaps(
     east = Affine(3.0, 0, NORTH_UP.c + 301, 0, -3.0, NORTH_UP.f - 1)
     values = np.full((260, 400), 255, np.uint8)
     write_raster(tmp_path / "east.tif", values, transform=east)
-    material = gather(site, [site / "scene.tif", tmp_path / "east.tif"], fraction=0.4)
+    material = gather(site, [site / "scene.tif", tmp_path / "east.tif"], validation_fraction=0.4)
     manifest = json.loads(material.manifest)
     rng = np.random.default_rng(0)
     held = [(n.split("/")[0], n.split("/")[1]) for n in manifest["validation"]]

@@ -173,7 +173,7 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
         (
             {"recipe": dataclasses.replace(QUICK, batch_size=1)},
             UsageError,
-            "batch size 1: .* chip of 64 pixels .* give `batch_size` of 2 or more",
+            "`batch_size` 1: .* chip of 64 pixels .* give `batch_size` of 2 or more",
         ),
         (
             {"recipe": dataclasses.replace(QUICK, chips_per_epoch=1)},
@@ -244,7 +244,7 @@ def test_the_command_refuses_a_step_of_one_chip_in_one_line(data, tmp_path: Path
     arguments += ["--chip-size", "64", "--batch-size", "1", "-o", str(tmp_path / "m.safetensors")]
     result = runner().invoke(main, arguments)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("Error: batch size 1: ")
+    assert result.stderr.startswith("Error: --batch-size 1: ")
     assert not list(tmp_path.glob("m.*"))
 
 

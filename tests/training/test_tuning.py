@@ -25,7 +25,7 @@ from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import ModelScope
 from geothresh.splitting import Split, deal_places
 from geothresh.training import Recipe, threshnet, validation
-from geothresh.training.data import Splitting
+from geothresh.training.options import Splitting
 from geothresh.training.tuning import Mean, Tuning, TuningFigures
 from geothresh.training.validation import Figures, means
 from tests.support.cli_runner import runner
@@ -300,7 +300,7 @@ def test_folds_without_a_start_gain_over_the_cut(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"folds": 1}, "1 folds: give at least 2"),
+        ({"folds": 1}, "`folds` 1: give a whole number of at least 2"),
         ({"folds": 9}, "9 folds of 6 places"),
         ({"folds": 2, "hold_out": ["p1"]}, "`folds` .* and `hold_out` says"),
         ({"folds": 2, "validation_fraction": 0.2}, "`folds` .* and `validation_fraction` says"),

@@ -126,7 +126,7 @@ def test_what_a_format_cannot_hold_is_refused(mask: Path, tmp_path: Path) -> Non
     for options, words in (
         ({"output": tmp_path / "a.kml"}, "tells no format"),
         ({"output": tmp_path / "a.gpkg", "format": "geojson"}, "ends in .geojson"),
-        ({"output": tmp_path / "a.fgb", "format": "dxf"}, "`format` dxf: give gpkg or"),
+        ({"output": tmp_path / "a.fgb", "format": "dxf"}, "`format` 'dxf': give gpkg or"),
         ({"output": tmp_path / "a.fgb", "kind": "centerlines", "nodes": True}, "holds one layer"),
         ({"output": tmp_path / "a.shp", "append": True}, "not to a shapefile"),
     ):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geothresh.base.config import BasePlan, ImageData
 from geothresh.cli import options
-from geothresh.cli.base.shared import data_and_plan, training
+from geothresh.cli.base.shared import training
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, reporting, training_steps
 from geothresh.cli.terminal import give, say
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Start anew where there is an earlier run.")
 def crossfit(
-    data: tuple[Path, ...],
+    data: ImageData,
     output: Path,
+    plan: BasePlan,
     as_json: bool,
     progress: str,
     **arguments: Any,
@@ -57,14 +59,13 @@ def crossfit(
     """
     from geothresh.api.crossfit import crossfit as run
 
-    images, plan = data_and_plan(data, arguments)
     with (
         checking(progress) as on_check,
         training_steps(progress) as on_step,
         reporting(progress, "predict", unit="map") as on_map,
     ):
         result = run(
-            images,
+            data,
             output,
             plan,
             on_check=on_check,

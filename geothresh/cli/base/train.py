@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from geothresh.base.config import BasePlan, Holdout, ImageData
 from geothresh.cli import options
-from geothresh.cli.base.shared import data_and_plan, training
+from geothresh.cli.base.shared import training
+from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.terminal import give, say
@@ -31,23 +33,13 @@ from geothresh.cli.values import PATH
     "-o", "--output", type=PATH, required=True, metavar="MODEL.safetensors",
     help="The model. The split comes beside it, and until it is there the state to resume from.",
 )  # fmt: skip
-@click.option(
-    "--hold-out", multiple=True, metavar="PATTERN",
-    help="Keep back the ids that match, such as 'testing_*'; may be repeated.",
-)  # fmt: skip
-@click.option(
-    "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.0,
-    show_default=True, help="Share of places to keep back.",
-)  # fmt: skip
-@click.option(
-    "--resume/--no-resume", default=None,
-    help="Go on with the run that was stopped; by default where there is one of the same output. "
-    "--resume fails where there is none, --no-resume refuses it as any file in the way.",
-)  # fmt: skip
+@options_of(Holdout, "holdout")
+@options.resume
 @click.option("--overwrite", is_flag=True, help="Start anew, and replace the model if it exists.")
 def train(
-    data: tuple[Path, ...],
+    data: ImageData,
     output: Path,
+    plan: BasePlan,
     as_json: bool,
     progress: str,
     **arguments: Any,
@@ -61,10 +53,9 @@ def train(
     """
     from geothresh.api.train_base import train_base
 
-    images, plan = data_and_plan(data, arguments)
     with checking(progress) as on_check, training_steps(progress) as on_step:
         result = train_base(
-            images,
+            data,
             output,
             plan,
             on_check=on_check,

@@ -1,0 +1,217 @@
+"""What a training is given: data, which network, and what is held out to validate on.
+
+No torch here, nor numpy: the command line makes its options of these classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+from geothresh.errors import UsageError
+from geothresh.fields import (
+    FLAG,
+    Choice,
+    File,
+    Metres,
+    Number,
+    Options,
+    Several,
+    Text,
+    check,
+    given,
+    option,
+    require_only,
+)
+from geothresh.nn.config import PATCHES, PRESETS, Head
+from geothresh.options import PathLike, Reading, Size
+
+BIN = 64
+"""Side of a bin in pixels: how finely a scene is counted, and what blocks are made of."""
+
+
+def _ground_sample_distance() -> Any:
+    return option(
+        (),
+        "Size of a pixel of DATA on the ground in metres, or the least and the greatest; may be "
+        "repeated, one for each DATA. Kept in the model, which `geothresh refine` compares with "
+        "its scenes.  [default: what scenes tell, or else that of --init]",
+        Several(Metres()),
+        flags=("--ground-sample-distance", "--gsd"),
+        metavar="M|MIN,MAX",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderData(Options):
+    """Confidence maps and masks in folders, paired by id; see `geothresh.raster.pairs`."""
+
+    folders: Sequence[PathLike]
+    """Folders with masks."""
+    confidence: Sequence[PathLike] = option(
+        (),
+        "Confidence maps of one base network, <id>.png or .tif; may be repeated. The default is "
+        "confidence/ in each DATA.",
+        Several(File()),
+        metavar="DIR",
+    )
+    skip_unpaired: bool = option(False, "Leave out maps and masks without a partner.", FLAG)
+    ground_sample_distance: Sequence[Size] = _ground_sample_distance()
+
+
+SCENE_READING = ("bidx", "scale", "nodata")
+"""The fields of `Reading` that are for training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneData(Options):
+    """Confidence rasters, and vectors or masks that say what is on the ground."""
+
+    scenes: Sequence[PathLike]
+    """Confidence rasters, as `geothresh.refine` takes them."""
+    labels: Sequence[PathLike] = option(
+        MISSING,
+        "Labels of the scenes in DATA: vectors (GeoPackage, shapefile, GeoJSON, FlatGeobuf) or a "
+        "mask on the same grid. One for all, or repeated, one for each in the same order.",
+        Several(File()),
+        metavar="FILE",
+    )
+    """Vectors in another CRS are reprojected; masks are 1 foreground, 0 background, 255 no data."""
+    layer: str | None = option(
+        None, "Layer of the vectors, where there are several.", Text(), metavar="NAME"
+    )
+    buffer: float | None = option(
+        None,
+        "Distance from lines and points to each side: half of their full width.",
+        Number(least=0, above=True),
+        metavar="METRES",
+    )
+    width_field: str | None = option(
+        None,
+        "Attribute with the full width of lines and points in metres; --buffer stands in where it "
+        "is missing or not above 0.",
+        Text(),
+        metavar="NAME",
+    )
+    aoi: PathLike | None = option(
+        None,
+        "Polygons in which the labels are complete: all else is ignored.",
+        File(),
+        metavar="FILE",
+    )
+    """Chips are cut where they are."""
+    reading: Reading = field(default_factory=Reading)
+    """Band, scaling and nodata of the scenes; its area is not that of the labels."""
+    ground_sample_distance: Sequence[Size] = _ground_sample_distance()
+    """Where the scenes do not tell it."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        require_only(self.reading, *SCENE_READING, why="is not for training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splitting(Options):
+    """What is held out to validate on: places drawn at random, or by name."""
+
+    split: PathLike | None = option(
+        None, "Follow this manifest, MODEL.split.json of another run.", File(), metavar="FILE"
+    )
+    """Nothing is drawn."""
+    folds: int | None = option(
+        None,
+        "For few maps: hold every place out once, in K trainings, then train the model on all of "
+        "them. What the held-out places gain is printed.",
+        Number(whole=True, least=2),
+        metavar="K",
+    )
+    validation_fraction: float = option(
+        0.15, "Share of places to validate on.", Number(least=0, most=1, below=True)
+    )
+    hold_out: Sequence[str] = option(
+        (),
+        "Validate on the ids that match, such as 'testing_*'; may be repeated. A DATA with a match "
+        "is split by it alone.",
+        Several(Text()),
+        metavar="GLOB",
+    )
+    place_pattern: str | None = option(
+        None,
+        "Ids with the same first group are one place and stay on one side.",
+        Text(),
+        metavar="REGEX",
+    )
+    validation_aoi: PathLike | None = option(
+        None,
+        "Polygons to validate on, in place of blocks drawn at random.",
+        File(),
+        metavar="FILE",
+    )
+    block_size: int | None = option(
+        None,
+        "Side of the blocks of which some are kept to validate; the default is 2048, or less so "
+        "that there are about twelve.",
+        Number(whole=True, least=BIN),
+        metavar="PIXELS",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        once = [name for name in given(self) if name in _ONCE]
+        if self.folds is not None and once:
+            raise UsageError(
+                f"`folds` holds every place out in turn, and `{once[0]}` says what to validate on; "
+                "give one or the other"
+            )
+        if self.split is not None and self.given:
+            raise UsageError(
+                f"`split` says what to validate on, and so does `{self.given[0]}`; give one or the "
+                "other"
+            )
+
+    @property
+    def given(self) -> list[str]:
+        """The options that say what to validate on, beside a manifest."""
+        return [name for name in given(self) if name in (*FOR_FOLDERS, *FOR_SCENES)]
+
+
+_ONCE = ("split", "validation_fraction", "hold_out", "validation_aoi")
+"""Those that say what to validate on, once and for all."""
+FOR_FOLDERS = ("hold_out", "place_pattern")
+"""The fields of `Splitting` that are for folders alone."""
+FOR_SCENES = ("validation_aoi", "block_size")
+"""Those that are for scenes alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChoice(Options):
+    """Which ThreshNet is trained; what is left out is that of the initial model."""
+
+    preset: str | None = option(
+        None,
+        "Size of the network; full is the paper's and wants a GPU.  [default: that of --init, or "
+        "small]",
+        Choice(tuple(PRESETS)),
+    )
+    patch: int | None = option(
+        None,
+        "Side of a patch that has its own threshold, in pixels.  [default: that of --init, or 64]",
+        Choice(PATCHES),
+    )
+    head: Head | None = None
+    """As in `Recipe`; None = the initial model's, or the recipe's."""
+    init: PathLike | None = option(
+        None,
+        "Start from this model: a packaged one (see `geothresh model list`) or a .safetensors "
+        "file. It is scored first, and stays the model if no epoch is better.",
+        Text(or_path=True),
+        metavar="NAME|FILE",
+    )
+    resolution: float | None = option(
+        None,
+        "Train on pixels of this size: all DATA is resampled to it, from its ground sample "
+        "distance.  [default: DATA as it is]",
+        Number(least=0, above=True),
+        metavar="METRES",
+    )
