@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
-from geothresh.fields import Function, Options, checked, known, option, require_only
+from geothresh.fields import (
+    Function,
+    Options,
+    Value,
+    checked,
+    known,
+    option,
+    require,
+    require_only,
+)
 from geothresh.files import write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
@@ -148,6 +157,7 @@ def train(
     given = _data(data)
     recipe = usual_recipe(network.init) if recipe is None else recipe
     recipe = recipe_of(recipe) if isinstance(recipe, str) else recipe
+    require("recipe", recipe, Value((Recipe,)))
     start = None if network.init is None else find_model(network.init)
     with training_output(
         output, THRESHNET, (".split.json", ".last.safetensors", ".csv"), resume=resume,

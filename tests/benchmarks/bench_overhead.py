@@ -20,7 +20,7 @@ from measuring import machine, table, timed
 from scenes import SCENE, repeated
 
 import geothresh
-from geothresh import layers
+from geothresh import packed
 from geothresh.api.models import load_model
 from geothresh.durability import Journal
 from geothresh.mosaic import refining, threads
@@ -46,7 +46,7 @@ def parts(side: int, repeat: int) -> None:
         "model: a copy": (Identity, "__call__"),
         "weight tiles": (refining._Shares, "add"),
         "blend chunks": (threads, "blend_chunk"),
-        "pack strips": (layers.PackedLayer, "of"),
+        "pack strips": (packed.PackedLayer, "of"),
         "keep strips": (Journal, "add"),
         "write: deflate": (RasterWriter, "write"),
         "verify": (RasterWriter, "finish"),

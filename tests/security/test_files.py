@@ -18,6 +18,7 @@ from tests.support.cli_runner import runner
 from tests.support.rasters import write_raster
 
 OUTPUTS = ["m.tif", "c.tif", "v.gpkg", "v.geojson", "v.shp", "v.fgb"]
+SIDECARS = ["m.qml", "m.tif.aux.xml", "c.qml", "v.qml"]
 
 
 @pytest.fixture
@@ -114,5 +115,5 @@ def test_temporary_names_cannot_be_guessed_and_lie_beside_the_output(
         assert Path(name).absolute().parent == place, name
     left = sorted(file.name for file in place.iterdir())
     assert left == sorted(
-        ["x.tif", "m.manifest.json", *OUTPUTS, "v.shx", "v.dbf", "v.prj", "v.cpg"]
+        ["x.tif", "m.manifest.json", *OUTPUTS, "v.shx", "v.dbf", "v.prj", "v.cpg", *SIDECARS]
     )

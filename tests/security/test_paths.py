@@ -78,7 +78,8 @@ def test_all_other_names_are_those_of_their_files(stem: str, ending: str, place:
     name = f"{stem}.{ending}"
     result = runner().invoke(main, ["vectorize", f"--output={name}", "m.tif"])
     assert result.exit_code == 0, result.output
-    assert sorted(file.name for file in place.iterdir()) == sorted(["m.tif", name])
+    style = [] if ending == "gpkg" else [f"{stem}.qml"]
+    assert sorted(file.name for file in place.iterdir()) == sorted(["m.tif", name, *style])
     assert len(read_geometries(find_layer(name))[0]) == 1
 
 
@@ -104,7 +105,8 @@ def test_rasters_are_read_and_written_under_their_own_names(
     model = ["-m", str(tiny_model)]
     result = runner().invoke(main, ["refine", *model, "--", f"./{stem}.tif"])
     assert result.exit_code == 0, result.output
-    assert {file.name for file in place.iterdir()} - before == {f"{stem}_mask.tif"}
+    written = {file.name for file in place.iterdir()} - before
+    assert written == {f"{stem}_mask{end}" for end in (".tif", ".qml", ".tif.aux.xml")}
 
 
 def test_a_name_with_a_nul_is_refused() -> None:

@@ -51,6 +51,12 @@ def test_a_recipe_is_changed_by_what_is_given_alone() -> None:
         recipe_of("worst")
 
 
+def test_what_is_no_recipe_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^`recipe` 3: give Recipe\(...\)$"):
+        train("nowhere", tmp_path / "m.safetensors", recipe=3)  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_are_refused(value: float) -> None:
     floats = [f.name for f in dataclasses.fields(Recipe) if f.type == "float"]
