@@ -53,7 +53,7 @@ def test_a_recipe_is_changed_by_what_is_given_alone() -> None:
 
 def test_what_is_no_recipe_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^`recipe` 3: give Recipe\(...\)$"):
-        train("nowhere", tmp_path / "m.safetensors", recipe=3)  # type: ignore[arg-type]
+        train("nowhere", tmp_path / "m.safetensors", recipe=3)
     assert not any(tmp_path.iterdir())
 
 
