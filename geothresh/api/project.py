@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from xml.sax.saxutils import escape, quoteattr
+
+# Text is written with these, and none is parsed.
+from xml.sax.saxutils import escape, quoteattr  # nosec B406
 
 from geothresh.errors import InputError
 from geothresh.files import write_text

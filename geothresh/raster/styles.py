@@ -7,7 +7,8 @@ table with values, names and colours.
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape, quoteattr
+# Text is written with these, and none is parsed.
+from xml.sax.saxutils import escape, quoteattr  # nosec B406
 
 from geothresh.colours import hexadecimal
 from geothresh.raster.creation import BandFormat, RasterClass

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
-from xml.sax.saxutils import quoteattr
+
+# Text is written with these, and none is parsed.
+from xml.sax.saxutils import quoteattr  # nosec B406
 
 from geothresh.colours import BRIDGE, FOREGROUND, OUTLINE, Rgb
 from geothresh.errors import OutputError
