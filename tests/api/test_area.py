@@ -110,6 +110,7 @@ def test_bounds_are_a_rectangle_of_the_map(tmp_path: Path) -> None:
         assert dataset.tags()["GEOTHRESH_AREA"].startswith("500100,4999700,500400,4999900 ")
 
 
+@pytest.mark.slow
 def test_workers_refine_the_same_part(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", values())
     options: dict[str, Any] = {

@@ -14,11 +14,19 @@ BENCHMARKS = Path(__file__).parent
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("bench_network.py --rounds 1 --presets small --tiles 1", "small  torch fp32, NCHW"),
+        pytest.param(
+            "bench_network.py --rounds 1 --presets small --tiles 1",
+            "small  torch fp32, NCHW",
+            marks=pytest.mark.slow,
+        ),
         ("bench_targets.py --side 128 --repeat 1", "| naive loop |"),
         ("bench_pipeline.py case file engine 1024", '"wall"'),
         ("bench_memory.py case identity 1024 1024", '"peak"'),
-        ("bench_refine.py nodata --tiles 8 --repeat 1", "5 of 8 tiles refined"),
+        pytest.param(
+            "bench_refine.py nodata --tiles 8 --repeat 1",
+            "5 of 8 tiles refined",
+            marks=pytest.mark.slow,
+        ),
         ("bench_overhead.py parts --side 1024 --repeat 1", "| verify |"),
         ("bench_inputs.py vrt --side 1024 --pieces 2 --repeat 1", "| VRT of 4 files |"),
         ("bench_inputs.py http --side 1024", "| sound server |"),

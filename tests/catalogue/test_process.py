@@ -71,6 +71,7 @@ def test_no_output_at_all(bench: Bench) -> None:
         np.testing.assert_array_equal(mask.read(1), SMOOTH >= 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.catalogue(122)
 def test_a_terminal_that_closes(bench: Bench) -> None:
     # Noise, so that no two tiles are one; a few seconds of work.
@@ -138,7 +139,7 @@ main(sys.argv[2:], prog_name="geothresh")
 @pytest.mark.catalogue(126)
 @pytest.mark.parametrize(
     "megabytes",
-    [220, 900, 1100, *(pytest.param(size, marks=pytest.mark.slow) for size in (700, 1000, 1030))],
+    [220, 900, *(pytest.param(size, marks=pytest.mark.slow) for size in (700, 1000, 1030, 1100))],
 )
 def test_too_little_memory_is_one_line(bench: Bench, megabytes: int) -> None:
     """From what the interpreter needs to what the network does, wherever it runs out."""
@@ -159,6 +160,7 @@ def test_too_little_memory_is_one_line(bench: Bench, megabytes: int) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.catalogue(128)
 def test_poor_surroundings(bench: Bench) -> None:
     """No terminal, home, locale or place for temporary files; a directory that takes no file."""
@@ -212,6 +214,7 @@ def same_by_workers(workers: int, **options: Any) -> None:
     assert Path("a.tif").read_bytes() == Path("b.tif").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.catalogue(130)
 def test_workers_after_torch_has_threads(bench: Bench) -> None:
     """A fork would hang; workers are started anew."""

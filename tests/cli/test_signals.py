@@ -42,7 +42,7 @@ if __name__ == "__main__":
     ("number", "code"),
     [
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.catalogue(119)),
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.catalogue(120)),
+        pytest.param(signal.SIGTERM, 143, marks=[pytest.mark.catalogue(120), pytest.mark.slow]),
     ],
 )
 def test_a_signal_keeps_the_work(

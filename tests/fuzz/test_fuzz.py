@@ -100,7 +100,7 @@ def serve_hanging(*arguments: Any) -> None:
     ("serving", "starting", "code", "problem"),
     [
         (serve_dying, 60.0, -signal.SIGSEGV, "the process died: -11"),
-        (serve_hanging, 1.0, -9, "no end after"),
+        pytest.param(serve_hanging, 1.0, -9, "no end after", marks=pytest.mark.slow),
     ],
 )
 def test_a_process_that_dies_or_hangs_is_told_and_replaced(

@@ -76,6 +76,7 @@ def run(name: str, folder: Path) -> None:
     require_shown(name, notebook)
 
 
+@pytest.mark.slow
 def test_the_first_notebook_runs(tmp_path: Path) -> None:
     run("quickstart", tmp_path)
     written = {path.name for path in (tmp_path / "geothresh-quickstart").iterdir()}

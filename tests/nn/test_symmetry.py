@@ -104,7 +104,7 @@ def test_nothing_to_wrap_is_nothing_wrapped() -> None:
 
 
 def test_an_unknown_augmentation_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(UsageError, match="`tta` d8: give none or d4"):
+    with pytest.raises(UsageError, match="`tta` 'd8': give none or d4"):
         refine_array(tiles(1, 64)[0], model=tiny_model, refining=Refining(tta="d8"))
 
 

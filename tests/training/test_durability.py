@@ -305,7 +305,10 @@ def by_command(folder: Path) -> Path:
     return output
 
 
-@pytest.mark.parametrize("signum, workers", [(signal.SIGINT, "0"), (signal.SIGTERM, "2")])
+@pytest.mark.parametrize(
+    "signum, workers",
+    [(signal.SIGINT, "0"), pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_the_run_in_one_line_that_says_how_to_go_on(
     folder: Path, by_command: Path, tmp_path: Path, signum: signal.Signals, workers: str
 ) -> None:
@@ -402,7 +405,8 @@ def base(folder: Path, name: str, **options: Any) -> Path:
     return output
 
 
-@pytest.mark.parametrize("apart", [5, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [5, 2])
 def test_a_base_network_comes_out_the_same_wherever_its_training_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
