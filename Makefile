@@ -25,9 +25,8 @@ TRAINING_KILLS ?= 100
 VECTOR_KILLS ?= 100
 
 BIN := $(VENV)/bin
-# Wheels only: a missing one is to be said at once, not after an attempt to build GDAL. Python
-# compiles what it imports when it does, which is a small part of what is installed.
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --only-binary :all: --constraint constraints.txt
+# Wheels only: a missing one is to be said at once, not after an attempt to build GDAL.
+INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --constraint constraints.txt
 STORM := $(BIN)/python tests/storm
 RUNTIME := $(VENV)/.runtime-installed
 TESTING := $(VENV)/.testing-installed

@@ -28,6 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     return directory, CliRunner().invoke(main, ["demo", "-o", str(directory), "--json"])
 
 
+@pytest.mark.slow
 def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     directory, result = run
     assert result.exit_code == 0, result.output
@@ -67,6 +68,7 @@ def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     assert nodes.degree.sum() == 2 * (~alone).sum()
 
 
+@pytest.mark.slow
 def test_the_project_names_what_is_there(run: tuple[Path, Result]) -> None:
     directory, _ = run
     root = ElementTree.parse(directory / "demo.qgs").getroot()
@@ -84,6 +86,7 @@ def test_the_project_names_what_is_there(run: tuple[Path, Result]) -> None:
     assert kinds[:2] == ["vector", "vector"] and kinds[-1] == "raster"
 
 
+@pytest.mark.slow
 def test_the_pictures_of_the_documentation_are_those_of_now(run: tuple[Path, Result]) -> None:
     directory, _ = run
     docs = Path(__file__).parents[2] / "docs"
@@ -99,11 +102,13 @@ def test_the_pictures_of_the_documentation_are_those_of_now(run: tuple[Path, Res
         assert differs < 0.002, f"docs/{name}: {differs:.2%} of it is other now: make pictures"
 
 
+@pytest.mark.slow
 def test_the_packaged_scene_tells_its_scale(run: tuple[Path, Result]) -> None:
     with rasterio.open(run[0] / "scene.tif") as scene:
         assert scene.scales == (1 / 255,) and scene.descriptions == ("confidence",)
 
 
+@pytest.mark.slow
 def test_the_demo_replaces_its_files_only_when_told_so(run: tuple[Path, Result]) -> None:
     directory, _ = run
     times = {path: path.stat().st_mtime_ns for path in directory.iterdir()}

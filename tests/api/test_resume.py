@@ -105,7 +105,7 @@ def test_a_run_goes_on_wherever_it_was_stopped(
     require_same(folder, result, reference)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_strips_below_do_not_depend_on_those_above(workers: int) -> None:
     """The engine's part: started at any strip, it gives what it gave from there on."""
     values = np.random.default_rng(1).random((200, 150), np.float32)

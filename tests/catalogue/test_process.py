@@ -60,6 +60,7 @@ def test_nobody_reads_the_output(bench: Bench) -> None:
         assert mask.shape == SMOOTH.shape
 
 
+@pytest.mark.slow
 @pytest.mark.catalogue(122)
 def test_no_output_at_all(bench: Bench) -> None:
     """Started by a program that closed stdout and stderr."""

@@ -84,7 +84,10 @@ if "--multiprocessing-fork" in sys.orig_argv:
 """
 
 
-@pytest.mark.parametrize(("number", "debug"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+@pytest.mark.parametrize(
+    ("number", "debug"),
+    [(signal.SIGINT, False), pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_workers_that_start_is_one_line(
     scene: Path, tmp_path: Path, number: signal.Signals, debug: bool
 ) -> None:

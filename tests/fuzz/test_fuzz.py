@@ -19,6 +19,7 @@ from tests.fuzz.fuzz import fuzz, table
 from tests.fuzz.mutations import MOST, mutated, mutated_name
 
 
+@pytest.mark.slow
 def test_forty_cases_keep_the_rules(tmp_path: Path) -> None:
     sizes = {"geotiff": 24, "checkpoint": 4, "geopackage": 12}
     outcomes = fuzz(sizes, seed=2, workers=1, findings=tmp_path / "found", base=False, say=False)
@@ -96,11 +97,12 @@ def serve_hanging(*arguments: Any) -> None:
     pool.serve(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("serving", "starting", "code", "problem"),
     [
         (serve_dying, 60.0, -signal.SIGSEGV, "the process died: -11"),
-        pytest.param(serve_hanging, 1.0, -9, "no end after", marks=pytest.mark.slow),
+        (serve_hanging, 1.0, -9, "no end after"),
     ],
 )
 def test_a_process_that_dies_or_hangs_is_told_and_replaced(

@@ -234,6 +234,7 @@ def test_a_run_is_known_by_its_backend_and_its_version(
     assert seen == [backends.versioned(n) for n in ("torch", *installed) for _ in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [needs("openvino")])
 def test_workers_load_the_backend_themselves(
     backend: str, tmp_path: Path, tiny_model: Path

@@ -155,6 +155,7 @@ def test_a_png_that_unpacks_to_far_more_than_it_weighs(side: int, tmp_path: Path
             read(tmp_path / "x.png")
 
 
+@pytest.mark.slow
 @pytest.mark.catalogue(117)
 def test_a_png_bomb_among_the_training_data_is_found_before_the_first_epoch(
     tmp_path: Path,

@@ -91,6 +91,7 @@ def test_no_control_character_reaches_the_terminal(what: str, place: Path) -> No
     assert not RAW.search(said), said
 
 
+@pytest.mark.slow
 def test_programs_get_the_path_as_it_is(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "geothresh", "refine", f"x{EVIL}.tif", "-m", f"m{EVIL}.safetensors"],
