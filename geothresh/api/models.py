@@ -211,7 +211,7 @@ def choose_model(
         measured = width()
     ratio = scope.raster_ratio(resolution, metres=metres, width=measured)
     patch = resampled_patch(model.patch, ratio)
-    refiner = wrapped(model, tta=tta, patch=patch)
+    refiner = wrapped(model, tta=tta, patch=patch, smooth=scope.smooth)
     device, precision = compute.device, compute.precision
     if compute.remote and isinstance(model, ModelSource):
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH

@@ -1,4 +1,4 @@
-"""Domain of a model, from its card: theme, pixel sizes, foreground widths, keep threshold.
+"""Domain of a model, from its card: theme, pixel sizes, foreground widths; how it reads and cuts.
 
 With the factor by which a raster is resampled to it. No torch here: reading a model card must stay
 cheap.
@@ -145,6 +145,8 @@ class ModelScope:
     keep: float | None = None
     """Refined confidence down to which a pixel that the input has as foreground stays foreground;
     None = the threshold itself."""
+    smooth: bool = False
+    """Whether it reads maps smoothed, see `geothresh.nn.wrappers.SmoothedRefiner`."""
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 <= self.keep <= 1:
@@ -164,6 +166,7 @@ class ModelScope:
                 pixels=GroundSampleDistance.of_card(training),
                 widths=None if widths is None else Range(least=widths[0], greatest=widths[1]),
                 keep=None if keep is None else float(keep),
+                smooth=bool(training.get("smooth", False)),
             )
         except (TypeError, ValueError, IndexError, UsageError) as error:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Refiners around a refiner: test-time augmentation, and resampling to the network's resolution.
+"""Refiners around a refiner: test-time augmentation, resampling to its resolution, smoothing.
 
 The engine works in the raster's pixels; `ResampledRefiner` brings each tile to the network's,
 refines it, and brings the change back. Nothing but the change is resampled: added in logits to the
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
@@ -26,6 +26,7 @@ SATURATED = np.float32(1e-6)
 """What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""
 # Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
 _PARTS = 2.0**24
+_SMOOTHING = (0.25, 0.5, 0.25)
 
 
 class ResampledRefiner:
@@ -147,6 +148,41 @@ class SymmetricRefiner:
         return np.asarray(expit(total / (8 * _PARTS)), np.float32)
 
 
+class SmoothedRefiner:
+    """Smooths the logits of each tile before a refiner sees it; see `smoothed`.
+
+    A network that adds a correction to its input hands on what is finer than that correction:
+    the checkerboards and specks that transposed convolutions leave in a map.
+    """
+
+    def __init__(self, refiner: Refiner) -> None:
+        self.refiner = refiner
+        self.name = refiner.name
+        self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
+        self.patch = refiner.patch
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles, (B, T, T) float32 in [0, 1].
+
+        Raises:
+            ModelError: the refiner refuses the tiles.
+        """
+        return self.refiner(smoothed(tiles))
+
+
+def smoothed(confidence: Float32Array) -> Float32Array:
+    """Confidences (..., H, W) whose logits are means of 1 2 1 over four along both axes.
+
+    That leaves nothing of what alternates from pixel to pixel, and a single pixel a quarter of its
+    logit. The border is repeated outwards.
+    """
+    logits = clipped_logit(confidence)
+    for axis in (-2, -1):
+        ndimage.convolve1d(logits, _SMOOTHING, axis=axis, mode="nearest", output=logits)
+    return np.asarray(expit(logits, out=logits))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrappedSource:
     """Loads a refiner and wraps it; as small and picklable as what it wraps."""
@@ -156,14 +192,21 @@ class WrappedSource:
     tta: Tta
     patch: int
     """Side of the model's patch, in pixels of the raster."""
+    smooth: bool
+    """Whether it sees smoothed tiles."""
 
     def load(self, *, cores: int | None = None) -> Refiner:
         """Load the model and wrap it."""
-        return _wrapped(self.source.load(cores=cores), tta=self.tta, patch=self.patch)
+        refiner = self.source.load(cores=cores)
+        return _wrapped(refiner, tta=self.tta, patch=self.patch, smooth=self.smooth)
 
 
 def wrapped(
-    model: Refiner | RefinerSource, *, tta: Tta = "none", patch: int | None = None
+    model: Refiner | RefinerSource,
+    *,
+    tta: Tta = "none",
+    patch: int | None = None,
+    smooth: bool = False,
 ) -> Refiner | RefinerSource:
     """Wrap a refiner, or a source of one; the same object where nothing is asked for.
 
@@ -172,27 +215,29 @@ def wrapped(
         tta: see `geothresh.nn.wrappers.SymmetricRefiner`.
         patch: side of the model's patch in pixels of the raster; None for the model's own, see
             `geothresh.nn.wrappers.ResampledRefiner`.
+        smooth: whether it sees smoothed tiles, see `geothresh.nn.wrappers.SmoothedRefiner`.
     """
     patch = model.patch if patch is None else patch
-    if tta == "none" and patch == model.patch:
+    if tta == "none" and patch == model.patch and not smooth:
         return model
     if callable(model):
-        return _wrapped(model, tta=tta, patch=patch)
-    return WrappedSource(source=model, tta=tta, patch=patch)
+        return _wrapped(model, tta=tta, patch=patch, smooth=smooth)
+    return WrappedSource(source=model, tta=tta, patch=patch, smooth=smooth)
 
 
-def _wrapped(refiner: Refiner, *, tta: Tta, patch: int) -> Refiner:
-    # In this order the eight passes read the network's pixels, and resampling is done once.
+def _wrapped(refiner: Refiner, *, tta: Tta, patch: int, smooth: bool) -> Refiner:
+    # In this order the eight passes read the network's pixels, resampling is done once, and what is
+    # smoothed is the raster's own pixels, to which the change is added.
     network_patch = refiner.patch
     if tta == "d4":
         refiner = SymmetricRefiner(refiner)
     if patch != network_patch:
         refiner = ResampledRefiner(refiner, patch=patch)
-    return refiner
+    return SmoothedRefiner(refiner) if smooth else refiner
 
 
 def unwrapped(refiner: Refiner) -> Refiner:
     """The refiner inside all wrappers."""
-    while isinstance(refiner, ResampledRefiner | SymmetricRefiner):
+    while isinstance(refiner, ResampledRefiner | SmoothedRefiner | SymmetricRefiner):
         refiner = refiner.refiner
     return refiner

@@ -50,6 +50,8 @@ class Start:
         facts: dict[str, Any] = {"init": {"name": self.name, "sha256": digest(self.path)}}
         if scope.theme:
             facts["theme"] = scope.theme
+        if scope.smooth:
+            facts["smooth"] = True
         pixels = scope.pixels
         if pixels is None:
             return facts

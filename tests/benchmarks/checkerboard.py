@@ -16,25 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.special import expit
 
 from geothresh.api.arrays import refine_array
 from geothresh.api.models import load_model
 from geothresh.metrics import MapScore, Summary
-from geothresh.nn.wrappers import clipped_logit
+from geothresh.nn.wrappers import smoothed
 from geothresh.options import Refining
 from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 
 MOST_PIXELS = 4
 """Of a speck."""
-
-
-def smoothed(confidence: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map (H, W) without what has a period of two pixels along a row or a column."""
-    logit = clipped_logit(confidence)
-    for axis in (0, 1):
-        logit = ndimage.convolve1d(logit, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
-    return np.asarray(expit(logit), np.float32)
 
 
 def alternation(confidence: NDArray[np.float32]) -> float:

@@ -141,7 +141,8 @@ def shifted(confidence: Float32Array, shift: float) -> Float32Array:
 
 def refine(model: Any, confidence: Float32Array, scale: float) -> Float32Array:
     """As `geothresh.refine_array` does, at a scale of the map's pixels."""
-    refiner: Any = wrapped(model, patch=resampled_patch(model.patch, scale))
+    patch = resampled_patch(model.patch, scale)
+    refiner: Any = wrapped(model, patch=patch, smooth=model.scope.smooth)
     tile = 512 // model.patch * refiner.patch
     overlap = 128 // model.patch * refiner.patch
     return mosaic_array(confidence, refiner, tile=tile, overlap=overlap, batch_size=1)

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--keep", type=float)
     parser.add_argument("--pixels", help="least and greatest in metres that are read as they are")
     parser.add_argument("--widths", help="likewise of the foreground, in pixels")
+    parser.add_argument("--smooth", action="store_true", help="it reads maps smoothed")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     card = read_card(arguments.model)
@@ -55,10 +56,15 @@ def main() -> None:
     training["theme"] = arguments.theme
     if arguments.keep is not None:
         training["keep"] = arguments.keep
+    if arguments.smooth:
+        training["smooth"] = True
     weights = load_weights(arguments.model, card.config)
     save_model(arguments.output, tensors=weights, config=card.config, training=training)
     scope = ModelScope.of_card(read_card(arguments.output).training)
-    print(f"{arguments.output}: {scope.text()}; widths {training['widths']}, keep {scope.keep}")
+    print(
+        f"{arguments.output}: {scope.text()}; widths {training['widths']}, keep {scope.keep}, "
+        f"smooth {scope.smooth}"
+    )
 
 
 if __name__ == "__main__":
