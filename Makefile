@@ -108,8 +108,9 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
 	$(BIN)/python tests/benchmarks/bench_centerlines.py
 
-pictures: $(TESTING)  ## make docs/*.png again, from the demo
+pictures: $(TESTING)  ## make docs/*.png again, from the demo, and what the notebooks show
 	$(BIN)/python -m tests.benchmarks.make_pictures
+	$(BIN)/python tests/benchmarks/run_notebooks.py
 
 study: $(TESTING)  ## all studies, which take days on a CPU: make study DATA=folder STUDIES=folder
 	@test -n "$(DATA)" || { echo "Error: no data; say make study DATA=folder, which holds" \

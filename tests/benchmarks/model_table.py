@@ -4,7 +4,8 @@ r"""The table of a model card: what a model gains by default on maps of places i
         --gsd roads-cil=0.387 --gsd roads-massachusetts=1 -o table.json
 
 MODEL is a packaged name or a file, DATA and MAPS are as for make_maps.py. Each row is printed as
-soon as it is known, as Markdown; what is in the JSON file is not measured again.
+soon as it is known, as Markdown; what is in the JSON file is not measured again. With ``--card``,
+the table and what it comes to are put into a model card, between its two marks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ HEAD = """\
 share of the bound | Boundary IoU: cut | best single* | **refined** | gain (s.e.) | lose more than \
 1 point |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+_MARKS = ("<!-- measured -->", "<!-- end -->")
 
 
 def measured(arguments: argparse.Namespace, masks: Path, folder: Path) -> dict[str, Any]:
@@ -66,6 +69,41 @@ def line(name: str, values: dict[str, Any]) -> str:
     return f"| {' | '.join(figures)} |"
 
 
+def summary(known: dict[str, dict[str, Any]]) -> str:
+    """What the rows come to, beside what is wanted of a packaged model."""
+
+    def gains(measure: str, kind: str) -> list[float]:
+        rows = [values["rows"] for values in known.values()]
+        return [100 * (row["refined"][measure] - row[kind][measure]) for row in rows]
+
+    sizes = [values["n"] for values in known.values()]
+    worse = [values["changes"]["iou"]["n_worse_by_a_point"] for values in known.values()]
+    miou, edge, over = (
+        gains("miou", "cut"), gains("boundary_iou", "cut"), gains("miou", "single"),
+    )  # fmt: skip
+    bound = [gain - rest for gain, rest in zip(miou, gains("miou", "regions"), strict=True)]
+    large = [i for i, n in enumerate(sizes) if n >= 25]
+    enough = sum(min(miou[i], edge[i]) >= 2.5 for i in large)
+    few = sum(w <= 0.1 * n for w, n in zip(worse, sizes, strict=True))
+    half = sum(g >= b / 2 for g, b in zip(miou, bound, strict=True))
+    return (
+        f"Of {len(known)} rows {sum(g > 0 for g in miou)} gain over the cut at 0.5 in miou "
+        f"({min(miou):+.1f} to {max(miou):+.1f} points) and {sum(g > 0 for g in edge)} in Boundary "
+        f"IoU, {sum(g > 0 for g in over)} lie above the best single threshold, and {half} reach "
+        f"half of what optimal region-specific thresholds would gain. Of {len(large)} rows with 25 "
+        f"maps or more {enough} gain 2.5 points or more in both measures. {sum(worse)} of "
+        f"{sum(sizes)} maps ({100 * sum(worse) / sum(sizes):.0f} %) lose more than a point; in "
+        f"{few} of the rows at most 10 % do."
+    )
+
+
+def put_into(card: Path, text: str) -> None:
+    """Replace what stands between the marks of a card."""
+    before, rest = card.read_text().split(_MARKS[0])
+    _, after = rest.split(_MARKS[1])
+    card.write_text(f"{before}{_MARKS[0]}\n\n{text}\n\n{_MARKS[1]}{after}")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -76,6 +114,7 @@ def main() -> None:
     parser.add_argument("--theme", action="append")
     parser.add_argument("--gsd", action="append", default=[], metavar="SET=METRES")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--card", type=Path, help="model card, a Markdown file with marks")
     arguments = parser.parse_args()
     known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     wanted = set(arguments.ids.read_text().split())
@@ -95,6 +134,10 @@ def main() -> None:
                 known[name] = measured(arguments, masks, folder)
                 arguments.output.write_text(json.dumps(known, indent=1) + "\n")
             print(line(name, known[name]), flush=True)
+    print(f"\n{summary(known)}")
+    if arguments.card:
+        rows = "\n".join(line(*row) for row in known.items())
+        put_into(arguments.card, f"{HEAD}\n{rows}\n\n{summary(known)}")
 
 
 if __name__ == "__main__":
