@@ -13,6 +13,7 @@ from geothresh._version import __version__
 
 if TYPE_CHECKING:
     from geothresh.api.arrays import refine_array
+    from geothresh.api.calibrate import calibrate
     from geothresh.api.compare import Comparison, compare
     from geothresh.api.crossfit import CrossfitResult, crossfit
     from geothresh.api.dataarrays import refine_dataarray
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from geothresh.api.train_base import BaseTrainResult, train_base
     from geothresh.api.vectorize import VectorizeResult, vectorize
     from geothresh.base.config import BasePlan, BaseRecipe, Holdout, ImageData
+    from geothresh.calibration.options import Calibrating
+    from geothresh.calibration.report import CalibrationReport
     from geothresh.errors import (
         ClusterError,
         DeviceLostError,
@@ -55,6 +58,8 @@ _HOMES = {
     "BasePlan": "geothresh.base.config",
     "BaseRecipe": "geothresh.base.config",
     "BaseTrainResult": "geothresh.api.train_base",
+    "Calibrating": "geothresh.calibration.options",
+    "CalibrationReport": "geothresh.calibration.report",
     "Centerlines": "geothresh.vector.options",
     "ClusterError": "geothresh.errors",
     "Comparison": "geothresh.api.compare",
@@ -93,6 +98,7 @@ _HOMES = {
     "VectorWriting": "geothresh.vector.options",
     "VectorizeResult": "geothresh.api.vectorize",
     "Writing": "geothresh.options",
+    "calibrate": "geothresh.api.calibrate",
     "compare": "geothresh.api.compare",
     "crossfit": "geothresh.api.crossfit",
     "demo": "geothresh.api.demo",
@@ -111,6 +117,8 @@ __all__ = [
     "BasePlan",
     "BaseRecipe",
     "BaseTrainResult",
+    "Calibrating",
+    "CalibrationReport",
     "Centerlines",
     "ClusterError",
     "Comparison",
@@ -150,6 +158,7 @@ __all__ = [
     "VectorizeResult",
     "Writing",
     "__version__",
+    "calibrate",
     "compare",
     "crossfit",
     "demo",

@@ -31,6 +31,7 @@ from geothresh.fields import (
     Several,
     Text,
     check,
+    given,
     option,
 )
 
@@ -164,6 +165,22 @@ class Refining(Options):
         SHARE,
         metavar="T",
     )
+    calibration: PathLike | None = option(
+        None,
+        "Do what `geothresh calibrate` advised, from the file that it wrote: it names the model "
+        "and all of the above.",
+        File(),
+        metavar="FILE",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        others = [name for name in given(self) if name != "calibration"]
+        if self.calibration is not None and others:
+            raise UsageError(
+                f"`calibration` decides on `{others[0]}`, and that is given too; leave one of them "
+                "out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.api.models import Model, choose_model
+from geothresh.api.calibrated import follow
+from geothresh.api.models import Model
 from geothresh.fields import Number, checked, require, require_only
 from geothresh.mosaic import Progress, mosaic_array, where_asked
 from geothresh.options import Compute, Refining, Tiling
@@ -38,7 +39,8 @@ def refine_array(
         confidence: (H, W) floats in [0, 1]; NaN, infinities and what a masked array masks are
             missing data.
         model, tiling, compute, progress: as for `refine`.
-        refining: test-time augmentation and resolution; an array of confidences is not cut.
+        refining: test-time augmentation and resolution, or a calibration; an array of confidences
+            is not cut.
         ground_sample_distance: metres on the ground from one pixel to the next; where the model was
             trained on others, the array is resampled as by `refine`. None: the width of what is
             at 0.5 and above decides.
@@ -56,7 +58,9 @@ def refine_array(
         >>> refine_array(confidence).shape
         (512, 512)
     """
-    require_only(refining, "tta", "resolution", why="is for masks; an array is not cut")
+    require_only(
+        refining, "tta", "resolution", "calibration", why="is for masks; an array is not cut"
+    )
     require_only(compute, *_COMPUTE, why="is for rasters, which other machines can read")
     if ground_sample_distance is not None:
         require("ground_sample_distance", ground_sample_distance, Number(least=0, above=True))
@@ -64,10 +68,9 @@ def refine_array(
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # asarray shows what lies under the mask.
         values = confidence.filled(np.nan)
-    chosen = choose_model(
-        model, compute, tta=refining.tta, resolution=refining.resolution,
-        metres=ground_sample_distance, width=partial(_width, values),
-    )  # fmt: skip
+    chosen = follow(model, refining).choose(
+        compute, metres=ground_sample_distance, width=partial(_width, values)
+    )
     tiles = chosen.grid(RasterSize(height=1, width=1), tiling)
     refined: NDArray[np.float32] = mosaic_array(
         values,

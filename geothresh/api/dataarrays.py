@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from geothresh.api.calibrated import follow
 from geothresh.api.changes import MaskLayers
 from geothresh.api.dataarray import Plane, StoredConfidences
-from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.models import ChosenModel, Model
 from geothresh.api.outputs import parameter_tags
 from geothresh.api.resolution import (
     PixelSize,
@@ -115,7 +116,8 @@ def refine_dataarray(
         model, tiling, progress: as for `refine`; `progress` is for arrays without Dask.
         layer: ``confidence`` or ``mask``.
         reading: `scale` and `nodata`.
-        refining: test-time augmentation and resolution; for a mask its thresholds too.
+        refining: test-time augmentation and resolution; for a mask its thresholds too; or a
+            calibration.
         ground_sample_distance: metres on the ground from one pixel to the next, in place of what
             the array says.
         compute: device, number format, batches and backend.
@@ -151,10 +153,9 @@ def refine_dataarray(
     )
     pixel = pixel_size(plane.box())
     metres = pixel.mean if ground_sample_distance is None and pixel else ground_sample_distance
-    chosen = choose_model(
-        model, compute, tta=refining.tta, resolution=refining.resolution, metres=metres,
-        width=partial(_width, plane, stored, decode),
-    )  # fmt: skip
+    following = follow(model, refining)
+    refining = following.refining
+    chosen = following.choose(compute, metres=metres, width=partial(_width, plane, stored, decode))
     warn_of_mismatch(plane.name, None if metres is None else PixelSize(x=metres, y=metres), chosen)
     made: _Confidences | _Mask = _Confidences()
     if layer == "mask":
@@ -163,7 +164,15 @@ def refine_dataarray(
         _refined(plane, stored, decode, chosen, made, tiling, progress),
         nodata=plane.nodata_of_file(nodata) if layer == "confidence" else NODATA,
         dims=array.dims,
-        tags=_tags(plane, decode, chosen, tiling, tta=refining.tta, **made.described()),
+        tags=_tags(
+            plane,
+            decode,
+            chosen,
+            tiling,
+            tta=refining.tta,
+            **made.described(),
+            **following.described,
+        ),
     )
 
 
@@ -193,7 +202,9 @@ def _require_arguments(
         reading, "scale", "nodata", why="is for files; select a part of the DataArray itself"
     )
     if layer == "confidence":
-        require_only(refining, "tta", "resolution", why='is for masks; add layer="mask"')
+        require_only(
+            refining, "tta", "resolution", "calibration", why='is for masks; add layer="mask"'
+        )
     require_only(
         compute, "batch_size", "device", "precision", "backend",
         why="is for files; a DataArray with Dask inside is refined on the scheduler that computes "

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 
+from geothresh.api.calibrated import follow
+from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.errors import OutputError, UsageError
@@ -21,21 +21,16 @@ from geothresh.evaluation.gallery import Gallery
 from geothresh.evaluation.report import Report, SourceReport
 from geothresh.evaluation.samples import (
     CELL,
-    Refine,
     by_source,
     cell_samples,
     cells,
     pair_samples,
-    read_ids,
-)
-from geothresh.evaluation.samples import (
-    choose as choose_pairs,
 )
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output, make_directory, require_page, write_text
 from geothresh.metrics import PAPER_DISTANCE
-from geothresh.mosaic import Refiner, RefinerSource, Sink, load_refiner, mosaic, mosaic_array
+from geothresh.mosaic import Sink, mosaic
 from geothresh.options import (
     READ_WHOLE,
     Compute,
@@ -47,12 +42,11 @@ from geothresh.options import (
     Tiling,
 )
 from geothresh.raster.mask import Mask, open_labels
-from geothresh.raster.pairs import Pair, by_dataset, find_pairs, read_confidence
+from geothresh.raster.pairs import Pair
 from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
-from geothresh.thresholding import foreground_width
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import PixelWindow, RasterSize
+from geothresh.windows import PixelWindow
 
 Progress = Callable[[int, int], None]
 
@@ -163,16 +157,13 @@ def evaluate(
     )
     if shown is not None:
         require_page(shown)
-    sizes = _sizes(folders, maps, as_raster=raster is not None)
-    choose = None
-    if model is not None:
-        choose = partial(
-            choose_model, model, compute, tta=refining.tta, resolution=refining.resolution
-        )
+    sizes = pixel_sizes(folders, maps, as_raster=raster is not None)
+    following = None if model is None else follow(model, refining)
+    refining = refining if following is None else following.refining
     # For what it says of itself; each data set has its own resolution.
-    chosen = None if model is None else choose_model(model, compute)
+    chosen = None if following is None else choose_model(following.model, compute)
     plan = _Plan(
-        model=choose,
+        model=None if following is None else partial(following.choose, compute),
         keep=None if chosen is None else chosen.keep(refining),
         patch=scoring.patch or (DEFAULT_PATCH if chosen is None else chosen.patch),
         figures=_figures_folder(scoring),
@@ -182,7 +173,7 @@ def evaluate(
     if raster is not None and mask is not None:
         sources = [_evaluate_raster(raster, Path(mask), reading, plan)]
     else:
-        sources = _evaluate_pairs(by_source(_pairs(folders, maps)), plan)
+        sources = _evaluate_pairs(by_source(chosen_pairs(folders, maps)), plan)
     report = Report(
         sources=tuple(sources),
         model=None if chosen is None else chosen.name,
@@ -199,15 +190,6 @@ def evaluate(
 
         write_text(shown, evaluate_page(report, plan.galleries))
     return report
-
-
-def _pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
-    """The maps that are taken, with their masks."""
-    of_networks = [Path(one) for one in maps.confidence]
-    pairs = find_pairs(folders, of_networks, skip_unpaired=maps.skip_unpaired)
-    if maps.ids is None:
-        return pairs
-    return choose_pairs(pairs, read_ids(Path(maps.ids), maps.split))
 
 
 def _require_use(
@@ -259,67 +241,6 @@ def _figures_folder(scoring: Scoring) -> Path | None:
     return folder
 
 
-def _sizes(folders: Sequence[Path], maps: Maps, *, as_raster: bool) -> dict[str, float]:
-    """The size of the pixels of each folder on the ground, where it was given."""
-    # The middle of a range, as training takes it.
-    given = [
-        math.sqrt(size[0] * size[-1]) if isinstance(size, tuple) else size
-        for size in maps.ground_sample_distance
-    ]
-    if as_raster and given:
-        raise UsageError("a raster tells the size of its pixels; leave out the distance")
-    if not given:
-        return {}
-    if len(given) not in (1, len(folders)):
-        raise UsageError(
-            f"{len(given)} ground sample distances for {len(folders)} folders; give one for all "
-            "of them, or one for each in the same order"
-        )
-    each = list(given) * len(folders) if len(given) == 1 else given
-    return by_dataset(folders, each)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refinement:
-    """How the maps of a data set are refined."""
-
-    refine: Refine
-    refiner: Refiner | RefinerSource
-    resampling: float
-    """Pixels of the model along one of theirs."""
-
-    @classmethod
-    def of(cls, plan: _Plan, dataset: str, pairs: Sequence[Pair]) -> _Refinement | None:
-        """None where there is no model."""
-        if plan.model is None:
-            return None
-        chosen = plan.model(metres=plan.sizes.get(dataset), width=partial(_width, pairs))
-        size = RasterSize(height=1, width=1)
-        grid = chosen.grid(size, plan.tiling)
-        refine = partial(
-            mosaic_array,
-            refiner=chosen.refiner,
-            tile=grid.tile,
-            overlap=grid.overlap,
-            blend=plan.tiling.blend,
-            batch_size=chosen.batch_size,
-        )
-        return cls(refine=refine, refiner=chosen.refiner, resampling=chosen.resampling)
-
-    def samples(self, pairs: Sequence[Pair]) -> Iterator[Sample]:
-        """The refined maps and their truth; most are one tile, so that several are made at once."""
-        at_once = load_refiner(self.refiner).parallel_calls
-        return pair_samples(pairs, self.refine, at_once=at_once)
-
-
-def _width(pairs: Sequence[Pair]) -> float | None:
-    """The width of the foreground of a data set's maps in pixels: the median of some of them."""
-    some = pairs[:: max(1, len(pairs) // _SAMPLED)]
-    widths = [foreground_width(read_confidence(pair.confidence) >= 0.5) for pair in some]
-    known = [width for width in widths if width is not None]
-    return median(known) if known else None
-
-
 def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> list[SourceReport]:
     total = sum(len(pairs) for _, pairs in sources)
     done = 0
@@ -328,10 +249,14 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     by_folder: dict[str, list[Pair]] = defaultdict(list)
     for _, pairs in sources:
         by_folder[pairs[0].dataset] += pairs
-    refinements = {name: _Refinement.of(plan, name, pairs) for name, pairs in by_folder.items()}
+    refinements = {
+        name: MapRefinement.of(plan.model, plan.sizes.get(name), some, plan.tiling)
+        for name, some in by_folder.items()
+        if plan.model is not None
+    }
     for name, pairs in sources:
         tally = plan.tally()
-        refinement = refinements[pairs[0].dataset]
+        refinement = refinements.get(pairs[0].dataset)
         for sample in refinement.samples(pairs) if refinement else pair_samples(pairs):
             tally.add(sample)
             plan.show(sample, name)

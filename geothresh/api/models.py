@@ -14,6 +14,7 @@ from geothresh.nn.backends import versioned
 from geothresh.nn.device import GPU_BATCH
 from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
 from geothresh.nn.scope import UNKNOWN, ModelScope, resampled_patch
+from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import unwrapped, wrapped
 from geothresh.options import (
     Backend,
@@ -176,6 +177,7 @@ def choose_model(
     resolution: Resolution = "native",
     metres: float | None = None,
     width: Callable[[], float | None] | None = None,
+    transformation: Transformation | None = None,
 ) -> ChosenModel:
     """Find a model and check that it fits; load it here unless workers are to do so.
 
@@ -187,6 +189,7 @@ def choose_model(
         metres: size of the raster's pixels on the ground; None = not known.
         width: measures the width of the raster's foreground in its pixels; called only where that
             decides.
+        transformation: what a calibration does to each tile, see `geothresh.api.calibrated`.
 
     Raises:
         ModelError: it is missing or damaged.
@@ -211,7 +214,9 @@ def choose_model(
         measured = width()
     ratio = scope.raster_ratio(resolution, metres=metres, width=measured)
     patch = resampled_patch(model.patch, ratio)
-    refiner = wrapped(model, tta=tta, patch=patch, smooth=scope.smooth)
+    refiner = wrapped(
+        model, tta=tta, patch=patch, smooth=scope.smooth, transformation=transformation
+    )
     device, precision = compute.device, compute.precision
     if compute.remote and isinstance(model, ModelSource):
         own_batch = _BATCH if model.device == "cpu" else GPU_BATCH

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geothresh.api.calibrated import follow
 from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
 from geothresh.api.directories import with_directories
-from geothresh.api.models import ChosenModel, Model, choose_model
+from geothresh.api.models import ChosenModel, Model
 from geothresh.api.outcome import doubts
 from geothresh.api.outputs import (
     OutputFiles,
@@ -99,6 +100,8 @@ class RefineResult:
     """The same for a pixel that is foreground in the scene; None = the threshold."""
     tta: str
     """Test-time augmentation: ``none`` or ``d4``."""
+    calibration: str | None
+    """What a calibration did, in words; None = there was none."""
     parameters: Mapping[str, object]
     """All that the pixels depend on, by name, as in the tags of the outputs."""
     pixel_size: tuple[float, float] | None
@@ -169,7 +172,8 @@ def refine(
         model: a packaged model's name, a model file, a refiner or a refiner source.
         outputs: what is written besides: refined confidence, changes, thresholds, polygons.
         reading: band, scale and nodata of the scene, and the part of it that is refined.
-        refining: test-time augmentation, resolution and threshold.
+        refining: test-time augmentation, resolution and threshold; or a calibration, which decides
+            on all of them and on the model, unless that is given and the same.
         tiling: the squares that the model reads, and how they are joined.
         compute: device, number format, batches and workers. The workers of a cluster see scene and
             model under the same paths and have the same geothresh.
@@ -238,6 +242,9 @@ class _Job:
     chosen: ChosenModel
     grid: TileGrid
     refining: Refining
+    """With what a calibration decides."""
+    calibration: Mapping[str, str]
+    """What is to be said of it; empty without one."""
     tiling: Tiling
     compute: Compute
     writing: Writing
@@ -263,15 +270,18 @@ class _Job:
 
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.
-        chosen = choose_model(
-            model, compute, tta=refining.tta, resolution=refining.resolution,
-            metres=None if pixel is None else pixel.mean, width=partial(sampled_width, scene),
+        following = follow(model, refining)
+        refining = following.refining
+        chosen = following.choose(
+            compute, metres=None if pixel is None else pixel.mean,
+            width=partial(sampled_width, scene),
         )  # fmt: skip
         grid = chosen.grid(scene.size, tiling)
         warn_of_mismatch(scene.name, pixel, chosen)
         return cls(
             scene=scene, area=area, files=files, pixel=pixel, chosen=chosen, grid=grid,
-            refining=refining, tiling=tiling, compute=compute, writing=writing,
+            refining=refining, calibration=following.described, tiling=tiling, compute=compute,
+            writing=writing,
         )  # fmt: skip
 
     @property
@@ -309,6 +319,7 @@ class _Job:
             **decisive(self.refining, self.tiling),
             "keep_threshold": "none" if self.keep is None else f"{self.keep:g}",
             "overlap": chosen.overlap(self.tiling),
+            **self.calibration,
         }
 
     def fingerprint(self) -> dict[str, str | int | None]:
@@ -389,6 +400,7 @@ def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> Ref
         threshold=job.refining.threshold,
         keep_threshold=job.keep,
         tta=job.refining.tta,
+        calibration=job.calibration.get("calibration"),
         parameters=job.described(),
         pixel_size=None if pixel is None else (pixel.x, pixel.y),
         resampling=chosen.resampling,

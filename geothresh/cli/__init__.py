@@ -26,6 +26,7 @@ from geothresh.cli.lazy import LazyGroup
 # A command's module holds its click command under its own name and imports nothing heavy.
 COMMANDS = {
     "base": "geothresh.cli.base",
+    "calibrate": "geothresh.cli.calibrate",
     "compare": "geothresh.cli.compare",
     "demo": "geothresh.cli.demo",
     "evaluate": "geothresh.cli.evaluate",

@@ -86,6 +86,7 @@ def evaluate(
     layer: str | None,
     truth_layer: str | None,
     buffer: float | None,
+    refining: Refining,
     **arguments: Any,
 ) -> None:
     """Compare confidences cut at 0.5, at the best thresholds, and refined, with the truth.
@@ -119,9 +120,8 @@ def evaluate(
 
     unit = "map" if mask is None else "step"
     with reporting(progress, "evaluate", unit=unit) as report:
-        result = run(
-            data, mask=mask, model=None if no_refine else model, progress=report, **arguments
-        )
+        chosen = None if no_refine else options.model_given(model, refining)
+        result = run(data, mask=mask, model=chosen, refining=refining, progress=report, **arguments)
     if as_json:
         options.print_json(result.as_dict())
         return

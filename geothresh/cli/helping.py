@@ -22,6 +22,7 @@ HEADINGS = {
     "BasePlan": "The network",
     "BaseRecipe": "How it is trained",
     "BaseTiling": "Tiles",
+    "Calibrating": "How it is tried",
     "Centerlines": "Centrelines",
     "Compute": "Where it runs",
     "FolderData": "Folders of maps and masks",

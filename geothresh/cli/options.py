@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -50,6 +51,18 @@ def was_given(name: str) -> bool:
     """Whether an option was on the command line, rather than left to its default."""
     source = click.get_current_context().get_parameter_source(name)
     return source not in (None, ParameterSource.DEFAULT)
+
+
+def model_given(model: str, refining: Refining) -> str | Path:
+    """The model; where a calibration is followed and one was given, its file.
+
+    The default stands for the model of the calibration, and so does not say that of its name.
+    """
+    if refining.calibration is None or not was_given("model"):
+        return model
+    from geothresh.nn.refiner import find_model
+
+    return find_model(model)
 
 
 def refuse(names: Collection[str], why: str) -> None:

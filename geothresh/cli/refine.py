@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         "Logits, with a model of your own, on the second GPU": (
             "geothresh refine logits.tif --scale logit -m model.safetensors \\\n    --device cuda:1"
         ),
+        "As `geothresh calibrate` advised": (
+            "geothresh refine scene.tif --calibration calibration.json"
+        ),
         "Only inside an area, and what has changed there": (
             "geothresh refine scene.tif --aoi area.gpkg --diff-out changes.tif"
         ),
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
 def refine(
     scene: str,
     output: Path | None,
+    model: str,
+    refining: Refining,
     as_json: bool,
     progress: str,
     **arguments: Any,
@@ -80,7 +85,10 @@ def refine(
     from geothresh.api.refine import refine as run
 
     with reporting(progress, "refine") as report:
-        result = run(scene, output, progress=report, **arguments)
+        result = run(
+            scene, output, model=options.model_given(model, refining), refining=refining,
+            progress=report, **arguments,
+        )  # fmt: skip
     if as_json:
         options.print_json(result.as_dict())
         return
@@ -94,7 +102,8 @@ def summary(result: RefineResult) -> list[str]:
     """What was done, in a few lines for people."""
     theme = f" ({result.theme})" if result.theme else ""
     tta = "" if result.tta == "none" else f", TTA {result.tta}"
-    keep = "" if result.keep_threshold is None else f" ({result.keep_threshold:g} to remove)"
+    kept = result.keep_threshold
+    keep = "" if kept is None or kept >= result.threshold else f" ({kept:g} to remove)"
     lines = [
         f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}"
         f"{theme}{tta}, threshold {result.threshold:g}{keep}",
@@ -105,6 +114,8 @@ def summary(result: RefineResult) -> list[str]:
         f"{result.valid_pixels:,} with data)",
     ]
     lines.insert(1, _read_at(result))
+    if result.calibration is not None:
+        lines.insert(1, f"calibrated, {result.calibration}")
     if result.strips_resumed:
         lines.append(f"went on after {result.strips_resumed} strips of an interrupted run")
     if result.confidence is not None:

@@ -60,6 +60,16 @@ class Reliability:
         self.foreground += np.bincount(bins[right], minlength=BINS)
         self.sums += np.bincount(bins, weights=values, minlength=BINS)
 
+    def add_levels(
+        self, confidences: Float32Array, background: Int64Array, foreground: Int64Array
+    ) -> None:
+        """Count pixels by their confidence: of each (N,) so many are truly one or the other."""
+        bins = np.minimum((confidences * np.float32(BINS)).astype(np.intp), BINS - 1)
+        total = background + foreground
+        np.add.at(self.counts, bins, total)
+        np.add.at(self.foreground, bins, foreground)
+        np.add.at(self.sums, bins, total * confidences.astype(np.float64))
+
     def points(self) -> list[tuple[float, float, int]]:
         """Of each bin that has pixels: mean confidence, share of foreground, pixels."""
         return [

@@ -1,4 +1,4 @@
-"""Refiners around a refiner: test-time augmentation, resampling to its resolution, smoothing.
+"""Refiners around a refiner: augmentation, resampling, smoothing, calibration.
 
 The engine works in the raster's pixels; `ResampledRefiner` brings each tile to the network's,
 refines it, and brings the change back. Nothing but the change is resampled: added in logits to the
@@ -8,6 +8,7 @@ nothing, nothing changes.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
 from geothresh.mosaic import Refiner, RefinerSource, parallel_calls
-from geothresh.nn.config import LOGIT_MARGIN
+from geothresh.nn.transformation import Transformation, clipped_logit
 from geothresh.options import Tta
 from geothresh.types import Float32Array
 
@@ -60,15 +61,6 @@ class ResampledRefiner:
         refined = resize(clipped_logit(self.refiner(seen)) - clipped_logit(seen), side)
         refined += clipped_logit(tiles)
         return np.asarray(expit(refined, out=refined))
-
-
-def clipped_logit(confidence: Float32Array) -> Float32Array:
-    """Logits of confidences, which are clipped to `LOGIT_MARGIN` from 0 and 1 first.
-
-    One margin for all: a 0 that stays a 0 is no change, also to its neighbours.
-    """
-    inside = np.clip(confidence, np.float32(LOGIT_MARGIN), np.float32(1 - LOGIT_MARGIN))
-    return np.asarray(logit(inside), np.float32)
 
 
 def resize(tiles: Float32Array, side: int) -> Float32Array:
@@ -183,6 +175,51 @@ def smoothed(confidence: Float32Array) -> Float32Array:
     return np.asarray(expit(logits, out=logits))
 
 
+class CalibratedRefiner:
+    """Mixes what a refiner makes of each tile with the tile, and calibrates the mix."""
+
+    def __init__(self, refiner: Refiner, *, transformation: Transformation) -> None:
+        self.refiner = refiner
+        self.name = refiner.name
+        self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
+        self.patch = refiner.patch
+        self.transformation = transformation
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Refine tiles, (B, T, T) float32 in [0, 1].
+
+        Raises:
+            ModelError: the refiner refuses the tiles.
+        """
+        return self.transformation(tiles, self.refiner(tiles))
+
+
+class Unchanged:
+    """The refiner of a calibration without a model: confidences stay as they are."""
+
+    name = "none"
+    # Of what it does, by which a run that is interrupted is known again.
+    digest = hashlib.sha256(b"confidences as they are").hexdigest()
+    parallel_calls = 8
+    patch = 64
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """The tiles themselves, (B, T, T) float32 in [0, 1]."""
+        return tiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnchangedSource:
+    """Loads `Unchanged` in any process."""
+
+    patch: int = Unchanged.patch
+
+    def load(self, *, cores: int | None = None) -> Refiner:
+        """Make it; it has nothing to compute."""
+        return Unchanged()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrappedSource:
     """Loads a refiner and wraps it; as small and picklable as what it wraps."""
@@ -194,11 +231,16 @@ class WrappedSource:
     """Side of the model's patch, in pixels of the raster."""
     smooth: bool
     """Whether it sees smoothed tiles."""
+    transformation: Transformation | None
+    """What is done to its tiles; None = nothing."""
 
     def load(self, *, cores: int | None = None) -> Refiner:
         """Load the model and wrap it."""
         refiner = self.source.load(cores=cores)
-        return _wrapped(refiner, tta=self.tta, patch=self.patch, smooth=self.smooth)
+        return _wrapped(
+            refiner, tta=self.tta, patch=self.patch, smooth=self.smooth,
+            transformation=self.transformation,
+        )  # fmt: skip
 
 
 def wrapped(
@@ -207,6 +249,7 @@ def wrapped(
     tta: Tta = "none",
     patch: int | None = None,
     smooth: bool = False,
+    transformation: Transformation | None = None,
 ) -> Refiner | RefinerSource:
     """Wrap a refiner, or a source of one; the same object where nothing is asked for.
 
@@ -216,16 +259,23 @@ def wrapped(
         patch: side of the model's patch in pixels of the raster; None for the model's own, see
             `geothresh.nn.wrappers.ResampledRefiner`.
         smooth: whether it sees smoothed tiles, see `geothresh.nn.wrappers.SmoothedRefiner`.
+        transformation: what is done to its tiles, see `geothresh.nn.wrappers.CalibratedRefiner`.
     """
     patch = model.patch if patch is None else patch
-    if tta == "none" and patch == model.patch and not smooth:
+    if transformation is not None and transformation.is_cut_only:
+        transformation = None
+    if tta == "none" and patch == model.patch and not smooth and transformation is None:
         return model
     if callable(model):
-        return _wrapped(model, tta=tta, patch=patch, smooth=smooth)
-    return WrappedSource(source=model, tta=tta, patch=patch, smooth=smooth)
+        return _wrapped(model, tta=tta, patch=patch, smooth=smooth, transformation=transformation)
+    return WrappedSource(
+        source=model, tta=tta, patch=patch, smooth=smooth, transformation=transformation
+    )
 
 
-def _wrapped(refiner: Refiner, *, tta: Tta, patch: int, smooth: bool) -> Refiner:
+def _wrapped(
+    refiner: Refiner, *, tta: Tta, patch: int, smooth: bool, transformation: Transformation | None
+) -> Refiner:
     # In this order the eight passes read the network's pixels, resampling is done once, and what is
     # smoothed is the raster's own pixels, to which the change is added.
     network_patch = refiner.patch
@@ -233,11 +283,18 @@ def _wrapped(refiner: Refiner, *, tta: Tta, patch: int, smooth: bool) -> Refiner
         refiner = SymmetricRefiner(refiner)
     if patch != network_patch:
         refiner = ResampledRefiner(refiner, patch=patch)
-    return SmoothedRefiner(refiner) if smooth else refiner
+    if smooth:
+        refiner = SmoothedRefiner(refiner)
+    # Last, so that the mix is with the raster's own pixels.
+    if transformation is None:
+        return refiner
+    return CalibratedRefiner(refiner, transformation=transformation)
 
 
 def unwrapped(refiner: Refiner) -> Refiner:
     """The refiner inside all wrappers."""
-    while isinstance(refiner, ResampledRefiner | SmoothedRefiner | SymmetricRefiner):
+    while isinstance(
+        refiner, CalibratedRefiner | ResampledRefiner | SmoothedRefiner | SymmetricRefiner
+    ):
         refiner = refiner.refiner
     return refiner

@@ -25,6 +25,7 @@ from qgis.core import (
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
@@ -405,6 +406,9 @@ def _parameter(option: Option) -> QgsProcessingParameterDefinition:
         return QgsProcessingParameterExtent(name, label, None, True)
     if option.name == "confidence":
         return QgsProcessingParameterRasterLayer(name, label, None, True)
+    if option.name == "calibration":
+        file = QgsProcessingParameterFile.File
+        return QgsProcessingParameterFile(name, label, file, "json", None, True)
     if option.name == "report":
         return QgsProcessingParameterFileDestination(
             name, label, "HTML (*.html)", None, True, False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -50,6 +50,7 @@ make_error(Image.DecompressionBombWarning)
 Rgb = UInt8Array
 PAPER = (255, 255, 255)
 INK = (30, 30, 30)
+_GRID = (225, 225, 225)
 _GAP = 12
 _TEXT = 17
 
@@ -281,4 +282,41 @@ def sheet(heading: str, rows: Sequence[Sequence[Panel]]) -> Rgb:
             paper.paste(Image.fromarray(panel.image), (left, top + title_height))
             left += panel.image.shape[1] + _GAP
         top += height
+    return np.asarray(paper)
+
+
+def reliability_picture(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Rgb:
+    """Draw how often confidences are right: up to three curves over the diagonal, with their names.
+
+    Args:
+        curves: by name, points of mean confidence and share of foreground, each in [0, 1].
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    side, left, top = 480, 70, 50
+    font = ImageFont.load_default(size=_TEXT)
+    bottom = top + side
+    paper = Image.new("RGB", (left + side + 30, bottom + 60 + 26 * len(curves)), PAPER)
+    draw = ImageDraw.Draw(paper)
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        return left + point[0] * side, bottom - point[1] * side
+
+    draw.text((left, 12), "share of pixels that are foreground, by confidence", INK, font)
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        draw.line([place((tick, 0)), place((tick, 1))], _GRID)
+        draw.line([place((0, tick)), place((1, tick))], _GRID)
+        draw.text((place((tick, 0))[0], bottom + 6), f"{tick:g}", INK, font, anchor="mt")
+        draw.text((left - 8, place((0, tick))[1]), f"{tick:g}", INK, font, anchor="rm")
+    draw.line([place((0, 0)), place((1, 1))], NO_DATA)
+    for number, (name, points) in enumerate(curves.items()):
+        colour = (NO_DATA, ADDED, REMOVED)[number % 3]
+        dots = [place(point) for point in points]
+        draw.line(dots, colour, width=3)
+        for x, y in dots:
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
+        line = bottom + 42 + 26 * number
+        draw.line([(left, line + 9), (left + 30, line + 9)], colour, width=3)
+        draw.text((left + 40, line), name, INK, font)
     return np.asarray(paper)

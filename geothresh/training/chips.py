@@ -17,7 +17,8 @@ from scipy.special import expit
 from torch.utils.data import Dataset
 
 from geothresh.errors import UsageError
-from geothresh.nn.wrappers import clipped_logit, resize_map
+from geothresh.nn.transformation import clipped_logit
+from geothresh.nn.wrappers import resize_map
 from geothresh.thresholding import region_target
 from geothresh.training.data import ChipSource
 from geothresh.training.degradation import degrade, synthesise

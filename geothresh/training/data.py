@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from geothresh.errors import UsageError
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
-from geothresh.nn.wrappers import clipped_logit
+from geothresh.nn.transformation import clipped_logit
 from geothresh.options import Size
 from geothresh.types import BoolArray, Float32Array
 

@@ -50,7 +50,7 @@ from geothresh.vector.reading import VectorLayer, find_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
+class OpenedScene:
     """A scene that was looked at."""
 
     scene: LabelledScene
@@ -89,7 +89,8 @@ def gather_scenes(
     paths = [Path(path) for path in data.scenes]
     labels = _label_sources(paths, data)
     opened = [
-        _open(path, source, data, splitting) for path, source in zip(paths, labels, strict=True)
+        open_labelled(path, source, data, validation_aoi=splitting.validation_aoi)
+        for path, source in zip(paths, labels, strict=True)
     ]
     _require_names(opened)
     sizes = pixels.sizes(paths, [_pixel_size(one.scene.box) for one in opened])
@@ -134,7 +135,7 @@ def gather_scenes(
     )
 
 
-def _require_names(opened: Sequence[_Opened]) -> None:
+def _require_names(opened: Sequence[OpenedScene]) -> None:
     stems = Counter(one.scene.name for one in opened)
     repeated = [stem for stem, n in stems.items() if n > 1]
     if repeated:
@@ -165,13 +166,27 @@ def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
     return labels * len(scenes) if len(labels) == 1 else labels
 
 
-def _open(path: Path, labels: Path, data: SceneData, splitting: Splitting) -> _Opened:
+def open_labelled(
+    path: Path, labels: Path, data: SceneData, *, validation_aoi: PathLike | None = None
+) -> OpenedScene:
+    """Open a confidence raster and lay its labels over it.
+
+    Args:
+        path: of the raster.
+        labels: of the vectors or the mask.
+        data: how both are read.
+        validation_aoi: polygons to validate on.
+
+    Raises:
+        InputError: one of them cannot be used, or they do not lie on each other.
+        UsageError: options do not suit the labels.
+    """
     with open_scene(path, data.reading) as scene:
         where = scene.box
         aoi = _area(data.aoi, where, "area of interest")
-        held = _area(splitting.validation_aoi, where, "area to validate on", required=False)
+        held = _area(validation_aoi, where, "area to validate on", required=False)
         found, mask = _labels(labels, scene, where, data)
-        return _Opened(
+        return OpenedScene(
             scene=LabelledScene(
                 scene.spec,
                 box=where,
@@ -226,7 +241,7 @@ def _require_place(layer: VectorLayer, scene: Scene) -> None:
 
 
 def _surveys(
-    opened: Sequence[_Opened], *, two_areas: bool, progress: OnCheck | None
+    opened: Sequence[OpenedScene], *, two_areas: bool, progress: OnCheck | None
 ) -> list[Survey]:
     total = sum(one.scene.size.height for one in opened)
     surveys: list[Survey] = []
@@ -249,7 +264,9 @@ def _surveys(
     return surveys
 
 
-def _require_labels(opened: Sequence[_Opened], surveys: Sequence[Survey], data: SceneData) -> None:
+def _require_labels(
+    opened: Sequence[OpenedScene], surveys: Sequence[Survey], data: SceneData
+) -> None:
     for one, counted in zip(opened, surveys, strict=True):
         if not counted.valid.any():
             where = f"the area of interest {data.aoi}" if data.aoi else "it"
@@ -300,7 +317,7 @@ def _hold_out(
 class _Cutting:
     """How chips and tiles are cut from scenes."""
 
-    opened: Sequence[_Opened]
+    opened: Sequence[OpenedScene]
     factors: Sequence[float]
     """Pixels of the network along one of each scene."""
     _: KW_ONLY
@@ -355,7 +372,7 @@ class _Cutting:
 
 
 def _describe(
-    opened: Sequence[_Opened],
+    opened: Sequence[OpenedScene],
     scenes: Sequence[SplitScene],
     validation: Sequence[ValidationMap],
     n_train: dict[str, int],

@@ -169,7 +169,7 @@ def test_info(scene: Path) -> None:
 
 SLOW = """
 import sys, time
-import geothresh.api.refine as api
+import geothresh.api.calibrated as api
 from geothresh.api.models import ChosenModel
 from geothresh.cli import main
 from geothresh.nn.scope import ModelScope

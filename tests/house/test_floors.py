@@ -41,6 +41,7 @@ FLOORS = {
     "evaluation": 4,
     "training": 4,
     "base": 5,
+    "calibration": 5,
     "api": 6,
     "cli": 7,
     "xarray": 7,

@@ -17,16 +17,17 @@ from tests.support.pages import PAGES, ROOT, Block, blocks, lay_out
 OTHERS = {"pip", "eval", ".venv/bin/python", ".venv/bin/pre-commit"}
 # Words after which a command takes longer than the quick tests may.
 LONG = {"train", "crossfit", "predict", "image_confidence.tif", "image_confidence_mask.tif"}
-LONG |= {"--workers", "openvino", "export", "coarse"}
+LONG |= {"--workers", "openvino", "export", "coarse", "calibration.json"}
 # What would take the time of a training, made small.
 LESS = {
     "train": "--epochs 1 --chips-per-epoch 2 --batch-size 2 --chip-size 128",
     "base train": "--steps 2 --crop-size 64 --batch-size 2",
     "base crossfit": "--steps 2 --crop-size 64 --batch-size 2",
 }
-# A cluster; and a network of another place, whose maps come from a training of 2000 steps.
-ELSEWHERE = {"--scheduler", "maps/linknet-resnet18-step00667"}
-RUN = ["README", "evaluating", "refining", "vectorizing"]
+# A cluster; a network of another place, whose maps come from a training of 2000 steps; and a scene
+# of several cells.
+ELSEWHERE = {"--scheduler", "maps/linknet-resnet18-step00667", "from_scene.json"}
+RUN = ["README", "calibrating", "evaluating", "refining", "vectorizing"]
 each = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 

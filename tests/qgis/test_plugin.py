@@ -23,7 +23,7 @@ from geothresh.qgis.vocabulary import LEFT_OUT, Command, Option, Vocabulary
 
 SOURCES = Path(geothresh.__file__).parent / "qgis"
 # What `algorithms.py` makes of the options whose values are files.
-INPUTS = {"refine": {"aoi"}, "vectorize": {"confidence"}, "compare": set()}
+INPUTS = {"refine": {"aoi", "calibration"}, "vectorize": {"confidence"}, "compare": set()}
 OUTPUTS = {
     "refine": {"confidence", "changes", "thresholds", "vector", "report"}, "vectorize": set(),
     "compare": set(),

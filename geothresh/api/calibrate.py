@@ -1,0 +1,253 @@
+"""Find out on labelled maps what to do with the confidences of a base network."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from geothresh.api.labelled import Dealt, FolderMaps, LabelledMaps, SceneMaps
+from geothresh.api.models import ChosenModel, choose_model
+from geothresh.calibration.candidates import STRENGTHS, image_free, of_model
+from geothresh.calibration.choosing import Choice
+from geothresh.calibration.counts import CountedMaps, MapCounter
+from geothresh.calibration.file import Calibration
+from geothresh.calibration.options import Calibrating
+from geothresh.calibration.report import CalibrationReport
+from geothresh.errors import UsageError
+from geothresh.evaluation.scoring import Sample
+from geothresh.fields import checked, require_only
+from geothresh.files import check_output
+from geothresh.nn.refiner import ModelSource, packaged_models
+from geothresh.options import Compute, Maps, PathLike, Refining, Tiling
+from geothresh.raster.pictures import reliability_picture, write_png
+from geothresh.training.options import SceneData
+
+Progress = Callable[[int, int], None]
+
+_COMPUTE = ("batch_size", "device", "precision", "backend")
+# What of `Calibrating` a scene has a use for: its places are squares.
+_FOR_SCENES = ("folds", "seed", "patch", "images", "output", "overwrite")
+_DENSE_CRF = (
+    "not to be had: no package of it has wheels for this Python (pydensecrf, pydensecrf2 and "
+    "simplecrf are sources alone)"
+)
+
+
+@checked()
+def calibrate(
+    data: PathLike | Sequence[PathLike] | SceneData,
+    *,
+    models: Sequence[PathLike] | None = None,
+    maps: Maps = Maps(),
+    refining: Refining = Refining(),
+    calibrating: Calibrating = Calibrating(),
+    tiling: Tiling = Tiling(),
+    compute: Compute = Compute(),
+    progress: Progress | None = None,
+) -> CalibrationReport:
+    """Find out on labelled maps what is best for the confidences of a base network.
+
+    The cut at 0.5 is compared with the best single threshold, with calibrations, and with models
+    at several strengths, by cross-validation over places. What is advised is better than the cut at
+    0.5 by more than chance gives the best of so many ways (see `geothresh.calibration.choosing`);
+    else it is the cut at 0.5. Maps are held as histograms, a few kilobytes each.
+
+    Args:
+        data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``); or a scene
+            with its labels, whose cells of 512 x 512 pixels are the maps, and squares of cells the
+            places.
+        models: packaged models' names or model files; None = all packaged ones, () = none.
+        maps: of folders, which maps are taken, and the size of their pixels on the ground.
+        refining: test-time augmentation and resolution of the models.
+        calibrating: folds, places, and what is written.
+        tiling: as for `refine`.
+        compute: as for `refine`, without workers.
+        progress: called with maps done and all maps, of all passes over them.
+
+    Returns:
+        What each way is worth on places that it was not fitted to, and the advice; `table()` shows
+        it, `as_dict()` has all figures.
+
+    Raises:
+        UsageError: options contradict each other.
+        InputError: maps or masks are missing, damaged, do not fit each other, or show one place.
+        OutputError: the calibration cannot be written.
+        ModelError: a model is missing or damaged.
+
+    Example:
+        >>> report = calibrate("DATA", calibrating=Calibrating(output="calibration.json"))
+        >>> print(report.advice)
+    """
+    require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
+    require_only(refining, "tta", "resolution", why="is what calibrating finds")
+    scene = data if isinstance(data, SceneData) else None
+    folders = [] if isinstance(data, SceneData) else _folders(data)
+    if scene is not None:
+        require_only(maps, why="is for folders of maps")
+        require_only(calibrating, *_FOR_SCENES, why="is for folders of maps")
+    output, diagram = _outputs(calibrating, folders if scene is None else scene.scenes)
+    choose = {
+        name: partial(choose_model, path, compute, tta=refining.tta, resolution=refining.resolution)
+        for name, path in _models(models).items()
+    }
+    # Before the data is read: whatever is wrong with a model is found first.
+    found = {name: make() for name, make in choose.items()}
+    labelled: LabelledMaps
+    labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
+    counted, dealt = _counted(labelled, choose, tiling, calibrating, progress)
+    report = _report(
+        counted, dealt, found, calibrating=calibrating, unit=labelled.unit, output=output,
+        diagram=diagram,
+    )  # fmt: skip
+    if output is not None and diagram is not None:
+        _draw(report, diagram)
+        _calibration(report, found, refining).save(output)
+    return report
+
+
+def _folders(data: PathLike | Sequence[PathLike]) -> list[Path]:
+    folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
+    if not folders:
+        raise UsageError("no data; name a folder with masks, or a scene with `labels`")
+    files = [path for path in folders if path.is_file()]
+    if files:
+        raise UsageError(f"{files[0]}: is a file; name its labels with `labels`")
+    return folders
+
+
+def _outputs(
+    calibrating: Calibrating, inputs: Sequence[PathLike]
+) -> tuple[Path | None, Path | None]:
+    """Where calibration and diagram go, if they are asked for: errors as `calibrate`."""
+    if calibrating.output is None:
+        return None, None
+    output = check_output(calibrating.output, overwrite=calibrating.overwrite, inputs=inputs)
+    if output.suffix.lower() != ".json":
+        raise UsageError(f"{output}: a calibration is JSON; name it .json")
+    png = output.with_suffix(".png")
+    return output, check_output(png, overwrite=calibrating.overwrite, inputs=inputs)
+
+
+def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
+    """The models by name."""
+    given = list(packaged_models()) if models is None else list(models)
+    found: dict[str, str | Path] = {}
+    for model in given:
+        source = ModelSource.find(model if isinstance(model, str) else Path(model))
+        if source.name in found:
+            raise UsageError(
+                f"{model}: another model is named {source.name} too; name each once, and rename "
+                "one of two files"
+            )
+        found[source.name] = model if isinstance(model, str) else Path(model)
+    return found
+
+
+def _counted(
+    maps: LabelledMaps,
+    choose: Mapping[str, Callable[..., ChosenModel]],
+    tiling: Tiling,
+    calibrating: Calibrating,
+    progress: Progress | None,
+) -> tuple[CountedMaps, Dealt]:
+    """Count all maps, as they are and refined by each model; places are known in between."""
+    counter = MapCounter(calibrating.patch)
+    seconds: dict[str, float] = {}
+    done, total = 0, maps.number * (1 + len(choose))
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    def count(sample: Sample) -> None:
+        counter.add(sample)
+        step()
+
+    started = time.perf_counter()
+    maps.as_they_are(count)
+    megapixels = counter.pixels / 1e6
+    seconds[""] = (time.perf_counter() - started) / megapixels
+    # Of a scene, cells without a pixel that counts are not among them.
+    total = done * (1 + len(choose))
+    dealt = maps.deal(calibrating)
+    for name, model in choose.items():
+
+        def count_refined(sample: Sample, name: str = name) -> None:
+            counter.add_refined(sample, name, STRENGTHS)
+            step()
+
+        started = time.perf_counter()
+        maps.refined(model, tiling, count_refined)
+        seconds[name] = (time.perf_counter() - started) / megapixels
+    return counter.counted(dealt.place_of, seconds), dealt
+
+
+def _report(
+    counted: CountedMaps,
+    dealt: Dealt,
+    models: Mapping[str, ChosenModel],
+    *,
+    calibrating: Calibrating,
+    unit: str,
+    output: Path | None,
+    diagram: Path | None,
+) -> CalibrationReport:
+    """Try all candidates, and choose."""
+    candidates = image_free()
+    seconds = {one.key: counted.seconds[""] for one in candidates}
+    for name, model in models.items():
+        with_model = of_model(name, model.scope.keep)
+        candidates += with_model
+        seconds |= {one.key: counted.seconds[name] for one in with_model}
+    return CalibrationReport(
+        choice=Choice.of(counted, candidates, _numbers(counted, dealt)),
+        tiles=len(counted.ids),
+        places=len(set(counted.places)),
+        folds=len(dealt.folds),
+        unit=unit,
+        seconds=seconds,
+        missing={} if calibrating.images is None else {"DenseCRF": _DENSE_CRF},
+        output=output,
+        diagram=diagram,
+    )
+
+
+def _numbers(counted: CountedMaps, dealt: Dealt) -> list[list[int]]:
+    """The numbers of the maps that each fold holds out."""
+    number = {i: k for k, i in enumerate(counted.ids)}
+    return [[number[i] for i in fold] for fold in dealt.folds]
+
+
+def _calibration(
+    report: CalibrationReport, models: Mapping[str, ChosenModel], refining: Refining
+) -> Calibration:
+    fitted = report.choice.fitted
+    name = fitted.source.model
+    packaged = packaged_models()
+    return Calibration(
+        candidate=report.choice.best.label,
+        advice=report.advice,
+        model=name or None,
+        model_sha256=models[name].digest if name else "",
+        model_file=None if not name or name in packaged else f"{name}.safetensors",
+        tta=refining.tta if name else "none",
+        resolution=refining.resolution if name else "auto",
+        transformation=fitted.transformation,
+        figures=report.figures(),
+    )
+
+
+def _draw(report: CalibrationReport, diagram: Path) -> None:
+    """Confidences as they are, and as advised."""
+    outcomes, best = report.choice.outcomes, report.choice.best
+    curves = {}
+    for one in dict.fromkeys((report.nothing.key, best.key)):
+        label = next(c.label for c in report.choice.candidates if c.key == one)
+        found = outcomes[one].reliability
+        curves[f"{label}: ECE {found.error:.4f}"] = [(x, y) for x, y, _ in found.points()]
+    write_png(diagram, reliability_picture(curves))

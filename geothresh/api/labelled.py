@@ -1,0 +1,252 @@
+"""Labelled maps to calibrate on: of folders, or the cells of a scene; and their places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
+from geothresh.api.models import ChosenModel
+from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
+from geothresh.calibration.counts import require_few
+from geothresh.calibration.options import Calibrating
+from geothresh.errors import InputError, UsageError, names
+from geothresh.evaluation.samples import CELL, by_source, cells, pair_samples
+from geothresh.evaluation.scoring import Sample
+from geothresh.mosaic import Sink, mosaic
+from geothresh.options import Maps, Tiling
+from geothresh.raster.pairs import Pair, check_pairs
+from geothresh.splitting import deal_places, places_of
+from geothresh.training.options import SceneData
+from geothresh.training.scene_data import open_labelled
+from geothresh.training.scenes import LabelledScene
+from geothresh.types import BoolArray, Float32Array
+from geothresh.windows import PixelWindow
+
+Choose: TypeAlias = Callable[..., ChosenModel]
+"""Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
+Take: TypeAlias = Callable[[Sample], None]
+"""Is told of each map."""
+
+# A place of a scene: so many cells along each side at most, and so many places at least.
+_SIDE, _PLACES = 4, 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dealt:
+    """Maps by place, and places by fold."""
+
+    place_of: Mapping[str, str]
+    """The place of each map, by its id."""
+    folds: Sequence[Sequence[str]]
+    """Ids of the maps that each fold holds out."""
+
+    @classmethod
+    def of(
+        cls,
+        places: Sequence[tuple[str, ...]],
+        datasets: Mapping[str, str],
+        calibrating: Calibrating,
+        unit: str,
+    ) -> Dealt:
+        """Deal places out to folds.
+
+        Raises:
+            InputError: there is but one place.
+        """
+        if len(places) < 2:
+            raise InputError(
+                f"{names(datasets, 2)}: {len(datasets)} {unit}s of one place, and what is learned "
+                "at one is tried on another; label two places at least, better twenty"
+            )
+        folds = min(calibrating.folds, len(places))
+        return cls(
+            place_of={i: place[0] for place in places for i in place},
+            folds=deal_places(places, datasets, folds=folds, seed=calibrating.seed),
+        )
+
+
+class LabelledMaps(Protocol):
+    """Maps with their truth, which can be gone through several times."""
+
+    unit: str
+    """What one map is: "tile" or "cell"."""
+    number: int
+    """Maps of one pass."""
+
+    def as_they_are(self, take: Take) -> None:
+        """Go through the maps."""
+        ...
+
+    def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
+        """Go through them again, refined."""
+        ...
+
+    def deal(self, calibrating: Calibrating) -> Dealt:
+        """The places of what was gone through: InputError where there is but one."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class FolderMaps:
+    """Maps and masks in folders."""
+
+    pairs: Sequence[Pair]
+    sizes: Mapping[str, float]
+    """Of the pixels of each data set on the ground, in metres, as far as they are known."""
+    marks: Mapping[str, Sequence[str]]
+    """What tells the place of each id of a pair."""
+    number: int
+    unit: str = "tile"
+
+    @classmethod
+    def of(cls, folders: Sequence[Path], maps: Maps) -> FolderMaps:
+        """Find the maps and read all of them once: errors as `check_pairs`."""
+        sizes = pixel_sizes(folders, maps, as_raster=False)
+        pairs = chosen_pairs(folders, maps)
+        require_few(len(pairs))
+        facts = check_pairs(pairs)
+        return cls(
+            pairs=pairs,
+            sizes=sizes,
+            marks={i: one.marks for i, one in facts.items()},
+            number=len(pairs),
+        )
+
+    def as_they_are(self, take: Take) -> None:
+        """See `LabelledMaps`."""
+        for source, pairs in by_source(self.pairs):
+            for sample in pair_samples(pairs):
+                take(_named(sample, source))
+
+    def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
+        """See `LabelledMaps`; all maps of a data set decide on its resolution."""
+        for source, pairs in by_source(self.pairs):
+            dataset = pairs[0].dataset
+            of_set = [pair for pair in self.pairs if pair.dataset == dataset]
+            refinement = MapRefinement.of(choose, self.sizes.get(dataset), of_set, tiling)
+            for sample in refinement.samples(pairs):
+                take(_named(sample, source))
+
+    def deal(self, calibrating: Calibrating) -> Dealt:
+        """See `LabelledMaps`; the maps of several base networks of one id are of one place."""
+        ids = {pair.id for pair in self.pairs}
+        # Places of ids, for which the pattern is written; then of maps.
+        places = places_of(ids, self.marks, calibrating.place_pattern)
+        maps: dict[str, list[str]] = {i: [] for i in ids}
+        datasets = {}
+        for source, pairs in by_source(self.pairs):
+            for pair in pairs:
+                maps[pair.id].append(f"{source}/{pair.id}")
+                datasets[maps[pair.id][-1]] = pair.dataset
+        of_maps = [tuple(sorted(name for i in place for name in maps[i])) for place in places]
+        return Dealt.of(of_maps, datasets, calibrating, self.unit)
+
+
+def _named(sample: Sample, source: str) -> Sample:
+    return replace(sample, id=f"{source}/{sample.id}")
+
+
+@dataclass(slots=True, kw_only=True)
+class SceneMaps:
+    """The cells of a scene, and labels that lie over it."""
+
+    scene: LabelledScene
+    number: int
+    unit: str = "cell"
+    _seen: dict[str, PixelWindow] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: SceneData) -> SceneMaps:
+        """Open a scene and its labels.
+
+        Raises:
+            UsageError: it is not one scene with one source of labels.
+            InputError: one of them cannot be used, or they do not lie on each other.
+        """
+        scenes, labels = list(data.scenes), list(data.labels)
+        if len(scenes) != 1 or len(labels) != 1:
+            raise UsageError(
+                f"{len(scenes)} scenes and {len(labels)} `labels`: give one scene and its labels"
+            )
+        opened = open_labelled(Path(scenes[0]), Path(labels[0]), data)
+        number = sum(1 for _ in cells(opened.scene.size).windows())
+        require_few(number)
+        return cls(scene=opened.scene, number=number)
+
+    def as_they_are(self, take: Take) -> None:
+        """See `LabelledMaps`; cells without a pixel that counts are left out.
+
+        Raises:
+            InputError: no cell has one, or the labels are empty.
+        """
+        foreground = 0
+        for cell in cells(self.scene.size).windows():
+            sample = self._sample(cell)
+            if sample is not None:
+                self._seen[sample.id] = cell
+                foreground += int(np.count_nonzero(sample.truth & _valid(sample)))
+                take(sample)
+        if not foreground:
+            raise InputError(
+                f"{self.scene.name}: no labelled pixel with data is foreground in {len(self._seen)}"
+                " cells; check the labels"
+            )
+
+    def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
+        """See `LabelledMaps`; the scene is refined as a whole."""
+        with self.scene.spec.open() as reader:
+            pixel = pixel_size(reader.box)
+            chosen = choose(
+                metres=None if pixel is None else pixel.mean, width=partial(sampled_width, reader)
+            )
+            warn_of_mismatch(reader.name, pixel, chosen)
+
+            def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
+                grid = cells(self.scene.size)
+                for cell in map(grid.window, grid.touching(window)):
+                    sample = self._sample(cell)
+                    if sample is not None:
+                        take(replace(sample, refined=refined[cell.within(window)]))
+
+            mosaic(
+                reader,
+                chosen.refiner,
+                Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
+                grid=chosen.grid(self.scene.size, tiling),
+                blend=tiling.blend,
+                batch_size=chosen.batch_size,
+            )
+
+    def deal(self, calibrating: Calibrating) -> Dealt:
+        """See `LabelledMaps`; a place is a square of cells, so that neighbours stay together."""
+        side = max(1, min(_SIDE, math.isqrt(len(self._seen) // _PLACES)))
+        length = side * CELL
+        squares: dict[tuple[int, int], list[str]] = {}
+        for name, cell in self._seen.items():
+            squares.setdefault((cell.row // length, cell.col // length), []).append(name)
+        places = [tuple(sorted(some)) for some in squares.values()]
+        datasets = dict.fromkeys(self._seen, self.scene.name)
+        return Dealt.of(sorted(places), datasets, calibrating, self.unit)
+
+    def _sample(self, cell: PixelWindow) -> Sample | None:
+        """The cell; None where no pixel of it counts."""
+        confidence, truth, _, valid = self.scene.read(cell)
+        if valid is None or not valid.any():
+            return None
+        return Sample(
+            id=f"row{cell.row}_col{cell.col}",
+            confidence=np.where(valid, confidence, np.float32(0)),
+            truth=truth,
+            valid=valid,
+        )
+
+
+def _valid(sample: Sample) -> BoolArray:
+    return np.ones(sample.truth.shape, np.bool_) if sample.valid is None else sample.valid

@@ -1,0 +1,111 @@
+"""Labelled maps of folders: which are taken, the size of their pixels, how they are refined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from geothresh.api.models import ChosenModel
+from geothresh.errors import UsageError
+from geothresh.evaluation.samples import Refine, choose, pair_samples, read_ids
+from geothresh.evaluation.scoring import Sample
+from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic_array
+from geothresh.options import Maps, Tiling
+from geothresh.raster.pairs import Pair, by_dataset, find_pairs, read_confidence
+from geothresh.thresholding import foreground_width
+from geothresh.windows import RasterSize
+
+# Maps of a data set whose foreground is looked at for its width.
+_SAMPLED = 32
+
+
+def chosen_pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
+    """The maps that are taken, with their masks.
+
+    Raises:
+        InputError: maps or masks are missing, or none of the ids that are asked for is there.
+    """
+    of_networks = [Path(one) for one in maps.confidence]
+    pairs = find_pairs(folders, of_networks, skip_unpaired=maps.skip_unpaired)
+    if maps.ids is None:
+        return pairs
+    return choose(pairs, read_ids(Path(maps.ids), maps.split))
+
+
+def pixel_sizes(folders: Sequence[Path], maps: Maps, *, as_raster: bool) -> dict[str, float]:
+    """The size of the pixels of each folder on the ground, where it was given, in metres.
+
+    Raises:
+        UsageError: sizes are given of a raster, or not one of each folder or of all.
+    """
+    # The middle of a range, as training takes it.
+    given = [
+        math.sqrt(size[0] * size[-1]) if isinstance(size, tuple) else size
+        for size in maps.ground_sample_distance
+    ]
+    if as_raster and given:
+        raise UsageError("a raster tells the size of its pixels; leave out the distance")
+    if not given:
+        return {}
+    if len(given) not in (1, len(folders)):
+        raise UsageError(
+            f"{len(given)} ground sample distances for {len(folders)} folders; give one for all "
+            "of them, or one for each in the same order"
+        )
+    each = list(given) * len(folders) if len(given) == 1 else given
+    return by_dataset(folders, each)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRefinement:
+    """How the maps of a data set are refined."""
+
+    refine: Refine
+    refiner: Refiner | RefinerSource
+    resampling: float
+    """Pixels of the model along one of theirs."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable[..., ChosenModel],
+        metres: float | None,
+        pairs: Sequence[Pair],
+        tiling: Tiling,
+    ) -> MapRefinement:
+        """Choose the model's resolution for a data set.
+
+        Args:
+            model: chooses it for ``metres`` and ``width``, see `choose_model`.
+            metres: size of its pixels on the ground; None = not known.
+            pairs: its maps, some of which are looked at for the width of their foreground.
+            tiling: how maps are cut.
+        """
+        chosen = model(metres=metres, width=partial(_width, pairs))
+        grid = chosen.grid(RasterSize(height=1, width=1), tiling)
+        refine = partial(
+            mosaic_array,
+            refiner=chosen.refiner,
+            tile=grid.tile,
+            overlap=grid.overlap,
+            blend=tiling.blend,
+            batch_size=chosen.batch_size,
+        )
+        return cls(refine=refine, refiner=chosen.refiner, resampling=chosen.resampling)
+
+    def samples(self, pairs: Sequence[Pair]) -> Iterator[Sample]:
+        """The refined maps and their truth; most are one tile, so that several are made at once."""
+        at_once = load_refiner(self.refiner).parallel_calls
+        return pair_samples(pairs, self.refine, at_once=at_once)
+
+
+def _width(pairs: Sequence[Pair]) -> float | None:
+    """The width of the foreground of a data set's maps in pixels: the median of some of them."""
+    some = pairs[:: max(1, len(pairs) // _SAMPLED)]
+    widths = [foreground_width(read_confidence(pair.confidence) >= 0.5) for pair in some]
+    known = [width for width in widths if width is not None]
+    return median(known) if known else None

@@ -1,0 +1,268 @@
+"""Ways to transform and cut confidences, each fitted to maps that are counted.
+
+A candidate is fitted to some maps and gives a `Fitted`: a source and a `Transformation`, which
+`geothresh.refine` does exactly. It is scored by the counts of other maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from scipy.optimize import isotonic_regression, minimize
+from scipy.special import expit, log_expit
+
+from geothresh.calibration.counts import (
+    CUTS,
+    HALF,
+    INPUT,
+    LEVELS,
+    CountedMaps,
+    Source,
+    iou_at_cuts,
+    iou_of_mask,
+)
+from geothresh.evaluation.gallery import Reliability
+from geothresh.nn.transformation import Transformation, clipped_logit
+from geothresh.types import BoolArray, Float64Array, Int64Array
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the refined logit that are tried."""
+# Of slope and bias: logits go to 7, so that all of it lies well inside.
+_SLOPES, _BIASES = (0.01, 100.0), (-50.0, 50.0)
+# Differences of a mean IoU that are none.
+_EQUAL = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What is done to confidences: from which source, and how."""
+
+    source: Source
+    transformation: Transformation
+
+    def mask(self) -> BoolArray:
+        """(2, 256): which levels are foreground, off and on the foreground of the input."""
+        change = self.transformation
+        values = change.calibrated(LEVELS)
+        above = values >= np.float32(change.threshold)
+        kept = above
+        if change.keep is not None:
+            kept = above | (values >= np.float32(change.keep))
+        return np.stack([above, kept])
+
+    def iou(self, maps: CountedMaps) -> Float64Array:
+        """(M,) IoU of the masks that it makes."""
+        return iou_of_mask(maps.counts[self.source], self.mask())
+
+    def count(self, maps: CountedMaps, into: Reliability) -> None:
+        """Add how often its confidences are right."""
+        values = self.transformation.calibrated(LEVELS)
+        off, on = maps.counts[self.source].sum(axis=(0, 1))
+        into.add_levels(values, off, on)
+
+
+class Candidate(Protocol):
+    """A way to transform and cut confidences, to be fitted."""
+
+    @property
+    def key(self) -> str:
+        """For JSON: the same in every version."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """How much it asks for: of equals the lowest is advised."""
+        ...
+
+    def fit(self, maps: CountedMaps) -> Fitted:
+        """Find what suits these maps best."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsIs:
+    """Nothing is fitted: a source, cut at 0.5."""
+
+    key: str
+    label: str
+    source: Source
+    keep: float | None = None
+    rank: int = 0
+
+    def fit(self, maps: CountedMaps) -> Fitted:
+        """The same for all maps."""
+        change = Transformation(strength=self.source.strength, keep=self.keep)
+        return Fitted(self.source, change)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestThreshold:
+    """The one threshold, and the one source, with the highest mean IoU over places."""
+
+    key: str
+    label: str
+    sources: Sequence[Source]
+    rank: int
+    scaled: bool = False
+    """Whether temperature and bias are fitted too; the mask stays the same."""
+
+    def fit(self, maps: CountedMaps) -> Fitted:
+        """Try all cuts of all sources."""
+        best, source, cut = -1.0, self.sources[0], HALF
+        for one in self.sources:
+            means = maps.weights @ iou_at_cuts(maps.counts[one])
+            highest = _nearest_best(means)
+            if means[highest] > best + _EQUAL:
+                best, source, cut = float(means[highest]), one, highest
+        change = Transformation(strength=source.strength, threshold=_cut(cut))
+        if self.scaled:
+            off, on = maps.counts[source].sum(axis=(0, 1))
+            _, slope, bias = _platt(off, on)
+            scaled = Transformation(strength=source.strength, slope=slope, bias=bias)
+            change = replace(scaled, threshold=float(scaled.calibrated(CUTS[cut])))
+        return Fitted(source, change)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemperatureAndBias:
+    """Platt's scaling: the logistic regression of the truth on the logit; cut at 0.5."""
+
+    key: str = "platt"
+    label: str = "temperature and bias"
+    rank: int = 2
+
+    def fit(self, maps: CountedMaps) -> Fitted:
+        """Maximise the likelihood."""
+        off, on = maps.counts[INPUT].sum(axis=(0, 1))
+        _, slope, bias = _platt(off, on)
+        return Fitted(INPUT, Transformation(strength=0, slope=slope, bias=bias))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isotonic:
+    """The best rising curve from confidence to share of foreground; cut at 0.5."""
+
+    key: str = "isotonic"
+    label: str = "isotonic curve"
+    rank: int = 4
+
+    def fit(self, maps: CountedMaps) -> Fitted:
+        """Pool adjacent violators over the levels that occur."""
+        off, on = maps.counts[INPUT].sum(axis=(0, 1))
+        total = off + on
+        there = total > 0
+        shares = isotonic_regression(on[there] / total[there], weights=total[there]).x
+        curve = _corners(LEVELS[there].astype(np.float64), np.clip(shares, 0, 1))
+        return Fitted(INPUT, Transformation(strength=0, curve=curve))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Hysteresis: refined confidence down to which the foreground of the input stays."""
+
+    key: str
+    label: str
+    source: Source
+    rank: int
+    cuts: Sequence[int] = field(default=range(1, HALF + 1))
+
+    def fit(self, maps: CountedMaps) -> Fitted:
+        """Try all cuts up to 0.5 for what the input has as foreground."""
+        counts = maps.counts[self.source]
+        reached = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
+        # What the input has not is cut at 0.5, what it has at every cut.
+        found = reached[:, 0, :, HALF, None] + reached[:, 1]
+        union = counts[:, :, 1].sum(axis=(1, 2))[:, None] + found[:, 0]
+        scores = np.where(union > 0, found[:, 1] / np.maximum(union, 1), 1.0)
+        means = (maps.weights @ scores)[: HALF + 1]
+        cut = _nearest_best(means)
+        change = Transformation(strength=self.source.strength, keep=_cut(cut))
+        return Fitted(self.source, change)
+
+
+def image_free() -> list[Candidate]:
+    """Those that need no model; the first does nothing."""
+    return [
+        AsIs(key="nothing", label="cut at 0.5", source=INPUT),
+        BestThreshold(key="threshold", label="best threshold", sources=[INPUT], rank=1),
+        TemperatureAndBias(),
+        BestThreshold(
+            key="platt+threshold", label="the same, best threshold", sources=[INPUT], rank=3,
+            scaled=True,
+        ),
+        Isotonic(),
+    ]  # fmt: skip
+
+
+def of_model(name: str, keep: float | None) -> list[Candidate]:
+    """Those with a model.
+
+    Args:
+        name: of the model.
+        keep: refined confidence down to which it keeps the foreground of the input, as its card
+            tells; None = it does not.
+    """
+    *weaker, full = (Source(name, strength) for strength in STRENGTHS)
+    return [
+        AsIs(key=name, label=f"{name}, as refine does", source=full, keep=keep, rank=5),
+        *(
+            AsIs(
+                key=f"{name}@{mix.strength:g}", label=f"{name}, strength {mix.strength:g}",
+                source=mix, rank=6,
+            )
+            for mix in weaker
+        ),
+        Kept(key=f"{name}+keep", label=f"{name}, hysteresis", source=full, rank=7),
+        BestThreshold(
+            key=f"{name}+threshold", label=f"{name}, strength and threshold",
+            sources=[*weaker, full], rank=8,
+        ),
+        BestThreshold(
+            key=f"{name}+platt", label=f"{name}, the same, temperature and bias",
+            sources=[*weaker, full], rank=9, scaled=True,
+        ),
+    ]  # fmt: skip
+
+
+def _cut(number: int) -> float:
+    """The threshold of a cut, as a number that JSON gives back."""
+    return float(CUTS[number])
+
+
+def _nearest_best(means: Float64Array) -> int:
+    """The cut with the highest value; of equals the one nearest to 0.5."""
+    top = means[1:].max()
+    equal = np.flatnonzero(means[1:] >= top - _EQUAL) + 1
+    return int(equal[np.argmin(np.abs(equal - HALF))])
+
+
+def _platt(off: Int64Array, on: Int64Array) -> tuple[float, float, float]:
+    """Mean loss, slope and bias of the logistic regression on levels that are so often right."""
+    logits = clipped_logit(LEVELS).astype(np.float64)
+    total = max(1, int(off.sum() + on.sum()))
+
+    def loss(at: Float64Array) -> tuple[float, Float64Array]:
+        scores = at[0] * logits + at[1]
+        value = -(on @ log_expit(scores) + off @ log_expit(-scores)) / total
+        slope = (off + on) * expit(scores) - on
+        return float(value), np.array([slope @ logits, slope.sum()]) / total
+
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=[_SLOPES, _BIASES])
+    return float(found.fun), float(found.x[0]), float(found.x[1])
+
+
+def _corners(before: Float64Array, after: Float64Array) -> tuple[tuple[float, float], ...]:
+    """The points of a curve without those that lie on a level stretch between two others."""
+    if len(before) == 1:
+        return ((float(before[0]), float(after[0])),)
+    inner = (after[1:-1] == after[:-2]) & (after[1:-1] == after[2:])
+    bends = np.concatenate([[True], ~inner, [True]])
+    return tuple(zip(before[bends].tolist(), after[bends].tolist(), strict=True))

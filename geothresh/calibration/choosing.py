@@ -1,0 +1,233 @@
+"""Which candidate is advised: cross-validation over places, and a guard against luck.
+
+Each candidate is fitted to the places of all folds but one and scored on those of that one. Its
+gains over the cut at 0.5 are then tried against chance. The signs of the gains are flipped at
+random, place by place, the same for all candidates, and the greatest t of all candidates is noted
+(Westfall and Young's step for many tests at once): where no candidate is better than nothing, one
+set of data in twenty gets an advice, however many candidates there are. Of those that pass, the
+simplest is advised whose distance to the best is within one standard error of that distance
+(Breiman's rule). Last, the whole of this is done anew without each fold and scored on it: where the
+places lose by following such advice, there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from geothresh.calibration.candidates import Candidate, Fitted
+from geothresh.calibration.counts import CountedMaps
+from geothresh.evaluation.gallery import Reliability
+from geothresh.types import Float64Array
+
+LEVEL = 0.05
+"""How often there is an advice where nothing is better than the cut at 0.5."""
+LEAST_TILES = 8
+"""With fewer, nothing is advised: neither gains nor losses can be told from chance."""
+_FLIPS = 4999
+# Up to so many places all ways to flip their signs are tried.
+_FEW_PLACES = 12
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a candidate scores on maps that it was not fitted to."""
+
+    iou: Float64Array
+    """(M,)"""
+    reliability: Reliability = field(default_factory=Reliability)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """A mean gain in IoU over places, as a share (a point is 0.01)."""
+
+    mean: float
+    error: float | None
+    """Standard error of the mean over places taken as independent; None for a single one."""
+    share_worse: float
+    """Share of maps that lose more than a point."""
+    chance: float | None = None
+    """How often chance gives the best of all candidates as much; None = not tried."""
+
+    @classmethod
+    def of(cls, maps: CountedMaps, differences: Float64Array) -> Gain:
+        """The gain of differences (M,) of IoU by map."""
+        places = maps.by_place(differences)
+        error = None
+        if len(places) > 1:
+            error = float(places.std(ddof=1) / math.sqrt(len(places)))
+        return cls(
+            mean=float(places.mean()),
+            error=error,
+            share_worse=float(np.mean(differences < -0.01)),
+        )
+
+
+def cross_validated(
+    maps: CountedMaps, candidates: Sequence[Candidate], folds: Sequence[Sequence[int]]
+) -> dict[str, Outcome]:
+    """Score candidates on maps that they were not fitted to.
+
+    Args:
+        maps: all of them.
+        candidates: to be fitted and scored.
+        folds: numbers of the maps that each fold holds out; disjoint, and all together.
+
+    Returns:
+        By key of the candidate what it scores on each map.
+    """
+    outcomes = {one.key: Outcome(np.zeros(len(maps.ids))) for one in candidates}
+    every = set(range(len(maps.ids)))
+    for held in folds:
+        learned = maps.of(sorted(every - set(held)))
+        unseen = maps.of(held)
+        for candidate in candidates:
+            fitted = candidate.fit(learned)
+            outcome = outcomes[candidate.key]
+            outcome.iou[list(held)] = fitted.iou(unseen)
+            fitted.count(unseen, outcome.reliability)
+    return outcomes
+
+
+def gains_by_place(maps: CountedMaps, outcomes: Mapping[str, Outcome]) -> Float64Array:
+    """(P, C) gains in IoU of each candidate over the first, which does nothing."""
+    every = list(outcomes.values())
+    differences = np.stack([one.iou - every[0].iou for one in every], axis=1)
+    return maps.by_place(differences)
+
+
+def chances(gains: Float64Array) -> Float64Array:
+    """(C,) how often the greatest t of all candidates is as high where signs are chance.
+
+    Args:
+        gains: (P, C) by place and candidate.
+    """
+    n = len(gains)
+    seen = _t(gains.sum(axis=0)[None], gains)[0]
+    if n <= _FEW_PLACES:
+        numbers = np.arange(2**n)[:, None] >> np.arange(n)
+        signs = 1.0 - 2.0 * (numbers & 1)
+    else:
+        draws = np.random.default_rng(0).random((_FLIPS, n)) < 0.5
+        signs = np.concatenate([np.ones((1, n)), np.where(draws, -1.0, 1.0)])
+    greatest = _t(signs @ gains, gains).max(axis=1)
+    # What differs by rounding alone is as high.
+    return np.asarray((greatest[:, None] >= seen * (1 - 1e-9) - 1e-12).mean(axis=0))
+
+
+def _t(sums: Float64Array, gains: Float64Array) -> Float64Array:
+    """Mean over its standard error, of sums (S, C) with signs of gains (P, C)."""
+    n = len(gains)
+    mean = sums / n
+    squares = (gains**2).sum(axis=0) / n
+    variance = np.maximum(squares - mean**2, 1e-18) / max(1, n - 1)
+    return np.asarray(mean / np.sqrt(variance))
+
+
+def advised(
+    maps: CountedMaps, candidates: Sequence[Candidate], outcomes: Mapping[str, Outcome]
+) -> Candidate:
+    """The candidate that is advised; the first, which does nothing, where none is better.
+
+    Args:
+        maps: all of them.
+        candidates: the first does nothing.
+        outcomes: of each candidate on maps that it was not fitted to.
+    """
+    gains = gains_by_place(maps, outcomes)
+    passed = chances(gains) <= LEVEL
+    passed[0] = False
+    if not passed.any():
+        return candidates[0]
+    means = np.where(passed, gains.mean(axis=0), -np.inf)
+    best = int(np.argmax(means))
+    behind = gains[:, best, None] - gains
+    error = behind.std(axis=0, ddof=1) / math.sqrt(len(gains))
+    equal = np.flatnonzero(passed & (behind.mean(axis=0) <= error)).tolist()
+    return candidates[min(equal, key=lambda k: (candidates[k].rank, -means[k]))]
+
+
+def followed(
+    maps: CountedMaps, candidates: Sequence[Candidate], folds: Sequence[Sequence[int]]
+) -> Float64Array | None:
+    """(M,) IoU where the advice itself comes from the other folds: what to expect of following it.
+
+    The best of many looks better than it is on the places that it was the best on; here those
+    places choose nothing. None with fewer than three folds, of which one is held out.
+    """
+    if len(folds) < 3:
+        return None
+    scores = np.zeros(len(maps.ids))
+    for number, held in enumerate(folds):
+        others = [fold for k, fold in enumerate(folds) if k != number]
+        numbers = sorted(i for fold in others for i in fold)
+        at = {i: k for k, i in enumerate(numbers)}
+        learned = maps.of(numbers)
+        inner = [[at[i] for i in fold] for fold in others]
+        choice = advised(learned, candidates, cross_validated(learned, candidates, inner))
+        scores[list(held)] = choice.fit(learned).iou(maps.of(held))
+    return scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What cross-validation found, and what is advised."""
+
+    candidates: Sequence[Candidate]
+    """The first does nothing."""
+    outcomes: Mapping[str, Outcome]
+    """By key, on maps that the candidates were not fitted to."""
+    gains: Mapping[str, Gain]
+    """By key, over the cut at 0.5."""
+    base: float
+    """IoU of the cut at 0.5, the mean over places."""
+    bound: Gain
+    """Of the best threshold of each region, which the truth alone tells."""
+    expected: Gain | None
+    """Of following the advice, on places that it does not come from; None where it is unknown."""
+    best: Candidate
+    """What is advised."""
+    fitted: Fitted
+    """The same, fitted to all maps."""
+
+    @classmethod
+    def of(
+        cls,
+        maps: CountedMaps,
+        candidates: Sequence[Candidate],
+        folds: Sequence[Sequence[int]],
+    ) -> Choice:
+        """Cross-validate the candidates and choose; arguments as of `cross_validated`."""
+        outcomes = cross_validated(maps, candidates, folds)
+        nothing = outcomes[candidates[0].key].iou
+        chance = chances(gains_by_place(maps, outcomes))
+        gains = {}
+        for one, luck in zip(candidates, chance.tolist(), strict=True):
+            gain = Gain.of(maps, outcomes[one.key].iou - nothing)
+            gains[one.key] = Gain(
+                mean=gain.mean, error=gain.error, share_worse=gain.share_worse, chance=luck
+            )
+        best = advised(maps, candidates, outcomes)
+        scores = followed(maps, candidates, folds)
+        expected = None if scores is None else Gain.of(maps, scores - nothing)
+        if len(maps.ids) < LEAST_TILES or (expected is not None and expected.mean <= 0):
+            best = candidates[0]
+        return cls(
+            candidates=candidates,
+            outcomes=outcomes,
+            gains=gains,
+            base=float(maps.weights @ nothing),
+            bound=Gain.of(maps, maps.regions - nothing),
+            expected=expected,
+            best=best,
+            fitted=best.fit(maps),
+        )
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the cut at 0.5 is advised."""
+        return self.best is self.candidates[0]

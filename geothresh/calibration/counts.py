@@ -1,0 +1,195 @@
+"""Labelled maps as histograms: what thresholds and calibrations are fitted to and scored by.
+
+A map is counted at 256 levels, those of 8 bits, and every cut lies half-way between two of them.
+So counts of maps of 8 bits are exact at every cut, and those of other maps at the cuts that are
+tried. Four kilobytes stand for a map, whatever its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from geothresh.errors import InputError
+from geothresh.evaluation.scoring import Sample
+from geothresh.metrics import Counts
+from geothresh.nn.transformation import Transformation
+from geothresh.thresholding import region_target
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
+
+N_LEVELS = 256
+LEVELS: Float32Array = (np.arange(N_LEVELS) / 255).astype(np.float32)
+"""The confidence that each level stands for."""
+CUTS: Float32Array = ((np.arange(N_LEVELS) - 0.5) / 255).astype(np.float32)
+"""Cut k takes level k and above; the first takes everything, and stands for no threshold."""
+HALF = 128
+"""The cut at 0.5."""
+MOST_MAPS = 20_000
+"""More are refused: a few hundred tell all, and each takes some 50 kB."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """Confidences that are transformed and cut: the maps themselves, or refined ones."""
+
+    model: str = ""
+    """Name of the model; empty = the maps as they are."""
+    strength: float = 0.0
+    """Share of the refined logit in the mix with the maps' own; 0 without a model."""
+
+
+INPUT = Source()
+"""The maps as they are."""
+
+
+def level_counts(
+    confidence: Float32Array, truth: BoolArray, before: BoolArray, valid: BoolArray | None = None
+) -> Int64Array:
+    """Count the pixels of a map.
+
+    Args:
+        confidence: (H, W) in [0, 1].
+        truth: (H, W), True = foreground.
+        before: (H, W), True = foreground of the input, cut at 0.5.
+        valid: (H, W), True = counted; all pixels if left out.
+
+    Returns:
+        (2, 2, 256): off and on the input's foreground, off and on the true one, by level.
+    """
+    kinds = (confidence * np.float32(255) + np.float32(0.5)).astype(np.intp)
+    kinds += truth * N_LEVELS + before * (2 * N_LEVELS)
+    counted = kinds.ravel() if valid is None else kinds[valid]
+    return np.bincount(counted, minlength=4 * N_LEVELS).reshape(2, 2, N_LEVELS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedMaps:
+    """Labelled maps, counted from every source."""
+
+    ids: Sequence[str]
+    """Of the maps, each its own."""
+    places: Sequence[str]
+    """The place of each map: maps of one place are held out together, and count as one."""
+    counts: Mapping[Source, Int64Array]
+    """(M, 2, 2, 256) as of `level_counts`, from each source."""
+    regions: Float64Array
+    """(M,) IoU of the cut at the best threshold of each region: the bound."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By model, with "" for reading alone: what a megapixel took."""
+
+    def of(self, which: Sequence[int]) -> CountedMaps:
+        """Some of the maps, by number."""
+        numbers = np.asarray(which, np.intp)
+        return CountedMaps(
+            ids=[self.ids[k] for k in numbers],
+            places=[self.places[k] for k in numbers],
+            counts={source: of_maps[numbers] for source, of_maps in self.counts.items()},
+            regions=self.regions[numbers],
+            seconds=self.seconds,
+        )
+
+    @property
+    def weights(self) -> Float64Array:
+        """(M,) of a mean over places: maps of a place share its weight; they add up to 1."""
+        _, place, number = np.unique(self.places, return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / (len(number) * number[place]))
+
+    def by_place(self, values: Float64Array) -> Float64Array:
+        """(P, ...) means of values (M, ...) over the maps of each place."""
+        _, place, number = np.unique(self.places, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(number), *values.shape[1:]))
+        np.add.at(sums, place, values)
+        return np.asarray((sums.T / number).T)
+
+
+def iou_at_cuts(counts: Int64Array) -> Float64Array:
+    """(M, 256) IoU of maps (M, 2, 2, 256) at every cut; empty against empty is 1."""
+    by_truth = counts.sum(axis=1, dtype=np.int64)
+    reached = by_truth[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    return iou(reached[:, 1], reached[:, 0], by_truth[:, 1].sum(axis=-1)[:, None])
+
+
+def iou_of_mask(counts: Int64Array, mask: BoolArray) -> Float64Array:
+    """(M,) IoU of maps (M, 2, 2, 256) where these levels (2, 256) are foreground.
+
+    The first row of the mask is for pixels that are background in the input.
+    """
+    found = np.einsum("mbtl,bl->mt", counts, mask.astype(np.int64))
+    return iou(found[:, 1], found[:, 0], counts[:, :, 1].sum(axis=(1, 2)))
+
+
+def iou(hits: Int64Array, false_alarms: Int64Array, foreground: Int64Array) -> Float64Array:
+    """Foreground IoU of counts; empty against empty is 1."""
+    union = foreground + false_alarms
+    return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
+
+
+def require_few(maps: int) -> None:
+    """Refuse more maps than are held at once.
+
+    Raises:
+        InputError: there are more than `MOST_MAPS`.
+    """
+    if maps > MOST_MAPS:
+        raise InputError(
+            f"{maps} maps, and at most {MOST_MAPS} are calibrated on; a few hundred tell all: name "
+            "some of them with `ids`"
+        )
+
+
+class MapCounter:
+    """Counts labelled maps one by one, from every source; the maps themselves are not kept."""
+
+    def __init__(self, patch: int) -> None:
+        """Count nothing yet; the bound is of regions of `patch` pixels."""
+        self._patch = patch
+        self._counts: dict[Source, dict[str, Int64Array]] = {INPUT: {}}
+        self._regions: dict[str, float] = {}
+        self.pixels = 0
+        """Counted of the maps as they are."""
+
+    def add(self, sample: Sample) -> None:
+        """Count a map as it is, and its bound."""
+        truth, valid = sample.truth, sample.valid
+        self._put(INPUT, sample, sample.confidence)
+        target = region_target(sample.confidence, truth, patch=self._patch, valid=valid)
+        self._regions[sample.id] = Counts.of(prediction=target, target=truth, valid=valid).iou()
+        self.pixels += truth.size
+
+    def add_refined(self, sample: Sample, model: str, strengths: Sequence[float]) -> None:
+        """Count the mixes of a map and its refined form.
+
+        Raises:
+            ValueError: the map is not refined.
+        """
+        if sample.refined is None:
+            raise ValueError(f"{sample.id} is not refined")
+        for strength in strengths:
+            mix = Transformation(strength=strength).mixed(sample.confidence, sample.refined)
+            self._put(Source(model, strength), sample, mix)
+
+    def counted(self, place_of: Mapping[str, str], seconds: Mapping[str, float]) -> CountedMaps:
+        """All of it, in the order of the ids.
+
+        Args:
+            place_of: the place of each map, by its id.
+            seconds: what a megapixel took, see `CountedMaps`.
+        """
+        ids = sorted(self._regions)
+        return CountedMaps(
+            ids=ids,
+            places=[place_of[i] for i in ids],
+            counts={
+                source: np.stack([of_maps[i] for i in ids])
+                for source, of_maps in self._counts.items()
+            },
+            regions=np.array([self._regions[i] for i in ids]),
+            seconds=seconds,
+        )
+
+    def _put(self, source: Source, sample: Sample, confidence: Float32Array) -> None:
+        before = sample.confidence >= np.float32(0.5)
+        counts = level_counts(confidence, sample.truth, before, sample.valid)
+        self._counts.setdefault(source, {})[sample.id] = counts.astype(np.int32)

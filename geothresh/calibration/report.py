@@ -1,0 +1,188 @@
+"""What a calibration found, as a table, as JSON, and in one sentence of advice."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geothresh.calibration.candidates import Candidate
+from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain
+from geothresh.evaluation.report import WIDTH
+
+_GAP = "  "
+_HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationReport:
+    """What every candidate is worth on places that it was not fitted to, and which is advised."""
+
+    choice: Choice
+    tiles: int
+    """Maps, or cells of a scene."""
+    places: int
+    folds: int
+    unit: str
+    """What one map is: "tile" or "cell"."""
+    seconds: Mapping[str, float]
+    """What a megapixel takes, by key of the candidate, reading included."""
+    missing: Mapping[str, str]
+    """By label, why what was asked for could not be tried."""
+    output: Path | None
+    """The calibration file, if it was asked for."""
+    diagram: Path | None
+    """The reliability diagram, PNG."""
+
+    @property
+    def nothing(self) -> Candidate:
+        """The candidate that does nothing."""
+        return self.choice.candidates[0]
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what to do with such maps."""
+        choice, best = self.choice, self.choice.best
+        if self.tiles < LEAST_TILES:
+            return f"Leave it at 0.5: {self._unknown()}"
+        if choice.does_nothing:
+            return f"Leave it at 0.5: {self._no_better()}"
+        gain = choice.gains[best.key]
+        losers = f"{100 * gain.share_worse:.0f} % of {self.tiles} {self.unit}s"
+        what = _first(choice.fitted.source.model, choice.fitted.transformation.words(3))
+        return (
+            f"Take {best.label} ({what}): places gain {_points(gain)} of IoU over the cut at "
+            f"0.5, and {losers} lose more than a point."
+        )
+
+    @property
+    def expectation(self) -> str | None:
+        """What to expect where the advice comes from other places; None where it is unknown."""
+        expected = self.choice.expected
+        if expected is None or self.tiles < LEAST_TILES:
+            return None
+        return (
+            "Where the advice itself comes from the other folds, places "
+            f"gain {_points(expected)}, and {100 * expected.share_worse:.0f} % of the {self.unit}s "
+            "lose more than a point."
+        )
+
+    def _unknown(self) -> str:
+        return (
+            f"with {self.tiles} {self.unit}s it cannot be known whether a gain is more than "
+            f"chance, nor how many {self.unit}s lose by it; label {LEAST_TILES} at least, of "
+            "different places."
+        )
+
+    def _no_better(self) -> str:
+        rest = [one for one in self.choice.candidates if one is not self.nothing]
+        top = max(rest, key=lambda one: self.choice.gains[one.key].mean)
+        gain = self.choice.gains[top.key]
+        return (
+            f"none of {len(rest)} ways is better on {self.places} places by more than chance "
+            f"gives the best of so many in one case of {1 / LEVEL:.0f}; the highest mean is that "
+            f"of {top.label}, {_points(gain)}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures as JSON types."""
+        return {
+            "advice": self.advice,
+            "expectation": self.expectation,
+            "advised": self.choice.best.key,
+            "transformation": self.choice.fitted.transformation.text,
+            "model": self.choice.fitted.source.model or None,
+            **self.figures(),
+            "output": None if self.output is None else str(self.output),
+            "diagram": None if self.diagram is None else str(self.diagram),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """What was measured, as the calibration file keeps it."""
+        choice = self.choice
+        return {
+            f"{self.unit}s": self.tiles,
+            "places": self.places,
+            "folds": self.folds,
+            "candidates": {
+                one.key: {
+                    "label": one.label,
+                    "iou": self._iou(one),
+                    **asdict(choice.gains[one.key]),
+                    "ece": choice.outcomes[one.key].reliability.error,
+                    "seconds_per_megapixel": self.seconds[one.key],
+                }
+                for one in choice.candidates
+            },
+            "bound": asdict(choice.bound),
+            "expected": None if choice.expected is None else asdict(choice.expected),
+            "missing": dict(self.missing),
+        }
+
+    def _iou(self, one: Candidate) -> float:
+        """Mean over places."""
+        return self._base + self.choice.gains[one.key].mean
+
+    @property
+    def _base(self) -> float:
+        return float(self.choice.base)
+
+    def table(self) -> str:
+        """All candidates, the bound, and the advice below."""
+        choice = self.choice
+        lines = {one.label: self._line(one) for one in choice.candidates}
+        bound = _figures(choice.bound)
+        lines["bound*"] = [f"{100 * (self._base + choice.bound.mean):.2f}", *bound, "", "", ""]
+        labels = max(map(len, (*lines, *self.missing)))
+        widths = [max(map(len, column)) for column in zip(_HEADINGS, *lines.values(), strict=True)]
+        printed = [_row("", _HEADINGS, labels, widths)]
+        printed += [_row(label, line, labels, widths) for label, line in lines.items()]
+        printed += [f"{label:<{labels}}{_GAP}{why}" for label, why in self.missing.items()]
+        return "\n".join([self._title(), *printed, "", *map(_filled, self.sentences())])
+
+    def sentences(self) -> Sequence[str]:
+        """What the table means, and the advice."""
+        notes = (
+            "Points of IoU, the mean over places, each held out of what it is scored by; worse: "
+            f"{self.unit}s that lose more than a point; ECE: expected calibration error; chance: "
+            "how often chance gives the best of all rows as much. *the best threshold of each "
+            "region, which the truth alone tells."
+        )
+        told = [notes, "", self.advice]
+        return told if self.expectation is None else [*told, self.expectation]
+
+    def _title(self) -> str:
+        return f"{self.tiles} {self.unit}s of {self.places} places, {self.folds} folds"
+
+    def _line(self, one: Candidate) -> list[str]:
+        gain = self.choice.gains[one.key]
+        figures = ["", "", ""] if one is self.nothing else _figures(gain)
+        luck = "" if one is self.nothing or gain.chance is None else f"{gain.chance:.3f}"
+        error = self.choice.outcomes[one.key].reliability.error
+        seconds = f"{self.seconds[one.key]:.2f}"
+        return [f"{100 * self._iou(one):.2f}", *figures, f"{error:.4f}", seconds, luck]
+
+
+def _row(label: str, cells: Sequence[str], labels: int, widths: Sequence[int]) -> str:
+    padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return _GAP.join([f"{label:<{labels}}", *padded]).rstrip()
+
+
+def _figures(gain: Gain) -> list[str]:
+    error = "" if gain.error is None else f"{100 * gain.error:.2f}"
+    return [f"{100 * gain.mean:+.2f}", error, f"{100 * gain.share_worse:.0f} %"]
+
+
+def _points(gain: Gain) -> str:
+    error = "" if gain.error is None else f" (s.e. {100 * gain.error:.2f})"
+    return f"{100 * gain.mean:+.2f} points{error}"
+
+
+def _first(model: str, text: str) -> str:
+    return f"model {model}, {text}" if model else text
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
