@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from geothresh.api.fine_tuning import FineTuning, best_start, with_tuned
 from geothresh.api.labelled import Dealt, FolderMaps, LabelledMaps, SceneMaps
 from geothresh.api.models import ChosenModel, choose_model
 from geothresh.calibration.candidates import STRENGTHS, image_free, of_model
@@ -20,10 +21,11 @@ from geothresh.errors import UsageError
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output
-from geothresh.nn.refiner import ModelSource, packaged_models
+from geothresh.nn.refiner import ModelSource, find_model, packaged_models
 from geothresh.options import Compute, Maps, PathLike, Refining, Tiling
 from geothresh.raster.pictures import reliability_picture, write_png
-from geothresh.training.options import SceneData
+from geothresh.training.options import FolderData, SceneData
+from geothresh.training.recipe import Recipe
 
 Progress = Callable[[int, int], None]
 
@@ -44,6 +46,7 @@ def calibrate(
     maps: Maps = Maps(),
     refining: Refining = Refining(),
     calibrating: Calibrating = Calibrating(),
+    recipe: Recipe | None = None,
     tiling: Tiling = Tiling(),
     compute: Compute = Compute(),
     progress: Progress | None = None,
@@ -63,6 +66,7 @@ def calibrate(
         maps: of folders, which maps are taken, and the size of their pixels on the ground.
         refining: test-time augmentation and resolution of the models.
         calibrating: folds, places, and what is written.
+        recipe: how a model is fine-tuned; None = the recipe ``tune``.
         tiling: as for `refine`.
         compute: as for `refine`, without workers.
         progress: called with maps done and all maps, of all passes over them.
@@ -89,17 +93,30 @@ def calibrate(
         require_only(maps, why="is for folders of maps")
         require_only(calibrating, *_FOR_SCENES, why="is for folders of maps")
     output, diagram = _outputs(calibrating, folders if scene is None else scene.scenes)
-    choose = {
-        name: partial(choose_model, path, compute, tta=refining.tta, resolution=refining.resolution)
-        for name, path in _models(models).items()
-    }
+    files = _models(models)
+
+    def chooser(model: str | Path) -> Callable[..., ChosenModel]:
+        return partial(
+            choose_model, model, compute, tta=refining.tta, resolution=refining.resolution
+        )
+
+    choose = {name: chooser(model) for name, model in files.items()}
+    tuning = _tuning(folders, maps, calibrating, recipe, compute.device, bool(files))
     # Before the data is read: whatever is wrong with a model is found first.
     found = {name: make() for name, make in choose.items()}
-    labelled: LabelledMaps
     labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
-    counted, dealt = _counted(labelled, choose, tiling, calibrating, progress)
+    counted, dealt = count_maps(labelled, choose, tiling, calibrating, progress)
+    called: dict[str, str] = {}
+    if tuning is not None and isinstance(labelled, FolderMaps):
+        start = best_start(counted, found)
+        counted, last = with_tuned(
+            counted, labelled, dealt, tuning, chooser, start=find_model(files[start]),
+            tiling=tiling,
+        )  # fmt: skip
+        found[last.stem] = chooser(last)()
+        called[last.stem] = f"{start} fine-tuned"
     report = _report(
-        counted, dealt, found, calibrating=calibrating, unit=labelled.unit, output=output,
+        counted, dealt, found, called, calibrating=calibrating, unit=labelled.unit, output=output,
         diagram=diagram,
     )  # fmt: skip
     if output is not None and diagram is not None:
@@ -116,6 +133,34 @@ def _folders(data: PathLike | Sequence[PathLike]) -> list[Path]:
     if files:
         raise UsageError(f"{files[0]}: is a file; name its labels with `labels`")
     return folders
+
+
+def _tuning(
+    folders: Sequence[Path],
+    maps: Maps,
+    calibrating: Calibrating,
+    recipe: Recipe | None,
+    device: str,
+    has_models: bool,
+) -> FineTuning | None:
+    """What is trained, if that is asked for: errors as `calibrate`."""
+    if not calibrating.fine_tune or calibrating.output is None:
+        return None
+    if not has_models:
+        raise UsageError("`fine_tune` starts from one of the models, and there is none; name one")
+    if maps.ids is not None:
+        raise UsageError(
+            "`fine_tune` trains on whole folders, and `ids` names some of their maps; put these "
+            "into a folder of their own"
+        )
+    return FineTuning(
+        data=FolderData(
+            folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,
+            ground_sample_distance=maps.ground_sample_distance,
+        ),
+        recipe=recipe, place_pattern=calibrating.place_pattern, seed=calibrating.seed,
+        device=device, output=Path(calibrating.output), overwrite=calibrating.overwrite,
+    )  # fmt: skip
 
 
 def _outputs(
@@ -146,14 +191,28 @@ def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
     return found
 
 
-def _counted(
+def count_maps(
     maps: LabelledMaps,
     choose: Mapping[str, Callable[..., ChosenModel]],
     tiling: Tiling,
     calibrating: Calibrating,
     progress: Progress | None,
 ) -> tuple[CountedMaps, Dealt]:
-    """Count all maps, as they are and refined by each model; places are known in between."""
+    """Count all maps, as they are and refined by each model; places are known in between.
+
+    Args:
+        maps: where they are.
+        choose: chooses a model for ``metres`` and ``width``, by its name.
+        tiling: how maps are cut.
+        calibrating: folds, places and regions.
+        progress: as of `calibrate`.
+
+    Returns:
+        The counts, and the places and folds of the maps.
+
+    Raises:
+        InputError: there is but one place, or a map cannot be read.
+    """
     counter = MapCounter(calibrating.patch)
     seconds: dict[str, float] = {}
     done, total = 0, maps.number * (1 + len(choose))
@@ -191,6 +250,7 @@ def _report(
     counted: CountedMaps,
     dealt: Dealt,
     models: Mapping[str, ChosenModel],
+    called: Mapping[str, str],
     *,
     calibrating: Calibrating,
     unit: str,
@@ -201,7 +261,7 @@ def _report(
     candidates = image_free()
     seconds = {one.key: counted.seconds[""] for one in candidates}
     for name, model in models.items():
-        with_model = of_model(name, model.scope.keep)
+        with_model = of_model(name, model.scope.keep, called.get(name))
         candidates += with_model
         seconds |= {one.key: counted.seconds[name] for one in with_model}
     return CalibrationReport(
@@ -220,7 +280,7 @@ def _report(
 def _numbers(counted: CountedMaps, dealt: Dealt) -> list[list[int]]:
     """The numbers of the maps that each fold holds out."""
     number = {i: k for k, i in enumerate(counted.ids)}
-    return [[number[i] for i in fold] for fold in dealt.folds]
+    return [[number[i] for i in fold] for fold in dealt.folds if fold]
 
 
 def _calibration(

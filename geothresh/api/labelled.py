@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -125,28 +125,37 @@ class FolderMaps:
             for sample in pair_samples(pairs):
                 take(_named(sample, source))
 
-    def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
-        """See `LabelledMaps`; all maps of a data set decide on its resolution."""
+    def refined(
+        self, choose: Choose, tiling: Tiling, take: Take, *, only: Container[str] | None = None
+    ) -> None:
+        """See `LabelledMaps`; all maps of a data set decide on its resolution.
+
+        Args:
+            choose, tiling, take: as there.
+            only: ids of the maps that are refined; None = all.
+        """
         for source, pairs in by_source(self.pairs):
             dataset = pairs[0].dataset
             of_set = [pair for pair in self.pairs if pair.dataset == dataset]
             refinement = MapRefinement.of(choose, self.sizes.get(dataset), of_set, tiling)
-            for sample in refinement.samples(pairs):
+            some = [one for one in pairs if only is None or f"{source}/{one.id}" in only]
+            for sample in refinement.samples(some):
                 take(_named(sample, source))
 
     def deal(self, calibrating: Calibrating) -> Dealt:
         """See `LabelledMaps`; the maps of several base networks of one id are of one place."""
-        ids = {pair.id for pair in self.pairs}
-        # Places of ids, for which the pattern is written; then of maps.
-        places = places_of(ids, self.marks, calibrating.place_pattern)
-        maps: dict[str, list[str]] = {i: [] for i in ids}
-        datasets = {}
+        # Ids are dealt, as a training deals them, and the pattern is written for them; then maps.
+        datasets = {pair.id: pair.dataset for pair in self.pairs}
+        places = places_of(datasets, self.marks, calibrating.place_pattern)
+        by_id = Dealt.of(places, datasets, calibrating, self.unit)
+        maps: dict[str, list[str]] = {i: [] for i in datasets}
         for source, pairs in by_source(self.pairs):
             for pair in pairs:
                 maps[pair.id].append(f"{source}/{pair.id}")
-                datasets[maps[pair.id][-1]] = pair.dataset
-        of_maps = [tuple(sorted(name for i in place for name in maps[i])) for place in places]
-        return Dealt.of(of_maps, datasets, calibrating, self.unit)
+        return Dealt(
+            place_of={name: by_id.place_of[i] for i, names in maps.items() for name in names},
+            folds=[[name for i in fold for name in maps[i]] for fold in by_id.folds],
+        )
 
 
 def _named(sample: Sample, source: str) -> Sample:

@@ -160,7 +160,7 @@ def train(
     require("recipe", recipe, Value((Recipe,)))
     start = None if network.init is None else find_model(network.init)
     with training_output(
-        output, THRESHNET, (".split.json", ".last.safetensors", ".csv"), resume=resume,
+        output, THRESHNET, _endings(splitting), resume=resume,
         # The start must outlive the run: whoever goes on with it, or reads its card, looks for it.
         overwrite=overwrite, inputs=() if start is None else (start,),
     ) as making:  # fmt: skip
@@ -186,7 +186,8 @@ def train(
         def make() -> ThreshNetTask:
             made.append(
                 _task(gathered, making.model, config=config, recipe=recipe, facts=facts,
-                      init=start, device=device, loader_workers=loader_workers)
+                      init=start, device=device, loader_workers=loader_workers,
+                      keep_folds=splitting.fold_models)
             )  # fmt: skip
             return made[0]
 
@@ -221,10 +222,19 @@ def _result(
     )
 
 
-def _task(gathered: TrainingData, output: Path, **options: Any) -> ThreshNetTask:
+def _endings(splitting: Splitting) -> list[str]:
+    """Of the files that come beside the model."""
+    folds = range(1, (splitting.folds or 0) + 1) if splitting.fold_models else ()
+    kept = [f".fold{number}.safetensors" for number in folds]
+    return [".split.json", ".last.safetensors", ".csv", *kept]
+
+
+def _task(
+    gathered: TrainingData, output: Path, *, keep_folds: bool, **options: Any
+) -> ThreshNetTask:
     """One training, or one for each fold before it."""
     if gathered.folds:
-        return FoldsTask(gathered.folds, gathered.train, output, **options)
+        return FoldsTask(gathered.folds, gathered.train, output, keep_folds=keep_folds, **options)
     return ThreshNetTask(gathered.train, gathered.validation, output, **options)
 
 

@@ -202,31 +202,33 @@ def image_free() -> list[Candidate]:
     ]  # fmt: skip
 
 
-def of_model(name: str, keep: float | None) -> list[Candidate]:
+def of_model(name: str, keep: float | None, called: str | None = None) -> list[Candidate]:
     """Those with a model.
 
     Args:
         name: of the model.
+        called: name of it for people; None = the same.
         keep: refined confidence down to which it keeps the foreground of the input, as its card
             tells; None = it does not.
     """
+    called = called or name
     *weaker, full = (Source(name, strength) for strength in STRENGTHS)
     return [
-        AsIs(key=name, label=f"{name}, as refine does", source=full, keep=keep, rank=5),
+        AsIs(key=name, label=f"{called}, as refine does", source=full, keep=keep, rank=5),
         *(
             AsIs(
-                key=f"{name}@{mix.strength:g}", label=f"{name}, strength {mix.strength:g}",
+                key=f"{name}@{mix.strength:g}", label=f"{called}, strength {mix.strength:g}",
                 source=mix, rank=6,
             )
             for mix in weaker
         ),
-        Kept(key=f"{name}+keep", label=f"{name}, hysteresis", source=full, rank=7),
+        Kept(key=f"{name}+keep", label=f"{called}, hysteresis", source=full, rank=7),
         BestThreshold(
-            key=f"{name}+threshold", label=f"{name}, strength and threshold",
+            key=f"{name}+threshold", label=f"{called}, strength and threshold",
             sources=[*weaker, full], rank=8,
         ),
         BestThreshold(
-            key=f"{name}+platt", label=f"{name}, the same, temperature and bias",
+            key=f"{name}+platt", label=f"{called}, the same, temperature and bias",
             sources=[*weaker, full], rank=9, scaled=True,
         ),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ tried. Four kilobytes stand for a map, whatever its size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -78,17 +78,25 @@ class CountedMaps:
     """(M,) IoU of the cut at the best threshold of each region: the bound."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By model, with "" for reading alone: what a megapixel took."""
+    megapixels: float = 0.0
+    """Of all maps together."""
 
     def of(self, which: Sequence[int]) -> CountedMaps:
         """Some of the maps, by number."""
         numbers = np.asarray(which, np.intp)
-        return CountedMaps(
+        return replace(
+            self,
             ids=[self.ids[k] for k in numbers],
             places=[self.places[k] for k in numbers],
             counts={source: of_maps[numbers] for source, of_maps in self.counts.items()},
             regions=self.regions[numbers],
-            seconds=self.seconds,
         )
+
+    def with_sources(
+        self, counts: Mapping[Source, Int64Array], seconds: Mapping[str, float]
+    ) -> CountedMaps:
+        """The same maps, counted from further sources."""
+        return replace(self, counts={**self.counts, **counts}, seconds={**self.seconds, **seconds})
 
     @property
     def weights(self) -> Float64Array:
@@ -181,13 +189,19 @@ class MapCounter:
         return CountedMaps(
             ids=ids,
             places=[place_of[i] for i in ids],
-            counts={
-                source: np.stack([of_maps[i] for i in ids])
-                for source, of_maps in self._counts.items()
-            },
+            counts=self.sources(ids),
             regions=np.array([self._regions[i] for i in ids]),
             seconds=seconds,
+            megapixels=self.pixels / 1e6,
         )
+
+    def sources(self, ids: Sequence[str]) -> dict[Source, Int64Array]:
+        """(M, 2, 2, 256) counts from each source that was counted, in the order of the ids."""
+        return {
+            source: np.stack([of_maps[i] for i in ids])
+            for source, of_maps in self._counts.items()
+            if of_maps
+        }
 
     def _put(self, source: Source, sample: Sample, confidence: Float32Array) -> None:
         before = sample.confidence >= np.float32(0.5)

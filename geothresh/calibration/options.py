@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geothresh.fields import COUNT, File, Number, Options, Text, option
+from geothresh.errors import UsageError
+from geothresh.fields import COUNT, FLAG, File, Number, Options, Text, check, option
 from geothresh.options import PathLike, overwriting
 
 
@@ -33,6 +34,12 @@ class Calibrating(Options):
         File(),
         metavar="DIR",
     )
+    fine_tune: bool = option(
+        False,
+        "Also try the best of the models trained further on the other folds, as `geothresh train` "
+        "--init does: K + 1 trainings, of minutes on a GPU. The model comes beside the output.",
+        FLAG,
+    )
     output: PathLike | None = option(
         None,
         "Write the calibration, JSON, for `geothresh refine` --calibration, and beside it a "
@@ -42,3 +49,8 @@ class Calibrating(Options):
         metavar="FILE",
     )
     overwrite: bool = overwriting()
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.fine_tune and self.output is None:
+            raise UsageError("`fine_tune` makes a model beside the calibration; give `output` too")

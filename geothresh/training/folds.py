@@ -38,6 +38,11 @@ class _Round:
         )
 
 
+def fold_model(model: Path, number: int) -> Path:
+    """Where the model of a fold is, counted from 1, beside that of everything."""
+    return beside(model, f".fold{number}.safetensors")
+
+
 class FoldsTask(ThreshNetTask):
     """A ThreshNet for each fold, scored on what it has not seen, then the model of everything.
 
@@ -46,7 +51,13 @@ class FoldsTask(ThreshNetTask):
     """
 
     def __init__(
-        self, folds: Sequence[Fold], train: Sequence[ChipSource], output: Path, **options: Any
+        self,
+        folds: Sequence[Fold],
+        train: Sequence[ChipSource],
+        output: Path,
+        *,
+        keep_folds: bool = False,
+        **options: Any,
     ) -> None:
         """Begin with the first fold.
 
@@ -54,6 +65,7 @@ class FoldsTask(ThreshNetTask):
             folds: what each learns from and is scored on.
             train: what the model learns from.
             output: the model file.
+            keep_folds: whether the model of each fold is written too, see `fold_model`.
             **options: as of `ThreshNetTask`.
         """
         held = [one for fold in folds for one in fold.validation]
@@ -62,6 +74,7 @@ class FoldsTask(ThreshNetTask):
         self._held = [fold.validation for fold in folds]
         self._initial = {k: v.clone() for k, v in self.network.state_dict().items()}
         self._round = _Round()
+        self._keep_folds = keep_folds
 
     @property
     def tuning(self) -> Tuning | None:
@@ -139,6 +152,9 @@ class FoldsTask(ThreshNetTask):
             self._round = replace(self._round, number=number + 1)
             return {}
         found = score_network(self._average, self._held[number], dtype=self.dtype)
+        if self._keep_folds:
+            card = self._card(self._round.local(progress))
+            self._save_average([fold_model(self.output, number + 1)], card)
         self._figures.tuned += found
         self._figures.epoch = self._round.local(progress).epoch
         self._begin_round(number + 1, progress)

@@ -126,6 +126,12 @@ class Splitting(Options):
         Number(whole=True, least=2),
         metavar="K",
     )
+    fold_models: bool = option(
+        False,
+        "With --folds, keep the model of each fold too, which has not seen the places of that "
+        "fold: MODEL.fold1.safetensors and so on.",
+        FLAG,
+    )
     validation_fraction: float = option(
         0.15, "Share of places to validate on.", Number(least=0, most=1, below=True)
     )
@@ -164,6 +170,8 @@ class Splitting(Options):
                 f"`folds` holds every place out in turn, and `{once[0]}` says what to validate on; "
                 "give one or the other"
             )
+        if self.fold_models and self.folds is None:
+            raise UsageError("`fold_models` keeps the models of `folds`; give both, or neither")
         if self.split is not None and self.given:
             raise UsageError(
                 f"`split` says what to validate on, and so does `{self.given[0]}`; give one or the "

@@ -32,6 +32,7 @@ from geothresh.files import file_digest
 from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import wrapped
 from geothresh.raster.pictures import read_gray, read_rgb, write_png
+from geothresh.training.recipe import recipe_of
 from tests.support.fakes import UnevenRefiner
 from tests.support.networks import write_model
 from tests.support.rasters import write_raster
@@ -275,6 +276,8 @@ def test_a_calibration_decides_alone(data: Path, model: Path, tmp_path: Path) ->
     output = write_calibration(tmp_path / "c.json", None, strength=0)
     with pytest.raises(UsageError, match="`calibration` decides on `threshold`"):
         Refining(calibration=output, threshold=0.4)
+    with pytest.raises(UsageError, match="`fine_tune` makes a model beside"):
+        Calibrating(fine_tune=True)
     with pytest.raises(UsageError, match="needs no model"):
         refine_array(np.zeros((9, 9)), model=model, refining=Refining(calibration=output))
 
@@ -294,6 +297,38 @@ def test_no_seam_comes_with_a_transformation() -> None:
     assert (alone == change(tile, UnevenRefiner()(tile[None])[0])).all()
 
 
+@pytest.mark.slow
+def test_a_model_is_trained_on_the_other_folds(data: Path, model: Path, tmp_path: Path) -> None:
+    """Each map is refined by the model of the fold that holds it out; then one of all is kept."""
+    output, native = tmp_path / "calibration.json", Refining(resolution="native")
+    recipe = recipe_of("tune", epochs=1, chips_per_epoch=4, batch_size=2, chip_size=64)
+    report = calibrate(
+        data, models=[model], tiling=TILES, recipe=recipe, refining=native,
+        calibrating=Calibrating(output=output, fine_tune=True, folds=2),
+    )  # fmt: skip
+    labels = {one.key: one.label for one in report.choice.candidates}
+    assert labels["calibration.last@0.5"] == "random fine-tuned, strength 0.5"
+    ids = sorted(path.stem for path in (data / "mask").iterdir())
+    found = dict(zip(ids, report.choice.outcomes["calibration.last"].iou, strict=True))
+    folds = json.loads((tmp_path / "calibration.split.json").read_text())["folds"]
+    assert sorted(folds[0] + folds[1]) == ids
+    for number, fold in enumerate(folds, start=1):
+        (tmp_path / "ids.txt").write_text("\n".join(fold))
+        scored = evaluate(
+            data, model=tmp_path / f"calibration.fold{number}.safetensors", refining=native,
+            maps=Maps(ids=tmp_path / "ids.txt"), tiling=TILES,
+        )  # fmt: skip
+        for line in scored.sources[0].maps:
+            assert found[line["id"]] == pytest.approx(line["refined"]["iou"])
+    last = tmp_path / "calibration.last.safetensors"
+    write_calibration(tmp_path / "c.json", last, strength=0.5)
+    values = np.zeros((64, 64), np.float32)
+    assert refine_array(values, refining=Refining(calibration=tmp_path / "c.json")).shape == (
+        64,
+        64,
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -302,6 +337,10 @@ def test_no_seam_comes_with_a_transformation() -> None:
         ({"refining": Refining(threshold=0.4)}, "`threshold` is what calibrating finds"),
         ({"compute": Compute(workers=2)}, "`workers` is for `geothresh refine`"),
         ({"calibrating": Calibrating(output="calibration.txt")}, "a calibration is JSON"),
+        (
+            {"models": (), "calibrating": Calibrating(output="c.json", fine_tune=True)},
+            "`fine_tune` starts from one of the models, and there is none",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(data: Path, options: dict[str, Any], said: str) -> None:

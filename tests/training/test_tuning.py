@@ -245,7 +245,7 @@ def test_every_place_is_held_out_once_and_the_model_learns_from_all(
 
 def test_a_fold_is_a_run_of_its_own(folder: Path, tmp_path: Path) -> None:
     recipe = Recipe(**{**QUICK.as_dict(), "loss": QUICK.loss, "ema": 0.9, "dropout": 0.2})
-    folded = tune(folder, tmp_path / "m.safetensors", recipe, folds=2)
+    folded = tune(folder, tmp_path / "m.safetensors", recipe, folds=2, fold_models=True)
     sides = json.loads(folded.split.read_text())
     for number, held in enumerate(sides["folds"]):
         manifest = tmp_path / f"{number}.json"
@@ -256,6 +256,9 @@ def test_a_fold_is_a_run_of_its_own(folder: Path, tmp_path: Path) -> None:
         assert {k: v for k, v in one.items() if k not in ("epoch", "seconds")} == {
             k: v for k, v in other.items() if k not in ("epoch", "seconds", "fold")
         }
+        kept = load_file(tmp_path / f"m.fold{number + 1}.safetensors")
+        last = load_file(alone.last)
+        assert all(torch.equal(kept[name], last[name]) for name in last)
 
 
 def test_folds_go_on_where_they_were_killed(folder: Path, tmp_path: Path) -> None:
@@ -279,6 +282,11 @@ def test_folds_go_on_where_they_were_killed(folder: Path, tmp_path: Path) -> Non
     assert made(output) == made(tmp_path / "whole.safetensors")
     with pytest.raises(OutputError, match="exists already"):
         tune(folder, output, SHORT, folds=2)
+
+
+def test_models_of_folds_are_for_folds() -> None:
+    with pytest.raises(UsageError, match="`fold_models` keeps the models of `folds`"):
+        Splitting(fold_models=True)
 
 
 def test_folds_that_do_not_gain_leave_the_start(folder: Path, tmp_path: Path) -> None:
