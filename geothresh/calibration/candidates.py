@@ -195,7 +195,7 @@ def image_free() -> list[Candidate]:
         BestThreshold(key="threshold", label="best threshold", sources=[INPUT], rank=1),
         TemperatureAndBias(),
         BestThreshold(
-            key="platt+threshold", label="the same, best threshold", sources=[INPUT], rank=3,
+            key="platt+threshold", label="temperature, bias, threshold", sources=[INPUT], rank=3,
             scaled=True,
         ),
         Isotonic(),
@@ -228,7 +228,7 @@ def of_model(name: str, keep: float | None, called: str | None = None) -> list[C
             sources=[*weaker, full], rank=8,
         ),
         BestThreshold(
-            key=f"{name}+platt", label=f"{called}, the same, temperature and bias",
+            key=f"{name}+platt", label=f"{called}, strength, threshold, scaling",
             sources=[*weaker, full], rank=9, scaled=True,
         ),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ places lose by following such advice, there is none.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ LEVEL = 0.05
 LEAST_TILES = 8
 """With fewer, nothing is advised: neither gains nor losses can be told from chance."""
 _FLIPS = 4999
+_AT_ONCE = 500
 # Up to so many places all ways to flip their signs are tried.
 _FEW_PLACES = 12
 
@@ -106,17 +107,28 @@ def chances(gains: Float64Array) -> Float64Array:
     Args:
         gains: (P, C) by place and candidate.
     """
-    n = len(gains)
     seen = _t(gains.sum(axis=0)[None], gains)[0]
+    # What differs by rounding alone is as high.
+    bound = seen * (1 - 1e-9) - 1e-12
+    reached, flips = np.zeros(len(seen)), 0
+    for signs in _flipped(len(gains)):
+        greatest = _t(signs @ gains, gains).max(axis=1)
+        reached += (greatest[:, None] >= bound).sum(axis=0)
+        flips += len(signs)
+    return np.asarray(reached / flips)
+
+
+def _flipped(n: int) -> Iterator[Float64Array]:
+    """Signs (S, n) of so many places, a part at a time; the first leaves all as they are."""
     if n <= _FEW_PLACES:
         numbers = np.arange(2**n)[:, None] >> np.arange(n)
-        signs = 1.0 - 2.0 * (numbers & 1)
-    else:
-        draws = np.random.default_rng(0).random((_FLIPS, n)) < 0.5
-        signs = np.concatenate([np.ones((1, n)), np.where(draws, -1.0, 1.0)])
-    greatest = _t(signs @ gains, gains).max(axis=1)
-    # What differs by rounding alone is as high.
-    return np.asarray((greatest[:, None] >= seen * (1 - 1e-9) - 1e-12).mean(axis=0))
+        yield np.where(numbers & 1, -1.0, 1.0)
+        return
+    yield np.ones((1, n))
+    rng = np.random.default_rng(0)
+    for first in range(0, _FLIPS, _AT_ONCE):
+        number = min(_AT_ONCE, _FLIPS - first)
+        yield np.where(rng.random((number, n)) < 0.5, -1.0, 1.0)
 
 
 def _t(sums: Float64Array, gains: Float64Array) -> Float64Array:

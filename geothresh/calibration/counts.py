@@ -26,8 +26,9 @@ CUTS: Float32Array = ((np.arange(N_LEVELS) - 0.5) / 255).astype(np.float32)
 """Cut k takes level k and above; the first takes everything, and stands for no threshold."""
 HALF = 128
 """The cut at 0.5."""
-MOST_MAPS = 20_000
-"""More are refused: a few hundred tell all, and each takes some 50 kB."""
+MOST_MAPS = 4000
+"""More are refused: a few hundred tell all, and each takes 4 kB for each source, 17 of four
+models' mixes."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

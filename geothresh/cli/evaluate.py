@@ -129,6 +129,7 @@ def evaluate(
     if options.verbosity() >= 0:
         by = "not refined" if result.model is None else f"refined with {result.model}"
         by += "" if result.tta == "none" else f", TTA {result.tta}"
+        by += "" if refining.calibration is None else f", calibrated by {refining.calibration}"
         say(f"{by}; {result.seconds:.1f} s")
 
 

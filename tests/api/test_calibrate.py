@@ -158,7 +158,7 @@ def test_a_model_is_tried_at_several_strengths(data: Path, model: Path, tmp_path
     assert [label for label in labels if label.startswith("random")] == [
         "random, as refine does", "random, strength 0.25", "random, strength 0.5",
         "random, strength 0.75", "random, hysteresis", "random, strength and threshold",
-        "random, the same, temperature and bias",
+        "random, strength, threshold, scaling",
     ]  # fmt: skip
     table = report.table()
     assert table.startswith("12 tiles of 12 places, 3 folds")

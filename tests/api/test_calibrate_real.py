@@ -79,7 +79,7 @@ def prepared(name: str, folder: Path) -> tuple[Path, Path]:
             maps = SHARED / "confidence" / "objects-camouflage" / "isnet"
             return some_of(SHARED / "objects-camouflage", maps, folder)
         case "polyps":
-            return predicted(SHARED / "polyps-clinicdb", folder, frames=25, crop=256)
+            return predicted(SHARED / "polyps-clinicdb", folder, frames=25, crop=160)
     return predicted(SHARED / "landslides-hrgldd", folder, frames=1, crop=128)
 
 
