@@ -17,7 +17,7 @@ from geothresh.calibration.counts import CountedMaps, MapCounter
 from geothresh.calibration.file import Calibration
 from geothresh.calibration.options import Calibrating
 from geothresh.calibration.report import CalibrationReport
-from geothresh.errors import UsageError
+from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output
@@ -92,6 +92,8 @@ def calibrate(
     if scene is not None:
         require_only(maps, why="is for folders of maps")
         require_only(calibrating, *_FOR_SCENES, why="is for folders of maps")
+    if calibrating.images is not None and not Path(calibrating.images).is_dir():
+        raise InputError(f"{calibrating.images}: no such folder of images; name another `images`")
     output, diagram = _outputs(calibrating, folders if scene is None else scene.scenes)
     files = _models(models)
 

@@ -26,6 +26,7 @@ from geothresh import (
     evaluate,
     refine,
     refine_array,
+    refine_dataarray,
 )
 from geothresh.calibration.file import Calibration, CalibrationFile
 from geothresh.files import file_digest
@@ -146,6 +147,24 @@ def test_what_calibrate_scores_is_what_refine_makes(
     by_id = {line["id"]: line["refined"]["iou"] for line in report.sources[0].maps}
     truth = read_gray(data / "mask" / "p01_1.png") > 0
     assert by_id["p01_1"] == pytest.approx((mask & truth).sum() / (mask | truth).sum())
+
+
+def test_a_dataarray_is_refined_as_a_file_is(data: Path, model: Path, tmp_path: Path) -> None:
+    """Lazily too, and its attributes tell the calibration."""
+    xarray = pytest.importorskip("xarray", reason="the extra xarray is not installed")
+    values = np.tile(read_gray(data / "confidence" / "p02_2.png"), (2, 3))
+    write_raster(tmp_path / "scene.tif", values)
+    shutil.copy(model, tmp_path)
+    file = write_calibration(tmp_path / "c.json", model, strength=0.7, bias=0.3, threshold=0.4)
+    refining = Refining(calibration=file, tta="none")
+    mask, _ = read(refine(tmp_path / "scene.tif", refining=refining, tiling=TILES).mask)
+    for array in (
+        xarray.DataArray(values, dims=("y", "x")),
+        xarray.DataArray(values, dims=("y", "x")).chunk({"x": 70, "y": 128}),
+    ):
+        found = refine_dataarray(array, layer="mask", refining=refining, tiling=TILES)
+        assert (found.values == mask).all() and 0 < mask.mean() < 1
+        assert "some way: strength 0.7" in str(found.attrs)
 
 
 def test_a_model_is_tried_at_several_strengths(data: Path, model: Path, tmp_path: Path) -> None:
@@ -360,3 +379,5 @@ def test_broken_data_is_refused_before_a_model_runs(data: Path, tmp_path: Path) 
         calibrate(folder)
     with pytest.raises(UsageError, match="is a file; name its labels"):
         calibrate(folder / "mask" / "p04_1.png")
+    with pytest.raises(InputError, match="nowhere: no such folder of images"):
+        calibrate(data, calibrating=Calibrating(images=folder / "nowhere"))
