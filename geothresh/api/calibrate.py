@@ -113,7 +113,7 @@ def calibrate(
         start = best_start(counted, found)
         counted, last = with_tuned(
             counted, labelled, dealt, tuning, chooser, start=find_model(files[start]),
-            tiling=tiling,
+            tiling=tiling, told=_told_of_training(progress, labelled.number, len(choose)),
         )  # fmt: skip
         found[last.stem] = chooser(last)()
         called[last.stem] = f"{start} fine-tuned"
@@ -163,6 +163,20 @@ def _tuning(
         recipe=recipe, place_pattern=calibrating.place_pattern, seed=calibrating.seed,
         device=device, output=Path(calibrating.output), overwrite=calibrating.overwrite,
     )  # fmt: skip
+
+
+def _told_of_training(
+    progress: Progress | None, maps: int, models: int
+) -> Callable[[float], None] | None:
+    """Tells of a training, which counts as one more pass over the maps."""
+    if progress is None:
+        return None
+    before = maps * (1 + models)
+
+    def told(share: float) -> None:
+        progress(before + round(share * maps), before + maps)
+
+    return told
 
 
 def _outputs(

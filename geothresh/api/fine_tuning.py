@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from geothresh.api.labelled import Dealt, FolderMaps
 from geothresh.api.models import ChosenModel
-from geothresh.api.train import train
+from geothresh.api.train import TrainCallbacks, train
 from geothresh.calibration.candidates import STRENGTHS, of_model
 from geothresh.calibration.counts import CountedMaps, MapCounter
 from geothresh.errors import InputError
@@ -20,7 +21,10 @@ from geothresh.training.folds import fold_model
 from geothresh.training.options import FolderData, NetworkChoice, Splitting
 from geothresh.training.recipe import RECIPES, Recipe
 
-Choose = Callable[..., ChosenModel]
+Choose: TypeAlias = Callable[..., ChosenModel]
+"""Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
+Told: TypeAlias = Callable[[float], None]
+"""Is told what share of the training is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +42,25 @@ class FineTuning:
     """The model of all folds and its fellows have this name, with endings of their own."""
     overwrite: bool
 
-    def trained(self, start: Path, dealt: Dealt) -> Path:
+    def trained(self, start: Path, dealt: Dealt, told: Told | None) -> Path:
         """Train a model for each fold and one of everything, which is where this leads.
 
         Args:
             start: the model to start from.
             dealt: the folds, which are those of the training.
+            told: called after each step with the share that is done.
 
         Raises:
             InputError: the data cannot be used, or changed since it was dealt.
             OutputError: there is another model of that name.
         """
         recipe = RECIPES["tune"] if self.recipe is None else self.recipe
+        epochs = recipe.epochs * (len(dealt.folds) + 1)
+
+        def on_step(epoch: int, step: int, steps: int, _: float) -> None:
+            if told is not None:
+                told((epoch - 1 + step / steps) / epochs)
+
         done = train(
             self.data, self.output.with_suffix(".safetensors"),
             network=NetworkChoice(init=start), recipe=replace(recipe, seed=self.seed),
@@ -57,6 +68,7 @@ class FineTuning:
                 folds=len(dealt.folds), place_pattern=self.place_pattern, fold_models=True
             ),
             device=self.device, overwrite=self.overwrite,
+            callbacks=TrainCallbacks(on_step=on_step),
         )  # fmt: skip
         folds = [set(ids) for ids in json.loads(done.split.read_text())["folds"]]
         if folds != [{name.rpartition("/")[2] for name in fold} for fold in dealt.folds]:
@@ -98,6 +110,7 @@ def with_tuned(
     *,
     start: Path,
     tiling: Tiling,
+    told: Told | None,
 ) -> tuple[CountedMaps, Path]:
     """The counts with those of a model that is trained further, and the file of that model.
 
@@ -109,12 +122,13 @@ def with_tuned(
         choose: chooses a model for ``metres`` and ``width``, by its file.
         start: the model to start from.
         tiling: how maps are cut.
+        told: called after each step of the training.
 
     Raises:
         InputError: the data cannot be used.
         OutputError: there is another model of that name.
     """
-    last = tuning.trained(start, dealt)
+    last = tuning.trained(start, dealt, told)
     started = time.perf_counter()
     counter = tuning.counted(maps, dealt, choose, tiling)
     # The other models' time is of a megapixel; the maps are the same.

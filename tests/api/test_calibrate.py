@@ -321,11 +321,14 @@ def test_a_model_is_trained_on_the_other_folds(data: Path, model: Path, tmp_path
     """Each map is refined by the model of the fold that holds it out; then one of all is kept."""
     output, native = tmp_path / "calibration.json", Refining(resolution="native")
     recipe = recipe_of("tune", epochs=1, chips_per_epoch=4, batch_size=2, chip_size=64)
+    told = []
     report = calibrate(
         data, models=[model], tiling=TILES, recipe=recipe, refining=native,
+        progress=lambda *done: told.append(done),
         calibrating=Calibrating(output=output, fine_tune=True, folds=2),
     )  # fmt: skip
     labels = {one.key: one.label for one in report.choice.candidates}
+    assert told[-1] == (36, 36) and told[23] == (24, 24)
     assert labels["calibration.last@0.5"] == "random fine-tuned, strength 0.5"
     ids = sorted(path.stem for path in (data / "mask").iterdir())
     found = dict(zip(ids, report.choice.outcomes["calibration.last"].iou, strict=True))
