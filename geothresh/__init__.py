@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from geothresh.api.evaluate import evaluate
     from geothresh.api.info import SceneInfo, info
     from geothresh.api.models import load_model
+    from geothresh.api.options import Many
     from geothresh.api.refine import RefineResult, refine
+    from geothresh.api.refine_many import RefineManyResult, refine_many
     from geothresh.api.train import TrainCallbacks, TrainResult, train
     from geothresh.api.train_base import BaseTrainResult, train_base
     from geothresh.api.vectorize import VectorizeResult, vectorize
@@ -74,6 +76,7 @@ _HOMES = {
     "Holdout": "geothresh.base.config",
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
+    "Many": "geothresh.api.options",
     "Maps": "geothresh.options",
     "ModelError": "geothresh.errors",
     "NetworkChoice": "geothresh.training.options",
@@ -82,6 +85,7 @@ _HOMES = {
     "Polygons": "geothresh.vector.options",
     "Reading": "geothresh.options",
     "Recipe": "geothresh.training.recipe",
+    "RefineManyResult": "geothresh.api.refine_many",
     "RefineResult": "geothresh.api.refine",
     "Refiner": "geothresh.mosaic",
     "RefinerSource": "geothresh.mosaic",
@@ -108,6 +112,7 @@ _HOMES = {
     "refine": "geothresh.api.refine",
     "refine_array": "geothresh.api.arrays",
     "refine_dataarray": "geothresh.api.dataarrays",
+    "refine_many": "geothresh.api.refine_many",
     "train": "geothresh.api.train",
     "train_base": "geothresh.api.train_base",
     "vectorize": "geothresh.api.vectorize",
@@ -133,6 +138,7 @@ __all__ = [
     "Holdout",
     "ImageData",
     "InputError",
+    "Many",
     "Maps",
     "ModelError",
     "NetworkChoice",
@@ -141,6 +147,7 @@ __all__ = [
     "Polygons",
     "Reading",
     "Recipe",
+    "RefineManyResult",
     "RefineResult",
     "Refiner",
     "RefinerSource",
@@ -168,6 +175,7 @@ __all__ = [
     "refine",
     "refine_array",
     "refine_dataarray",
+    "refine_many",
     "train",
     "train_base",
     "vectorize",

@@ -85,6 +85,11 @@ class PixelWindow:
         return self.height * self.width
 
     @property
+    def size(self) -> RasterSize:
+        """Its extent."""
+        return RasterSize(height=self.height, width=self.width)
+
+    @property
     def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """(first row, row after the last), the same of columns: a window as rasterio takes it."""
         return (self.row, self.row_stop), (self.col, self.col_stop)
@@ -113,6 +118,16 @@ class PixelWindow:
         if row >= row_stop or col >= col_stop:
             return None
         return PixelWindow.between(row, row_stop, col, col_stop)
+
+    def shifted(self, rows: int, cols: int) -> PixelWindow:
+        """The window moved down and to the right by so many pixels."""
+        return PixelWindow(
+            row=self.row + rows, col=self.col + cols, height=self.height, width=self.width
+        )
+
+    def seen_from(self, outer: PixelWindow) -> PixelWindow:
+        """The same pixels, counted from the first pixel of ``outer``."""
+        return self.shifted(-outer.row, -outer.col)
 
     def grown(self, by: int, size: RasterSize) -> PixelWindow:
         """The window with `by` more pixels on each side, as far as the raster goes."""
@@ -247,6 +262,23 @@ class TileGrid:
             row=row * self.stride, col=col * self.stride, height=self.tile, width=self.tile
         )
 
+    def over(self, window: PixelWindow) -> tuple[range, range]:
+        """Tile rows and tile columns of the tiles that hold a pixel of a window."""
+        return (
+            _tiles_over(window.row, window.row_stop, self.n_rows, self),
+            _tiles_over(window.col, window.col_stop, self.n_cols, self),
+        )
+
+    def covering(self, window: PixelWindow) -> PixelWindow:
+        """The pixels of all tiles that hold a pixel of a window; it may reach beyond the raster."""
+        rows, cols = self.over(window)
+        return PixelWindow.between(
+            rows.start * self.stride,
+            (rows.stop - 1) * self.stride + self.tile,
+            cols.start * self.stride,
+            (cols.stop - 1) * self.stride + self.tile,
+        )
+
     def tiles(self) -> Iterator[PixelWindow]:
         """All tiles, row by row."""
         for row in range(self.n_rows):
@@ -329,6 +361,9 @@ class ChunkPlan:
 
     grid: TileGrid
     """The tiles."""
+    area: PixelWindow | None = None
+    """The part of the raster that is written; None = all of it. Chunks begin at its first pixel,
+    tiles at the raster's: a pixel is the same whichever part it is written with."""
     chunk_height: int = 512
     """Rows of a strip; a multiple of the output's block, so that no block is written in parts."""
     chunk_width: int = 4096
@@ -344,11 +379,21 @@ class ChunkPlan:
         ):
             if number < 1:
                 raise UsageError(f"{name} {number}: must be at least 1")
+        whole = self.grid.size.window()
+        if self.area is not None and self.area.intersection(whole) != self.area:
+            raise ValueError(f"{self.area} reaches beyond {self.grid.size}")
+
+    @property
+    def written(self) -> PixelWindow:
+        """The pixels that are written."""
+        return self.grid.size.window() if self.area is None else self.area
 
     @property
     def _chunks(self) -> RegularGrid:
         return RegularGrid(
-            size=self.grid.size, part_height=self.chunk_height, part_width=self.chunk_width
+            size=self.written.size,
+            part_height=self.chunk_height,
+            part_width=self.chunk_width,
         )
 
     @property
@@ -366,9 +411,27 @@ class ChunkPlan:
         """Number of chunks."""
         return self._chunks.count
 
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles that hold a pixel of what is written."""
+        rows, cols = self.grid.over(self.written)
+        return len(rows) * len(cols)
+
+    def tiles_before(self, strip: int) -> int:
+        """Number of tiles that the strips above this one need."""
+        written = self.written
+        if not strip:
+            return 0
+        stop = min(written.row + strip * self.chunk_height, written.row_stop)
+        above = PixelWindow.between(written.row, stop, written.col, written.col_stop)
+        rows, cols = self.grid.over(above)
+        return len(rows) * len(cols)
+
     def chunk(self, index: int) -> Chunk:
         """The chunk at place ``index``."""
-        return Chunk(index=index, window=self._chunks.window(index))
+        written = self.written
+        window = self._chunks.window(index).shifted(written.row, written.col)
+        return Chunk(index=index, window=window)
 
     def chunks(self) -> Iterator[Chunk]:
         """All chunks in raster order."""
@@ -376,9 +439,7 @@ class ChunkPlan:
 
     def groups_of(self, chunk: int) -> list[TileGroup]:
         """The groups that touch a chunk, in raster order."""
-        window = self.chunk(chunk).window
-        rows = _tiles_over(window.row, window.row_stop, self.grid.n_rows, self.grid)
-        columns = _tiles_over(window.col, window.col_stop, self.grid.n_cols, self.grid)
+        rows, columns = self.grid.over(self.chunk(chunk).window)
         spans = sorted({self._column_span(column) for column in columns})
         return [self._group(row, *span) for row in rows for span in spans]
 
@@ -392,15 +453,22 @@ class ChunkPlan:
 
     def _column_span(self, tile_col: int) -> tuple[int, int]:
         # Groups stop where a tile's origin enters the next chunk, so that the first chunks of a
-        # strip never wait for tiles of which they show nothing.
-        stride, width = self.grid.stride, self.chunk_width
-        place = tile_col * stride // width
-        first, stop = -(-place * width // stride), -(-(place + 1) * width // stride)
+        # strip never wait for tiles of which they show nothing. The tiles that begin left of what
+        # is written belong to its first chunks.
+        stride, width, left = self.grid.stride, self.chunk_width, self.written.col
+        _, needed = self.grid.over(self.written)
+        place = max(0, (tile_col * stride - left) // width)
+        first = needed.start if place == 0 else -(-(place * width + left) // stride)
+        stop = -(-((place + 1) * width + left) // stride)
         start = tile_col - (tile_col - first) % self.group_tiles
-        return start, min(start + self.group_tiles, stop, self.grid.n_cols)
+        return start, min(start + self.group_tiles, stop, needed.stop)
 
     def _group(self, row: int, col_start: int, col_stop: int) -> TileGroup:
-        return TileGroup.of(self.grid, row, col_start, col_stop, touching=self._chunks.touching)
+        return TileGroup.of(self.grid, row, col_start, col_stop, touching=self._touching)
+
+    def _touching(self, window: PixelWindow) -> Iterator[int]:
+        common = window.intersection(self.written)
+        return iter(()) if common is None else self._chunks.touching(common.seen_from(self.written))
 
 
 def _tiles_over(start: int, stop: int, count: int, grid: TileGrid) -> range:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import geothresh
+from geothresh.api.options import Many
 from geothresh.base.config import BasePlan, BaseRecipe, Holdout, ImageData
 from geothresh.errors import UsageError
 from geothresh.fields import Options, decisive, given, known, require_only
@@ -28,6 +29,7 @@ CLASSES: list[type[Options]] = [
     Foreground,
     Holdout,
     LossWeights,
+    Many,
     NetworkChoice,
     Outputs,
     Polygons,

@@ -6,11 +6,13 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
+from geothresh.mosaic import RasterReader
 from geothresh.options import Bounds, Reading
 from geothresh.raster.features import burn
 from geothresh.raster.scene import Scene, SceneSpec
@@ -18,6 +20,9 @@ from geothresh.types import BoolArray, Float32Array
 from geothresh.vector.placing import PlacedShapes, place, rectangle
 from geothresh.vector.reading import find_layer
 from geothresh.windows import PixelWindow, RasterSize
+
+if TYPE_CHECKING:
+    from geothresh.api.jobs import Placed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +39,8 @@ class Area:
         """sha256 of the polygons, hexadecimal."""
         return hashlib.sha256(b"".join(self.pieces)).hexdigest()
 
-    def of(self, scene: Scene) -> AreaReader:
-        """This part of an open scene."""
+    def of(self, scene: RasterReader) -> AreaReader:
+        """This part of an open scene, or of a surface of many."""
         return AreaReader(scene, self)
 
     def spec_of(self, scene: Scene) -> AreaSpec:
@@ -62,7 +67,7 @@ class AreaReader:
     confidences around it, as if the whole scene were refined.
     """
 
-    def __init__(self, scene: Scene, area: Area) -> None:
+    def __init__(self, scene: RasterReader, area: Area) -> None:
         self._scene = scene
         self._shapes = PlacedShapes.from_wkb(area.pieces)
         self.size: RasterSize = scene.size
@@ -76,7 +81,7 @@ class AreaReader:
         return confidence, valid & inside
 
 
-def find_area(scene: Scene, reading: Reading) -> Area:
+def find_area(scene: Placed, reading: Reading) -> Area:
     """The part that is asked for, by `aoi` or `bounds`.
 
     Polygons in another CRS are reprojected, with a warning.

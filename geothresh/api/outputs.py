@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -160,6 +161,12 @@ def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
     }
 
 
+@cache
+def installed(package: str) -> str:
+    """The version of an installed package; asking takes milliseconds."""
+    return version(package)
+
+
 def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, str | int | None]:
     """Fingerprint of a run: all that the bytes of its outputs depend on.
 
@@ -170,7 +177,7 @@ def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, 
                  for name, value in parameters.items()}  # fmt: skip
     return {
         "geothresh": __version__,
-        "torch": version("torch"),
+        "torch": installed("torch"),
         **input_fingerprint(source),
         **described,
     }
@@ -209,12 +216,14 @@ def make_strips(
     finish: Finish,
     block: tuple[int, int] | None = None,
     facts: Facts = dict,
+    part: PixelWindow | None = None,
 ) -> None:
     """Write strip by strip what an interrupted run has stored, then what the engine makes.
 
     Each strip is stored and noted down when its last chunk is finished, with its facts, the sums of
     what `finish` counted, and ``tiles_refined`` and ``tiles_skipped``. Chunks are whole blocks, by
-    default those of the first writer.
+    default those of the first writer. The outputs show the `part` of the raster that the engine
+    makes; None = all of it.
 
     Raises:
         GeothreshError: the engine's errors; OutputError where a disk is full or fails.
@@ -225,6 +234,8 @@ def make_strips(
     counts: Counter[str] = Counter()
 
     def store(window: PixelWindow, layers: Layers, packed: Sequence[PackedLayer]) -> None:
+        if part is not None:
+            window = window.seen_from(part)
         for writer, values in zip(writers, layers.values, strict=True):
             writer.write(window, values)
         journal.add(window, packed)

@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geothresh.api.calibrated import follow
-from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
 from geothresh.api.directories import with_directories
-from geothresh.api.models import ChosenModel, Model
+from geothresh.api.jobs import Job, Method
+from geothresh.api.models import Model
 from geothresh.api.outcome import doubts
 from geothresh.api.outputs import (
-    OutputFiles,
     check_outputs,
     default_mask,
-    describe,
-    make_strips,
-    parameter_tags,
-    put_in_place,
-    require_room,
-    run_fingerprint,
     write_manifest,
     write_polygons,
     write_small,
 )
-from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
+from geothresh.api.resolution import sampled_width
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError
-from geothresh.fields import checked, decisive
+from geothresh.fields import checked
 from geothresh.mosaic import (
-    MosaicStats,
     Progress,
-    mosaic,
-    where_asked,
 )
 from geothresh.nn.refiner import packaged_models
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import (
-    CHANGES,
-    THRESHOLD,
-    BandFormat,
     cog_options,
-    confidence_band,
     gtiff_options,
-    mask_band,
 )
 from geothresh.raster.paths import find_raster
-from geothresh.raster.scene import INFINITIES, Scene, open_scene
-from geothresh.raster.writing import RasterWriter
-from geothresh.windows import TileGrid
+from geothresh.raster.scene import INFINITIES, open_scene
 
 if TYPE_CHECKING:
-    from geothresh.api.area import Area
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,14 +190,12 @@ def refine(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
             )
-        job = _Job.of(opened, files, model, reading, refining, tiling, compute, writing)
-        keep = writing.resume and bool(job.chosen.digest)
+        method = Method.of(opened, model, reading, refining, tiling, compute, writing)
+        job = Job(scene=opened, files=files, method=method)
+        keep = writing.resume and bool(method.chosen.digest)
         with Journal(mask, job.fingerprint(), restart=writing.restart, keep=keep) as journal:
             resumed = len(journal.strips)
-            if not journal.is_made(files.rasters):
-                require_room(job.bands, opened.size, writing.creation_options)
-                _write_rasters(job, journal, progress)
-            describe(job.bands, style=writing.style)
+            job.make(journal, progress)
             _warn_of(job, journal)
             if files.vector is not None and not journal.is_made([files.vector]):
                 write_polygons(files, files.vector, journal, style=writing.style)
@@ -230,181 +207,25 @@ def refine(
     return _result(job, journal, resumed=resumed, seconds=time.perf_counter() - started)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """A scene, what is made of it, and how: all of it checked."""
-
-    scene: Scene
-    area: Area | None
-    """The part that is refined; None = all of it."""
-    files: OutputFiles
-    pixel: PixelSize | None
-    chosen: ChosenModel
-    grid: TileGrid
-    refining: Refining
-    """With what a calibration decides."""
-    calibration: Mapping[str, str]
-    """What is to be said of it; empty without one."""
-    tiling: Tiling
-    compute: Compute
-    writing: Writing
-
-    @classmethod
-    def of(
-        cls,
-        scene: Scene,
-        files: OutputFiles,
-        model: Model,
-        reading: Reading,
-        refining: Refining,
-        tiling: Tiling,
-        compute: Compute,
-        writing: Writing,
-    ) -> _Job:
-        """Find the area and the model: errors as `refine`."""
-        pixel = pixel_size(scene.box)
-        area = None
-        if reading.aoi is not None or reading.bounds is not None:
-            # With it come shapely and pyogrio, which other runs do without.
-            from geothresh.api.area import find_area
-
-            area = find_area(scene, reading)
-        # After all that is quick to check: loading a model takes seconds.
-        following = follow(model, refining)
-        refining = following.refining
-        chosen = following.choose(
-            compute, metres=None if pixel is None else pixel.mean,
-            width=partial(sampled_width, scene),
-        )  # fmt: skip
-        grid = chosen.grid(scene.size, tiling)
-        warn_of_mismatch(scene.name, pixel, chosen)
-        return cls(
-            scene=scene, area=area, files=files, pixel=pixel, chosen=chosen, grid=grid,
-            refining=refining, calibration=following.described, tiling=tiling, compute=compute,
-            writing=writing,
-        )  # fmt: skip
-
-    @property
-    def bands(self) -> dict[Path, BandFormat]:
-        """What each raster holds, in the order of their layers."""
-        files = self.files
-        every = (
-            (files.mask, mask_band(self.chosen.scope.theme)),
-            (files.confidence, confidence_band(self.writing.confidence_dtype)),
-            (files.changes, CHANGES),
-            (files.thresholds, THRESHOLD),
-        )
-        return {target: band for target, band in every if target is not None}
-
-    @property
-    def keep(self) -> float | None:
-        """Refined confidence down to which foreground of the scene stays."""
-        return self.chosen.keep(self.refining)
-
-    def described(self) -> dict[str, object]:
-        """All that the pixels of the outputs depend on, by name."""
-        spec, chosen = self.scene.spec, self.chosen
-        return {
-            "model": chosen.name,
-            "model_sha256": chosen.digest,
-            "backend": chosen.backend,
-            "device": chosen.device,
-            "precision": chosen.precision,
-            "bidx": spec.bidx,
-            "scaling": spec.scaling.text,
-            "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
-            "source": Path(spec.source.name).name,
-            "resampling": f"{chosen.patch}/{chosen.raster_patch}",
-            "area": "all" if self.area is None else f"{self.area.name} {self.area.digest}",
-            **decisive(self.refining, self.tiling),
-            "keep_threshold": "none" if self.keep is None else f"{self.keep:g}",
-            "overlap": chosen.overlap(self.tiling),
-            **self.calibration,
-        }
-
-    def fingerprint(self) -> dict[str, str | int | None]:
-        """What the bytes of the outputs depend on."""
-        return run_fingerprint(
-            self.scene.spec.source,
-            **self.described(),
-            outputs=[path.name for path in self.files],
-            creation_options=self.writing.creation_options,
-            cog=self.writing.cog,
-            overviews=self.writing.overviews,
-            confidence_dtype=self.writing.confidence_dtype,
-        )
-
-    def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:
-        """What refines the scene."""
-        compute = self.compute
-        spec = self.scene.spec if self.area is None else self.area.spec_of(self.scene)
-        return partial(
-            mosaic, refiner=self.chosen.refiner, grid=self.grid, blend=self.tiling.blend,
-            batch_size=self.chosen.batch_size,
-            where=where_asked(compute.workers, compute.scheduler),
-            reader_spec=spec if compute.remote else None, progress=progress,
-        )  # fmt: skip
-
-
-def _write_rasters(job: _Job, journal: Journal, progress: Progress | None) -> None:
-    """Refine the scene into temporary files and put them in place when all are proven."""
-    scene, files, threshold = job.scene, job.files, job.refining.threshold
-    tags = parameter_tags(
-        job.described(), batch_size=job.compute.batch_size, theme=job.chosen.scope.theme or "none"
-    )
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                RasterWriter(
-                    target, box=scene.box, band=band, tags=tags,
-                    creation_options=job.writing.creation_options, cog=job.writing.cog,
-                    overviews=job.writing.overviews,
-                )
-            )
-            for target, band in job.bands.items()
-        ]  # fmt: skip
-        finish = MaskLayers(
-            threshold=threshold,
-            keep=job.keep,
-            confidence=None if files.confidence is None else job.writing.confidence_dtype,
-            changes=files.changes is not None,
-            thresholds=files.thresholds is not None,
-        )
-        block = writers[0].block_shape
-        if finish.thresholds:  # no region in two chunks
-            block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
-        reader = scene if job.area is None else job.area.of(scene)
-        make_strips(
-            partial(job.engine(progress), ThresholdedInput(reader, threshold)),
-            journal,
-            writers,
-            finish=finish,
-            block=block,
-            facts=lambda: {"infinities": int(scene.infinities_seen)},
-        )
-        scene.require_unchanged()
-        put_in_place(journal, writers)
-
-
-def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
-    files, chosen, pixel = job.files, job.chosen, job.pixel
+def _result(job: Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
+    files, chosen, pixel = job.files, job.method.chosen, job.method.pixel
     valid, changed = journal.total("valid"), journal.total("changed")
     return RefineResult(
         **asdict(files),
-        height=job.grid.size.height,
-        width=job.grid.size.width,
+        height=job.method.grid.size.height,
+        width=job.method.grid.size.width,
         scaling=job.scene.spec.scaling.text,
         model=chosen.name,
         model_sha256=chosen.digest,
         theme=chosen.scope.theme,
-        threshold=job.refining.threshold,
-        keep_threshold=job.keep,
-        tta=job.refining.tta,
-        calibration=job.calibration.get("calibration"),
+        threshold=job.method.refining.threshold,
+        keep_threshold=job.method.keep,
+        tta=job.method.refining.tta,
+        calibration=job.method.calibration.get("calibration"),
         parameters=job.described(),
         pixel_size=None if pixel is None else (pixel.x, pixel.y),
         resampling=chosen.resampling,
-        tiles=job.grid.n_tiles,
+        tiles=job.method.grid.n_tiles,
         tiles_refined=journal.total("tiles_refined"),
         tiles_skipped=journal.total("tiles_skipped"),
         strips_resumed=resumed,
@@ -418,18 +239,18 @@ def _result(job: _Job, journal: Journal, *, resumed: int, seconds: float) -> Ref
     )
 
 
-def _warn_of(job: _Job, journal: Journal) -> None:
+def _warn_of(job: Job, journal: Journal) -> None:
     """Tell what only the whole scene could show."""
     texts = []
     if journal.total("infinities"):
         texts.append(INFINITIES)
     if journal.total("valid") == 0:
-        where = "at all" if job.area is None else f"in the area {job.area.name}"
+        where = "at all" if job.method.area is None else f"in the area {job.method.area.name}"
         texts.append(f"holds no data {where}; neither does the mask")
     doubt = doubts(
         valid=journal.total("valid"), before=journal.total("foreground_before"),
         after=journal.total("foreground_after"), changed=journal.total("changed"),
-        width=_width_read(job), model=job.chosen.name, scope=job.chosen.scope,
+        width=_width_read(job), model=job.method.chosen.name, scope=job.method.chosen.scope,
         general="general" in packaged_models(),
     )  # fmt: skip
     if doubt is not None:
@@ -439,23 +260,23 @@ def _warn_of(job: _Job, journal: Journal) -> None:
         warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=5)
 
 
-def _width_read(job: _Job) -> float | None:
+def _width_read(job: Job) -> float | None:
     """Width of the foreground in the model's pixels, where the model tells what it knows."""
-    if job.chosen.scope.widths is None:
+    if job.method.chosen.scope.widths is None:
         return None
     width = sampled_width(job.scene)
-    return None if width is None else width * job.chosen.resampling
+    return None if width is None else width * job.method.chosen.resampling
 
 
-def _report(job: _Job, journal: Journal, report: Path) -> None:
+def _report(job: Job, journal: Journal, report: Path) -> None:
     from geothresh.api.refine_page import Totals, refine_page
 
     page = refine_page(
-        job.scene if job.area is None else job.area.of(job.scene),
+        job.scene if job.method.area is None else job.method.area.of(job.scene),
         job.files,
         Totals.of(journal),
         box=job.scene.box if job.scene.box.has_transform else None,
-        threshold=job.refining.threshold,
+        threshold=job.method.refining.threshold,
         provenance=job.described(),
     )
     write_small(report, page, journal)

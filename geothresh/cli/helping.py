@@ -30,6 +30,7 @@ HEADINGS = {
     "Holdout": "What is kept back",
     "ImageData": "Which images",
     "LossWeights": "How the loss is weighted",
+    "Many": "Many files",
     "Maps": "Which maps",
     "NetworkChoice": "The network",
     "Outputs": "Further outputs",

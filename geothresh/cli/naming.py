@@ -11,12 +11,13 @@ import re
 
 import click
 
+from geothresh.api.options import Many
 from geothresh.fields import known
 from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, Writing
 
 _SHARED = {
     name: option.flags[-1] if option.flags else f"--{name.replace('_', '-')}"
-    for kind in (Compute, Maps, Reading, Refining, Scoring, Tiling, Writing)
+    for kind in (Compute, Many, Maps, Reading, Refining, Scoring, Tiling, Writing)
     for name, option in known(kind).items()
 }
 _MARKED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
@@ -32,7 +33,7 @@ def as_options(text: str, command: click.Command | None) -> str:
         if param is None and name not in _SHARED:
             return found[0]
         if isinstance(param, click.Argument):
-            return param.human_readable_name
+            return param.human_readable_name.removesuffix("...")
         if value == "False" and param is not None and param.secondary_opts:
             return param.secondary_opts[0]
         flag = _SHARED[name] if param is None else max(param.opts, key=len)

@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geothresh.api.options import Many
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
+from geothresh.cli.values import PATH
+from geothresh.errors import UsageError
+from geothresh.fields import given
 from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
 
 if TYPE_CHECKING:
     from geothresh.api.refine import RefineResult
+    from geothresh.api.refine_many import RefineManyResult
+
+BAD_INPUT, NOT_MADE = 3, 4
+"""Exit codes of runs that left out inputs that cannot be read, and parts that kill workers."""
 
 
 @click.command(
     cls=HelpfulCommand,
     common=(
         "output",
+        "output_dir",
         "model",
         "threshold",
         "scale",
@@ -46,11 +55,22 @@ if TYPE_CHECKING:
         "Only inside an area, and what has changed there": (
             "geothresh refine scene.tif --aoi area.gpkg --diff-out changes.tif"
         ),
+        "A directory of scenes as one surface, without seams": (
+            "geothresh refine tiles --output-dir refined --layers mask,confidence"
+        ),
     },
 )
-@click.argument("scene")
+@click.argument("scene", nargs=-1, required=True, metavar="SCENE...")
 @options.output
+@click.option(
+    "--output-dir",
+    type=PATH,
+    metavar="DIR",
+    help="Directory for the outputs of many SCENEs, which are refined as one surface; made if it "
+    "is not there. SCENE may be a directory, @list.txt or a tile index (.gti.gpkg) then.",
+)
 @options_of(Outputs, "outputs")
+@options_of(Many, "many")
 @options_of(Reading, "reading")
 @options.model
 @options_of(Refining, "refining")
@@ -62,15 +82,18 @@ if TYPE_CHECKING:
 @options.as_json
 @options.common
 def refine(
-    scene: str,
+    scene: tuple[str, ...],
     output: Path | None,
+    output_dir: Path | None,
+    outputs: Outputs,
+    many: Many,
     model: str,
     refining: Refining,
     as_json: bool,
     progress: str,
     **arguments: Any,
 ) -> None:
-    """Refine the confidence raster SCENE and write a mask on the same grid.
+    """Refine the confidence raster SCENE, or many as one, and write a mask on the same grid.
 
     SCENE is a GeoTIFF with the probability of the foreground, pixel by pixel: uint8 as value / 255,
     floats from 0 to 1, or anything else with --scale. Pixels without data (nodata value, mask,
@@ -79,16 +102,27 @@ def refine(
     The mask is SCENE's name with _mask.tif beside it, or the file named with -o: 0 background,
     1 foreground, 255 nodata. Its path is printed.
 
+    With --output-dir, many SCENEs are refined as one surface, so that there is no seam between
+    them; each has its own outputs there, SCENE_mask.tif and so on, whose paths are printed.
+
     A run that is interrupted keeps its finished work beside the mask, in .MASK.geothresh: the same
     command goes on from there.
     """
+    how: dict[str, Any] = {"model": options.model_given(model, refining), "refining": refining}
+    if output_dir is not None:
+        _refuse_single(output, outputs)
+        _refine_many(scene, output_dir, many, progress, as_json, how | arguments)
+        return
+    for name in given(many):
+        raise UsageError(f"`{name}` is for many scenes; add `output_dir`, or leave it out")
+    if len(scene) > 1:
+        raise UsageError(
+            f"{len(scene)} scenes: say with `output_dir` where their outputs go, or give one"
+        )
     from geothresh.api.refine import refine as run
 
     with reporting(progress, "refine") as report:
-        result = run(
-            scene, output, model=options.model_given(model, refining), refining=refining,
-            progress=report, **arguments,
-        )  # fmt: skip
+        result = run(scene[0], output, outputs=outputs, progress=report, **how, **arguments)
     if as_json:
         options.print_json(result.as_dict())
         return
@@ -96,6 +130,62 @@ def refine(
     if options.verbosity() >= 0:
         for line in summary(result):
             say(line)
+
+
+def _refuse_single(output: Path | None, outputs: Outputs) -> None:
+    """Refuse to name one file where there are many."""
+    for name in ("output",) if output is not None else given(outputs):
+        raise UsageError(
+            f"`{name}` names one file, and with `output_dir` each scene has its own; leave one of "
+            "them out, and say with `layers` what is written"
+        )
+
+
+def _refine_many(
+    scenes: tuple[str, ...],
+    output_dir: Path,
+    many: Many,
+    progress: str,
+    as_json: bool,
+    arguments: dict[str, Any],
+) -> None:
+    from geothresh.api.refine_many import refine_many
+
+    with reporting(progress, "refine") as report:
+        result = refine_many(scenes, output_dir, many=many, progress=report, **arguments)
+    if as_json:
+        options.print_json(result.as_dict())
+    else:
+        for part in result.parts:
+            give(part.outputs["mask"])
+        if options.verbosity() >= 0:
+            for line in summary_of_many(result):
+                say(line)
+    if result.set_aside:
+        raise click.exceptions.Exit(NOT_MADE)
+    if result.bad:
+        raise click.exceptions.Exit(BAD_INPUT)
+
+
+def summary_of_many(result: RefineManyResult) -> list[str]:
+    """What was done, in a few lines for people."""
+    surfaces = "one surface" if result.surfaces == 1 else f"{result.surfaces} surfaces"
+    made = len(result.parts) - result.kept
+    threshold = result.parameters["threshold"]
+    lines = [
+        f"{result.scenes} scenes on {surfaces}; model {result.model}, threshold {threshold:g}",
+        f"{made} parts made, {result.kept} kept of an earlier run; {result.tiles_refined} tiles "
+        f"refined, {result.tiles_skipped} without data skipped; {result.seconds:.1f} s",
+        f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
+        f"{result.changed_pixels:,} changed ({100 * result.changed_share:.2f} % of "
+        f"{result.valid_pixels:,} with data)",
+    ]
+    if result.removed:
+        lines.append(f"{len(result.removed)} parts of scenes that are gone: outputs removed")
+    lines += [f"as one raster: {index}" for index in result.indexes]
+    lines += [f"left out: {bad.reason}" for bad in result.bad]
+    lines += [f"set aside, as it killed every worker: {name}" for name in result.set_aside]
+    return lines
 
 
 def summary(result: RefineResult) -> list[str]:

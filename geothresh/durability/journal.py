@@ -276,6 +276,15 @@ def finished_outputs(target: Path) -> frozenset[Path]:
     return frozenset(Path(name) for name in made if _is_as_made(Path(name), made))
 
 
+def left_by_another(target: Path, fingerprint: Fingerprint) -> bool:
+    """Whether an interrupted run of `target` was one of other inputs or options."""
+    path = work_directory(target) / _RUN
+    found = _read_run(path)
+    if found is None:
+        return path.exists()
+    return bool(found["fingerprint"] != json.loads(json.dumps(dict(fingerprint))))
+
+
 def _made(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     made: dict[str, str] = {}
     for entry in entries:

@@ -296,9 +296,7 @@ class StripCounter:
     @property
     def tiles_before(self) -> int:
         """Tiles that strips above needed."""
-        grid = self._plan.grid
-        rows = -(-self._start * self._plan.chunk_height // grid.stride)
-        return min(rows, grid.n_rows) * grid.n_cols
+        return self._plan.tiles_before(self._start)
 
     @property
     def tiles(self) -> int:
@@ -309,7 +307,7 @@ class StripCounter:
         """Count a chunk that the sink has taken; the next one in raster order."""
         self._refined += chunk.tiles_refined
         self._skipped += chunk.tiles_skipped
-        if chunk.window.col_stop < self._plan.grid.size.width:
+        if chunk.window.col_stop < self._plan.written.col_stop:
             return
         refined, skipped = self._refined - self._told_refined, self._skipped - self._told_skipped
         self._told_refined, self._told_skipped = self._refined, self._skipped
@@ -319,7 +317,7 @@ class StripCounter:
     def stats(self) -> MosaicStats:
         """What was done."""
         return MosaicStats(
-            tiles=self._plan.grid.n_tiles,
+            tiles=self._plan.n_tiles,
             tiles_refined=self._refined,
             tiles_skipped=self._skipped,
         )

@@ -283,7 +283,7 @@ class _ClusterRun:
         self.strips.count(chunk)
         if self.progress is not None:
             done = self.strips.tiles_before + self.strips.tiles
-            self.progress(done, self.job.plan.grid.n_tiles)
+            self.progress(done, self.job.plan.n_tiles)
 
     def _result(self, future: Future[Result]) -> Result:
         while True:

@@ -42,6 +42,7 @@ def mosaic(
     sink: Sink,
     *,
     grid: TileGrid,
+    area: PixelWindow | None = None,
     blend: Blend = "hann",
     batch_size: int = 1,
     where: Where = _LOCAL,
@@ -58,6 +59,7 @@ def mosaic(
         refiner: The model, or where to load it from; worker processes need the latter.
         sink: Where finished chunks go.
         grid: The tiles; their raster size is the reader's.
+        area: The part of the raster that the sink gets, and alone is refined; None = all of it.
         blend: How overlapping tiles are weighted.
         batch_size: Most tiles in one call of the model, at least 1.
         where: On local threads, on worker processes, or on a running cluster.
@@ -72,9 +74,9 @@ def mosaic(
             workers are asked for without specs.
     """
     _require_fit(reader, refiner, grid, batch_size)
-    plan = _plan(grid, sink, batch_size, in_processes=not isinstance(where, Threads))
+    plan = _plan(grid, area, sink, batch_size, in_processes=not isinstance(where, Threads))
     if sink.start_strip >= plan.n_strips:
-        return MosaicStats(tiles=grid.n_tiles, tiles_refined=0, tiles_skipped=0)
+        return MosaicStats(tiles=plan.n_tiles, tiles_refined=0, tiles_skipped=0)
     strips = StripCounter(plan, sink.on_strip, start=sink.start_strip)
     # Dask takes a third of a second to import, and distributed half a second more: each is imported
     # where it is needed, so that modules which know the protocols alone do not wait for them.
@@ -131,7 +133,9 @@ def _require_fit(
         )
 
 
-def _plan(grid: TileGrid, sink: Sink, batch_size: int, *, in_processes: bool) -> ChunkPlan:
+def _plan(
+    grid: TileGrid, area: PixelWindow | None, sink: Sink, batch_size: int, *, in_processes: bool
+) -> ChunkPlan:
     """Lay chunks over the raster, and put tiles into groups that are read in one go."""
     height, width = sink.chunk_height, sink.chunk_width
     if height is None:
@@ -140,6 +144,7 @@ def _plan(grid: TileGrid, sink: Sink, batch_size: int, *, in_processes: bool) ->
         width = _CHUNK_WIDTH_OF_WORKERS if in_processes else _CHUNK_WIDTH
     return ChunkPlan(
         grid=grid,
+        area=area,
         chunk_height=_whole_blocks(height, sink.block[0]),
         chunk_width=_whole_blocks(width, sink.block[1]),
         group_tiles=group_tiles(grid.tile, batch_size),

@@ -219,7 +219,7 @@ def refine_group(
     return {
         chunk: _part(
             group,
-            plan.chunk(chunk).window,
+            plan.chunk(chunk),
             shares.totals[chunk] if shares is not None else None,
             valid,
             skipped,
@@ -271,23 +271,23 @@ def _common(first: PixelWindow, second: PixelWindow) -> PixelWindow:
 
 def _part(
     group: TileGroup,
-    chunk: PixelWindow,
+    chunk: Chunk,
     total: NDArray[np.int32] | None,
     valid: BoolArray,
     skipped: int,
 ) -> Part:
-    owned = group.owned.intersection(chunk)
+    owned = group.owned.intersection(chunk.window)
     owned_valid = None
     if owned is not None:
         owned_valid = valid[owned.within(group.window)]
         # A copy, so that the group's whole array is not kept for a piece of it.
         owned_valid = None if owned_valid.all() else owned_valid.copy()
-    first = group.owned.row >= chunk.row and group.owned.col >= chunk.col
+    counts = chunk.index == group.chunks[0]
     return Part(
-        window=_common(group.window, chunk),
+        window=_common(group.window, chunk.window),
         total=total,
         owned=owned,
         valid=owned_valid,
-        tiles_refined=group.n_tiles - skipped if first else 0,
-        tiles_skipped=skipped if first else 0,
+        tiles_refined=group.n_tiles - skipped if counts else 0,
+        tiles_skipped=skipped if counts else 0,
     )

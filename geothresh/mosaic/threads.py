@@ -162,7 +162,7 @@ class ThreadRun:
             return
         with self._progress_lock:
             self._tiles_done += tiles
-            self.progress(self._tiles_done, self.plan.grid.n_tiles)
+            self.progress(self._tiles_done, self.plan.n_tiles)
 
 
 def _key(group: TileGroup) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from geothresh.errors import InputError
 from geothresh.raster.dataset import open_dataset
-from geothresh.raster.paths import RasterSource
+from geothresh.raster.paths import RasterSource, find_raster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +34,15 @@ class Provenance:
             tags.get(f"GEOTHRESH_{name}", "") for name in ("MODEL", "MODEL_SHA256", "THEME")
         )
         return cls(model=model, sha256=sha256, theme="" if theme == "none" else theme)
+
+
+def unit_of(path: Path) -> str | None:
+    """The unit of a run over many files whose output a raster says it is; None where it does not.
+
+    A raster of ours appears under its name only when it is complete: one that says so is.
+    """
+    try:
+        with open_dataset(find_raster(path)) as dataset:
+            return str(dataset.tags().get("GEOTHRESH_UNIT", "")) or None
+    except InputError:
+        return None

@@ -31,6 +31,7 @@ from geothresh.raster.dataset import (
     open_raster,
     reopen,
 )
+from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.scaling import (
     BandFacts,
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
 
 # Said when the sample shows it, or else when the reading has.
 INFINITIES = "holds infinite values, which are taken as missing data"
-# Pixels that the scaling is decided from: all of a small raster, some blocks of a large one.
-_SAMPLE_PIXELS = 2**23
+SAMPLE_PIXELS = 2**23
+"""Pixels that the scaling is decided from: all of a small raster, some blocks of a large one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +129,78 @@ def _examine(
     most_pixels: int,
 ) -> Scene:
     """Check and decide everything about an open dataset."""
+    found = examined(source, dataset, reading, most_pixels)
+    sample = found.sample(dataset, SAMPLE_PIXELS)
+    scaling = decide_scaling(found.kind.facts(source.name, sample), reading.scale)
+    return Scene(replace(found.spec, scaling=scaling), dataset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandKind:
+    """How a band stores numbers; with a sample of them it decides on the scaling."""
+
+    dtype: str
+    """Type of the stored numbers."""
+    scale: float
+    """The band's scale tag; 1 where there is none."""
+    offset: float
+    """The band's offset tag; 0 where there is none."""
+    bits: int | None
+    """The NBITS tag."""
+
+    def facts(self, name: str, sample: NDArray[Any]) -> BandFacts:
+        """What decides the scaling of bands of this kind.
+
+        Args:
+            name: in messages.
+            sample: stored values, see `Examined.sample`.
+        """
+        return BandFacts(
+            name=name, dtype=np.dtype(self.dtype), scale=self.scale, offset=self.offset,
+            bits=self.bits, sample=sample,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Examined:
+    """A raster of which all is checked that can be without its pixels."""
+
+    spec: SceneSpec
+    """Its scaling is undecided."""
+    box: Georeference
+    """Its place on the ground."""
+    kind: BandKind
+    """How it stores numbers."""
+    inventory: BlockInventory | None
+    """Its blocks in the file, where they are known."""
+
+    def sample(self, dataset: DatasetReader, pixels: int) -> NDArray[Any]:
+        """Telling values of some blocks that hold about so many pixels, at least of one block.
+
+        Args:
+            dataset: the raster, open; it stays so.
+            pixels: all blocks of a raster that has no more, else evenly spread ones.
+        """
+        return _sample(Scene(self.spec, dataset), self.inventory, pixels)
+
+
+def examined(
+    source: RasterSource, dataset: DatasetReader, reading: Reading, most_pixels: int = MOST_PIXELS
+) -> Examined:
+    """Check all that can be checked of an open raster without reading pixels.
+
+    Errors as of `open_scene`, but for those about values.
+    """
     check_size(source, dataset, most_pixels)
     chosen = choose_band(source.name, dataset, reading.bidx, meaning="the confidence")
     _check_band(source.name, dataset, chosen)
-    warn_of_georeference(sound_georeference(source.name, dataset))
+    box = sound_georeference(source.name, dataset)
+    warn_of_georeference(box)
     warn_of_pages(source.name, dataset)
     inventory = complete_blocks(source, dataset, chosen)
     warn_of_absent_blocks(source.name, dataset, inventory)
     mask_band, has_mask = mask_of(dataset, chosen)
-    undecided = SceneSpec(
+    spec = SceneSpec(
         source=source,
         bidx=chosen,
         mask_band=mask_band,
@@ -144,9 +208,11 @@ def _examine(
         nodata=nodata_of_band(source.name, dataset, chosen, reading.nodata),
         scaling=Scaling(text="undecided"),
     )
-    sample = _sample(Scene(undecided, dataset), inventory)
-    scaling = decide_scaling(_facts(source.name, dataset, chosen, sample), reading.scale)
-    return Scene(replace(undecided, scaling=scaling), dataset)
+    kind = BandKind(
+        dtype=dataset.dtypes[chosen - 1], scale=float(dataset.scales[chosen - 1]),
+        offset=float(dataset.offsets[chosen - 1]), bits=_bits(dataset, chosen),
+    )  # fmt: skip
+    return Examined(spec=spec, box=box, kind=kind, inventory=inventory)
 
 
 def _check_band(name: str, dataset: DatasetReader, bidx: int) -> None:
@@ -176,14 +242,14 @@ def _bits(dataset: DatasetReader, bidx: int) -> int | None:
     return int(bits) if bits else None
 
 
-def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
+def _sample(scene: Scene, inventory: BlockInventory | None, pixels: int) -> NDArray[Any]:
     """Stored valid values of all blocks of a small raster, of evenly spread ones of a large one."""
     layout = scene.layout
     # An absent block says nothing about the others.
     candidates = inventory.present if inventory is not None else None
     count = layout.count if candidates is None else len(candidates)
     block_pixels = layout.window(0).pixels
-    places = evenly_spread(count, max(1, _SAMPLE_PIXELS // block_pixels))
+    places = evenly_spread(count, max(1, pixels // block_pixels))
     indices = places if candidates is None else candidates[places]
     parts = []
     for index in indices.tolist():
@@ -192,14 +258,3 @@ def _sample(scene: Scene, inventory: BlockInventory | None) -> NDArray[Any]:
     if scene.infinities_seen:
         warnings.warn(f"{scene.name}: {INFINITIES}", GeothreshWarning, stacklevel=3)
     return np.concatenate(parts) if parts else np.zeros(0, scene.dtype)
-
-
-def _facts(name: str, dataset: DatasetReader, bidx: int, sample: NDArray[Any]) -> BandFacts:
-    return BandFacts(
-        name=name,
-        dtype=np.dtype(dataset.dtypes[bidx - 1]),
-        scale=float(dataset.scales[bidx - 1]),
-        offset=float(dataset.offsets[bidx - 1]),
-        bits=_bits(dataset, bidx),
-        sample=sample,
-    )

@@ -256,9 +256,11 @@ def test_the_python_names_are_those_of_the_command() -> None:
 
     options = {parameter.name for parameter in command.params}
     names = set()
-    for name, keyword in inspect.signature(geothresh.refine).parameters.items():
+    one, many = (inspect.signature(f).parameters for f in (geothresh.refine, geothresh.refine_many))
+    assert many["scenes"].kind == one["scene"].kind
+    for name, keyword in {**one, **many}.items():
         names |= set(known(keyword.default)) if is_dataclass(keyword.default) else {name}
     own = {
         "as_json", "quiet", "verbose", "debug", "match_resolution", "no_progress",
     }  # fmt: skip
-    assert options - own == names
+    assert options - own == names - {"scenes"}

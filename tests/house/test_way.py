@@ -22,7 +22,13 @@ PAGE = PACKAGE.parent / "docs" / "architecture.md"
 
 MOST_FILES = 25
 """Files of the package in which a function is called. Whoever brings it down lowers it here."""
-OTHER_WAYS = {"mosaic/clients.py", "mosaic/cluster.py", "nn/cuda.py", "nn/wrappers.py"}
+OTHER_WAYS = {
+    "mosaic/clients.py",
+    "mosaic/cluster.py",
+    "nn/cuda.py",
+    "nn/transformation.py",
+    "nn/wrappers.py",
+}
 """Worker processes, GPUs, and what is asked for: not on the way of this tile."""
 
 
@@ -45,7 +51,7 @@ def test_a_tile_passes_few_files_which_the_page_names(
             sys.setprofile(None)
             at_work.clear()
 
-    monkeypatch.setattr("geothresh.api.refine.make_strips", traced)
+    monkeypatch.setattr("geothresh.api.jobs.make_strips", traced)
     # The model is loaded anew, on threads that are traced, and afterwards on others.
     _forget_model()
     values = np.random.default_rng(0).random((64, 64), np.float32)

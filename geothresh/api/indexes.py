@@ -1,0 +1,88 @@
+"""Indexes of the outputs of many files: each layer as one raster, for GDAL and QGIS."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from geothresh.api.inputs import TILE_INDEX
+from geothresh.api.options import Many
+from geothresh.api.outputs import describe
+from geothresh.api.planning import PlannedSurface, PlannedUnit
+from geothresh.api.units import output_path
+from geothresh.files import write_text
+from geothresh.raster.creation import BandFormat
+from geothresh.raster.virtual import VirtualSource, virtual_raster
+
+
+def write_indexes(
+    directory: Path,
+    surfaces: Sequence[PlannedSurface],
+    units: Collection[PlannedUnit],
+    many: Many,
+) -> tuple[Path, ...]:
+    """Write ``mask.vrt`` and ``mask.gti.gpkg``, and the same of other layers.
+
+    Of several surfaces each has its own: ``mask_1.vrt`` and so on. A tile index is written where
+    pixels are north up and have a place, which it cannot do without.
+
+    Args:
+        directory: of the outputs.
+        surfaces: what they are parts of.
+        units: those that are made.
+        many: which layers there are.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    written: list[Path] = []
+    for number, home in enumerate(surfaces, 1):
+        mine = [unit for unit in units if unit.home is home]
+        if not mine:
+            continue
+        end = "" if len(surfaces) == 1 else f"_{number}"
+        for layer in many.written:
+            band = home.method.bands[layer]
+            made = _write(directory, f"{layer}{end}", layer, home, mine, band)
+            describe(dict.fromkeys(made, band), style=home.method.writing.style)
+            written += made
+    return tuple(written)
+
+
+def _write(
+    directory: Path,
+    name: str,
+    layer: str,
+    home: PlannedSurface,
+    units: Sequence[PlannedUnit],
+    band: BandFormat,
+) -> list[Path]:
+    whole = home.surface.box
+    files = [output_path(directory, unit.name, layer).name for unit in units]
+    vrt = directory / f"{name}.vrt"
+    sources = [
+        VirtualSource(location=file, window=unit.window)
+        for file, unit in zip(files, units, strict=True)
+    ]
+    write_text(vrt, virtual_raster(whole, band, sources))
+    a, b, c, d, e, f = whole.transform
+    if not whole.has_transform or whole.crs is None or b or d or a < 0 or e > 0:
+        return [vrt]
+    # With it comes geopandas.
+    from geothresh.vector.tile_index import IndexedRaster, write_tile_index
+
+    index = directory / f"{name}{TILE_INDEX}"
+    boxes = [
+        replace(
+            whole, size=unit.window.size,
+            transform=(a, b, c + a * unit.window.col, d, e, f + e * unit.window.row),
+        )
+        for unit in units
+    ]  # fmt: skip
+    write_tile_index(
+        index,
+        [IndexedRaster(location=f, box=box) for f, box in zip(files, boxes, strict=True)],
+        whole=whole, dtype=band.dtype, nodata=band.nodata,
+    )  # fmt: skip
+    return [vrt, index]

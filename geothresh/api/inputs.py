@@ -1,0 +1,135 @@
+"""The files that somebody names: one by one, in a directory, in a list, in a tile index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geothresh.errors import InputError, UsageError
+from geothresh.options import PathLike
+from geothresh.raster.paths import RasterSource, find_raster
+
+TILE_INDEX = ".gti.gpkg"
+"""What names of GDAL's raster tile indexes end in."""
+_TIFF = (".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadFile:
+    """A file that cannot be used, and why."""
+
+    name: str
+    reason: str
+    """One line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Rasters that were found."""
+
+    sources: tuple[RasterSource, ...]
+    """In the order in which they were named; those of a directory by name."""
+    bad: tuple[BadFile, ...]
+    """Those that are not there, or are no rasters; empty unless they are to be skipped."""
+
+
+def find_inputs(
+    named: Sequence[PathLike], output_dir: Path, *, allow_vrt: bool, skip_bad: bool
+) -> Inputs:
+    """Find all rasters that are named.
+
+    Args:
+        named: files, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and tile
+            indexes (.gti.gpkg); names in lists and indexes count from where these lie.
+        output_dir: where outputs go: none of the directories.
+        allow_vrt: whether a VRT is accepted, as a single scene.
+        skip_bad: list bad files instead of raising for the first.
+
+    Raises:
+        UsageError: nothing is named, a file is named twice, or the output directory is an input.
+        InputError: a file is missing or no raster, or a directory or list holds none.
+    """
+    sources: list[RasterSource] = []
+    bad: list[BadFile] = []
+    seen: dict[str, str] = {}
+    for name, place in _expanded(named, output_dir):
+        try:
+            source = find_raster(name, allow_vrt=allow_vrt)
+        except InputError as error:
+            if not skip_bad:
+                raise InputError(f"{error}{place}") from error
+            bad.append(BadFile(name=str(name), reason=str(error)))
+            continue
+        if source.location in seen:
+            raise UsageError(f"{source.name}: is given twice{place}; name it once")
+        seen[source.location] = source.name
+        sources.append(source)
+    if not sources:
+        detail = f"; {bad[0].reason}" if bad else ""
+        raise InputError(f"no raster is left to refine{detail}")
+    return Inputs(sources=tuple(sources), bad=tuple(bad))
+
+
+def _expanded(named: Sequence[PathLike], output_dir: Path) -> Iterator[tuple[str, str]]:
+    """Each name, and where it stands, for a message."""
+    if not named:
+        raise UsageError("no scene is named; give files, directories, @list.txt or an index")
+    for one in named:
+        text = os.fspath(one)
+        if text.startswith("@"):
+            yield from _of_list(Path(text[1:]))
+        elif text.endswith(TILE_INDEX) and Path(text).is_file():
+            # With it comes geopandas, which others do without.
+            from geothresh.vector.tile_index import indexed_files
+
+            index = Path(text)
+            yield from _beside(index, indexed_files(index), f" (named in {index})")
+        elif Path(text).is_dir():
+            yield from _of_directory(Path(text), output_dir)
+        else:
+            yield text, ""
+
+
+def _of_directory(directory: Path, output_dir: Path) -> Iterator[tuple[str, str]]:
+    if output_dir.exists() and directory.samefile(output_dir):
+        raise UsageError(
+            f"{output_dir}: the output directory is the input {directory}; name another with "
+            "`output_dir`"
+        )
+    try:
+        found = sorted(
+            entry.path
+            for entry in os.scandir(directory)
+            if entry.name.lower().endswith(_TIFF) and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be read ({error.strerror})") from error
+    if not found:
+        raise InputError(f"{directory}: holds no .tif file; name a directory with GeoTIFFs")
+    yield from ((path, "") for path in found)
+
+
+def _of_list(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text in UTF-8"
+        raise InputError(f"{path}: the list cannot be read ({reason})") from error
+    wanted = [
+        (number, line.strip())
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not wanted:
+        raise InputError(f"{path}: the list names no file; write one a line")
+    for number, line in wanted:
+        yield from _beside(path, [line], f" (line {number} of {path})")
+
+
+def _beside(file: Path, names: Iterable[str], place: str) -> Iterator[tuple[str, str]]:
+    """Names that count from where a file lies; URLs and absolute ones stay."""
+    for name in names:
+        plain = "://" in name or name.startswith("/vsi") or Path(name).is_absolute()
+        yield (name if plain else str(file.parent / name)), place

@@ -1,0 +1,251 @@
+"""A run that refines: the scene, or a part of a surface, how it is done, and its rasters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from geothresh.api.calibrated import follow
+from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
+from geothresh.api.models import ChosenModel, Model
+from geothresh.api.outputs import (
+    OutputFiles,
+    describe,
+    make_strips,
+    parameter_tags,
+    put_in_place,
+    require_room,
+    run_fingerprint,
+)
+from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
+from geothresh.durability import Journal
+from geothresh.fields import decisive
+from geothresh.mosaic import MosaicStats, Progress, RasterReader, mosaic, where_asked
+from geothresh.options import Compute, Reading, Refining, Tiling, Writing
+from geothresh.raster.creation import CHANGES, THRESHOLD, BandFormat, confidence_band, mask_band
+from geothresh.raster.scene import Scene
+from geothresh.raster.surface import PartReader, SurfacePart
+from geothresh.raster.writing import RasterWriter
+from geothresh.windows import TileGrid
+
+if TYPE_CHECKING:
+    from geothresh.api.area import Area
+    from geothresh.geobox import GeoBox
+
+
+class Placed(RasterReader, Protocol):
+    """A scene, or many as one surface, with a place on the ground."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def box(self) -> GeoBox:
+        """Its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How a scene is refined, or a surface of many: all of it checked."""
+
+    area: Area | None
+    """The part that is refined; None = all of it."""
+    pixel: PixelSize | None
+    chosen: ChosenModel
+    grid: TileGrid
+    refining: Refining
+    """With what a calibration decides."""
+    calibration: Mapping[str, str]
+    """What is to be said of it; empty without one."""
+    tiling: Tiling
+    compute: Compute
+    writing: Writing
+
+    @classmethod
+    def of(
+        cls,
+        scene: Placed,
+        model: Model,
+        reading: Reading,
+        refining: Refining,
+        tiling: Tiling,
+        compute: Compute,
+        writing: Writing,
+    ) -> Method:
+        """Find the area and the model: errors as `refine`."""
+        pixel = pixel_size(scene.box)
+        area = None
+        if reading.aoi is not None or reading.bounds is not None:
+            # With it come shapely and pyogrio, which other runs do without.
+            from geothresh.api.area import find_area
+
+            area = find_area(scene, reading)
+        # After all that is quick to check: loading a model takes seconds.
+        following = follow(model, refining)
+        chosen = following.choose(
+            compute, metres=None if pixel is None else pixel.mean,
+            width=partial(sampled_width, scene),
+        )  # fmt: skip
+        grid = chosen.grid(scene.size, tiling)
+        warn_of_mismatch(scene.name, pixel, chosen)
+        return cls(
+            area=area, pixel=pixel, chosen=chosen, grid=grid, refining=following.refining,
+            calibration=following.described, tiling=tiling, compute=compute, writing=writing,
+        )  # fmt: skip
+
+    @property
+    def keep(self) -> float | None:
+        """Refined confidence down to which foreground of the scene stays."""
+        return self.chosen.keep(self.refining)
+
+    @property
+    def bands(self) -> dict[str, BandFormat]:
+        """What the raster of each layer holds."""
+        return {
+            "mask": mask_band(self.chosen.scope.theme),
+            "confidence": confidence_band(self.writing.confidence_dtype),
+            "changes": CHANGES,
+            "thresholds": THRESHOLD,
+        }
+
+    def described(self) -> dict[str, object]:
+        """All that pixels depend on besides the scene itself, by name."""
+        chosen = self.chosen
+        return {
+            "model": chosen.name,
+            "model_sha256": chosen.digest,
+            "backend": chosen.backend,
+            "device": chosen.device,
+            "precision": chosen.precision,
+            "resampling": f"{chosen.patch}/{chosen.raster_patch}",
+            "area": "all" if self.area is None else f"{self.area.name} {self.area.digest}",
+            **decisive(self.refining, self.tiling),
+            "keep_threshold": "none" if self.keep is None else f"{self.keep:g}",
+            "overlap": chosen.overlap(self.tiling),
+            **self.calibration,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A scene, what is made of it, and how."""
+
+    scene: Scene | PartReader
+    files: OutputFiles
+    method: Method
+    part: SurfacePart | None = None
+    """The part of a larger surface that the scene shows; None = the scene is all there is."""
+    unit: str | None = None
+    """Of a part: digest of all that its outputs depend on."""
+
+    @property
+    def bands(self) -> dict[Path, BandFormat]:
+        """What each raster holds, in the order of their layers."""
+        bands = self.method.bands
+        files = self.files
+        every = (
+            (files.mask, bands["mask"]),
+            (files.confidence, bands["confidence"]),
+            (files.changes, bands["changes"]),
+            (files.thresholds, bands["thresholds"]),
+        )
+        return {target: band for target, band in every if target is not None}
+
+    def described(self) -> dict[str, object]:
+        """All that the pixels of the outputs depend on, by name."""
+        spec = self.scene.spec
+        return {
+            **self.method.described(),
+            "bidx": spec.bidx,
+            "scaling": spec.scaling.text,
+            "nodata": "none" if spec.nodata is None else f"{spec.nodata:.17g}",
+            "source": Path(spec.source.name).name,
+        }
+
+    def fingerprint(self) -> dict[str, str | int | None]:
+        """What the bytes of the outputs depend on."""
+        writing = self.method.writing
+        surface = {} if self.unit is None else {"input surface": self.unit}
+        return run_fingerprint(
+            self.scene.spec.source,
+            **surface,
+            **self.described(),
+            outputs=[path.name for path in self.files],
+            creation_options=writing.creation_options,
+            cog=writing.cog,
+            overviews=writing.overviews,
+            confidence_dtype=writing.confidence_dtype,
+        )
+
+    def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:
+        """What refines the scene."""
+        method = self.method
+        compute = method.compute
+        spec = None
+        if compute.remote and isinstance(self.scene, Scene):
+            spec = self.scene.spec if method.area is None else method.area.spec_of(self.scene)
+        return partial(
+            mosaic, refiner=method.chosen.refiner, grid=method.grid, blend=method.tiling.blend,
+            area=None if self.part is None else self.part.window,
+            batch_size=method.chosen.batch_size,
+            where=where_asked(compute.workers, compute.scheduler),
+            reader_spec=spec, progress=progress,
+        )  # fmt: skip
+
+    def make(self, journal: Journal, progress: Progress | None) -> None:
+        """Make the rasters that are not in place, and put styles beside all."""
+        writing = self.method.writing
+        if not journal.is_made(self.files.rasters):
+            require_room(self.bands, self.scene.box.size, writing.creation_options)
+            _write_rasters(self, journal, progress)
+        describe(self.bands, style=writing.style)
+
+
+def _write_rasters(job: Job, journal: Journal, progress: Progress | None) -> None:
+    """Refine the scene into temporary files and put them in place when all are proven."""
+    scene, files, method = job.scene, job.files, job.method
+    threshold, writing = method.refining.threshold, method.writing
+    more = {} if job.unit is None else {"unit": job.unit}
+    tags = parameter_tags(
+        job.described(), batch_size=method.compute.batch_size,
+        theme=method.chosen.scope.theme or "none", **more,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                RasterWriter(
+                    target, box=scene.box, band=band, tags=tags,
+                    creation_options=writing.creation_options, cog=writing.cog,
+                    overviews=writing.overviews,
+                )
+            )
+            for target, band in job.bands.items()
+        ]  # fmt: skip
+        finish = MaskLayers(
+            threshold=threshold,
+            keep=method.keep,
+            confidence=None if files.confidence is None else writing.confidence_dtype,
+            changes=files.changes is not None,
+            thresholds=files.thresholds is not None,
+        )
+        block = writers[0].block_shape
+        if finish.thresholds:  # no region in two chunks
+            block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
+        reader = scene if method.area is None else method.area.of(scene)
+        make_strips(
+            partial(job.engine(progress), ThresholdedInput(reader, threshold)),
+            journal,
+            writers,
+            finish=finish,
+            block=block,
+            facts=lambda: {"infinities": int(scene.infinities_seen)},
+            part=None if job.part is None else job.part.window,
+        )
+        scene.require_unchanged()
+        put_in_place(journal, writers)

@@ -1,0 +1,70 @@
+"""Options of many files as one surface, besides those of `geothresh.options`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geothresh.errors import UsageError
+from geothresh.fields import COUNT, FLAG, Options, Text, check, option
+
+LAYERS = ("mask", "confidence", "changes", "thresholds")
+"""What can be written of each file, in the order of their outputs."""
+
+PIECE_STEP = 64
+"""Sides of pieces are a multiple of it: regions with a threshold of their own lie in one piece."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Many(Options):
+    """How many files are taken together, and what is written of each."""
+
+    layers: str = option(
+        "mask",
+        "What is written of each SCENE, with commas between: mask, confidence, changes, "
+        "thresholds. The mask always is.",
+        Text(),
+        metavar="LAYER,...",
+    )
+    piece: int | None = option(
+        None,
+        "Cut the outputs into pieces of at most so many pixels a side, each of which is a file; a "
+        "multiple of 64, best of 512.",
+        COUNT,
+    )
+    separately: bool = option(
+        False, "Refine each SCENE for itself: its neighbours are not looked at.", FLAG
+    )
+    skip_bad: bool = option(
+        False,
+        "Go on without scenes that cannot be read; they are listed at the end, and the exit code "
+        "is 3.",
+        FLAG,
+    )
+    update: bool = option(
+        False,
+        "Refine anew what new, changed and removed scenes touch, and all where options changed; "
+        "keep the rest.",
+        FLAG,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.piece is not None and self.piece % PIECE_STEP:
+            raise UsageError(
+                f"`piece={self.piece}`: pieces are cut along blocks; give a multiple of "
+                f"{PIECE_STEP}, such as {-(-self.piece // PIECE_STEP) * PIECE_STEP}"
+            )
+        unknown = [name for name in self._named if name not in LAYERS]
+        if unknown:
+            raise UsageError(
+                f"`layers={self.layers}`: {unknown[0]!r} is none; name some of {', '.join(LAYERS)}"
+            )
+
+    @property
+    def _named(self) -> list[str]:
+        return [name.strip() for name in self.layers.split(",")]
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The layers that are written; the mask is the first of them."""
+        return tuple(name for name in LAYERS if name in ("mask", *self._named))

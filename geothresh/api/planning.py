@@ -1,0 +1,299 @@
+"""Plan a run over many files: which surfaces they make up, into which units these are cut.
+
+All that can be checked is checked here, before the first tile: files are opened one after another
+and closed again. Nothing here grows with their pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from geothresh._version import __version__
+from geothresh.api.inputs import BadFile
+from geothresh.api.jobs import Method
+from geothresh.api.models import Model
+from geothresh.api.options import Many
+from geothresh.api.outputs import installed
+from geothresh.api.units import output_path
+from geothresh.errors import InputError, UsageError
+from geothresh.geobox import GeoBox
+from geothresh.mosaic.blending import AxisWeights
+from geothresh.mosaic.readers import window_read
+from geothresh.options import Blend, Compute, Reading, Refining, Tiling, Writing
+from geothresh.raster.checks import MOST_PIXELS
+from geothresh.raster.grids import Surface, pieces_of, surfaces_of
+from geothresh.raster.paths import RasterSource
+from geothresh.raster.scene import Examined, SceneSpec
+from geothresh.raster.surface import (
+    OpenScenes,
+    PlacedScene,
+    SurfacePart,
+    SurfaceReader,
+    decide_together,
+    examine,
+    one_spelling,
+    told_together,
+)
+from geothresh.windows import PixelWindow
+
+# Of a raster that is cut into pieces, where nothing grows with the whole.
+_MOST_IN_PIECES = 10**14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """Files of which all but pixels was checked."""
+
+    specs: tuple[SceneSpec, ...]
+    """How each is read; scalings are decided."""
+    boxes: tuple[GeoBox, ...]
+    """Where each lies."""
+    bad: tuple[BadFile, ...]
+    """Those that are left out."""
+
+
+def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -> Examination:
+    """Open each file, check it, and decide how all are read.
+
+    Raises:
+        InputError, UsageError: as `refine`, for the first bad file; with `skip_bad` only where
+            none is left.
+    """
+    most = MOST_PIXELS if many.piece is None else _MOST_IN_PIECES
+    bad: list[BadFile] = []
+
+    def leave_out(source: RasterSource, error: InputError) -> None:
+        if not many.skip_bad:
+            raise error
+        bad.append(BadFile(name=source.name, reason=str(error)))
+
+    with told_together():
+        found: list[Examined] = []
+        for source in sources:
+            try:
+                found.append(examine(source, reading, most))
+            except InputError as error:
+                leave_out(source, error)
+        read = decide_together(
+            found, reading, on_bad=lambda one, error: leave_out(one.spec.source, error)
+        )
+    left = [one for one in found if one in read]
+    if not left:
+        raise InputError(f"no raster is left to refine; {bad[0].reason}")
+    spell = one_spelling()
+    boxes = tuple(
+        GeoBox(
+            size=one.box.size, transform=one.box.transform, crs=spell(one.box.crs),
+            name=one.box.name,
+        )
+        for one in left
+    )  # fmt: skip
+    return Examination(specs=tuple(read[one] for one in left), boxes=boxes, bad=tuple(bad))
+
+
+def group(files: Examination, *, separately: bool) -> list[Surface]:
+    """Put files together into surfaces.
+
+    Raises:
+        InputError: one of several has no georeference.
+    """
+    if separately or len(files.boxes) == 1:
+        return [
+            replace(surface, members=(index,))
+            for index, box in enumerate(files.boxes)
+            for surface in surfaces_of([box])
+        ]
+    for box in files.boxes:
+        if not box.has_transform:
+            raise InputError(
+                f"{box.name}: has no georeference, so that it has no place beside the others; "
+                "georeference it, or add `separately=True`"
+            )
+    return surfaces_of(files.boxes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSurface:
+    """A surface, and how it is refined."""
+
+    surface: Surface
+    specs: tuple[SceneSpec, ...]
+    """Of its members, in their order."""
+    method: Method
+    shared: Mapping[str, object]
+    """What the outputs of all units depend on, by name."""
+
+    def tiles_over(self, window: PixelWindow) -> list[Any]:
+        """Where tiles lie over a window, how they are weighted, and where the surface ends."""
+        grid, blend = self.method.grid, self.method.tiling.blend
+        covering = grid.covering(window)
+        seen = covering.intersection(grid.size.window())
+        axes = []
+        for tiles, count in zip(grid.over(window), (grid.n_rows, grid.n_cols), strict=True):
+            weights = _weights(blend, grid.tile, grid.overlap, count)
+            axes.append([len(weights.table), [weights.case(index) for index in tiles]])
+        return [
+            grid.tile, grid.overlap, covering.seen_from(window).ranges,
+            None if seen is None else seen.seen_from(window).ranges, axes,
+        ]  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _weights(blend: Blend, tile: int, overlap: int, count: int) -> AxisWeights:
+    return AxisWeights.build(blend, tile=tile, overlap=overlap, count=count)
+
+
+class _Whole(SurfaceReader):
+    """A surface as `Method.of` takes it."""
+
+    def __init__(self, surface: Surface, specs: Sequence[SceneSpec], scenes: OpenScenes) -> None:
+        super().__init__(surface.placement, specs, scenes)
+        self.box = surface.box
+        self.name = surface.box.name
+
+
+def _shared(method: Method, many: Many) -> dict[str, object]:
+    writing = method.writing
+    return {
+        "geothresh": __version__,
+        "torch": installed("torch"),
+        **method.described(),
+        "layers": many.written,
+        "creation_options": writing.creation_options,
+        "cog": writing.cog,
+        "overviews": writing.overviews,
+        "confidence_dtype": writing.confidence_dtype,
+    }
+
+
+def plan_surface(
+    surface: Surface,
+    files: Examination,
+    many: Many,
+    model: Model,
+    reading: Reading,
+    refining: Refining,
+    tiling: Tiling,
+    compute: Compute,
+    writing: Writing,
+) -> PlannedSurface:
+    """Decide once, for all files of a surface, how it is refined; errors as `refine`."""
+    specs = tuple(files.specs[index] for index in surface.members)
+    with OpenScenes() as scenes:
+        whole = _Whole(surface, specs, scenes)
+        method = Method.of(whole, model, reading, refining, tiling, compute, writing)
+    return PlannedSurface(
+        surface=surface, specs=specs, method=method, shared=_shared(method, many)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """A unit as it is planned; what is read for it is found when its turn comes."""
+
+    name: str
+    home: PlannedSurface
+    member: int
+    """The file, as the surface counts them."""
+    window: PixelWindow
+    """In the surface."""
+
+    @property
+    def source(self) -> str:
+        """The file, as it was given."""
+        return self.home.specs[self.member].source.name
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that are refined for it, at most."""
+        rows, cols = self.home.method.grid.over(self.window)
+        return len(rows) * len(cols)
+
+    def part(self) -> SurfacePart:
+        """What is read for it: its file, and those that lie in the tiles that it needs."""
+        home = self.home
+        placement, grid = home.surface.placement, home.method.grid
+        seen = window_read(grid.covering(self.window), grid.size)
+        own, *others = (
+            PlacedScene(spec=home.specs[index], window=placement.window(index))
+            for index in (
+                self.member, *(one for one in placement.touching(seen) if one != self.member)
+            )
+        )  # fmt: skip
+        return SurfacePart(size=grid.size, window=self.window, own=own, others=tuple(others))
+
+    def digest(self, part: SurfacePart) -> str:
+        """Of all that its outputs depend on: equal for whoever plans the same files.
+
+        The rest of the surface is in it only as far as it is seen: where the tiles lie over the
+        unit and how they are weighted, where the surface ends, which other files they touch.
+        """
+        window = self.window
+        told = [
+            self.home.shared,
+            self.home.tiles_over(window),
+            [
+                [_identity(placed.spec), placed.window.seen_from(window).ranges]
+                for placed in (part.own, *part.others)
+            ],
+        ]
+        return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+
+
+def _identity(spec: SceneSpec) -> list[Any]:
+    """What tells a file, and how it is read, from another."""
+    source = spec.source
+    name = source.location if source.remote else Path(source.location).name
+    return [
+        name, source.file_size, source.modified_ns, spec.bidx, spec.mask_band, spec.has_mask,
+        spec.nodata, spec.scaling.text, spec.scaling.divisor, spec.scaling.offset,
+    ]  # fmt: skip
+
+
+def plan_units(surfaces: Sequence[PlannedSurface], many: Many) -> list[PlannedUnit]:
+    """Cut all surfaces into units, neighbours after one another.
+
+    Raises:
+        UsageError: two would have the same outputs.
+    """
+    units = []
+    owners: dict[str, str] = {}
+    for home in surfaces:
+        for member in home.surface.placement.in_order():
+            file = home.surface.placement.window(member)
+            source = home.specs[member].source.name
+            stem = Path(source.rstrip("/")).stem
+            for suffix, piece in pieces_of(file.size, many.piece):
+                name = stem + suffix
+                other = owners.setdefault(name, source)
+                if other != source:
+                    raise UsageError(
+                        f"{other} and {source}: the outputs of both would be called "
+                        f"{name}_mask.tif; rename one, or refine them into two directories"
+                    )
+                units.append(PlannedUnit(name, home, member, piece.shifted(file.row, file.col)))
+    return units
+
+
+def require_apart(units: Sequence[PlannedUnit], many: Many, directory: Path) -> None:
+    """Refuse outputs that are inputs.
+
+    Raises:
+        UsageError: one is.
+    """
+    inputs: set[str] = set()
+    for home in {id(unit.home): unit.home for unit in units}.values():
+        inputs |= {spec.source.location for spec in home.specs}
+    for unit in units:
+        for layer in many.written:
+            path = output_path(directory, unit.name, layer)
+            if str(path.absolute()) in inputs:
+                raise UsageError(
+                    f"{path}: is an input and would be an output; name another `output_dir`"
+                )

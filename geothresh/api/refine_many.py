@@ -1,0 +1,292 @@
+"""Refine many confidence rasters as one surface, each into outputs of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geothresh.api.indexes import write_indexes
+from geothresh.api.inputs import BadFile, find_inputs
+from geothresh.api.models import Model
+from geothresh.api.options import Many
+from geothresh.api.outcome import doubts
+from geothresh.api.planning import (
+    Examination,
+    PlannedSurface,
+    PlannedUnit,
+    examine_all,
+    group,
+    plan_surface,
+    plan_units,
+    require_apart,
+)
+from geothresh.api.running import Run
+from geothresh.api.units import output_path
+from geothresh.durability import record
+from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.fields import checked
+from geothresh.files import make_directory
+from geothresh.mosaic import Progress
+from geothresh.nn.refiner import packaged_models
+from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
+from geothresh.raster.creation import cog_options, gtiff_options
+from geothresh.raster.grids import Surface
+from geothresh.raster.scene import INFINITIES
+
+# Grids that a message names.
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinedPart:
+    """What was written of one scene, or of a piece of one."""
+
+    name: str
+    """Of its outputs."""
+    scene: str
+    """The scene, as it was given."""
+    outputs: dict[str, Path]
+    """The file of each layer."""
+    kept: bool
+    """Whether an earlier run had made it."""
+    valid_pixels: int
+    """Pixels with data."""
+    foreground_before: int
+    """Pixels of the input at the threshold or above it."""
+    foreground_after: int
+    """Foreground pixels of the mask."""
+    changed_pixels: int
+    """Pixels that were foreground and are not, or the other way round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineManyResult:
+    """What was written of many scenes, and what refinement changed in all."""
+
+    output_dir: Path
+    """Where the outputs are."""
+    parts: tuple[RefinedPart, ...]
+    """One for each scene, or piece of one."""
+    indexes: tuple[Path, ...]
+    """Files that GDAL and QGIS open as one raster, of each layer."""
+    bad: tuple[BadFile, ...]
+    """Scenes that were left out, as they cannot be read."""
+    set_aside: tuple[str, ...]
+    """Parts that killed every worker that worked on them, by name."""
+    removed: tuple[str, ...]
+    """Parts of scenes that are no inputs any more, whose outputs were removed."""
+    scenes: int
+    """Scenes that were read."""
+    surfaces: int
+    """Pixel grids among them, each refined for itself."""
+    model: str
+    """The model's name."""
+    model_sha256: str
+    """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
+    parameters: dict[str, object]
+    """All that the pixels depend on besides the scenes, by name."""
+    tiles_refined: int
+    """Tiles that went through the model in this run; those at borders of parts in each part."""
+    tiles_skipped: int
+    """Tiles without a valid pixel, which did not."""
+    valid_pixels: int
+    """Pixels with data, of all parts."""
+    foreground_before: int
+    """Pixels of the inputs at the threshold or above it."""
+    foreground_after: int
+    """Foreground pixels of the masks."""
+    changed_pixels: int
+    """Pixels that were foreground and are not, or the other way round."""
+    changed_share: float
+    """Their share of the pixels with data; 0 where there are none."""
+    seconds: float
+    """From the first check to the last file."""
+
+    @property
+    def kept(self) -> int:
+        """Parts that an earlier run had made."""
+        return sum(part.kept for part in self.parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        return dict(_plain(asdict(self)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@checked()
+def refine_many(
+    scenes: Sequence[PathLike],
+    output_dir: PathLike,
+    *,
+    model: Model = "roads",
+    many: Many = Many(),
+    reading: Reading = Reading(),
+    refining: Refining = Refining(),
+    tiling: Tiling = Tiling(),
+    compute: Compute = Compute(),
+    writing: Writing = Writing(),
+    progress: Progress | None = None,
+) -> RefineManyResult:
+    """Refine many confidence rasters as one surface, each into outputs of its own name and grid.
+
+    The tile grid is laid over the union of all, and a tile at a border sees the pixels of the
+    neighbours: each pixel is that of one run over a mosaic of all. Where scenes overlap, each one's
+    own data comes first in its own output. Scenes on several pixel grids are grouped, and each
+    group is a surface of its own.
+
+    Each output appears complete under its name, or the name is left as it was. Finished outputs are
+    kept, and what an interrupted run has finished of others: the same call goes on from there.
+
+    Args:
+        scenes: paths, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and
+            GDAL tile indexes (.gti.gpkg).
+        output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there.
+        model: a packaged model's name, a model file, a refiner or a refiner source.
+        many: layers, pieces, and what becomes of bad and of changed scenes.
+        reading: band, scale and nodata of the scenes, and the part of them that is refined.
+        refining: as for `refine`; what is decided by looking is decided once for a surface.
+        tiling: the squares that the model reads, and how they are joined.
+        compute: device, number format, batches and workers; workers get whole scenes, or pieces,
+            and write the outputs themselves.
+        writing: creation options of the GeoTIFF driver, and what becomes of files that exist.
+        progress: called with (tiles done, tiles in all).
+
+    Returns:
+        The files that were written, and what refinement changed.
+
+    Raises:
+        UsageError: arguments contradict each other, two scenes have one name, the output directory
+            is an input, or its outputs are of other scenes or options.
+        InputError: a scene cannot be read, holds no confidences, or has no place beside others.
+        OutputError: an output exists and is not of such a run, or cannot be written.
+        ModelError: the model is missing or damaged, or does not fit.
+        ClusterError: the Dask cluster cannot be reached, or was lost.
+
+    Example:
+        >>> result = refine_many(["tiles/"], "out", many=Many(layers="mask,confidence"))
+        >>> result.parts[0].outputs["mask"], result.changed_share
+        (PosixPath('out/a_mask.tif'), 0.0095)
+    """
+    started = time.perf_counter()
+    granted = gtiff_options(writing.creation_options)
+    if writing.cog:
+        cog_options(granted)
+    directory = Path(os.fspath(output_dir))
+    inputs = find_inputs(scenes, directory, allow_vrt=reading.allow_vrt, skip_bad=many.skip_bad)
+    files = examine_all(inputs.sources, reading, many)
+    grids = group(files, separately=many.separately)
+    _tell_grids(grids, files, many)
+    surfaces = [
+        plan_surface(grid, files, many, model, reading, refining, tiling, compute, writing)
+        for grid in grids
+    ]
+    units = plan_units(surfaces, many)
+    require_apart(units, many, directory)
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
+    make_directory(directory, parents=writing.parents)
+    with record.opened(directory) as kept:
+        run = Run(
+            directory=directory, units=units, many=many, compute=compute, writing=writing,
+            record=kept, progress=progress,
+        )  # fmt: skip
+        run.do()
+        done = run.done.values()
+        indexes = () if many.separately else write_indexes(directory, surfaces, done, many)
+        kept.end()
+    totals = Counter[str]()
+    for name in run.done:
+        totals.update(kept.finished[name].facts)
+    _warn(surfaces, totals)
+    return _result(run, surfaces, totals, (*inputs.bad, *files.bad, *run.bad), indexes, started)
+
+
+def _result(
+    run: Run,
+    surfaces: Sequence[PlannedSurface],
+    totals: Counter[str],
+    bad: Sequence[BadFile],
+    indexes: tuple[Path, ...],
+    started: float,
+) -> RefineManyResult:
+    chosen = surfaces[0].method.chosen
+    made = [run.record.finished[name].facts for name in run.done if name not in run.kept]
+    valid, changed = totals["valid"], totals["changed"]
+    return RefineManyResult(
+        output_dir=run.directory,
+        parts=tuple(_part(run, unit) for unit in run.done.values()),
+        indexes=indexes,
+        bad=tuple(bad),
+        set_aside=tuple(run.set_aside),
+        removed=tuple(run.removed),
+        scenes=sum(len(home.specs) for home in surfaces),
+        surfaces=len(surfaces),
+        model=chosen.name,
+        model_sha256=chosen.digest,
+        parameters=surfaces[0].method.described(),
+        tiles_refined=sum(facts["tiles_refined"] for facts in made),
+        tiles_skipped=sum(facts["tiles_skipped"] for facts in made),
+        valid_pixels=valid,
+        foreground_before=totals["foreground_before"],
+        foreground_after=totals["foreground_after"],
+        changed_pixels=changed,
+        changed_share=changed / max(valid, 1),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _part(run: Run, unit: PlannedUnit) -> RefinedPart:
+    facts = run.record.finished[unit.name].facts
+    layers = {layer: output_path(run.directory, unit.name, layer) for layer in run.many.written}
+    return RefinedPart(
+        name=unit.name, scene=unit.source, outputs=layers, kept=unit.name in run.kept,
+        valid_pixels=facts["valid"], foreground_before=facts["foreground_before"],
+        foreground_after=facts["foreground_after"], changed_pixels=facts["changed"],
+    )  # fmt: skip
+
+
+def _tell_grids(grids: Sequence[Surface], files: Examination, many: Many) -> None:
+    """Say that files lie on several grids, which nobody may have meant."""
+    if len(grids) == 1 or many.separately:
+        return
+    shown = "; ".join(
+        f"{len(grid.members)} as {files.boxes[grid.members[0]].name}" for grid in grids[:_SHOWN]
+    )
+    more = f" and {len(grids) - _SHOWN} more" if len(grids) > _SHOWN else ""
+    warnings.warn(
+        f"the {len(files.boxes)} scenes lie on {len(grids)} pixel grids ({shown}{more}): each is "
+        "refined for itself, and tiles do not see beyond it; warp them to one grid to join them",
+        GeothreshWarning,
+        stacklevel=4,
+    )
+
+
+def _warn(surfaces: Sequence[PlannedSurface], totals: Counter[str]) -> None:
+    """Tell what only all scenes could show."""
+    chosen = surfaces[0].method.chosen
+    texts = [INFINITIES] if totals["infinities"] else []
+    if not totals["valid"]:
+        texts.append("hold no data at all; neither do the masks")
+    doubt = doubts(
+        valid=totals["valid"], before=totals["foreground_before"],
+        after=totals["foreground_after"], changed=totals["changed"], model=chosen.name,
+        scope=chosen.scope, general="general" in packaged_models(),
+    )  # fmt: skip
+    if doubt is not None:
+        texts.append(doubt)
+    count = sum(len(home.specs) for home in surfaces)
+    for text in texts:
+        warnings.warn(f"{count} scenes: {text}", GeothreshWarning, stacklevel=4)

@@ -1,0 +1,217 @@
+"""Run the units of a plan: keep what is finished, do the rest here or on workers, note it down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from geothresh.api.inputs import BadFile
+from geothresh.api.options import LAYERS, Many
+from geothresh.api.planning import PlannedUnit
+from geothresh.api.units import MakeUnit, Unit, UnitFailed, UnitMade, output_path, try_unit
+from geothresh.durability import finished_outputs
+from geothresh.durability.record import Finished, Record
+from geothresh.durability.resuming import require_same_run
+from geothresh.errors import OutputError, UsageError, names
+from geothresh.mosaic import Progress, Threads, where_asked
+from geothresh.options import Compute, Writing
+from geothresh.raster.provenance import unit_of
+from geothresh.raster.surface import OpenScenes
+from geothresh.sidecars import put_style, side_files
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Run:
+    """A run over the units of a plan, in a directory whose record it holds."""
+
+    directory: Path
+    units: Sequence[PlannedUnit]
+    many: Many
+    compute: Compute
+    writing: Writing
+    record: Record
+    progress: Progress | None
+    done: dict[str, PlannedUnit] = field(default_factory=dict)
+    """By name, the units that are finished."""
+    kept: set[str] = field(default_factory=set)
+    """Those of them that an earlier run has made."""
+    bad: list[BadFile] = field(default_factory=list)
+    """Those that cannot be made of their inputs."""
+    set_aside: list[str] = field(default_factory=list)
+    """Those of which every worker died."""
+    removed: list[str] = field(default_factory=list)
+    """Those of earlier runs that are none any more."""
+    strips_resumed: int = 0
+    """Strips that an interrupted run had finished of units that it had not."""
+    _replaced: set[str] = field(default_factory=set)
+    _tiles_done: int = 0
+    _tiles: int = 0
+
+    def do(self) -> None:
+        """Do all units that are not finished.
+
+        Raises:
+            UsageError: the directory holds outputs of other inputs or options, without leave to
+                replace them.
+            OutputError: an output exists that is nobody's, or cannot be written.
+            GeothreshError: as `refine`, of a unit; those that are finished are kept.
+        """
+        shared = self.units[0].home.shared
+        anew = self.writing.restart or (self.writing.overwrite and self.record.complete)
+        free = self.many.update or self.writing.overwrite or self.writing.restart
+        if self.record.method is not None and self.record.finished and not free:
+            require_same_run(
+                self.directory, self.record.method, shared, error=UsageError, anew="`update`"
+            )
+        self._check_others()
+        waiting = self._sorted(anew=anew, free=free)
+        self.record.begin(shared)
+        self._remove_others()
+        self._tiles = sum(unit.tiles for unit in self.units)
+        self._tiles_done = sum(unit.tiles for unit in self.done.values())
+        with self._noting():
+            self._make(waiting)
+        # As they are planned, whoever was done first.
+        self.done = {unit.name: unit for unit in self.units if unit.name in self.done}
+
+    def _check_others(self) -> None:
+        """Refuse a directory with outputs of other inputs, unless they are to go."""
+        planned = {unit.name for unit in self.units}
+        self.removed = [name for name in self.record.finished if name not in planned]
+        if self.removed and not self.many.update:
+            raise UsageError(
+                f"{self.directory}: holds outputs of {len(self.removed)} other scenes "
+                f"({names(self.removed, 3)}); choose another directory, or add `update=True` to "
+                "remove those that nobody has changed"
+            )
+
+    def _remove_others(self) -> None:
+        for name in self.removed:
+            if self.record.finished[name].is_whole(self.directory):
+                for layer in LAYERS:
+                    _remove(output_path(self.directory, name, layer))
+            self.record.drop(name)
+
+    def _sorted(self, *, anew: bool, free: bool) -> list[PlannedUnit]:
+        """The units that are to be done; those that are finished are noted in `done`."""
+        there = set(os.listdir(self.directory))
+        waiting = []
+        for unit in self.units:
+            entry = self.record.finished.get(unit.name)
+            existing = [
+                path
+                for layer in self.many.written
+                if (path := output_path(self.directory, unit.name, layer)).name in there
+            ]
+            if entry is not None and not anew and self._is_kept(unit, entry, free=free):
+                self.done[unit.name] = unit
+                self.kept.add(unit.name)
+                continue
+            if existing:
+                self._require_ours(unit, entry, existing)
+            waiting.append(unit)
+        return waiting
+
+    def _is_kept(self, unit: PlannedUnit, entry: Finished, *, free: bool) -> bool:
+        if entry.digest == unit.digest(unit.part()):
+            return entry.is_whole(self.directory)
+        if free:
+            return False
+        raise UsageError(
+            f"{output_path(self.directory, unit.name, 'mask')}: was made of other inputs, or "
+            "beside others, or with other options; add `update=True` to make anew what "
+            "has changed, or choose another directory"
+        )
+
+    def _require_ours(
+        self, unit: PlannedUnit, entry: Finished | None, existing: Sequence[Path]
+    ) -> None:
+        """Refuse to replace outputs that no such run has made, without leave to do so."""
+        if self.writing.overwrite:
+            return
+        if entry is not None:
+            made = entry.files
+            ours = all(p.name in made and made[p.name].is_at(p) for p in existing)
+        else:
+            digest = unit.digest(unit.part())
+            finished = finished_outputs(existing[0].with_name(f"{unit.name}_mask.tif"))
+            ours = all(p.absolute() in finished or unit_of(p) == digest for p in existing)
+        if not ours:
+            raise OutputError(
+                f"{existing[0]}: exists already, and is not as a run like this has left it; choose "
+                "another directory or add `overwrite=True`"
+            )
+        self._replaced.add(unit.name)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Say of what ends the run how much of it is kept."""
+        try:
+            yield
+        except BaseException as error:
+            if self.done:
+                error.add_note(
+                    f"{len(self.done)} of {len(self.units)} outputs are finished, and are kept by "
+                    "the same command"
+                )
+            raise
+
+    def _make(self, waiting: Sequence[PlannedUnit]) -> None:
+        where = where_asked(self.compute.workers, self.compute.scheduler)
+        planned = {unit.name: unit for unit in waiting}
+        if isinstance(where, Threads):
+            with OpenScenes() as scenes:
+                for unit in waiting:
+                    made = try_unit(
+                        self._unit(unit), scenes, partial(self._watch, self._tiles_done),
+                        skip_bad=self.many.skip_bad,
+                    )  # fmt: skip
+                    self._take(unit, made)
+            return
+        if not waiting:
+            return
+        from geothresh.mosaic.fleet import Deadly, run_units
+
+        work = MakeUnit(self.many.skip_bad)
+        for result in run_units(work, map(self._unit, waiting), where):
+            if isinstance(result, Deadly):
+                self.set_aside.append(result.unit.name)
+            else:
+                self._take(planned[result.name], result)
+
+    def _unit(self, planned: PlannedUnit) -> Unit:
+        part = planned.part()
+        return Unit(
+            name=planned.name, part=part, method=planned.home.method,
+            digest=planned.digest(part), directory=self.directory,
+            layers=self.many.written, replaces=planned.name in self._replaced,
+            anew=self.many.update or self.writing.overwrite,
+        )  # fmt: skip
+
+    def _take(self, unit: PlannedUnit, made: UnitMade | UnitFailed) -> None:
+        if isinstance(made, UnitFailed):
+            self.bad.append(BadFile(name=unit.source, reason=made.reason))
+        else:
+            self.record.add(made.name, made.finished)
+            self.strips_resumed += made.resumed
+            self.done[unit.name] = unit
+        self._watch(self._tiles_done, unit.tiles, unit.tiles)
+        self._tiles_done += unit.tiles
+
+    def _watch(self, before: int, done: int, of: int) -> None:
+        if self.progress is not None:
+            self.progress(before + done, self._tiles)
+
+
+def _remove(output: Path) -> None:
+    """Remove an output of ours, and what describes it."""
+    try:
+        for path in (*side_files(output), output):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be removed ({error.strerror})") from error
+    put_style(output, None, "raster")

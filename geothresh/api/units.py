@@ -1,0 +1,161 @@
+"""Units of a run over many files: parts of a surface, each made by itself, by anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from geothresh.api.jobs import Job, Method
+from geothresh.api.options import LAYERS
+from geothresh.api.outputs import OutputFiles
+from geothresh.durability import Journal, finished_outputs, left_by_another
+from geothresh.durability.record import Finished, MadeFile
+from geothresh.errors import InputError
+from geothresh.files import check_output
+from geothresh.mosaic import Progress, load_refiner
+from geothresh.raster.surface import OpenScenes, SurfacePart
+from geothresh.sidecars import check_side_files
+
+FACTS = (
+    "valid", "foreground_before", "foreground_after", "changed", "tiles_refined", "tiles_skipped",
+    "infinities",
+)  # fmt: skip
+"""What is counted of a unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """A part of a surface, what is made of it, and how: small and picklable."""
+
+    name: str
+    """Of its outputs: NAME_mask.tif."""
+    part: SurfacePart
+    method: Method
+    digest: str
+    """Of all that its outputs depend on."""
+    directory: Path
+    """Where its outputs go."""
+    layers: tuple[str, ...]
+    """Which are written."""
+    replaces: bool
+    """Whether outputs that exist may be replaced."""
+    anew: bool
+    """Whether what an interrupted run of other inputs or options left is thrown away."""
+
+    def path(self, layer: str) -> Path:
+        """The output with a layer."""
+        return output_path(self.directory, self.name, layer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitMade:
+    """A unit that is finished: what its worker reports."""
+
+    name: str
+    finished: Finished
+    resumed: int
+    """Strips that an interrupted run had finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFailed:
+    """A unit that cannot be made of its inputs."""
+
+    name: str
+    reason: str
+    """One line."""
+
+
+def output_path(directory: Path, name: str, layer: str) -> Path:
+    """Where a layer of a unit is written."""
+    return directory / f"{name}_{layer}.tif"
+
+
+def make_unit(unit: Unit, scenes: OpenScenes, progress: Progress | None = None) -> UnitMade:
+    """Refine a part of a surface, and put its outputs in place.
+
+    Raises:
+        GeothreshError: as `refine`.
+    """
+    writing = unit.method.writing
+    files = _checked_files(unit)
+    scene = unit.part.open(scenes)
+    job = Job(scene=scene, files=files, method=unit.method, part=unit.part, unit=unit.digest)
+    keep = writing.resume and bool(unit.method.chosen.digest)
+    fingerprint = job.fingerprint()
+    restart = writing.restart or (unit.anew and left_by_another(files.mask, fingerprint))
+    with Journal(files.mask, fingerprint, restart=restart, keep=keep) as journal:
+        resumed = len(journal.strips)
+        job.make(journal, progress)
+        made = {
+            path.name: MadeFile.of(path, journal.digests[str(path.absolute())])
+            for path in files.rasters
+        }
+        facts = {name: journal.total(name) for name in FACTS}
+        journal.finish()
+    done = Finished(digest=unit.digest, files=made, facts=facts)
+    return UnitMade(name=unit.name, finished=done, resumed=resumed)
+
+
+def _checked_files(unit: Unit) -> OutputFiles:
+    """The outputs of a unit, checked as those of `refine`."""
+    writing = unit.method.writing
+    others = {layer: unit.path(layer) if layer in unit.layers else None for layer in LAYERS[1:]}
+    files = OutputFiles(
+        mask=unit.path("mask"), **others, vector=None, report=None, manifest=None
+    )  # fmt: skip
+    ours = finished_outputs(files.mask) if writing.resumes else frozenset()
+    sources = [placed.spec.source for placed in (unit.part.own, *unit.part.others)]
+    inputs = [source.location for source in sources if not source.remote]
+    for path in files.rasters:
+        overwrite = writing.overwrite or unit.replaces or path.absolute() in ours
+        check_output(path, overwrite=overwrite, inputs=inputs)
+        check_side_files(path, overwrite=overwrite)
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class MakeUnit:
+    """Makes units in worker processes: `geothresh.mosaic.fleet.Work`."""
+
+    skip_bad: bool
+    """Whether bad inputs are told of, rather than end the run."""
+
+    def __call__(
+        self, unit: Unit, /, *, cores: int | None, stopped: Callable[[], bool]
+    ) -> UnitMade | UnitFailed:
+        """Make one."""
+
+        def watch(done: int, total: int) -> None:
+            if stopped():
+                raise RunEnded
+
+        chosen = unit.method.chosen
+        refiner = load_refiner(chosen.refiner, cores=cores).refiner
+        compute = replace(unit.method.compute, workers=0, scheduler=None)
+        method = replace(unit.method, compute=compute, chosen=replace(chosen, refiner=refiner))
+        return try_unit(replace(unit, method=method), _scenes(), watch, skip_bad=self.skip_bad)
+
+
+class RunEnded(Exception):
+    """Raised inside a unit whose run has ended elsewhere; never seen by callers."""
+
+
+@cache
+def _scenes() -> OpenScenes:
+    """Those of a worker process."""
+    return OpenScenes()
+
+
+def try_unit(
+    unit: Unit, scenes: OpenScenes, progress: Progress | None, *, skip_bad: bool
+) -> UnitMade | UnitFailed:
+    """`make_unit`, of which a bad input is told, if it is to be skipped."""
+    try:
+        return make_unit(unit, scenes, progress)
+    except InputError as error:
+        if not skip_bad:
+            raise
+        return UnitFailed(name=unit.name, reason=str(error))

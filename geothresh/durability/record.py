@@ -1,0 +1,148 @@
+"""Record of a run of many units: which are finished, of what, and which files they have made.
+
+A log beside the outputs, which stays: the same command goes on from it, and a later one finds what
+has changed since. A unit is known by a digest of all that its outputs depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geothresh.durability.locking import only_run
+from geothresh.durability.strips import Log
+from geothresh.errors import OutputError
+from geothresh.files import file_digest
+
+_NAME = ".geothresh.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """An output as it was when it was finished."""
+
+    size: int
+    """Bytes."""
+    modified_ns: int
+    """Time of last change."""
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, sha256: str) -> MadeFile:
+        """Look at a finished file.
+
+        Raises:
+            OSError: it is gone.
+        """
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, sha256)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file is still there, as it was; one with another time is read."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        if status.st_size != self.size:
+            return False
+        return status.st_mtime_ns == self.modified_ns or file_digest(path) == self.sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A unit that is finished."""
+
+    digest: str
+    """Of all that its outputs depend on."""
+    files: Mapping[str, MadeFile]
+    """By their names in the directory of the record."""
+    facts: Mapping[str, int]
+    """What was counted."""
+
+    def is_whole(self, directory: Path) -> bool:
+        """Whether all its files are there as they were made."""
+        return all(made.is_at(directory / name) for name, made in self.files.items())
+
+
+class Record:
+    """The record of a directory of outputs, which belongs to one run at a time."""
+
+    def __init__(self, directory: Path, log: Log) -> None:
+        """Take the log over; use `opened`."""
+        self._directory = directory
+        self._log = log
+        self.finished: dict[str, Finished] = {}
+        """By the names of units."""
+        self.method: Mapping[str, Any] | None = None
+        """What all units of the last run had in common, by name; None where there was none."""
+        self.complete = False
+        """Whether the last run came to its end."""
+        for entry in log.entries:
+            self._take(entry)
+        log.entries.clear()
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        self.complete = bool(entry.get("complete"))
+        if "method" in entry:
+            self.method = entry["method"]
+        if "dropped" in entry:
+            self.finished.pop(entry["dropped"], None)
+        if "unit" in entry:
+            files = {name: MadeFile(*made) for name, made in entry["files"].items()}
+            self.finished[entry["unit"]] = Finished(
+                digest=entry["digest"], files=files, facts=entry["facts"]
+            )
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        try:
+            self._log.append(entry)
+        except OSError as error:
+            raise OutputError(
+                f"{self._directory}: its record {_NAME} cannot be written ({error.strerror}); make "
+                "room and run again"
+            ) from error
+        self._log.entries.clear()
+        self._take(entry)
+
+    def begin(self, method: Mapping[str, object]) -> None:
+        """Note what the units of a run have in common."""
+        self._note({"method": method})
+
+    def add(self, unit: str, finished: Finished) -> None:
+        """Note a finished unit: when this returns, it is on the disk."""
+        files = {n: [m.size, m.modified_ns, m.sha256] for n, m in finished.files.items()}
+        facts = dict(finished.facts)
+        self._note({"unit": unit, "digest": finished.digest, "files": files, "facts": facts})
+
+    def drop(self, unit: str) -> None:
+        """Note that a unit does not count any more."""
+        self._note({"dropped": unit})
+
+    def end(self) -> None:
+        """Note that the run is complete."""
+        self._note({"complete": True})
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Record]:
+    """Open the record of a directory, and lock it against other runs.
+
+    Raises:
+        OutputError: another run is at work there, or the record cannot be read or written.
+    """
+    path = directory / _NAME
+    with only_run(path):
+        try:
+            log = Log(path)
+        except OSError as error:
+            raise OutputError(
+                f"{directory}: its record {_NAME} cannot be read and written ({error.strerror}); "
+                "choose another directory"
+            ) from error
+        try:
+            yield Record(directory, log)
+        finally:
+            log.close()

@@ -1,0 +1,208 @@
+"""Run whole units of work on the worker processes of a Dask cluster: no pixel goes between them.
+
+Each worker has one unit at a time, so that it is known which one a worker died of. A unit that does
+so again and again is set aside.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from dask.distributed import Client, Future, get_worker, wait
+from distributed.comm.core import CommClosedError
+
+from geothresh.errors import ClusterError
+from geothresh.mosaic.clients import (
+    WORKERLESS_SECONDS,
+    cores_of_worker,
+    local_client,
+    running_client,
+    start_missing,
+)
+from geothresh.mosaic.protocols import Scheduler, Workers
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+Given = TypeVar("Given", contravariant=True)
+Made = TypeVar("Made", covariant=True)
+
+MOST_DEATHS = 3
+"""Workers that may die of a unit before it is set aside."""
+_LOOK_SECONDS = 0.5
+"""How often is looked whether workers are gone while units are in work."""
+_LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
+_stopped: deque[str] = deque(maxlen=64)
+"""In a worker: the last runs that have ended elsewhere. A worker may serve many."""
+
+
+class Work(Protocol[Given, Made]):
+    """Does one unit; picklable."""
+
+    def __call__(self, unit: Given, /, *, cores: int | None, stopped: Callable[[], bool]) -> Made:
+        """Do it.
+
+        Args:
+            unit: what to do; it is picklable, and so is the result.
+            cores: processor cores that may be used; None = all.
+            stopped: tells whether the run has ended elsewhere, so that the unit is not wanted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadly(Generic[Unit]):
+    """A unit of which every worker died that worked on it."""
+
+    unit: Unit
+    deaths: int
+
+
+def _do(work: Work[Unit, Result], unit: Unit, run: str, cores: int | None) -> Result:
+    mine = get_worker().state.nthreads if cores is None else cores
+    return work(unit, cores=mine, stopped=lambda: run in _stopped)
+
+
+def _halt(run: str) -> None:
+    _stopped.append(run)
+
+
+def run_units(
+    work: Work[Unit, Result], units: Iterable[Unit], where: Workers | Scheduler
+) -> Iterator[Result | Deadly[Unit]]:
+    """Do units on workers of this machine, or on a running cluster, as many at once as there are.
+
+    Args:
+        work: does one of them; what it raises ends the run.
+        units: asked for as workers become free.
+        where: the workers.
+
+    Returns:
+        The results in the order in which they come, and the units that are deadly.
+
+    Raises:
+        ClusterError: the scheduler or all workers were lost, or cannot be reached.
+        UsageError: the cluster's versions are other ones.
+    """
+    workers = where.number if isinstance(where, Workers) else 0
+    cores = cores_of_worker(workers) if workers else None
+    with local_client(workers) if isinstance(where, Workers) else running_client(where) as client:
+        fleet = _Fleet(client=client, work=work, workers=workers, cores=cores)
+        try:
+            yield from fleet.do(iter(units))
+        except (CancelledError, CommClosedError) as error:
+            # Nobody cancels here: the client has lost its scheduler.
+            raise ClusterError(_LOST) from error
+        except BaseException:
+            # Workers of our own end at once. Others', which go on, need not do so with this run.
+            if not workers and client.status == "running":
+                client.run(_halt, fleet.id, on_error="ignore")
+            raise
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Fleet(Generic[Unit, Result]):
+    client: Client
+    work: Work[Unit, Result]
+    workers: int
+    """To be kept alive here; 0 of another's cluster."""
+    cores: int | None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _running: dict[Future[Any], tuple[str, Unit]] = field(default_factory=dict)
+    """By future, the worker that has the unit, and the unit."""
+    _again: list[Unit] = field(default_factory=list)
+    _deaths: dict[int, int] = field(default_factory=dict)
+    """By the identity of units, which live as long as they may be done again."""
+    _alive: float = field(default_factory=time.monotonic)
+
+    def do(self, units: Iterator[Unit]) -> Iterator[Result | Deadly[Unit]]:
+        """Do all of them."""
+        more = True
+        while True:
+            more = self._fill(units) if more or self._again else more
+            if not self._running:
+                if not more and not self._again:
+                    return
+                self._wait_for_workers()
+                continue
+            yield from self._finished()
+
+    def _fill(self, units: Iterator[Unit]) -> bool:
+        """Give each worker that has none a unit; whether there may be more."""
+        busy = {address for address, _ in self._running.values()}
+        for address in self.client.nthreads():
+            if address in busy:
+                continue
+            unit = self._again.pop() if self._again else next(units, None)
+            if unit is None:
+                return False
+            future = self.client.submit(
+                _do, self.work, unit, self.id, self.cores, pure=False, retries=0,
+                workers=[address], allow_other_workers=False,
+            )  # fmt: skip
+            self._running[future] = (address, unit)
+        return True
+
+    def _finished(self) -> Iterator[Result | Deadly[Unit]]:
+        """Wait a moment for units; of those whose worker has gone, see to it."""
+        try:
+            with self.client.as_current():
+                done = wait(
+                    list(self._running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED"
+                )
+        except TimeoutError:
+            if self.client.status != "running":
+                raise ClusterError(_LOST) from None
+            yield from self._buried()
+            return
+        for future in done.done:
+            address, unit = self._running[future]
+            if future.status == "error" and _is_death(future):
+                yield from self._bury(future, unit)
+                continue
+            del self._running[future]
+            self._deaths.pop(id(unit), None)
+            yield future.result()
+
+    def _buried(self) -> Iterator[Deadly[Unit]]:
+        there = self.client.nthreads()
+        for future, (address, unit) in list(self._running.items()):
+            if address not in there and not future.done():
+                future.cancel()
+                yield from self._bury(future, unit)
+        start_missing(self.client, self.workers)
+
+    def _bury(self, future: Future[Any], unit: Unit) -> Iterator[Deadly[Unit]]:
+        """A worker has died of a unit: do it again, or set it aside."""
+        del self._running[future]
+        deaths = self._deaths[id(unit)] = self._deaths.get(id(unit), 0) + 1
+        if deaths < MOST_DEATHS:
+            self._again.append(unit)
+        else:
+            yield Deadly(unit, deaths)
+
+    def _wait_for_workers(self) -> None:
+        """Wait until there is a worker."""
+        began = time.monotonic()
+        while not self.client.nthreads():
+            if self.client.status != "running":
+                raise ClusterError(_LOST)
+            if time.monotonic() - began > WORKERLESS_SECONDS:
+                raise ClusterError(
+                    f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; start some"
+                )
+            start_missing(self.client, self.workers)
+            time.sleep(_LOOK_SECONDS)
+
+
+def _is_death(future: Future[Any]) -> bool:
+    """Whether a future failed because its worker died, rather than its task."""
+    from distributed import KilledWorker
+    from distributed.scheduler import NoValidWorkerError
+
+    return isinstance(future.exception(), KilledWorker | NoValidWorkerError)

@@ -1,0 +1,176 @@
+"""Many rasters as one surface: which share a pixel grid, and where each lies on it.
+
+Integers and a few coordinates: everything here is known before a pixel is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from geothresh.geobox import GeoBox
+from geothresh.types import Int64Array
+from geothresh.windows import PixelWindow, RasterSize, RegularGrid
+
+SAME_PLACE = 0.01
+"""Share of a pixel by which the corners of a raster may lie off the grid of another one and still
+be on it: programs round coordinates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Windows of rasters on one pixel grid, counted from the first pixel of their union."""
+
+    rows: Int64Array
+    """(n,) first row of each."""
+    cols: Int64Array
+    """(n,) first column."""
+    heights: Int64Array
+    """(n,) rows."""
+    widths: Int64Array
+    """(n,) columns."""
+
+    @classmethod
+    def of(cls, windows: Sequence[PixelWindow]) -> Placement:
+        """Take windows that may have negative rows and columns; at least one."""
+        numbers = np.array(
+            [(one.row, one.col, one.height, one.width) for one in windows], np.int64
+        ).T
+        rows, cols, heights, widths = numbers
+        return cls(rows - rows.min(), cols - cols.min(), heights, widths)
+
+    @property
+    def size(self) -> RasterSize:
+        """Extent of the union of all."""
+        return RasterSize(
+            height=int((self.rows + self.heights).max()),
+            width=int((self.cols + self.widths).max()),
+        )
+
+    def window(self, index: int) -> PixelWindow:
+        """Where a raster lies."""
+        return PixelWindow(
+            row=int(self.rows[index]), col=int(self.cols[index]),
+            height=int(self.heights[index]), width=int(self.widths[index]),
+        )  # fmt: skip
+
+    @cached_property
+    def _by_row(self) -> tuple[Int64Array, Int64Array, int]:
+        order = np.argsort(self.rows, kind="stable")
+        return order, self.rows[order], int(self.heights.max())
+
+    def touching(self, window: PixelWindow) -> list[int]:
+        """The rasters that share a pixel with a window, ascending.
+
+        Of a hundred thousand rasters in rows, only those of a few rows are looked at.
+        """
+        order, sorted_rows, tallest = self._by_row
+        first = np.searchsorted(sorted_rows, window.row - tallest, side="right")
+        stop = np.searchsorted(sorted_rows, window.row_stop, side="left")
+        near = order[first:stop]
+        meets = (
+            (self.rows[near] + self.heights[near] > window.row)
+            & (self.cols[near] < window.col_stop)
+            & (self.cols[near] + self.widths[near] > window.col)
+        )
+        found: list[int] = near[meets].tolist()
+        return sorted(found)
+
+    def in_order(self) -> list[int]:
+        """The rasters row by row, from the left: neighbours follow one another."""
+        order: list[int] = np.lexsort((self.cols, self.rows)).tolist()
+        return order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """Rasters on one pixel grid."""
+
+    box: GeoBox
+    """Their union."""
+    members: tuple[int, ...]
+    """Which of the rasters that were given, ascending."""
+    placement: Placement
+    """Where each member lies in the union, in the same order."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Grid:
+    anchor: GeoBox
+    members: list[int]
+    windows: list[PixelWindow]
+
+    def place(self, box: GeoBox) -> PixelWindow | None:
+        """Where a raster lies, counted from the anchor's first pixel; None = not on this grid."""
+        a, b, c, d, e, f = self.anchor.transform
+        determinant = a * e - b * d
+
+        def to_pixels(x: float, y: float) -> tuple[float, float]:
+            x, y = x - c, y - f
+            return (e * x - b * y) / determinant, (a * y - d * x) / determinant
+
+        ta, tb, tc, td, te, tf = box.transform
+        height, width = box.size.height, box.size.width
+        col, row = map(round, to_pixels(tc, tf))
+        for right, down in ((0, 0), (width, 0), (0, height), (width, height)):
+            x, y = ta * right + tb * down + tc, td * right + te * down + tf
+            found_col, found_row = to_pixels(x, y)
+            off = max(abs(found_col - col - right), abs(found_row - row - down))
+            if not off <= SAME_PLACE:  # what is not finite is not on it either
+                return None
+        return PixelWindow(row=row, col=col, height=height, width=width)
+
+
+def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:
+    """Put rasters together that share a pixel grid, in the order in which grids appear.
+
+    A grid is a CRS, spelled the same, a size and direction of pixels, and where they begin.
+
+    Args:
+        boxes: each with a transform.
+    """
+    by_crs: dict[str | None, list[_Grid]] = {}
+    grids: list[_Grid] = []
+    for index, box in enumerate(boxes):
+        for grid in by_crs.setdefault(box.crs, []):
+            window = grid.place(box)
+            if window is not None:
+                break
+        else:
+            window = box.size.window()
+            grid = _Grid(anchor=box, members=[], windows=[])
+            by_crs[box.crs].append(grid)
+            grids.append(grid)
+        grid.members.append(index)
+        grid.windows.append(window)
+    return [_surface(grid) for grid in grids]
+
+
+def _surface(grid: _Grid) -> Surface:
+    placement = Placement.of(grid.windows)
+    row, col = min(one.row for one in grid.windows), min(one.col for one in grid.windows)
+    a, b, c, d, e, f = grid.anchor.transform
+    box = GeoBox(
+        size=placement.size,
+        transform=(a, b, a * col + b * row + c, d, e, d * col + e * row + f),
+        crs=grid.anchor.crs,
+        name=grid.anchor.name if len(grid.members) == 1 else f"{len(grid.members)} files",
+    )
+    return Surface(box=box, members=tuple(grid.members), placement=placement)
+
+
+def pieces_of(size: RasterSize, side: int | None) -> list[tuple[str, PixelWindow]]:
+    """Cut a raster into squares, with what each adds to the raster's name; one has no name."""
+    whole = size.window()
+    if side is None or max(size.height, size.width) <= side:
+        return [("", whole)]
+    grid = RegularGrid(size=size, part_height=side, part_width=side)
+    digits = len(str(max(grid.rows, grid.columns) - 1))
+    return [
+        (f"_r{row:0{digits}}_c{column:0{digits}}", grid.window(row * grid.columns + column))
+        for row in range(grid.rows)
+        for column in range(grid.columns)
+    ]

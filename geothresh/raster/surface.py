@@ -1,0 +1,359 @@
+"""Rasters that are read as one surface: examined, put on common grids, read across their borders.
+
+A part of a surface is what one output shows: a file, or a piece of one. Its pixels are those of its
+own file first; what lies around it, and what its file lacks, comes from the others, in the order in
+which they were given.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from geothresh.errors import GeothreshWarning, InputError
+from geothresh.options import Reading
+from geothresh.raster.dataset import evenly_spread, open_raster, require_unchanged
+from geothresh.raster.gdal import gdal_environment
+from geothresh.raster.georeference import Georeference
+from geothresh.raster.grids import Placement
+from geothresh.raster.paths import RasterSource
+from geothresh.raster.scaling import Scaling, decide_scaling
+from geothresh.raster.scene import SAMPLE_PIXELS, BandKind, Examined, Scene, SceneSpec, examined
+from geothresh.types import BoolArray, Float32Array
+from geothresh.windows import PixelWindow, RasterSize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+# Files that the scaling of all is decided from, evenly spread over them.
+_SAMPLED_FILES = 64
+# Files open at once in a process: a tile of 512 pixels may touch a thousand tiny ones.
+_MOST_OPEN = 64
+
+
+def examine(source: RasterSource, reading: Reading, most_pixels: int) -> Examined:
+    """Open a raster, check all but its pixels, and close it; errors as of `open_scene`."""
+    found: list[Examined] = []
+
+    def look(source: RasterSource, dataset: DatasetReader) -> DatasetReader:
+        found.append(examined(source, dataset, reading, most_pixels))
+        return dataset
+
+    with open_raster(source, look):
+        return found[0]
+
+
+def decide_together(
+    files: Sequence[Examined],
+    reading: Reading,
+    *,
+    on_bad: Callable[[Examined, InputError], None] | None = None,
+) -> dict[Examined, SceneSpec]:
+    """Decide how the values of files become confidences, once for all that store them alike.
+
+    A file of zeros and ones among files from 0 to 255 is read as they are. The sample is bounded:
+    evenly spread blocks of evenly spread files.
+
+    Args:
+        files: what was examined.
+        reading: the scale, if one is given.
+        on_bad: told of a file that turns out to be damaged, which is left out of the result then.
+
+    Returns:
+        How each is read.
+
+    Raises:
+        InputError: the values fit no confidence, or a file is damaged and `on_bad` not given.
+        UsageError: as of `decide_scaling`.
+    """
+    kinds: dict[BandKind, list[Examined]] = {}
+    for one in files:
+        kinds.setdefault(one.kind, []).append(one)
+    decided: dict[Examined, SceneSpec] = {}
+    for kind, alike in kinds.items():
+        samples, bad = [], set()
+        places = evenly_spread(len(alike), _SAMPLED_FILES).tolist()
+        for one in (alike[place] for place in places):
+            try:
+                samples.append(_sample(one, SAMPLE_PIXELS // len(places)))
+            except InputError as error:
+                if on_bad is None:
+                    raise
+                on_bad(one, error)
+                bad.add(id(one))
+        left = [one for one in alike if id(one) not in bad]
+        if left:
+            scaling = _decide(kind, left, samples, reading)
+            decided |= {one: replace(one.spec, scaling=scaling) for one in left}
+    return decided
+
+
+def _sample(one: Examined, pixels: int) -> NDArray[Any]:
+    with open_raster(one.spec.source, lambda _, dataset: dataset) as dataset:
+        return one.sample(dataset, pixels)
+
+
+def _decide(
+    kind: BandKind, files: Sequence[Examined], samples: Sequence[NDArray[Any]], reading: Reading
+) -> Scaling:
+    name = files[0].spec.source.name
+    if len(files) > 1:
+        name = f"{name} and {len(files) - 1} other files of {kind.dtype}"
+    values = np.concatenate(samples) if samples else np.zeros(0, kind.dtype)
+    return decide_scaling(kind.facts(name, values), reading.scale)
+
+
+def one_spelling() -> Callable[[str | None], str | None]:
+    """What gives the same WKT for every spelling of one CRS."""
+    first: dict[str, str] = {}
+
+    def spelled(wkt: str | None) -> str | None:
+        if wkt is None or wkt in first:
+            return None if wkt is None else first[wkt]
+        with gdal_environment():
+            crs = CRS.from_wkt(wkt)
+            known = (one for one in set(first.values()) if CRS.from_wkt(one) == crs)
+            first[wkt] = next(known, wkt)
+        return first[wkt]
+
+    return spelled
+
+
+@contextmanager
+def told_together() -> Iterator[None]:
+    """Warn once, with the name of the first file, of what is the same with many.
+
+    Messages begin with the name of a file and a colon.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    same: dict[str, list[str]] = {}
+    for one in caught:
+        if issubclass(one.category, GeothreshWarning):
+            name, _, text = str(one.message).partition(": ")
+            same.setdefault(text, []).append(name)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    for text, names in same.items():
+        others = f" (and {len(names) - 1} other files)" if len(names) > 1 else ""
+        warnings.warn(f"{names[0]}{others}: {text}", GeothreshWarning, stacklevel=4)
+
+
+class OpenScenes:
+    """Scenes that are open in this process, a few at a time; several threads may use it."""
+
+    def __init__(self, most: int = _MOST_OPEN) -> None:
+        """Keep so many files open at most, and as many more as are being read at the moment."""
+        self._most = most
+        self._lock = threading.Lock()
+        self._open: OrderedDict[SceneSpec, Scene] = OrderedDict()
+        self._readers: dict[SceneSpec, int] = {}
+        self._infinite: set[SceneSpec] = set()
+
+    @contextmanager
+    def scene(self, spec: SceneSpec) -> Iterator[Scene]:
+        """An open scene, which stays so while this block lasts.
+
+        Raises:
+            InputError: as `SceneSpec.open`.
+        """
+        with self._lock:
+            scene = self._open.get(spec)
+            if scene is None:
+                scene = self._open[spec] = spec.open()
+            self._open.move_to_end(spec)
+            self._readers[spec] = self._readers.get(spec, 0) + 1
+        try:
+            yield scene
+        finally:
+            with self._lock:
+                self._readers[spec] -= 1
+                if not self._readers[spec]:
+                    del self._readers[spec]
+                if scene.infinities_seen:
+                    self._infinite.add(spec)
+                self._close_some()
+
+    def _close_some(self) -> None:
+        for spec in list(self._open):
+            if len(self._open) <= self._most:
+                return
+            if spec not in self._readers:
+                self._open.pop(spec).close()
+
+    def infinite(self, spec: SceneSpec) -> bool:
+        """Whether infinite values were seen in a scene."""
+        return spec in self._infinite
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close()
+
+    def __enter__(self) -> OpenScenes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedScene:
+    """A raster, and where it lies on a surface."""
+
+    spec: SceneSpec
+    window: PixelWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurfacePart:
+    """A part of a surface, and all that is read for it; small and picklable."""
+
+    size: RasterSize
+    """Of the whole surface."""
+    window: PixelWindow
+    """The part."""
+    own: PlacedScene
+    """The file that it is a part of."""
+    others: tuple[PlacedScene, ...] = field(default=())
+    """Others that lie within what is read for it, the first of which come first."""
+
+    def open(self, scenes: OpenScenes) -> PartReader:
+        """Read it; files are opened when they are needed.
+
+        Raises:
+            InputError: the file is gone, or has changed since it was examined.
+        """
+        return PartReader(self, scenes)
+
+
+class PartReader:
+    """A surface around one of its parts, in which alone pixels are valid.
+
+    What lies outside is seen and not refined. Several threads may read it.
+    """
+
+    def __init__(self, part: SurfacePart, scenes: OpenScenes) -> None:
+        self._part = part
+        self._scenes = scenes
+        self.spec = part.own.spec
+        self.name = part.own.spec.source.name
+        self.size = part.size
+        with scenes.scene(self.spec) as scene:
+            self.box = _box_of(scene.box, part.window.seen_from(part.own.window))
+
+    @property
+    def infinities_seen(self) -> bool:
+        """Whether the part's own file held infinite values where it was read."""
+        return self._scenes.infinite(self.spec)
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Read a window of the surface, as `geothresh.mosaic.RasterReader.read` says.
+
+        Raises:
+            InputError: a block cannot be decoded, or a value contradicts the scaling.
+        """
+        part = self._part
+        confidence, own = _joined(window, (part.own,), self._scenes)
+        valid = own
+        inside = part.window.intersection(window)
+        if inside != window:
+            valid = np.zeros_like(own)
+            if inside is not None:
+                valid[inside.within(window)] = own[inside.within(window)]
+        if not own.all():
+            around, _ = _joined(window, part.others, self._scenes, known=own)
+            np.copyto(confidence, around, where=~own)
+        return confidence, valid
+
+    def require_unchanged(self) -> None:
+        """Raise InputError if a file's size or time differ from when it was first opened."""
+        for placed in (self._part.own, *self._part.others):
+            require_unchanged(placed.spec.source)
+
+
+def _joined(
+    window: PixelWindow,
+    placed: Sequence[PlacedScene],
+    scenes: OpenScenes,
+    *,
+    known: BoolArray | None = None,
+) -> tuple[Float32Array, BoolArray]:
+    """What scenes hold in a window, the first of them first, and where there is any of it.
+
+    Args:
+        window: of the surface.
+        placed: the scenes.
+        scenes: opens them.
+        known: where nothing is asked for.
+    """
+    shape = window.height, window.width
+    confidence, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    wanted = np.ones(shape, np.bool_) if known is None else ~known
+    for one in placed:
+        common = one.window.intersection(window)
+        if common is None:
+            continue
+        place = common.within(window)
+        if not wanted[place].any():
+            continue
+        with scenes.scene(one.spec) as scene:
+            values, there = scene.read(common.seen_from(one.window))
+        there = there & wanted[place]
+        np.copyto(confidence[place], values, where=there)
+        valid[place] |= there
+        wanted[place] &= ~there
+    return confidence, valid
+
+
+def _box_of(whole: Georeference, window: PixelWindow) -> Georeference:
+    """The georeference of a window of a raster; of the whole, bit for bit."""
+    if window == whole.size.window():
+        return whole
+    if whole.gcps or whole.rpcs is not None:
+        raise InputError(
+            f"{whole.name}: is georeferenced by control points or RPCs, which a piece of it cannot "
+            "carry; leave out `piece`"
+        )
+    moved = Affine(*whole.transform) @ Affine.translation(window.col, window.row)
+    return replace(
+        whole,
+        size=window.size,
+        transform=tuple(moved)[:6] if whole.has_transform else whole.transform,
+    )
+
+
+class SurfaceReader:
+    """A whole surface, for what is decided once for all of it; the first files come first."""
+
+    def __init__(
+        self, placement: Placement, specs: Sequence[SceneSpec], scenes: OpenScenes
+    ) -> None:
+        """Take where the files lie, the files in the same order, and what opens them."""
+        self._placement = placement
+        self._specs = specs
+        self._scenes = scenes
+        self.size = placement.size
+
+    def around(self, window: PixelWindow) -> tuple[PlacedScene, ...]:
+        """The files that share a pixel with a window, in their order."""
+        return tuple(
+            PlacedScene(spec=self._specs[index], window=self._placement.window(index))
+            for index in self._placement.touching(window)
+        )
+
+    def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
+        """Read a window, as `geothresh.mosaic.RasterReader.read` says; errors as `PartReader`."""
+        return _joined(window, self.around(window), self._scenes)

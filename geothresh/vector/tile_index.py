@@ -1,0 +1,95 @@
+"""Tile indexes of GDAL's (GTI): a GeoPackage with the outline and place of each raster.
+
+GDAL 3.9 and later, and QGIS with it, open one as a raster: https://gdal.org/drivers/raster/gti.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import shapely
+
+from geothresh.errors import InputError, OutputError
+from geothresh.files import replacing
+from geothresh.geobox import GeoBox
+from geothresh.vector.layers import Layer
+from geothresh.vector.ogr import OGR_ERRORS, write_layer
+from geothresh.vector.reading import find_layer
+
+_LOCATION = "location"
+
+
+def indexed_files(index: Path) -> list[str]:
+    """The rasters that a tile index names, in its order.
+
+    Raises:
+        InputError: it cannot be read, or names none.
+    """
+    layer = find_layer(index, option=None)
+    if _LOCATION not in layer.fields:
+        raise InputError(f"{index}: is no tile index: it has no field {_LOCATION}")
+    try:
+        table = pyogrio.read_dataframe(
+            index, layer=layer.name, columns=[_LOCATION], read_geometry=False
+        )
+    except OGR_ERRORS as error:
+        raise InputError(f"{index}: cannot be read ({error})") from error
+    files = [str(name) for name in table[_LOCATION] if name]
+    if not files:
+        raise InputError(f"{index}: the tile index names no raster")
+    return files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedRaster:
+    """A raster of an index."""
+
+    location: str
+    """From the index."""
+    box: GeoBox
+    """Where it lies."""
+
+
+def write_tile_index(
+    target: Path, rasters: Sequence[IndexedRaster], *, whole: GeoBox, dtype: str, nodata: float
+) -> None:
+    """Write a tile index; it appears complete, and replaces an old one.
+
+    Args:
+        target: NAME.gti.gpkg.
+        rasters: of one CRS and one size of pixels, north up.
+        whole: what they make up.
+        dtype: of their values, as numpy calls it.
+        nodata: the value of missing data.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    left, bottom, right, top = whole.bounds()
+    a, _, _, _, e, _ = whole.transform
+    metadata = {
+        "RESX": f"{abs(a):.17g}", "RESY": f"{abs(e):.17g}",
+        "MINX": f"{left:.17g}", "MINY": f"{bottom:.17g}",
+        "MAXX": f"{right:.17g}", "MAXY": f"{top:.17g}",
+        "BAND_COUNT": "1", "DATA_TYPE": {"uint8": "Byte", "float32": "Float32"}[dtype],
+        "NODATA": f"{nodata:g}",
+    }  # fmt: skip
+    bounds = np.array([one.box.bounds() for one in rasters])
+    outlines = shapely.box(*bounds.T)
+    names = np.array([one.location for one in rasters], object)
+    layer = Layer(
+        name=target.name.removesuffix(".gti.gpkg"), geometry=outlines,
+        attributes={_LOCATION: names}, kind="Polygon", metadata=metadata,
+    )  # fmt: skip
+    with replacing(target) as temporary:
+        # In the folder of the temporary file: OGR wants a name that ends as the format's do.
+        made = temporary.with_name("index.gpkg")
+        try:
+            write_layer(made, layer, "Polygon", outlines, whole.crs, driver="GPKG")
+        except OGR_ERRORS as error:
+            raise OutputError(f"{target}: cannot be written ({error})") from error
+        made.replace(temporary)
