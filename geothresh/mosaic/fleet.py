@@ -118,7 +118,8 @@ class _Fleet(Generic[Unit, Result]):
     _again: list[Unit] = field(default_factory=list)
     _deaths: dict[int, int] = field(default_factory=dict)
     """By the identity of units, which live as long as they may be done again."""
-    _alive: float = field(default_factory=time.monotonic)
+    _looked: float = field(default_factory=time.monotonic)
+    """When workers that have gone were last looked for."""
 
     def do(self, units: Iterator[Unit]) -> Iterator[Result | Deadly[Unit]]:
         """Do all of them."""
@@ -160,6 +161,9 @@ class _Fleet(Generic[Unit, Result]):
                 raise ClusterError(_LOST) from None
             yield from self._buried()
             return
+        # Where units are short there is always one that has come back, and no wait is in vain.
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            yield from self._buried()
         for future in done.done:
             address, unit = self._running[future]
             if future.status == "error" and _is_death(future):
@@ -170,6 +174,7 @@ class _Fleet(Generic[Unit, Result]):
             yield future.result()
 
     def _buried(self) -> Iterator[Deadly[Unit]]:
+        self._looked = time.monotonic()
         there = self.client.nthreads()
         for future, (address, unit) in list(self._running.items()):
             if address not in there and not future.done():
@@ -184,6 +189,7 @@ class _Fleet(Generic[Unit, Result]):
         if deaths < MOST_DEATHS:
             self._again.append(unit)
         else:
+            del self._deaths[id(unit)]  # another unit may have this identity next
             yield Deadly(unit, deaths)
 
     def _wait_for_workers(self) -> None:
