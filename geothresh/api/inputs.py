@@ -53,7 +53,7 @@ def find_inputs(
     """
     sources: list[RasterSource] = []
     bad: list[BadFile] = []
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     for name, place in _expanded(named, output_dir):
         try:
             source = find_raster(name, allow_vrt=allow_vrt)
@@ -64,7 +64,7 @@ def find_inputs(
             continue
         if source.location in seen:
             raise UsageError(f"{source.name}: is given twice{place}; name it once")
-        seen[source.location] = source.name
+        seen.add(source.location)
         sources.append(source)
     if not sources:
         detail = f"; {bad[0].reason}" if bad else ""
@@ -85,7 +85,9 @@ def _expanded(named: Sequence[PathLike], output_dir: Path) -> Iterator[tuple[str
             from geothresh.vector.tile_index import indexed_files
 
             index = Path(text)
-            yield from _beside(index, indexed_files(index), f" (named in {index})")
+            names = indexed_files(index)
+            _refuse_remote(index, names)
+            yield from _beside(index, names, f" (named in {index})")
         elif Path(text).is_dir():
             yield from _of_directory(Path(text), output_dir)
         else:
@@ -128,8 +130,22 @@ def _of_list(path: Path) -> Iterator[tuple[str, str]]:
         yield from _beside(path, [line], f" (line {number} of {path})")
 
 
+def _refuse_remote(index: Path, names: Iterable[str]) -> None:
+    """A table that nobody reads must not send the reader out on the network."""
+    remote = next((name for name in names if _is_remote(name)), None)
+    if remote is not None:
+        raise InputError(
+            f"{index}: names {remote}, which is not a local file, and indexes may name local files "
+            "only; name what you trust yourself, or in a list: @list.txt"
+        )
+
+
+def _is_remote(name: str) -> bool:
+    return "://" in name or name.startswith("/vsi")
+
+
 def _beside(file: Path, names: Iterable[str], place: str) -> Iterator[tuple[str, str]]:
     """Names that count from where a file lies; URLs and absolute ones stay."""
     for name in names:
-        plain = "://" in name or name.startswith("/vsi") or Path(name).is_absolute()
+        plain = _is_remote(name) or Path(name).is_absolute()
         yield (name if plain else str(file.parent / name)), place

@@ -30,7 +30,18 @@ _PARTS = 2.0**24
 _SMOOTHING = (0.25, 0.5, 0.25)
 
 
-class ResampledRefiner:
+class Wrapper:
+    """A refiner around a refiner; its name, its digest and its parallel calls are those within."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        self.refiner = refiner
+        self.name = refiner.name
+        self.digest = refiner.digest
+        self.parallel_calls = parallel_calls(refiner)
+        self.patch = refiner.patch
+
+
+class ResampledRefiner(Wrapper):
     """Refines tiles of (T p / P) pixels with a network that reads T pixels and has the patch P.
 
     ``patch``, p, is the network's patch in pixels of the raster: any whole number. Tiles are
@@ -38,10 +49,7 @@ class ResampledRefiner:
     """
 
     def __init__(self, refiner: Refiner, *, patch: int) -> None:
-        self.refiner = refiner
-        self.name = refiner.name
-        self.digest = refiner.digest
-        self.parallel_calls = parallel_calls(refiner)
+        super().__init__(refiner)
         self.patch = patch
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -105,7 +113,7 @@ def _weights(n_in: int, n_out: int) -> Any:
     return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))
 
 
-class SymmetricRefiner:
+class SymmetricRefiner(Wrapper):
     """Averages the logits of a refiner over the eight rotations and reflections of each tile.
 
     The mean is of logits, added up as whole numbers of 2**-24: the order of the eight does not
@@ -113,13 +121,6 @@ class SymmetricRefiner:
     as long as the refiner gives the same for equal tiles. Costs eight passes of the refiner, one
     after the other, and the memory of one.
     """
-
-    def __init__(self, refiner: Refiner) -> None:
-        self.refiner = refiner
-        self.name = refiner.name
-        self.digest = refiner.digest
-        self.parallel_calls = parallel_calls(refiner)
-        self.patch = refiner.patch
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
         """Refine tiles, (B, T, T) float32 in [0, 1].
@@ -140,19 +141,12 @@ class SymmetricRefiner:
         return np.asarray(expit(total / (8 * _PARTS)), np.float32)
 
 
-class SmoothedRefiner:
+class SmoothedRefiner(Wrapper):
     """Smooths the logits of each tile before a refiner sees it; see `smoothed`.
 
     A network that adds a correction to its input hands on what is finer than that correction:
     the checkerboards and specks that transposed convolutions leave in a map.
     """
-
-    def __init__(self, refiner: Refiner) -> None:
-        self.refiner = refiner
-        self.name = refiner.name
-        self.digest = refiner.digest
-        self.parallel_calls = parallel_calls(refiner)
-        self.patch = refiner.patch
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
         """Refine tiles, (B, T, T) float32 in [0, 1].
@@ -175,15 +169,11 @@ def smoothed(confidence: Float32Array) -> Float32Array:
     return np.asarray(expit(logits, out=logits))
 
 
-class CalibratedRefiner:
+class CalibratedRefiner(Wrapper):
     """Mixes what a refiner makes of each tile with the tile, and calibrates the mix."""
 
     def __init__(self, refiner: Refiner, *, transformation: Transformation) -> None:
-        self.refiner = refiner
-        self.name = refiner.name
-        self.digest = refiner.digest
-        self.parallel_calls = parallel_calls(refiner)
-        self.patch = refiner.patch
+        super().__init__(refiner)
         self.transformation = transformation
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -293,8 +283,6 @@ def _wrapped(
 
 def unwrapped(refiner: Refiner) -> Refiner:
     """The refiner inside all wrappers."""
-    while isinstance(
-        refiner, CalibratedRefiner | ResampledRefiner | SmoothedRefiner | SymmetricRefiner
-    ):
+    while isinstance(refiner, Wrapper):
         refiner = refiner.refiner
     return refiner

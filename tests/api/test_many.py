@@ -277,6 +277,13 @@ def test_files_are_named_in_a_list_or_an_index(tiles: Path, tmp_path: Path, how:
     assert contents(Path(run([named], tmp_path / "out").output_dir)) == expected
 
 
+@pytest.mark.parametrize("name", ["https://example.com/a.tif", "/vsicurl/http://a/b.tif"])
+def test_an_index_does_not_send_the_reader_out_on_the_network(tmp_path: Path, name: str) -> None:
+    write_index(tmp_path / "scenes.gti.gpkg", [name])
+    with pytest.raises(InputError, match=r"names .*, which is not a local file"):
+        run([tmp_path / "scenes.gti.gpkg"], tmp_path / "out")
+
+
 def write_index(path: Path, locations: Sequence[str]) -> None:
     from geothresh.vector.tile_index import IndexedRaster, write_tile_index
 

@@ -211,7 +211,7 @@ def test_refine_says_what_ran_the_model(backend: str, tmp_path: Path, tiny_model
 def test_a_run_is_known_by_its_backend_and_its_version(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geothresh.api import refine as api
+    from geothresh.api import jobs
 
     seen = []
 
@@ -220,7 +220,7 @@ def test_a_run_is_known_by_its_backend_and_its_version(
         raise UsageError("seen")
 
     scene = write_raster(tmp_path / "scene.tif", off_edge(1, 64)[0])
-    monkeypatch.setattr(api, "run_fingerprint", fingerprint)
+    monkeypatch.setattr(jobs, "run_fingerprint", fingerprint)
     installed = [name for name in EXTRAS if find_spec(name) is not None]
     for name in ("torch", *installed):
         for workers in (0, 1):

@@ -16,7 +16,7 @@ from geothresh.mosaic.threads import default_threads
 from geothresh.nn.cuda import STREAMS_PER_DEVICE, StreamPool, fitting, recorded_size
 from geothresh.nn.device import devices_of
 from geothresh.nn.refiner import ModelSource
-from geothresh.nn.wrappers import SymmetricRefiner
+from geothresh.nn.wrappers import SymmetricRefiner, WrappedSource
 from geothresh.options import Compute
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
@@ -106,7 +106,8 @@ def test_worker_processes_take_turns_at_the_gpus(tmp_path: Path) -> None:
 
 def test_workers_use_one_gpu_each() -> None:
     model = choose_model("roads", Compute(workers=1)).refiner
-    assert isinstance(model, ModelSource) and not model.all_gpus
+    assert isinstance(model, WrappedSource)  # it reads smoothed maps
+    assert isinstance(model.source, ModelSource) and not model.source.all_gpus
     alone = ModelSource.find("roads")
     assert alone.all_gpus
 
