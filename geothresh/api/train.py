@@ -166,14 +166,17 @@ def train(
     ) as making:  # fmt: skip
         # The data takes long to read: all that may be wrong elsewhere is found before.
         config = choose_sizes(network, recipe, start)
-        recipe = dataclasses.replace(recipe, head=config.head, branches=config.branches)
+        smooth = recipe.smooth or (start is not None and Start.of(start).smooth)
+        recipe = dataclasses.replace(
+            recipe, head=config.head, branches=config.branches, smooth=smooth
+        )
         _check_recipe(recipe, config, device)
         splitting = _known_splitting(making, splitting, config, recipe)
         gathered = _gather(
             given, splitting, Pixels.of(given.ground_sample_distance, network.resolution),
             recipe=recipe, patch=config.patch, progress=callbacks.on_check,
         )  # fmt: skip
-        facts = _facts(gathered, config, start)
+        facts = _facts(gathered, config, start, smooth=recipe.smooth)
         manifest = beside(making.model, ".split.json")
 
         def keep_split() -> None:
@@ -249,9 +252,13 @@ def _data(
     return SceneData(scenes=paths, labels=()) if is_scene else FolderData(folders=paths)
 
 
-def _facts(gathered: TrainingData, config: NetworkConfig, start: Path | None) -> dict[str, Any]:
+def _facts(
+    gathered: TrainingData, config: NetworkConfig, start: Path | None, *, smooth: bool
+) -> dict[str, Any]:
     """What the model file and the state say of the run, beside network and recipe."""
     facts: dict[str, Any] = {"preset": preset_of(config), "data": gathered.described}
+    if smooth:
+        facts["smooth"] = True
     if gathered.resolution is not None:
         facts[ENTRY] = [gathered.resolution.least, gathered.resolution.greatest]
     if start is not None:

@@ -54,4 +54,6 @@ def _shown(name: str) -> str:
 
 def _value(numbers: Recipe, name: str) -> str:
     value = getattr(numbers.loss if _HOMES[name] is LossWeights else numbers, name)
-    return "as many as maps" if value is None else f"{value}"
+    words = {None: "as many as maps", True: "on", False: "off"}
+    # By kind, for 0 equals False.
+    return words[value] if value is None or isinstance(value, bool) else f"{value}"

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from geothresh.errors import UsageError
 from geothresh.nn.transformation import clipped_logit
-from geothresh.nn.wrappers import resize_map
+from geothresh.nn.wrappers import resize_map, smoothed
 from geothresh.thresholding import region_target
 from geothresh.training.data import ChipSource
 from geothresh.training.degradation import degrade, synthesise
@@ -71,6 +71,8 @@ class ChipDataset(Dataset[Chip]):
         size = self.recipe.chip_size
         factor = source.factor * _zoom_factor(self.recipe.zoom, rng)
         confidence, truth, data, valid = source.cut(round(size / factor), rng, mix=self.recipe.mix)
+        if self.recipe.smooth:
+            confidence = smoothed(confidence)
         if factor != 1:
             confidence = _zoomed(confidence, factor)[:size, :size]
             truth = _zoomed(truth.astype(np.float32), factor)[:size, :size] >= 0.5

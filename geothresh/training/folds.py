@@ -16,7 +16,7 @@ from geothresh.training.data import ChipSource, Fold
 from geothresh.training.state import Progress
 from geothresh.training.threshnet import ThreshNetTask
 from geothresh.training.tuning import Tuning
-from geothresh.training.validation import means, score_network
+from geothresh.training.validation import means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class FoldsTask(ThreshNetTask):
             self._write_models(progress)
             self._round = replace(self._round, number=number + 1)
             return {}
-        found = score_network(self._average, self._held[number], dtype=self.dtype)
+        found = self._score(self._held[number], smooth=self.recipe.smooth)
         if self._keep_folds:
             card = self._card(self._round.local(progress))
             self._save_average([fold_model(self.output, number + 1)], card)

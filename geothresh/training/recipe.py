@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from geothresh.errors import UsageError
-from geothresh.fields import AMOUNT, COUNT, SHARE, Choice, Number, Options, known, option
+from geothresh.fields import AMOUNT, COUNT, FLAG, SHARE, Choice, Number, Options, known, option
 from geothresh.nn.config import Branches, Head, LossWeights
 
 _ABOVE_0 = Number(least=0, above=True)
@@ -102,6 +102,12 @@ class Recipe(Options):
         "Probability that a channel of the bottleneck is left out of a chip.",
         _BELOW_1,
     )
+    smooth: bool = option(
+        False,
+        "Smooth the logits of each map by 1 2 1 along both axes first, as `refine` then does too.",
+        FLAG,
+    )
+    """So it is, too, where the model to start from reads smoothed maps."""
     weight_decay: float = option(0.0, "As in AdamW; 0 is Adam.", AMOUNT)
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",

@@ -36,6 +36,11 @@ class Start:
         """Stem of its file."""
         return self.path.stem
 
+    @property
+    def smooth(self) -> bool:
+        """Whether it reads smoothed maps."""
+        return ModelScope.of_card(self.training).smooth
+
     def facts(self, seen: GroundSampleDistance | None) -> dict[str, Any]:
         """What the card of the new model takes from it.
 
@@ -50,8 +55,6 @@ class Start:
         facts: dict[str, Any] = {"init": {"name": self.name, "sha256": digest(self.path)}}
         if scope.theme:
             facts["theme"] = scope.theme
-        if scope.smooth:
-            facts["smooth"] = True
         pixels = scope.pixels
         if pixels is None:
             return facts

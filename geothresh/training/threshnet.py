@@ -210,13 +210,17 @@ class ThreshNetTask(Task):
         figures = self._figures
         figures.cut = score_unrefined(self._validation)
         if self._start is not None:
-            figures.start = score_network(self._average, self._validation, dtype=self.dtype)
+            figures.start = self._score(self._validation, smooth=self._start.smooth)
         return means(figures.start or figures.cut)
 
     def validate(self) -> dict[str, float]:
         """Scores of the average on the held-out maps."""
-        self._found = score_network(self._average, self._validation, dtype=self.dtype)
+        self._found = self._score(self._validation, smooth=self.recipe.smooth)
         return means(self._found)
+
+    def _score(self, maps: Sequence[ValidationMap], *, smooth: bool) -> list[Figures]:
+        """Scores of the average, with the maps smoothed first or as they are."""
+        return score_network(self._average, maps, dtype=self.dtype, smooth=smooth)
 
     def after_epoch(
         self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]

@@ -15,7 +15,7 @@ from geothresh.metrics import MapScore
 from geothresh.mosaic import Threads, mosaic_array
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import resampled_patch
-from geothresh.nn.wrappers import ResampledRefiner
+from geothresh.nn.wrappers import wrapped
 from geothresh.training.data import Cut, ValidationMap, seen_side
 from geothresh.types import Float32Array
 
@@ -46,6 +46,7 @@ def refine_map(
     *,
     dtype: torch.dtype,
     factor: float = 1.0,
+    smooth: bool = False,
 ) -> Float32Array:
     """A whole map (H, W) refined by the engine in abutting tiles.
 
@@ -53,13 +54,12 @@ def refine_map(
     badly among several.
 
     `factor` is how many pixels of the network go along one of the map, which is resampled as by
-    `refine` if they differ.
+    `refine` if they differ; with `smooth` the map is smoothed first.
     """
     refiner = _InTraining(network, dtype)
-    patch = resampled_patch(refiner.patch, factor)
     return mosaic_array(
         confidence,
-        refiner if patch == refiner.patch else ResampledRefiner(refiner, patch=patch),
+        wrapped(refiner, patch=resampled_patch(refiner.patch, factor), smooth=smooth),
         tile=seen_side(refiner.patch, factor),
         overlap=0,
         where=Threads(0),
@@ -78,9 +78,9 @@ class Figures(NamedTuple):
 
 
 def score_network(
-    network: ThreshNet, maps: Sequence[ValidationMap], *, dtype: torch.dtype
+    network: ThreshNet, maps: Sequence[ValidationMap], *, dtype: torch.dtype, smooth: bool
 ) -> list[Figures]:
-    """Refine every map, cut it at 0.5 and score it.
+    """Refine every map, smoothed first if that is asked for, cut it at 0.5 and score it.
 
     The network's mode is its own when this returns.
 
@@ -93,7 +93,9 @@ def score_network(
     for one in maps:
         cut = one.read()
         try:
-            refined = refine_map(network, cut.confidence, dtype=dtype, factor=one.factor)
+            refined = refine_map(
+                network, cut.confidence, dtype=dtype, factor=one.factor, smooth=smooth
+            )
         except ModelError as error:
             raise ModelError(
                 f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "

@@ -21,6 +21,7 @@ from geothresh.errors import InputError, ModelError, OutputError, UsageError
 from geothresh.nn.config import PRESETS, LossWeights, NetworkConfig
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.modelfile import digest, read_card
+from geothresh.nn.wrappers import smoothed
 from geothresh.raster.pairs import find_pairs
 from geothresh.thresholding import region_target
 from geothresh.training import Recipe, loop, state
@@ -351,6 +352,20 @@ def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:
         assert set(np.unique(chip.truth)) <= {0.0, 1.0}
     with pytest.raises(UsageError, match="no multiple of the patch"):
         ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=48)
+
+
+def test_chips_of_a_model_that_reads_smoothed_maps_are_smoothed_first(data) -> None:
+    plain = dataclasses.replace(QUICK, chip_size=64, mix=0.0, jitter=0.0, zoom=1.0)
+    sources = pair_sources(find_pairs(data[0], data[1]))
+    as_is, smooth = (
+        ChipDataset(sources, dataclasses.replace(plain, smooth=one), patch=32)[2]
+        for one in (False, True)
+    )
+    expected = smoothed(as_is.confidence[0])
+    np.testing.assert_allclose(smooth.confidence[0], expected, atol=1e-6)
+    assert (as_is.confidence != smooth.confidence).any()
+    target = region_target(smooth.confidence[0], smooth.truth[0] == 1, patch=32)
+    np.testing.assert_array_equal(smooth.region_target[0] == 1, target)
 
 
 def test_chips_depend_on_seed_epoch_and_position_alone(data) -> None:

@@ -19,15 +19,18 @@ from safetensors.torch import load_file
 from geothresh.api.train import TrainResult
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, ModelError, OutputError, UsageError
+from geothresh.metrics import Counts
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import digest, read_card, save_model
+from geothresh.nn.modelfile import digest, load_weights, read_card, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import ModelScope
+from geothresh.nn.wrappers import smoothed
+from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 from geothresh.splitting import Split, deal_places
 from geothresh.training import Recipe, threshnet, validation
 from geothresh.training.options import Splitting
 from geothresh.training.tuning import Mean, Tuning, TuningFigures
-from geothresh.training.validation import Figures, means
+from geothresh.training.validation import Figures, means, refine_map
 from tests.support.cli_runner import runner
 from tests.support.roads import make_roads
 from tests.support.trainings import train_flat
@@ -163,6 +166,30 @@ def test_a_start_that_no_epoch_beats_is_the_model(folder: Path, tmp_path: Path) 
     assert tried["init"] == {"name": "tiny", "sha256": digest(start)}
     assert "the model written is tiny as it was" in tried["tuning"]["sentence"]
     assert (tried["epoch"], result.best_epoch) == (2, 0)
+
+
+def test_a_start_that_reads_smoothed_maps_is_scored_and_trained_on_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    card = read_card(folder / "tiny.safetensors")
+    tensors = load_weights(folder / "tiny.safetensors", card.config)
+    start = tmp_path / "start.safetensors"
+    training = {**CARD, "smooth": True}
+    save_model(start, tensors=tensors, config=card.config, training=training)
+    result = tune(folder, tmp_path / "m.safetensors", init=start)
+    told = read_card(result.last).training
+    assert told["smooth"] and told["recipe"]["smooth"]
+    network = ThreshNet(card.config).eval()
+    network.load_state_dict(tensors)
+    held = set(Split.load(result.split).validation)
+    ious = []
+    for pair in find_pairs([folder / "roads"], [folder / "roads" / "confidence"]):
+        if pair.id in held:
+            seen = smoothed(read_confidence(pair.confidence))
+            refined = refine_map(network, seen, dtype=torch.float32)
+            ious.append(Counts.of(prediction=refined >= 0.5, target=read_mask(pair.mask)).iou())
+    assert result.tuning is not None and result.tuning.miou.start is not None
+    assert result.tuning.miou.start.mean == pytest.approx(np.mean(ious), abs=1e-6)
 
 
 def test_the_start_is_scored_once_whatever_happens(
