@@ -4,9 +4,11 @@ r"""Make a packaged model of a trained one: what it is for goes into its card.
         --theme "roads and streets" --pixels 0.8,2.08 --widths 3.6,12 \
         -o geothresh/nn/models/roads.safetensors
 
+A model of a start that reads smoothed maps has that in its card already; ``--smooth`` adds it.
 Where they are not given, the pixel sizes are those of its training, widened by the root of the zoom
 that its chips had, and so are the widths of the foreground of its masks, the 5th to the 95th
-percentile. What is given is what has measured better: scenes beyond are read at the nearest.
+percentile. What is given is what has measured better: scenes beyond are read at the nearest. With
+``--native`` the card has no sizes at all, and scenes are read as they are, whatever their pixels.
 """
 
 from __future__ import annotations
@@ -23,6 +25,17 @@ from geothresh.raster.pairs import read_mask
 from geothresh.thresholding import foreground_width
 
 
+def widths_of(data: Path, zoom: float) -> list[float]:
+    """Range of the widths of the foreground in pixels, as chips of that zoom have it."""
+    masks = sorted(data.glob("*/*_mask.png"))
+    widths = [w for path in masks if (w := foreground_width(read_mask(path))) is not None]
+    least, greatest = np.percentile(widths, [5, 95])
+    return [
+        round(float(least) / math.sqrt(zoom), 1),
+        round(float(greatest) * math.sqrt(zoom), 1),
+    ]
+
+
 def main() -> None:
     """Write the model with its card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -32,6 +45,7 @@ def main() -> None:
     parser.add_argument("--keep", type=float)
     parser.add_argument("--pixels", help="least and greatest in metres that are read as they are")
     parser.add_argument("--widths", help="likewise of the foreground, in pixels")
+    parser.add_argument("--native", action="store_true", help="read all scenes as they are")
     parser.add_argument("--smooth", action="store_true", help="it reads maps smoothed")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -44,15 +58,12 @@ def main() -> None:
         training[ENTRY] = [round(wide.least, 2), round(wide.greatest, 2)]
     if arguments.pixels:
         training[ENTRY] = [float(size) for size in arguments.pixels.split(",")]
-    masks = sorted(arguments.data.glob("*/*_mask.png"))
-    widths = [w for path in masks if (w := foreground_width(read_mask(path))) is not None]
-    least, greatest = np.percentile(widths, [5, 95])
-    training["widths"] = [
-        round(float(least) / math.sqrt(zoom), 1),
-        round(float(greatest) * math.sqrt(zoom), 1),
-    ]
+    training["widths"] = widths_of(arguments.data, zoom)
     if arguments.widths:
         training["widths"] = [float(width) for width in arguments.widths.split(",")]
+    if arguments.native:
+        for entry in (ENTRY, "widths"):
+            training.pop(entry, None)
     training["theme"] = arguments.theme
     if arguments.keep is not None:
         training["keep"] = arguments.keep
@@ -62,7 +73,7 @@ def main() -> None:
     save_model(arguments.output, tensors=weights, config=card.config, training=training)
     scope = ModelScope.of_card(read_card(arguments.output).training)
     print(
-        f"{arguments.output}: {scope.text()}; widths {training['widths']}, keep {scope.keep}, "
+        f"{arguments.output}: {scope.text()}; widths {scope.widths}, keep {scope.keep}, "
         f"smooth {scope.smooth}"
     )
 
