@@ -23,6 +23,8 @@ FILE_SYSTEMS ?= 40
 RUNS ?= 20
 TRAINING_KILLS ?= 100
 VECTOR_KILLS ?= 100
+MANY_KILLS ?= 60
+MANY_WORKER_KILLS ?= 20
 
 BIN := $(VENV)/bin
 # Wheels only: a missing one is to be said at once, not after an attempt to build GDAL.
@@ -80,6 +82,8 @@ storm: $(TESTING)  ## kills, signals, full disks: make storm KILLS=20 CHAINS=5 S
 	$(STORM)/storm_workers.py --runs $(RUNS)
 	$(STORM)/storm_train.py --kills $(TRAINING_KILLS) --limits 20
 	$(STORM)/storm_vectorize.py --kills $(VECTOR_KILLS) --limits $(LIMITS)
+	$(STORM)/storm_many.py --kills $(MANY_KILLS)
+	$(STORM)/storm_many.py --kills $(MANY_WORKER_KILLS) --workers 2
 
 report: $(TESTING)  ## pages in a headless Chromium (Debian's is installed, if one is root)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$$(id -u)" != 0 ] \

@@ -69,11 +69,22 @@ def head_of(name: str, path: Path) -> bytes:
 
 
 def check_output(
-    path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    cleared: bool = False,
 ) -> Path:
     """Return `path` as a Path if a file may be written there; meant to be called before any work.
 
     What killed runs have left of it under temporary names is removed.
+
+    Args:
+        path: the file.
+        overwrite: whether it may exist.
+        inputs: files that it must not be.
+        cleared: whether its directory was cleared of such leftovers: to look through it for each of
+            a hundred thousand files takes hours.
 
     Raises:
         UsageError: the path is one of `inputs`, by name or through a link.
@@ -104,7 +115,8 @@ def check_output(
     if not stat.S_ISDIR(parent.st_mode):
         raise OutputError(f"{target}: {target.parent} is not a directory; choose another")
     # Also where the output is refused next: nobody else comes to clear up.
-    remove_stale(target.parent, target)
+    if not cleared:
+        remove_stale(target.parent, target)
     if found is not None:
         _check_existing(target, overwrite)
     if not os.access(target.parent, os.R_OK | os.W_OK | os.X_OK):
@@ -273,10 +285,13 @@ def remove_stale(directory: Path, target: Path | None = None) -> None:
 
     Args:
         directory: where to look.
-        target: those of this file alone.
+        target: those of this file, and of others that differ from it in their ending, such as its
+            style; None = of all files.
     """
-    start = r"\..*" if target is None else re.escape(_start(target))
-    ours = re.compile(f"{start}[0-9a-f]{{16}}{re.escape(_TEMPORARY)}", re.DOTALL)
+    starts = r"\..*"
+    if target is not None:
+        starts = rf"(?:{re.escape(_start(target))}|\.{re.escape(target.stem)}\..*)"
+    ours = re.compile(f"{starts}[0-9a-f]{{16}}{re.escape(_TEMPORARY)}", re.DOTALL)
     with suppress(OSError):
         changed = directory.stat().st_mtime_ns
         if _CLEAN.get(directory) == changed:

@@ -67,6 +67,18 @@ def test_the_dead_are_removed_and_the_living_stay(tmp_path: Path, name: str) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_dead_of_files_beside_an_output_are_removed_with_its_own(tmp_path: Path) -> None:
+    target = tmp_path / "out.tif"
+    names = ("out.tif", "out.qml", "out.tif.aux.xml", "other.qml")
+    left = [tmp_path / f".{name}.{'0' * 16}.tmp" for name in names]
+    for folder in left:
+        folder.mkdir()
+    check_output(target, overwrite=False, cleared=True)
+    assert all(folder.exists() for folder in left)
+    check_output(target, overwrite=False)
+    assert [folder for folder in left if folder.exists()] == left[3:]
+
+
 def test_a_writer_that_makes_the_file_anew_keeps_its_lock(tmp_path: Path) -> None:
     """As GDAL does: a lock on the file itself would be that of a file without a name."""
     target = tmp_path / "v.gpkg"

@@ -17,6 +17,7 @@ from geothresh.durability import finished_outputs
 from geothresh.durability.record import Finished, Record
 from geothresh.durability.resuming import require_same_run
 from geothresh.errors import OutputError, UsageError, names
+from geothresh.files import remove_stale
 from geothresh.mosaic import Progress, Threads, where_asked
 from geothresh.options import Compute, Writing
 from geothresh.raster.provenance import unit_of
@@ -70,11 +71,14 @@ class Run:
         self._check_others()
         waiting = self._sorted(anew=anew, free=free)
         self.record.begin(shared)
+        remove_stale(self.directory)
         self._remove_others()
         self._tiles = sum(unit.tiles for unit in self.units)
         self._tiles_done = sum(unit.tiles for unit in self.done.values())
         with self._noting():
             self._make(waiting)
+        # Of workers that were killed meanwhile.
+        remove_stale(self.directory)
         # As they are planned, whoever was done first.
         self.done = {unit.name: unit for unit in self.units if unit.name in self.done}
 

@@ -111,7 +111,7 @@ def _checked_files(unit: Unit) -> OutputFiles:
     inputs = [source.location for source in sources if not source.remote]
     for path in files.rasters:
         overwrite = writing.overwrite or unit.replaces or path.absolute() in ours
-        check_output(path, overwrite=overwrite, inputs=inputs)
+        check_output(path, overwrite=overwrite, inputs=inputs, cleared=True)
         check_side_files(path, overwrite=overwrite)
     return files
 

@@ -324,6 +324,18 @@ def test_what_the_record_has_lost_is_known_by_its_tag(tiles: Path, tmp_path: Pat
         run([tiles], tmp_path / "out")
 
 
+def test_what_killed_runs_have_left_is_removed(tiles: Path, tmp_path: Path) -> None:
+    """Of files that no later run writes: all outputs are finished, and the index is there."""
+    run([tiles], tmp_path / "out")
+    expected = sorted(os.listdir(tmp_path / "out"))
+    for name in ("p00_mask.qml", "mask.vrt", "mask.gti.gpkg", "gone_mask.tif"):
+        left = tmp_path / "out" / f".{name}.{'0' * 16}.tmp"
+        left.mkdir()
+        (left / "file.tmp").write_text("half")
+    assert run([tiles], tmp_path / "out").kept == 6
+    assert sorted(os.listdir(tmp_path / "out")) == expected
+
+
 def change(tiles: Path) -> None:
     values = VALUES.copy()
     values[90:, :40] = 0.25

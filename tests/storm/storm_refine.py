@@ -42,6 +42,7 @@ import geothresh.api.refine  # noqa: E402, F401
 import geothresh.api.vectorize  # noqa: E402, F401
 import geothresh.nn.network  # noqa: E402, F401
 from geothresh.durability.strips import read_log  # noqa: E402
+from geothresh.types import Float32Array  # noqa: E402
 from tests.support.rasters import write_raster  # noqa: E402
 
 WORK = ".out.tif.geothresh"
@@ -62,12 +63,16 @@ GRID = Affine(1, 0, 400_000, 0, -1, 5_000_000)
 SOON = 5.0
 
 
-def write_scene(path: Path) -> Path:
+def scene_values() -> Float32Array:
     """Six strips, a hole, and a last row of blocks that is not whole."""
     field = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(2700, 300)), 3)
     values = (1 / (1 + np.exp(-40 * field))).astype(np.float32)
     values[1300:1500, 100:250] = np.nan
-    return write_raster(path, values, nodata=float("nan"), transform=GRID)
+    return values
+
+
+def write_scene(path: Path) -> Path:
+    return write_raster(path, scene_values(), nodata=float("nan"), transform=GRID)
 
 
 class Storm:

@@ -23,6 +23,7 @@ STORMS = Path(__file__).parent
         ("storm_refine.py", ["kills", "--number", "2", "--workers", "2"]),
         ("storm_train.py", ["--kills", "3", "--limits", "2"]),
         ("storm_vectorize.py", ["--kills", "5", "--limits", "5"]),
+        ("storm_many.py", ["--kills", "4"]),
     ],
 )
 def test_a_short_storm_leaves_nothing_wrong(script: str, options: list[str]) -> None:
