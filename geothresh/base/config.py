@@ -25,7 +25,15 @@ from geothresh.fields import (
 from geothresh.options import PathLike
 
 #: The networks, by the names of the command line.
-NETWORKS = ("linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s")
+NETWORKS = (
+    "linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s", "resunet", "resunetpp",
+    "rfcn", "pfan",
+)  # fmt: skip
+#: What stands for the encoder of a network that is of one piece.
+OWN = "own"
+#: The networks of one piece, and those that are made for encoders of the VGG kind.
+_OF_ONE_PIECE = ("resunet", "resunetpp")
+_ON_VGG = ("rfcn", "pfan")
 #: Sides of what goes through a network are multiples of this many pixels: the encoders halve the
 #: image five times.
 STRIDE = 32
@@ -42,7 +50,7 @@ class BaseConfig:
     network: str = "linknet"
     """One of `NETWORKS`."""
     encoder: str = "resnet18"
-    """Name of an encoder of segmentation-models-pytorch."""
+    """Name of an encoder of segmentation-models-pytorch; ``own`` of a network of one piece."""
     mean: tuple[float, float, float] = _MEAN
     """Subtracted from red, green and blue in [0, 1] ..."""
     std: tuple[float, float, float] = _STD
@@ -60,11 +68,22 @@ class BaseConfig:
                 f"encoder {self.encoder!r} is no name of letters, digits and . _ -; give one of "
                 "segmentation-models-pytorch"
             )
+        if (self.network in _OF_ONE_PIECE) != (self.encoder == OWN):
+            raise UsageError(
+                f"{self.network} is of one piece and takes no encoder; leave `encoder` out"
+                if self.network in _OF_ONE_PIECE
+                else f"{self.network} wants an encoder of segmentation-models-pytorch; name one"
+            )
+        if self.network in _ON_VGG and not self.encoder.startswith("vgg"):
+            raise UsageError(
+                f"{self.network} is made for encoders of the VGG kind, and {self.encoder!r} is "
+                "none; give vgg16_bn or vgg16"
+            )
 
     @property
     def name(self) -> str:
-        """Network and encoder, fit for the name of a folder: ``linknet-resnet18``."""
-        return f"{self.network}-{self.encoder}"
+        """Network and encoder, fit for the name of a folder: ``linknet-resnet18``, ``resunet``."""
+        return self.network if self.encoder == OWN else f"{self.network}-{self.encoder}"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -88,6 +107,17 @@ class BaseConfig:
             raise ModelError(
                 f"the configuration of the base network is garbled ({error}); train it again"
             ) from error
+
+
+def default_encoder(network: str) -> str:
+    """The encoder of a network where none is named.
+
+    VGG-16 with batch norms where the paper has it without: from random numbers, which is how
+    networks start here unless weights are given, the one without learns next to nothing.
+    """
+    if network in _OF_ONE_PIECE:
+        return OWN
+    return "vgg16_bn" if network in _ON_VGG else "resnet18"
 
 
 def _three(values: Any) -> tuple[float, float, float]:
@@ -162,8 +192,12 @@ class BasePlan(Options):
     """A base network that is to be trained, and how."""
 
     network: str = option("linknet", "Architecture.", Choice(NETWORKS))
-    encoder: str = option(
-        "resnet18", "Any encoder of segmentation-models-pytorch.", Text(), metavar="NAME"
+    encoder: str | None = option(
+        None,
+        "Any encoder of segmentation-models-pytorch; of rfcn and pfan one of vgg, of resunet and "
+        "resunetpp none.  [default: resnet18, vgg16_bn]",
+        Text(),
+        metavar="NAME",
     )
     encoder_weights: str = option(
         "none",

@@ -1,6 +1,7 @@
-"""Base networks: three as they come, LinkNet with another centre, FCN-8s; and their files.
+"""Base networks: those of the library, LinkNet with another centre, our own; and their files.
 
-Every network takes images (B, 3, H, W), H and W multiples of 32, and gives logits (B, 1, H, W).
+Every network takes images (B, 3, H, W), H and W multiples of 32, and gives logits (B, 1, H, W), in
+training perhaps (B, N, H, W), of which the first is what counts later.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geothresh.base.config import BaseConfig
+from geothresh.base.config import OWN, BaseConfig, default_encoder
+from geothresh.base.fcn import FCN8s
 from geothresh.base.pretrained import NONE, encoder_tensors, normalisation, segmentation_models
+from geothresh.base.resunet import ResUNet, ResUNetPlusPlus
+from geothresh.base.saliency import PFAN, RFCN
 from geothresh.errors import ModelError, UsageError
 from geothresh.nn.modelfile import BASE, read_metadata, read_tensors
 
@@ -26,6 +30,9 @@ _CLASSES = {
     "linknet": "Linknet",
     "dlinknet": "Linknet",
 }
+# Those of our own, by whether they stand on an encoder.
+_WITHOUT_ENCODER = {"resunet": ResUNet, "resunetpp": ResUNetPlusPlus}
+_ON_ENCODER = {"fcn8s": FCN8s, "rfcn": RFCN, "pfan": PFAN}
 _DILATIONS = (1, 2, 4, 8)
 # Of batch norms, torch's default.
 _MOMENTUM = 0.1
@@ -70,49 +77,28 @@ class CentredDecoder(nn.Module):
         return cast(Tensor, self.decoder([*features[:-1], self.centre(features[-1])]))
 
 
-class FCN8s(nn.Module):
-    """FCN-8s (Long, Shelhamer and Darrell, CVPR 2015) on an encoder.
-
-    Scores of 1 x 1 convolutions at 1/32, 1/16 and 1/8 of the image are added up on the way to the
-    finer grid. The two doublings are learnt, from bilinear interpolation on; the last is bilinear.
-    """
-
-    def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.score8, self.score16, self.score32 = (nn.Conv2d(c, 1, 1) for c in channels[-3:])
-        self.up32, self.up16 = _doubling(), _doubling()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to logits (B, 1, H, W)."""
-        fine, middle, coarse = self.encoder(image)[-3:]
-        score = self.score16(middle) + self.up32(self.score32(coarse))
-        score = self.score8(fine) + self.up16(score)
-        return functional.interpolate(score, scale_factor=8, mode="bilinear")
-
-
-def _doubling() -> nn.ConvTranspose2d:
-    """A transposed convolution that starts as bilinear interpolation to twice the size."""
-    doubling = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1, bias=False)
-    tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    with torch.no_grad():
-        doubling.weight.copy_(torch.outer(tent, tent)[None, None])
-    return doubling
-
-
-def describe_network(network: str, encoder: str, weights: str = NONE) -> BaseConfig:
+def describe_network(network: str, encoder: str | None = None, weights: str = NONE) -> BaseConfig:
     """The configuration of a network, with the normalisation that its encoder's weights expect.
 
     Args:
         network: one of `NETWORKS`.
-        encoder: name of an encoder.
+        encoder: name of an encoder; None = that which goes with the network.
         weights: ``none``, ``imagenet`` or a file, see `geothresh.base.pretrained`.
 
     Raises:
         UsageError: the library or the encoder is not there, or has no such weights.
         InputError: the weights are not there.
     """
+    if encoder is None:
+        encoder = default_encoder(network)
     config = BaseConfig(network=network, encoder=encoder)
+    if encoder == OWN:
+        if weights != NONE:
+            raise UsageError(
+                f"{network} has no encoder that weights could be loaded into; say "
+                "`encoder_weights=none`, or choose another network"
+            )
+        return config
     encoders = segmentation_models().encoders
     if not encoder.startswith("tu-") and encoder not in encoders.encoders:
         near = [name for name in sorted(encoders.encoders) if name[:3] == encoder[:3]]
@@ -137,30 +123,37 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
         InputError: the weights cannot be fetched, or their file is not there.
         ModelError: their file holds those of another network.
     """
+    if config.encoder == OWN:
+        own = _WITHOUT_ENCODER[config.network]()
+        _hasten_norms(own)
+        return own
     library = segmentation_models()
     # Fetched first and alone: what fails afterwards is no fault of the connection.
     pretrained = encoder_tensors(config, weights)
     try:
-        if config.network == "fcn8s":
-            encoder = library.encoders.get_encoder(config.encoder, depth=5)
-            network: nn.Module = FCN8s(encoder, _sound(config, encoder.out_channels))
+        if config.network in _ON_ENCODER:
+            encoder = library.encoders.get_encoder(config.encoder, depth=5, weights=None)
+            channels = _sound(config, encoder.out_channels)
         else:
             make = getattr(library, _CLASSES[config.network])
-            network = make(config.encoder, encoder_weights=None)
+            whole: Any = make(config.encoder, encoder_weights=None)
+            encoder = whole.encoder
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(
             f"{config.network} cannot be built on encoder {config.encoder!r} ({error}); "
             "choose another encoder"
         ) from error
-    parts: Any = network
-    if config.network == "dlinknet":
-        channels = _sound(config, parts.encoder.out_channels)[-1]
-        parts.decoder = CentredDecoder(DilatedCentre(channels), parts.decoder)
-    _hasten_norms(network)
     if pretrained is not None:
         # PSPNet's encoder is shallower: it takes what it has of these.
-        own = parts.encoder.state_dict()
-        parts.encoder.load_state_dict({k: pretrained[k] for k in own})
+        encoder.load_state_dict({k: pretrained[k] for k in encoder.state_dict()})
+    if config.network in _ON_ENCODER:
+        network: nn.Module = _ON_ENCODER[config.network](encoder, channels)
+    else:
+        network = whole
+        if config.network == "dlinknet":
+            centre = DilatedCentre(_sound(config, encoder.out_channels)[-1])
+            whole.decoder = CentredDecoder(centre, whole.decoder)
+    _hasten_norms(network)
     return network
 
 

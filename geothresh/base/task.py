@@ -114,11 +114,14 @@ class BaseTask(Task):
         return cosine_rate(step, self.steps, highest=self.recipe.learning_rate)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropy plus Dice."""
+        """Binary cross-entropy plus Dice, the mean over the answers of the network."""
         images, masks = batch
         with self.autocast():
             logits = self.network(images.to(self.device, non_blocking=True))
-        return {"total": segmentation_loss(logits[:, 0].float(), masks.to(self.device))}
+        truth = masks.to(self.device)
+        # One of each answer that the network gives in training, such as those of its steps.
+        each = [segmentation_loss(answer.float(), truth) for answer in logits.unbind(1)]
+        return {"total": torch.stack(each).mean()}
 
     def after_step(self, progress: Progress) -> None:
         """Write a snapshot where one is due."""
