@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.files import require_file, write_text
@@ -181,6 +180,9 @@ def places_of(
         raise UsageError(f"place pattern {pattern!r} is no regular expression: {error}") from error
     if expression is not None and expression.groups < 1:
         raise UsageError(f"place pattern {pattern!r} has no group; put the place in parentheses")
+    # It takes a tenth of a second to import, and few that read a manifest split anything.
+    from scipy.cluster.hierarchy import DisjointSet
+
     every = sorted(ids)
     joined = DisjointSet(every)
     first: dict[tuple[str, str], str] = {}

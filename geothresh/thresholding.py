@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
@@ -212,6 +211,9 @@ def foreground_width(foreground: BoolArray) -> float | None:
     """
     if not foreground.any() or foreground.all():
         return None
+    # It takes a tenth of a second to import, and few have a width to measure.
+    from scipy import ndimage
+
     # To the middle of the nearest background pixel: half a pixel beyond the edge.
     distance = ndimage.distance_transform_edt(foreground)[foreground] - 0.5
     return float(4 * distance.mean())

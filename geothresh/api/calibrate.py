@@ -21,7 +21,8 @@ from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output
-from geothresh.nn.refiner import ModelSource, find_model, packaged_models
+from geothresh.nn.packaged import find_model, packaged_models
+from geothresh.nn.refiner import ModelSource
 from geothresh.options import Compute, Maps, PathLike, Refining, Tiling
 from geothresh.raster.pictures import reliability_picture, write_png
 from geothresh.training.options import FolderData, SceneData

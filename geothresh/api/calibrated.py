@@ -11,7 +11,7 @@ from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.calibration.file import CalibrationFile
 from geothresh.errors import ModelError, UsageError
 from geothresh.files import file_digest
-from geothresh.nn.refiner import DEFAULT_MODEL, find_model, packaged_models
+from geothresh.nn.packaged import DEFAULT_MODEL, find_model, packaged_models
 from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import UnchangedSource
 from geothresh.options import Compute, Refining

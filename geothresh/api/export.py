@@ -13,7 +13,7 @@ from geothresh.files import check_output, write_bytes
 from geothresh.nn.backends import require_packages
 from geothresh.nn.modelfile import digest, load_weights, read_card
 from geothresh.nn.onnx_graph import OPSET, threshnet_graph
-from geothresh.nn.refiner import DEFAULT_MODEL, find_model
+from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import ModelScope
 
 

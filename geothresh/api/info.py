@@ -12,7 +12,7 @@ from typing import Any
 from geothresh.api.resolution import PixelSize, pixel_size, sampled_share, sampled_width
 from geothresh.fields import checked
 from geothresh.nn.modelfile import read_card
-from geothresh.nn.refiner import DEFAULT_MODEL, find_model
+from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
 from geothresh.options import PathLike, Reading
 from geothresh.raster.scene import open_scene

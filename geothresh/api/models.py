@@ -12,7 +12,8 @@ from geothresh.errors import UsageError
 from geothresh.mosaic import Refiner, RefinerSource, Scheduler, load_refiner
 from geothresh.nn.backends import versioned
 from geothresh.nn.device import GPU_BATCH
-from geothresh.nn.refiner import DEFAULT_MODEL, ModelSource, resolved
+from geothresh.nn.packaged import DEFAULT_MODEL
+from geothresh.nn.refiner import ModelSource, resolved
 from geothresh.nn.scope import UNKNOWN, ModelScope, resampled_patch
 from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import unwrapped, wrapped

@@ -28,7 +28,7 @@ from geothresh.fields import checked
 from geothresh.mosaic import (
     Progress,
 )
-from geothresh.nn.refiner import packaged_models
+from geothresh.nn.packaged import packaged_models
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import (
     cog_options,

@@ -33,7 +33,7 @@ from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.fields import checked
 from geothresh.files import make_directory
 from geothresh.mosaic import Progress
-from geothresh.nn.refiner import packaged_models
+from geothresh.nn.packaged import packaged_models
 from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import cog_options, gtiff_options
 from geothresh.raster.grids import Surface

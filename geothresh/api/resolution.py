@@ -6,14 +6,18 @@ import math
 import warnings
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
-from geothresh.api.models import ChosenModel
 from geothresh.errors import GeothreshWarning
 from geothresh.geobox import GeoBox
-from geothresh.mosaic import RasterReader
 from geothresh.nn.scope import TOLERANCE
 from geothresh.thresholding import foreground_width
 from geothresh.windows import PixelWindow, RasterSize
+
+if TYPE_CHECKING:
+    # With them come the engine and most of scipy, which a look at a scene does without.
+    from geothresh.api.models import ChosenModel
+    from geothresh.mosaic import RasterReader
 
 # Windows along each side that are looked at, and pixels along each side of a window.
 _WINDOWS, _WINDOW = 4, 512

@@ -24,7 +24,7 @@ from geothresh.files import write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import THRESHNET, beside
-from geothresh.nn.refiner import find_model
+from geothresh.nn.packaged import find_model
 from geothresh.nn.scope import ENTRY
 from geothresh.splitting import Split
 from geothresh.training.data import OnCheck, Pixels, TrainingData

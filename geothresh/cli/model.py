@@ -31,7 +31,7 @@ def model() -> None:
 @options.common
 def list_models(as_json: bool) -> None:
     """List the models that come with geothresh: what for, and for pixels of which size."""
-    from geothresh.nn.refiner import packaged_models
+    from geothresh.nn.packaged import packaged_models
 
     models = [_described(path) for path in packaged_models().values()]
     if as_json:
@@ -55,7 +55,7 @@ def list_models(as_json: bool) -> None:
 @options.common
 def show(name: str, as_json: bool) -> None:
     """Show a model's configuration and how it was trained."""
-    from geothresh.nn.refiner import find_model
+    from geothresh.nn.packaged import find_model
 
     entry = _described(find_model(name))
     if as_json:

@@ -60,7 +60,7 @@ def model_given(model: str, refining: Refining) -> str | Path:
     """
     if refining.calibration is None or not was_given("model"):
         return model
-    from geothresh.nn.refiner import find_model
+    from geothresh.nn.packaged import find_model
 
     return find_model(model)
 

@@ -82,7 +82,7 @@ def uninstall(profile: str | None, as_json: bool) -> None:
 def vocabulary() -> dict[str, Any]:
     """What the plugin knows of the commands, as JSON has it: see `geothresh.qgis.vocabulary`."""
     from geothresh.cli import main
-    from geothresh.nn.refiner import packaged_models
+    from geothresh.nn.packaged import packaged_models
 
     commands = {}
     with click.Context(main) as ctx:

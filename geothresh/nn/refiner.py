@@ -1,4 +1,4 @@
-"""Find model files, load them, and refine numpy tiles with them.
+"""Load model files, and refine numpy tiles with them.
 
 Only `TorchRefiner` imports torch, when it is made: a `ModelSource` travels to worker processes as
 a path and a digest, and each of them loads the model once.
@@ -28,8 +28,9 @@ from geothresh.nn.device import (
     precision_name,
 )
 from geothresh.nn.modelfile import digest, load_weights, read_card
+from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import UNKNOWN, ModelScope
-from geothresh.options import Backend, BatchSize, PathLike, Precision
+from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
@@ -39,33 +40,7 @@ if TYPE_CHECKING:
     from geothresh.nn.cuda import StreamPool
     from geothresh.nn.network import ThreshNet
 
-DEFAULT_MODEL = "roads"
-_PACKAGED = Path(__file__).parent / "models"
 _USUAL_TILE = 512
-
-
-def packaged_models() -> dict[str, Path]:
-    """Names and files of the models that come with geothresh."""
-    return {path.stem: path for path in sorted(_PACKAGED.glob("*.safetensors"))}
-
-
-def find_model(model: PathLike) -> Path:
-    """The file of a packaged model's name, or the path itself.
-
-    Raises:
-        ModelError: neither a packaged model nor an existing file.
-    """
-    packaged = packaged_models()
-    if str(model) in packaged:
-        return packaged[str(model)]
-    path = Path(model)
-    if not path.is_file():
-        names = ", ".join(packaged) or "none"
-        raise ModelError(
-            f"{model}: no such model file, nor a packaged model (there: {names}); "
-            "name one of these or a .safetensors file"
-        )
-    return path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import ndimage
 from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
@@ -110,6 +110,9 @@ def _weights(n_in: int, n_out: int) -> Any:
         inside = common > 0
         rows = np.broadcast_to(out[:, None], cols.shape)[inside]
         cols, values = cols[inside], common[inside] / n_in
+    # Few runs resample, and all would wait for its import.
+    from scipy import sparse
+
     return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))
 
 

@@ -35,7 +35,8 @@ from geothresh.nn.config import PRESETS
 from geothresh.nn.device import pick_dtype
 from geothresh.nn.modelfile import load_weights
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import TorchRefiner, find_model
+from geothresh.nn.packaged import find_model
+from geothresh.nn.refiner import TorchRefiner
 
 Run = Callable[[np.ndarray], np.ndarray]
 

@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import geothresh
 from geothresh import cli
 from geothresh.cli import main, options
 from geothresh.cli.base import COMMANDS as BASE_COMMANDS
@@ -33,7 +34,8 @@ from geothresh.errors import (
 from geothresh.options import Compute, Reading, Writing
 from tests.support.cli_runner import runner
 
-HEAVY = ["dask", "geopandas", "numpy", "rasterio", "scipy", "shapely", "torch"]
+HEAVY = ["dask", "geopandas", "numpy", "pyogrio", "rasterio", "scipy", "shapely", "torch"]
+SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
 
 
 def loaded_by(arguments: list[str]) -> list[str]:
@@ -53,6 +55,10 @@ def loaded_by(arguments: list[str]) -> list[str]:
 )
 def test_help_waits_for_no_heavy_library(command: str) -> None:
     assert loaded_by([*command.split(), "--help"]) == []
+
+
+def test_a_look_at_a_scene_waits_for_no_heavy_library_but_rasterio() -> None:
+    assert loaded_by(["info", str(SCENE)]) == ["numpy", "rasterio"]
 
 
 @pytest.mark.parametrize("command", [[], ["vectorize"]])

@@ -73,7 +73,7 @@ def test_the_command_trains_resumes_and_starts_from_a_packaged_model(
 
 
 def read_card_of_roads():
-    from geothresh.nn.refiner import find_model
+    from geothresh.nn.packaged import find_model
 
     return read_card(find_model("roads"))
 

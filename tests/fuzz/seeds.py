@@ -14,7 +14,7 @@ import shapely
 
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import BASE, save_model
-from geothresh.nn.refiner import find_model
+from geothresh.nn.packaged import find_model
 from tests.support.rasters import NORTH_UP, write_raster
 
 SIDE = 150

@@ -18,7 +18,8 @@ from geothresh.errors import ModelError, OutputError
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import digest, load_weights, read_card, save_model
 from geothresh.nn.network import ThreshNet
-from geothresh.nn.refiner import ModelSource, find_model
+from geothresh.nn.packaged import find_model
+from geothresh.nn.refiner import ModelSource
 
 TINY = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=16, shuffle=2)
 

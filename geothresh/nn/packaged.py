@@ -1,0 +1,35 @@
+"""The models that come with geothresh, and the file that a model's name stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geothresh.errors import ModelError
+from geothresh.options import PathLike
+
+DEFAULT_MODEL = "roads"
+_PACKAGED = Path(__file__).parent / "models"
+
+
+def packaged_models() -> dict[str, Path]:
+    """Names and files of the models that come with geothresh."""
+    return {path.stem: path for path in sorted(_PACKAGED.glob("*.safetensors"))}
+
+
+def find_model(model: PathLike) -> Path:
+    """The file of a packaged model's name, or the path itself.
+
+    Raises:
+        ModelError: neither a packaged model nor an existing file.
+    """
+    packaged = packaged_models()
+    if str(model) in packaged:
+        return packaged[str(model)]
+    path = Path(model)
+    if not path.is_file():
+        names = ", ".join(packaged) or "none"
+        raise ModelError(
+            f"{model}: no such model file, nor a packaged model (there: {names}); "
+            "name one of these or a .safetensors file"
+        )
+    return path
