@@ -11,7 +11,7 @@ from geothresh._version import __version__
 from geothresh.errors import UsageError
 from geothresh.files import check_output, write_bytes
 from geothresh.nn.backends import require_packages
-from geothresh.nn.modelfile import digest, load_weights, read_card
+from geothresh.nn.modelfile import digest, load_arrays, read_card
 from geothresh.nn.onnx_graph import OPSET, threshnet_graph
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import ModelScope
@@ -83,9 +83,8 @@ def export_onnx(
     known = ModelScope.of_card(card.training).pixels
     if known is not None:
         metadata["ground_sample_distance"] = json.dumps([known.least, known.greatest])
-    weights = load_weights(source, card.config)
     graph = threshnet_graph(
-        {name: tensor.numpy() for name, tensor in weights.items()},
+        load_arrays(source, card.config),
         card.config, height=tile_size, width=tile_size, **metadata,
     )  # fmt: skip
     content = graph.SerializeToString(deterministic=True)

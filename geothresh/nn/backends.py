@@ -1,7 +1,8 @@
 """Inference backends other than torch: ONNX Runtime and OpenVINO.
 
 `geothresh.nn.refiner` holds the way through torch. The other libraries run the ONNX graph of
-`geothresh.nn.onnx_graph`, compiled once per tile size. Imports them, and torch, when called.
+`geothresh.nn.onnx_graph`, compiled once per tile size. Imports them when called, and torch never:
+its import takes longer than they take to refine a small scene.
 """
 
 from __future__ import annotations
@@ -13,20 +14,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import Protocol, get_args
 
 import numpy as np
 
 from geothresh.errors import InputError, UsageError
+from geothresh.machine import usable_threads
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.device import Batches, compute_threads, pick_dtype
-from geothresh.nn.onnx_graph import INPUT, require_multiple, threshnet_graph
+from geothresh.nn.device import Batches, Device, cpu_precision
+from geothresh.nn.onnx_graph import INPUT, Weights, require_multiple, threshnet_graph
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
-
-if TYPE_CHECKING:
-    import torch
 
 #: What a backend needs besides torch, and the extra that brings it.
 _PACKAGES: dict[str, tuple[str, ...]] = {
@@ -86,7 +85,7 @@ class Library(Protocol):
     """An inference library, set up for one device and precision."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """Where the network runs."""
         ...
 
@@ -118,7 +117,7 @@ class CompiledRefiner:
 
     def __init__(
         self,
-        weights: dict[str, torch.Tensor],
+        weights: Weights,
         config: NetworkConfig,
         *,
         backend: Backend,
@@ -132,7 +131,7 @@ class CompiledRefiner:
     ) -> None:
         """Take a network, of which nothing is compiled before the first tile.
 
-        ``cores`` are the threads of a pass on a CPU, by default as many as torch would take.
+        ``cores`` are the threads of a pass on a CPU, by default `usable_threads`.
 
         Raises:
             UsageError: the backend's packages are not installed, or it lacks this device or
@@ -146,15 +145,14 @@ class CompiledRefiner:
         self.scope = scope
         self.config = config
         self.patch = config.patch
-        threads = cores or compute_threads().run(_torch_threads)
-        self._library = library(backend, device, precision, threads=threads)
+        self._library = library(backend, device, precision, threads=cores or usable_threads())
         self._batches = Batches(batch_size, self._library.device)
-        self._weights = {key: tensor.numpy() for key, tensor in weights.items()}
+        self._weights = weights
         self._networks: OrderedDict[tuple[int, int], Forward] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """Where the network runs."""
         return self._library.device
 
@@ -200,13 +198,6 @@ def library(backend: Backend, device: str, precision: Precision, *, threads: int
     """
     chosen = OnnxRuntime if backend == "onnxruntime" else OpenVino
     return chosen(device, precision, threads=threads)
-
-
-def _torch_threads() -> int:
-    """As many as torch takes: the cores, or what OMP_NUM_THREADS leaves to each of the workers."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 class OnnxRuntime:
@@ -262,13 +253,13 @@ class OnnxRuntime:
         return forward
 
 
-def _picked(device: str) -> torch.device:
+def _picked(device: str) -> Device:
     import onnxruntime
-    import torch
 
     if device in ("auto", "cpu"):
-        return torch.device("cpu")
-    if re.fullmatch(r"cuda(:\d+)?", device) is None:
+        return Device("cpu")
+    asked = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if asked is None:
         raise UsageError(
             f"device {device!r}: ONNX Runtime runs on cpu and cuda[:i] here; say one of these, or "
             "take another backend"
@@ -278,7 +269,7 @@ def _picked(device: str) -> torch.device:
             f"device {device}: this ONNX Runtime was built without CUDA; install onnxruntime-gpu "
             "in its place, or say `device=cpu`"
         )
-    return torch.device(device)
+    return Device("cuda", None if asked[1] is None else int(asked[1]))
 
 
 class OpenVino:
@@ -291,24 +282,22 @@ class OpenVino:
             UsageError: another device, or a precision that this CPU lacks.
         """
         import openvino
-        import torch
 
         if device not in ("auto", "cpu"):
             raise UsageError(
                 f"device {device!r}: OpenVINO runs on the cpu here; say cpu, or take another "
                 "backend"
             )
-        self.device = torch.device("cpu")
+        self.device = Device("cpu")
         self._core = openvino.Core()
-        # auto is bf16 where the CPU has instructions for it, as with torch.
-        bf16 = pick_dtype(precision, self.device) is torch.bfloat16
+        self.precision = cpu_precision(precision)
+        bf16 = self.precision == "bf16"
         if bf16 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             # OpenVINO would take fp32, and say nothing.
             raise UsageError(
                 "precision bf16: this CPU has no instructions for it that OpenVINO knows; say auto "
                 "or fp32"
             )
-        self.precision: Precision = "bf16" if bf16 else "fp32"
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             # One tile at a time, on all threads.

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 
 from geothresh.errors import DeviceLostError, GeothreshWarning, InputError, ModelError, UsageError
+from geothresh.machine import has_bf16
 from geothresh.nn.config import NetworkConfig
 from geothresh.options import BatchSize, Precision
 from geothresh.types import Float32Array
@@ -37,6 +39,23 @@ _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
 """A pass takes some 15 MB, or 250 MB where its first level has the resolution of the tile."""
 GPU_BATCH = 16
 """Tiles of a batch on a GPU, where they fit."""
+
+
+_FORMATS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What `torch.device` is, for libraries that run a network without torch."""
+
+    type: str
+    """cpu or cuda."""
+    index: int | None = None
+    """Which GPU; None = the first one."""
+
+    def __str__(self) -> str:
+        """As it is given: cuda:1."""
+        return self.type if self.index is None else f"{self.type}:{self.index}"
 
 
 def pick_device(name: str) -> torch.device:
@@ -120,20 +139,47 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-            return torch.bfloat16 if native else torch.float16
-        # A CPU without bf16 instructions emulates them, far slower than fp32.
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
+    if device.type == "cpu":
+        precision = cpu_precision(precision)
+    elif precision == "auto" and device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if native else "fp16"
+    elif precision == "auto":
+        precision = "fp32"
+    _require_format(precision)
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in dtypes:
-        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(dtypes)}")
-    chosen = dtypes[precision]
-    if chosen is torch.float16 and device.type == "cpu":
+    return dtypes[precision]
+
+
+def cpu_precision(precision: Precision) -> Precision:
+    """Number format of a network on the CPU, in whatever library: fp32 or bf16.
+
+    Raises:
+        UsageError: the precision is unknown, or is fp16.
+    """
+    if precision == "auto":
+        # A CPU without bf16 instructions emulates them, far slower than fp32.
+        return "bf16" if cpu_has_bf16() else "fp32"
+    _require_format(precision)
+    if precision == "fp16":
         raise UsageError("precision fp16 needs a GPU; say auto, fp32 or bf16")
-    return chosen
+    return precision
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16."""
+    found = has_bf16()
+    if found is None:
+        # Of the libraries that could be asked, the one that is always installed.
+        import torch
+
+        found = torch.cpu._is_avx512_bf16_supported()
+    return found
+
+
+def _require_format(precision: str) -> None:
+    if precision not in _FORMATS:
+        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(_FORMATS)}")
 
 
 def precision_name(dtype: torch.dtype) -> Precision:
@@ -219,7 +265,7 @@ class Batches:
     Any number of threads may run at once.
     """
 
-    def __init__(self, batch_size: BatchSize, device: torch.device) -> None:
+    def __init__(self, batch_size: BatchSize, device: torch.device | Device) -> None:
         """Take a number of at least 1, or "auto": 1 on a CPU, 16 on a GPU.
 
         Raises:
@@ -260,9 +306,9 @@ class Batches:
         return refined
 
     def _halve(self, size: int, tile: int, error: Exception) -> None:
-        import torch
-
         if self.device.type == "cuda":
+            import torch
+
             torch.cuda.empty_cache()
         if size == 1:
             raise ModelError(

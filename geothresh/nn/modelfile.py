@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geothresh.errors import ModelError, OutputError
 from geothresh.files import file_digest, replacing
 from geothresh.nn.config import NetworkConfig
+from geothresh.nn.shapes import Shape, tensor_shapes
+from geothresh.types import Float32Array
 
 if TYPE_CHECKING:
     import torch
@@ -132,33 +135,48 @@ def read_tensors(
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
     """
+    shapes = {name: tuple(like.shape) for name, like in expected.items()}
+    found = _read(path, "pt", shapes, prefix)
+    weights = {name: found[name].to(like.dtype) for name, like in expected.items()}
+    _require_finite(path, {name: tensor.numpy() for name, tensor in weights.items()})
+    return weights
+
+
+def _read(
+    path: str | Path, framework: str, shapes: Mapping[str, Shape], prefix: str = ""
+) -> dict[str, Any]:
+    """Tensors of these shapes, as arrays of torch ("pt") or of numpy ("np"); errors as above."""
     from safetensors import SafetensorError, safe_open
 
-    weights: dict[str, torch.Tensor] = {}
+    found: dict[str, Any] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             # What safe_open gives is no mapping: it has keys() and no __iter__.
             names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
-            if names != set(expected):
-                missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
+            if names != set(shapes):
+                missing, extra = sorted(set(shapes) - names), sorted(names - set(shapes))
                 raise ModelError(
                     f"{path}: {len(missing)} tensors missing and {len(extra)} unknown "
                     f"(such as {(missing + extra)[0]}); the file is damaged or of another kind"
                 )
-            for name, like in expected.items():
+            for name, needed in shapes.items():
                 shape = tuple(file.get_slice(prefix + name).get_shape())
-                if shape != tuple(like.shape):
+                if shape != needed:
                     raise ModelError(
-                        f"{path}: tensor {name} is {shape}, the network needs {tuple(like.shape)}"
+                        f"{path}: tensor {name} is {shape}, the network needs {needed}"
                     )
-                weights[name] = file.get_tensor(prefix + name).to(like.dtype)
-    except (SafetensorError, OSError) as error:
+                found[name] = file.get_tensor(prefix + name)
+    # numpy knows no bf16, of which it says that the type is not understood.
+    except (SafetensorError, OSError, TypeError) as error:
         raise ModelError(f"{path}: damaged model file ({error}); fetch it again") from error
-    for name, tensor in weights.items():
-        # By numpy: torch would start threads for it, in whatever thread this is.
-        if not np.isfinite(tensor.numpy()).all():
+    return found
+
+
+def _require_finite(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    # By numpy: torch would start threads for it, in whatever thread this is.
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
             raise ModelError(f"{path}: tensor {name} holds NaN or infinity; the model is unusable")
-    return weights
 
 
 def write_model(
@@ -311,6 +329,24 @@ def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:
     with torch.device("meta"):
         expected = ThreshNet(config).state_dict()
     return read_tensors(path, expected)
+
+
+def load_arrays(path: str | Path, config: NetworkConfig) -> dict[str, Float32Array]:
+    """As `load_weights`, as arrays of numpy, for libraries other than torch, which is not needed.
+
+    Raises:
+        ModelError: as `load_weights`, and of tensors in a format that numpy lacks.
+    """
+    found = _read(path, "np", tensor_shapes(config))
+    for name, values in found.items():
+        # Once onnx is imported, numpy has bf16 after all: what is refused must not depend on that.
+        if values.dtype.kind not in "fi":
+            raise ModelError(
+                f"{path}: tensor {name} is {values.dtype}, which numpy lacks; take `backend=torch`"
+            )
+    arrays = {name: values.astype(np.float32, copy=False) for name, values in found.items()}
+    _require_finite(path, arrays)
+    return arrays
 
 
 class Config(Protocol):

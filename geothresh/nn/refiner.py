@@ -1,7 +1,7 @@
 """Load model files, and refine numpy tiles with them.
 
-Only `TorchRefiner` imports torch, when it is made: a `ModelSource` travels to worker processes as
-a path and a digest, and each of them loads the model once.
+Only `TorchRefiner` imports torch, when it is made; other libraries do without. A `ModelSource`
+travels to worker processes as a path and a digest, and each of them loads the model once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from geothresh.nn.device import (
     pick_dtype,
     precision_name,
 )
-from geothresh.nn.modelfile import digest, load_weights, read_card
+from geothresh.nn.modelfile import digest, load_arrays, load_weights, read_card
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
@@ -119,15 +119,14 @@ class ModelSource:
                 f"{self.path}: the model file changed while it was in use; run the command again"
             )
         config = read_card(self.path).config
-        weights = load_weights(self.path, config)
         make: partial[TorchRefiner] | partial[CompiledRefiner]
-        make = partial(TorchRefiner, all_gpus=self.all_gpus)
-        if self.backend != "torch":
+        if self.backend == "torch":
+            make = partial(TorchRefiner, load_weights(self.path, config), all_gpus=self.all_gpus)
+        else:
             from geothresh.nn.backends import CompiledRefiner
 
-            make = partial(CompiledRefiner, backend=self.backend)
+            make = partial(CompiledRefiner, load_arrays(self.path, config), backend=self.backend)
         return make(
-            weights,
             config,
             name=self.name,
             sha256=self.sha256,

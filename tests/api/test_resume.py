@@ -400,12 +400,12 @@ def test_a_processor_of_another_kind_does_not_go_on_with_a_run(
 
     options: dict[str, Any] = {"model": tiny_model, "device": "cpu", **TILES}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+        patch.setattr("geothresh.nn.device.has_bf16", lambda: True)
         with suppress(KeyboardInterrupt):
             refine(scene, tmp_path / "out.tif", progress=stop, **grouped(**options))
     assert (tmp_path / ".out.tif.geothresh" / "s000001.bin").exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+        patch.setattr("geothresh.nn.device.has_bf16", lambda: False)
         refining._load.cache_clear()  # a process keeps its model, which has a format already
         with pytest.raises(UsageError, match=r"precision.*bf16.*fp32"):
             refine(scene, tmp_path / "out.tif", **grouped(workers=workers, **options))

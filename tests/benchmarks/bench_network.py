@@ -134,8 +134,9 @@ def ways(preset: str, weights: dict[str, torch.Tensor]) -> dict[str, Run | str]:
         elif precision == "bf16" and not has_bf16:
             found[name] = no_bf16
         else:
+            arrays = {name: tensor.numpy() for name, tensor in weights.items()}
             found[name] = CompiledRefiner(
-                weights, config, backend=backend, device="cpu", precision=precision
+                arrays, config, backend=backend, device="cpu", precision=precision
             )
     return found
 

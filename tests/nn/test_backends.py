@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -29,6 +31,7 @@ from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.device import pick_dtype
 from geothresh.nn.onnx_graph import bilinear, means, threshnet_graph
 from geothresh.nn.refiner import ModelSource
+from geothresh.nn.shapes import tensor_shapes
 from geothresh.options import Compute, Tiling
 from geothresh.raster.scene import open_scene
 from geothresh.windows import TileGrid
@@ -60,13 +63,15 @@ def needs(backend: str) -> object:
 BACKENDS = [needs("onnxruntime"), needs("openvino")]
 
 
+def arrays_of(net: torch.nn.Module) -> dict[str, Array]:
+    return {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+
+
 def compiled_tiny(
     backend: str, config: NetworkConfig = TINY, **options: object
 ) -> backends.CompiledRefiner:
     options = {"device": "cpu", "precision": "fp32", **options}
-    return backends.CompiledRefiner(
-        network(config).state_dict(), config, backend=backend, **options
-    )
+    return backends.CompiledRefiner(arrays_of(network(config)), config, backend=backend, **options)
 
 
 def refined_by_torch(config: NetworkConfig, tiles: Array) -> Array:
@@ -100,12 +105,34 @@ def test_every_kind_of_network_is_torchs(backend: str, kind: str) -> None:
     for decoder in net.decoders():
         torch.nn.init.normal_(decoder.head.weight, std=10)
     refiner = backends.CompiledRefiner(
-        net.state_dict(), config, backend=backend, device="cpu", precision="fp32"
+        arrays_of(net), config, backend=backend, device="cpu", precision="fp32"
     )
     with torch.no_grad():
         expected = net.refine(torch.from_numpy(tiles)[:, None])[:, 0].numpy()
     assert expected.std() > 0.02
     np.testing.assert_allclose(refiner(tiles), expected, rtol=0, atol=FP32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tensors_of_a_network_are_known_without_torch(kind: str) -> None:
+    tensors = network(KINDS[kind]).state_dict()
+    assert tensor_shapes(KINDS[kind]) == {name: tuple(t.shape) for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_refining_does_not_wait_for_torch(backend: str, tmp_path: Path, tiny_model: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", off_edge(1, 64)[0])
+    code = (
+        "import sys; from geothresh.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "assert not {'torch', 'distributed', 'geopandas'} & set(sys.modules)"
+    )
+    arguments = ["refine", scene, "-m", tiny_model, "--tile-size", "64", "--overlap", "32"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments), "--backend", backend],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -343,8 +370,7 @@ def test_the_matrices_pool_and_widen_as_torch_does(n_in: int, n_out: int) -> Non
 
 def test_the_graph_has_no_norm_left_and_all_that_is_in_the_network() -> None:
     net = network(PRESETS["small"])
-    weights = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
-    model = threshnet_graph(weights, PRESETS["small"], height=512, width=512)
+    model = threshnet_graph(arrays_of(net), PRESETS["small"], height=512, width=512)
     onnx.checker.check_model(model, full_check=True)
     convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
     operators = [node.op_type for node in model.graph.node]

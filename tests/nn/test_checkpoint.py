@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from geothresh.api.models import load_model
 from geothresh.errors import ModelError, OutputError
 from geothresh.nn.config import NetworkConfig
-from geothresh.nn.modelfile import digest, load_weights, read_card, save_model
+from geothresh.nn.modelfile import digest, load_arrays, load_weights, read_card, save_model
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.packaged import find_model
 from geothresh.nn.refiner import ModelSource
@@ -54,6 +54,16 @@ def test_the_file_alone_rebuilds_its_network(model: Path) -> None:
     expected = ThreshNet(TINY).state_dict()
     weights = load_weights(model, card.config)
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_model_is_read_without_torch_too(model: Path) -> None:
+    weights, arrays = load_weights(model, TINY), load_arrays(model, TINY)
+    assert weights.keys() == arrays.keys()
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(arrays[name], tensor.numpy())
+    halved = {name: tensor.bfloat16() for name, tensor in load_file(model).items()}
+    with pytest.raises(ModelError, match="bfloat16"):
+        load_arrays(rewritten(model, tensors=halved), TINY)
 
 
 def test_a_model_has_the_permissions_of_any_new_file(model: Path, tmp_path: Path) -> None:
