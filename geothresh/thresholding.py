@@ -11,6 +11,9 @@ lower border of a map that is no multiple of ``P`` are smaller.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,31 +62,45 @@ def patch_histograms(
     Returns:
         (R, C, 2, 20) counts; class 0 is background, class 1 foreground.
     """
+    _require_alike(confidence, truth)
+    return _histograms(threshold_bins(confidence), truth, patch, valid)
+
+
+def _require_alike(confidence: NDArray[np.floating], truth: BoolArray) -> None:
     if confidence.shape != truth.shape or confidence.ndim != 2:
         raise ValueError(f"two maps of one shape expected, got {confidence.shape}, {truth.shape}")
-    height, width = confidence.shape
+
+
+def _histograms(
+    bins: UInt8Array, truth: BoolArray, patch: int, valid: BoolArray | None
+) -> Int64Array:
+    """What `patch_histograms` gives, of the bins of its map."""
+    height, width = bins.shape
     n_rows, n_cols = -(-height // patch), -(-width // patch)
-    # Class and bin of a pixel fit into a byte; the patch is added where they are counted.
-    kinds = threshold_bins(confidence)
-    kinds += truth.view(np.uint8) * np.uint8(N_BINS)
-    first = np.arange(width) // patch * (2 * N_BINS)
-    counts = np.empty((n_rows, n_cols, 2, N_BINS), np.int64)
+    # Class and bin of a pixel fit into a byte, class, bin and patch of a row most often into two.
+    kinds = bins + truth.view(np.uint8) * np.uint8(N_BINS)
+    n_kinds = n_cols * 2 * N_BINS
+    first = (np.arange(width) // patch * (2 * N_BINS)).astype(np.min_scalar_type(n_kinds))
+    counts = np.empty((n_rows, n_kinds), np.int64)
     for row in range(n_rows):
         place = slice(row * patch, (row + 1) * patch)
-        found = kinds[place].astype(np.intp)
-        found += first
+        found = kinds[place] + first
         counted = found.ravel() if valid is None else found[valid[place]]
-        counts[row].flat = np.bincount(counted, minlength=n_cols * 2 * N_BINS)
-    return counts
+        counts[row] = np.bincount(counted, minlength=n_kinds)
+    return counts.reshape(n_rows, n_cols, 2, N_BINS)
 
 
 def coarsen(histograms: Int64Array, factor: int) -> Int64Array:
     """Histograms of patches ``factor`` times as wide, by summing ``factor x factor`` of them."""
     n_rows, n_cols = histograms.shape[:2]
-    pad = [(0, -n_rows % factor), (0, -n_cols % factor), (0, 0), (0, 0)]
-    padded = np.pad(histograms, pad)
-    shape = (padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, 2, N_BINS)
-    return np.asarray(padded.reshape(shape).sum(axis=(1, 3)))
+    if n_rows % factor or n_cols % factor:
+        pad = [(0, -n_rows % factor), (0, -n_cols % factor), (0, 0), (0, 0)]
+        histograms = np.pad(histograms, pad)
+    # Rows first: what is added up then lies beside each other.
+    n_rows, n_cols = histograms.shape[:2]
+    rows = histograms.reshape(n_rows // factor, factor, n_cols, 2 * N_BINS).sum(axis=1)
+    coarse = rows.reshape(len(rows), n_cols // factor, factor, 2 * N_BINS).sum(axis=2)
+    return np.asarray(coarse.reshape(*coarse.shape[:2], 2, N_BINS))
 
 
 # Bin ``b`` reaches threshold ``k`` where ``b > k``.
@@ -118,22 +135,40 @@ def best_thresholds(histograms: Int64Array) -> Float32Array:
     The first of equal maxima wins. Without foreground in the truth no IoU but 0 or 1 exists: the
     lowest threshold that leaves the fewest false positives is taken.
     """
+    return np.asarray(THRESHOLDS[_best(histograms)])
+
+
+def _best(histograms: Int64Array) -> Int64Array:
+    """The number, in `THRESHOLDS`, of what `best_thresholds` gives."""
     hits, false_alarms, foreground = counts_at_thresholds(histograms)
-    by_iou = np.argmax(_iou(hits, false_alarms, foreground), axis=-1)
-    by_false_alarms = np.argmin(false_alarms, axis=-1)
-    return np.asarray(THRESHOLDS[np.where(foreground > 0, by_iou, by_false_alarms)])
+    worth = hits / (np.maximum(foreground, 1)[..., None] + false_alarms)
+    empty = foreground == 0
+    worth[empty] = -false_alarms[empty]
+    return np.asarray(np.argmax(worth, axis=-1))
 
 
 def apply_thresholds(
     confidence: NDArray[np.floating], thresholds: Float32Array, *, patch: int
 ) -> BoolArray:
     """Cut a map (H, W) patch by patch with ``thresholds`` (R, C); True = foreground."""
-    cut = np.empty(confidence.shape, np.bool_)
-    spread = thresholds.repeat(patch, axis=1)[:, : confidence.shape[1]]
-    for row, line in enumerate(spread):
-        place = slice(row * patch, (row + 1) * patch)
-        np.greater_equal(confidence[place], line, out=cut[place])
-    return cut
+    return _cut_by_patch(np.greater_equal, confidence, thresholds, patch)
+
+
+def _cut_by_patch(
+    cut: np.ufunc, values: NDArray[Any], limits: NDArray[Any], patch: int
+) -> BoolArray:
+    """Compare a map (H, W) patch by patch with limits (R, C)."""
+    height, width = values.shape
+    found = np.empty(values.shape, np.bool_)
+    spread = limits.repeat(patch, axis=1)[:, :width]
+    # All rows of whole patches at once, then what is left of a row.
+    whole = height // patch
+    place = slice(0, whole * patch)
+    shape = (whole, patch, width)
+    cut(values[place].reshape(shape), spread[:whole, None], out=found[place].reshape(shape))
+    if whole < len(spread):
+        cut(values[whole * patch :], spread[whole], out=found[whole * patch :])
+    return found
 
 
 def region_target(
@@ -144,8 +179,60 @@ def region_target(
     valid: BoolArray | None = None,
 ) -> BoolArray:
     """The region-thresholded target Y_th of section 3.2: the map cut at its best thresholds."""
-    histograms = patch_histograms(confidence, truth, patch=patch, valid=valid)
-    return apply_thresholds(confidence, best_thresholds(histograms), patch=patch)
+    (target,) = region_targets(confidence, truth, patches=[patch], valid=valid)
+    return target
+
+
+def region_targets(
+    confidence: NDArray[np.floating],
+    truth: BoolArray,
+    *,
+    patches: Sequence[int],
+    valid: BoolArray | None = None,
+) -> list[BoolArray]:
+    """The region-thresholded targets for several patch sizes, for little more than for one.
+
+    Pixels are looked at once, in patches of the smallest size; larger ones are sums of these.
+
+    Args:
+        confidence: (H, W) in [0, 1].
+        truth: (H, W), True = foreground.
+        patches: sides of the patches in pixels, each a multiple of the one before.
+        valid: (H, W), True = counted; all pixels if left out.
+
+    Returns:
+        For each size the map (H, W), cut at the best threshold of each patch.
+
+    Raises:
+        ValueError: the maps differ in shape, or a size is no multiple of the one before.
+
+    Example:
+        >>> confidence = np.array([[0.2, 0.4], [0.6, 0.6]], np.float32)
+        >>> truth = np.array([[False, True], [True, False]])
+        >>> [target.tolist() for target in region_targets(confidence, truth, patches=[1, 2])]
+        [[[False, True], [True, False]], [[False, True], [True, True]]]
+    """
+    _require_alike(confidence, truth)
+    bins = threshold_bins(confidence)
+    histograms: list[Int64Array] = []
+    for k, patch in enumerate(patches):
+        if k == 0:
+            histograms.append(_histograms(bins, truth, patch, valid))
+            continue
+        if patch % patches[k - 1]:
+            raise ValueError(f"patches of {patch} are no multiple of those of {patches[k - 1]}")
+        histograms.append(coarsen(histograms[-1], patch // patches[k - 1]))
+    # One call for the patches of all sizes: most of what it takes is for being called.
+    best = _best(np.concatenate([h.reshape(-1, 2, N_BINS) for h in histograms]))
+    targets, start = [], 0
+    for patch, of_size in zip(patches, histograms, strict=True):
+        shape = of_size.shape[:2]
+        stop = start + shape[0] * shape[1]
+        # A bin above a threshold's number is a confidence that reaches it, in fewer bytes.
+        limits = best[start:stop].reshape(shape).astype(np.uint8)
+        targets.append(_cut_by_patch(np.greater, bins, limits, patch))
+        start = stop
+    return targets
 
 
 def cut_mask(

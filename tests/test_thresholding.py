@@ -19,6 +19,7 @@ from geothresh.thresholding import (
     iou_at_thresholds,
     patch_histograms,
     region_target,
+    region_targets,
     threshold_bins,
 )
 from geothresh.types import Float32Array
@@ -120,6 +121,37 @@ def test_every_patch_size_comes_from_the_histogram_of_16(
         np.testing.assert_array_equal(
             coarsen(fine, patch // 16), patch_histograms(confidence, truth, patch=patch)
         )
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 150),
+    width=st.integers(1, 150),
+    finest=st.integers(1, 40),
+    factors=st.lists(st.integers(1, 4), max_size=5),
+    kind=st.sampled_from(["uniform", "ties", "bytes", "constant", "extreme"]),
+    some_valid=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_targets_of_several_sizes_are_those_of_each(
+    seed: int, height: int, width: int, finest: int, factors: list[int], kind: str, some_valid: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    confidence = random_patches(rng, 1, max(height, width), kind)[0, :height, :width]
+    truth = rng.random((height, width)) < confidence
+    valid = rng.random((height, width)) < 0.8 if some_valid else None
+    patches = [finest]
+    for factor in factors:
+        patches.append(patches[-1] * factor)
+    made = region_targets(confidence, truth, patches=patches, valid=valid)
+    for patch, target in zip(patches, made, strict=True):
+        best = best_thresholds(patch_histograms(confidence, truth, patch=patch, valid=valid))
+        np.testing.assert_array_equal(target, apply_thresholds(confidence, best, patch=patch))
+
+
+def test_sizes_that_are_no_multiples_are_refused() -> None:
+    with pytest.raises(ValueError, match="24 are no multiple of those of 16"):
+        region_targets(np.zeros((9, 9), np.float32), np.zeros((9, 9), bool), patches=[16, 24])
 
 
 @given(
