@@ -45,6 +45,8 @@ Bounds: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Dtype: TypeAlias = Literal["uint8", "float32"]
 """Type of the values of a confidence raster."""
+LayoutOption: TypeAlias = Literal["auto", "deepglobe", "plain", "kvasir", "duts"]
+"""How a folder of labelled images is laid out, see `geothresh.raster.layouts`."""
 Metric: TypeAlias = Literal["chessboard", "cityblock"]
 """How the distance to a contour is counted, that is, by what a mask is eroded step by step:
 ``chessboard`` by a 3 x 3 square, as the authors of Boundary IoU do; ``cityblock`` by a 3 x 3
@@ -64,6 +66,28 @@ Size: TypeAlias = float | tuple[float, float]
 """Metres on the ground from one pixel to the next, or the least and the greatest."""
 Tta: TypeAlias = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
+
+
+def laying_out() -> Any:
+    """The option of how folders are laid out, for any class that has folders of pairs."""
+    return option(
+        "auto",
+        "Where images and masks are in DATA: deepglobe (ID_sat.jpg, ID_mask.png), plain (image/, "
+        "mask/), kvasir (images/, masks/), duts (DUTS-TR/DUTS-TR-Image and so on); auto "
+        "recognises it.",
+        Choice(get_args(LayoutOption)),
+    )
+
+
+def resizing() -> Any:
+    """The option of reading pictures at one size, for any class that has folders of pairs."""
+    return option(
+        None,
+        "Read images, maps and masks as N x N pixels, as the paper does with 512; the default is "
+        "their own size.",
+        Number(whole=True, least=32),
+        metavar="N",
+    )
 
 
 def making_directories() -> Any:
@@ -390,6 +414,8 @@ class Maps(Options):
         Choice(get_args(Side)),
     )
     skip_unpaired: bool = option(False, "Leave out maps and masks that have no partner.", FLAG)
+    layout: LayoutOption = laying_out()
+    resize: int | None = resizing()
     ground_sample_distance: Sequence[Size] = option(
         (),
         "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "

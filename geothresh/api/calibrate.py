@@ -34,8 +34,8 @@ _COMPUTE = ("batch_size", "device", "precision", "backend")
 # What of `Calibrating` a scene has a use for: its places are squares.
 _FOR_SCENES = ("folds", "seed", "patch", "images", "output", "overwrite")
 _DENSE_CRF = (
-    "not to be had: no package of it has wheels for this Python (pydensecrf, pydensecrf2 and "
-    "simplecrf are sources alone)"
+    "not tried: a calibration, which `refine` follows without the image, cannot hold it; "
+    "geothresh.rivals.densecrf has it to compare with"
 )
 
 
@@ -159,6 +159,7 @@ def _tuning(
     return FineTuning(
         data=FolderData(
             folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,
+            layout=maps.layout, resize=maps.resize,
             ground_sample_distance=maps.ground_sample_distance,
         ),
         recipe=recipe, place_pattern=calibrating.place_pattern, seed=calibrating.seed,

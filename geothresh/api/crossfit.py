@@ -16,7 +16,7 @@ from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
 from geothresh.fields import checked
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.raster.image_pairs import check_images, digest_of, find_images
+from geothresh.raster.image_pairs import check_images, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def crossfit(
     """
     data, output = ImageData.of(data), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))
-    found = find_images(data.folders, skip_unpaired=data.skip_unpaired)
+    found = data.pairs()
     config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
     recipe = plan.recipe_for(len(found) - len(found) // max(folds, 1))
     run = CrossfitRun(
@@ -114,6 +114,7 @@ def crossfit(
             **run.described,
             "place_pattern": data.place_pattern,
             "data": digest_of(found, facts),
+            **data.described,
             "datasets": {i: pair.dataset for i, pair in run.pairs.items()},
             "folds": [{"ids": list(ids)} for ids in dealt],
         }

@@ -15,7 +15,7 @@ from geothresh.evaluation.samples import Refine, choose, pair_samples, read_ids
 from geothresh.evaluation.scoring import Sample
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic_array
 from geothresh.options import Maps, Tiling
-from geothresh.raster.pairs import Pair, by_dataset, find_pairs, read_confidence
+from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 
@@ -30,7 +30,10 @@ def chosen_pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
         InputError: maps or masks are missing, or none of the ids that are asked for is there.
     """
     of_networks = [Path(one) for one in maps.confidence]
-    pairs = find_pairs(folders, of_networks, skip_unpaired=maps.skip_unpaired)
+    pairs = find_pairs(
+        folders, of_networks, skip_unpaired=maps.skip_unpaired, layout=maps.layout,
+        resize=maps.resize,
+    )  # fmt: skip
     if maps.ids is None:
         return pairs
     return choose(pairs, read_ids(Path(maps.ids), maps.split))
@@ -106,6 +109,6 @@ class MapRefinement:
 def _width(pairs: Sequence[Pair]) -> float | None:
     """The width of the foreground of a data set's maps in pixels: the median of some of them."""
     some = pairs[:: max(1, len(pairs) // _SAMPLED)]
-    widths = [foreground_width(read_confidence(pair.confidence) >= 0.5) for pair in some]
+    widths = [foreground_width(pair.read_map() >= 0.5) for pair in some]
     known = [width for width in widths if width is not None]
     return median(known) if known else None

@@ -48,7 +48,7 @@ from geothresh.raster.creation import (
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures
 from geothresh.raster.paths import RasterSource, find_raster, is_tiff
-from geothresh.raster.pictures import write_png
+from geothresh.raster.pictures import read_rgb, write_png
 from geothresh.raster.writing import RasterWriter, stored_confidence
 from geothresh.sidecars import check_side_files
 from geothresh.types import BoolArray, Float32Array
@@ -354,7 +354,7 @@ def _predict_pictures(
     counts, predictor = _Counts(), network.predictor()
     for done, (picture, file) in enumerate(maps.items(), 1):
         values = predict_picture(
-            predictor, picture, network.tiling, batch_size=predictor.batch_size
+            predictor, read_rgb(picture), network.tiling, batch_size=predictor.batch_size
         )  # fmt: skip
         write_png(file, values)
         counts.pixels += values.size

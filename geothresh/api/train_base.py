@@ -16,7 +16,7 @@ from geothresh.fields import checked
 from geothresh.files import check_output
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import BASE, beside
-from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, digest_of, find_images
+from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, digest_of
 from geothresh.splitting import Split, split_ids
 from geothresh.training.data import OnCheck
 from geothresh.training.output import training_output
@@ -97,7 +97,7 @@ def train_base(
         output, BASE, (".split.json",), resume=resume, overwrite=overwrite
     ) as making:
         pick_dtype(plan.recipe.precision, pick_device(device))
-        found = find_images(data.folders, skip_unpaired=data.skip_unpaired)
+        found = data.pairs()
         config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
         draw = partial(
             _split, found, fraction=holdout.validation_fraction, hold_out=holdout.hold_out,
@@ -119,7 +119,7 @@ def train_base(
         for file in snapshots:
             check_output(file, overwrite=making.replaces)
         manifest = beside(making.model, ".split.json")
-        sides = {"train": list(split.train), "left_out": list(split.validation)}
+        sides = {"train": split.train, "left_out": split.validation, **data.described}
         progress = making.fit(
             lambda: BaseTask(
                 training, making.model, config=config, plan=plan, device=device,

@@ -22,7 +22,8 @@ from geothresh.fields import (
     check,
     option,
 )
-from geothresh.options import PathLike
+from geothresh.options import LayoutOption, PathLike, laying_out, resizing
+from geothresh.raster.image_pairs import ImagePair, find_images
 
 #: The networks, by the names of the command line.
 NETWORKS = (
@@ -172,6 +173,8 @@ class ImageData(Options):
 
     folders: Sequence[PathLike]
     skip_unpaired: bool = option(False, "Leave out images and masks without a partner.", FLAG)
+    layout: LayoutOption = laying_out()
+    resize: int | None = resizing()
     place_pattern: str | None = option(
         None,
         "What makes ids one place: the first group, such as '^(.*)_[0-9]+$'.",
@@ -185,6 +188,21 @@ class ImageData(Options):
         if isinstance(data, ImageData):
             return data
         return cls(folders=[data] if isinstance(data, str | Path) else list(data))
+
+    @property
+    def described(self) -> dict[str, int]:
+        """What a manifest says of how they are read: nothing where it is as they are."""
+        return {} if self.resize is None else {"resize": self.resize}
+
+    def pairs(self) -> list[ImagePair]:
+        """Find them.
+
+        Raises:
+            InputError: as `find_images`.
+        """
+        return find_images(
+            self.folders, skip_unpaired=self.skip_unpaired, layout=self.layout, resize=self.resize
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,6 @@ from geothresh.files import remove_stale, write_text
 from geothresh.metrics import Counts
 from geothresh.nn.modelfile import beside, digest, require_seal
 from geothresh.raster.image_pairs import ImagePair
-from geothresh.raster.pairs import read_mask
 from geothresh.raster.pictures import read_gray, write_png
 from geothresh.splitting import read_manifest
 from geothresh.training.loop import fit
@@ -214,7 +213,7 @@ class CrossfitRun:
                 predictor = load_base(model, device=self.device, precision=precision)
             for i in ids:
                 if i in missing:
-                    picture = predict_picture(predictor, self.pairs[i].image)
+                    picture = predict_picture(predictor, self.pairs[i].read_image())
                     write_png(self.map(name, i), picture)
                 on_map()
 
@@ -230,7 +229,7 @@ class CrossfitRun:
         counts: dict[str, list[Counts]] = defaultdict(list)
         for i, pair in self.pairs.items():
             foreground = read_gray(self.map(name, i)) >= np.uint8(128)
-            truth = read_mask(pair.mask)
+            truth = pair.read_truth()
             counts[pair.dataset].append(Counts.of(prediction=foreground, target=truth))
         return {
             dataset: {

@@ -23,7 +23,6 @@ from geothresh.nn.device import (
 )
 from geothresh.nn.modelfile import digest
 from geothresh.options import BaseTiling, BatchSize, Precision
-from geothresh.raster.pictures import read_rgb
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize, TileGrid
 
@@ -207,20 +206,17 @@ class PictureReader:
 
 def predict_picture(
     predictor: Refiner,
-    image: Path,
+    image: UInt8Array,
     tiling: BaseTiling = BaseTiling(),
     *,
     batch_size: int = 1,
 ) -> UInt8Array:
-    """The confidence map (H, W) of a picture: confidence x 255, of the picture's size.
+    """The confidence map (H, W) of a picture (H, W, 3): confidence x 255, of the picture's size.
 
     A picture that fits into a tile goes through the network in one pass, mirrored outwards to the
     next multiple of the patch; a larger one in tiles, as `mosaic` does it.
-
-    Raises:
-        InputError: the picture cannot be read.
     """
-    reader = PictureReader(read_rgb(image))
+    reader = PictureReader(image)
     size, patch = reader.size, predictor.patch
     longest = -(-max(size.height, size.width) // patch) * patch
     tile, overlap = tiling.tile_size, tiling.overlap

@@ -21,8 +21,6 @@ from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.nn.modelfile import BASE, beside, save_model
 from geothresh.raster.image_pairs import ImagePair
-from geothresh.raster.pairs import read_mask
-from geothresh.raster.pictures import read_rgb
 from geothresh.training.chips import in_passes, pad_to, random_window, turned
 from geothresh.training.loop import Task, cosine_rate, prefetched, training_place
 from geothresh.training.state import Progress
@@ -217,7 +215,7 @@ class Crops:
     def _read(self, pair: ImagePair) -> tuple[UInt8Array, BoolArray]:
         if pair.image in self._cache:
             return self._cache[pair.image]
-        image, mask = read_rgb(pair.image), read_mask(pair.mask)
+        image, mask = pair.read()
         if self._cached_bytes + image.nbytes + mask.nbytes <= _CACHE_BYTES:
             self._cache[pair.image] = image, mask
             self._cached_bytes += image.nbytes + mask.nbytes

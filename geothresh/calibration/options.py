@@ -30,7 +30,7 @@ class Calibrating(Options):
     images: PathLike | None = option(
         None,
         "Folder of the images, for what needs them: of these DenseCRF is named in the table, "
-        "though it is not to be had.",
+        "and why it is not tried.",
         File(),
         metavar="DIR",
     )

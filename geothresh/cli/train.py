@@ -95,7 +95,7 @@ def train(
 ) -> None:
     """Train a ThreshNet on confidence maps and masks, or on confidence rasters and labels.
 
-    DATA are folders with <id>_mask.png (DeepGlobe's layout) or with folders mask/ and confidence/.
+    DATA are folders with <id>_mask.png, with folders mask/ and confidence/, or as --layout says.
     Or they are scenes, confidence rasters as `geothresh refine` takes them, and --labels says what
     is on the ground. The confidences must come from networks that were not trained on the same
     images. The same command again goes on where it was stopped.

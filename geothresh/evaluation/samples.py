@@ -17,7 +17,7 @@ from geothresh.errors import GeothreshWarning, InputError, UsageError, names
 from geothresh.evaluation.scoring import Sample
 from geothresh.options import Side
 from geothresh.raster.mask import Mask
-from geothresh.raster.pairs import Pair, read_confidence, read_mask
+from geothresh.raster.pairs import Pair
 from geothresh.raster.scene import Scene
 from geothresh.splitting import read_text
 from geothresh.types import BoolArray, Float32Array
@@ -36,12 +36,7 @@ def pair_sample(pair: Pair, refine: Refine | None = None) -> Sample:
     Raises:
         InputError: a file is unusable or the sizes differ.
     """
-    confidence, truth = read_confidence(pair.confidence), read_mask(pair.mask)
-    if confidence.shape != truth.shape:
-        raise InputError(
-            f"{pair.confidence}: {confidence.shape[0]} x {confidence.shape[1]} pixels, its mask "
-            f"{pair.mask.name} has {truth.shape[0]} x {truth.shape[1]}"
-        )
+    confidence, truth = pair.read()
     refined = None if refine is None else refine(confidence)
     return Sample(id=pair.id, confidence=confidence, truth=truth, refined=refined)
 

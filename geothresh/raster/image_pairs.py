@@ -1,7 +1,6 @@
 """Pairs of an image and its mask, to train base networks on: match them by name, and check them.
 
-DeepGlobe layout: ``DATA/<id>_sat.jpg`` (or .png, .tif) and ``DATA/<id>_mask.png``. Plain layout:
-``DATA/image/<id>.jpg`` and ``DATA/mask/<id>.png``.
+Where they are, `geothresh.raster.layouts` says.
 """
 
 from __future__ import annotations
@@ -14,11 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names
-from geothresh.options import PathLike
-from geothresh.raster.pairs import find_masks, mask_facts, picture_files, read_mask, require_usable
-from geothresh.raster.pictures import read_rgb
-
-_IMAGE_SUFFIX = "_sat"
+from geothresh.options import LayoutOption, PathLike
+from geothresh.raster.layouts import (
+    find_masks,
+    find_pictures_of,
+    laid_out_pictures,
+    picture_files,
+)
+from geothresh.raster.pairs import mask_facts, read_mask, require_usable
+from geothresh.raster.pictures import read_rgb, resized
+from geothresh.types import BoolArray, UInt8Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,20 @@ class ImagePair:
     mask: Path
     dataset: str
     """Name of the folder that holds both."""
+    resize: int | None = None
+    """Side that both are brought to when they are read; None = as they are."""
+
+    def read(self) -> tuple[UInt8Array, BoolArray]:
+        """Image (H, W, 3) and mask (H, W); InputError where one is unusable."""
+        return self.read_image(), self.read_truth()
+
+    def read_image(self) -> UInt8Array:
+        """The image alone."""
+        return resized(read_rgb(self.image), self.resize)
+
+    def read_truth(self) -> BoolArray:
+        """The mask alone."""
+        return resized(read_mask(self.mask), self.resize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +60,25 @@ class ImageFacts:
     foreground: int
     """Pixels of the mask."""
     digest: str
-    """sha256 of the pixels of image and mask."""
+    """sha256 of the pixels of image and mask, and of the size that they are brought to."""
     marks: tuple[str, ...]
     """What tells the place: digests of the image's and of the mask's pixels."""
 
 
 def find_images(
-    data: PathLike | Sequence[PathLike], *, skip_unpaired: bool = False
+    data: PathLike | Sequence[PathLike],
+    *,
+    skip_unpaired: bool = False,
+    layout: LayoutOption = "auto",
+    resize: int | None = None,
 ) -> list[ImagePair]:
     """Match images and masks by id.
 
     Args:
-        data: one or more folders, in either layout.
+        data: one or more folders.
         skip_unpaired: leave out what has no partner rather than raise.
+        layout: of each folder, see `geothresh.raster.layouts`.
+        resize: side that images and masks are brought to; None = as they are.
 
     Returns:
         Pairs, sorted by data set and id.
@@ -67,12 +91,15 @@ def find_images(
     alone: dict[str, list[str]] = {"images without a mask": [], "masks without an image": []}
     for folder in folders:
         dataset = folder.resolve().name
-        masks = find_masks(folder)
-        images = _images(folder)
+        masks = find_masks(folder, layout)
+        images = find_pictures_of(folder, layout)
         shared = images.keys() & masks.keys()
         alone["images without a mask"] += [f"{dataset}/{i}" for i in images.keys() - shared]
         alone["masks without an image"] += [f"{dataset}/{i}" for i in masks.keys() - shared]
-        pairs += [ImagePair(id=i, image=images[i], mask=masks[i], dataset=dataset) for i in shared]
+        pairs += [
+            ImagePair(id=i, image=images[i], mask=masks[i], dataset=dataset, resize=resize)
+            for i in shared
+        ]
     for what, counted in (
         ("data folders have one name", Counter(f.resolve().name for f in folders)),
         ("ids stand in several data folders", Counter(p.id for p in pairs)),
@@ -89,12 +116,12 @@ def find_images(
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:
-    """The images of a folder by id, masks or not: in either layout, or any pictures but masks.
+    """The images of a folder by id, masks or not: in any layout, or any pictures but masks.
 
     Raises:
         InputError: there are none, or the folder cannot be listed.
     """
-    found = _images(folder) or {
+    found = laid_out_pictures(folder) or {
         stem: path for stem, path in picture_files(folder).items() if not stem.endswith("_mask")
     }
     if not found:
@@ -145,19 +172,11 @@ def _facts(pair: ImagePair) -> ImageFacts:
             f"{mask.shape[0]} x {mask.shape[1]}"
         )
     pixels = hashlib.sha256(image.tobytes()).hexdigest()
+    size = "" if pair.resize is None else f" {pair.resize}"
     return ImageFacts(
         shape=(height, width),
         foreground=mask.foreground,
-        digest=hashlib.sha256(f"{pixels} {mask.digest}".encode()).hexdigest(),
+        digest=hashlib.sha256(f"{pixels} {mask.digest}{size}".encode()).hexdigest(),
         # A blank image is no place; every other one is, under whatever mask.
         marks=(*mask.marks, *((pixels,) if image.min() != image.max() else ())),
     )
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    if (folder / "image").is_dir():
-        return picture_files(folder / "image")
-    return {
-        stem.removesuffix(_IMAGE_SUFFIX): path
-        for stem, path in picture_files(folder, _IMAGE_SUFFIX).items()
-    }

@@ -1,8 +1,7 @@
 """Pairs of a confidence map and its mask: match them by name, and check them.
 
-Two layouts are understood. DeepGlobe: ``DATA/<id>_mask.png`` (images beside them are not needed),
-with the maps of each base network in a folder of their own, ``<id>.png`` or ``.tif``. Plain:
-``DATA/mask/<id>.png`` and ``DATA/confidence/<id>.png``.
+Where masks are, `geothresh.raster.layouts` says; images beside them are not needed. The maps of
+each base network are in a folder of their own, ``<id>.png`` or ``.tif``, or in ``DATA/confidence``.
 """
 
 from __future__ import annotations
@@ -19,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError, UsageError, names
-from geothresh.options import PathLike
-from geothresh.raster.pictures import read_gray
+from geothresh.options import LayoutOption, PathLike
+from geothresh.raster.layouts import ENDINGS, find_masks, is_hidden, is_picture, picture_files
+from geothresh.raster.pictures import is_jpeg, read_gray, resized
 
-_ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-_MASK_SUFFIX = "_mask"
 _FAULTS_SHOWN = 10
 # What is white in 1, 8 and 16 bits.
 _FOREGROUND = (1, 255, 65535)
+# Masks in JPEG are cut in the middle, unless more than this share of pixels is between black and
+# white, which is no noise of the compression.
+_UNSURE, _GREY = 0.05, (64, 191)
 
 Value = TypeVar("Value")
 
@@ -43,6 +44,35 @@ class Pair:
     """Name of the folder that holds the masks."""
     source: str
     """Name of the folder that holds the maps: the base network."""
+    resize: int | None = None
+    """Side that both are brought to when they are read; None = as they are."""
+
+    def read(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Map and mask (H, W), as `read_confidence` and `read_mask`.
+
+        Raises:
+            InputError: one is unusable, or their sizes differ; a map may have the size that both
+                are brought to.
+        """
+        confidence, truth = read_confidence(self.confidence), read_mask(self.mask)
+        self.require_same(confidence.shape, truth.shape)
+        return resized(confidence, self.resize), resized(truth, self.resize)
+
+    def require_same(self, found: tuple[int, ...], truth: tuple[int, ...]) -> None:
+        """Raise InputError where the map has neither the mask's size nor that of `resize`."""
+        if found not in (truth, (self.resize, self.resize)):
+            raise InputError(
+                f"{self.confidence}: {found[0]} x {found[1]} pixels, its mask {self.mask.name} has "
+                f"{truth[0]} x {truth[1]}"
+            )
+
+    def read_map(self) -> NDArray[np.float32]:
+        """The map alone."""
+        return resized(read_confidence(self.confidence), self.resize)
+
+    def read_truth(self) -> NDArray[np.bool_]:
+        """The mask alone."""
+        return resized(read_mask(self.mask), self.resize)
 
 
 def find_pairs(
@@ -50,14 +80,18 @@ def find_pairs(
     confidence: Sequence[PathLike] = (),
     *,
     skip_unpaired: bool = False,
+    layout: LayoutOption = "auto",
+    resize: int | None = None,
 ) -> list[Pair]:
     """Match maps and masks by id.
 
     Args:
-        data: one or more folders with masks, in either layout.
+        data: one or more folders with masks.
         confidence: folders of maps, one per base network and data set; each belongs to the data
             folder that has its ids. Without any, each data folder's own ``confidence/`` is taken.
         skip_unpaired: leave out what has no partner rather than raise.
+        layout: of each data folder, see `geothresh.raster.layouts`.
+        resize: side that maps and masks are brought to; None = as they are.
 
     Returns:
         Pairs, sorted by data set, base network and id.
@@ -66,7 +100,7 @@ def find_pairs(
         InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
     """
     folders = [Path(data)] if isinstance(data, str | os.PathLike) else [Path(d) for d in data]
-    masks = {folder: find_masks(folder) for folder in folders}
+    masks = {folder: find_masks(folder, layout) for folder in folders}
     repeated = [
         i for i, n in Counter(i for found in masks.values() for i in found).items() if n > 1
     ]
@@ -84,19 +118,11 @@ def find_pairs(
         home = max(folders, key=lambda f: len(found.keys() & masks[f].keys()))
         orphans += [f"{folder.name}/{i}" for i in found.keys() - masks[home].keys()]
         pairs += [
-            Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=home.name, source=source)
+            Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=home.name, source=source,
+                 resize=resize)
             for i in sorted(found.keys() & masks[home].keys())
-        ]
-    repeated = [
-        f"{source}/{i}"
-        for (_, source, i), n in Counter((p.dataset, p.source, p.id) for p in pairs).items()
-        if n > 1
-    ]
-    if repeated:
-        raise InputError(
-            f"{len(repeated)} maps stand in several confidence folders of one name "
-            f"({names(repeated)}); give each base network a folder with a name of its own"
-        )
+        ]  # fmt: skip
+    _require_named_once(pairs)
     matched = {p.id for p in pairs}
     alone = [i for found in masks.values() for i in found if i not in matched]
     if not pairs:
@@ -114,11 +140,25 @@ def find_pairs(
     return sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
 
 
+def _require_named_once(pairs: Sequence[Pair]) -> None:
+    """Raise InputError where maps of one data set, base network and id stand in two folders."""
+    repeated = [
+        f"{source}/{i}"
+        for (_, source, i), n in Counter((p.dataset, p.source, p.id) for p in pairs).items()
+        if n > 1
+    ]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} maps stand in several confidence folders of one name "
+            f"({names(repeated)}); give each base network a folder with a name of its own"
+        )
+
+
 def _without_maps(folder: Path) -> str:
     """What to say of a folder in which there are no maps: there may be some a level below."""
     below = sorted(p for p in folder.iterdir() if p.is_dir() and _has_pictures(p))
     if not below:
-        return f"{folder}: no confidence maps ({', '.join(_ENDINGS)}) in it"
+        return f"{folder}: no confidence maps ({', '.join(ENDINGS)}) in it"
     return (
         f"{folder}: no confidence maps in it but folders of them "
         f"({names(p.name for p in below)}); name each that is meant, as `confidence` {below[0]}"
@@ -127,7 +167,7 @@ def _without_maps(folder: Path) -> str:
 
 def _has_pictures(folder: Path) -> bool:
     try:
-        return not _is_hidden(folder) and any(_is_picture(path) for path in folder.iterdir())
+        return not is_hidden(folder) and any(is_picture(path) for path in folder.iterdir())
     except OSError:
         return False
 
@@ -174,10 +214,20 @@ def read_confidence(path: Path) -> NDArray[np.float32]:
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """A ground truth (H, W), True = foreground: 0 against one other value, 1, 255 or 65535.
 
+    A JPEG, which blurs edges, is foreground from 128 on.
+
     Raises:
         InputError: unreadable, or not two-valued.
     """
     pixels = read_gray(path, stored=True)
+    if is_jpeg(path):
+        unsure = float(((pixels >= _GREY[0]) & (pixels <= _GREY[1])).mean())
+        if unsure > _UNSURE:
+            raise InputError(
+                f"{path}: not a two-valued mask: {unsure:.0%} of its pixels are between black and "
+                "white, more than JPEG makes of edges; write 0 and 255"
+            )
+        return np.asarray(pixels >= 128)
     foreground = pixels != 0
     values = np.unique(pixels[foreground])
     if len(values) > 1 or (len(values) == 1 and values[0] not in _FOREGROUND):
@@ -231,13 +281,9 @@ def check_pairs(
         except InputError as error:
             broken[pair.mask] = str(error)
         try:
-            height, width = read_confidence(pair.confidence).shape
-            if pair.id in facts and facts[pair.id].shape != (height, width):
-                there = facts[pair.id].shape
-                raise InputError(
-                    f"{pair.confidence}: {height} x {width} pixels, its mask {pair.mask.name} has "
-                    f"{there[0]} x {there[1]}"
-                )
+            shape = read_confidence(pair.confidence).shape
+            if pair.id in facts:
+                pair.require_same(shape, facts[pair.id].shape)
         except InputError as error:
             broken[pair.confidence] = str(error)
         if progress is not None:
@@ -265,56 +311,3 @@ def mask_facts(mask: NDArray[np.bool_]) -> MaskFacts:
     return MaskFacts(
         shape=(height, width), foreground=int(np.count_nonzero(mask)), digest=hashed.hexdigest()
     )
-
-
-def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
-    """Pictures in a folder by their stem; only those whose stem ends in `tail`, none hidden.
-
-    Raises:
-        InputError: the folder cannot be listed, or two pictures have one stem, case aside.
-    """
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
-    found: dict[str, Path] = {}
-    # Two ids that differ by case alone are one where the file system does not tell case apart.
-    taken: dict[str, Path] = {}
-    for path in paths:
-        if _is_picture(path) and path.stem.endswith(tail):
-            other = taken.setdefault(path.stem.casefold(), path)
-            if other is not path:
-                raise InputError(
-                    f"{folder}: both {other.name} and {path.name} are there; rename or remove one"
-                )
-            found[path.stem] = path
-    return found
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _ENDINGS and not _is_hidden(path)
-
-
-def _is_hidden(path: Path) -> bool:
-    # macOS leaves ._NAME beside each file on the disks of others, and it is no picture.
-    return path.name.startswith(".")
-
-
-def find_masks(folder: Path) -> dict[str, Path]:
-    """The masks of a data folder, in either layout, by id.
-
-    Raises:
-        InputError: there are none, or the folder cannot be listed.
-    """
-    if (folder / "mask").is_dir():
-        masks = picture_files(folder / "mask")
-    else:
-        masks = {
-            stem.removesuffix(_MASK_SUFFIX): path
-            for stem, path in picture_files(folder, _MASK_SUFFIX).items()
-        }
-    if not masks:
-        raise InputError(
-            f"{folder}: no masks; expected <id>{_MASK_SUFFIX}.png in it, or a folder mask/"
-        )
-    return masks

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ _PILLOW_ERRORS = (
 )
 make_error(Image.DecompressionBombWarning)
 
+Value = TypeVar("Value", bound=np.generic)
 Rgb = UInt8Array
 PAPER = (255, 255, 255)
 INK = (30, 30, 30)
@@ -115,6 +116,31 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             f"{file}: {missing} pixels have no data; cut the picture to where there is some"
         )
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def is_jpeg(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a JPEG, by its first bytes."""
+    with Path(path).open("rb") as opened:
+        return opened.read(3) == b"\xff\xd8\xff"
+
+
+def resized(pixels: NDArray[Value], side: int | None) -> NDArray[Value]:
+    """A picture brought to side x side pixels: means over areas where it shrinks, else bilinear.
+
+    Args:
+        pixels: (H, W) confidences or a mask, whose pixels are foreground where half of what they
+            stand for is, or (H, W, 3) uint8.
+        side: of the result; None = as it is.
+
+    Returns:
+        Of the same type.
+    """
+    if side is None or pixels.shape[:2] == (side, side):
+        return pixels
+    values: NDArray[Any] = pixels.astype(np.float32) if pixels.dtype == np.bool_ else pixels
+    picture = Image.fromarray(values).resize((side, side), Image.Resampling.BILINEAR)
+    found = np.asarray(picture)
+    return np.asarray(found >= 0.5 if pixels.dtype == np.bool_ else found, pixels.dtype)
 
 
 def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:

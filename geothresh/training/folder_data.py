@@ -20,8 +20,6 @@ from geothresh.raster.pairs import (
     by_dataset,
     check_pairs,
     find_pairs,
-    read_confidence,
-    read_mask,
 )
 from geothresh.splitting import Split, deal_places, places_of, split_ids
 from geothresh.training.chips import random_window
@@ -57,7 +55,10 @@ def gather_folders(
     folders = [Path(folder) for folder in data.folders]
     sizes = pixels.sizes(folders)
     factors = by_dataset(folders, pixels.factors(folders, sizes))
-    pairs = find_pairs(folders, data.confidence, skip_unpaired=data.skip_unpaired)
+    pairs = find_pairs(
+        folders, data.confidence, skip_unpaired=data.skip_unpaired, layout=data.layout,
+        resize=data.resize,
+    )  # fmt: skip
     # Once for its errors alone: to read all data takes long, and adds no other ids.
     for split in _draw(pairs, {}, splitting, seed):
         _sides(pairs, split)
@@ -72,6 +73,7 @@ def gather_folders(
         if splitting.folds
         else (),
         described=_describe(train, validation, [v for _, v in sides], facts)
+        | ({} if data.resize is None else {"resize": data.resize})
         | pixels.described([folder.name for folder in folders], sizes),
         manifest=_manifest(splits, folded=splitting.folds is not None),
         n_train=len(train),
@@ -179,7 +181,8 @@ def _describe(
     for side, pairs in named:
         for pair in pairs:
             content = hashlib.sha256(pair.confidence.read_bytes()).hexdigest()
-            line = f"{side} {pair.dataset} {pair.source} {pair.id} {content}"
+            size = "" if pair.resize is None else f" {pair.resize}"
+            line = f"{side} {pair.dataset} {pair.source} {pair.id} {content}{size}"
             hashed.update(f"{line} {facts[pair.id].digest}\n".encode())
     return {
         "sha256": hashed.hexdigest(),
@@ -209,7 +212,7 @@ class PairMap:
 
     def read(self) -> Cut:
         """Map and mask. Raises InputError where they cannot be read."""
-        return Cut(read_confidence(self.pair.confidence), read_mask(self.pair.mask))
+        return Cut(*self.pair.read())
 
 
 @dataclass(slots=True)
@@ -219,10 +222,10 @@ class MapCache:
     pixels: dict[Path, UInt8Array] = field(default_factory=dict)
     n_bytes: int = 0
 
-    def get(self, path: Path, read: Callable[[Path], UInt8Array]) -> UInt8Array:
+    def get(self, path: Path, read: Callable[[], UInt8Array]) -> UInt8Array:
         """The pixels of a file, read if they are not there."""
         if path not in self.pixels:
-            pixels = read(path)
+            pixels = read()
             if self.n_bytes + pixels.nbytes > _CACHE_BYTES:
                 return pixels
             self.pixels[path] = pixels
@@ -235,7 +238,7 @@ class PairSource:
     """Source of chips from one pair."""
 
     pair: Pair
-    others: tuple[Path, ...]
+    others: tuple[Pair, ...]
     """Maps of the same place by other base networks."""
     cache: MapCache
     """Shared by all pairs."""
@@ -254,17 +257,19 @@ class PairSource:
 
     def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
         """A square at random, or all of a side that is shorter."""
-        truth = self.cache.get(self.pair.mask, _read_truth)
+        truth = self.cache.get(
+            self.pair.mask, lambda: np.asarray(self.pair.read_truth().astype(np.uint8))
+        )
         window = random_window(truth.shape, side, rng)
-        confidence = self._confidence(self.pair.confidence, window)
+        confidence = self._confidence(self.pair, window)
         if self.others and rng.random() < mix:
             other = self._confidence(self.others[rng.integers(len(self.others))], window)
             share = np.float32(rng.random())
             confidence = mixed(confidence, other, share)
         return Cut(confidence, truth[window].astype(bool))
 
-    def _confidence(self, path: Path, window: tuple[slice, slice]) -> Float32Array:
-        pixels = self.cache.get(path, _read_map)[window]
+    def _confidence(self, pair: Pair, window: tuple[slice, slice]) -> Float32Array:
+        pixels = self.cache.get(pair.confidence, lambda: _levels(pair.read_map()))[window]
         return pixels.astype(np.float32) / np.float32(255)
 
 
@@ -282,7 +287,7 @@ def pair_sources(
     return [
         PairSource(
             pair=pair,
-            others=tuple(p.confidence for p in by_id[pair.id] if p.source != pair.source),
+            others=tuple(p for p in by_id[pair.id] if p.source != pair.source),
             cache=cache,
             factor=factors.get(pair.dataset, 1.0),
         )
@@ -297,10 +302,6 @@ def pair_maps(
     return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]
 
 
-def _read_map(path: Path) -> UInt8Array:
+def _levels(confidence: Float32Array) -> UInt8Array:
     """A map in 8 bits: what base networks leave, and a quarter of the memory of floats."""
-    return np.rint(read_confidence(path) * 255).astype(np.uint8)
-
-
-def _read_truth(path: Path) -> UInt8Array:
-    return read_mask(path).astype(np.uint8)
+    return np.rint(confidence * 255).astype(np.uint8)

@@ -25,7 +25,7 @@ from geothresh.fields import (
     require_only,
 )
 from geothresh.nn.config import PATCHES, PRESETS, Head
-from geothresh.options import PathLike, Reading, Size
+from geothresh.options import LayoutOption, PathLike, Reading, Size, laying_out, resizing
 
 BIN = 64
 """Side of a bin in pixels: how finely a scene is counted, and what blocks are made of."""
@@ -57,6 +57,8 @@ class FolderData(Options):
         metavar="DIR",
     )
     skip_unpaired: bool = option(False, "Leave out maps and masks without a partner.", FLAG)
+    layout: LayoutOption = laying_out()
+    resize: int | None = resizing()
     ground_sample_distance: Sequence[Size] = _ground_sample_distance()
 
 

@@ -181,7 +181,7 @@ def test_a_model_is_tried_at_several_strengths(data: Path, model: Path, tmp_path
     ]  # fmt: skip
     table = report.table()
     assert table.startswith("12 tiles of 12 places, 3 folds")
-    assert "DenseCRF" in table and "not to be had" in table and "bound*" in table
+    assert "DenseCRF" in table and "not tried" in table and "bound*" in table
     values = json.loads(output.read_text())["figures"]
     assert set(values["candidates"]["random"]) == {
         "label", "iou", "mean", "error", "share_worse", "chance", "ece", "seconds_per_megapixel",

@@ -224,7 +224,7 @@ def test_it_learns_on_real_images(tmp_path: Path, name: str) -> None:
     predictor = load_base(result.model, device="cpu", precision="fp32")
     total, nothing = Counts(), Counts()
     for pair in find_images(data):
-        found, truth = predict_picture(predictor, pair.image) >= 128, read_mask(pair.mask)
+        found, truth = predict_picture(predictor, pair.read_image()) >= 128, read_mask(pair.mask)
         total += Counts.of(prediction=found, target=truth)
         nothing += Counts.of(prediction=np.ones_like(truth), target=truth)
     # Better by far than to call every pixel a polyp.

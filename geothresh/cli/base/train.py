@@ -46,7 +46,7 @@ def train(
 ) -> None:
     """Train a base network on the images in DATA.
 
-    DATA are folders with <id>_sat.jpg and <id>_mask.png (or image/<id>.jpg and mask/<id>.png).
+    DATA are folders with <id>_sat.jpg and <id>_mask.png (or as --layout says).
     The loss is binary cross-entropy plus Dice; crops are turned, flipped, and changed in
     brightness and contrast. What is kept back is listed in MODEL.split.json and not looked at.
     The model's path is printed.

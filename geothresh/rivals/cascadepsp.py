@@ -1,0 +1,77 @@
+"""CascadePSP, by its authors' package and a file of weights that the user names.
+
+Cheng, Chung, Tai and Tang, "CascadePSP: toward class-agnostic and very high-resolution segmentation
+via global and local refinement", CVPR 2020; package ``segmentation-refinement``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.options import PathLike
+from geothresh.rivals.protocol import require_image
+from geothresh.types import Float32Array, UInt8Array
+
+_INSTALL = "run: pip install segmentation-refinement"
+
+
+class CascadePSP:
+    """The refiner. It reads the cut at 0.5, not the confidences: so its package has it.
+
+    The package has no way to name weights but a folder in which they are called ``model``; it would
+    fetch what is not there, which is prevented. PyTorch reads the file as tensors alone.
+    """
+
+    name = "CascadePSP"
+    needs_image = True
+
+    def __init__(self, weights: PathLike, *, device: str = "cpu", fast: bool = False) -> None:
+        """Load the weights.
+
+        Args:
+            weights: the file ``model`` that the authors publish.
+            device: cpu or cuda.
+            fast: the global step alone.
+
+        Raises:
+            UsageError: the package is not installed.
+            InputError: there is no such file.
+            ModelError: it holds other weights.
+        """
+        path = Path(weights)
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file of CascadePSP's weights; fetch what its authors publish"
+            )
+        try:
+            package: Any = importlib.import_module("segmentation_refinement")
+        except ImportError as error:
+            raise UsageError(
+                f"CascadePSP needs a package that is not installed ({error}); {_INSTALL}"
+            ) from error
+        self.fast = fast
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "model").symlink_to(path.resolve())
+            try:
+                self._refiner = package.Refiner(
+                    device=device, model_folder=folder, download_and_check_model=False
+                )
+            except Exception as error:  # unpickling fails in many ways
+                text = " ".join(str(error).split())[:200]
+                raise ModelError(
+                    f"{path}: not the weights of CascadePSP ({text}); fetch what its authors "
+                    "publish"
+                ) from error
+
+    def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
+        """See `Rival`."""
+        seen = require_image(self.name, confidence, image)
+        mask = np.where(confidence >= 0.5, 255, 0).astype(np.uint8)
+        found = self._refiner.refine(seen, mask, fast=self.fast)
+        return np.asarray(found, np.float32) / np.float32(255)

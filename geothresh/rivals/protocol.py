@@ -1,0 +1,47 @@
+"""What a refiner is that others are compared with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from geothresh.errors import UsageError
+from geothresh.types import Float32Array, UInt8Array
+
+
+class Rival(Protocol):
+    """Takes a confidence map and perhaps its image, gives a confidence map."""
+
+    name: str
+    """For tables."""
+    needs_image: bool
+
+    def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
+        """Refine a map.
+
+        Args:
+            confidence: (H, W) in [0, 1].
+            image: (H, W, 3) red, green, blue; None where there is none.
+
+        Returns:
+            (H, W) in [0, 1]; from 0.5 on it is foreground.
+
+        Raises:
+            UsageError: there is no image, and it needs one, or its size is another.
+        """
+        ...
+
+
+def require_image(name: str, confidence: Float32Array, image: UInt8Array | None) -> UInt8Array:
+    """The image that belongs to a map.
+
+    Raises:
+        UsageError: there is none, or it has another size.
+    """
+    if image is None:
+        raise UsageError(f"{name} looks at the image, and there is none; give the folder of images")
+    if image.shape != (*confidence.shape, 3):
+        raise UsageError(
+            f"{name}: the image has {image.shape[0]} x {image.shape[1]} pixels, its map "
+            f"{confidence.shape[0]} x {confidence.shape[1]}; bring them to one size"
+        )
+    return image
