@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[1]
 _PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changes.md",
-    "geothresh/nn/models/roads.md": "roads.md",
+    **{f"geothresh/nn/models/{name}.md": f"{name}.md" for name in ("roads", "landslides")},
 }
 
 

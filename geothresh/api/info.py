@@ -147,7 +147,7 @@ def _fit(
         wide = f"foreground {width:.2g} pixels wide, the model's {seen}: "
         return ratio == 1, wide + ("read as it is" if ratio == 1 else f"resampled by {ratio:.2g}")
     if scope.pixels is None:
-        return None, "the model does not tell which pixels it was trained on"
+        return None, "the model tells no pixel sizes; scenes are read as they are"
     ratio = scope.raster_ratio("auto", metres=pixel.mean)
     known = f"the model's, {scope.pixels.text}"
     if ratio == 1:

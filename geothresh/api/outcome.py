@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from geothresh.nn.scope import ModelScope
 
 #: Of the foreground, more than this share gone is unlike any set of training maps.
@@ -24,7 +26,7 @@ def doubts(
     width: float | None = None,
     model: str,
     scope: ModelScope,
-    general: bool = True,
+    others: Sequence[str] = ("general",),
 ) -> str | None:
     """What to warn of; None where the outcome is as in training, or the model tells no theme.
 
@@ -36,7 +38,7 @@ def doubts(
         width: of the foreground in the input, in pixels as the model reads them; None = unknown.
         model: its name.
         scope: what it is for.
-        general: whether there is a packaged model for all themes.
+        others: names of the packaged models besides this one.
 
     Example:
         >>> told = doubts(valid=10**6, before=90_000, after=13_000, changed=79_000,
@@ -64,8 +66,11 @@ fits any binary map)
             )
     if not found:
         return None
-    other = "" if model == "general" or not general else " (general fits any binary map)"
+    if "general" in others:
+        there = " (general fits any binary map)"
+    else:
+        there = f" (there: {', '.join(others)})" if others else ""
     return (
         f"{'; '.join(found)}: the model {model} is for {scope.theme}; if this is something else, "
-        f"name another with `model`{other}"
+        f"name another with `model`{there}"
     )

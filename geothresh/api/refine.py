@@ -28,7 +28,7 @@ from geothresh.fields import checked
 from geothresh.mosaic import (
     Progress,
 )
-from geothresh.nn.packaged import packaged_models
+from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import (
     cog_options,
@@ -251,7 +251,7 @@ def _warn_of(job: Job, journal: Journal) -> None:
         valid=journal.total("valid"), before=journal.total("foreground_before"),
         after=journal.total("foreground_after"), changed=journal.total("changed"),
         width=_width_read(job), model=job.method.chosen.name, scope=job.method.chosen.scope,
-        general="general" in packaged_models(),
+        others=packaged_besides(job.method.chosen.name),
     )  # fmt: skip
     if doubt is not None:
         texts.append(doubt)

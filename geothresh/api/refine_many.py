@@ -33,7 +33,7 @@ from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.fields import checked
 from geothresh.files import make_directory
 from geothresh.mosaic import Progress
-from geothresh.nn.packaged import packaged_models
+from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import cog_options, gtiff_options
 from geothresh.raster.grids import Surface
@@ -283,7 +283,7 @@ def _warn(surfaces: Sequence[PlannedSurface], totals: Counter[str]) -> None:
     doubt = doubts(
         valid=totals["valid"], before=totals["foreground_before"],
         after=totals["foreground_after"], changed=totals["changed"], model=chosen.name,
-        scope=chosen.scope, general="general" in packaged_models(),
+        scope=chosen.scope, others=packaged_besides(chosen.name),
     )  # fmt: skip
     if doubt is not None:
         texts.append(doubt)

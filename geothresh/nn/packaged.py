@@ -16,6 +16,11 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_PACKAGED.glob("*.safetensors"))}
 
 
+def packaged_besides(name: str) -> list[str]:
+    """Names of the models that come with geothresh, but for this one."""
+    return [other for other in packaged_models() if other != name]
+
+
 def find_model(model: PathLike) -> Path:
     """The file of a packaged model's name, or the path itself.
 

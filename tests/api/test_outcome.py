@@ -11,6 +11,7 @@ import pytest
 from geothresh.api.outcome import doubts
 from geothresh.api.refine import refine
 from geothresh.errors import GeothreshWarning
+from geothresh.nn.packaged import packaged_besides, packaged_models
 from geothresh.nn.scope import UNKNOWN, ModelScope, Range
 from geothresh.options import Refining, Tiling, Writing
 from tests.support.networks import write_model
@@ -44,10 +45,25 @@ def test_what_is_unlike_training_is_told(
         assert "model roads is for roads and streets" in told
 
 
-def test_general_is_not_advised_to_itself() -> None:
-    told = doubts(valid=10**6, before=9000, after=0, changed=9000, model="general", scope=ROADS)
+@pytest.mark.parametrize(
+    ("others", "advice"),
+    [
+        ([], "name another with `model`"),
+        (["landslides", "water"], "name another with `model` (there: landslides, water)"),
+        (["landslides", "general"], "name another with `model` (general fits any binary map)"),
+    ],
+)
+def test_what_else_there_is_is_advised(others: list[str], advice: str) -> None:
+    told = doubts(
+        valid=10**6, before=9000, after=0, changed=9000, model="roads", scope=ROADS, others=others
+    )
     assert told is not None
-    assert "fits any" not in told
+    assert told.endswith(advice)
+
+
+def test_no_packaged_model_is_advised_in_place_of_itself() -> None:
+    assert "roads" in packaged_models()
+    assert sorted(["roads", *packaged_besides("roads")]) == sorted(packaged_models())
 
 
 @pytest.mark.parametrize(
