@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geothresh.errors import InputError
 from geothresh.raster.features import confidence_sums, mask_shapes
 from geothresh.raster.mask import Mask, Progress
-from geothresh.raster.scene import Scene
+from geothresh.raster.rewriting import Confidences
 from geothresh.skeleton.bridging import bridged
 from geothresh.skeleton.graph import centerline_network
 from geothresh.vector.centerlines import (
@@ -50,7 +50,7 @@ class Drawn:
 
 def draw_layers(
     mask: Mask,
-    scene: Scene | None,
+    scene: Confidences | None,
     units: MapUnits,
     draw: Polygons | Centerlines,
     *,
@@ -80,7 +80,7 @@ def draw_layers(
 
 def _polygons(
     mask: Mask,
-    scene: Scene | None,
+    scene: Confidences | None,
     units: MapUnits,
     options: Polygons,
     *,
@@ -132,7 +132,7 @@ def _polygons(
 
 def _centerlines(
     mask: Mask,
-    scene: Scene | None,
+    scene: Confidences | None,
     units: MapUnits,
     options: Centerlines,
     *,
@@ -192,7 +192,7 @@ def _centerlines(
     )
 
 
-def _confidences(scene: Scene, window: PixelWindow) -> NDArray[np.float32]:
+def _confidences(scene: Confidences, window: PixelWindow) -> NDArray[np.float32]:
     values, valid = scene.read(window)
     return np.where(valid, values, np.float32(np.nan))
 

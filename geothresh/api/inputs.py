@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geothresh.errors import InputError, UsageError
 from geothresh.options import PathLike
@@ -35,15 +36,62 @@ class Inputs:
     """Those that are not there, or are no rasters; empty unless they are to be skipped."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rasters:
+    """One raster, or several that are read as one."""
+
+    name: str
+    """What to call it."""
+    sources: tuple[RasterSource, ...]
+    """One or more."""
+    several: bool
+    """Whether a directory, list, index or several files were named, perhaps with one raster."""
+
+    @property
+    def local(self) -> list[str]:
+        """The files that are on this machine."""
+        return [source.location for source in self.sources if not source.remote]
+
+
+def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:
+    """Find what is named as one raster.
+
+    Args:
+        named: what `find_raster` takes, or what `find_inputs` takes, one of them or a sequence.
+        allow_vrt: whether a VRT is accepted.
+
+    Raises:
+        UsageError, InputError: as `find_inputs`.
+    """
+    several: list[Any] = list(named) if isinstance(named, list | tuple) else [named]
+    if len(several) == 1 and not _names_several(several[0]):
+        source = find_raster(several[0], allow_vrt=allow_vrt)
+        return Rasters(name=source.name, sources=(source,), several=False)
+    found = find_inputs(several, allow_vrt=allow_vrt).sources
+    name = os.fspath(several[0]) if len(several) == 1 else f"{len(found)} files"
+    return Rasters(name=name, sources=found, several=True)
+
+
+def _names_several(one: Any) -> bool:
+    if not isinstance(one, str | os.PathLike):
+        return False
+    text = os.fsdecode(one)
+    return text.startswith("@") or text.endswith(TILE_INDEX) or Path(text).is_dir()
+
+
 def find_inputs(
-    named: Sequence[PathLike], output_dir: Path, *, allow_vrt: bool, skip_bad: bool
+    named: Sequence[PathLike],
+    output_dir: Path | None = None,
+    *,
+    allow_vrt: bool,
+    skip_bad: bool = False,
 ) -> Inputs:
     """Find all rasters that are named.
 
     Args:
         named: files, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and tile
             indexes (.gti.gpkg); names in lists and indexes count from where these lie.
-        output_dir: where outputs go: none of the directories.
+        output_dir: where outputs go, if it is a directory: none of those that are named.
         allow_vrt: whether a VRT is accepted, as a single scene.
         skip_bad: list bad files instead of raising for the first.
 
@@ -68,11 +116,11 @@ def find_inputs(
         sources.append(source)
     if not sources:
         detail = f"; {bad[0].reason}" if bad else ""
-        raise InputError(f"no raster is left to refine{detail}")
+        raise InputError(f"no raster is left{detail}")
     return Inputs(sources=tuple(sources), bad=tuple(bad))
 
 
-def _expanded(named: Sequence[PathLike], output_dir: Path) -> Iterator[tuple[str, str]]:
+def _expanded(named: Sequence[PathLike], output_dir: Path | None) -> Iterator[tuple[str, str]]:
     """Each name, and where it stands, for a message."""
     if not named:
         raise UsageError("no scene is named; give files, directories, @list.txt or an index")
@@ -94,8 +142,8 @@ def _expanded(named: Sequence[PathLike], output_dir: Path) -> Iterator[tuple[str
             yield text, ""
 
 
-def _of_directory(directory: Path, output_dir: Path) -> Iterator[tuple[str, str]]:
-    if output_dir.exists() and directory.samefile(output_dir):
+def _of_directory(directory: Path, output_dir: Path | None) -> Iterator[tuple[str, str]]:
+    if output_dir is not None and output_dir.exists() and directory.samefile(output_dir):
         raise UsageError(
             f"{output_dir}: the output directory is the input {directory}; name another with "
             "`output_dir`"

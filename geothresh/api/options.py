@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geothresh.errors import UsageError
-from geothresh.fields import COUNT, FLAG, Options, Text, check, option
+from geothresh.fields import COUNT, FLAG, File, Options, Text, check, option, require
+from geothresh.options import PathLike
 
 LAYERS = ("mask", "confidence", "changes", "thresholds")
 """What can be written of each file, in the order of their outputs."""
@@ -47,8 +48,15 @@ class Many(Options):
         FLAG,
     )
 
+    # On the command line it is --vector-out, as that of a single scene.
+    vector: PathLike | None = None
+    """File for the polygons of all masks as one, whole across the borders of scenes; with the
+    attributes of their confidences where these are among the layers."""
+
     def __post_init__(self) -> None:
         check(self)
+        if self.vector is not None:
+            require("vector", self.vector, File())
         if self.piece is not None and self.piece % PIECE_STEP:
             raise UsageError(
                 f"`piece={self.piece}`: pieces are cut along blocks; give a multiple of "

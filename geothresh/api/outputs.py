@@ -121,14 +121,7 @@ def check_outputs(
             check_side_files(target, overwrite=overwrite)
         checked.append(target)
     if vector is not None:
-        # geopandas is not needed before the mask is there.
-        from geothresh.vector.outputs import Existing, check_vector_output
-
-        # Of a shapefile, the other files come before the one that is named.
-        stem = vector.absolute().with_suffix("")
-        ours = any(path.with_suffix("") == stem for path in finished)
-        existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
-        check_vector_output(vector, existing=existing)
+        check_vector(vector, overwrite, finished)
     return OutputFiles(
         mask=mask,
         confidence=confidence,
@@ -138,6 +131,18 @@ def check_outputs(
         report=report,
         manifest=manifest,
     )
+
+
+def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> None:
+    """Check an output of vectors; arguments and errors as of `check_outputs`."""
+    # geopandas is not needed before the mask is there.
+    from geothresh.vector.outputs import Existing, check_vector_output
+
+    # Of a shapefile, the other files come before the one that is named.
+    stem = vector.absolute().with_suffix("")
+    ours = any(path.with_suffix("") == stem for path in finished)
+    existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
+    check_vector_output(vector, existing=existing)
 
 
 class Engine(Protocol):
@@ -323,13 +328,28 @@ def write_small(target: Path, text: str, journal: Journal) -> None:
         discard(temporary)
 
 
-def write_polygons(files: OutputFiles, vector: Path, journal: Journal, *, style: bool) -> None:
-    """Put the foreground of a mask that is in place beside it, as polygons.
+class Notes(Protocol):
+    """What remembers which files a run has made."""
+
+    def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
+        """Note finished files down before they are renamed into place, and facts about them."""
+
+
+def write_polygons(
+    mask: Path | Sequence[Path],
+    vector: Path,
+    journal: Notes,
+    *,
+    confidence: Path | Sequence[Path] | None,
+    style: bool,
+) -> None:
+    """Write the foreground of a mask that is in place, or of many as one, as polygons.
 
     Args:
-        files: of the run.
-        vector: the one to write.
+        mask: of the run.
+        vector: the file to write.
         journal: notes it down, with ``features``.
+        confidence: of the run, if it is written.
         style: whether a style for QGIS goes with it.
 
     Raises:
@@ -345,9 +365,9 @@ def write_polygons(files: OutputFiles, vector: Path, journal: Journal, *, style:
         made = temporary.with_name(vector.name)
         try:
             result = vectorize(
-                files.mask,
+                mask,
                 made,
-                confidence=files.confidence,
+                confidence=confidence,
                 writing=VectorWriting(overwrite=True, style=style),
             )
         except OutputError as error:

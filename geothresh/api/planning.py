@@ -1,6 +1,6 @@
 """Plan a run over many files: which surfaces they make up, into which units these are cut.
 
-All that can be checked is checked here, before the first tile: files are opened one after another
+All that can be checked is checked here, before the first tile: files are opened, some at a time,
 and closed again. Nothing here grows with their pixels.
 """
 
@@ -9,113 +9,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
-from geothresh.api.inputs import BadFile
+from geothresh.api.examining import Examination, WholeSurface
 from geothresh.api.jobs import Method
 from geothresh.api.models import Model
 from geothresh.api.options import Many
 from geothresh.api.outputs import installed
 from geothresh.api.units import output_path
-from geothresh.errors import InputError, UsageError
-from geothresh.geobox import GeoBox
+from geothresh.errors import UsageError
 from geothresh.mosaic.blending import AxisWeights
 from geothresh.mosaic.readers import window_read
 from geothresh.options import Blend, Compute, Reading, Refining, Tiling, Writing
-from geothresh.raster.checks import MOST_PIXELS
-from geothresh.raster.grids import Surface, pieces_of, surfaces_of
-from geothresh.raster.paths import RasterSource
-from geothresh.raster.scene import Examined, SceneSpec
+from geothresh.raster.grids import Surface, pieces_of
+from geothresh.raster.scene import SceneSpec
 from geothresh.raster.surface import (
     OpenScenes,
     PlacedScene,
     SurfacePart,
-    SurfaceReader,
-    decide_together,
-    examine,
-    one_spelling,
-    told_together,
 )
 from geothresh.windows import PixelWindow
-
-# Of a raster that is cut into pieces, where nothing grows with the whole.
-_MOST_IN_PIECES = 10**14
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examination:
-    """Files of which all but pixels was checked."""
-
-    specs: tuple[SceneSpec, ...]
-    """How each is read; scalings are decided."""
-    boxes: tuple[GeoBox, ...]
-    """Where each lies."""
-    bad: tuple[BadFile, ...]
-    """Those that are left out."""
-
-
-def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -> Examination:
-    """Open each file, check it, and decide how all are read.
-
-    Raises:
-        InputError, UsageError: as `refine`, for the first bad file; with `skip_bad` only where
-            none is left.
-    """
-    most = MOST_PIXELS if many.piece is None else _MOST_IN_PIECES
-    bad: list[BadFile] = []
-
-    def leave_out(source: RasterSource, error: InputError) -> None:
-        if not many.skip_bad:
-            raise error
-        bad.append(BadFile(name=source.name, reason=str(error)))
-
-    with told_together():
-        found: list[Examined] = []
-        for source in sources:
-            try:
-                found.append(examine(source, reading, most))
-            except InputError as error:
-                leave_out(source, error)
-        read = decide_together(
-            found, reading, on_bad=lambda one, error: leave_out(one.spec.source, error)
-        )
-    left = [one for one in found if one in read]
-    if not left:
-        raise InputError(f"no raster is left to refine; {bad[0].reason}")
-    spell = one_spelling()
-    boxes = tuple(
-        GeoBox(
-            size=one.box.size, transform=one.box.transform, crs=spell(one.box.crs),
-            name=one.box.name,
-        )
-        for one in left
-    )  # fmt: skip
-    return Examination(specs=tuple(read[one] for one in left), boxes=boxes, bad=tuple(bad))
-
-
-def group(files: Examination, *, separately: bool) -> list[Surface]:
-    """Put files together into surfaces.
-
-    Raises:
-        InputError: one of several has no georeference.
-    """
-    if separately or len(files.boxes) == 1:
-        return [
-            replace(surface, members=(index,))
-            for index, box in enumerate(files.boxes)
-            for surface in surfaces_of([box])
-        ]
-    for box in files.boxes:
-        if not box.has_transform:
-            raise InputError(
-                f"{box.name}: has no georeference, so that it has no place beside the others; "
-                "georeference it, or add `separately=True`"
-            )
-    return surfaces_of(files.boxes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +45,10 @@ class PlannedSurface:
     method: Method
     shared: Mapping[str, object]
     """What the outputs of all units depend on, by name."""
+    common: str
+    """Digest of it."""
+    identities: tuple[list[Any], ...]
+    """What tells each member from others: the digests of several units ask for it."""
 
     def tiles_over(self, window: PixelWindow) -> list[Any]:
         """Where tiles lie over a window, how they are weighted, and where the surface ends."""
@@ -147,15 +68,6 @@ class PlannedSurface:
 @lru_cache(maxsize=16)
 def _weights(blend: Blend, tile: int, overlap: int, count: int) -> AxisWeights:
     return AxisWeights.build(blend, tile=tile, overlap=overlap, count=count)
-
-
-class _Whole(SurfaceReader):
-    """A surface as `Method.of` takes it."""
-
-    def __init__(self, surface: Surface, specs: Sequence[SceneSpec], scenes: OpenScenes) -> None:
-        super().__init__(surface.placement, specs, scenes)
-        self.box = surface.box
-        self.name = surface.box.name
 
 
 def _shared(method: Method, many: Many) -> dict[str, object]:
@@ -186,11 +98,17 @@ def plan_surface(
     """Decide once, for all files of a surface, how it is refined; errors as `refine`."""
     specs = tuple(files.specs[index] for index in surface.members)
     with OpenScenes() as scenes:
-        whole = _Whole(surface, specs, scenes)
+        whole = WholeSurface(surface, specs, scenes)
         method = Method.of(whole, model, reading, refining, tiling, compute, writing)
+    shared = _shared(method, many)
     return PlannedSurface(
-        surface=surface, specs=specs, method=method, shared=_shared(method, many)
+        surface=surface, specs=specs, method=method, shared=shared,
+        common=_digest(shared), identities=tuple(map(_identity, specs)),
     )  # fmt: skip
+
+
+def _digest(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,38 +136,39 @@ class PlannedUnit:
     def part(self) -> SurfacePart:
         """What is read for it: its file, and those that lie in the tiles that it needs."""
         home = self.home
-        placement, grid = home.surface.placement, home.method.grid
-        seen = window_read(grid.covering(self.window), grid.size)
         own, *others = (
-            PlacedScene(spec=home.specs[index], window=placement.window(index))
-            for index in (
-                self.member, *(one for one in placement.touching(seen) if one != self.member)
-            )
-        )  # fmt: skip
-        return SurfacePart(size=grid.size, window=self.window, own=own, others=tuple(others))
+            PlacedScene(spec=home.specs[index], window=home.surface.placement.window(index))
+            for index in self._seen()
+        )
+        size = home.method.grid.size
+        return SurfacePart(size=size, window=self.window, own=own, others=tuple(others))
 
-    def digest(self, part: SurfacePart) -> str:
+    def _seen(self) -> list[int]:
+        """The members that are read for it, its own first."""
+        grid = self.home.method.grid
+        seen = window_read(grid.covering(self.window), grid.size)
+        near = self.home.surface.placement.touching(seen)
+        return [self.member, *(index for index in near if index != self.member)]
+
+    def digest(self) -> str:
         """Of all that its outputs depend on: equal for whoever plans the same files.
 
         The rest of the surface is in it only as far as it is seen: where the tiles lie over the
         unit and how they are weighted, where the surface ends, which other files they touch.
         """
-        window = self.window
-        told = [
-            self.home.shared,
-            self.home.tiles_over(window),
-            [
-                [_identity(placed.spec), placed.window.seen_from(window).ranges]
-                for placed in (part.own, *part.others)
-            ],
+        window, home = self.window, self.home
+        placement = home.surface.placement
+        read = [
+            [home.identities[index], placement.window(index).seen_from(window).ranges]
+            for index in self._seen()
         ]
-        return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+        return _digest([home.common, home.tiles_over(window), read])
 
 
 def _identity(spec: SceneSpec) -> list[Any]:
     """What tells a file, and how it is read, from another."""
     source = spec.source
-    name = source.location if source.remote else Path(source.location).name
+    name = source.location if source.remote else source.location.rpartition("/")[2]
     return [
         name, source.file_size, source.modified_ns, spec.bidx, spec.mask_band, spec.has_mask,
         spec.nodata, spec.scaling.text, spec.scaling.divisor, spec.scaling.offset,

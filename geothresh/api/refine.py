@@ -198,7 +198,10 @@ def refine(
             job.make(journal, progress)
             _warn_of(job, journal)
             if files.vector is not None and not journal.is_made([files.vector]):
-                write_polygons(files, files.vector, journal, style=writing.style)
+                write_polygons(
+                    files.mask, files.vector, journal, confidence=files.confidence,
+                    style=writing.style,
+                )  # fmt: skip
             if files.report is not None and not journal.is_made([files.report]):
                 _report(job, journal, files.report)
             if files.manifest is not None:

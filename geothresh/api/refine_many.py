@@ -11,17 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from geothresh.api.examining import Examination, examine_all, group
 from geothresh.api.indexes import write_indexes
 from geothresh.api.inputs import BadFile, find_inputs
 from geothresh.api.models import Model
 from geothresh.api.options import Many
 from geothresh.api.outcome import doubts
+from geothresh.api.outputs import check_vector, write_polygons
 from geothresh.api.planning import (
-    Examination,
     PlannedSurface,
     PlannedUnit,
-    examine_all,
-    group,
     plan_surface,
     plan_units,
     require_apart,
@@ -37,6 +36,7 @@ from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import cog_options, gtiff_options
 from geothresh.raster.grids import Surface
+from geothresh.raster.joined import one_surface
 from geothresh.raster.scene import INFINITIES
 
 # Grids that a message names.
@@ -73,6 +73,10 @@ class RefineManyResult:
     """Where the outputs are."""
     parts: tuple[RefinedPart, ...]
     """One for each scene, or piece of one."""
+    vector: Path | None
+    """Polygons of all masks as one, if they were asked for."""
+    features: int | None
+    """Polygons in it."""
     indexes: tuple[Path, ...]
     """Files that GDAL and QGIS open as one raster, of each layer."""
     bad: tuple[BadFile, ...]
@@ -155,7 +159,8 @@ def refine_many(
             GDAL tile indexes (.gti.gpkg).
         output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there.
         model: a packaged model's name, a model file, a refiner or a refiner source.
-        many: layers, pieces, and what becomes of bad and of changed scenes.
+        many: layers, pieces, polygons of all masks as one, and what becomes of bad and of changed
+            scenes.
         reading: band, scale and nodata of the scenes, and the part of them that is refined.
         refining: as for `refine`; what is decided by looking is decided once for a surface.
         tiling: the squares that the model reads, and how they are joined.
@@ -189,6 +194,9 @@ def refine_many(
     files = examine_all(inputs.sources, reading, many)
     grids = group(files, separately=many.separately)
     _tell_grids(grids, files, many)
+    polygons = None if many.vector is None else Path(os.fspath(many.vector))
+    if polygons is not None:
+        one_surface(files.boxes)
     surfaces = [
         plan_surface(grid, files, many, model, reading, refining, tiling, compute, writing)
         for grid in grids
@@ -203,15 +211,36 @@ def refine_many(
             directory=directory, units=units, many=many, compute=compute, writing=writing,
             record=kept, progress=progress,
         )  # fmt: skip
+        if polygons is not None:
+            check_vector(polygons, writing.overwrite, kept.vector_files())
         run.do()
         done = run.done.values()
         indexes = () if many.separately else write_indexes(directory, surfaces, done, many)
+        if polygons is not None and done:
+            _draw(run, polygons)
         kept.end()
     totals = Counter[str]()
     for name in run.done:
         totals.update(kept.finished[name].facts)
     _warn(surfaces, totals)
-    return _result(run, surfaces, totals, (*inputs.bad, *files.bad, *run.bad), indexes, started)
+    bad = (*inputs.bad, *files.bad, *run.bad)
+    drawn = polygons if done else None
+    return _result(run, surfaces, totals, bad, drawn, indexes, started)
+
+
+def _draw(run: Run, vector: Path) -> None:
+    """Write the polygons of all masks, unless an earlier run has done so."""
+    if run.record.vectors is not None and vector.absolute() in run.record.vector_files():
+        return
+
+    def files(layer: str) -> list[Path]:
+        return [output_path(run.directory, name, layer) for name in run.done]
+
+    confident = "confidence" in run.many.written
+    write_polygons(
+        files("mask"), vector, run.record, confidence=files("confidence") if confident else None,
+        style=run.writing.style,
+    )  # fmt: skip
 
 
 def _result(
@@ -219,6 +248,7 @@ def _result(
     surfaces: Sequence[PlannedSurface],
     totals: Counter[str],
     bad: Sequence[BadFile],
+    vector: Path | None,
     indexes: tuple[Path, ...],
     started: float,
 ) -> RefineManyResult:
@@ -228,6 +258,8 @@ def _result(
     return RefineManyResult(
         output_dir=run.directory,
         parts=tuple(_part(run, unit) for unit in run.done.values()),
+        vector=vector,
+        features=None if vector is None else (run.record.vectors or {}).get("features"),
         indexes=indexes,
         bad=tuple(bad),
         set_aside=tuple(run.set_aside),

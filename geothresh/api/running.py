@@ -121,7 +121,7 @@ class Run:
         return waiting
 
     def _is_kept(self, unit: PlannedUnit, entry: Finished, *, free: bool) -> bool:
-        if entry.digest == unit.digest(unit.part()):
+        if entry.digest == unit.digest():
             return entry.is_whole(self.directory)
         if free:
             return False
@@ -141,7 +141,7 @@ class Run:
             made = entry.files
             ours = all(p.name in made and made[p.name].is_at(p) for p in existing)
         else:
-            digest = unit.digest(unit.part())
+            digest = unit.digest()
             finished = finished_outputs(existing[0].with_name(f"{unit.name}_mask.tif"))
             ours = all(p.absolute() in finished or unit_of(p) == digest for p in existing)
         if not ours:
@@ -188,10 +188,9 @@ class Run:
                 self._take(planned[result.name], result)
 
     def _unit(self, planned: PlannedUnit) -> Unit:
-        part = planned.part()
         return Unit(
-            name=planned.name, part=part, method=planned.home.method,
-            digest=planned.digest(part), directory=self.directory,
+            name=planned.name, part=planned.part(), method=planned.home.method,
+            digest=planned.digest(), directory=self.directory,
             layers=self.many.written, replaces=planned.name in self._replaced,
             anew=self.many.update or self.writing.overwrite,
         )  # fmt: skip

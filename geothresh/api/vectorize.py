@@ -14,14 +14,19 @@ from typing import Any
 from geothresh._version import __version__
 from geothresh.api.directories import with_directories
 from geothresh.api.drawing import NODES, draw_layers
+from geothresh.api.examining import WholeSurface, examine_all
+from geothresh.api.inputs import Rasters, find_rasters
+from geothresh.api.options import Many
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import Value, checked, decisive, require_only
 from geothresh.options import READ_WHOLE, PathLike, Reading
-from geothresh.raster.mask import Mask, Progress, cut_scene, open_mask, plain_mask
-from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.joined import joined_mask, one_surface, windows_of
+from geothresh.raster.mask import Mask, Progress, open_mask, strips
 from geothresh.raster.provenance import Provenance
 from geothresh.raster.regions import sieved_mask
+from geothresh.raster.rewriting import Confidences, cut_scene, plain_mask
 from geothresh.raster.scene import Scene, open_scene
+from geothresh.raster.surface import OpenScenes
 from geothresh.vector.centerlines import pixel_side
 from geothresh.vector.formats import (
     MOST,
@@ -107,10 +112,10 @@ class VectorizeResult:
 @checked(draw=Value((Polygons, Centerlines)))
 @with_directories
 def vectorize(
-    mask: PathLike | Any,
+    mask: PathLike | Sequence[PathLike] | Any,
     output: PathLike | None = None,
     *,
-    confidence: PathLike | Any | None = None,
+    confidence: PathLike | Sequence[PathLike] | Any | None = None,
     draw: Polygons | Centerlines = Polygons(),
     foreground: Foreground = Foreground(),
     reading: Reading = Reading(),
@@ -138,8 +143,13 @@ def vectorize(
     Args:
         mask: GeoTIFF, path or open rasterio dataset: 1 = foreground, 0 = background, 255 =
             nodata. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
+            Or many on one pixel grid, which are read as one, so that what lies across their borders
+            is whole: a sequence of paths, a directory of GeoTIFFs, ``@list.txt`` with one name a
+            line, a GDAL tile index (.gti.gpkg).
         output: the file to write; by default the mask's name with the ending ``.gpkg``, beside it.
-        confidence: raster on the mask's grid. With a threshold, it is `mask` itself by default.
+            Of many it is to be named.
+        confidence: raster on the mask's grid, or many likewise. With a threshold, it is `mask`
+            itself by default.
         draw: polygons or centrelines, and their options.
         foreground: the threshold where `mask` holds confidences, and what is sieved.
         reading: band of `mask`; scale and nodata of the confidences.
@@ -163,11 +173,10 @@ def vectorize(
     started = time.perf_counter()
     cut = foreground.threshold is not None
     _require_use(draw, reading, confident=cut or confidence is not None)
-    source = find_raster(mask, allow_vrt=reading.allow_vrt)
-    inputs = [source]
+    inputs = [find_rasters(mask, allow_vrt=reading.allow_vrt)]
     if confidence is not None:
-        inputs.append(find_raster(confidence, allow_vrt=reading.allow_vrt))
-    target = _Target.of(source, output, draw, writing, inputs=inputs)
+        inputs.append(find_rasters(confidence, allow_vrt=reading.allow_vrt))
+    target = _Target.of(inputs, output, draw, writing)
     with ExitStack() as stack:
         found, scene = _opened(stack, inputs, foreground, reading, target.path, progress)
         units = _units_of(found, writing.allow_pixel_coords)
@@ -220,17 +229,15 @@ class _Target:
     @classmethod
     def of(
         cls,
-        source: RasterSource,
+        inputs: Sequence[Rasters],
         output: PathLike | None,
         draw: Polygons | Centerlines,
         writing: VectorWriting,
-        *,
-        inputs: Sequence[RasterSource],
     ) -> _Target:
         """Errors as `vectorize`."""
-        output = _output_of(source, output, writing.format)
+        output = _output_of(inputs[0], output, writing.format)
         # What is added to a file is told apart there by the mask that it comes from.
-        named = Path(source.name) if writing.append else output
+        named = Path(inputs[0].name) if writing.append else output
         layer = writing.layer or layer_name_from(named.stem, draw.kind, longest=MOST - len(NODES))
         layers: tuple[str, ...] = (layer,)
         if isinstance(draw, Centerlines) and draw.nodes:
@@ -238,7 +245,7 @@ class _Target:
         path = check_vector_output(
             output, existing=writing.existing,
             form=writing.format, layers=layers,
-            inputs=[one.location for one in inputs if not one.remote],
+            inputs=[file for one in inputs for file in one.local],
         )  # fmt: skip
         form = format_of(path, writing.format)
         asked = None if writing.dst_crs is None else crs_of(writing.dst_crs)
@@ -291,9 +298,12 @@ def _require_use(draw: Polygons | Centerlines, reading: Reading, *, confident: b
         )
 
 
-def _output_of(source: RasterSource, output: PathLike | None, form: str | None) -> Path:
+def _output_of(mask: Rasters, output: PathLike | None, form: str | None) -> Path:
     if output is not None:
         return Path(os.fspath(output))
+    if mask.several:
+        raise UsageError(f"{mask.name}: is many masks; say with `output` where to write")
+    (source,) = mask.sources
     if source.remote:
         raise UsageError(f"{source.name}: is not a local file; say with `output` where to write")
     path = Path(source.name) if "://" not in source.name else Path(source.location)
@@ -302,29 +312,47 @@ def _output_of(source: RasterSource, output: PathLike | None, form: str | None) 
 
 def _opened(
     stack: ExitStack,
-    sources: Sequence[RasterSource],
+    inputs: Sequence[Rasters],
     foreground: Foreground,
     reading: Reading,
     beside: Path,
     progress: Progress | None,
-) -> tuple[Mask, Scene | None]:
+) -> tuple[Mask, Confidences | None]:
     """The mask and the confidences, which are those that the mask is cut from, or on its grid."""
-    mask, *others = sources
-    if foreground.threshold is None:
-        opened = stack.enter_context(
-            open_mask(mask, bidx=reading.bidx, allow_vrt=reading.allow_vrt, progress=progress)
+    mask, *others = inputs
+    scene: Confidences | None = None
+    same: dict[str, Any] = {"beside": beside, "progress": progress}
+    if foreground.threshold is not None:
+        scene = _confidences(stack, mask, reading)
+        windows = (
+            strips(scene.size, scene.layout.part_height)
+            if isinstance(scene, Scene)
+            else windows_of(scene.box.size)
         )
-        found, scene = stack.enter_context(plain_mask(opened, beside=beside)), None
+        cut = cut_scene(scene, foreground.threshold, windows=windows, **same)
+        found = stack.enter_context(cut)
+    elif mask.several:
+        found = stack.enter_context(joined_mask(mask.sources, bidx=reading.bidx, **same))
     else:
-        scene = stack.enter_context(open_scene(mask, reading))
-        found = stack.enter_context(
-            cut_scene(scene, foreground.threshold, beside=beside, progress=progress)
+        opened = stack.enter_context(
+            open_mask(mask.sources[0], bidx=reading.bidx, progress=progress)
         )
+        found = stack.enter_context(plain_mask(opened, beside=beside))
     for confidence in others:
         # The band is the mask's.
-        scene = stack.enter_context(open_scene(confidence, replace(reading, bidx=None)))
+        scene = _confidences(stack, confidence, replace(reading, bidx=None))
         scene.box.require_same(found.box)
     return found, scene
+
+
+def _confidences(stack: ExitStack, rasters: Rasters, reading: Reading) -> Confidences:
+    """Open confidences, one raster or many as one."""
+    if not rasters.several:
+        return stack.enter_context(open_scene(rasters.sources[0], reading))
+    files = examine_all(rasters.sources, reading, Many())
+    surface = one_surface(files.boxes)
+    specs = tuple(files.specs[index] for index in surface.members)
+    return WholeSurface(surface, specs, stack.enter_context(OpenScenes()))
 
 
 def _sieved(
@@ -354,13 +382,13 @@ def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
 
 
 def _metadata(
-    inputs: Sequence[RasterSource], draw: Polygons | Centerlines, foreground: Foreground
+    inputs: Sequence[Rasters], draw: Polygons | Centerlines, foreground: Foreground
 ) -> dict[str, str]:
     """How a layer came about, as text that is kept with it."""
     mask = inputs[0]
     # With a threshold the mask is cut from confidences, which are measured too.
     measured = inputs[-1] if len(inputs) > 1 or foreground.threshold is not None else None
-    made = Provenance.of(mask)
+    made = Provenance.of(mask.sources[0])
     told: dict[str, Any] = {
         "version": __version__,
         "mask": Path(mask.name).name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ def refine(
     how: dict[str, Any] = {"model": options.model_given(model, refining), "refining": refining}
     if output_dir is not None:
         _refuse_single(output, outputs)
+        many = replace(many, vector=outputs.vector)
         _refine_many(scene, output_dir, many, progress, as_json, how | arguments)
         return
     for name in given(many):
@@ -134,7 +136,8 @@ def refine(
 
 def _refuse_single(output: Path | None, outputs: Outputs) -> None:
     """Refuse to name one file where there are many."""
-    for name in ("output",) if output is not None else given(outputs):
+    single = {name for name in given(outputs) if name != "vector"}
+    for name in ("output",) if output is not None else sorted(single):
         raise UsageError(
             f"`{name}` names one file, and with `output_dir` each scene has its own; leave one of "
             "them out, and say with `layers` what is written"
@@ -182,6 +185,8 @@ def summary_of_many(result: RefineManyResult) -> list[str]:
     ]
     if result.removed:
         lines.append(f"{len(result.removed)} parts of scenes that are gone: outputs removed")
+    if result.vector is not None:
+        lines.append(f"{result.features} polygons: {result.vector}")
     lines += [f"as one raster: {index}" for index in result.indexes]
     lines += [f"left out: {bad.reason}" for bad in result.bad]
     lines += [f"set aside, as it killed every worker: {name}" for name in result.set_aside]

@@ -62,13 +62,16 @@ def _draw(command: Command) -> Command:
             "geothresh vectorize mask.tif -o lines.gpkg --kind centerlines --nodes \\\n"
             "    --bridge-gaps 30 --confidence refined.tif"
         ),
+        "What `geothresh refine --output-dir refined` has written, as one network": (
+            "geothresh vectorize refined/mask.gti.gpkg -o roads.gpkg"
+        ),
     },
 )
-@click.argument("mask", type=PATH)
+@click.argument("mask", nargs=-1, required=True, type=PATH, metavar="MASK...")
 @options.output
 @click.option(
     "--confidence", type=PATH, metavar="FILE",
-    help="Raster on the same grid; adds its mean, minimum and tenth percentile.",
+    help="Raster on the same grid, or many as MASK; adds its mean, minimum and tenth percentile.",
 )  # fmt: skip
 @options_of(Foreground, "foreground")
 @_draw
@@ -81,7 +84,7 @@ def _draw(command: Command) -> Command:
 @options.as_json
 @options.common
 def vectorize(
-    mask: Path,
+    mask: tuple[Path, ...],
     output: Path | None,
     as_json: bool,
     progress: str,
@@ -92,6 +95,9 @@ def vectorize(
     MASK is a GeoTIFF of 0 (background), 1 (foreground) and 255 (nodata), as `geothresh refine`
     writes it. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
     Confidences are accepted with --threshold.
+
+    Several MASKs on one pixel grid, a directory, @list.txt and a tile index (.gti.gpkg) are read as
+    one, so that polygons and lines are whole across their borders; name the output with -o.
 
     The output is MASK's name with .gpkg beside it, or the file named with -o (.gpkg, .fgb,
     .geojson, .parquet or .shp); its path is printed. Each polygon has area_m2, perimeter_m,
@@ -104,7 +110,8 @@ def vectorize(
     from geothresh.api.vectorize import vectorize as run
 
     with reporting(progress, "vectorize", unit="part") as report:
-        result = run(mask, output, progress=report, **arguments)
+        masks = mask[0] if len(mask) == 1 else mask
+        result = run(masks, output, progress=report, **arguments)
     if as_json:
         options.print_json(result.as_dict())
         return

@@ -6,9 +6,11 @@ has changed since. A unit is known by a digest of all that its outputs depend on
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,18 @@ class Finished:
         return all(made.is_at(directory / name) for name, made in self.files.items())
 
 
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors that were drawn of all units."""
+
+    of: str = ""
+    """Digest of the units."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each file, by its absolute path."""
+    facts: Mapping[str, int] = field(default_factory=dict)
+    """What is told of them."""
+
+
 class Record:
     """The record of a directory of outputs, which belongs to one run at a time."""
 
@@ -78,6 +92,7 @@ class Record:
         """By the names of units."""
         self.method: Mapping[str, Any] | None = None
         """What all units of the last run had in common, by name; None where there was none."""
+        self._vectors = Vectors()
         self.complete = False
         """Whether the last run came to its end."""
         for entry in log.entries:
@@ -90,6 +105,8 @@ class Record:
             self.method = entry["method"]
         if "dropped" in entry:
             self.finished.pop(entry["dropped"], None)
+        if "made" in entry:
+            self._vectors = Vectors(entry["of"], entry["made"], entry["facts"])
         if "unit" in entry:
             files = {name: MadeFile(*made) for name, made in entry["files"].items()}
             self.finished[entry["unit"]] = Finished(
@@ -120,6 +137,34 @@ class Record:
     def drop(self, unit: str) -> None:
         """Note that a unit does not count any more."""
         self._note({"dropped": unit})
+
+    def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
+        """Note vectors of all finished units before they are renamed into place.
+
+        Args:
+            made: by the path where it is to be, the finished temporary file.
+            facts: what is told of them.
+        """
+        digests = {str(path.absolute()): file_digest(file) for path, file in made.items()}
+        self._note({"made": digests, "facts": facts, "of": self._state})
+
+    @property
+    def vectors(self) -> dict[str, int] | None:
+        """What was told of the vectors; None where they are not those of the finished units."""
+        return dict(self._vectors.facts) if self._vectors.of == self._state else None
+
+    def vector_files(self) -> frozenset[Path]:
+        """Files of vectors that are as a run has left them, of whichever units."""
+        made = ((Path(name), digest) for name, digest in self._vectors.files.items())
+        return frozenset(
+            path for path, digest in made if path.is_file() and file_digest(path) == digest
+        )
+
+    @property
+    def _state(self) -> str:
+        """Digest of all finished units."""
+        units = sorted((name, unit.digest) for name, unit in self.finished.items())
+        return hashlib.sha256(json.dumps(units).encode()).hexdigest()
 
     def end(self) -> None:
         """Note that the run is complete."""

@@ -20,7 +20,7 @@ from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.mask import Mask, Progress
 from geothresh.raster.regions import RegionSums, RegionTable
-from geothresh.raster.scene import Scene
+from geothresh.raster.rewriting import Confidences
 from geothresh.windows import PixelWindow
 
 
@@ -47,7 +47,9 @@ def mask_shapes(mask: Mask) -> Generator[Mapping[str, Any], None, None]:
             raise InputError(f"{mask.name}: cannot be read ({reason(error)})") from error
 
 
-def confidence_sums(mask: Mask, scene: Scene, *, progress: Progress | None = None) -> RegionTable:
+def confidence_sums(
+    mask: Mask, scene: Confidences, *, progress: Progress | None = None
+) -> RegionTable:
     """Sums of a confidence raster over each 4-connected region of the foreground.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,19 @@ class Georeference(GeoBox):
         return cls(
             size=RasterSize(height=dataset.height, width=dataset.width),
             transform=tuple(dataset.transform)[:6],
-            crs=None if dataset.crs is None else dataset.crs.to_wkt(),
+            # The same for thousands of files: it is to be in memory once.
+            crs=None if dataset.crs is None else sys.intern(dataset.crs.to_wkt()),
             name=name,
             gcps=tuple(gcps),
             gcps_crs=gcps_crs,
             rpcs=dataset.rpcs,
             area_or_point=dataset.tags().get("AREA_OR_POINT"),
         )
+
+    @classmethod
+    def of_box(cls, box: GeoBox) -> Georeference:
+        """That of a raster of which nothing but its place is known."""
+        return cls(size=box.size, transform=box.transform, crs=box.crs, name=box.name)
 
     @property
     def parsed_crs(self) -> CRS | None:

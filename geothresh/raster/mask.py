@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
-from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
-from geothresh.files import create_beside, discard
+from geothresh.errors import GeothreshWarning, InputError
 from geothresh.raster.checks import (
     can_hold,
     check_size,
@@ -33,15 +29,12 @@ from geothresh.raster.checks import (
 from geothresh.raster.dataset import (
     BandSpec,
     OpenBand,
-    OpenRaster,
-    open_dataset,
     open_raster,
     reopen,
 )
-from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
+from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
-from geothresh.raster.scene import Scene
 from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
@@ -186,6 +179,22 @@ def _examine(
 
     With `zero_is_data`, a nodata value of 0 counts for nothing. `advice` is for confidences.
     """
+    mask = _checked(source, dataset, bidx, advice=advice, zero_is_data=zero_is_data)
+    counted = _count_foreground(mask, progress, advice)
+    value = decided_value(source.name, [counted])
+    foreground = counted.highs if value == _HIGH else counted.ones
+    return Mask(replace(mask.spec, value=value, foreground=foreground), dataset)
+
+
+def _checked(
+    source: RasterSource,
+    dataset: DatasetReader,
+    bidx: int | None,
+    *,
+    advice: str,
+    zero_is_data: bool = False,
+) -> Mask:
+    """A mask of which all is checked but its pixels; its foreground is not known yet."""
     check_size(source, dataset)
     sound_georeference(source.name, dataset)
     warn_of_pages(source.name, dataset)
@@ -207,8 +216,7 @@ def _examine(
         value=1,
         foreground=0,
     )
-    value, foreground = _find_foreground(Mask(unknown, dataset), progress, advice)
-    return Mask(replace(unknown, value=value, foreground=foreground), dataset)
+    return Mask(unknown, dataset)
 
 
 def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int, advice: str) -> None:
@@ -227,172 +235,77 @@ def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int, advice: st
         )
 
 
-def _find_foreground(mask: Mask, progress: Progress | None, advice: str) -> tuple[int, int]:
-    """The value that is foreground, and the number of its pixels."""
-    # The blocks stay for the strips of one row of them, and no longer.
-    with gdal_environment(cache_bytes=mask.layout.row_cache(mask.dtype)):
-        ones, highs = _count_foreground(mask, progress, advice)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedMask:
+    """A mask that was read through; what is foreground in it is to be decided."""
+
+    spec: MaskSpec
+    box: Georeference
+    ones: int
+    """Pixels that are 1."""
+    highs: int
+    """Pixels that are 255 without being tagged as nodata."""
+
+
+def count_mask(source: RasterSource, bidx: int | None) -> CountedMask:
+    """Check a mask and read it through, as `open_mask` does, and close it."""
+
+    def count(source: RasterSource, dataset: DatasetReader) -> CountedMask:
+        with _checked(source, dataset, bidx, advice=_CUT) as mask:
+            return _count_foreground(mask, None, _CUT)
+
+    return open_raster(source, count)
+
+
+def decided_value(name: str, masks: Sequence[CountedMask]) -> int:
+    """The value that is foreground in masks which belong together; warns where that may surprise.
+
+    Args:
+        name: of them, in warnings.
+        masks: at least one.
+    """
+    ones, highs = sum(one.ones for one in masks), sum(one.highs for one in masks)
+    tagged = masks[0].spec.nodata
     text = None
     if highs and not ones:
         text = "only 0 and 255 occur and 255 is not tagged as nodata: 255 is taken as foreground"
     elif highs:
         text = f"255 occurs beside 1 ({highs} pixels) and is taken as nodata without being tagged"
-    elif not ones and mask.spec.nodata in (1, _HIGH):
-        text = f"no pixel is foreground (1); {mask.spec.nodata:g} is tagged as nodata"
+    elif not ones and tagged in (1, _HIGH):
+        text = f"no pixel is foreground (1); {tagged:g} is tagged as nodata"
     if text:
-        warnings.warn(f"{mask.name}: {text}", GeothreshWarning, stacklevel=4)
-    return (_HIGH, highs) if highs and not ones else (1, ones)
+        warnings.warn(f"{name}: {text}", GeothreshWarning, stacklevel=4)
+    return _HIGH if highs and not ones else 1
 
 
-def _count_foreground(mask: Mask, progress: Progress | None, advice: str) -> tuple[int, int]:
+def _count_foreground(mask: Mask, progress: Progress | None, advice: str) -> CountedMask:
     """How many pixels are 1 and how many 255; InputError where one is neither, nor 0."""
     ones = highs = 0
-    for window, values, valid in _stored(mask, progress, cached=True):
-        one = (values == 1) & valid
-        # Compared as Python compares: no int8 is 255.
-        high = (values == _HIGH) & valid
-        odd = (values != 0) & valid & ~one & ~high
-        if odd.any():
-            row, column = np.argwhere(odd)[0]
-            raise InputError(
-                f"{mask.name}: the value {values[row, column]} at row {window.row + row}, column "
-                f"{column} is neither background (0) nor foreground (1) nor nodata (255); "
-                f"if these are confidences, {advice}"
-            )
-        ones += int(np.count_nonzero(one))
-        highs += int(np.count_nonzero(high))
-    return ones, highs
-
-
-def _is_plain(mask: Mask) -> bool:
-    """Whether GDAL's polygoniser can work on the file as it is: the value alone tells all."""
-    spec = mask.spec
-    return (
-        spec.source.driver == "GTiff"
-        and mask.dtype == np.uint8
-        and spec.mask_band is None
-        and not spec.has_mask
-        and spec.nodata != 1
-    )
+    # The blocks stay for the strips of one row of them, and no longer.
+    with gdal_environment(cache_bytes=mask.layout.row_cache(mask.dtype)):
+        for window, values, valid in _stored(mask, progress):
+            one = (values == 1) & valid
+            # Compared as Python compares: no int8 is 255.
+            high = (values == _HIGH) & valid
+            odd = (values != 0) & valid & ~one & ~high
+            if odd.any():
+                row, column = np.argwhere(odd)[0]
+                raise InputError(
+                    f"{mask.name}: the value {values[row, column]} at row {window.row + row}, "
+                    f"column {column} is neither background (0) nor foreground (1) nor nodata "
+                    f"(255); if these are confidences, {advice}"
+                )
+            ones += int(np.count_nonzero(one))
+            highs += int(np.count_nonzero(high))
+    return CountedMask(spec=mask.spec, box=mask.box, ones=ones, highs=highs)
 
 
 def _stored(
-    mask: Mask, progress: Progress | None, *, cached: bool = False
+    mask: Mask, progress: Progress | None
 ) -> Iterator[tuple[PixelWindow, NDArray[Any], NDArray[np.bool_]]]:
     """The whole band as it is stored, and what of it is valid, from top to bottom."""
-    windows = strips(mask.size, mask.layout.part_height, cached=cached)
+    windows = strips(mask.size, mask.layout.part_height, cached=True)
     for done, window in enumerate(windows, start=1):
         yield window, *mask.stored(window)
         if progress:
             progress(done, len(windows))
-
-
-@contextmanager
-def plain_mask(mask: Mask, *, beside: Path) -> Iterator[Mask]:
-    """The mask itself where GDAL's polygoniser can work on it, or else a temporary copy.
-
-    Args:
-        mask: open; of other types than uint8, or with a mask band, it is copied.
-        beside: a path in whose directory the copy is put, which lives as long as the block.
-
-    Raises:
-        OutputError: the copy cannot be written.
-    """
-    if _is_plain(mask):
-        yield mask
-        return
-    windows = strips(mask.size, mask.layout.part_height)
-    parts = ((window, mask.foreground(window)) for window in windows)
-    with rewritten(mask, parts, beside) as copy:
-        yield copy
-
-
-@contextmanager
-def cut_scene(
-    scene: Scene, threshold: float, *, beside: Path, progress: Progress | None = None
-) -> Iterator[Mask]:
-    """Threshold a scene into a temporary mask.
-
-    Args:
-        scene: the confidences, open.
-        threshold: in [0, 1].
-        beside: a path in whose directory the mask is put, which lives as long as the block.
-        progress: told (strips read, strips in all).
-
-    Raises:
-        InputError: the scene cannot be read.
-        UsageError: the threshold is not in [0, 1].
-        OutputError: the mask cannot be written.
-    """
-    if not 0.0 <= threshold <= 1.0:
-        raise UsageError(f"threshold {threshold:g} is not in [0, 1]; confidences are")
-    windows = strips(scene.size, scene.layout.part_height)
-
-    def above() -> Iterator[tuple[PixelWindow, BoolArray]]:
-        for done, window in enumerate(windows, start=1):
-            confidence, valid = scene.read(window)
-            # In float32, as the confidences are: 0.7 is to be at least 0.7.
-            yield window, (confidence >= np.float32(threshold)) & valid
-            if progress:
-                progress(done, len(windows))
-
-    with rewritten(scene, above(), beside) as mask:
-        yield mask
-
-
-@contextmanager
-def rewritten(
-    raster: OpenRaster, parts: Iterable[tuple[PixelWindow, BoolArray]], beside: Path
-) -> Iterator[Mask]:
-    """Write a temporary mask, which lives as long as the block.
-
-    Args:
-        raster: on whose grid it is, and by whose name it goes in messages.
-        parts: windows that cover it, True = foreground.
-        beside: a path in whose directory the file is put.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    temporary = create_beside(beside)
-    try:
-        foreground = _write_temporary(temporary, raster.size, parts, beside)
-        spec = MaskSpec(
-            source=replace(find_raster(temporary), name=raster.name),
-            bidx=1,
-            mask_band=None,
-            has_mask=False,
-            nodata=None,
-            value=1,
-            foreground=foreground,
-        )
-        with Mask(spec, open_dataset(spec.source), box=raster.box) as mask:
-            yield mask
-    finally:
-        discard(temporary)
-
-
-def _write_temporary(
-    path: Path, size: RasterSize, parts: Iterable[tuple[PixelWindow, BoolArray]], beside: Path
-) -> int:
-    """Write the parts and return how many pixels are True.
-
-    A disk that is full goes unnoticed at close; the count tells, once the polygons are there.
-    """
-    foreground = 0
-    # Fast to write and read, and small: a mask shrinks a hundred times.
-    creation = {"compress": "deflate", "zlevel": 1, "tiled": True, "sparse_ok": True}
-    blocks = {"blockxsize": 512, "blockysize": 512, "bigtiff": "IF_SAFER"}
-    extent = {"height": size.height, "width": size.width, "count": 1, "dtype": "uint8"}
-    with gdal_environment(), filtered_warnings():
-        try:
-            with rasterio.open(path, "w", driver="GTiff", **extent, **creation, **blocks) as file:
-                for window, part in parts:
-                    foreground += int(np.count_nonzero(part))
-                    file.write(part.view(np.uint8), 1, window=window.ranges)
-        except RASTER_ERRORS as error:
-            raise OutputError(
-                f"{beside}: a temporary mask cannot be written beside it ({reason(error)}); "
-                "is the disk full?"
-            ) from error
-    return foreground

@@ -26,7 +26,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geothresh.errors import GeothreshError
-from geothresh.raster.mask import Mask, rewritten
+from geothresh.raster.mask import Mask
+from geothresh.raster.rewriting import rewritten
 from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.windows import PixelWindow
 
@@ -327,7 +328,7 @@ def sieved_mask(
             yield window, mask.foreground(window)
 
     parts = sieved(strips, regions=regions, holes=holes, diagonal=diagonal)
-    with rewritten(mask, parts(), beside) as clean:
+    with rewritten(mask.name, mask.box, parts(), beside) as clean:
         yield clean
 
 

@@ -11,20 +11,23 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, InputError
+from geothresh.machine import usable_cores
 from geothresh.options import Reading
 from geothresh.raster.dataset import evenly_spread, open_raster, require_unchanged
-from geothresh.raster.gdal import gdal_environment
+from geothresh.raster.gdal import filtered_warnings, gdal_environment
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.grids import Placement
+from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.scaling import Scaling, decide_scaling
 from geothresh.raster.scene import SAMPLE_PIXELS, BandKind, Examined, Scene, SceneSpec, examined
@@ -37,20 +40,56 @@ if TYPE_CHECKING:
 
 # Files that the scaling of all is decided from, evenly spread over them.
 _SAMPLED_FILES = 64
+# Files that a thread examines in one go, and threads that do so: more gain nothing.
+_BATCH, _MOST_THREADS = 32, 16
 # Files open at once in a process: a tile of 512 pixels may touch a thousand tiny ones.
 _MOST_OPEN = 64
 
 
-def examine(source: RasterSource, reading: Reading, most_pixels: int) -> Examined:
-    """Open a raster, check all but its pixels, and close it; errors as of `open_scene`."""
-    found: list[Examined] = []
+def examine_each(
+    sources: Sequence[RasterSource], reading: Reading, most_pixels: int
+) -> Iterator[Examined | InputError]:
+    """Open rasters, check all but their pixels, and close them again, some at a time in threads.
+
+    Args:
+        sources: the rasters.
+        reading: band, scale and nodata.
+        most_pixels: refuse larger ones.
+
+    Returns:
+        In their order, what was found of each, or why it cannot be used.
+
+    Raises:
+        UsageError: as of `open_scene`.
+    """
+    batches = [sources[at : at + _BATCH] for at in range(0, len(sources), _BATCH)]
+    # Nine tenths of the time are GDAL's and PROJ's, which let other threads go on.
+    threads = min(usable_cores(), _MOST_THREADS, len(batches))
+    pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="geothresh-examine")
+    try:
+        for batch in pool.map(lambda few: _examine_few(few, reading, most_pixels), batches):
+            yield from batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _examine_few(
+    sources: Sequence[RasterSource], reading: Reading, most_pixels: int
+) -> list[Examined | InputError]:
+    found: list[Examined | InputError] = []
 
     def look(source: RasterSource, dataset: DatasetReader) -> DatasetReader:
         found.append(examined(source, dataset, reading, most_pixels))
         return dataset
 
-    with open_raster(source, look):
-        return found[0]
+    # Once for all, rather than for each.
+    with gdal_environment(), filtered_warnings():
+        for source in sources:
+            try:
+                open_raster(source, look).close()
+            except InputError as error:
+                found.append(error)
+    return found
 
 
 def decide_together(
@@ -130,24 +169,36 @@ def one_spelling() -> Callable[[str | None], str | None]:
 
 
 @contextmanager
-def told_together() -> Iterator[None]:
+def told_together(files: Sequence[str]) -> Iterator[None]:
     """Warn once, with the name of the first file, of what is the same with many.
 
     Messages begin with the name of a file and a colon.
+
+    Args:
+        files: names, in the order in which they are told, whatever comes first.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    same: dict[str, list[str]] = {}
+    told: list[tuple[str, str]] = []
     for one in caught:
         if issubclass(one.category, GeothreshWarning):
             name, _, text = str(one.message).partition(": ")
-            same.setdefault(text, []).append(name)
+            told.append((name, text))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    places = {name: place for place, name in enumerate(files)} if told else {}
+    same: dict[str, list[str]] = {}
+    for name, text in sorted(told, key=lambda one: places.get(one[0], -1)):
+        same.setdefault(text, []).append(name)
     for text, names in same.items():
         others = f" (and {len(names) - 1} other files)" if len(names) > 1 else ""
         warnings.warn(f"{names[0]}{others}: {text}", GeothreshWarning, stacklevel=4)
+
+
+Spec = SceneSpec | MaskSpec
+"""How a file is read: as confidences, or as a mask."""
+OneSpec = TypeVar("OneSpec", bound=Spec)
 
 
 class OpenScenes:
@@ -157,13 +208,13 @@ class OpenScenes:
         """Keep so many files open at most, and as many more as are being read at the moment."""
         self._most = most
         self._lock = threading.Lock()
-        self._open: OrderedDict[SceneSpec, Scene] = OrderedDict()
-        self._readers: dict[SceneSpec, int] = {}
-        self._infinite: set[SceneSpec] = set()
+        self._open: OrderedDict[Spec, Scene | Mask] = OrderedDict()
+        self._readers: dict[Spec, int] = {}
+        self._infinite: set[Spec] = set()
 
     @contextmanager
-    def scene(self, spec: SceneSpec) -> Iterator[Scene]:
-        """An open scene, which stays so while this block lasts.
+    def scene(self, spec: Spec) -> Iterator[Scene | Mask]:
+        """An open scene or mask, which stays so while this block lasts.
 
         Raises:
             InputError: as `SceneSpec.open`.
@@ -192,7 +243,7 @@ class OpenScenes:
             if spec not in self._readers:
                 self._open.pop(spec).close()
 
-    def infinite(self, spec: SceneSpec) -> bool:
+    def infinite(self, spec: Spec) -> bool:
         """Whether infinite values were seen in a scene."""
         return spec in self._infinite
 
@@ -210,10 +261,10 @@ class OpenScenes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedScene:
+class PlacedScene(Generic[OneSpec]):
     """A raster, and where it lies on a surface."""
 
-    spec: SceneSpec
+    spec: OneSpec
     window: PixelWindow
 
 
@@ -225,9 +276,9 @@ class SurfacePart:
     """Of the whole surface."""
     window: PixelWindow
     """The part."""
-    own: PlacedScene
+    own: PlacedScene[SceneSpec]
     """The file that it is a part of."""
-    others: tuple[PlacedScene, ...] = field(default=())
+    others: tuple[PlacedScene[SceneSpec], ...] = field(default=())
     """Others that lie within what is read for it, the first of which come first."""
 
     def open(self, scenes: OpenScenes) -> PartReader:
@@ -286,7 +337,7 @@ class PartReader:
 
 def _joined(
     window: PixelWindow,
-    placed: Sequence[PlacedScene],
+    placed: Sequence[PlacedScene[OneSpec]],
     scenes: OpenScenes,
     *,
     known: BoolArray | None = None,
@@ -335,19 +386,17 @@ def _box_of(whole: Georeference, window: PixelWindow) -> Georeference:
     )
 
 
-class SurfaceReader:
-    """A whole surface, for what is decided once for all of it; the first files come first."""
+class SurfaceReader(Generic[OneSpec]):
+    """A whole surface as one raster; where files overlap, the first of them come first."""
 
-    def __init__(
-        self, placement: Placement, specs: Sequence[SceneSpec], scenes: OpenScenes
-    ) -> None:
+    def __init__(self, placement: Placement, specs: Sequence[OneSpec], scenes: OpenScenes) -> None:
         """Take where the files lie, the files in the same order, and what opens them."""
         self._placement = placement
         self._specs = specs
         self._scenes = scenes
         self.size = placement.size
 
-    def around(self, window: PixelWindow) -> tuple[PlacedScene, ...]:
+    def around(self, window: PixelWindow) -> tuple[PlacedScene[OneSpec], ...]:
         """The files that share a pixel with a window, in their order."""
         return tuple(
             PlacedScene(spec=self._specs[index], window=self._placement.window(index))
@@ -355,5 +404,8 @@ class SurfaceReader:
         )
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read a window, as `geothresh.mosaic.RasterReader.read` says; errors as `PartReader`."""
+        """Read a window, as `geothresh.mosaic.RasterReader.read` says; errors as `PartReader`.
+
+        Of masks, 1 is foreground.
+        """
         return _joined(window, self.around(window), self._scenes)

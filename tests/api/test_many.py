@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from hypothesis import given, settings
@@ -334,6 +336,42 @@ def test_what_killed_runs_have_left_is_removed(tiles: Path, tmp_path: Path) -> N
         (left / "file.tmp").write_text("half")
     assert run([tiles], tmp_path / "out").kept == 6
     assert sorted(os.listdir(tmp_path / "out")) == expected
+
+
+def test_polygons_are_those_of_all_masks_as_one(tiles: Path, tmp_path: Path) -> None:
+    """Whole across files; drawn anew where a part has changed, and only then."""
+    scene = write_raster(tmp_path / "whole.tif", VALUES)
+    outputs = Outputs(vector=tmp_path / "whole.gpkg", confidence=tmp_path / "c.tif")
+    refine(scene, tmp_path / "m.tif", model=Recognisable(), outputs=outputs, **grouped(**TILES))
+    vector = tmp_path / "roads.gpkg"
+    many = Many(layers="mask,confidence", vector=vector)
+    result = run([tiles], tmp_path / "out", many=many)
+    expected, found = (pyogrio.read_dataframe(path) for path in (tmp_path / "whole.gpkg", vector))
+    assert result.vector == vector and result.features == len(expected) > 0
+    assert found.geometry.to_wkb().tolist() == expected.geometry.to_wkb().tolist()
+    assert found.confidence_mean.tolist() == expected.confidence_mean.tolist()
+    drawn = vector.stat()
+    again = run([tiles], tmp_path / "out", many=many)
+    assert again.features == result.features
+    assert vector.stat().st_ino == drawn.st_ino
+    change(tiles)
+    run([tiles], tmp_path / "out", many=replace(many, update=True))
+    assert vector.stat().st_ino != drawn.st_ino
+    with vector.open("ab") as file:
+        file.write(b"another's")
+    with pytest.raises(OutputError, match="roads.gpkg: exists already"):
+        run([tiles], tmp_path / "out", many=many)
+
+
+def test_polygons_are_of_one_grid(tiles: Path, tmp_path: Path) -> None:
+    off = NORTH_UP @ NORTH_UP.translation(200.5, 0)
+    write_raster(tiles / "q.tif", VALUES, transform=off)
+    with (
+        pytest.warns(GeothreshWarning, match="on 2 pixel grids"),
+        pytest.raises(InputError, match="q.tif: is not on the pixel grid"),
+    ):
+        run([tiles], tmp_path / "out", many=Many(vector=tmp_path / "v.gpkg"))
+    assert not (tmp_path / "out").exists()
 
 
 def change(tiles: Path) -> None:

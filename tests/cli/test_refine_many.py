@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 from click.testing import Result
 
@@ -56,3 +57,16 @@ def test_a_bad_file_ends_it_at_once_or_with_skip_bad_is_left_out(
     skipped = run(*command, "--skip-bad")
     assert skipped.exit_code == 3 and "bad.tif" in skipped.stderr
     assert sorted(path.name for path in out.glob("*.tif")) == ["a_mask.tif", "b_mask.tif"]
+
+
+def test_polygons_of_all_are_one_file(scenes: list[Path], tiny_model: Path, tmp_path: Path) -> None:
+    command = ["refine", *scenes, "--output-dir", tmp_path / "out", "-m", tiny_model, *TILES]
+    result = run(*command, "--vector-out", tmp_path / "v.gpkg")
+    assert result.exit_code == 0, result.output
+    assert f"polygons: {tmp_path / 'v.gpkg'}" in result.stderr
+    drawn = run("vectorize", tmp_path / "out/mask.gti.gpkg", "-o", tmp_path / "w.gpkg")
+    assert drawn.exit_code == 0, drawn.output
+    one, other = (pyogrio.read_info(tmp_path / name) for name in ("v.gpkg", "w.gpkg"))
+    assert one["features"] == other["features"]
+    refused = run(*command, "--report", tmp_path / "page.html")
+    assert refused.exit_code == 2 and "--report names one file" in refused.stderr

@@ -92,8 +92,11 @@ def test_command_lines_say_what_was_given(known: Vocabulary, name: str) -> None:
         words = arguments.command_line(command, inputs, outputs, values)
         assert words[0] == name
         with parser.make_context(name, words[1:]) as ctx:
-            # Of many scenes that a command may take, QGIS gives one.
-            return {k: v[0] if k == "scene" else v for k, v in ctx.params.items()}
+            # Of many scenes or masks that a command may take, QGIS gives one.
+            return {
+                k: v[0] if k in ("scene", "mask") and isinstance(v, tuple) else v
+                for k, v in ctx.params.items()
+            }
 
     usual = read({})
     assert (usual["progress"], str(usual["output"])) == ("json", "/out put/-x.tif")

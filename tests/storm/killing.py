@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Children of a killed process see that it is gone within this many seconds.
-ORPHANS = 15.0
+#: Children of a killed process see that it is gone within this many seconds; a worker that starts,
+#: on a busy machine, sees it when it is up.
+ORPHANS = 60.0
 
 
 @dataclass(slots=True)

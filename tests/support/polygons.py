@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from geothresh.raster.features import mask_shapes
-from geothresh.raster.mask import Mask, cut_scene, open_mask, plain_mask
+from geothresh.raster.mask import Mask, open_mask, strips
+from geothresh.raster.rewriting import cut_scene, plain_mask
 from geothresh.raster.scene import open_scene
 from geothresh.vector.polygons import (
     PolygonBatch,
@@ -60,8 +61,10 @@ def opened(path: Path, threshold: float | None = None) -> Iterator[Mask]:
         with open_mask(path) as mask, plain_mask(mask, beside=path) as plain:
             yield plain
     else:
-        with open_scene(path) as scene, cut_scene(scene, threshold, beside=path) as mask:
-            yield mask
+        with open_scene(path) as scene:
+            windows = strips(scene.size, scene.layout.part_height)
+            with cut_scene(scene, threshold, windows=windows, beside=path) as mask:
+                yield mask
 
 
 def polygons_of(

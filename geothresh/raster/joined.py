@@ -1,0 +1,108 @@
+"""Many masks on one pixel grid as a single one, which lives as long as it is needed.
+
+Polygons and thinning want one raster. So what the files hold is written to a temporary mask of
+their union, window by window: sparse and compressed it takes some thousandth of its pixels, and
+nothing in memory grows with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from geothresh.errors import InputError
+from geothresh.geobox import GeoBox
+from geothresh.raster.georeference import Georeference
+from geothresh.raster.grids import Surface, surfaces_of
+from geothresh.raster.mask import (
+    Mask,
+    MaskSpec,
+    Progress,
+    count_mask,
+    decided_value,
+)
+from geothresh.raster.paths import RasterSource
+from geothresh.raster.rewriting import rewritten
+from geothresh.raster.surface import OpenScenes, SurfaceReader, one_spelling
+from geothresh.types import BoolArray
+from geothresh.windows import PixelWindow, RasterSize, RegularGrid
+
+# Side of the windows in which masks are joined: whole blocks of the temporary one.
+_SIDE = 2048
+
+
+def windows_of(size: RasterSize) -> list[PixelWindow]:
+    """Squares that cover a raster of many files, row by row; each file is in few of them."""
+    return list(RegularGrid(size=size, part_height=_SIDE, part_width=_SIDE).windows())
+
+
+def one_surface(boxes: Sequence[GeoBox]) -> Surface:
+    """Put rasters together that must lie on one pixel grid.
+
+    Raises:
+        InputError: one has no georeference, or they lie on several grids.
+    """
+    for box in boxes:
+        if not box.has_transform and len(boxes) > 1:
+            raise InputError(
+                f"{box.name}: has no georeference, so that it has no place beside the others; "
+                "georeference it"
+            )
+    surfaces = surfaces_of(boxes)
+    if len(surfaces) > 1:
+        first, other = (boxes[surface.members[0]].name for surface in surfaces[:2])
+        raise InputError(
+            f"{other}: is not on the pixel grid of {first} ({len(boxes)} files on {len(surfaces)} "
+            "grids); name those of one grid, or warp them to one"
+        )
+    return surfaces[0]
+
+
+@contextmanager
+def joined_mask(
+    sources: Sequence[RasterSource],
+    *,
+    bidx: int | None,
+    beside: Path,
+    progress: Progress | None = None,
+) -> Iterator[Mask]:
+    """Many masks as one; where they overlap, the first that has data there comes first.
+
+    What is foreground is decided once for all, as for a single one (`open_mask`).
+
+    Args:
+        sources: the masks.
+        bidx: the band, counted from 1; needed where there are several.
+        beside: a path in whose directory the temporary mask is put.
+        progress: told (files counted and windows joined, how many of both there are).
+
+    Raises:
+        InputError: one cannot be read or is no mask, or they lie on several pixel grids.
+        OutputError: the temporary mask cannot be written.
+    """
+    counted = []
+    for done, source in enumerate(sources, 1):
+        counted.append(count_mask(source, bidx))
+        if progress:
+            progress(done, len(sources))
+    spell = one_spelling()
+    surface = one_surface([replace(one.box, crs=spell(one.box.crs)) for one in counted])
+    name = surface.box.name
+    value = decided_value(name, counted)
+    specs = [replace(one.spec, value=value) for one in counted]
+    box = Georeference.of_box(surface.box)
+    windows = windows_of(box.size)
+
+    def parts(reader: SurfaceReader[MaskSpec]) -> Iterator[tuple[PixelWindow, BoolArray]]:
+        for done, window in enumerate(windows, 1):
+            yield window, reader.read(window)[0] > 0
+            if progress:
+                progress(done, len(windows))
+
+    with (
+        OpenScenes() as scenes,
+        rewritten(name, box, parts(SurfaceReader(surface.placement, specs, scenes)), beside) as one,
+    ):
+        yield one
