@@ -11,9 +11,15 @@ from geothresh.types import Float32Array, UInt8Array
 class Rival(Protocol):
     """Takes a confidence map and perhaps its image, gives a confidence map."""
 
-    name: str
-    """For tables."""
-    needs_image: bool
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether it can do without the image."""
+        ...
 
     def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
         """Refine a map.

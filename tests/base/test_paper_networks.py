@@ -9,21 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from geothresh.api.train_base import train_base
-from geothresh.base.config import BaseConfig, BasePlan, BaseRecipe, ImageData
+from geothresh.base.config import BaseConfig
 from geothresh.base.networks import build_network, describe_network, load_base_weights
-from geothresh.base.predictor import load_base, predict_picture
+from geothresh.base.predictor import load_base
 from geothresh.base.resunet import AtrousPyramid, DecoderAttention, ResidualUnit, SqueezeExcite
 from geothresh.base.saliency import PFAN, RFCN, RFCN_STEPS, SpatialAttention
-from geothresh.base.task import normalised
+from geothresh.base.task import normalised, segmentation_loss
 from geothresh.errors import ModelError, UsageError
-from geothresh.metrics import Counts
 from geothresh.nn.modelfile import BASE, save_model
-from geothresh.raster.image_pairs import find_images
 from geothresh.raster.pairs import read_mask
+from geothresh.raster.pictures import read_rgb, resized
 from tests.base.test_networks import encoder_file
 
 PAPER = ("resunet", "resunetpp", "rfcn", "pfan")
@@ -205,28 +202,29 @@ def test_a_file_rebuilds_a_network_and_no_other(tmp_path: Path, name: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.skipif(not POLYPS.is_dir(), reason="the images are not here")
-@pytest.mark.parametrize("name", PAPER)
-def test_it_learns_on_real_images(tmp_path: Path, name: str) -> None:
-    """Eight frames at a quarter of their size, which 60 steps are enough to learn by heart."""
-    data = tmp_path / "polyps"
-    data.mkdir()
-    for number in range(1, 101, 13):
-        for end, form in (("sat.jpg", Image.Resampling.BOX), ("mask.png", 0)):
-            with Image.open(POLYPS / f"{number:03}_{end}") as picture:
-                small = picture.resize((96, 72), form)
-            small.save(data / f"{number:03}_{end.replace('jpg', 'png')}")
-    recipe = BaseRecipe(steps=60, crop_size=64, batch_size=4, learning_rate=2e-3, jitter=0)
-    losses: list[float] = []
-    result = train_base(
-        ImageData.of(data), tmp_path / "m.safetensors", BasePlan(network=name, recipe=recipe),
-        device="cpu", on_step=lambda step, steps, loss: losses.append(loss),
-    )  # fmt: skip
-    predictor = load_base(result.model, device="cpu", precision="fp32")
-    total, nothing = Counts(), Counts()
-    for pair in find_images(data):
-        found, truth = predict_picture(predictor, pair.read_image()) >= 128, read_mask(pair.mask)
-        total += Counts.of(prediction=found, target=truth)
-        nothing += Counts.of(prediction=np.ones_like(truth), target=truth)
-    # Better by far than to call every pixel a polyp.
-    assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:4])
-    assert total.iou() > 2 * nothing.iou()
+@pytest.mark.parametrize(
+    ("name", "encoder", "steps"),
+    [
+        ("resunet", None, 40), ("resunetpp", None, 80), ("rfcn", "vgg11_bn", 20),
+        ("pfan", "vgg11_bn", 20),
+    ],
+)  # fmt: skip
+def test_it_learns_on_real_images(name: str, encoder: str | None, steps: int) -> None:
+    """Eight frames of four places, all of them in every step, small: the loss falls by a fifth."""
+    config = describe_network(name, encoder)
+    frames = [f"{number:03}" for number in range(1, 101, 13)]
+    images = [resized(read_rgb(POLYPS / f"{i}_sat.jpg"), 64) for i in frames]
+    masks = [resized(read_mask(POLYPS / f"{i}_mask.png"), 64) for i in frames]
+    batch = normalised(np.stack(images).astype(np.float32) / np.float32(255), config)
+    truth = torch.from_numpy(np.stack(masks)).float()
+    torch.manual_seed(0)
+    network = build_network(config).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(steps):
+        loss = segmentation_loss(network(batch)[:, 0], truth)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])

@@ -1,0 +1,447 @@
+r"""The paper's tables, each by one command, every row beside the paper's figure.
+
+    python tests/benchmarks/reproduce.py 2 --data KVASIR-SEG -o RUN --resize 512
+
+TABLE is 1 (roads), 2 (polyps), 3 (saliency), 4 (branches), 5 (losses), 6 (parts of the regional
+loss), 7 (memory) or figure5 (patches). For each base network of the table, `geothresh base
+crossfit` makes out-of-fold maps; places are split once, ThreshNet is trained on one side
+(`geothresh train`, recipes paper and best, last epoch, so that nothing is chosen by what is
+reported), and all is scored on the other side: the cut at 0.5, DenseCRF with its grid searched on
+the training side, CascadePSP where its weights are named, ThreshNet. What is done is kept in the
+folder and not done again; other options want another folder.
+
+Where DATA is not the paper's, say so with --stand-in, which the table then says. --frames N makes N
+images in a row one place, --most takes so many of them, evenly spread. --steps, --epochs and
+--chips-per-epoch shorten trainings; the table says how long they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import in_process, machine, peak_megabytes, table
+
+from geothresh.errors import GeothreshError
+from geothresh.metrics import MapScore, Summary
+from geothresh.raster.image_pairs import find_images
+from geothresh.raster.pairs import Pair, find_pairs
+from geothresh.rivals.cascadepsp import CascadePSP
+from geothresh.rivals.densecrf import DenseCRF, search
+from geothresh.rivals.protocol import Rival
+
+PLACES = r"^(\d+)\+"
+SEARCHED = 4  # maps of the training side that DenseCRF's grid is searched on
+
+Paper = dict[str, tuple[float | None, ...]]
+"""mIoU, mBA and MAE in the paper by row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A base network of a table, and the paper's rows of it."""
+
+    name: str
+    paper: Paper = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A ThreshNet that is trained."""
+
+    row: str
+    arguments: tuple[str, ...]
+    """Of `geothresh train`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table of the paper."""
+
+    title: str
+    data: str
+    """Name of the paper's data."""
+    networks: tuple[Network, ...]
+    variants: tuple[Variant, ...]
+    rivals: bool = True
+
+
+RECIPES = (
+    Variant(row="ThreshNet, recipe paper", arguments=("--recipe", "paper")),
+    Variant(row="ThreshNet, recipe best", arguments=("--recipe", "best")),
+)
+
+
+def _rows(base: tuple, refined: tuple, crf: tuple = (), cascade: tuple = ()) -> Paper:
+    return {
+        "base": base, "DenseCRF": crf, "CascadePSP": cascade, RECIPES[0].row: refined,
+        RECIPES[1].row: refined,
+    }  # fmt: skip
+
+
+def _paper(row: str, *arguments: str) -> Variant:
+    return Variant(row=row, arguments=("--recipe", "paper", *arguments))
+
+
+DLINKNET = (60.1, 49.8)
+TABLES = {
+    "1": Table(
+        title="Roads", data="DeepGlobe", variants=RECIPES,
+        networks=(
+            Network(name="fcn8s", paper=_rows((48.6, 31.7), (54.1, 42.3), (50.9, 34.9))),
+            Network(name="unet", paper=_rows((55.8, 37.6), (60.9, 47.4), (57.6, 40.5), (59.8,))),
+            Network(name="deeplabv3plus", paper=_rows((59.2, 47.6), (61.9, 55.9), (59.9, 49.3))),
+            Network(name="pspnet", paper=_rows((59.8, 48.2), (62.4, 56.6), (60.3, 49.7))),
+            Network(name="dlinknet", paper=_rows(DLINKNET, (63.2, 56.6), (60.8, 51.4))),
+        ),
+    ),
+    "2": Table(
+        title="Polyps", data="Kvasir-SEG", variants=RECIPES,
+        networks=(
+            Network(name="unet", paper=_rows((41.5, 38.8), (47.8, 46.3))),
+            Network(name="resunet", paper=_rows((46.8, 45.7), (52.9, 52.5))),
+            Network(name="resunetpp", paper=_rows((55.9, 56.8), (61.7, 62.9))),
+        ),
+    ),
+    "3": Table(
+        title="Saliency", data="DUTS", variants=RECIPES,
+        networks=(
+            Network(name="rfcn", paper=_rows((52.8, 40.7, 0.0897), (57.1, 48.5, 0.0807))),
+            Network(name="pfan", paper=_rows((66.1, 51.2, 0.0452), (69.9, 58.6, 0.0386))),
+        ),
+    ),
+    "4": Table(
+        title="Branches", data="DeepGlobe", rivals=False,
+        variants=(
+            _paper("global only", "--branches", "global"),
+            _paper("local only", "--branches", "local"), _paper("both"),
+        ),
+        networks=(
+            Network(name="dlinknet", paper={
+                "base": DLINKNET, "global only": (60.5, 52.3), "local only": (62.3, 56.1),
+                "both": (63.2, 56.6),
+            }),
+        ),
+    ),
+    "5": Table(
+        title="Losses", data="DeepGlobe", rivals=False,
+        variants=(
+            _paper("L_reg only", "--region-weight", "0"),
+            _paper("L_rs only", "--region-weight", "1"), _paper("both"),
+        ),
+        networks=(
+            Network(name="dlinknet", paper={
+                "base": DLINKNET, "L_reg only": (60.8, 52.8), "L_rs only": (62.6, 57.2),
+                "both": (63.2, 56.6),
+            }),
+        ),
+    ),
+    "6": Table(
+        title="Parts of the region-specific loss", data="DeepGlobe", rivals=False,
+        variants=(
+            _paper("focal only", "--boundary-weight", "0"),
+            _paper("boundary only", "--focal-weight", "0"), _paper("both"),
+        ),
+        networks=(
+            Network(name="dlinknet", paper={
+                "base": DLINKNET, "focal only": (62.8, 51.9), "boundary only": (61.0, 55.4),
+                "both": (63.2, 56.6),
+            }),
+        ),
+    ),
+    "figure5": Table(
+        title="Patch sizes", data="DeepGlobe", rivals=False,
+        variants=tuple(_paper(f"P = {p}", "--patch", str(p)) for p in (256, 128, 64, 32, 16)),
+        networks=(Network(name="dlinknet", paper={"base": DLINKNET, "P = 64": (63.2, 56.6)}),),
+    ),
+}  # fmt: skip
+MEMORY = {"ThreshNet": "1.03 GB", "CascadePSP": "3.16 GB"}
+"""GPU memory in the paper, of one map of 512 x 512."""
+
+
+class Run:
+    """What a table is made with, and the folder that keeps what is done."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.given = arguments
+        self.output: Path = arguments.output
+        self.output.mkdir(parents=True, exist_ok=True)
+        self._require_same()
+        self.data = self._linked()
+
+    def _require_same(self) -> None:
+        """Steps are kept by name: a folder is of one set of options."""
+        free = ("table", "network", "output", "cascadepsp", "stand_in")
+        told = {key: str(value) for key, value in vars(self.given).items() if key not in free}
+        file = self.output / "run.json"
+        if file.exists():
+            differing = [k for k, v in json.loads(file.read_text()).items() if told.get(k) != v]
+            if differing:
+                what = ", ".join(differing)
+                raise SystemExit(f"{self.output}: made with another {what}; choose another folder")
+        file.write_text(json.dumps(told, indent=1) + "\n")
+
+    def _linked(self) -> Path:
+        """A folder of links in the plain layout, whose ids begin with their place."""
+        given = self.given
+        every = find_images(given.data, layout=given.layout)
+        folder = self.output / "data" / given.data.name
+        for number, pair in list(enumerate(every))[:: max(1, math.ceil(len(every) / given.most))]:
+            for kind, file in (("image", pair.image), ("mask", pair.mask)):
+                link = folder / kind / f"{number // given.frames}+{pair.id}{file.suffix}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.is_symlink():
+                    link.symlink_to(file.resolve())
+        return folder
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """The result of a step, made once."""
+        file = self.output / "done" / f"{name.replace(' ', '-').replace(',', '')}.json"
+        if not file.exists():
+            made = make()
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(made, indent=1) + "\n")
+        return json.loads(file.read_text())
+
+    def command(self, *words: str) -> dict[str, Any]:
+        """What a command of geothresh prints as JSON; the same goes on where it was stopped."""
+        call = [sys.executable, "-m", "geothresh", *words, "--device", self.given.device, "--json"]
+        print("$ geothresh", shlex.join(call[3:]), file=sys.stderr, flush=True)
+        done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    @property
+    def sizes(self) -> list[str]:
+        """The option of size, for every command."""
+        return [] if self.given.resize is None else ["--resize", str(self.given.resize)]
+
+    def maps(self, network: str) -> Path:
+        """Out-of-fold maps of a base network."""
+        given, words = self.given, []
+        for name in ("encoder", "encoder_weights", "steps", "crop_size", "learning_rate"):
+            if getattr(given, name) is not None:
+                words += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
+        if network in ("resunet", "resunetpp"):  # of one piece, from random numbers
+            words = [w for k, w in enumerate(words) if not _of_encoder(words, k)]
+        made = self.kept(
+            f"maps {network}",
+            lambda: self.command(
+                "base", "crossfit", str(self.data), "-o", str(self.output / "maps"), "--network",
+                network, "--folds", str(given.folds), "--place-pattern", PLACES, *self.sizes,
+                *words,
+            ),
+        )  # fmt: skip
+        (folders,) = list(made["maps"].values())[-1:]
+        return Path(folders[0])
+
+    def trained(self, network: str, maps: Path, variant: Variant) -> Path:
+        """The last epoch of a ThreshNet; beside it stands the split, the same for all."""
+        model = self.output / f"{network}-{variant.row.replace(' ', '').replace(',', '-')}"
+        given, words = self.given, []
+        for name in ("epochs", "chips_per_epoch", "preset", "chip_size"):
+            if getattr(given, name) is not None:
+                words += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
+        self.kept(
+            f"model {network} {variant.row}",
+            lambda: self.command(
+                "train", str(self.data), "--confidence", str(maps), "-o", f"{model}.safetensors",
+                "--place-pattern", PLACES, "--validation-fraction", str(given.held), *self.sizes,
+                *words, *variant.arguments,
+            ),
+        )  # fmt: skip
+        return model.with_name(f"{model.name}.last.safetensors")
+
+    def evaluated(self, name: str, maps: Path, split: Path, *words: str) -> dict[str, Any]:
+        """The rows of `geothresh evaluate` on the held-out side."""
+        made = self.kept(
+            name,
+            lambda: self.command(
+                "evaluate", str(self.data), "--confidence", str(maps), "--ids", str(split),
+                *self.sizes, *words,
+            ),
+        )  # fmt: skip
+        rows: dict[str, Any] = made["sources"][0]["rows"]
+        return rows
+
+    def pairs(self, maps: Path, ids: set[str]) -> Iterator[tuple[Pair, Any]]:
+        """Maps with the images of the same ids, in the order of the ids."""
+        size = self.given.resize
+        images = {pair.id: pair for pair in find_images(self.data, resize=size)}
+        for pair in find_pairs(self.data, [maps], resize=size):
+            if pair.id in ids:
+                yield pair, images[pair.id].read_image()
+
+    def rival(self, make: Callable[[], Rival], maps: Path, ids: set[str]) -> dict[str, Any]:
+        """What a refiner scores, or why it cannot be had."""
+        try:
+            refine = make()
+        except GeothreshError as error:
+            return {"reason": str(error)}
+        scores = []
+        for pair, image in self.pairs(maps, ids):
+            confidence, truth = pair.read()
+            found = refine(confidence, image)
+            scores.append(MapScore.of(prediction=found >= 0.5, target=truth, confidence=found))
+        return Summary.of(scores).as_dict()
+
+
+def _of_encoder(words: list[str], k: int) -> bool:
+    return words[k].startswith("--encoder") or (k > 0 and words[k - 1].startswith("--encoder"))
+
+
+def network_rows(run: Run, of: Table, network: Network) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Row by row what a base network and its refiners score on the held-out places."""
+    maps = run.maps(network.name)
+    models = {one.row: run.trained(network.name, maps, one) for one in of.variants}
+    first = next(iter(models.values()))
+    split = first.with_name(first.name.replace(".last.safetensors", ".split.json"))
+    sides = json.loads(split.read_text())
+    train, held = set(sides["train"]), set(sides["validation"])
+    base = run.evaluated(f"base {network.name}", maps, split, "--no-refine")
+    yield "base", base["cut"]
+    yield "bound*", base["regions"]
+    if of.rivals:
+        crf = partial(run.rival, lambda: _crf(run, maps, train), maps, held)
+        cascade = partial(run.rival, lambda: _cascade(run), maps, held)
+        asked = "" if run.given.cascadepsp is None else " asked for"
+        yield "DenseCRF", run.kept(f"densecrf {network.name}", crf)
+        yield "CascadePSP", run.kept(f"cascadepsp {network.name}{asked}", cascade)
+    for row, model in models.items():
+        words = ("-m", str(model), "--resolution", "native")
+        rows = run.evaluated(f"refined {network.name} {row}", maps, split, *words)
+        yield row, rows["refined"]
+
+
+def _crf(run: Run, maps: Path, train: set[str]) -> DenseCRF:
+    some = set(sorted(train)[:: max(1, len(train) // SEARCHED)][:SEARCHED])
+    found = run.pairs(maps, some)
+    samples = [(pair.read_map(), image, pair.read_truth()) for pair, image in found]
+    return DenseCRF(settings=search(samples))
+
+
+def _cascade(run: Run) -> CascadePSP:
+    if run.given.cascadepsp is None:
+        return CascadePSP("the file of --cascadepsp, which is not given")
+    return CascadePSP(run.given.cascadepsp, device=run.given.device)
+
+
+def lines(network: Network, found: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[list[str]]:
+    """Rows as text: ours beside the paper's."""
+    for row, figures in found:
+        paper = (*network.paper.get(row, ()), None, None, None)[:3]
+        if "reason" in figures:
+            ours = ["not had: " + figures["reason"], "", ""]
+        else:
+            ours = [
+                f"{100 * figures['miou']:.1f}", f"{100 * figures['boundary_iou']:.1f}",
+                f"{figures['mae']:.4f}" if figures["mae"] is not None else "-",
+            ]  # fmt: skip
+        yield [network.name, row, *ours, *("-" if p is None else f"{p:g}" for p in paper)]
+
+
+HEAD = ("base network", "", "mIoU", "mBA", "MAE", "paper mIoU", "paper mBA", "paper MAE")
+
+
+def heading(name: str, of: Table, given: argparse.Namespace, held: int) -> str:
+    """What the figures are of."""
+    which = of.data if given.stand_in is None else f"{given.stand_in}, a stand-in for {of.data}"
+    trained = ", ".join(
+        f"{key.replace('_', ' ')} {value}"
+        for key in ("steps", "folds", "epochs", "chips_per_epoch", "preset", "resize", "most")
+        if (value := getattr(given, key)) is not None
+    )
+    return f"Table {name}: {of.title.lower()}. Data: {which}; {held} maps held out; {trained}."
+
+
+def memory(run: Run) -> str:
+    """Table 7: peak memory of refining one map of 512 x 512."""
+    on = "of the device" if run.given.device.startswith("cuda") else "of the process"
+    rows = []
+    for name in ("nothing", "ThreshNet", "CascadePSP"):
+        weights = str(run.given.cascadepsp or "")
+        if name == "CascadePSP" and not weights:
+            rows.append([name, "not had: name its weights with --cascadepsp", MEMORY[name]])
+            continue
+        case = partial(in_process, __file__, name, run.given.device, weights)
+        found = run.kept(f"memory {name}", case)
+        rows.append([name, f"{found['peak']:.0f} MB", MEMORY.get(name, "-")])
+    return f"Table 7: peak memory {on}, one map of 512 x 512.\n\n" + table(
+        ("", "here", "paper, of the GPU"), rows
+    )
+
+
+def measure(name: str, device: str, weights: str) -> None:
+    """Refine one map in this process, print its peak of memory as JSON."""
+    import torch
+
+    from geothresh.nn.config import NetworkConfig
+    from geothresh.nn.network import ThreshNet
+
+    confidence = np.random.default_rng(0).random((512, 512), np.float32)
+    with torch.inference_mode():
+        if name == "ThreshNet":
+            network = ThreshNet(NetworkConfig()).to(device).eval()  # the paper's, whole
+            network(torch.from_numpy(confidence)[None, None].to(device))
+        elif name == "CascadePSP":
+            CascadePSP(weights, device=device)(confidence, np.zeros((512, 512, 3), np.uint8))
+    on_gpu = device.startswith("cuda")
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_megabytes()
+    print(json.dumps({"peak": peak}))
+
+
+def main() -> None:
+    """Make a table."""
+    if sys.argv[1:2] == ["case"]:
+        measure(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=[*TABLES, "7"])
+    parser.add_argument("--data", type=Path, required=True, help="folder of images and masks")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--layout", default="auto")
+    parser.add_argument("--stand-in", metavar="NAME", help="what DATA is, if not the paper's")
+    parser.add_argument("--network", action="append", help="of the table; may be repeated")
+    parser.add_argument("--frames", type=int, default=1, help="images in a row of one place")
+    parser.add_argument("--most", type=int, default=10**6, help="images, evenly spread")
+    parser.add_argument("--held", type=float, default=0.2, help="share of places held out")
+    parser.add_argument("--resize", type=int, help="the paper's: 512")
+    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cascadepsp", type=Path, help="its weights")
+    for name in ("encoder", "encoder-weights", "preset", "learning-rate"):
+        parser.add_argument(f"--{name}")
+    for name in ("steps", "crop-size", "epochs", "chips-per-epoch", "chip-size"):
+        parser.add_argument(f"--{name}", type=int)
+    given = parser.parse_args()
+    run = Run(given)
+    print(machine("torch", "numpy"), file=sys.stderr)
+    if given.table == "7":
+        text = memory(run)
+    else:
+        of = TABLES[given.table]
+        chosen = [n for n in of.networks if not given.network or n.name in given.network]
+        rows, held = [], 0
+        for network in chosen:
+            found = list(network_rows(run, of, network))
+            held = int(found[0][1]["n"])
+            for line in lines(network, found):
+                print(" | ".join(line), flush=True)
+                rows.append(line)
+        text = heading(given.table, of, given, held) + "\n\n" + table(HEAD, rows)
+    (run.output / f"table-{given.table}.md").write_text(text + "\n")
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    main()

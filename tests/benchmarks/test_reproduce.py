@@ -1,0 +1,50 @@
+"""The paper's tables by one command, on images made here, with trainings of a few steps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import reproduce
+
+from tests.support.imagery import image_set
+
+SCRIPT = Path(reproduce.__file__)
+
+
+def test_every_row_of_the_paper_has_a_row_here() -> None:
+    rivals = {"base", "DenseCRF", "CascadePSP"}
+    for name, of in reproduce.TABLES.items():
+        rows = {variant.row for variant in of.variants} | rivals
+        for network in of.networks:
+            assert network.paper.keys() <= rows, name
+            # ThreshNet gains in every one of the paper's rows.
+            refined = [value[0] for row, value in network.paper.items() if row not in rivals]
+            assert max(value or 0 for value in refined) > (network.paper["base"][0] or 100)
+
+
+@pytest.mark.slow
+def test_a_table_is_made_and_not_made_again(tmp_path: Path) -> None:
+    data = image_set(tmp_path / "data", 12)
+    command = [
+        sys.executable, str(SCRIPT), "2", "--data", str(data), "-o", str(tmp_path / "run"),
+        "--network", "resunetpp", "--steps", "2", "--crop-size", "64", "--epochs", "1",
+        "--chips-per-epoch", "4", "--chip-size", "64", "--preset", "small", "--frames", "2",
+        "--stand-in", "roads made here",
+    ]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    text = (tmp_path / "run" / "table-2.md").read_text()
+    assert "Data: roads made here, a stand-in for Kvasir-SEG" in text
+    lines = [line for line in text.splitlines() if line.startswith("| resunetpp")]
+    names = [line.split(" | ")[1] for line in lines]
+    variants = [variant.row for variant in reproduce.RECIPES]
+    assert names == ["base", "bound*", "DenseCRF", "CascadePSP", *variants]
+    assert lines[0].endswith("| 55.9 | 56.8 | - |") and lines[4].endswith("| 61.7 | 62.9 | - |")
+    assert "not had: " in lines[3] and "$ geothresh train" in first.stderr
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "$ geothresh" not in again.stderr
+    assert again.stdout == first.stdout
+    other = subprocess.run([*command, "--folds", "3"], capture_output=True, text=True, check=False)
+    assert other.returncode == 1 and "made with another folds; choose" in other.stderr
