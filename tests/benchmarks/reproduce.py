@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from measuring import in_process, machine, peak_megabytes, table
 
-from geothresh.errors import GeothreshError
+from geothresh.errors import GeothreshError, InputError
 from geothresh.metrics import MapScore, Summary
 from geothresh.raster.image_pairs import find_images
 from geothresh.raster.pairs import Pair, find_pairs
@@ -42,7 +42,6 @@ from geothresh.rivals.protocol import Rival
 
 PLACES = r"^(\d+)\+"
 SEARCHED = 4  # maps of the training side that DenseCRF's grid is searched on
-
 Paper = dict[str, tuple[float | None, ...]]
 """mIoU, mBA and MAE in the paper by row."""
 
@@ -196,7 +195,8 @@ class Run:
         given = self.given
         every = find_images(given.data, layout=given.layout)
         folder = self.output / "data" / given.data.name
-        for number, pair in list(enumerate(every))[:: max(1, math.ceil(len(every) / given.most))]:
+        step = max(1, math.ceil(len(every) / (given.most or len(every))))
+        for number, pair in list(enumerate(every))[::step]:
             for kind, file in (("image", pair.image), ("mask", pair.mask)):
                 link = folder / kind / f"{number // given.frames}+{pair.id}{file.suffix}"
                 link.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,9 @@ class Run:
 
     def command(self, *words: str) -> dict[str, Any]:
         """What a command of geothresh prints as JSON; the same goes on where it was stopped."""
-        call = [sys.executable, "-m", "geothresh", *words, "--device", self.given.device, "--json"]
+        # What refines nothing takes no device.
+        device = [] if "--no-refine" in words else ["--device", self.given.device]
+        call = [sys.executable, "-m", "geothresh", *words, *device, "--json"]
         print("$ geothresh", shlex.join(call[3:]), file=sys.stderr, flush=True)
         done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
         found: dict[str, Any] = json.loads(done.stdout)
@@ -332,7 +334,7 @@ def _crf(run: Run, maps: Path, train: set[str]) -> DenseCRF:
 
 def _cascade(run: Run) -> CascadePSP:
     if run.given.cascadepsp is None:
-        return CascadePSP("the file of --cascadepsp, which is not given")
+        raise InputError("its weights are not named, with --cascadepsp")
     return CascadePSP(run.given.cascadepsp, device=run.given.device)
 
 
@@ -413,7 +415,7 @@ def main() -> None:
     parser.add_argument("--stand-in", metavar="NAME", help="what DATA is, if not the paper's")
     parser.add_argument("--network", action="append", help="of the table; may be repeated")
     parser.add_argument("--frames", type=int, default=1, help="images in a row of one place")
-    parser.add_argument("--most", type=int, default=10**6, help="images, evenly spread")
+    parser.add_argument("--most", type=int, help="images, evenly spread")
     parser.add_argument("--held", type=float, default=0.2, help="share of places held out")
     parser.add_argument("--resize", type=int, help="the paper's: 512")
     parser.add_argument("--folds", type=int, default=2)
