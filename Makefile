@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 DEMO_DIR ?= geothresh-demo
 STUDIES ?= studies
+# Python of an environment that has the peers of `make bench`; see bench_peers.py.
+PEERS ?= $(VENV)/bin/python
 # `make dist` tries wheel and sdist here.
 DIST_DIR ?= build/dist
 # `make least` tries the least versions of all dependencies here.
@@ -106,11 +108,13 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_inputs.py vrt
 	$(BIN)/python tests/benchmarks/bench_inputs.py http
 	$(BIN)/python tests/benchmarks/bench_inputs.py strip
+	$(BIN)/python tests/benchmarks/bench_startup.py
 	$(BIN)/python tests/benchmarks/bench_targets.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/study_overlap.py
 	$(BIN)/python tests/benchmarks/bench_vectorize.py
 	$(BIN)/python tests/benchmarks/bench_centerlines.py
+	$(BIN)/python tests/benchmarks/bench_peers.py --python $(PEERS)
 
 pictures: $(TESTING)  ## make docs/*.png again, from the demo, and what the notebooks show
 	$(BIN)/python -m tests.benchmarks.make_pictures

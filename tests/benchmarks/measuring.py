@@ -96,6 +96,14 @@ def in_process(file: str, *case: str | int) -> dict[str, float]:
     return figures
 
 
+def put_between(file: Path, text: str, *, mark: str) -> None:
+    """Replace what stands between the marks ``<!-- mark -->`` and ``<!-- end -->`` of a file."""
+    begin, end = f"<!-- {mark} -->", "<!-- end -->"
+    before, rest = file.read_text().split(begin)
+    _, after = rest.split(end, 1)
+    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]

@@ -15,6 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from measuring import put_between
+
 import geothresh
 from geothresh.options import Compute, Maps, Scoring
 
@@ -23,8 +25,6 @@ HEAD = """\
 share of the bound | Boundary IoU: cut | best single* | **refined** | gain (s.e.) | lose more than \
 1 point |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
-
-_MARKS = ("<!-- measured -->", "<!-- end -->")
 
 
 def measured(arguments: argparse.Namespace, masks: Path, folder: Path) -> dict[str, Any]:
@@ -97,13 +97,6 @@ def summary(known: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def put_into(card: Path, text: str) -> None:
-    """Replace what stands between the marks of a card."""
-    before, rest = card.read_text().split(_MARKS[0])
-    _, after = rest.split(_MARKS[1])
-    card.write_text(f"{before}{_MARKS[0]}\n\n{text}\n\n{_MARKS[1]}{after}")
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -137,7 +130,8 @@ def main() -> None:
     print(f"\n{summary(known)}")
     if arguments.card:
         rows = "\n".join(line(*row) for row in known.items())
-        put_into(arguments.card, f"{HEAD}\n{rows}\n\n{summary(known)}")
+        text = f"{HEAD}\n{rows}\n\n{summary(known)}"
+        put_between(arguments.card, text, mark="measured")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,12 @@ BENCHMARKS = Path(__file__).parent
             "5 of 8 tiles refined",
             marks=pytest.mark.slow,
         ),
+        pytest.param("bench_startup.py --repeat 1", "| `geothresh info` |", marks=pytest.mark.slow),
+        pytest.param(
+            "bench_peers.py --scenes 1 --repeat 1",
+            "| loop over windows, torch |",
+            marks=pytest.mark.slow,
+        ),
         ("bench_overhead.py parts --side 1024 --repeat 1", "| verify |"),
         ("bench_inputs.py vrt --side 1024 --pieces 2 --repeat 1", "| VRT of 4 files |"),
         ("bench_inputs.py http --side 1024", "| sound server |"),
