@@ -109,6 +109,9 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_inputs.py http
 	$(BIN)/python tests/benchmarks/bench_inputs.py strip
 	$(BIN)/python tests/benchmarks/bench_startup.py
+	$(BIN)/python tests/benchmarks/bench_many.py plan
+	$(BIN)/python tests/benchmarks/bench_many.py parent
+	$(BIN)/python tests/benchmarks/bench_many.py borders
 	$(BIN)/python tests/benchmarks/bench_targets.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/study_overlap.py

@@ -1,0 +1,177 @@
+"""What a run over many files costs beside the work: planning, the parent, tiles refined twice.
+
+python tests/benchmarks/bench_many.py plan --files 10000    # sparse files of 512 x 512 pixels
+python tests/benchmarks/bench_many.py parent --workers 2    # a model that costs nothing
+python tests/benchmarks/bench_many.py borders --piece 16384
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import rasterio
+from identity import IdentitySource
+from measuring import machine, peak_megabytes, table
+from rasterio.transform import Affine
+from scenes import repeated
+
+from geothresh import Compute, Many, Reading, Refining, Tiling, Writing, refine_many
+from geothresh.api.examining import examine_all, group
+from geothresh.api.inputs import find_inputs
+from geothresh.api.planning import PlannedSurface, plan_surface, plan_units, require_apart
+from geothresh.mosaic import fleet
+
+Made = TypeVar("Made")
+#: The corner of the first file, whose bytes are told from all others of a TIFF.
+CORNER = (412_345.0, 5_098_765.0)
+SIDE = 512
+
+
+@click.group()
+def main() -> None:
+    """Benchmarks of a run over many files; each is one command."""
+    warnings.simplefilter("ignore")  # sparse files lack their blocks
+    print(machine("rasterio", "numpy", "dask"))
+
+
+def sparse_file(path: Path, side: int) -> Path:
+    """A GeoTIFF without a block."""
+    with rasterio.open(
+        path, "w", driver="GTiff", height=side, width=side, count=1, dtype="uint8", nodata=255,
+        crs="EPSG:32632", transform=Affine(1, 0, CORNER[0], 0, -1, CORNER[1]), tiled=True,
+        compress="deflate", sparse_ok=True, bigtiff="yes",
+    ):  # fmt: skip
+        return path
+
+
+def sparse_files(folder: Path, count: int) -> None:
+    """A square of files that meet, copies of one but for their corners."""
+    content = sparse_file(folder / "t.tif", SIDE).read_bytes()
+    (folder / "t.tif").unlink()
+    corner = struct.pack("<2d", *CORNER)
+    assert content.count(corner) == 1
+    across = math.isqrt(count)
+    for index in range(count):
+        row, col = divmod(index, across)
+        moved = struct.pack("<2d", CORNER[0] + col * SIDE, CORNER[1] - row * SIDE)
+        (folder / f"t{row:04d}_{col:04d}.tif").write_bytes(content.replace(corner, moved))
+
+
+def planned(files: Any, many: Many) -> list[PlannedSurface]:
+    """The surfaces of files that were examined."""
+    return [
+        plan_surface(
+            surface, files, many, IdentitySource(), Reading(), Refining(), Tiling(), Compute(),
+            Writing(),
+        )
+        for surface in group(files, separately=False)
+    ]  # fmt: skip
+
+
+@main.command()
+@click.option("--files", "count", default=10_000)
+def plan(count: int) -> None:
+    """Print what is taken of time and memory before the first tile of so many files."""
+    rows = []
+    many, nowhere = Many(), Path("none")
+
+    def step(name: str, call: Callable[[], Made]) -> Made:
+        wall, cpu = time.perf_counter(), time.process_time()
+        made = call()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        per = (f"{seconds / count * 1e3:.3f}" for seconds in (wall, cpu))
+        rows.append([name, f"{wall:.1f}", *per, f"{peak_megabytes():.0f}"])
+        return made
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        sparse_files(folder, count)
+        step("imports", lambda: None)
+        inputs = step("find", lambda: find_inputs([folder], nowhere, allow_vrt=False))
+        files = step("examine", lambda: examine_all(inputs.sources, Reading(), many))
+        surfaces = step("put together", lambda: planned(files, many))
+        units = step("cut into units", lambda: plan_units(surfaces, many))
+        step("compare names", lambda: require_apart(units, many, nowhere))
+        step("what a rerun asks: digests", lambda: [unit.digest() for unit in units])
+    print(table(["step", "s", "ms a file", "of processors", "peak MB"], rows))
+
+
+@main.command()
+@click.option("--workers", default=2)
+@click.option("--side", default=8192, help="Rows and columns.")
+@click.option("--piece", default=2048)
+def parent(workers: int, side: int, piece: int) -> None:
+    """Print what this process takes, and what goes between processes, while workers work."""
+    told = {"bytes": 0, "units": 0, "cpu": 0.0, "wall": 0.0}
+    run_units = fleet.run_units
+
+    def counting(work: Any, units: Iterable[Any], where: Any) -> Iterator[Any]:
+        begun: list[tuple[float, float]] = []
+
+        def sent() -> Iterator[Any]:
+            for unit in units:
+                # Asked for when workers are there.
+                begun.append((time.process_time(), time.perf_counter()))
+                told["bytes"] += len(pickle.dumps((work, unit)))
+                yield unit
+
+        for result in run_units(work, sent(), where):
+            told["bytes"] += len(pickle.dumps(result))
+            told["units"] += 1
+            yield result
+            told["cpu"] = time.process_time() - begun[0][0]
+            told["wall"] = time.perf_counter() - begun[0][1]
+
+    fleet.run_units = counting  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as scratch:
+        scene = repeated(Path(scratch) / "scene.tif", height=side, width=side)
+        result = refine_many(
+            [scene], Path(scratch) / "out", model=IdentitySource(), many=Many(piece=piece),
+            compute=Compute(workers=workers, device="cpu"),
+        )  # fmt: skip
+    tiles = result.tiles_refined + result.tiles_skipped
+    print(
+        f"{side} x {side} in {told['units']} pieces, {tiles} tiles, {workers} workers: "
+        f"{told['wall']:.1f} s"
+    )
+    print(
+        f"this process: {told['cpu']:.2f} s of processor time, "
+        f"{told['cpu'] / tiles * 1e3:.3f} ms a tile, {told['cpu'] / told['units'] * 1e3:.1f} ms a "
+        "piece"
+    )
+    print(
+        f"between processes: {told['bytes'] / told['units']:.0f} bytes a piece, "
+        f"{told['bytes'] / side**2:.5f} a pixel"
+    )
+
+
+@main.command()
+@click.option("--side", default=131_072, help="Rows and columns.")
+@click.option("--piece", default=16_384)
+def borders(side: int, piece: int) -> None:
+    """Print how many tiles are refined more than once, as they lie on borders of pieces."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = sparse_file(Path(scratch) / "huge.tif", side)
+        many = Many(piece=piece)
+        inputs = find_inputs([path], Path("none"), allow_vrt=False)
+        surfaces = planned(examine_all(inputs.sources, Reading(), many), many)
+        units = plan_units(surfaces, many)
+        grid = surfaces[0].method.grid
+    tiles, done = grid.n_tiles, sum(unit.tiles for unit in units)
+    print(
+        f"{side} x {side} in {len(units)} pieces of {piece}, tiles of {grid.tile} with an overlap "
+        f"of {grid.overlap}: {tiles} tiles, {done} refined, {100 * (done / tiles - 1):.2f} % twice"
+    )
+
+
+if __name__ == "__main__":
+    main()
