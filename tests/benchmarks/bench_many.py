@@ -131,7 +131,7 @@ def parent(workers: int, side: int, piece: int) -> None:
             told["cpu"] = time.process_time() - begun[0][0]
             told["wall"] = time.perf_counter() - begun[0][1]
 
-    fleet.run_units = counting  # type: ignore[assignment]
+    fleet.run_units = counting
     with tempfile.TemporaryDirectory() as scratch:
         scene = repeated(Path(scratch) / "scene.tif", height=side, width=side)
         result = refine_many(

@@ -37,7 +37,11 @@ BENCHMARKS = Path(__file__).parent
         ("bench_inputs.py vrt --side 1024 --pieces 2 --repeat 1", "| VRT of 4 files |"),
         ("bench_inputs.py http --side 1024", "| sound server |"),
         ("bench_many.py plan --files 40", "| examine |"),
-        ("bench_many.py borders --side 4096 --piece 1024", "in 16 pieces of 1024"),
+        pytest.param(
+            "bench_many.py borders --side 4096 --piece 1024",
+            "in 16 pieces of 1024",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_benchmark_prints_its_figures(command: str, told: str) -> None:
