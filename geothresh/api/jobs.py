@@ -31,7 +31,7 @@ from geothresh.raster.creation import CHANGES, THRESHOLD, BandFormat, confidence
 from geothresh.raster.scene import Scene
 from geothresh.raster.surface import PartReader, SurfacePart
 from geothresh.raster.writing import RasterWriter
-from geothresh.windows import TileGrid
+from geothresh.tiling import TileGrid
 
 if TYPE_CHECKING:
     from geothresh.api.area import Area

@@ -27,7 +27,8 @@ from geothresh.options import (
     Tiling,
     Tta,
 )
-from geothresh.windows import RasterSize, TileGrid
+from geothresh.tiling import TileGrid
+from geothresh.windows import RasterSize
 
 if TYPE_CHECKING:
     from geothresh.nn.backends import CompiledRefiner

@@ -51,8 +51,9 @@ from geothresh.raster.paths import RasterSource, find_raster, is_tiff
 from geothresh.raster.pictures import read_rgb, write_png
 from geothresh.raster.writing import RasterWriter, stored_confidence
 from geothresh.sidecars import check_side_files
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 
 # Tiles that the engine hands to workers' networks at once; each cuts them into its own batches.
 _BATCH = 8

@@ -23,8 +23,9 @@ from geothresh.nn.device import (
 )
 from geothresh.nn.modelfile import digest
 from geothresh.options import BaseTiling, BatchSize, Precision
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array, UInt8Array
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 
 
 class BasePredictor:

@@ -28,8 +28,9 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.options import Blend
 from geothresh.packed import PackedLayer
+from geothresh.tiling import ChunkPlan, TileGrid, TileGroup
 from geothresh.types import BoolArray, Float32Array, LayerArray
-from geothresh.windows import ChunkPlan, PixelWindow, TileGrid, TileGroup
+from geothresh.windows import PixelWindow
 
 BLENDS: Final[tuple[Blend, ...]] = get_args(Blend)
 

@@ -54,7 +54,8 @@ from geothresh.mosaic.protocols import (
 from geothresh.mosaic.refining import GuardedRefiner, load_refiner, refine_group
 from geothresh.mosaic.sizes import tell_dask
 from geothresh.options import Blend
-from geothresh.windows import ChunkPlan, PixelWindow, TileGroup
+from geothresh.tiling import ChunkPlan, TileGroup
+from geothresh.windows import PixelWindow
 
 Result = TypeVar("Result")
 

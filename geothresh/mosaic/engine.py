@@ -25,8 +25,9 @@ from geothresh.mosaic.protocols import (
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.refining import load_refiner
 from geothresh.options import Blend
+from geothresh.tiling import ChunkPlan, TileGrid
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import ChunkPlan, PixelWindow, TileGrid
+from geothresh.windows import PixelWindow
 
 _LOCAL = Threads()
 # Eight tiles of the usual size are read in one go; of larger tiles fewer.

@@ -40,8 +40,9 @@ from geothresh.mosaic.readers import Decode, PiecesReader, window_read
 from geothresh.mosaic.refining import GuardedRefiner, load_refiner, refine_group
 from geothresh.mosaic.sizes import tell_dask
 from geothresh.options import Blend
+from geothresh.tiling import Chunk, TileGrid, TileGroup
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import Chunk, PixelWindow, TileGrid, TileGroup
+from geothresh.windows import PixelWindow
 
 Key: TypeAlias = tuple[Any, ...]
 """Of a task or chunk: a name and numbers."""

@@ -23,8 +23,9 @@ from geothresh.mosaic.protocols import (
     RefinerSource,
 )
 from geothresh.mosaic.readers import read_mirrored
+from geothresh.tiling import Chunk, TileGrid, TileGroup
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import Chunk, PixelWindow, TileGrid, TileGroup
+from geothresh.windows import PixelWindow
 
 _REMEMBERED = 4
 _loading = threading.Lock()

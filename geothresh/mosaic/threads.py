@@ -28,7 +28,7 @@ from geothresh.mosaic.blending import (
 )
 from geothresh.mosaic.protocols import MosaicStats, Progress, RasterReader, Sink
 from geothresh.mosaic.refining import GuardedRefiner, refine_group
-from geothresh.windows import ChunkPlan, TileGroup
+from geothresh.tiling import ChunkPlan, TileGroup
 
 CHUNKS_PREFETCHED = 4
 """Chunks read and refined ahead of the writer, for each call that the refiner takes at once. Memory

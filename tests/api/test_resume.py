@@ -23,8 +23,9 @@ from geothresh.durability import Journal
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.mosaic import ArrayReader, Sink, Workers, mosaic, refining
 from geothresh.raster.writing import RasterWriter
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 from tests.support.fakes import FakeSource, Recognisable, UnevenRefiner
 from tests.support.flat import grouped
 from tests.support.outputs import without_sides

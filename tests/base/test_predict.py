@@ -26,8 +26,9 @@ from geothresh.nn.modelfile import BASE, save_model
 from geothresh.options import BaseTiling
 from geothresh.raster.image import open_image
 from geothresh.raster.writing import RasterWriter
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array, UInt8Array
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.windows import PixelWindow
 from tests.support.cli_runner import runner
 from tests.support.flat import grouped
 from tests.support.imagery import image_set, in_one_pass, road_image

@@ -27,7 +27,8 @@ from scenes import OVERLAP, TILE, random_bytes
 from geothresh.mosaic import Layers, Scheduler, Sink, mosaic
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.packed import PackedLayer
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.tiling import TileGrid
+from geothresh.windows import PixelWindow
 
 
 @contextmanager

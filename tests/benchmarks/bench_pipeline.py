@@ -36,8 +36,9 @@ from scenes import OVERLAP, PLACE, TILE, TILED, random_bytes
 
 from geothresh.mosaic import Layers, RasterReader, Sink, mosaic
 from geothresh.mosaic.blending import blend_profile
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array, UInt8Array
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 
 ALONE = "read + write alone"
 Uint8Array = UInt8Array

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 import geothresh
 from geothresh.mosaic.readers import read_mirrored
 from geothresh.raster.scene import open_scene
-from geothresh.windows import TileGrid
+from geothresh.tiling import TileGrid
 
 TILE, OVERLAP = 512, 128
 SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"

@@ -32,8 +32,9 @@ from geothresh.mosaic.blending import BLENDS
 from geothresh.nn.refiner import TorchRefiner
 from geothresh.options import Blend
 from geothresh.raster.scene import open_scene
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import RasterSize, TileGrid
+from geothresh.windows import RasterSize
 
 TILE, SQUARE = 512, 500
 OVERLAPS = (0, 64, 128, 192, 256)

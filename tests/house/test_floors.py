@@ -26,6 +26,7 @@ FLOORS = {
     "options": 0,
     "packed": 0,
     "windows": 0,
+    "tiling": 1,
     "durability": 1,
     "geobox": 1,
     "metrics": 1,

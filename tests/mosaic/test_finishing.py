@@ -16,7 +16,8 @@ from geothresh.mosaic import cluster as cluster  # tells Dask the sizes
 from geothresh.mosaic.blending import Blended, Finished, Part
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.packed import PackedLayer
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.tiling import TileGrid
+from geothresh.windows import PixelWindow
 from tests.support.fakes import FakeSource
 
 

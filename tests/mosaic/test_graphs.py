@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from geothresh.mosaic import ArrayReader, GuardedRefiner, Sink
 from geothresh.mosaic.blending import StripCounter, Weights
 from geothresh.mosaic.threads import ThreadRun
+from geothresh.tiling import ChunkPlan, TileGrid
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import ChunkPlan, PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 from tests.support.fakes import IdentityRefiner
 from tests.support.mosaics import run_mosaic, run_options, sides, tile_options
 from tests.support.rasters import coordinate_array

@@ -17,8 +17,9 @@ from geothresh.errors import InputError
 from geothresh.mosaic import RasterReader, Threads, mosaic_array
 from geothresh.mosaic.lazy import mosaic_lazily
 from geothresh.options import Blend
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 from tests.support.fakes import FakeSource, IdentityRefiner, UnevenRefiner
 from tests.support.rasters import coordinate_array
 

@@ -28,8 +28,9 @@ from geothresh.mosaic.blending import BLENDS, blend_profile
 from geothresh.mosaic.readers import read_mirrored
 from geothresh.mosaic.threads import CHUNKS_PREFETCHED
 from geothresh.options import Blend
+from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array, Float64Array
-from geothresh.windows import PixelWindow, RasterSize, TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 from tests.support.fakes import (
     FailingRefiner,
     FakeSource,

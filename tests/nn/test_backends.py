@@ -34,7 +34,7 @@ from geothresh.nn.refiner import ModelSource
 from geothresh.nn.shapes import tensor_shapes
 from geothresh.options import Compute, Tiling
 from geothresh.raster.scene import open_scene
-from geothresh.windows import TileGrid
+from geothresh.tiling import TileGrid
 from tests.support.cli_runner import runner
 from tests.support.flat import grouped
 from tests.support.networks import TINY, network

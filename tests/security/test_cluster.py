@@ -12,7 +12,7 @@ import psutil
 
 from geothresh.mosaic import Sink, Workers, mosaic
 from geothresh.raster.scene import open_scene
-from geothresh.windows import TileGrid
+from geothresh.tiling import TileGrid
 from tests.support.fakes import FakeSource
 from tests.support.rasters import write_raster
 

@@ -16,7 +16,8 @@ from geothresh.raster.image import open_image
 from geothresh.raster.mask import open_mask
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import SceneSpec, open_scene
-from geothresh.windows import PixelWindow, TileGrid
+from geothresh.tiling import TileGrid
+from geothresh.windows import PixelWindow
 from tests.support.fakes import FakeSource
 from tests.support.rasters import write_raster
 

@@ -14,7 +14,7 @@ from geothresh.mosaic import (
     Threads,
     mosaic,
 )
-from geothresh.windows import TileGrid
+from geothresh.tiling import TileGrid
 from tests.support.fakes import (
     IdentityRefiner,
 )
