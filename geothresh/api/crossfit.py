@@ -10,7 +10,7 @@ from typing import Any
 
 from geothresh.base.config import BasePlan, ImageData
 from geothresh.base.crossfit import CrossfitRun, OnFoldStep
-from geothresh.base.folds import folds_of
+from geothresh.base.folds import folds_of, images_of
 from geothresh.base.networks import describe_network
 from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
@@ -91,7 +91,7 @@ def crossfit(
     """
     data, output = ImageData.of(data), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))
-    found = data.pairs()
+    found = images_of(data)
     config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
     recipe = plan.recipe_for(len(found) - len(found) // max(folds, 1))
     run = CrossfitRun(

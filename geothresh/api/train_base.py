@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.base.config import BasePlan, Holdout, ImageData
+from geothresh.base.folds import images_of
 from geothresh.base.networks import describe_network
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
 from geothresh.fields import checked
@@ -97,7 +98,7 @@ def train_base(
         output, BASE, (".split.json",), resume=resume, overwrite=overwrite
     ) as making:
         pick_dtype(plan.recipe.precision, pick_device(device))
-        found = data.pairs()
+        found = images_of(data)
         config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
         draw = partial(
             _split, found, fraction=holdout.validation_fraction, hold_out=holdout.hold_out,

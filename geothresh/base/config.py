@@ -23,7 +23,6 @@ from geothresh.fields import (
     option,
 )
 from geothresh.options import LayoutOption, PathLike, laying_out, resizing
-from geothresh.raster.image_pairs import ImagePair, find_images
 
 #: The networks, by the names of the command line.
 NETWORKS = (
@@ -194,22 +193,14 @@ class ImageData(Options):
         """What a manifest says of how they are read: nothing where it is as they are."""
         return {} if self.resize is None else {"resize": self.resize}
 
-    def pairs(self) -> list[ImagePair]:
-        """Find them.
-
-        Raises:
-            InputError: as `find_images`.
-        """
-        return find_images(
-            self.folders, skip_unpaired=self.skip_unpaired, layout=self.layout, resize=self.resize
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasePlan(Options):
     """A base network that is to be trained, and how."""
 
-    network: str = option("linknet", "Architecture.", Choice(NETWORKS))
+    network: str = option(
+        "linknet", f"Architecture: {', '.join(NETWORKS)}.", Choice(NETWORKS), metavar="NAME"
+    )
     encoder: str | None = option(
         None,
         "Any encoder of segmentation-models-pytorch; of rfcn and pfan one of vgg, of resunet and "

@@ -1,11 +1,19 @@
-"""Folds by place: every network predicts places that it has not seen."""
+"""Images that base networks are trained on, and folds of them by place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from geothresh.raster.image_pairs import ImageFacts, ImagePair
+from geothresh.base.config import ImageData
+from geothresh.raster.image_pairs import ImageFacts, ImagePair, find_images
 from geothresh.splitting import deal_places, places_of
+
+
+def images_of(data: ImageData) -> list[ImagePair]:
+    """The images and masks of folders: errors as `find_images`."""
+    return find_images(
+        data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
+    )
 
 
 def folds_of(
