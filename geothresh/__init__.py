@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from geothresh.api.dataarrays import refine_dataarray
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
-    from geothresh.api.info import SceneInfo, info
+    from geothresh.api.info import ManyInfo, info
     from geothresh.api.models import load_model
     from geothresh.api.options import Many
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.refine_many import RefineManyResult, refine_many
+    from geothresh.api.scene_info import SceneInfo
     from geothresh.api.train import TrainCallbacks, TrainResult, train
     from geothresh.api.train_base import BaseTrainResult, train_base
     from geothresh.api.vectorize import VectorizeResult, vectorize
@@ -77,6 +78,7 @@ _HOMES = {
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
     "Many": "geothresh.api.options",
+    "ManyInfo": "geothresh.api.info",
     "Maps": "geothresh.options",
     "ModelError": "geothresh.errors",
     "NetworkChoice": "geothresh.training.options",
@@ -92,7 +94,7 @@ _HOMES = {
     "Refining": "geothresh.options",
     "Report": "geothresh.evaluation",
     "SceneData": "geothresh.training.options",
-    "SceneInfo": "geothresh.api.info",
+    "SceneInfo": "geothresh.api.scene_info",
     "Scoring": "geothresh.options",
     "Splitting": "geothresh.training.options",
     "Tiling": "geothresh.options",
@@ -139,6 +141,7 @@ __all__ = [
     "ImageData",
     "InputError",
     "Many",
+    "ManyInfo",
     "Maps",
     "ModelError",
     "NetworkChoice",

@@ -1,165 +1,178 @@
-"""Metadata of a confidence raster, and how `refine` would read it."""
+"""What confidence rasters are, one or many, and how `refine` would read them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from geothresh.api.resolution import PixelSize, pixel_size, sampled_share, sampled_width
+from geothresh.api.inputs import BadFile, list_inputs, names_several
+from geothresh.api.scene_info import Against, SceneInfo, describe
+from geothresh.errors import InputError
 from geothresh.fields import checked
-from geothresh.nn.modelfile import read_card
-from geothresh.nn.packaged import DEFAULT_MODEL, find_model
-from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
+from geothresh.geobox import GeoBox
+from geothresh.machine import usable_cores
+from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import PathLike, Reading
-from geothresh.raster.scene import open_scene
+from geothresh.raster.checks import MOST_PIXELS
+from geothresh.raster.grids import surfaces_of
+from geothresh.raster.scene import BandKind, Examined, SceneSpec, open_scene
+from geothresh.raster.surface import decide_together, examine_each, one_spelling, told_together
+
+# More threads gain nothing: what is decoded waits for Python in between.
+_MOST_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SceneInfo:
-    """Metadata of a scene, as `refine` goes by it."""
+class ManyInfo:
+    """Metadata of many scenes, as `refine_many` goes by it."""
 
-    path: str
-    """As it was given."""
-    height: int
-    """Rows."""
-    width: int
-    """Columns."""
-    bands: int
-    """All bands of the file."""
-    bidx: int
-    """The band that is read, counted from 1."""
-    dtype: str
-    """Type of its stored values."""
-    scaling: str
-    """How they become confidences, in words."""
-    nodata: float | None
-    """The stored value that marks missing data; NaN and infinities always do."""
-    data_share: float
-    """Share of pixels with data, from 0 to 1, in up to 16 windows of 512 x 512 over the scene."""
-    mask: str
-    """``none``, ``mask band`` or ``alpha band``: what else marks missing data."""
-    crs: str | None
-    """Such as ``EPSG:32633``, or WKT where there is no such code; None if the file names none."""
-    transform: tuple[float, ...]
-    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
-    georeference: str
-    """``transform``, ``control points``, ``RPCs`` or ``none``."""
-    pixel_size: tuple[float, float] | None
-    """Metres on the ground along a row and down a column, at the centre of the scene; None where it
-    does not say."""
-    block_height: int
-    """Rows of a block on the disk."""
-    block_width: int
-    """Columns of a block on the disk."""
-    compression: str
-    """GDAL's name of it."""
-    model: str
-    """Name of the model that the scene is held against."""
-    fits: bool | None
-    """Whether the scene's pixels are those of the model, or are brought to them; None where one of
-    the two does not tell their size."""
-    fit: str
-    """The same in words."""
+    files: tuple[SceneInfo, ...]
+    """Those that can be read, in the order in which they were named."""
+    bad: tuple[BadFile, ...]
+    """Those that cannot be used, and why."""
+    pixels: int
+    """Pixels of all files."""
+    grids: int
+    """Pixel grids among them: each is a surface of its own in `refine_many`."""
+    unplaced: int
+    """Files without a transform, which have no place beside others and are on no grid."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
-        facts = asdict(self)
-        if self.nodata is not None and not math.isfinite(self.nodata):
-            facts["nodata"] = str(self.nodata)  # JSON has no such numbers
-        return facts
+        return {
+            "files": [one.as_dict() for one in self.files],
+            "bad": [{"name": one.name, "reason": one.reason} for one in self.bad],
+            "pixels": self.pixels,
+            "grids": self.grids,
+            "unplaced": self.unplaced,
+        }
+
+
+@overload
+def info(
+    scene: list[Any] | tuple[PathLike, ...],
+    reading: Reading = ...,
+    *,
+    model: str | Path = ...,
+) -> ManyInfo: ...
+
+
+# What a name stands for shows when it is looked at: a directory is many scenes.
+@overload
+def info(
+    scene: PathLike | Any, reading: Reading = ..., *, model: str | Path = ...
+) -> SceneInfo | Any: ...
 
 
 @checked()
 def info(
     scene: PathLike | Any, reading: Reading = Reading(), *, model: str | Path = DEFAULT_MODEL
-) -> SceneInfo:
-    """Look at a scene as `refine` would, and tell what was found.
+) -> SceneInfo | ManyInfo:
+    """Look at a scene, or at many, as `refine` would, and tell what was found.
 
     Args:
-        scene: path, URL or open rasterio dataset.
+        scene: path, URL or open rasterio dataset; or what `refine_many` takes: a list of names, a
+            directory of GeoTIFFs, ``@list.txt`` with one name a line, a tile index (.gti.gpkg).
         reading: as for `refine`; the area is not looked at.
         model: a packaged model's name, or a model file, whose pixel sizes the scene's are held
             against.
 
     Returns:
-        What ``geothresh info`` prints; ``as_dict()`` is what it prints with --json.
+        What ``geothresh info`` prints; ``as_dict()`` is what it prints with --json. Of many, the
+        files' facts, how many pixel grids they are on, and the files that cannot be used.
 
     Raises:
-        InputError, UsageError, ModelError: as `refine` would.
+        InputError, UsageError, ModelError: as `refine` would; a bad file of many raises nothing.
 
     Example:
         >>> facts = geothresh.info("scene.tif")     # doctest: +SKIP
         >>> facts.scaling, facts.pixel_size         # doctest: +SKIP
         ('uint8 / 255', (1.0, 1.0))
+        >>> geothresh.info("tiles").grids           # doctest: +SKIP
+        1
     """
-    file = find_model(model)
-    scope = ModelScope.of_card(read_card(file).training)
+    against = Against.of(model)
+    if isinstance(scene, list | tuple) or names_several(scene):
+        return _of_many(scene if isinstance(scene, list | tuple) else [scene], reading, against)
     with open_scene(scene, reading) as opened:
-        spec, box = opened.spec, opened.box
-        if box.has_transform:
-            georeference = "transform"
-        elif box.gcps:
-            georeference = "control points"
-        else:
-            georeference = "none" if box.rpcs is None else "RPCs"
-        pixel = pixel_size(box)
-        fits, fit = _fit(scope, pixel, partial(sampled_width, opened))
-        return SceneInfo(
-            path=spec.source.name,
-            height=box.size.height,
-            width=box.size.width,
-            bands=opened.band_count,
-            bidx=spec.bidx,
-            dtype=str(opened.dtype),
-            scaling=spec.scaling.text,
-            nodata=spec.nodata,
-            data_share=sampled_share(opened),
-            mask="alpha band" if spec.mask_band else "mask band" if spec.has_mask else "none",
-            crs=box.crs_name,
-            transform=box.transform,
-            georeference=georeference,
-            pixel_size=None if pixel is None else (pixel.x, pixel.y),
-            block_height=opened.layout.part_height,
-            block_width=opened.layout.part_width,
-            compression=opened.compression,
-            model=file.stem,
-            fits=fits,
-            fit=fit,
-        )
+        return describe(opened, against)
 
 
-def _fit(
-    scope: ModelScope, pixel: PixelSize | None, measured: Callable[[], float | None]
-) -> tuple[bool | None, str]:
-    """Whether a model reads such pixels, in words too; `measured` is the foreground's width."""
-    if pixel is None:
-        if scope.widths is None:
-            return None, "the size of the pixels on the ground is not known"
-        width = measured()
-        seen = f"of {scope.widths.least:.2g} to {scope.widths.greatest:.2g} pixels"
-        if width is None:
-            return None, f"no foreground to hold against the model's, {seen} wide"
-        ratio = scope.raster_ratio("auto", metres=None, width=width)
-        wide = f"foreground {width:.2g} pixels wide, the model's {seen}: "
-        return ratio == 1, wide + ("read as it is" if ratio == 1 else f"resampled by {ratio:.2g}")
-    if scope.pixels is None:
-        return None, "the model tells no pixel sizes; scenes are read as they are"
-    ratio = scope.raster_ratio("auto", metres=pixel.mean)
-    known = f"the model's, {scope.pixels.text}"
-    if ratio == 1:
-        return True, f"pixels of {pixel.text} are within {known}: read as they are"
-    larger = "larger" if ratio > 1 else "smaller"
-    if scope.pixels.differs(pixel.mean / ratio):
-        times = max(scope.pixels.ratio(pixel.mean), 1 / scope.pixels.ratio(pixel.mean))
-        return False, (
-            f"pixels of {pixel.text} do not fit: {times:.3g} times {larger} than {known}, and at "
-            f"most {MAX_RESAMPLING} times are bridged; use a model trained nearer to this size"
-        )
-    return True, (
-        f"pixels of {pixel.text} are {larger} than {known}: resampled, and read at "
-        f"{pixel.mean / ratio:.3g} m"
+def _of_many(named: Sequence[PathLike], reading: Reading, against: Against) -> ManyInfo:
+    found = list_inputs(named, allow_vrt=reading.allow_vrt)
+    reasons: dict[str, str] = {}
+
+    def leave_out(name: str, error: InputError) -> None:
+        reasons[name] = str(error)
+
+    def look(spec: SceneSpec) -> SceneInfo | InputError:
+        try:
+            with spec.open() as opened:
+                return describe(opened, against)
+        except InputError as error:
+            return error
+
+    names = [source.name for source in found.sources]
+    files: list[SceneInfo] = []
+    boxes: list[GeoBox] = []
+    spell = one_spelling()
+    with told_together(names):
+        sound: list[Examined] = []
+        examinations = examine_each(found.sources, reading, MOST_PIXELS)
+        for name, one in zip(names, examinations, strict=True):
+            if isinstance(one, InputError):
+                leave_out(name, one)
+            else:
+                sound.append(one)
+        specs = _decided(sound, reading, leave_out)
+        left = [one for one in sound if one in specs]
+        pool = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS))
+        try:
+            looks = pool.map(look, [specs[one] for one in left])
+            for one, facts in zip(left, looks, strict=True):
+                if isinstance(facts, InputError):
+                    leave_out(one.spec.source.name, facts)
+                    continue
+                files.append(facts)
+                if one.box.has_transform:
+                    boxes.append(replace(one.box, crs=spell(one.box.crs)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return ManyInfo(
+        files=tuple(files),
+        bad=(*found.bad, *(BadFile(name=n, reason=reasons[n]) for n in names if n in reasons)),
+        pixels=sum(one.height * one.width for one in files),
+        grids=len(surfaces_of(boxes)),
+        unplaced=len(files) - len(boxes),
     )
+
+
+def _decided(
+    files: Sequence[Examined], reading: Reading, leave_out: Callable[[str, InputError], None]
+) -> dict[Examined, SceneSpec]:
+    """How each file is read, decided together for those that store values alike.
+
+    Where the values of some fit no confidence, each is decided by itself, to tell which: apart from
+    uint8, which always fits, the others are read as they would be together.
+    """
+    kinds: dict[BandKind, list[Examined]] = {}
+    for one in files:
+        kinds.setdefault(one.kind, []).append(one)
+    decided: dict[Examined, SceneSpec] = {}
+
+    def bad(one: Examined, error: InputError) -> None:
+        leave_out(one.spec.source.name, error)
+
+    for alike in kinds.values():
+        try:
+            decided |= decide_together(alike, reading, on_bad=bad)
+        except InputError:
+            for one in alike:
+                try:
+                    decided |= decide_together([one], reading)
+                except InputError as error:
+                    bad(one, error)
+    return decided

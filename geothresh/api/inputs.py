@@ -64,7 +64,7 @@ def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:
         UsageError, InputError: as `find_inputs`.
     """
     several: list[Any] = list(named) if isinstance(named, list | tuple) else [named]
-    if len(several) == 1 and not _names_several(several[0]):
+    if len(several) == 1 and not names_several(several[0]):
         source = find_raster(several[0], allow_vrt=allow_vrt)
         return Rasters(name=source.name, sources=(source,), several=False)
     found = find_inputs(several, allow_vrt=allow_vrt).sources
@@ -72,7 +72,8 @@ def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:
     return Rasters(name=name, sources=found, several=True)
 
 
-def _names_several(one: Any) -> bool:
+def names_several(one: Any) -> bool:
+    """Whether a name stands for several rasters: a directory, a list or an index."""
     if not isinstance(one, str | os.PathLike):
         return False
     text = os.fsdecode(one)
@@ -99,6 +100,21 @@ def find_inputs(
         UsageError: nothing is named, a file is named twice, or the output directory is an input.
         InputError: a file is missing or no raster, or a directory or list holds none.
     """
+    inputs = list_inputs(named, output_dir, allow_vrt=allow_vrt, skip_bad=skip_bad)
+    if not inputs.sources:
+        detail = f"; {inputs.bad[0].reason}" if inputs.bad else ""
+        raise InputError(f"no raster is left{detail}")
+    return inputs
+
+
+def list_inputs(
+    named: Sequence[PathLike],
+    output_dir: Path | None = None,
+    *,
+    allow_vrt: bool,
+    skip_bad: bool = True,
+) -> Inputs:
+    """As `find_inputs`, but perhaps no raster is left beside the bad ones."""
     sources: list[RasterSource] = []
     bad: list[BadFile] = []
     seen: set[str] = set()
@@ -114,9 +130,6 @@ def find_inputs(
             raise UsageError(f"{source.name}: is given twice{place}; name it once")
         seen.add(source.location)
         sources.append(source)
-    if not sources:
-        detail = f"; {bad[0].reason}" if bad else ""
-        raise InputError(f"no raster is left{detail}")
     return Inputs(sources=tuple(sources), bad=tuple(bad))
 
 

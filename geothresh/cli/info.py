@@ -1,17 +1,25 @@
-"""``geothresh info``: what a confidence raster is, and how it would be read."""
+"""``geothresh info``: what confidence rasters are, and how they would be read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
-from geothresh.cli.terminal import give
+from geothresh.cli.terminal import give, one_line
+from geothresh.errors import InputError
 from geothresh.options import READ_WHOLE, Reading
+
+if TYPE_CHECKING:
+    from geothresh.api.info import ManyInfo
+    from geothresh.api.scene_info import SceneInfo
+
+_GAP = "  "
+_HEADING = ("file", "size", "type", "read as", "pixel", "data", "fits")
 
 
 @click.command(
@@ -21,29 +29,98 @@ from geothresh.options import READ_WHOLE, Reading
         "The same as JSON, of values from 0 to 100": (
             "geothresh info scene.tif --scale 100 --json"
         ),
+        "A table of all scenes in a directory": "geothresh info tiles",
     },
 )
-@click.argument("scene")
+@click.argument("scene", nargs=-1, required=True, metavar="SCENE...")
 @options.model
 @options_of(Reading, "reading", only=READ_WHOLE)
 @options.as_json
 @options.common
-def info(scene: str, model: str, reading: Reading, as_json: bool) -> None:
+def info(scene: tuple[str, ...], model: str, reading: Reading, as_json: bool) -> None:
     """Show what SCENE is and how `geothresh refine` would read it.
 
     Its size, type, blocks, georeference and the size of its pixels on the ground, where data is
     missing, how its values become confidences, and whether the model reads such pixels; with the
     options of `refine`, as they would change that.
+
+    Of several SCENEs, a directory, @list.txt or a tile index (.gti.gpkg): a table with a line for
+    each file, on how many pixel grids they are, and which files cannot be read, and why; if there
+    are such, the exit code is 3.
     """
+    from geothresh.api.info import ManyInfo
     from geothresh.api.info import info as look
 
-    facts = look(scene, reading, model=model).as_dict()
+    found = look(scene[0] if len(scene) == 1 else scene, reading, model=model)
+    facts = found.as_dict()
     if as_json:
         options.print_json(facts)
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        give(f"{name.replace('_', ' '):{width}}  {_shown(name, value, facts)}")
+    elif isinstance(found, ManyInfo):
+        for line in [*_table(found.files), *_totals(found)]:
+            give(line)
+    else:
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            give(f"{name.replace('_', ' '):{width}}  {_shown(name, value, facts)}")
+    if isinstance(found, ManyInfo) and found.bad:
+        raise click.exceptions.Exit(InputError.exit_code)
+
+
+def _table(files: Sequence[SceneInfo]) -> list[str]:
+    """A line for each file, below headings; nothing where there is no file."""
+    if not files:
+        return []
+    rows = [_HEADING, *map(_row, files)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _row(one: SceneInfo) -> tuple[str, ...]:
+    from geothresh.api.resolution import PixelSize
+
+    x_y = one.pixel_size
+    return (
+        one_line(one.path),
+        f"{one.width} x {one.height}",
+        one.dtype,
+        one.scaling,
+        "not known" if x_y is None else PixelSize(x=x_y[0], y=x_y[1]).text,
+        f"{100 * one.data_share:.4g} %",
+        _fits(one.fits),
+    )
+
+
+def _totals(found: ManyInfo) -> list[str]:
+    """What is true of all files, what does not fit, and what cannot be read."""
+    files = found.files
+    lines = [
+        f"{_count(len(files), 'file')}, {found.pixels:,} pixels, "
+        f"{_count(found.grids, 'pixel grid')}"
+    ]
+    if found.unplaced:
+        without = _count(found.unplaced, "file")
+        lines.append(f"{without} without a transform, and so without a place beside others")
+    unfit = [one for one in files if one.fits is False]
+    if unfit:
+        lines.append(
+            f"{_count(len(unfit), 'file')} unlike what the model {unfit[0].model} reads, first "
+            f"{one_line(unfit[0].path)}: {unfit[0].fit}"
+        )
+    if found.bad:
+        lines.append(f"{_count(len(found.bad), 'file')} that cannot be read:")
+        lines += [f"  {one_line(bad.reason)}" for bad in found.bad]
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _fits(fits: bool | None) -> str:
+    return "not known" if fits is None else "yes" if fits else "no"
 
 
 def _shown(name: str, value: Any, facts: Mapping[str, Any]) -> str:
@@ -59,5 +136,5 @@ def _shown(name: str, value: Any, facts: Mapping[str, Any]) -> str:
         case "data_share":
             return f"{100 * value:.4g} % of the pixels that were looked at"
         case "fits":
-            return "not known" if value is None else "yes" if value else "no"
+            return _fits(value)
     return "none" if value is None else str(value)

@@ -62,6 +62,45 @@ def test_without_a_place_the_foreground_is_measured(tmp_path: Path) -> None:
     assert facts["fit"].startswith("foreground ") and facts["fits"] in ("yes", "no")
 
 
+def test_many_are_a_table_with_totals(tmp_path: Path) -> None:
+    scene(tmp_path / "a.tif", 1)
+    scene(tmp_path / "b.tif", 30)
+    result = runner().invoke(main, ["info", str(tmp_path)])
+    assert result.exit_code == 0, result.stderr
+    heading, *rows, total, unfit = result.stdout.splitlines()
+    assert heading.split() == ["file", "size", "type", "read", "as", "pixel", "data", "fits"]
+    assert [row.split("  ")[0] for row in rows] == [str(tmp_path / f"{k}.tif") for k in "ab"]
+    assert rows[0].endswith("80 x 60  float32  float32 in [0, 1], as it is  1 m    75 %  yes")
+    assert rows[1].endswith("  30 m   75 %  no")
+    assert total == "2 files, 9,600 pixels, 2 pixel grids"
+    assert unfit.startswith(f"1 file unlike what the model roads reads, first {tmp_path / 'b.tif'}")
+
+
+def test_bad_files_are_named_below_the_table_and_end_in_code_3(tmp_path: Path) -> None:
+    good, bad = scene(tmp_path / "a.tif", 1), tmp_path / "b.tif"
+    bad.write_bytes(b"no raster")
+    result = runner().invoke(main, ["info", str(good), str(bad)])
+    assert result.exit_code == 3 and result.stderr == ""
+    assert result.stdout.splitlines()[2:] == [
+        "1 file, 4,800 pixels, 1 pixel grid",
+        "1 file that cannot be read:",
+        f"  {bad}: is not a TIFF; give a GeoTIFF",
+    ]
+    as_json = runner().invoke(main, ["info", str(good), str(bad), "--json"])
+    assert as_json.exit_code == 3
+    facts = json.loads(as_json.stdout)
+    alone = json.loads(runner().invoke(main, ["info", str(good), "--json"]).stdout)
+    assert facts["files"] == [alone] and facts["grids"] == 1
+    assert [one["name"] for one in facts["bad"]] == [str(bad)]
+
+
+def test_where_no_file_can_be_read_all_are_named(tmp_path: Path) -> None:
+    names = [str(tmp_path / f"{k}.tif") for k in "ab"]
+    result = runner().invoke(main, ["info", *names])
+    assert result.exit_code == 3
+    assert all(f"{name}: no such file" in result.stdout for name in names)
+
+
 def test_the_list_of_models_says_what_they_are_for() -> None:
     lines = runner().invoke(main, ["model", "list"]).stdout.splitlines()
     told = dict(line.split(maxsplit=1) for line in lines)

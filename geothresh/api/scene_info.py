@@ -1,0 +1,163 @@
+"""Metadata of one confidence raster, and whether a model reads its pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geothresh.api.resolution import PixelSize, pixel_size, sampled_share, sampled_width
+from geothresh.nn.modelfile import read_card
+from geothresh.nn.packaged import find_model
+from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
+from geothresh.raster.scene import Scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneInfo:
+    """Metadata of a scene, as `refine` goes by it."""
+
+    path: str
+    """As it was given."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    bands: int
+    """All bands of the file."""
+    bidx: int
+    """The band that is read, counted from 1."""
+    dtype: str
+    """Type of its stored values."""
+    scaling: str
+    """How they become confidences, in words."""
+    nodata: float | None
+    """The stored value that marks missing data; NaN and infinities always do."""
+    data_share: float
+    """Share of pixels with data, from 0 to 1, in up to 16 windows of 512 x 512 over the scene."""
+    mask: str
+    """``none``, ``mask band`` or ``alpha band``: what else marks missing data."""
+    crs: str | None
+    """Such as ``EPSG:32633``, or WKT where there is no such code; None if the file names none."""
+    transform: tuple[float, ...]
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
+    georeference: str
+    """``transform``, ``control points``, ``RPCs`` or ``none``."""
+    pixel_size: tuple[float, float] | None
+    """Metres on the ground along a row and down a column, at the centre of the scene; None where it
+    does not say."""
+    block_height: int
+    """Rows of a block on the disk."""
+    block_width: int
+    """Columns of a block on the disk."""
+    compression: str
+    """GDAL's name of it."""
+    model: str
+    """Name of the model that the scene is held against."""
+    fits: bool | None
+    """Whether the scene's pixels are those of the model, or are brought to them; None where one of
+    the two does not tell their size."""
+    fit: str
+    """The same in words."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        facts = asdict(self)
+        if self.nodata is not None and not math.isfinite(self.nodata):
+            facts["nodata"] = str(self.nodata)  # JSON has no such numbers
+        return facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The model that scenes are held against."""
+
+    name: str
+    """As `SceneInfo.model` has it."""
+    scope: ModelScope
+    """The pixels that it was trained on."""
+
+    @classmethod
+    def of(cls, model: str | Path) -> Against:
+        """Take a packaged model's name, or a model file.
+
+        Raises:
+            ModelError: it is missing or damaged.
+        """
+        file = find_model(model)
+        return cls(name=file.stem, scope=ModelScope.of_card(read_card(file).training))
+
+
+def describe(opened: Scene, model: Against) -> SceneInfo:
+    """Tell what an open scene is; some windows of it are read.
+
+    Raises:
+        InputError: a block cannot be decoded, or a value contradicts the scaling.
+    """
+    spec, box = opened.spec, opened.box
+    if box.has_transform:
+        georeference = "transform"
+    elif box.gcps:
+        georeference = "control points"
+    else:
+        georeference = "none" if box.rpcs is None else "RPCs"
+    pixel = pixel_size(box)
+    fits, fit = _fit(model.scope, pixel, partial(sampled_width, opened))
+    return SceneInfo(
+        path=spec.source.name,
+        height=box.size.height,
+        width=box.size.width,
+        bands=opened.band_count,
+        bidx=spec.bidx,
+        dtype=str(opened.dtype),
+        scaling=spec.scaling.text,
+        nodata=spec.nodata,
+        data_share=sampled_share(opened),
+        mask="alpha band" if spec.mask_band else "mask band" if spec.has_mask else "none",
+        crs=box.crs_name,
+        transform=box.transform,
+        georeference=georeference,
+        pixel_size=None if pixel is None else (pixel.x, pixel.y),
+        block_height=opened.layout.part_height,
+        block_width=opened.layout.part_width,
+        compression=opened.compression,
+        model=model.name,
+        fits=fits,
+        fit=fit,
+    )
+
+
+def _fit(
+    scope: ModelScope, pixel: PixelSize | None, measured: Callable[[], float | None]
+) -> tuple[bool | None, str]:
+    """Whether a model reads such pixels, in words too; `measured` is the foreground's width."""
+    if pixel is None:
+        if scope.widths is None:
+            return None, "the size of the pixels on the ground is not known"
+        width = measured()
+        seen = f"of {scope.widths.least:.2g} to {scope.widths.greatest:.2g} pixels"
+        if width is None:
+            return None, f"no foreground to hold against the model's, {seen} wide"
+        ratio = scope.raster_ratio("auto", metres=None, width=width)
+        wide = f"foreground {width:.2g} pixels wide, the model's {seen}: "
+        return ratio == 1, wide + ("read as it is" if ratio == 1 else f"resampled by {ratio:.2g}")
+    if scope.pixels is None:
+        return None, "the model tells no pixel sizes; scenes are read as they are"
+    ratio = scope.raster_ratio("auto", metres=pixel.mean)
+    known = f"the model's, {scope.pixels.text}"
+    if ratio == 1:
+        return True, f"pixels of {pixel.text} are within {known}: read as they are"
+    larger = "larger" if ratio > 1 else "smaller"
+    if scope.pixels.differs(pixel.mean / ratio):
+        times = max(scope.pixels.ratio(pixel.mean), 1 / scope.pixels.ratio(pixel.mean))
+        return False, (
+            f"pixels of {pixel.text} do not fit: {times:.3g} times {larger} than {known}, and at "
+            f"most {MAX_RESAMPLING} times are bridged; use a model trained nearer to this size"
+        )
+    return True, (
+        f"pixels of {pixel.text} are {larger} than {known}: resampled, and read at "
+        f"{pixel.mean / ratio:.3g} m"
+    )
