@@ -15,6 +15,7 @@ from geothresh.api.calibrated import follow
 from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
 from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
+from geothresh.api.truths import ScenePair, scene_pairs
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
 from geothresh.evaluation.gallery import Gallery
@@ -26,6 +27,7 @@ from geothresh.evaluation.samples import (
     cells,
     pair_samples,
 )
+from geothresh.evaluation.scenes import SceneScore
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output, make_directory, require_page, write_text
@@ -45,6 +47,7 @@ from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.pairs import Pair
 from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
+from geothresh.raster.surface import told_together
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
@@ -103,7 +106,7 @@ class _Plan:
 def evaluate(
     data: PathLike | Sequence[PathLike],
     *,
-    mask: PathLike | None = None,
+    mask: PathLike | Sequence[PathLike] | None = None,
     model: Model | None = "roads",
     maps: Maps = Maps(),
     refining: Refining = Refining(),
@@ -117,17 +120,20 @@ def evaluate(
 
     Maps are scored one by one. A single raster is read and refined window by window and scored in
     cells of 512 x 512 pixels, each of which counts as a map; Boundary IoU is taken within 15
-    pixels there, and the border of a cell counts as contour, as the border of a map does.
+    pixels there, and the border of a cell counts as contour, as the border of a map does. Several
+    rasters are refined each for itself, and the cells of all are scored together.
 
     Args:
         data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``), or one
-            confidence raster.
-        mask: the truth of the one raster: 1 foreground, 0 background, 255 no data.
+            confidence raster; or with masks several, or a directory, list or tile index of them.
+        mask: the truth of the raster: 1 foreground, 0 background, 255 no data. Of several rasters
+            one each, in the same order; of a directory one with masks of the same names, which may
+            end in _mask or _truth.
         model: a packaged model's name, a model file, a refiner, or None to refine nothing.
         maps: of folders, which maps are taken, and the size of their pixels on the ground.
         refining: as for `refine`.
         scoring: regions, distances, and what is written: a report, pictures.
-        reading: of the one raster, its band, scale and nodata.
+        reading: of rasters, their band, scale and nodata.
         tiling: as for `refine`.
         compute: as for `refine`, without workers.
         progress: called with what is done and how much there is, in maps, tiles or cells.
@@ -148,16 +154,16 @@ def evaluate(
     """
     started = time.perf_counter()
     folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
-    raster = _raster_of(folders, mask)
-    _require_use(raster, model, maps, refining, reading, compute)
-    inputs = folders if mask is None else [*folders, Path(mask)]
+    pairs = _pairs_of(folders, mask)
+    _require_use(pairs, model, maps, refining, reading, compute)
+    inputs = [*folders, *(path for pair in pairs for path in (pair.scene, pair.mask))]
     target, shown = (
         None if path is None else check_output(path, overwrite=scoring.overwrite, inputs=inputs)
         for path in (scoring.output, scoring.report)
     )
     if shown is not None:
         require_page(shown)
-    sizes = pixel_sizes(folders, maps, as_raster=raster is not None)
+    sizes = pixel_sizes(folders, maps, as_raster=bool(pairs))
     following = None if model is None else follow(model, refining)
     refining = refining if following is None else following.refining
     # For what it says of itself; each data set has its own resolution.
@@ -170,8 +176,14 @@ def evaluate(
         galleries=None if scoring.report is None else {},
         sizes=sizes, refining=refining, scoring=scoring, tiling=tiling, progress=progress,
     )  # fmt: skip
-    if raster is not None and mask is not None:
-        sources = [_evaluate_raster(raster, Path(mask), reading, plan)]
+    if pairs:
+        single = len(folders) == 1 and pairs[0].scene == folders[0]
+        name = folders[0].resolve().name if len(folders) == 1 else f"{len(pairs)} scenes"
+        sources = [
+            _evaluate_raster(pairs[0], reading, plan)
+            if single
+            else _evaluate_rasters(name, pairs, reading, plan)
+        ]
     else:
         sources = _evaluate_pairs(by_source(chosen_pairs(folders, maps)), plan)
     report = Report(
@@ -193,7 +205,7 @@ def evaluate(
 
 
 def _require_use(
-    raster: Path | None,
+    pairs: Sequence[ScenePair],
     model: Model | None,
     maps: Maps,
     refining: Refining,
@@ -203,7 +215,7 @@ def _require_use(
     """Refuse options that would do nothing, and be thought to."""
     require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
     require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
-    if raster is None:
+    if not pairs:
         require_only(reading, why="is for a raster, with `mask`")
     else:
         require_only(maps, "ground_sample_distance", why="is for folders of maps")
@@ -215,20 +227,16 @@ def _require_use(
         require_only(refining, why="is for refining, and there is no model")
 
 
-def _raster_of(data: Sequence[Path], mask: PathLike | None) -> Path | None:
-    """The one raster that is meant; None where these are folders."""
+def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) -> list[ScenePair]:
+    """The rasters that are meant, with their masks; none where these are folders of maps."""
     if not data:
         raise UsageError("no data; name a folder with masks, or a confidence raster with `mask`")
     if mask is None:
         if data[0].is_file():
             raise UsageError(f"{data[0]}: is a file; name its truth with `mask`")
-        return None
-    if len(data) > 1 or data[0].is_dir():
-        raise UsageError(
-            f"`mask` is the truth of one raster, and {data[0]} "
-            f"{'is a folder' if data[0].is_dir() else 'is not the only one'}; leave it out"
-        )
-    return data[0]
+        return []
+    masks = [mask] if isinstance(mask, str | os.PathLike) else mask
+    return scene_pairs(data, [Path(one) for one in masks])
 
 
 def _figures_folder(scoring: Scoring) -> Path | None:
@@ -268,8 +276,48 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     return reports
 
 
-def _evaluate_raster(raster: Path, mask: Path, reading: Reading, plan: _Plan) -> SourceReport:
-    with open_scene(raster, reading) as scene, open_labels(mask) as labels:
+def _evaluate_raster(pair: ScenePair, reading: Reading, plan: _Plan) -> SourceReport:
+    tally = plan.tally(PAPER_DISTANCE)
+
+    def add(sample: Sample) -> None:
+        tally.add(sample)
+        plan.show(sample, pair.name)
+
+    resampling = _score_pair(pair, reading, plan, add)
+    return replace(tally.report(pair.name, "cell"), resampling=resampling)
+
+
+def _evaluate_rasters(
+    name: str, pairs: Sequence[ScenePair], reading: Reading, plan: _Plan
+) -> SourceReport:
+    """The same of several, whose cells are scored together and told apart by their scene's name."""
+    tally = plan.tally(PAPER_DISTANCE)
+    scenes: list[SceneScore] = []
+    with told_together([str(pair.scene) for pair in pairs]):
+        for pair in pairs:
+
+            def add(sample: Sample, scene: str = pair.name) -> None:
+                sample = replace(sample, id=f"{scene}_{sample.id}")
+                tally.add(sample)
+                plan.show(sample, name)
+
+            first = len(tally.cut)
+            resampling = _score_pair(pair, reading, plan, add)
+            own = tally.cut[first:], tally.refined[first:]
+            scenes.append(SceneScore.of(pair.name, *own, resampling))
+    every = {one.resampling for one in scenes}
+    return replace(
+        tally.report(name, "cell"),
+        resampling=every.pop() if len(every) == 1 else None,
+        scenes=tuple(scenes),
+    )
+
+
+def _score_pair(
+    pair: ScenePair, reading: Reading, plan: _Plan, add: Callable[[Sample], None]
+) -> float:
+    """Refine a scene, and give its cells to `add`; returns the model's pixels along one of it."""
+    with open_scene(pair.scene, reading) as scene, open_labels(pair.mask) as labels:
         pixel = pixel_size(scene.box)
         chosen = None
         if plan.model is not None:
@@ -277,19 +325,20 @@ def _evaluate_raster(raster: Path, mask: Path, reading: Reading, plan: _Plan) ->
             chosen = plan.model(metres=metres, width=partial(sampled_width, scene))
             warn_of_mismatch(scene.name, pixel, chosen)
         labels.box.require_same(scene.box)
-        return _score_raster(scene, labels, plan, chosen)
+        _score_raster(scene, labels, plan, chosen, add)
+    return 1.0 if chosen is None else chosen.resampling
 
 
 def _score_raster(
-    scene: Scene, labels: Mask, plan: _Plan, chosen: ChosenModel | None
-) -> SourceReport:
-    name = Path(scene.name).stem
-    tally = plan.tally(PAPER_DISTANCE)
-
+    scene: Scene,
+    labels: Mask,
+    plan: _Plan,
+    chosen: ChosenModel | None,
+    add: Callable[[Sample], None],
+) -> None:
     def score(window: PixelWindow, refined: Float32Array | None = None) -> None:
         for sample in cell_samples(scene, labels, window, refined):
-            tally.add(sample)
-            plan.show(sample, name)
+            add(sample)
 
     def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
         score(window, refined)
@@ -300,7 +349,7 @@ def _score_raster(
             score(cell)
             if plan.progress is not None:
                 plan.progress(done, len(every))
-        return tally.report(name, "cell")
+        return
     # Chunks are made of whole cells, so that they can be scored as they come.
     mosaic(
         scene,
@@ -311,4 +360,3 @@ def _score_raster(
         batch_size=chosen.batch_size,
         progress=plan.progress,
     )
-    return replace(tally.report(name, "cell"), resampling=chosen.resampling)

@@ -47,6 +47,9 @@ _FOR_MODELS = {
         "On one raster with its truth, with pictures": (
             "geothresh evaluate scene.tif --mask truth.tif --figures figures"
         ),
+        "On a folder of rasters with one of masks of the same names": (
+            "geothresh evaluate tiles --mask truths"
+        ),
         "Lines against true lines, within 5 m": (
             "geothresh evaluate lines.gpkg --mask true_roads.gpkg --buffer 5"
         ),
@@ -54,9 +57,10 @@ _FOR_MODELS = {
 )
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--mask", type=PATH, metavar="FILE",
-    help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data. Or DATA "
-    "is a file of lines, and this the truth, as lines or as a mask whose centrelines are taken.",
+    "--mask", type=PATH, metavar="FILE", multiple=True,
+    help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data; of "
+    "several rasters one each, in their order, or of a folder one with masks. Or DATA is a file of "
+    "lines, and this the truth, as lines or as a mask whose centrelines are taken.",
 )  # fmt: skip
 @click.option("--layer", metavar="NAME", help="Layer of DATA, of lines.")
 @click.option("--truth-layer", metavar="NAME", help="Layer of the truth, of lines.")
@@ -80,7 +84,7 @@ def evaluate(
     data: tuple[Path, ...],
     model: str,
     no_refine: bool,
-    mask: Path | None,
+    mask: tuple[Path, ...],
     as_json: bool,
     progress: str,
     layer: str | None,
@@ -95,6 +99,10 @@ def evaluate(
     with --mask, one confidence raster. Several folders may be given. Options for bands, scale and
     nodata are for a raster; it is scored in cells of 512 x 512 pixels, each of which counts as a
     map, with Boundary IoU within 15 pixels.
+
+    Several rasters are given with a --mask each, in the same order; or as a folder, @list.txt or
+    tile index (.gti.gpkg), with one of masks of the same names, which may end in _mask or _truth.
+    Each is refined for itself, the cells of all are scored together, and a table by scene follows.
 
     The table, one per folder of confidence maps, holds in points: IoU as the mean over maps and of
     all pixels together, the mean of foreground and background IoU (mIoU), Boundary IoU within d
@@ -112,16 +120,18 @@ def evaluate(
         _lines(data, mask, layer, truth_layer, buffer, as_json=as_json)
         return
     options.refuse(_FOR_LINES, "is for lines")
-    if data[0].is_dir():
+    if data[0].is_dir() and not mask:
         options.refuse(set(known(Reading)), "is for a raster, with --mask")
     if no_refine:
         options.refuse(_FOR_MODELS, "is for refining, and --no-refine refines nothing")
     from geothresh.api.evaluate import evaluate as run
 
-    unit = "map" if mask is None else "step"
+    unit = "step" if mask else "map"
     with reporting(progress, "evaluate", unit=unit) as report:
         chosen = None if no_refine else options.model_given(model, refining)
-        result = run(data, mask=mask, model=chosen, refining=refining, progress=report, **arguments)
+        result = run(
+            data, mask=mask or None, model=chosen, refining=refining, progress=report, **arguments
+        )
     if as_json:
         options.print_json(result.as_dict())
         return
@@ -135,7 +145,7 @@ def evaluate(
 
 def _lines(
     data: tuple[Path, ...],
-    truth: Path | None,
+    truths: tuple[Path, ...],
     layer: str | None,
     truth_layer: str | None,
     buffer: float | None,
@@ -146,10 +156,12 @@ def _lines(
 
     if len(data) > 1:
         raise click.UsageError(f"{data[1]}: one file of lines is evaluated at a time")
-    if truth is None:
+    if not truths:
         raise click.UsageError(f"{data[0]}: say with --mask what the true lines are")
+    if len(truths) > 1:
+        raise click.UsageError(f"{truths[1]}: one file of lines has one truth")
     report = evaluate_lines(
-        data[0], truth, layer=layer, truth_layer=truth_layer,
+        data[0], truths[0], layer=layer, truth_layer=truth_layer,
         buffer=BUFFER if buffer is None else buffer,
     )  # fmt: skip
     if as_json:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geothresh.evaluation.scenes import SceneScore, scene_table, worst_sentence
 from geothresh.evaluation.verdict import Changes, Verdict
 from geothresh.metrics import Summary
 from geothresh.options import Metric
@@ -238,8 +239,11 @@ class SourceReport:
     """Per map: id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
     verdict: Verdict | None = None
     """What refining was worth; None where nothing was refined."""
-    resampling: float = 1.0
-    """Pixels of the model along one of a map, where the resolution was matched."""
+    resampling: float | None = 1.0
+    """Pixels of the model along one of a map, where the resolution was matched; None where it
+    differs between scenes."""
+    scenes: tuple[SceneScore, ...] = ()
+    """What each scene scores, where there are several; empty of maps, and of one raster."""
 
     def row(self, key: str) -> Row:
         """The row of this key. Raises KeyError if there is none."""
@@ -269,7 +273,7 @@ class SourceReport:
             "changes": {name: changes.as_dict() for name, changes in self.changes.items()},
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
             "maps": list(self.maps),
-        }
+        } | ({"scenes": [one.as_dict() for one in self.scenes]} if self.scenes else {})
 
     def cells(self) -> Cells:
         """The figures in points (hundredths), MAE as a share, as text."""
@@ -278,7 +282,8 @@ class SourceReport:
     def table(self) -> str:
         """The same laid out; below them the verdict in words."""
         figures = table(self._by_key(), unit=self.unit, reach=self._reach())
-        return "\n".join([self.title(), figures, "", *map(_filled, self.sentences())])
+        by_scene = [*scene_table(self.scenes), ""] if self.scenes else []
+        return "\n".join([self.title(), figures, "", *by_scene, *map(_filled, self.sentences())])
 
     def _by_key(self) -> dict[str, Row]:
         return {row.key: row for row in self.rows}
@@ -292,20 +297,26 @@ class SourceReport:
         title = f"{self.name}: {_plural(self.rows[0].summary.n, self.unit)}"
         if self.metric != "chessboard":
             title += f", boundary by {self.metric} distance"
+        if self.scenes:
+            title = f"{title} of {_plural(len(self.scenes), 'scene')}"
+        if self.resampling is None:
+            return f"{title}, read at several sizes"
         return title if self.resampling == 1 else f"{title}, read at {self.resampling:.3g} of size"
 
     def sentences(self) -> list[str]:
         """What refining was worth, in words."""
         rows = self._by_key()
         cuts = f"Best single threshold: {single_thresholds(rows, 'single', self.unit)}"
+        worst = [worst_sentence(self.scenes)] if self.scenes else []
         if self.verdict is None:
             verdict = _without_refinement(rows["cut"], rows["single"], rows["regions"])
-            return [verdict, f"{cuts}."]
+            return [verdict, f"{cuts}.", *worst]
         refined = single_thresholds(rows, "refined_single", self.unit)
         return [
             self.verdict.sentence(),
             _changes_line(self.changes["iou"], self.changes["boundary_iou"], self.unit),
             f"{cuts}; of the refined {self.unit}s {refined}.",
+            *worst,
         ]
 
 

@@ -238,3 +238,27 @@ def test_maps_and_masks_of_two_sizes_are_refused(run: Run, data: Path) -> None:
     result = run(data, "--no-refine")
     assert result.exit_code == 3
     assert "64 x 64 pixels, its mask b.png has 64 x 32" in result.stderr
+
+
+def test_several_rasters_are_given_with_their_masks(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    scenes, truths = tmp_path / "scenes", tmp_path / "truths"
+    scenes.mkdir()
+    truths.mkdir()
+    for name in ("a", "b"):
+        levels = rng.random((40, 50)).astype(np.float32)
+        write_raster(scenes / f"{name}.tif", levels)
+        write_raster(truths / f"{name}_truth.tif", (levels >= 0.4).astype(np.uint8))
+    by_name = run(scenes, "--mask", truths, "--no-refine", "--scale", 1, "--json")
+    assert by_name.exit_code == 0, by_name.stderr
+    masks = [part for path in sorted(truths.iterdir()) for part in ("--mask", path)]
+    by_order = run(*sorted(scenes.iterdir()), *masks, "--no-refine", "--scale", 1, "--json")
+    one, other = (json.loads(result.stdout)["sources"][0] for result in (by_name, by_order))
+    assert [scene["name"] for scene in one["scenes"]] == ["a", "b"]
+    assert one["scenes"] == other["scenes"] and one["rows"] == other["rows"]
+    table = run(scenes, "--mask", truths, "--no-refine")
+    assert "scene  cells  IoU before  after  gain" in table.stdout.splitlines()
+    few = run(*sorted(scenes.iterdir()), *masks[:2], "--no-refine")
+    assert few.exit_code == 2 and "2 rasters and 1 masks: --mask is" in few.stderr
+    lines = run("lines.gpkg", *masks)
+    assert lines.exit_code == 2 and "one file of lines has one truth" in lines.stderr

@@ -440,8 +440,10 @@ RASTER = {"data": "{file}", "mask": "{file}"}
     ("arguments", "message"),
     [
         ({"data": []}, "no data"),
-        ({"data": "{data}", "mask": "{data}"}, "is a folder"),
-        ({"data": ["{file}", "{file}"], "mask": "{file}"}, "not the only one"),
+        ({"data": "{data}", "mask": "{data}"}, "of scenes and of their truth"),
+        ({"data": "{data}", "mask": "{file}"}, "is a folder or a list"),
+        ({"data": ["{file}", "{file}"], "mask": "{file}"}, "2 rasters and 1 masks"),
+        ({"data": ["{file}"] * 2, "mask": ["{file}"] * 2}, "have one name"),
         ({"data": "{file}"}, "`mask`"),
         ({**RASTER, "maps": Maps(confidence=["x"])}, "`confidence` is for folders"),
         ({**RASTER, "maps": Maps(ids="x")}, "`ids` is for folders"),

@@ -1,0 +1,95 @@
+"""Scenes and the masks that are their truth: one of each, several in one order, or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geothresh.api.inputs import find_inputs, names_several
+from geothresh.errors import InputError, UsageError, names
+
+_ENDINGS = ("", "_mask", "_truth")
+"""What a mask's name may have beyond its scene's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenePair:
+    """A scene, and the mask that is its truth."""
+
+    name: str
+    """The scene's, without folder and ending."""
+    scene: Path
+    mask: Path
+
+
+def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
+    """Put scenes and masks together.
+
+    Args:
+        data: scenes, or one directory, list or tile index of them.
+        masks: of each scene its mask, in the same order; or one directory, list or tile index with
+            masks of the same names, which may end in ``_mask`` or ``_truth``.
+
+    Raises:
+        UsageError: they are not as many, two scenes have one name, or a folder is held against a
+            file.
+        InputError: a directory, list or index cannot be read, or a scene has no mask there.
+    """
+    if len(data) == len(masks) == 1 and names_several(data[0]) and names_several(masks[0]):
+        return _by_name(data[0], masks[0])
+    for one in data:
+        if names_several(one):
+            raise UsageError(
+                f"`mask` is the truth of one raster, and {one} is a folder or a list; name one "
+                "with their masks, and nothing else"
+            )
+    if len(data) != len(masks):
+        raise UsageError(
+            f"{len(data)} rasters and {len(masks)} masks: `mask` is the truth of one raster; give "
+            "one for each, in the same order"
+        )
+    pairs = [ScenePair(name=s.stem, scene=s, mask=m) for s, m in zip(data, masks, strict=True)]
+    _require_names_apart(pairs)
+    return pairs
+
+
+def _by_name(data: Path, masks: Path) -> list[ScenePair]:
+    if data.resolve() == masks.resolve():
+        raise UsageError(f"{data}: is a folder of scenes and of their truth; keep them apart")
+    scenes, truths = (
+        [Path(source.name) for source in find_inputs([one], allow_vrt=False).sources]
+        for one in (data, masks)
+    )
+    by_stem: dict[str, list[Path]] = {}
+    for truth in truths:
+        by_stem.setdefault(truth.stem, []).append(truth)
+    pairs, without = [], []
+    for scene in scenes:
+        found = [path for end in _ENDINGS for path in by_stem.get(scene.stem + end, ())]
+        if len(found) > 1:
+            raise UsageError(
+                f"{scene}: has {len(found)} masks, {names(map(str, found))}; leave one in {masks}"
+            )
+        if found:
+            pairs.append(ScenePair(name=scene.stem, scene=scene, mask=found[0]))
+        else:
+            without.append(scene.name)
+    if without:
+        raise InputError(
+            f"{masks}: has no mask of {len(without)} of {len(scenes)} scenes: {names(without)}; "
+            "name masks as their scenes, or SCENE_mask.tif, or SCENE_truth.tif"
+        )
+    _require_names_apart(pairs)
+    return pairs
+
+
+def _require_names_apart(pairs: Sequence[ScenePair]) -> None:
+    seen: dict[str, Path] = {}
+    for pair in pairs:
+        if pair.name in seen:
+            raise UsageError(
+                f"{pair.scene} and {seen[pair.name]} have one name, which figures and tables tell "
+                "them by; rename one of them"
+            )
+        seen[pair.name] = pair.scene

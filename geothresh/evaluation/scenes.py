@@ -1,0 +1,81 @@
+"""What each of many scenes scores, and which of them is the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from geothresh.metrics import Counts, MapScore
+
+_GAP = "  "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneScore:
+    """The scores of one scene of several, of all its pixels together."""
+
+    name: str
+    cells: int
+    """Cells with valid pixels."""
+    before: float | None
+    """IoU of the plain cut, 0 to 1; None where there is no valid pixel."""
+    after: float | None
+    """IoU of the refined mask, 0 to 1; None where nothing was refined."""
+    resampling: float
+    """Pixels of the model along one of the scene."""
+
+    @classmethod
+    def of(
+        cls, name: str, cut: Sequence[MapScore], refined: Sequence[MapScore], resampling: float
+    ) -> SceneScore:
+        """Add up the counts of a scene's cells."""
+        before, after = (
+            sum((one.counts for one in scores), Counts()).iou() if scores else None
+            for scores in (cut, refined)
+        )
+        return cls(name=name, cells=len(cut), before=before, after=after, resampling=resampling)
+
+    @property
+    def gain(self) -> float | None:
+        """What refining gains of IoU; None where nothing was refined."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name, with the gain."""
+        return {**asdict(self), "gain": self.gain}
+
+
+def scene_table(scenes: Sequence[SceneScore]) -> list[str]:
+    """A line for each scene, in points, below headings."""
+    rows = [("scene", "cells", "IoU before", "after", "gain")]
+    rows += [
+        (one.name, str(one.cells), _points(one.before), _points(one.after), _points(one.gain, "+"))
+        for one in scenes
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(
+            [f"{row[0]:<{widths[0]}}"]
+            + [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    ]
+
+
+def worst_sentence(scenes: Sequence[SceneScore]) -> str:
+    """Which scene gains least, or where nothing was refined, has the least IoU."""
+    gains = [(one.gain, one) for one in scenes if one.gain is not None]
+    if gains:
+        gain, worst = min(gains, key=lambda pair: pair[0])
+        return (
+            f"Refining gains least in {worst.name}: {_points(gain, '+')} points, "
+            f"to {_points(worst.after)}."
+        )
+    known = [(one.before, one) for one in scenes if one.before is not None]
+    least, worst = min(known, key=lambda pair: pair[0])
+    return f"The least IoU has {worst.name}: {_points(least)}."
+
+
+def _points(share: float | None, sign: str = "") -> str:
+    return "-" if share is None else f"{100 * share:{sign}.2f}"
