@@ -177,13 +177,7 @@ def evaluate(
         sizes=sizes, refining=refining, scoring=scoring, tiling=tiling, progress=progress,
     )  # fmt: skip
     if pairs:
-        single = len(folders) == 1 and pairs[0].scene == folders[0]
-        name = folders[0].resolve().name if len(folders) == 1 else f"{len(pairs)} scenes"
-        sources = [
-            _evaluate_raster(pairs[0], reading, plan)
-            if single
-            else _evaluate_rasters(name, pairs, reading, plan)
-        ]
+        sources = [_evaluate_rasters(folders, pairs, reading, plan)]
     else:
         sources = _evaluate_pairs(by_source(chosen_pairs(folders, maps)), plan)
     report = Report(
@@ -276,6 +270,16 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     return reports
 
 
+def _evaluate_rasters(
+    named: Sequence[Path], pairs: Sequence[ScenePair], reading: Reading, plan: _Plan
+) -> SourceReport:
+    if len(named) > 1:
+        return _evaluate_several(f"{len(pairs)} scenes", pairs, reading, plan)
+    if pairs[0].scene != named[0]:
+        return _evaluate_several(named[0].resolve().name, pairs, reading, plan)
+    return _evaluate_raster(pairs[0], reading, plan)
+
+
 def _evaluate_raster(pair: ScenePair, reading: Reading, plan: _Plan) -> SourceReport:
     tally = plan.tally(PAPER_DISTANCE)
 
@@ -287,10 +291,10 @@ def _evaluate_raster(pair: ScenePair, reading: Reading, plan: _Plan) -> SourceRe
     return replace(tally.report(pair.name, "cell"), resampling=resampling)
 
 
-def _evaluate_rasters(
+def _evaluate_several(
     name: str, pairs: Sequence[ScenePair], reading: Reading, plan: _Plan
 ) -> SourceReport:
-    """The same of several, whose cells are scored together and told apart by their scene's name."""
+    """Several, whose cells are scored together and told apart by their scene's name."""
     tally = plan.tally(PAPER_DISTANCE)
     scenes: list[SceneScore] = []
     with told_together([str(pair.scene) for pair in pairs]):
