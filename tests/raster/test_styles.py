@@ -22,8 +22,8 @@ from geothresh.raster.creation import (
     BandFormat,
     mask_band,
 )
-from geothresh.raster.statistics import BandStatistics
 from geothresh.raster.styles import class_description, raster_style
+from geothresh.raster.writing import BandStatistics
 from geothresh.sidecars import is_ours
 
 ALL = [MASK, mask_band("roads & <streets>"), CHANGES, THRESHOLD, CONFIDENCE, CONFIDENCE_FLOAT]
