@@ -18,34 +18,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geothresh import Many, RefineManyResult, refine, refine_many
+from geothresh import Many, RefineManyResult, refine
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.geobox import GeoBox
 from geothresh.options import Outputs
 from geothresh.windows import PixelWindow
 from tests.support.fakes import Recognisable
 from tests.support.flat import grouped
+from tests.support.many import (
+    TILES,
+    VALUES,
+    WINDOWS,
+    read,
+    run,
+    scene_values,
+    write_part,
+    write_tiles,
+)
 from tests.support.rasters import NORTH_UP, write_raster
 
-TILES = {"tile_size": 64, "overlap": 32}
 LAYERS = ("mask", "confidence", "changes")
-
-
-def scene_values(height: int, width: int) -> NDArray[np.float32]:
-    rows, cols = np.mgrid[:height, :width]
-    return (0.5 + 0.45 * np.sin(rows / 13.3) * np.cos(cols / 9.1)).astype(np.float32)
-
-
-def write_part(path: Path, values: NDArray[Any], window: PixelWindow, **options: Any) -> Path:
-    """A file with a window of an array, where it lies in it."""
-    transform = NORTH_UP @ NORTH_UP.translation(window.col, window.row)
-    return write_raster(path, values[window.slices()], transform=transform, **options)
-
-
-def run(files: Sequence[Path | str], folder: Path, **options: Any) -> RefineManyResult:
-    many = options.pop("many", Many())
-    model = options.pop("model", None) or Recognisable()
-    return refine_many(files, folder, model=model, many=many, **grouped(**TILES | options))
 
 
 def run_whole(values: NDArray[Any], folder: Path, **options: Any) -> dict[str, NDArray[Any]]:
@@ -58,12 +50,6 @@ def run_whole(values: NDArray[Any], folder: Path, **options: Any) -> dict[str, N
     )  # fmt: skip
     paths = (result.mask, result.confidence, result.changes)
     return {layer: read(path) for layer, path in zip(LAYERS, paths, strict=True) if path}
-
-
-def read(path: Path) -> NDArray[Any]:
-    with rasterio.open(path) as dataset:
-        values: NDArray[Any] = dataset.read(1)
-        return values
 
 
 def cut(sides: Sequence[int], total: int) -> list[tuple[int, int]]:
@@ -132,23 +118,9 @@ def require_law(
     assert result.valid_pixels == valid == int((whole["mask"] != 255).sum())
 
 
-VALUES = scene_values(100, 300)
-VALUES[40:60, 60:75] = np.nan
-WINDOWS = {
-    f"p{row}{col}": PixelWindow(row=row * 50, col=col * 100, height=50, width=100)
-    for row in range(2)
-    for col in range(3)
-}
-
-
 @pytest.fixture
 def tiles(tmp_path: Path) -> Path:
-    """A folder with six files of one scene."""
-    folder = tmp_path / "tiles"
-    folder.mkdir()
-    for name, window in WINDOWS.items():
-        write_part(folder / f"{name}.tif", VALUES, window)
-    return folder
+    return write_tiles(tmp_path / "tiles")
 
 
 @pytest.fixture(scope="module")
@@ -442,92 +414,3 @@ def test_grids_are_told_and_grouped(tiles: Path, tmp_path: Path) -> None:
     assert result.surfaces == 5 and len(result.parts) == 11
     assert {path.name for path in result.indexes} >= {"mask_1.vrt", "mask_5.vrt"}
     assert result.bad == ()
-
-
-# What is refused, and in which words.
-
-
-def test_the_output_directory_is_no_input(tiles: Path) -> None:
-    with pytest.raises(UsageError, match="the output directory is the input .*tiles; name another"):
-        run([tiles], tiles)
-
-
-def test_no_output_is_an_input(tiles: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    one = write_part(out / "p00_mask.tif", VALUES, WINDOWS["p00"])
-    with pytest.raises(UsageError, match="p00_mask.tif: is an input and would be an output"):
-        run([tiles / "p00.tif", one], out)
-
-
-def test_two_inputs_of_one_name_are_refused(tiles: Path, tmp_path: Path) -> None:
-    other = write_part(tmp_path / "p00.tif", VALUES, WINDOWS["p01"])
-    with pytest.raises(UsageError, match="p00.tif and .*p00.tif: the outputs of both would be"):
-        run([tiles, other], tmp_path / "out")
-    with pytest.raises(UsageError, match="p00.tif: is given twice"):
-        run([tiles, tiles / "p00.tif"], tmp_path / "out")
-
-
-def test_a_list_with_a_missing_file_names_it(tiles: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("tiles/p00.tif\ntiles/gone.tif\n")
-    with pytest.raises(InputError, match=r"gone.tif: no such file.*\(line 2 of .*list.txt\)"):
-        run([f"@{tmp_path}/list.txt"], tmp_path / "out")
-    (tmp_path / "list.txt").write_text("# nothing\n")
-    with pytest.raises(InputError, match="the list names no file"):
-        run([f"@{tmp_path}/list.txt"], tmp_path / "out")
-    with pytest.raises(InputError, match="the list cannot be read"):
-        run([f"@{tmp_path}/none.txt"], tmp_path / "out")
-
-
-def test_inputs_without_georeference_have_no_place(tiles: Path, tmp_path: Path) -> None:
-    write_raster(tiles / "bare.tif", VALUES, crs=None, transform=None)
-    with pytest.raises(InputError, match="bare.tif: has no georeference, so that it has no place"):
-        run([tiles], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert len(run([tiles], tmp_path / "out", many=Many(separately=True)).parts) == 7
-
-
-def test_an_empty_directory_and_nothing_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: holds no .tif file"):
-        run([tmp_path / "empty"], tmp_path / "out")
-    with pytest.raises(UsageError, match="no scene is named"):
-        run([], tmp_path / "out")
-
-
-def test_a_bad_file_is_told_before_any_work(tiles: Path, tmp_path: Path) -> None:
-    content = (tiles / "p11.tif").read_bytes()
-    (tiles / "p11.tif").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="p11.tif: "):
-        run([tiles], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    result = run([tiles], tmp_path / "out", many=Many(skip_bad=True))
-    assert [bad.name for bad in result.bad] == [str(tiles / "p11.tif")]
-    assert [part.name for part in result.parts] == sorted(WINDOWS.keys() - {"p11"})
-
-
-def test_a_file_that_is_damaged_in_the_middle_leaves_the_others(
-    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What reads the damaged block is left out: the file itself, and neighbours that see it."""
-    for name, window in WINDOWS.items():
-        write_part(tiles / f"{name}.tif", VALUES, window, compress="deflate", blockysize=8)
-    bad = tiles / "p10.tif"
-    with rasterio.open(bad) as dataset:
-        start = int(dataset.get_tag_item("BLOCK_OFFSET_0_6", "TIFF", 1))
-    with bad.open("r+b") as file:
-        file.seek(start + 8)
-        file.write(b"\0" * 60)
-    with pytest.raises(InputError, match=r"p10.tif: block \(6, 0\)"):
-        run([tiles], tmp_path / "all")
-    assert not (tmp_path / "all").exists(), "the sample has met it"
-    skip = Many(skip_bad=True)
-    assert len(run([tiles], tmp_path / "found", many=skip).parts) == 5
-    monkeypatch.setattr("geothresh.raster.surface.SAMPLE_PIXELS", 1)
-    with pytest.raises(InputError, match=r"p10.tif: block \(6, 0\)") as stopped:
-        run([tiles], tmp_path / "out")
-    assert any("3 of 6 outputs are finished" in n for n in getattr(stopped.value, "__notes__", []))
-    result = run([tiles], tmp_path / "out", many=skip)
-    assert {one.name for one in result.bad} == {str(tiles / f"{n}.tif") for n in ("p10", "p11")}
-    assert all("p10.tif: block (6, 0)" in one.reason for one in result.bad)
-    assert [part.name for part in result.parts] == ["p00", "p01", "p02", "p12"]

@@ -1,0 +1,104 @@
+"""Inputs of a run over many files that are refused or left out, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from geothresh import Many
+from geothresh.errors import InputError, UsageError
+from tests.support.many import VALUES, WINDOWS, run, write_part, write_tiles
+from tests.support.rasters import write_raster
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    return write_tiles(tmp_path / "tiles")
+
+
+def test_the_output_directory_is_no_input(tiles: Path) -> None:
+    with pytest.raises(UsageError, match="the output directory is the input .*tiles; name another"):
+        run([tiles], tiles)
+
+
+def test_no_output_is_an_input(tiles: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    one = write_part(out / "p00_mask.tif", VALUES, WINDOWS["p00"])
+    with pytest.raises(UsageError, match="p00_mask.tif: is an input and would be an output"):
+        run([tiles / "p00.tif", one], out)
+
+
+def test_two_inputs_of_one_name_are_refused(tiles: Path, tmp_path: Path) -> None:
+    other = write_part(tmp_path / "p00.tif", VALUES, WINDOWS["p01"])
+    with pytest.raises(UsageError, match="p00.tif and .*p00.tif: the outputs of both would be"):
+        run([tiles, other], tmp_path / "out")
+    with pytest.raises(UsageError, match="p00.tif: is given twice"):
+        run([tiles, tiles / "p00.tif"], tmp_path / "out")
+
+
+def test_a_list_with_a_missing_file_names_it(tiles: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("tiles/p00.tif\ntiles/gone.tif\n")
+    with pytest.raises(InputError, match=r"gone.tif: no such file.*\(line 2 of .*list.txt\)"):
+        run([f"@{tmp_path}/list.txt"], tmp_path / "out")
+    (tmp_path / "list.txt").write_text("# nothing\n")
+    with pytest.raises(InputError, match="the list names no file"):
+        run([f"@{tmp_path}/list.txt"], tmp_path / "out")
+    with pytest.raises(InputError, match="the list cannot be read"):
+        run([f"@{tmp_path}/none.txt"], tmp_path / "out")
+
+
+def test_inputs_without_georeference_have_no_place(tiles: Path, tmp_path: Path) -> None:
+    write_raster(tiles / "bare.tif", VALUES, crs=None, transform=None)
+    with pytest.raises(InputError, match="bare.tif: has no georeference, so that it has no place"):
+        run([tiles], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert len(run([tiles], tmp_path / "out", many=Many(separately=True)).parts) == 7
+
+
+def test_an_empty_directory_and_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no .tif file"):
+        run([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(UsageError, match="no scene is named"):
+        run([], tmp_path / "out")
+
+
+def test_a_bad_file_is_told_before_any_work(tiles: Path, tmp_path: Path) -> None:
+    content = (tiles / "p11.tif").read_bytes()
+    (tiles / "p11.tif").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="p11.tif: "):
+        run([tiles], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    result = run([tiles], tmp_path / "out", many=Many(skip_bad=True))
+    assert [bad.name for bad in result.bad] == [str(tiles / "p11.tif")]
+    assert [part.name for part in result.parts] == sorted(WINDOWS.keys() - {"p11"})
+
+
+def test_a_file_that_is_damaged_in_the_middle_leaves_the_others(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads the damaged block is left out: the file itself, and neighbours that see it."""
+    for name, window in WINDOWS.items():
+        write_part(tiles / f"{name}.tif", VALUES, window, compress="deflate", blockysize=8)
+    bad = tiles / "p10.tif"
+    with rasterio.open(bad) as dataset:
+        start = int(dataset.get_tag_item("BLOCK_OFFSET_0_6", "TIFF", 1))
+    with bad.open("r+b") as file:
+        file.seek(start + 8)
+        file.write(b"\0" * 60)
+    with pytest.raises(InputError, match=r"p10.tif: block \(6, 0\)"):
+        run([tiles], tmp_path / "all")
+    assert not (tmp_path / "all").exists(), "the sample has met it"
+    skip = Many(skip_bad=True)
+    assert len(run([tiles], tmp_path / "found", many=skip).parts) == 5
+    monkeypatch.setattr("geothresh.raster.surface.SAMPLE_PIXELS", 1)
+    with pytest.raises(InputError, match=r"p10.tif: block \(6, 0\)") as stopped:
+        run([tiles], tmp_path / "out")
+    assert any("3 of 6 outputs are finished" in n for n in getattr(stopped.value, "__notes__", []))
+    result = run([tiles], tmp_path / "out", many=skip)
+    assert {one.name for one in result.bad} == {str(tiles / f"{n}.tif") for n in ("p10", "p11")}
+    assert all("p10.tif: block (6, 0)" in one.reason for one in result.bad)
+    assert [part.name for part in result.parts] == ["p00", "p01", "p02", "p12"]
