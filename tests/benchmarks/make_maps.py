@@ -79,6 +79,7 @@ JOBS = (
     Job(theme="polyps", network="pspnet", steps=80),
     Job(theme="landslides", network="fcn8s", steps=90, crop=128),
     Job(theme="polyps", network="fcn8s", steps=80),
+    Job(theme="polyps", network="unet", steps=120),
     Job(theme="landslides", network="unet", steps=400, crop=128),
     Job(theme="roads", network="fcn8s", steps=90, elsewhere=True),
     Job(theme="roads", network="unet", steps=100),

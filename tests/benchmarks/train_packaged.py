@@ -76,6 +76,7 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
     folders, maps, kept = [], [], []
     for source in sorted(arguments.data.iterdir()):
         dataset = source.name
+        left_out = any(fnmatchcase(dataset, p) for p in arguments.leave_set)
         if dataset.split("-")[0] not in themes:
             continue
         found = [
@@ -87,7 +88,7 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
         if not found:
             continue
         masks = {p.name.removesuffix("_mask.png"): p for p in source.glob("*_mask.png")}
-        away = held_out(dataset, list(masks), arguments.split)
+        away = list(masks) if left_out else held_out(dataset, list(masks), arguments.split)
         kept += away
         if len(away) == len(masks):
             continue
@@ -122,9 +123,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--chip-size", type=int, default=320)
     parser.add_argument("--leave-out", action="append", default=[], help="networks, by pattern")
+    parser.add_argument("--leave-set", action="append", default=[], help="sets, by pattern")
     parser.add_argument("--learning-rate", default="4e-4")
     parser.add_argument("--zoom", default="3")
     parser.add_argument("--balance", default="0.6")
+    parser.add_argument("--seed", default="0")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     folders, maps = lay(arguments, THEMES[arguments.theme])
@@ -137,7 +140,7 @@ def main() -> None:
     command += [
         "--skip-unpaired", "--recipe", "best", "--zoom", arguments.zoom,
         "--balance", arguments.balance, "--chip-size", str(arguments.chip_size),
-        "--learning-rate", arguments.learning_rate, "--epochs", "1",
+        "--learning-rate", arguments.learning_rate, "--seed", arguments.seed, "--epochs", "1",
         "--chips-per-epoch", str(8 * arguments.steps), "--validation-fraction", "0.02",
         "--device", "cpu", "-o", str(arguments.output / f"{arguments.theme}.safetensors"),
     ]  # fmt: skip
