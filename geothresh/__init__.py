@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from geothresh.api.evaluate import evaluate
     from geothresh.api.info import ManyInfo, info
     from geothresh.api.models import load_model
-    from geothresh.api.options import Many
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.refine_many import RefineManyResult, refine_many
     from geothresh.api.scene_info import SceneInfo
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from geothresh.evaluation import Report
+    from geothresh.many.options import Many
     from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.options import (
         Compute,
@@ -77,7 +77,7 @@ _HOMES = {
     "Holdout": "geothresh.base.config",
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
-    "Many": "geothresh.api.options",
+    "Many": "geothresh.many.options",
     "ManyInfo": "geothresh.api.info",
     "Maps": "geothresh.options",
     "ModelError": "geothresh.errors",

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import geothresh
-from geothresh.api.options import Many
 from geothresh.base.config import BasePlan, BaseRecipe, Holdout, ImageData
 from geothresh.errors import UsageError
 from geothresh.fields import Options, decisive, given, known, require_only
+from geothresh.many.options import Many
 from geothresh.nn.config import LossWeights
 from geothresh.options import BaseTiling, Compute, Outputs, Reading, Refining, Tiling, Writing
 from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.api.calibrated import follow
-from geothresh.api.models import Model
 from geothresh.fields import Number, checked, require, require_only
 from geothresh.mosaic import Progress, mosaic_array, where_asked
 from geothresh.options import Compute, Refining, Tiling
+from geothresh.run.calibrated import follow
+from geothresh.run.models import Model
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from geothresh.api.fine_tuning import FineTuning, best_start, with_tuned
 from geothresh.api.labelled import Dealt, FolderMaps, LabelledMaps, SceneMaps
-from geothresh.api.models import ChosenModel, choose_model
 from geothresh.calibration.candidates import STRENGTHS, image_free, of_model
 from geothresh.calibration.choosing import Choice
 from geothresh.calibration.counts import CountedMaps, MapCounter
@@ -25,6 +24,7 @@ from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import Compute, Maps, PathLike, Refining, Tiling
 from geothresh.raster.pictures import reliability_picture, write_png
+from geothresh.run.models import ChosenModel, choose_model
 from geothresh.training.options import FolderData, SceneData
 from geothresh.training.recipe import Recipe
 

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 
 from geothresh._version import __version__
-from geothresh.api.changes import change_values
-from geothresh.api.directories import with_directories
-from geothresh.api.outputs import describe
 from geothresh.errors import UsageError
 from geothresh.fields import require_only
 from geothresh.files import check_output
@@ -23,6 +20,9 @@ from geothresh.raster.creation import BLOCK, CHANGES, require_tiff_name
 from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.writing import RasterWriter, mask_values
+from geothresh.run.changes import change_values
+from geothresh.run.directories import with_directories
+from geothresh.run.outputs import describe
 from geothresh.sidecars import check_side_files
 from geothresh.windows import PixelWindow, RegularGrid
 

@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from geothresh.api.calibrated import follow
-from geothresh.api.changes import MaskLayers
 from geothresh.api.dataarray import Plane, StoredConfidences
-from geothresh.api.models import ChosenModel, Model
-from geothresh.api.outputs import parameter_tags
-from geothresh.api.resolution import (
-    PixelSize,
-    pixel_size,
-    sampled_width,
-    warn_of_mismatch,
-    width_windows,
-)
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import decisive, require_only
 from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
@@ -28,6 +17,17 @@ from geothresh.options import Compute, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
 from geothresh.raster.dataset import evenly_spread, valid_values
 from geothresh.raster.scaling import Scaling, decide_scaling, telling_values
+from geothresh.run.calibrated import follow
+from geothresh.run.changes import MaskLayers
+from geothresh.run.models import ChosenModel, Model
+from geothresh.run.outputs import parameter_tags
+from geothresh.run.resolution import (
+    PixelSize,
+    pixel_size,
+    sampled_width,
+    warn_of_mismatch,
+    width_windows,
+)
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 

@@ -11,10 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from geothresh.api.calibrated import follow
 from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
-from geothresh.api.models import ChosenModel, Model, choose_model
-from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.api.truths import ScenePair, scene_pairs
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
@@ -48,6 +45,9 @@ from geothresh.raster.pairs import Pair
 from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import told_together
+from geothresh.run.calibrated import follow
+from geothresh.run.models import ChosenModel, Model, choose_model
+from geothresh.run.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 

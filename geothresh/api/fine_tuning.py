@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from geothresh.api.labelled import Dealt, FolderMaps
-from geothresh.api.models import ChosenModel
 from geothresh.api.train import TrainCallbacks, train
 from geothresh.calibration.candidates import STRENGTHS, of_model
 from geothresh.calibration.counts import CountedMaps, MapCounter
 from geothresh.errors import InputError
 from geothresh.evaluation.scoring import Sample
 from geothresh.options import Tiling
+from geothresh.run.models import ChosenModel
 from geothresh.training.folds import fold_model
 from geothresh.training.options import FolderData, NetworkChoice, Splitting
 from geothresh.training.recipe import RECIPES, Recipe

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-from geothresh.api.inputs import BadFile, list_inputs, names_several
 from geothresh.api.scene_info import Against, SceneInfo, describe
 from geothresh.errors import InputError
 from geothresh.fields import checked
 from geothresh.geobox import GeoBox
 from geothresh.machine import usable_cores
+from geothresh.many.inputs import BadFile, list_inputs, names_several
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import PathLike, Reading
 from geothresh.raster.checks import MOST_PIXELS

@@ -12,8 +12,6 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
-from geothresh.api.models import ChosenModel
-from geothresh.api.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.calibration.counts import require_few
 from geothresh.calibration.options import Calibrating
 from geothresh.errors import InputError, UsageError, names
@@ -22,6 +20,8 @@ from geothresh.evaluation.scoring import Sample
 from geothresh.mosaic import Sink, mosaic
 from geothresh.options import Maps, Tiling
 from geothresh.raster.pairs import Pair, check_pairs
+from geothresh.run.models import ChosenModel
+from geothresh.run.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.splitting import deal_places, places_of
 from geothresh.training.options import SceneData
 from geothresh.training.scene_data import open_labelled

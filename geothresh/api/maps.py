@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from geothresh.api.models import ChosenModel
 from geothresh.errors import UsageError
 from geothresh.evaluation.samples import Refine, choose, pair_samples, read_ids
 from geothresh.evaluation.scoring import Sample
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic_array
 from geothresh.options import Maps, Tiling
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
+from geothresh.run.models import ChosenModel
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 

@@ -13,15 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from geothresh.api.directories import with_directories
-from geothresh.api.outputs import (
-    describe,
-    make_strips,
-    parameter_tags,
-    put_in_place,
-    require_room,
-    run_fingerprint,
-)
 from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import BasePredictor, BaseSource, predict_picture
 from geothresh.durability import Journal, finished_outputs
@@ -50,6 +41,15 @@ from geothresh.raster.image_pairs import find_pictures
 from geothresh.raster.paths import RasterSource, find_raster, is_tiff
 from geothresh.raster.pictures import read_rgb, write_png
 from geothresh.raster.writing import RasterWriter, stored_confidence
+from geothresh.run.directories import with_directories
+from geothresh.run.outputs import (
+    describe,
+    make_strips,
+    parameter_tags,
+    put_in_place,
+    require_room,
+    run_fingerprint,
+)
 from geothresh.sidecars import check_side_files
 from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array

@@ -8,37 +8,28 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from geothresh.api.directories import with_directories
-from geothresh.api.jobs import Job, Method
-from geothresh.api.models import Model
-from geothresh.api.outcome import doubts
-from geothresh.api.outputs import (
-    check_outputs,
-    default_mask,
-    write_manifest,
-    write_polygons,
-    write_small,
-)
-from geothresh.api.resolution import sampled_width
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError
 from geothresh.fields import checked
-from geothresh.mosaic import (
-    Progress,
-)
+from geothresh.mosaic import Progress
 from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
-from geothresh.raster.creation import (
-    cog_options,
-    gtiff_options,
-)
+from geothresh.raster.creation import cog_options, gtiff_options
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import INFINITIES, open_scene
-
-if TYPE_CHECKING:
-    pass
+from geothresh.run.directories import with_directories
+from geothresh.run.jobs import Job, Method
+from geothresh.run.models import Model
+from geothresh.run.outcome import doubts
+from geothresh.run.outputs import (
+    check_outputs,
+    default_mask,
+    write_manifest,
+    write_small,
+)
+from geothresh.run.resolution import sampled_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +189,8 @@ def refine(
             job.make(journal, progress)
             _warn_of(job, journal)
             if files.vector is not None and not journal.is_made([files.vector]):
+                from geothresh.api.vector_output import write_polygons
+
                 write_polygons(
                     files.mask, files.vector, journal, confidence=files.confidence,
                     style=writing.style,

@@ -11,26 +11,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geothresh.api.examining import Examination, examine_all, group
-from geothresh.api.indexes import write_indexes
-from geothresh.api.inputs import BadFile, find_inputs
-from geothresh.api.models import Model
-from geothresh.api.options import Many
-from geothresh.api.outcome import doubts
-from geothresh.api.outputs import check_vector, write_polygons
-from geothresh.api.planning import (
+from geothresh.durability import record
+from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.fields import checked
+from geothresh.files import make_directory
+from geothresh.many.examining import Examination, examine_all, group
+from geothresh.many.indexes import write_indexes
+from geothresh.many.inputs import BadFile, find_inputs
+from geothresh.many.options import Many
+from geothresh.many.planning import (
     PlannedSurface,
     PlannedUnit,
     plan_surface,
     plan_units,
     require_apart,
 )
-from geothresh.api.running import Run
-from geothresh.api.units import output_path
-from geothresh.durability import record
-from geothresh.errors import GeothreshWarning, OutputError
-from geothresh.fields import checked
-from geothresh.files import make_directory
+from geothresh.many.running import Run
+from geothresh.many.units import output_path
 from geothresh.mosaic import Progress
 from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
@@ -38,6 +35,9 @@ from geothresh.raster.creation import cog_options, gtiff_options
 from geothresh.raster.grids import Surface
 from geothresh.raster.joined import one_surface
 from geothresh.raster.scene import INFINITIES
+from geothresh.run.models import Model
+from geothresh.run.outcome import doubts
+from geothresh.run.outputs import check_vector
 
 # Grids that a message names.
 _SHOWN = 3
@@ -230,6 +230,8 @@ def refine_many(
 
 def _draw(run: Run, vector: Path) -> None:
     """Write the polygons of all masks, unless an earlier run has done so."""
+    from geothresh.api.vector_output import write_polygons
+
     if run.record.vectors is not None and vector.absolute() in run.record.vector_files():
         return
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.api.outputs import OutputFiles
 from geothresh.api.page_pictures import small_picture
 from geothresh.api.survey import BINS, ReadMask, Survey, survey
 from geothresh.colours import ADDED, BACKGROUND, FOREGROUND, NO_DATA, REMOVED, THRESHOLD_RAMP
@@ -37,6 +36,7 @@ from geothresh.raster.creation import NODATA
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import open_scene
+from geothresh.run.outputs import OutputFiles
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow
 

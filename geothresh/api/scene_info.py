@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geothresh.api.resolution import PixelSize, pixel_size, sampled_share, sampled_width
 from geothresh.nn.modelfile import read_card
 from geothresh.nn.packaged import find_model
 from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
 from geothresh.raster.scene import Scene
+from geothresh.run.resolution import PixelSize, pixel_size, sampled_share, sampled_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.api.changes import REGION
 from geothresh.mosaic import RasterReader
+from geothresh.run.changes import REGION
 from geothresh.thresholding import best_thresholds, patch_histograms
 from geothresh.types import BoolArray, Float32Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geothresh.api.inputs import find_inputs, names_several
 from geothresh.errors import InputError, UsageError, names
+from geothresh.many.inputs import find_inputs, names_several
 
 _ENDINGS = ("", "_mask", "_truth")
 """What a mask's name may have beyond its scene's."""

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
-from geothresh.api.directories import with_directories
 from geothresh.api.drawing import NODES, draw_layers
-from geothresh.api.examining import WholeSurface, examine_all
-from geothresh.api.inputs import Rasters, find_rasters
-from geothresh.api.options import Many
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import Value, checked, decisive, require_only
+from geothresh.many.examining import WholeSurface, examine_all
+from geothresh.many.inputs import Rasters, find_rasters
+from geothresh.many.options import Many
 from geothresh.options import READ_WHOLE, PathLike, Reading
 from geothresh.raster.joined import joined_mask, one_surface, windows_of
 from geothresh.raster.mask import Mask, Progress, open_mask, strips
@@ -27,6 +26,7 @@ from geothresh.raster.regions import sieved_mask
 from geothresh.raster.rewriting import Confidences, cut_scene, plain_mask
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import OpenScenes
+from geothresh.run.directories import with_directories
 from geothresh.vector.centerlines import pixel_side
 from geothresh.vector.formats import (
     MOST,

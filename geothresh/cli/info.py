@@ -79,7 +79,7 @@ def _table(files: Sequence[SceneInfo]) -> list[str]:
 
 
 def _row(one: SceneInfo) -> tuple[str, ...]:
-    from geothresh.api.resolution import PixelSize
+    from geothresh.run.resolution import PixelSize
 
     x_y = one.pixel_size
     return (

@@ -11,8 +11,8 @@ import re
 
 import click
 
-from geothresh.api.options import Many
 from geothresh.fields import known
+from geothresh.many.options import Many
 from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, Writing
 
 _SHARED = {

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geothresh.api.options import Many
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
@@ -17,6 +16,7 @@ from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
 from geothresh.fields import given
+from geothresh.many.options import Many
 from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
 
 if TYPE_CHECKING:

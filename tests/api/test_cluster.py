@@ -21,10 +21,10 @@ from dask.distributed import LocalCluster
 
 import geothresh.mosaic.clients
 from geothresh import Compute, refine
-from geothresh.api.models import choose_model
 from geothresh.errors import ClusterError, DeadlyTileError, GeothreshWarning, UsageError
 from geothresh.mosaic.cluster import chunks_in_flight
 from geothresh.nn.refiner import resolved
+from geothresh.run.models import choose_model
 from tests.support.fakes import FakeSource, UnevenRefiner
 from tests.support.flat import grouped
 from tests.support.outputs import without_sides

@@ -35,8 +35,8 @@ from geothresh import (
     refine_dataarray,
 )
 from geothresh.api.dataarray import Plane
-from geothresh.api.resolution import pixel_size
 from geothresh.mosaic import mosaic_array
+from geothresh.run.resolution import pixel_size
 from geothresh.types import Float32Array
 from tests.support.fakes import UnevenRefiner
 from tests.support.rasters import NORTH_UP, coordinate_array, write_raster

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from geothresh import refine, refine_array
-from geothresh.api.models import choose_model
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, UsageError
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import load_weights, read_card, save_model
 from geothresh.options import Compute
+from geothresh.run.models import choose_model
 from tests.support.cli_runner import runner
 from tests.support.flat import TILES, grouped
 from tests.support.rasters import write_raster

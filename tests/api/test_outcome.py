@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geothresh.api.outcome import doubts
 from geothresh.api.refine import refine
 from geothresh.errors import GeothreshWarning
 from geothresh.nn.packaged import packaged_besides, packaged_models
 from geothresh.nn.scope import UNKNOWN, ModelScope, Range
 from geothresh.options import Refining, Tiling, Writing
+from geothresh.run.outcome import doubts
 from tests.support.networks import write_model
 from tests.support.rasters import write_raster
 

@@ -10,10 +10,10 @@ import rasterio
 
 import geothresh
 from geothresh.api.evaluate import evaluate
-from geothresh.api.models import choose_model
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.options import Compute, Maps, Tiling
+from geothresh.run.models import choose_model
 from tests.support.blobs import write_pairs
 from tests.support.cli_runner import runner
 from tests.support.fakes import IdentityRefiner

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 import geothresh
-from geothresh.api.changes import ThresholdedInput
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import ArrayReader
 from geothresh.options import Compute, Outputs, Refining, Tiling, Writing
 from geothresh.raster.georeference import Georeference
+from geothresh.run.changes import ThresholdedInput
 from geothresh.types import Float32Array
 from geothresh.vector.options import VectorWriting
 from geothresh.windows import PixelWindow

@@ -316,7 +316,7 @@ def test_without_resume_nothing_is_kept(scene: Path, tmp_path: Path) -> None:
 def test_an_impossible_size_is_refused_before_any_work(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geothresh.api.outputs.free_bytes", lambda path: 2**10)
+    monkeypatch.setattr("geothresh.run.outputs.free_bytes", lambda path: 2**10)
     refiner = Recognisable()
     with pytest.raises(OutputError, match="0 MiB are free in .*; make room"):
         run(scene, tmp_path, refiner, creation_options={"COMPRESS": "NONE"})

@@ -25,9 +25,9 @@ from rasterio.transform import Affine
 from scenes import repeated
 
 from geothresh import Compute, Many, Reading, Refining, Tiling, Writing, refine_many
-from geothresh.api.examining import examine_all, group
-from geothresh.api.inputs import find_inputs
-from geothresh.api.planning import PlannedSurface, plan_surface, plan_units, require_apart
+from geothresh.many.examining import examine_all, group
+from geothresh.many.inputs import find_inputs
+from geothresh.many.planning import PlannedSurface, plan_surface, plan_units, require_apart
 from geothresh.mosaic import fleet
 
 Made = TypeVar("Made")

@@ -73,7 +73,8 @@ def held_out(dataset: str, ids: list[str], split: Path | None) -> list[str]:
 def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
     """Link masks and maps that may be seen; the folders of masks, and those of maps."""
     data = arguments.output / "data"
-    folders, maps, kept = [], [], []
+    folders, maps = [], []
+    kept: list[str] = []
     for source in sorted(arguments.data.iterdir()):
         dataset = source.name
         left_out = any(fnmatchcase(dataset, p) for p in arguments.leave_set)

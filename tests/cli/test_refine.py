@@ -169,8 +169,8 @@ def test_info(scene: Path) -> None:
 
 SLOW = """
 import sys, time
-import geothresh.api.calibrated as api
-from geothresh.api.models import ChosenModel
+import geothresh.run.calibrated as api
+from geothresh.run.models import ChosenModel
 from geothresh.cli import main
 from geothresh.nn.scope import ModelScope
 

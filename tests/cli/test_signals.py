@@ -25,13 +25,13 @@ def scene(tmp_path: Path) -> Path:
 
 SLOW_COMMAND = """
 import sys
-import geothresh.api.calibrated
+import geothresh.run.calibrated
 from tests.support.fakes import FakeSource
-from geothresh.api.models import choose_model
+from geothresh.run.models import choose_model
 from geothresh.cli import main
 
 if __name__ == "__main__":
-    geothresh.api.calibrated.choose_model = lambda model, *given, **options: choose_model(
+    geothresh.run.calibrated.choose_model = lambda model, *given, **options: choose_model(
         FakeSource(kind="slow"), *given, **options
     )
     main(sys.argv[1:], prog_name="geothresh")

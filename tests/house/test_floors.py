@@ -44,15 +44,17 @@ FLOORS = {
     "training": 4,
     "base": 5,
     "calibration": 5,
-    "api": 6,
-    "cli": 7,
-    "xarray": 7,
-    "__init__": 8,
-    "__main__": 8,
+    "run": 6,
+    "many": 7,
+    "api": 8,
+    "cli": 9,
+    "xarray": 9,
+    "__init__": 10,
+    "__main__": 10,
 }
 
 # The rooms in which a library may be imported: torch under nn/ and training/, and so on.
-NUMERIC = {room for room, floor in FLOORS.items() if 1 <= floor <= 6}
+NUMERIC = {room for room, floor in FLOORS.items() if 1 <= floor <= 8}
 HOMES = {
     "PIL": {"raster"},
     "click": {"cli"},
@@ -161,7 +163,7 @@ def test_every_room_exists() -> None:
         ),
         ("raster/reading.py", "from ..mosaic import Refiner", "imports mosaic (floor 2)"),
         ("raster/__init__.py", "from .. import mosaic", "imports mosaic (floor 2)"),
-        ("vector/polygons.py", "import geothresh", "imports __init__ (floor 8)"),
+        ("vector/polygons.py", "import geothresh", "imports __init__ (floor 10)"),
         ("api/refine.py", "from geothresh import vectorize", "is no room"),
         ("api/refine.py", "import requests", "is no home of requests"),
         ("utils.py", "", "has no floor"),

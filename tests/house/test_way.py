@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import geothresh
-from geothresh.api.outputs import make_strips
 from geothresh.mosaic import refining
 from geothresh.nn import device
+from geothresh.run.outputs import make_strips
 from tests.support.rasters import write_raster
 
 PACKAGE = Path(geothresh.__file__).parent
@@ -51,7 +51,7 @@ def test_a_tile_passes_few_files_which_the_page_names(
             sys.setprofile(None)
             at_work.clear()
 
-    monkeypatch.setattr("geothresh.api.jobs.make_strips", traced)
+    monkeypatch.setattr("geothresh.run.jobs.make_strips", traced)
     # The model is loaded anew, on threads that are traced, and afterwards on others.
     _forget_model()
     values = np.random.default_rng(0).random((64, 64), np.float32)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from dask.sizeof import sizeof
 
-from geothresh.api.changes import MaskLayers, ThresholdedInput
 from geothresh.mosaic import Layers, Sink, mosaic, where_asked
 from geothresh.mosaic import cluster as cluster  # tells Dask the sizes
 from geothresh.mosaic.blending import Blended, Finished, Part
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.packed import PackedLayer
+from geothresh.run.changes import MaskLayers, ThresholdedInput
 from geothresh.tiling import TileGrid
 from geothresh.windows import PixelWindow
 from tests.support.fakes import FakeSource

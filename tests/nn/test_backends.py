@@ -238,7 +238,7 @@ def test_refine_says_what_ran_the_model(backend: str, tmp_path: Path, tiny_model
 def test_a_run_is_known_by_its_backend_and_its_version(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geothresh.api import jobs
+    from geothresh.run import jobs
 
     seen = []
 

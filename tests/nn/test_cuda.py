@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import geothresh
-from geothresh.api.models import choose_model, load_model
+from geothresh.api.models import load_model
 from geothresh.errors import ModelError
 from geothresh.mosaic import clients
 from geothresh.mosaic.refining import GuardedRefiner
@@ -18,6 +18,7 @@ from geothresh.nn.device import devices_of
 from geothresh.nn.refiner import ModelSource
 from geothresh.nn.wrappers import SymmetricRefiner, WrappedSource
 from geothresh.options import Compute
+from geothresh.run.models import choose_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"

@@ -32,8 +32,8 @@ from storm_refine import GRID, appeared, scene_values  # noqa: E402
 from storm_workers import workers_of  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-import geothresh.api.indexes  # noqa: E402
 import geothresh.api.refine_many  # noqa: E402
+import geothresh.many.indexes  # noqa: E402
 import geothresh.nn.network  # noqa: E402
 import geothresh.vector.tile_index  # noqa: E402, F401
 from tests.support.rasters import write_raster  # noqa: E402

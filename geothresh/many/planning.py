@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
-from geothresh.api.examining import Examination, WholeSurface
-from geothresh.api.jobs import Method
-from geothresh.api.models import Model
-from geothresh.api.options import Many
-from geothresh.api.outputs import installed
-from geothresh.api.units import output_path
 from geothresh.errors import UsageError
+from geothresh.many.examining import Examination, WholeSurface
+from geothresh.many.options import Many
+from geothresh.many.units import output_path
 from geothresh.mosaic.blending import AxisWeights
 from geothresh.mosaic.readers import window_read
 from geothresh.options import Blend, Compute, Reading, Refining, Tiling, Writing
@@ -32,6 +29,9 @@ from geothresh.raster.surface import (
     PlacedScene,
     SurfacePart,
 )
+from geothresh.run.jobs import Method
+from geothresh.run.models import Model
+from geothresh.run.outputs import installed
 from geothresh.windows import PixelWindow
 
 

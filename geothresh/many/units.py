@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from geothresh.api.jobs import Job, Method
-from geothresh.api.options import LAYERS
-from geothresh.api.outputs import OutputFiles
 from geothresh.durability import Journal, finished_outputs, left_by_another
 from geothresh.durability.record import Finished, MadeFile
 from geothresh.errors import InputError
 from geothresh.files import check_output
+from geothresh.many.options import LAYERS
 from geothresh.mosaic import Progress, load_refiner
 from geothresh.raster.surface import OpenScenes, SurfacePart
+from geothresh.run.jobs import Job, Method
+from geothresh.run.outputs import OutputFiles
 from geothresh.sidecars import check_side_files
 
 FACTS = (

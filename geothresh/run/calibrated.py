@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geothresh.api.models import ChosenModel, Model, choose_model
 from geothresh.calibration.file import CalibrationFile
 from geothresh.errors import ModelError, UsageError
 from geothresh.files import file_digest
@@ -15,6 +14,7 @@ from geothresh.nn.packaged import DEFAULT_MODEL, find_model, packaged_models
 from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import UnchangedSource
 from geothresh.options import Compute, Refining
+from geothresh.run.models import ChosenModel, Model, choose_model
 
 # Digits of a sha256 that are shown.
 _DIGITS = 12

@@ -16,8 +16,8 @@ from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
     # With them come the engine and most of scipy, which a look at a scene does without.
-    from geothresh.api.models import ChosenModel
     from geothresh.mosaic import RasterReader
+    from geothresh.run.models import ChosenModel
 
 # Windows along each side that are looked at, and pixels along each side of a window.
 _WINDOWS, _WINDOW = 4, 512

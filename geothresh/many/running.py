@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from geothresh.api.inputs import BadFile
-from geothresh.api.options import LAYERS, Many
-from geothresh.api.planning import PlannedUnit
-from geothresh.api.units import MakeUnit, Unit, UnitFailed, UnitMade, output_path, try_unit
 from geothresh.durability import finished_outputs
 from geothresh.durability.record import Finished, Record
 from geothresh.durability.resuming import require_same_run
 from geothresh.errors import OutputError, UsageError, names
 from geothresh.files import remove_stale
+from geothresh.many.inputs import BadFile
+from geothresh.many.options import LAYERS, Many
+from geothresh.many.planning import PlannedUnit
+from geothresh.many.units import MakeUnit, Unit, UnitFailed, UnitMade, output_path, try_unit
 from geothresh.mosaic import Progress, Threads, where_asked
 from geothresh.options import Compute, Writing
 from geothresh.raster.provenance import unit_of

@@ -22,7 +22,7 @@ from geothresh.vector.reading import find_layer
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
-    from geothresh.api.jobs import Placed
+    from geothresh.run.jobs import Placed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from geothresh.api.inputs import BadFile
-from geothresh.api.options import Many
 from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
+from geothresh.many.inputs import BadFile
+from geothresh.many.options import Many
 from geothresh.options import Reading
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.georeference import Georeference

@@ -6,14 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from geothresh.api.inputs import TILE_INDEX
-from geothresh.api.options import Many
-from geothresh.api.outputs import describe
-from geothresh.api.planning import PlannedSurface, PlannedUnit
-from geothresh.api.units import output_path
 from geothresh.files import write_text
+from geothresh.many.inputs import TILE_INDEX
+from geothresh.many.options import Many
+from geothresh.many.planning import PlannedSurface, PlannedUnit
+from geothresh.many.units import output_path
 from geothresh.raster.creation import BandFormat
 from geothresh.raster.virtual import VirtualSource, virtual_raster
+from geothresh.run.outputs import describe
 
 
 def write_indexes(

@@ -10,19 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from geothresh.api.calibrated import follow
-from geothresh.api.changes import REGION, MaskLayers, ThresholdedInput
-from geothresh.api.models import ChosenModel, Model
-from geothresh.api.outputs import (
-    OutputFiles,
-    describe,
-    make_strips,
-    parameter_tags,
-    put_in_place,
-    require_room,
-    run_fingerprint,
-)
-from geothresh.api.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
 from geothresh.durability import Journal
 from geothresh.fields import decisive
 from geothresh.mosaic import MosaicStats, Progress, RasterReader, mosaic, where_asked
@@ -31,11 +18,24 @@ from geothresh.raster.creation import CHANGES, THRESHOLD, BandFormat, confidence
 from geothresh.raster.scene import Scene
 from geothresh.raster.surface import PartReader, SurfacePart
 from geothresh.raster.writing import RasterWriter
+from geothresh.run.calibrated import follow
+from geothresh.run.changes import REGION, MaskLayers, ThresholdedInput
+from geothresh.run.models import ChosenModel, Model
+from geothresh.run.outputs import (
+    OutputFiles,
+    describe,
+    make_strips,
+    parameter_tags,
+    put_in_place,
+    require_room,
+    run_fingerprint,
+)
+from geothresh.run.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
 from geothresh.tiling import TileGrid
 
 if TYPE_CHECKING:
-    from geothresh.api.area import Area
     from geothresh.geobox import GeoBox
+    from geothresh.run.area import Area
 
 
 class Placed(RasterReader, Protocol):
@@ -83,7 +83,7 @@ class Method:
         area = None
         if reading.aoi is not None or reading.bounds is not None:
             # With it come shapely and pyogrio, which other runs do without.
-            from geothresh.api.area import find_area
+            from geothresh.run.area import find_area
 
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.

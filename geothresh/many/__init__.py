@@ -1,0 +1,1 @@
+"""Many rasters as one surface: found, examined, planned, cut into units, run, indexed."""

@@ -1,0 +1,1 @@
+"""A run that refines: model, pixel size, area, layers and outputs of one raster or of a part."""

@@ -1,0 +1,213 @@
+"""Choose what the engine takes from what was given as a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from geothresh.errors import UsageError
+from geothresh.mosaic import Refiner, RefinerSource, Scheduler, load_refiner
+from geothresh.nn.backends import versioned
+from geothresh.nn.device import GPU_BATCH
+from geothresh.nn.refiner import ModelSource, resolved
+from geothresh.nn.scope import UNKNOWN, ModelScope, resampled_patch
+from geothresh.nn.transformation import Transformation
+from geothresh.nn.wrappers import unwrapped, wrapped
+from geothresh.options import (
+    Backend,
+    Compute,
+    Precision,
+    Refining,
+    Resolution,
+    Tiling,
+    Tta,
+)
+from geothresh.tiling import TileGrid
+from geothresh.windows import RasterSize
+
+if TYPE_CHECKING:
+    from geothresh.nn.backends import CompiledRefiner
+    from geothresh.nn.refiner import TorchRefiner
+
+Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
+"""A packaged model's name, a model file, a refiner, or a source that loads one."""
+
+# Tiles in one call where the refiner has no opinion: it may cut them into smaller batches.
+_BATCH = 8
+# Shared by neighbouring tiles unless something else is asked for.
+_OVERLAP = 128
+# Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
+_BATCH_PIXELS = 2**24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenModel:
+    """A model that is known to exist and to fit the request."""
+
+    refiner: Refiner | RefinerSource
+    """For the engine."""
+    name: str
+    """For messages and tags."""
+    digest: str
+    """sha256 of its file, hexadecimal; empty where there is none."""
+    patch: int
+    """Side of its patch in its own pixels, of which tile size and overlap are multiples."""
+    raster_patch: int
+    """The same in pixels of the raster, which may be smaller or larger."""
+    scope: ModelScope
+    """What it was trained for, as far as anybody knows."""
+    batch_size: int
+    """Most tiles that the engine gives it at once."""
+    backend: str
+    """The library that runs it, with its version; "other" for what is no model of geothresh's."""
+    device: str
+    """Kind of device that it runs on, of a cluster's workers too."""
+    precision: str
+    """Number format inside it, likewise."""
+
+    @property
+    def resampling(self) -> float:
+        """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
+        return self.patch / self.raster_patch
+
+    def keep(self, refining: Refining) -> float | None:
+        """Refined confidence down to which foreground of the input stays.
+
+        What was asked for, else what the model's card tells; None = the threshold alone decides.
+        """
+        return self.scope.keep if refining.keep_threshold is None else refining.keep_threshold
+
+    def overlap(self, tiling: Tiling) -> int:
+        """What neighbouring tiles share, in pixels of the model.
+
+        What was asked for, else 128, or as many whole patches as make up that; of small tiles all
+        but a patch.
+
+        Tiles of one patch can share nothing: seams are not made unasked, but refused.
+        """
+        if tiling.overlap is not None:
+            return tiling.overlap
+        usual = -(-_OVERLAP // self.patch) * self.patch
+        return min(usual, tiling.tile_size - self.patch) if tiling.tile_size > self.patch else usual
+
+    def grid(self, size: RasterSize, tiling: Tiling) -> TileGrid:
+        """The tiles over a raster.
+
+        Raises:
+            UsageError: their size and overlap are no multiples of the patch.
+        """
+        tile, overlap = tiling.tile_size, self.overlap(tiling)
+        asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=self.patch)
+        if self.patch == self.raster_patch:
+            return asked
+        return TileGrid(
+            size=size,
+            tile=tile // self.patch * self.raster_patch,
+            overlap=overlap // self.patch * self.raster_patch,
+            patch=self.raster_patch,
+        )
+
+
+def _resolved_where(compute: Compute) -> tuple[str, Precision]:
+    """The kind of device and the number format that workers take.
+
+    Raises:
+        UsageError: those of a running cluster do not all take the same.
+        ClusterError: it cannot be reached.
+    """
+    asked = compute.device, compute.precision, compute.backend
+    if compute.scheduler is None:
+        return resolved(*asked)
+    # With it comes distributed, which other runs do without.
+    from geothresh.mosaic.clients import run_on_workers
+
+    taken = set(run_on_workers(Scheduler(address=compute.scheduler), resolved, *asked))
+    if len(taken) > 1:
+        ways = "; ".join(sorted(" ".join(way) for way in taken))
+        raise UsageError(
+            f"scheduler {compute.scheduler}: its workers differ in what they run a model on "
+            f"({ways}), and so would the pixels; name `device` and `precision`"
+        )
+    return taken.pop()
+
+
+def choose_model(
+    model: Model,
+    compute: Compute,
+    *,
+    tta: Tta = "none",
+    resolution: Resolution = "native",
+    metres: float | None = None,
+    width: Callable[[], float | None] | None = None,
+    transformation: Transformation | None = None,
+) -> ChosenModel:
+    """Find a model and check that it fits; load it here unless workers are to do so.
+
+    Args:
+        model: see `Model`.
+        compute: where it runs; device, precision and backend are for a name or a file.
+        tta: test-time augmentation.
+        resolution: the pixels that the model is to read, see `ModelScope.raster_ratio`.
+        metres: size of the raster's pixels on the ground; None = not known.
+        width: measures the width of the raster's foreground in its pixels; called only where that
+            decides.
+        transformation: what a calibration does to each tile, see `geothresh.run.calibrated`.
+
+    Raises:
+        ModelError: it is missing or damaged.
+        UsageError: it is nothing that names or is a model, workers cannot load this model, the
+            backend is not installed, or the raster's pixels are out of its reach.
+        InputError: the device is not there.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = ModelSource.find(
+            model if isinstance(model, str) else Path(model),
+            device=compute.device,
+            precision=compute.precision,
+            batch_size=compute.batch_size,
+            all_gpus=not compute.remote,
+            backend=compute.backend,
+        )
+    elif not callable(model) and not hasattr(model, "load"):
+        raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
+    scope = getattr(model, "scope", UNKNOWN)
+    measured = None
+    if resolution == "auto" and metres is None and scope.widths is not None and width is not None:
+        measured = width()
+    ratio = scope.raster_ratio(resolution, metres=metres, width=measured)
+    patch = resampled_patch(model.patch, ratio)
+    refiner = wrapped(
+        model, tta=tta, patch=patch, smooth=scope.smooth, transformation=transformation
+    )
+    device, precision = compute.device, compute.precision
+    if compute.remote and isinstance(model, ModelSource):
+        own_batch = _BATCH if model.device == "cpu" else GPU_BATCH
+        name, sha256 = model.name, model.sha256
+        runner: Backend | None = model.backend
+        device, precision = _resolved_where(compute)
+    else:
+        loaded = unwrapped(load_refiner(refiner).refiner)
+        own_batch = int(getattr(loaded, "batch_size", _BATCH))
+        name, sha256 = loaded.name, loaded.digest
+        runner = getattr(loaded, "backend", None)
+        if runner is not None:
+            own = cast("TorchRefiner | CompiledRefiner", loaded)
+            device, precision = own.device.type, own.precision
+    batch = own_batch if compute.batch_size == "auto" else compute.batch_size
+    if patch > model.patch:
+        batch = min(batch, max(1, _BATCH_PIXELS // (512 * patch // model.patch) ** 2))
+    return ChosenModel(
+        refiner=refiner,
+        name=name,
+        digest=sha256,
+        patch=model.patch,
+        raster_patch=patch,
+        scope=scope,
+        batch_size=batch,
+        backend="other" if runner is None else versioned(runner),
+        device=device,
+        precision=precision,
+    )
