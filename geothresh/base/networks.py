@@ -199,10 +199,10 @@ def read_base_card(path: str | Path) -> BaseCard:
     Raises:
         ModelError: the file is missing, unreadable, damaged or no base network of geothresh.
     """
-    entries = read_metadata(path, BASE, ("config", "training"))
+    entries = read_metadata(path, BASE)
     training = entries["training"]
     try:
-        list(training["data"]["train"])
+        frozenset(training["data"]["train"])
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"{path}: does not say what it was trained on ({error!r}); train it again"

@@ -95,7 +95,9 @@ class CalibrationFile:
             values = read_manifest(path)
             _require_version(path, values)
             calibration = _calibration(values)
-        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, OverflowError, UsageError
+        ) as error:  # fmt: skip
             raise InputError(
                 f"{path}: no calibration, or a damaged one ({_reason(error)}); make it again with "
                 "`geothresh calibrate`"
@@ -135,6 +137,8 @@ def _calibration(values: Mapping[str, Any]) -> Calibration:
             raise ValueError(f"its tta is {named['tta']!r}")
         if named["resolution"] not in ("auto", "native"):
             named["resolution"] = _number(named["resolution"])
+            if named["resolution"] <= 0:
+                raise ValueError(f"its resolution is {named['resolution']:g} m")
     change = values["transformation"]
     transformation = Transformation(
         **{name: _number(change[name]) for name in _NUMBERS},

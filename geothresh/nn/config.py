@@ -88,10 +88,9 @@ class NetworkConfig:
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
         """Rebuild from `as_dict`; raises ModelError on unknown or missing entries."""
         names = {f.name for f in fields(cls)}
-        if isinstance(values, dict):
-            # The first model files do not say, and have both.
-            values = {"branches": "both", **values}
-        if not isinstance(values, dict) or set(values) != names:
+        # The first model files do not say, and have both.
+        values = {"branches": "both", **values}
+        if set(values) != names:
             raise ModelError(
                 f"network configuration has entries {sorted(values)}; expected {sorted(names)}"
             )

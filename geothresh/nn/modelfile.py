@@ -69,13 +69,15 @@ BASE = Kind(
 _KINDS = {kind.format: kind for kind in (THRESHNET, BASE)}
 
 
-def read_metadata(path: str | Path, kind: Kind, entries: tuple[str, ...]) -> dict[str, Any]:
+def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
     """Read the metadata of a model file, without its weights and without torch.
 
     Args:
         path: the file.
         kind: that it must be of.
-        entries: names of those that are decoded from JSON and returned.
+
+    Returns:
+        The entries ``config`` and ``training``, each a JSON object.
 
     Raises:
         ModelError: the file is missing, unreadable, damaged or of another kind.
@@ -106,7 +108,10 @@ def read_metadata(path: str | Path, kind: Kind, entries: tuple[str, ...]) -> dic
         if other is None:
             raise KeyError("format")
         version = int(metadata["format_version"])
-        found = {name: json.loads(metadata[name]) for name in entries}
+        found = {name: json.loads(metadata[name]) for name in ("config", "training")}
+        for name, value in found.items():
+            if not isinstance(value, dict):
+                raise TypeError(f"{name}, which is no JSON object")
     except OSError as error:
         raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -306,7 +311,7 @@ def read_card(path: str | Path) -> ModelCard:
     Raises:
         ModelError: the file is missing, unreadable, damaged or not a ThreshNet of geothresh.
     """
-    entries = read_metadata(path, THRESHNET, ("config", "training"))
+    entries = read_metadata(path, THRESHNET)
     return ModelCard(
         config=NetworkConfig.from_dict(entries["config"]), training=entries["training"]
     )

@@ -26,16 +26,33 @@ and the tiles that the engine holds grow with the square."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroundSampleDistance:
-    """Range of ground sample distances that a model was trained on, in metres per pixel."""
+class Range:
+    """Two finite numbers above 0: the least and the greatest of what a model was trained on."""
 
     least: float
-    """Of the finest maps."""
     greatest: float
-    """Of the coarsest."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.least <= self.greatest < math.inf:
+        if not self._is_range:
+            raise UsageError(
+                f"range {self.least:g} to {self.greatest:g}: give finite numbers above 0"
+            )
+
+    @property
+    def _is_range(self) -> bool:
+        return 0 < self.least <= self.greatest and math.isfinite(self.greatest)
+
+    def ratio(self, value: float) -> float:
+        """How many times larger than the nearest number of the range; 1 within it."""
+        return value / min(max(value, self.least), self.greatest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundSampleDistance(Range):
+    """Range of ground sample distances that a model was trained on, in metres per pixel."""
+
+    def __post_init__(self) -> None:
+        if not self._is_range:
             raise UsageError(
                 f"ground sample distance {self.least:g} to {self.greatest:g} m: give one size of a "
                 "pixel above 0, or the least and the greatest"
@@ -48,7 +65,7 @@ class GroundSampleDistance:
         Raises:
             ModelError: the entry is there and is no range.
         """
-        entry = training.get(ENTRY) if isinstance(training, Mapping) else None
+        entry = training.get(ENTRY)
         if entry is None:
             return None
         try:
@@ -79,10 +96,6 @@ class GroundSampleDistance:
         """
         reach = math.sqrt(zoom)
         return GroundSampleDistance(least=self.least / reach, greatest=self.greatest * reach)
-
-    def ratio(self, metres: float) -> float:
-        """Ratio of a pixel size to the nearest of the range; 1 within it."""
-        return metres / min(max(metres, self.least), self.greatest)
 
     def differs(self, metres: float) -> bool:
         """Whether a pixel size is outside the range by more than `TOLERANCE`."""
@@ -115,24 +128,6 @@ def resampled_patch(patch: int, ratio: float) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """Two numbers above 0, the least and the greatest of what a model has seen."""
-
-    least: float
-    greatest: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.least <= self.greatest < math.inf:
-            raise UsageError(
-                f"range {self.least:g} to {self.greatest:g}: give finite numbers above 0"
-            )
-
-    def ratio(self, value: float) -> float:
-        """How many times larger than the nearest number of the range; 1 within it."""
-        return value / min(max(value, self.least), self.greatest)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScope:
     """What a model was trained on and for; None and empty where its card does not tell."""
 
@@ -159,16 +154,20 @@ class ModelScope:
         Raises:
             ModelError: an entry is there and makes no sense.
         """
-        widths, keep = training.get("widths"), training.get("keep")
+        ends, keep = training.get("widths"), training.get("keep")
         try:
+            widths = None
+            if ends is not None:
+                least, greatest = ends
+                widths = Range(least=least, greatest=greatest)
             return cls(
                 theme=str(training.get("theme", "")),
                 pixels=GroundSampleDistance.of_card(training),
-                widths=None if widths is None else Range(least=widths[0], greatest=widths[1]),
+                widths=widths,
                 keep=None if keep is None else float(keep),
                 smooth=bool(training.get("smooth", False)),
             )
-        except (TypeError, ValueError, IndexError, UsageError) as error:
+        except (TypeError, ValueError, OverflowError, UsageError) as error:
             raise ModelError(
                 f"the model's card tells a scope that makes no sense ({error}); fetch the model "
                 "again or train another"

@@ -81,7 +81,7 @@ class SavedRun:
         Raises:
             ModelError: the file is none.
         """
-        card = read_metadata(path, kind, ("config", "training"))
+        card = read_metadata(path, kind)
         try:
             saved = json.loads(card["training"]["state"])
             return cls(

@@ -115,6 +115,16 @@ def test_a_file_cannot_have_its_encoder_fetched_or_overflow_a_float(tmp_path: Pa
             read_base_card(path)
 
 
+@pytest.mark.parametrize("data", [{}, {"train": 5}, {"train": [["a"]]}])
+def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(
+    tmp_path: Path, data: dict[str, Any]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, kind=BASE, tensors={}, config=BaseConfig(), training={"data": data})
+    with pytest.raises(ModelError, match="does not say what it was trained on"):
+        read_base_card(path)
+
+
 def test_an_encoder_that_does_not_go_with_a_network_is_named() -> None:
     with pytest.raises(UsageError, match="linknet cannot be built on encoder 'mit_b0'"):
         build_network(BaseConfig(network="linknet", encoder="mit_b0"))

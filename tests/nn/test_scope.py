@@ -63,7 +63,17 @@ def test_the_card_tells_the_scope() -> None:
 
 
 @pytest.mark.parametrize(
-    "card", [{"keep": 2}, {"keep": "x"}, {"widths": [3]}, {"widths": [4, 2]}, {"widths": 5}]
+    "card",
+    [
+        {"keep": 2},
+        {"keep": "x"},
+        {"keep": 10**400},
+        {"widths": [3]},
+        {"widths": [4, 2]},
+        {"widths": 5},
+        {"widths": {}},
+        {"widths": [1, 10**400]},
+    ],
 )
 def test_a_card_that_makes_no_sense_is_refused(card: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="makes no sense"):
