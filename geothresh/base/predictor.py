@@ -54,7 +54,7 @@ class BasePredictor:
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
         self._batches = Batches(batch_size, self.device)
-        self._threads = compute_threads(cores=cores)
+        self._threads = compute_threads(1, cores)
         self.network = self._threads.run(self._network, weights)
 
     def _network(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:

@@ -51,7 +51,7 @@ class CalibrationReport:
             return f"Leave it at 0.5: {self._no_better()}"
         gain = choice.gains[best.key]
         losers = f"{100 * gain.share_worse:.0f} % of {self.tiles} {self.unit}s"
-        what = _first(choice.fitted.source.model, choice.fitted.transformation.words(3))
+        what = _first(choice.fitted.source.model, choice.fitted.transformation.text(3))
         return (
             f"Take {best.label} ({what}): places gain {_points(gain)} of IoU over the cut at "
             f"0.5, and {losers} lose more than a point."
@@ -92,7 +92,7 @@ class CalibrationReport:
             "advice": self.advice,
             "expectation": self.expectation,
             "advised": self.choice.best.key,
-            "transformation": self.choice.fitted.transformation.text,
+            "transformation": self.choice.fitted.transformation.text(),
             "model": self.choice.fitted.source.model or None,
             **self.figures(),
             "output": None if self.output is None else str(self.output),

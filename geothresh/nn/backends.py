@@ -1,8 +1,8 @@
 """Inference backends other than torch: ONNX Runtime and OpenVINO.
 
-`geothresh.nn.refiner` holds the way through torch. The other libraries run the ONNX graph of
-`geothresh.nn.onnx_graph`, compiled once per tile size. Imports them when called, and torch never:
-its import takes longer than they take to refine a small scene.
+Both run the ONNX graph of `geothresh.nn.onnx_graph`, compiled once per tile size; the torch backend
+is in `geothresh.nn.refiner`. The libraries are imported when called, and torch never: importing it
+takes longer than refining a small scene with them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.machine import usable_threads
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import Batches, Device, cpu_precision
-from geothresh.nn.onnx_graph import INPUT, Weights, require_multiple, threshnet_graph
+from geothresh.nn.onnx_graph import INPUT, Weights, threshnet_graph
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
@@ -41,7 +41,7 @@ Forward = Callable[[Float32Array], Float32Array]
 _KEPT = 2
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-# Errors alone: its warnings are about the graph's form, and nothing that a user could mend.
+# ONNX Runtime's level for errors only: its warnings are about the graph, which no user can change.
 _ERRORS = 3
 
 
@@ -95,17 +95,12 @@ class Library(Protocol):
         ...
 
     def compile(self, graph: bytes) -> Forward:
-        """A function that runs an ONNX graph.
+        """A function that runs an ONNX graph: (B, 1, H, W) float32 in, the same shape out.
 
-        The function raises MemoryError where a batch does not fit.
+        One thread at a time may call the function. What it raises where a batch does not fit is
+        known to `geothresh.nn.device.Batches`.
         """
         ...
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error means out of memory; the libraries have no exception type for it."""
-    text = str(error).lower()
-    return any(part in text for part in ("bad_alloc", "failed to allocate", "out of memory"))
 
 
 class CompiledRefiner:
@@ -129,13 +124,13 @@ class CompiledRefiner:
         batch_size: BatchSize = "auto",
         cores: int | None = None,
     ) -> None:
-        """Take a network, of which nothing is compiled before the first tile.
+        """Load the library; the network is compiled at the first tile.
 
-        ``cores`` are the threads of a pass on a CPU, by default `usable_threads`.
+        ``cores`` is the number of threads of a pass on a CPU, by default `usable_threads`.
 
         Raises:
-            UsageError: the backend's packages are not installed, or it lacks this device or
-                precision.
+            UsageError: the backend's packages are not installed, or it does not support this
+                device or precision.
             InputError: the device is not there.
         """
         require_backend(backend)
@@ -181,7 +176,6 @@ class CompiledRefiner:
     def _compiled(self, height: int, width: int) -> Forward:
         network = self._networks.pop((height, width), None)
         if network is None:
-            require_multiple(self.config, height, width)
             graph = threshnet_graph(self._weights, self.config, height=height, width=width)
             if len(self._networks) == _KEPT:
                 self._networks.popitem(last=False)
@@ -221,10 +215,10 @@ class OnnxRuntime:
         self._threads = threads
 
     def compile(self, graph: bytes) -> Forward:
-        """A function that runs an ONNX graph; it may be called by one thread at a time."""
+        """See `Library`."""
         import onnxruntime
 
-        # Its builds for Windows send some.
+        # Its builds for Windows send telemetry by default.
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -234,7 +228,7 @@ class OnnxRuntime:
             # TF32 would round the numbers of an fp32 network to 10 bits.
             provider = (_CUDA, {"device_id": str(self.device.index or 0), "use_tf32": "0"})
         session = onnxruntime.InferenceSession(graph, options, providers=[provider])
-        # What a provider lacks it leaves to the CPU, and where it cannot start, everything.
+        # Operators that a provider lacks run on the CPU, and all of them where it cannot start.
         if self.device.type == "cuda" and _CUDA not in session.get_providers():
             raise InputError(
                 f"device {self.device}: ONNX Runtime cannot start CUDA; check its versions of CUDA "
@@ -242,12 +236,7 @@ class OnnxRuntime:
             )
 
         def forward(tiles: Float32Array) -> Float32Array:
-            try:
-                (refined,) = session.run(None, {INPUT: tiles})
-            except Exception as error:  # its errors have no base of their own
-                if out_of_memory(error):
-                    raise MemoryError(str(error)) from error
-                raise
+            (refined,) = session.run(None, {INPUT: tiles})
             return refined  # type: ignore[no-any-return]
 
         return forward
@@ -309,17 +298,12 @@ class OpenVino:
         }
 
     def compile(self, graph: bytes) -> Forward:
-        """A function that runs an ONNX graph; it may be called by one thread at a time."""
+        """See `Library`."""
         network = self._core.compile_model(self._core.read_model(graph), "CPU", self._settings)
         request = network.create_infer_request()
 
         def forward(tiles: Float32Array) -> Float32Array:
-            try:
-                # A copy: the next call writes into the same memory.
-                return np.array(request.infer([tiles], share_inputs=True)[0], np.float32)
-            except RuntimeError as error:
-                if out_of_memory(error):
-                    raise MemoryError(str(error)) from error
-                raise
+            # A copy: the next call writes into the same memory.
+            return np.array(request.infer([tiles], share_inputs=True)[0], np.float32)
 
         return forward

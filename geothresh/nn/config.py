@@ -108,6 +108,15 @@ class NetworkConfig:
         return cls(**numbers)
 
 
+def require_whole_patches(shape: tuple[int, ...], patch: int) -> None:
+    """Raise ModelError where the shape is not that of tiles (B, H, W) of whole patches."""
+    if len(shape) != 3 or any(side < 1 or side % patch for side in shape[1:]):
+        raise ModelError(
+            f"tiles of shape {shape} do not suit a model with patch {patch}; take a tile size that "
+            "is a multiple of it"
+        )
+
+
 #: ``full`` is the paper's network. ``small`` has its first level at a quarter of the resolution and
 #: a twenty-eighth of the operations: on a CPU, thin layers at full resolution are bound by memory.
 #: Its deepest pixel is 32 pixels wide, so P is 32 at least.

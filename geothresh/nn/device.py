@@ -40,8 +40,13 @@ _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
 GPU_BATCH = 16
 """Tiles of a batch on a GPU, where they fit."""
 
-
 _FORMATS = ("fp32", "bf16", "fp16")
+# The libraries have few exception types for it: failures to allocate on a CPU (Linux and macOS,
+# Windows, C++), in oneDNN, on Metal, in ONNX Runtime and OpenVINO are told apart by their text.
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "bad_alloc",
+    "failed to allocate", "could not create a primitive",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +241,9 @@ class ComputeThreads:
         return self._pool.submit(call, *args, **kwargs).result()
 
 
-def compute_threads(passes: int = 1, cores: int | None = None) -> ComputeThreads:
-    """The pool of this process for so many passes at once; a single pass has all cores."""
-    return _shared(passes, cores)
-
-
 @cache
-def _shared(passes: int, cores: int | None) -> ComputeThreads:
-    # However it is asked for: the cache tells named arguments from others.
+def compute_threads(passes: int, cores: int | None, /) -> ComputeThreads:
+    """The pool that a process shares, for a number of passes at once; see `ComputeThreads`."""
     return ComputeThreads(passes, cores)
 
 
@@ -297,8 +297,8 @@ class Batches:
             stop = min(start + size, len(tiles))
             try:
                 refined[start:stop] = forward(tiles[start:stop])
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+            except Exception as error:  # those of ONNX Runtime have no other base
+                if not out_of_memory(error):
                     raise
                 self._halve(size, tiles.shape[-1], error)
             else:
@@ -320,17 +320,7 @@ class Batches:
             self.size = min(self.size, size // 2)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    # Failures to allocate on a CPU (of Linux and macOS, of Windows), in oneDNN and on Metal are
-    # plain RuntimeErrors, told apart by their text alone.
-    texts = (
-        "can't allocate memory",
-        "not enough memory",
-        "out of memory",
-        "could not create a primitive",
-    )
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in texts
-    )
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of any of the libraries means that memory has run out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(part in text for part in _OUT_OF_MEMORY)

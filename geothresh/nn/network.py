@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geothresh.nn.config import LOGIT_MARGIN as LOGIT_MARGIN
-from geothresh.nn.config import NetworkConfig
+from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig
 
 _LOGGER = logging.getLogger("geothresh.nn")
 _TOLERANCE = 0.02
@@ -362,10 +361,7 @@ def _numbers_like(x: Tensor) -> Tensor:
     _, channels, height, width = x.shape
     shape = (1, channels, min(16, height), min(16, width))
     numbers = torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    layout = torch.contiguous_format
-    if x.is_contiguous(memory_format=torch.channels_last):
-        layout = torch.channels_last
-    return numbers.to(x).contiguous(memory_format=layout)
+    return numbers.to(x).contiguous(memory_format=_layout_of(x))
 
 
 def fold_norms(network: nn.Module) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh._version import __version__
-from geothresh.errors import ModelError
-from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig
+from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig, require_whole_patches
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -46,22 +45,22 @@ def threshnet_graph(
 ) -> ModelProto:
     """The graph of ``ThreshNet.refine``, norms folded, for tiles of one size.
 
-    Its input ``confidence`` is (B, 1, height, width) float32 in [0, 1], its output ``refined``
-    likewise; B is free.
+    Its input ``confidence`` and its output ``refined`` are (B, 1, height, width) float32 in [0, 1];
+    B is free.
 
     Args:
         weights: of the whole network.
         config: the sizes of that network.
         height: rows of a tile, a multiple of the patch.
-        width: columns of a tile, likewise.
-        metadata: properties to be kept in the model.
+        width: columns of a tile, a multiple of the patch.
+        metadata: properties that are stored in the ONNX model.
 
     Raises:
         ModelError: the tile is no multiple of the patch.
     """
     from onnx import TensorProto, helper
 
-    require_multiple(config, height, width)
+    require_whole_patches((1, height, width), config.patch)
     graph = _Graph(weights)
     _network(graph, config, height, width)
     shape: list[str | int | None] = ["batch", 1, height, width]
@@ -80,15 +79,6 @@ def threshnet_graph(
     )
     helper.set_model_props(model, metadata)
     return model
-
-
-def require_multiple(config: NetworkConfig, height: int, width: int) -> None:
-    """Raise ModelError where tiles of this size are not made of whole patches."""
-    if min(height, width) < 1 or height % config.patch or width % config.patch:
-        raise ModelError(
-            f"tiles of {height} x {width} do not suit a model with patch {config.patch}; "
-            "take a tile size that is a multiple of it"
-        )
 
 
 class _Graph:

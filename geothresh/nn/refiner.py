@@ -15,7 +15,7 @@ import numpy as np
 
 from geothresh.errors import ModelError
 from geothresh.nn.backends import require_backend
-from geothresh.nn.config import NetworkConfig
+from geothresh.nn.config import NetworkConfig, require_whole_patches
 from geothresh.nn.device import (
     GPU_BATCH,
     Batches,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from geothresh.nn.network import ThreshNet
 
 _USUAL_TILE = 512
+"""Side of the tiles that the memory of a GPU is measured with: what `refine` takes by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,11 +232,7 @@ class TorchRefiner:
             ModelError: T is not a multiple of the patch, or not even one tile fits in memory.
             DeviceLostError: the GPU has failed.
         """
-        if tiles.ndim != 3 or tiles.shape[-1] % self.patch or tiles.shape[-2] % self.patch:
-            raise ModelError(
-                f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
-                "take a tile size that is a multiple of it"
-            )
+        require_whole_patches(tiles.shape, self.patch)
         with lost_device_reported(self.device):
             if self._streams is None:
                 return self._threads.run(self._batches.run, self._forward, tiles)

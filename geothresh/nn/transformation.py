@@ -103,13 +103,8 @@ class Transformation:
         """Both, one after the other."""
         return self.calibrated(self.mixed(confidence, refined))
 
-    @property
-    def text(self) -> str:
-        """What it does, in words, with all digits that matter."""
-        return self.words(9)
-
-    def words(self, digits: int) -> str:
-        """The same with so many digits."""
+    def text(self, digits: int = 9) -> str:
+        """What it does, in words; by default with all digits of a float32."""
         parts = [] if self.strength in (0, 1) else [f"strength {self.strength:.{digits}g}"]
         if self.curve:
             parts.append(f"an isotonic curve of {len(self.curve)} points")

@@ -19,6 +19,7 @@ from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
 from geothresh.mosaic import Refiner, RefinerSource, parallel_calls
+from geothresh.nn.config import require_whole_patches
 from geothresh.nn.transformation import Transformation, clipped_logit
 from geothresh.options import Tta
 from geothresh.types import Float32Array
@@ -41,6 +42,11 @@ class Wrapper:
         self.patch = refiner.patch
 
 
+def _require_square(tiles: Float32Array) -> None:
+    if tiles.ndim != 3 or tiles.shape[1] != tiles.shape[2]:
+        raise ModelError(f"tiles of shape {tiles.shape} are not square; give (B, T, T)")
+
+
 class ResampledRefiner(Wrapper):
     """Refines tiles of (T p / P) pixels with a network that reads T pixels and has the patch P.
 
@@ -58,12 +64,9 @@ class ResampledRefiner(Wrapper):
         Raises:
             ModelError: t is no such multiple, or the refiner refuses the tiles.
         """
+        _require_square(tiles)
+        require_whole_patches(tiles.shape, self.patch)
         side = tiles.shape[-1]
-        if tiles.ndim != 3 or tiles.shape[1] != side or side % self.patch:
-            raise ModelError(
-                f"tiles of shape {tiles.shape} do not suit a model with patch {self.patch}; "
-                "take a tile size that is a multiple of it"
-            )
         network_side = side // self.patch * self.refiner.patch
         seen = resize(tiles, network_side)
         refined = resize(clipped_logit(self.refiner(seen)) - clipped_logit(seen), side)
@@ -131,8 +134,7 @@ class SymmetricRefiner(Wrapper):
         Raises:
             ModelError: the tiles are not square, or the refiner refuses them.
         """
-        if tiles.ndim != 3 or tiles.shape[1] != tiles.shape[2]:
-            raise ModelError(f"tiles of shape {tiles.shape} cannot be turned; give (B, T, T)")
+        _require_square(tiles)
         total = np.zeros(tiles.shape, np.float64)  # of whole numbers, which add up without rounding
         mirrored = total.transpose(0, 2, 1)
         for seen, into in ((tiles, total), (tiles.transpose(0, 2, 1), mirrored)):
@@ -214,26 +216,50 @@ class UnchangedSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WrappedSource:
-    """Loads a refiner and wraps it; as small and picklable as what it wraps."""
+class Wrapping:
+    """Which wrappers go around a refiner."""
 
-    source: RefinerSource
-    """What it wraps."""
     tta: Tta
     patch: int
     """Side of the model's patch, in pixels of the raster."""
     smooth: bool
-    """Whether it sees smoothed tiles."""
+    """Whether the refiner sees smoothed tiles."""
     transformation: Transformation | None
     """What is done to its tiles; None = nothing."""
 
+    def __call__(self, refiner: Refiner) -> Refiner:
+        """Wrap a refiner.
+
+        In this order the eight passes read the network's pixels, resampling is done once, what is
+        smoothed is the raster's own pixels, and with these the result is mixed.
+        """
+        network_patch = refiner.patch
+        if self.tta == "d4":
+            refiner = SymmetricRefiner(refiner)
+        if self.patch != network_patch:
+            refiner = ResampledRefiner(refiner, patch=self.patch)
+        if self.smooth:
+            refiner = SmoothedRefiner(refiner)
+        if self.transformation is not None:
+            refiner = CalibratedRefiner(refiner, transformation=self.transformation)
+        return refiner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedSource:
+    """Loads a refiner and wraps it; as small and picklable as what it wraps."""
+
+    source: RefinerSource
+    wrapping: Wrapping
+
+    @property
+    def patch(self) -> int:
+        """Side of the model's patch, in pixels of the raster."""
+        return self.wrapping.patch
+
     def load(self, *, cores: int | None = None) -> Refiner:
         """Load the model and wrap it."""
-        refiner = self.source.load(cores=cores)
-        return _wrapped(
-            refiner, tta=self.tta, patch=self.patch, smooth=self.smooth,
-            transformation=self.transformation,
-        )  # fmt: skip
+        return self.wrapping(self.source.load(cores=cores))
 
 
 def wrapped(
@@ -248,40 +274,21 @@ def wrapped(
 
     Args:
         model: a refiner, or a source that loads one.
-        tta: see `geothresh.nn.wrappers.SymmetricRefiner`.
-        patch: side of the model's patch in pixels of the raster; None for the model's own, see
-            `geothresh.nn.wrappers.ResampledRefiner`.
-        smooth: whether it sees smoothed tiles, see `geothresh.nn.wrappers.SmoothedRefiner`.
-        transformation: what is done to its tiles, see `geothresh.nn.wrappers.CalibratedRefiner`.
+        tta: see `SymmetricRefiner`.
+        patch: side of the model's patch in pixels of the raster, see `ResampledRefiner`; None =
+            the model's own.
+        smooth: whether it sees smoothed tiles, see `SmoothedRefiner`.
+        transformation: what is done to its tiles, see `CalibratedRefiner`.
     """
     patch = model.patch if patch is None else patch
     if transformation is not None and transformation.is_cut_only:
         transformation = None
     if tta == "none" and patch == model.patch and not smooth and transformation is None:
         return model
+    wrapping = Wrapping(tta=tta, patch=patch, smooth=smooth, transformation=transformation)
     if callable(model):
-        return _wrapped(model, tta=tta, patch=patch, smooth=smooth, transformation=transformation)
-    return WrappedSource(
-        source=model, tta=tta, patch=patch, smooth=smooth, transformation=transformation
-    )
-
-
-def _wrapped(
-    refiner: Refiner, *, tta: Tta, patch: int, smooth: bool, transformation: Transformation | None
-) -> Refiner:
-    # In this order the eight passes read the network's pixels, resampling is done once, and what is
-    # smoothed is the raster's own pixels, to which the change is added.
-    network_patch = refiner.patch
-    if tta == "d4":
-        refiner = SymmetricRefiner(refiner)
-    if patch != network_patch:
-        refiner = ResampledRefiner(refiner, patch=patch)
-    if smooth:
-        refiner = SmoothedRefiner(refiner)
-    # Last, so that the mix is with the raster's own pixels.
-    if transformation is None:
-        return refiner
-    return CalibratedRefiner(refiner, transformation=transformation)
+        return wrapping(model)
+    return WrappedSource(source=model, wrapping=wrapping)
 
 
 def unwrapped(refiner: Refiner) -> Refiner:

@@ -76,7 +76,7 @@ def follow(model: Model, refining: Refining) -> Following:
         ),
         transformation=change,
         described={
-            "calibration": f"{calibration.candidate}: {change.text}",
+            "calibration": f"{calibration.candidate}: {change.text()}",
             "calibration_sha256": file.sha256,
         },
     )

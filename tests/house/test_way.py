@@ -70,5 +70,5 @@ def test_a_tile_passes_few_files_which_the_page_names(
 
 
 def _forget_model() -> None:
-    device._shared.cache_clear()
+    device.compute_threads.cache_clear()
     refining._load.cache_clear()
