@@ -95,7 +95,7 @@ class Split:
 
 
 def split_ids(
-    by_dataset: Mapping[str, Iterable[str]],
+    datasets: Mapping[str, str],
     marks: Mapping[str, Sequence[str]],
     *,
     fraction: float,
@@ -106,7 +106,7 @@ def split_ids(
     """Split ids by place.
 
     Args:
-        by_dataset: the ids of each data set.
+        datasets: the data set of each id.
         marks: of each id, as for `places_of`.
         fraction: of the places of a data set that goes to validation, if none of its ids is held
             out by name.
@@ -122,7 +122,7 @@ def split_ids(
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
-    every = {i for ids in by_dataset.values() for i in ids}
+    every = set(datasets)
     for pattern in hold_out:
         if not any(fnmatch.fnmatchcase(i, pattern) for i in every):
             # Silence would train on what was to be kept apart.
@@ -137,8 +137,8 @@ def split_ids(
             "one is validated on: add data"
         )
     validation: set[str] = set()
-    for number, dataset in enumerate(sorted(by_dataset)):
-        ids = set(by_dataset[dataset])
+    for number, dataset in enumerate(sorted(set(datasets.values()))):
+        ids = {i for i in every if datasets[i] == dataset}
         named = {i for i in ids if any(fnmatch.fnmatchcase(i, h) for h in hold_out)}
         places = [place for place in everywhere if not ids.isdisjoint(place)]
         held = [place for place in places if not named.isdisjoint(place)]
@@ -164,7 +164,8 @@ def places_of(
     Args:
         ids: all of them.
         marks: of each id, texts by which a place is known, such as the digest of its mask: ids
-            that share one are one place under two names.
+            that share one are one place under two names. Ids may be missing, as long as the data
+            was not read and only errors in the options are of interest.
         pattern: regular expression whose first group names the place of an id; ids without a
             match are their own place.
 
@@ -187,13 +188,30 @@ def places_of(
     joined = DisjointSet(every)
     first: dict[tuple[str, str], str] = {}
     for i in every:
-        keys = [("mark", mark) for mark in marks[i]]
+        keys = [("mark", mark) for mark in marks.get(i, ())]
         match = expression.search(i) if expression else None
         if match:
             keys.append(("place", match.group(1)))
         for key in keys:
             joined.merge(i, first.setdefault(key, i))
     return sorted(tuple(sorted(place)) for place in joined.subsets())
+
+
+def folds_of(
+    datasets: Mapping[str, str],
+    marks: Mapping[str, Sequence[str]],
+    *,
+    folds: int,
+    place_pattern: str | None = None,
+    seed: int = 0,
+) -> list[tuple[str, ...]]:
+    """Find the places of ids and deal them out to folds; see `places_of` and `deal_places`.
+
+    Raises:
+        UsageError: there are fewer places than folds, or the pattern makes no sense.
+    """
+    places = places_of(datasets, marks, place_pattern)
+    return deal_places(places, datasets, folds=folds, seed=seed)
 
 
 def deal_places(

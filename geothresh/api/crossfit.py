@@ -10,13 +10,13 @@ from typing import Any
 
 from geothresh.base.config import BasePlan, ImageData
 from geothresh.base.crossfit import CrossfitRun, OnFoldStep
-from geothresh.base.folds import folds_of, images_of
 from geothresh.base.networks import describe_network
 from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
 from geothresh.fields import checked
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.raster.image_pairs import check_images, digest_of
+from geothresh.raster.image_pairs import check_images, digest_of, find_images
+from geothresh.splitting import folds_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,9 @@ def crossfit(
     """
     data, output = ImageData.of(data), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))
-    found = images_of(data)
+    found = find_images(
+        data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
+    )
     config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
     recipe = plan.recipe_for(len(found) - len(found) // max(folds, 1))
     run = CrossfitRun(
@@ -101,21 +103,24 @@ def crossfit(
         output=output,
         device=device,
     )
-    deal = partial(folds_of, found, folds=folds, place_pattern=data.place_pattern, seed=recipe.seed)
-    # Once for its errors alone: to read all images takes long, and adds no other ids.
+    datasets = {pair.id: pair.dataset for pair in found}
+    deal = partial(
+        folds_of, datasets, folds=folds, place_pattern=data.place_pattern, seed=recipe.seed
+    )
+    # First only to find errors early: reading all images takes long, and changes no ids.
     deal({})
     run.make_folders(overwrite)
     # Of one network: others may be made in the same folder at the same time.
     with only_run(run.manifest):
         run.remove_stale()
         facts = check_images(found, progress=on_check)
-        dealt = deal(facts)
+        dealt = deal({i: one.marks for i, one in facts.items()})
         described = {
             **run.described,
             "place_pattern": data.place_pattern,
             "data": digest_of(found, facts),
             **data.described,
-            "datasets": {i: pair.dataset for i, pair in run.pairs.items()},
+            "datasets": datasets,
             "folds": [{"ids": list(ids)} for ids in dealt],
         }
         seconds = run.begin(described, overwrite)

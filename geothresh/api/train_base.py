@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.base.config import BasePlan, Holdout, ImageData
-from geothresh.base.folds import images_of
 from geothresh.base.networks import describe_network
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
 from geothresh.fields import checked
 from geothresh.files import check_output
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import BASE, beside
-from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, digest_of
+from geothresh.raster.image_pairs import (
+    ImageFacts,
+    ImagePair,
+    check_images,
+    digest_of,
+    find_images,
+)
 from geothresh.splitting import Split, split_ids
 from geothresh.training.data import OnCheck
 from geothresh.training.output import training_output
@@ -98,7 +102,9 @@ def train_base(
         output, BASE, (".split.json",), resume=resume, overwrite=overwrite
     ) as making:
         pick_dtype(plan.recipe.precision, pick_device(device))
-        found = images_of(data)
+        found = find_images(
+            data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
+        )
         config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
         draw = partial(
             _split, found, fraction=holdout.validation_fraction, hold_out=holdout.hold_out,
@@ -146,10 +152,8 @@ def _split(
     pairs: Sequence[ImagePair], facts: dict[str, ImageFacts], *, fraction: float, **how: Any
 ) -> Split:
     """The sides of the split; all ids are trained on where nothing is to be kept back."""
-    by_dataset: dict[str, list[str]] = defaultdict(list)
-    for pair in pairs:
-        by_dataset[pair.dataset].append(pair.id)
     if fraction == 0 and not how["hold_out"]:
         return Split(train=tuple(sorted(pair.id for pair in pairs)), validation=())
-    marks = {pair.id: facts[pair.id].marks if facts else () for pair in pairs}
-    return split_ids(by_dataset, marks, fraction=fraction, **how)
+    datasets = {pair.id: pair.dataset for pair in pairs}
+    marks = {i: one.marks for i, one in facts.items()}
+    return split_ids(datasets, marks, fraction=fraction, **how)

@@ -16,7 +16,7 @@ import numpy as np
 from geothresh._version import __version__
 from geothresh.base.config import BaseConfig, BasePlan
 from geothresh.base.networks import read_base_card
-from geothresh.base.predictor import load_base, predict_picture
+from geothresh.base.predictor import BaseSource, predict_picture
 from geothresh.base.pretrained import weights_name
 from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
 from geothresh.durability.resuming import find_state, forget_states, require_same_run
@@ -210,7 +210,8 @@ class CrossfitRun:
                         f"predict ({names(seen, 3)}); start anew with `overwrite`"
                     )
                 precision = self.plan.recipe.precision
-                predictor = load_base(model, device=self.device, precision=precision)
+                source = BaseSource.find(model, device=self.device, precision=precision)
+                predictor = source.load()
             for i in ids:
                 if i in missing:
                     picture = predict_picture(predictor, self.pairs[i].read_image())

@@ -141,7 +141,7 @@ class BaseSource:
     @property
     def name(self) -> str:
         """The file's name without its ending."""
-        return Path(self.path).name.removesuffix(".safetensors")
+        return Path(self.path).stem
 
     def load(self, *, cores: int | None = None) -> BasePredictor:
         """Load the model onto its device.
@@ -168,23 +168,6 @@ class BaseSource:
             batch_size=self.batch_size,
             cores=cores,
         )
-
-
-def load_base(
-    path: str | os.PathLike[str],
-    *,
-    device: str = "auto",
-    precision: Precision = "auto",
-    batch_size: BatchSize = "auto",
-) -> BasePredictor:
-    """Load a base network from its file; as `BaseSource.find` and `load` in one.
-
-    Raises:
-        ModelError: it is missing, damaged or no base network.
-        UsageError, InputError: the library or the device is not there.
-    """
-    found = BaseSource.find(path, device=device, precision=precision, batch_size=batch_size)
-    return found.load()
 
 
 class PictureReader:
@@ -230,9 +213,4 @@ def predict_picture(
 
     grid = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
     mosaic(reader, predictor, Sink(store), grid=grid, blend=tiling.blend, batch_size=batch_size)
-    return map_values(confidence)
-
-
-def map_values(confidence: Float32Array) -> UInt8Array:
-    """Confidences in [0, 1] in 8 bits: x 255, rounded."""
     return np.rint(confidence * 255).astype(np.uint8)

@@ -7,7 +7,7 @@ A candidate is fitted to some maps and gives a `Fitted`: a source and a `Transfo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,12 +21,13 @@ from geothresh.calibration.counts import (
     LEVELS,
     CountedMaps,
     Source,
+    iou,
     iou_at_cuts,
     iou_of_mask,
 )
 from geothresh.evaluation.gallery import Reliability
 from geothresh.nn.transformation import Transformation, clipped_logit
-from geothresh.types import BoolArray, Float64Array, Int64Array
+from geothresh.types import BoolArray, Float64Array
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the refined logit that are tried."""
@@ -124,8 +125,7 @@ class BestThreshold:
                 best, source, cut = float(means[highest]), one, highest
         change = Transformation(strength=source.strength, threshold=_cut(cut))
         if self.scaled:
-            off, on = maps.counts[source].sum(axis=(0, 1))
-            _, slope, bias = _platt(off, on)
+            slope, bias = _platt(maps, source)
             scaled = Transformation(strength=source.strength, slope=slope, bias=bias)
             change = replace(scaled, threshold=float(scaled.calibrated(CUTS[cut])))
         return Fitted(source, change)
@@ -141,8 +141,7 @@ class TemperatureAndBias:
 
     def fit(self, maps: CountedMaps) -> Fitted:
         """Maximise the likelihood."""
-        off, on = maps.counts[INPUT].sum(axis=(0, 1))
-        _, slope, bias = _platt(off, on)
+        slope, bias = _platt(maps, INPUT)
         return Fitted(INPUT, Transformation(strength=0, slope=slope, bias=bias))
 
 
@@ -172,7 +171,6 @@ class Kept:
     label: str
     source: Source
     rank: int
-    cuts: Sequence[int] = field(default=range(1, HALF + 1))
 
     def fit(self, maps: CountedMaps) -> Fitted:
         """Try all cuts up to 0.5 for what the input has as foreground."""
@@ -180,8 +178,7 @@ class Kept:
         reached = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
         # What the input has not is cut at 0.5, what it has at every cut.
         found = reached[:, 0, :, HALF, None] + reached[:, 1]
-        union = counts[:, :, 1].sum(axis=(1, 2))[:, None] + found[:, 0]
-        scores = np.where(union > 0, found[:, 1] / np.maximum(union, 1), 1.0)
+        scores = iou(found[:, 1], found[:, 0], counts[:, :, 1].sum(axis=(1, 2))[:, None])
         means = (maps.weights @ scores)[: HALF + 1]
         cut = _nearest_best(means)
         change = Transformation(strength=self.source.strength, keep=_cut(cut))
@@ -246,8 +243,9 @@ def _nearest_best(means: Float64Array) -> int:
     return int(equal[np.argmin(np.abs(equal - HALF))])
 
 
-def _platt(off: Int64Array, on: Int64Array) -> tuple[float, float, float]:
-    """Mean loss, slope and bias of the logistic regression on levels that are so often right."""
+def _platt(maps: CountedMaps, source: Source) -> tuple[float, float]:
+    """Slope and bias of the logistic regression of the truth on the logits of a source."""
+    off, on = maps.counts[source].sum(axis=(0, 1))
     logits = clipped_logit(LEVELS).astype(np.float64)
     total = max(1, int(off.sum() + on.sum()))
 
@@ -258,7 +256,7 @@ def _platt(off: Int64Array, on: Int64Array) -> tuple[float, float, float]:
         return float(value), np.array([slope @ logits, slope.sum()]) / total
 
     found = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=[_SLOPES, _BIASES])
-    return float(found.fun), float(found.x[0]), float(found.x[1])
+    return float(found.x[0]), float(found.x[1])
 
 
 def _corners(before: Float64Array, after: Float64Array) -> tuple[tuple[float, float], ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -220,9 +220,7 @@ class Choice:
         gains = {}
         for one, luck in zip(candidates, chance.tolist(), strict=True):
             gain = Gain.of(maps, outcomes[one.key].iou - nothing)
-            gains[one.key] = Gain(
-                mean=gain.mean, error=gain.error, share_worse=gain.share_worse, chance=luck
-            )
+            gains[one.key] = replace(gain, chance=luck)
         best = advised(maps, candidates, outcomes)
         scores = followed(maps, candidates, folds)
         expected = None if scores is None else Gain.of(maps, scores - nothing)

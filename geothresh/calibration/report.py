@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 from geothresh.calibration.candidates import Candidate
 from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain
-from geothresh.evaluation.report import WIDTH
+from geothresh.evaluation.layout import GAP, aligned, filled, widths
 
-_GAP = "  "
 _HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
 
 
@@ -51,7 +49,9 @@ class CalibrationReport:
             return f"Leave it at 0.5: {self._no_better()}"
         gain = choice.gains[best.key]
         losers = f"{100 * gain.share_worse:.0f} % of {self.tiles} {self.unit}s"
-        what = _first(choice.fitted.source.model, choice.fitted.transformation.text(3))
+        model, what = choice.fitted.source.model, choice.fitted.transformation.text(3)
+        if model:
+            what = f"model {model}, {what}"
         return (
             f"Take {best.label} ({what}): places gain {_points(gain)} of IoU over the cut at "
             f"0.5, and {losers} lose more than a point."
@@ -123,24 +123,20 @@ class CalibrationReport:
 
     def _iou(self, one: Candidate) -> float:
         """Mean over places."""
-        return self._base + self.choice.gains[one.key].mean
-
-    @property
-    def _base(self) -> float:
-        return float(self.choice.base)
+        return self.choice.base + self.choice.gains[one.key].mean
 
     def table(self) -> str:
         """All candidates, the bound, and the advice below."""
         choice = self.choice
-        lines = {one.label: self._line(one) for one in choice.candidates}
-        bound = _figures(choice.bound)
-        lines["bound*"] = [f"{100 * (self._base + choice.bound.mean):.2f}", *bound, "", "", ""]
-        labels = max(map(len, (*lines, *self.missing)))
-        widths = [max(map(len, column)) for column in zip(_HEADINGS, *lines.values(), strict=True)]
-        printed = [_row("", _HEADINGS, labels, widths)]
-        printed += [_row(label, line, labels, widths) for label, line in lines.items()]
-        printed += [f"{label:<{labels}}{_GAP}{why}" for label, why in self.missing.items()]
-        return "\n".join([self._title(), *printed, "", *map(_filled, self.sentences())])
+        rows = [["", *_HEADINGS], *([one.label, *self._line(one)] for one in choice.candidates)]
+        bound = f"{100 * (choice.base + choice.bound.mean):.2f}"
+        rows.append(["bound*", bound, *_figures(choice.bound), "", "", ""])
+        labels, *others = widths(rows)
+        labels = max(labels, *map(len, self.missing), 0)
+        printed = [f"{self.tiles} {self.unit}s of {self.places} places, {self.folds} folds"]
+        printed += aligned(rows, [labels, *others])
+        printed += [f"{label:<{labels}}{GAP}{why}" for label, why in self.missing.items()]
+        return "\n".join([*printed, "", *map(filled, self.sentences())])
 
     def sentences(self) -> Sequence[str]:
         """What the table means, and the advice."""
@@ -153,9 +149,6 @@ class CalibrationReport:
         told = [notes, "", self.advice]
         return told if self.expectation is None else [*told, self.expectation]
 
-    def _title(self) -> str:
-        return f"{self.tiles} {self.unit}s of {self.places} places, {self.folds} folds"
-
     def _line(self, one: Candidate) -> list[str]:
         gain = self.choice.gains[one.key]
         figures = ["", "", ""] if one is self.nothing else _figures(gain)
@@ -163,11 +156,6 @@ class CalibrationReport:
         error = self.choice.outcomes[one.key].reliability.error
         seconds = f"{self.seconds[one.key]:.2f}"
         return [f"{100 * self._iou(one):.2f}", *figures, f"{error:.4f}", seconds, luck]
-
-
-def _row(label: str, cells: Sequence[str], labels: int, widths: Sequence[int]) -> str:
-    padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-    return _GAP.join([f"{label:<{labels}}", *padded]).rstrip()
 
 
 def _figures(gain: Gain) -> list[str]:
@@ -178,11 +166,3 @@ def _figures(gain: Gain) -> list[str]:
 def _points(gain: Gain) -> str:
     error = "" if gain.error is None else f" (s.e. {100 * gain.error:.2f})"
     return f"{100 * gain.mean:+.2f} points{error}"
-
-
-def _first(model: str, text: str) -> str:
-    return f"model {model}, {text}" if model else text
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -16,19 +16,19 @@ from geothresh.raster.pictures import (
 from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, UInt8Array
 
-Rgb = UInt8Array
-
 _LEAST_SIDE = 360
 """Pixels on paper; smaller maps are enlarged, so that the titles have room."""
 
 
-def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> Rgb:
-    """Found foreground amber, missed blue, falsely found red, background dark; (H, W, 3)."""
-    # The change from prediction to truth: what is false has to go, what is missed to come.
+def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> UInt8Array:
+    """Errors of a mask: hits amber, misses blue, false alarms red, background dark; (H, W, 3)."""
+    # Drawn as the change from prediction to truth, which removes what is false and adds the misses.
     return change_picture(prediction, truth, valid)
 
 
-def figure(sample: Sample, *, threshold: float, source: str, keep: float | None = None) -> Rgb:
+def figure(
+    sample: Sample, *, threshold: float, source: str, keep: float | None = None
+) -> UInt8Array:
     """Draw a map: confidence, its cut, the refined mask; below, the truth and both's errors.
 
     Args:

@@ -1,4 +1,4 @@
-"""What of many maps is kept for a page: the best and the worst in pictures, and calibration."""
+"""What a report page shows of many maps: the best and the worst in pictures, reliability."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Exhibit:
 
     @property
     def merit(self) -> float:
-        """What best and worst are told by: the gain, or of what is not refined the IoU."""
+        """What maps are ranked by: the gain in IoU, or the IoU itself where nothing was refined."""
         return self.before if self.after is None else self.after - self.before
 
 
 @dataclass(slots=True)
 class Reliability:
-    """How often pixels of a confidence are foreground."""
+    """Reliability diagram: how often pixels of each confidence are truly foreground."""
 
     counts: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """Pixels of each bin."""
@@ -63,7 +63,13 @@ class Reliability:
     def add_levels(
         self, confidences: Float32Array, background: Int64Array, foreground: Int64Array
     ) -> None:
-        """Count pixels by their confidence: of each (N,) so many are truly one or the other."""
+        """Count pixels given as histograms.
+
+        Args:
+            confidences: (N,) in [0, 1].
+            background: (N,) truly background pixels of each confidence.
+            foreground: (N,) truly foreground pixels of each confidence.
+        """
         bins = np.minimum((confidences * np.float32(BINS)).astype(np.intp), BINS - 1)
         total = background + foreground
         np.add.at(self.counts, bins, total)
@@ -71,7 +77,7 @@ class Reliability:
         np.add.at(self.sums, bins, total * confidences.astype(np.float64))
 
     def points(self) -> list[tuple[float, float, int]]:
-        """Of each bin that has pixels: mean confidence, share of foreground, pixels."""
+        """Mean confidence, share of foreground and number of pixels of each bin that has any."""
         return [
             (float(total / count), float(right / count), int(count))
             for total, right, count in zip(self.sums, self.foreground, self.counts, strict=True)
@@ -80,13 +86,16 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: how far both are apart, as the mean over pixels."""
+        """Expected calibration error (ECE), 0 to 1."""
         return float(np.abs(self.sums - self.foreground).sum() / max(1, self.counts.sum()))
 
 
 @dataclass(slots=True, kw_only=True)
 class Gallery:
-    """What is kept of the maps of one base network; few of them, however many there are."""
+    """The best, the worst and the reliability of the maps of one base network.
+
+    Few maps are kept, however many are added.
+    """
 
     threshold: float
     """Cut of the refined confidence."""
@@ -99,14 +108,14 @@ class Gallery:
     _seen: int = 0
 
     def add(self, sample: Sample) -> None:
-        """Look at one map."""
+        """Count one map, and keep it if it is among the best or the worst so far."""
         valid = np.ones(sample.truth.shape, np.bool_) if sample.valid is None else sample.valid
         self.input.add(sample.confidence, sample.truth, valid)
         if sample.refined is not None:
             self.refined.add(sample.refined, sample.truth, valid)
         exhibit = self._exhibit(sample, valid)
         self._seen += 1
-        # Of equal ones the first seen; no two have the same number, so that none are compared.
+        # The number, which no two share, decides between equal merits: the first seen is kept.
         for kept, merit in ((self._best, exhibit.merit), (self._worst, -exhibit.merit)):
             heapq.heappush(kept, (merit, -self._seen, exhibit))
             if len(kept) > MOST:
@@ -114,12 +123,12 @@ class Gallery:
 
     def best(self, most: int = MOST) -> list[Exhibit]:
         """Those that gain most, the most first."""
-        return [one for *_, one in sorted(self._best, key=_order)][:most]
+        return [one for *_, one in sorted(self._best, reverse=True)][:most]
 
     def worst(self, most: int = MOST) -> list[Exhibit]:
         """Those that lose most, or gain least, the worst first; none that is among the best."""
         shown = {one.id for one in self.best(most)}
-        ordered = [one for *_, one in sorted(self._worst, key=_order)]
+        ordered = [one for *_, one in sorted(self._worst, reverse=True)]
         return [one for one in ordered if one.id not in shown][:most]
 
     def _exhibit(self, sample: Sample, valid: BoolArray) -> Exhibit:
@@ -137,10 +146,6 @@ class Gallery:
             first=_small(error_picture(cut, sample.truth, valid)),
             second=second,
         )
-
-
-def _order(kept: tuple[float, int, Exhibit]) -> tuple[float, int]:
-    return -kept[0], -kept[1]
 
 
 def _small(picture: UInt8Array) -> UInt8Array:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geothresh.evaluation.layout import GAP, aligned, filled, widths
 from geothresh.evaluation.scenes import SceneScore, scene_table, worst_sentence
 from geothresh.evaluation.verdict import Changes, Verdict
 from geothresh.metrics import Summary
 from geothresh.options import Metric
-
-_GAP = "  "
-WIDTH = 80
-"""Columns that text is broken to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +47,9 @@ class Measure:
 
 
 MEASURES = (
+    Measure(field="miou", suffix="", name="IoU (mean of {unit}s)", title="IoU (mean of {unit}s)"),
     Measure(
-        field="miou",
-        suffix="",
-        name="IoU (mean of {unit}s)",
-        title="IoU (mean of {unit}s)",
-    ),
-    Measure(
-        field="iou_pooled",
-        suffix="_pooled",
-        name="IoU of all pixels",
-        title="IoU (all pixels)",
+        field="iou_pooled", suffix="_pooled", name="IoU of all pixels", title="IoU (all pixels)"
     ),
     Measure(
         field="miou_two_class",
@@ -150,28 +138,16 @@ def cells(rows: Mapping[str, Row], *, unit: str, reach: str) -> Cells:
     )
 
 
-def table(rows: Mapping[str, Row], *, unit: str, reach: str) -> str:
-    """Lay the rows out by measure; arguments as of `cells`.
+def _table(found: Cells) -> str:
+    """A table with a line for each measure.
 
     A measure whose line would repeat another's to the digit is named below the table instead.
     """
-    found = cells(rows, unit=unit, reach=reach)
-    widths = [
-        max(map(len, (*heading, *column)))
-        for heading, column in zip(
-            found.headings, zip(*found.lines.values(), strict=True), strict=True
-        )
-    ]
-    label_width = max(map(len, found.lines))
-    printed = [_rule(found.groups, widths, label_width)]
-    for label, line in [
-        *(("", [heading[k] for heading in found.headings]) for k in (0, 1)),
-        *found.lines.items(),
-    ]:
-        padded = (f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        printed.append(_GAP.join([f"{label:<{label_width}}", *padded]))
-    printed += [f"{twin}: as {line}" for twin, line in found.twins.items()]
-    return "\n".join(printed)
+    headings = [["", *line] for line in zip(*found.headings, strict=True)]
+    rows = [*headings, *([label, *line] for label, line in found.lines.items())]
+    wide = widths(rows)
+    twins = [f"{twin}: as {line}" for twin, line in found.twins.items()]
+    return "\n".join([_rule(found.groups, wide), *aligned(rows, wide), *twins])
 
 
 def single_thresholds(rows: Mapping[str, Row], key: str, unit: str) -> str:
@@ -209,15 +185,15 @@ def _heading(column: _Column, row: Row, unit: str) -> tuple[str, str]:
     return above, below + ("*" if row.oracle else "")
 
 
-def _rule(groups: Sequence[tuple[str, int]], widths: Sequence[int], label_width: int) -> str:
+def _rule(groups: Sequence[tuple[str, int]], widths: Sequence[int]) -> str:
     """The names of the groups, each over its columns."""
-    parts = ["points" + " " * (label_width - len("points"))]
-    left = 0
+    parts = [f"{'points':<{widths[0]}}"]
+    left = 1
     for name, count in groups:
         inside = widths[left : left + count]
         left += count
-        parts.append(f" {name} ".center(sum(inside) + len(_GAP) * (len(inside) - 1), "-"))
-    return _GAP.join(parts)
+        parts.append(f" {name} ".center(sum(inside) + len(GAP) * (count - 1), "-"))
+    return GAP.join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,10 +223,7 @@ class SourceReport:
 
     def row(self, key: str) -> Row:
         """The row of this key. Raises KeyError if there is none."""
-        for row in self.rows:
-            if row.key == key:
-                return row
-        raise KeyError(key)
+        return self._by_key()[key]
 
     def as_dict(self) -> dict[str, Any]:
         """All that is known, ready for JSON; shares are 0 to 1."""
@@ -277,20 +250,18 @@ class SourceReport:
 
     def cells(self) -> Cells:
         """The figures in points (hundredths), MAE as a share, as text."""
-        return cells(self._by_key(), unit=self.unit, reach=self._reach())
+        low, high = self.distances
+        reach = f"{low}" if low == high else f"{low} to {high}"
+        return cells(self._by_key(), unit=self.unit, reach=reach)
 
     def table(self) -> str:
         """The same laid out; below them the verdict in words."""
-        figures = table(self._by_key(), unit=self.unit, reach=self._reach())
         by_scene = [*scene_table(self.scenes), ""] if self.scenes else []
-        return "\n".join([self.title(), figures, "", *by_scene, *map(_filled, self.sentences())])
+        sentences = map(filled, self.sentences())
+        return "\n".join([self.title(), _table(self.cells()), "", *by_scene, *sentences])
 
     def _by_key(self) -> dict[str, Row]:
         return {row.key: row for row in self.rows}
-
-    def _reach(self) -> str:
-        low, high = self.distances
-        return f"{low}" if low == high else f"{low} to {high}"
 
     def title(self) -> str:
         """Name, number of maps, and what is unusual about them."""
@@ -352,7 +323,7 @@ class Report:
 
     def table(self) -> str:
         """The tables of all sources, with the notes that they need."""
-        return "\n\n".join([*(source.table() for source in self.sources), _filled(self.notes())])
+        return "\n\n".join([*(source.table() for source in self.sources), filled(self.notes())])
 
     def notes(self) -> str:
         """What the headings of the tables mean."""
@@ -381,10 +352,6 @@ def _without_refinement(cut: Row, single: Row, regions: Row) -> str:
 
 def _plural(n: int, unit: str) -> str:
     return f"{n} {unit}" if n == 1 else f"{n} {unit}s"
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _changes_line(iou: Changes, boundary: Changes, unit: str) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geothresh.evaluation.layout import aligned, widths
 from geothresh.metrics import Counts, MapScore
-
-_GAP = "  "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +52,7 @@ def scene_table(scenes: Sequence[SceneScore]) -> list[str]:
         (one.name, str(one.cells), _points(one.before), _points(one.after), _points(one.gain, "+"))
         for one in scenes
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        _GAP.join(
-            [f"{row[0]:<{widths[0]}}"]
-            + [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in rows
-    ]
+    return aligned(rows, widths(rows))
 
 
 def worst_sentence(scenes: Sequence[SceneScore]) -> str:

@@ -230,17 +230,10 @@ class Tally:
     def _changes(self) -> dict[str, Changes]:
         if not self.refined:
             return {}
+        boundary = ([s.boundary.iou() for s in scores] for scores in (self.cut, self.refined))
         return {
-            "iou": Changes.of(
-                self.ids,
-                [s.counts.iou() for s in self.cut],
-                [s.counts.iou() for s in self.refined],
-            ),
-            "boundary_iou": Changes.of(
-                self.ids,
-                [s.boundary.iou() for s in self.cut],
-                [s.boundary.iou() for s in self.refined],
-            ),
+            "iou": Changes.of(self.ids, _ious(self.cut), _ious(self.refined)),
+            "boundary_iou": Changes.of(self.ids, *boundary),
         }
 
     def _verdict(self, single: int, unit: str) -> Verdict | None:
@@ -248,10 +241,10 @@ class Tally:
         if not self.refined:
             return None
         return Verdict.of(
-            cut=[s.counts.iou() for s in self.cut],
+            cut=_ious(self.cut),
             single=[s.counts[single].iou() for s in self.sweeps],
-            regions=[s.counts.iou() for s in self.regions],
-            refined=[s.counts.iou() for s in self.refined],
+            regions=_ious(self.regions),
+            refined=_ious(self.refined),
             unit=unit,
         )
 
@@ -268,25 +261,31 @@ class Tally:
             yield line
 
 
+def _ious(scores: Sequence[MapScore]) -> list[float]:
+    return [score.counts.iou() for score in scores]
+
+
 def _singles(sweeps: Sequence[Sweep], *, refined: bool = False) -> Iterator[tuple[int, Row]]:
-    """By each measure the best one cut for all maps: its index and what it scores."""
+    """For each measure the best single threshold of all maps: its index and its row."""
     cuts = range(len(THRESHOLDS))
     summaries = [Summary.of([_at(s, k) for s in sweeps]) for k in cuts]
     counts = [sum((s.counts[k] for s in sweeps), Counts()) for k in cuts]
     for measure in MEASURES:
         k = _best([measure.of(summary) for summary in summaries], counts)
         cut = round(float(THRESHOLDS[k]), 2)
-        label = "refined, best single threshold" if refined else "best single threshold"
+        label = ("refined, " if refined else "") + "best single threshold"
         if measure.suffix:
             label += f" for {measure.name}"
-        row = Row(
-            key=("refined_single" if refined else "single") + measure.suffix,
-            label=f"{label}, {cut:.2f}",
-            oracle=True,
-            threshold=cut,
-            summary=summaries[k],
+        yield (
+            k,
+            Row(
+                key=("refined_single" if refined else "single") + measure.suffix,
+                label=f"{label}, {cut:.2f}",
+                oracle=True,
+                threshold=cut,
+                summary=summaries[k],
+            ),
         )
-        yield k, row
 
 
 def _best_of_map(scores: Sweep) -> int:
@@ -297,8 +296,8 @@ def _best_of_map(scores: Sweep) -> int:
 def _best(values: Sequence[float], counts: Sequence[Counts]) -> int:
     """Index of the threshold with the highest value; the first of equals.
 
-    Without foreground in the truth all that cuts leave is worth 0: the lowest threshold that leaves
-    the fewest false positives is taken, as by `geothresh.thresholding.best_thresholds`.
+    Without foreground in the truth every cut but an empty one has an IoU of 0: the lowest threshold
+    with the fewest false positives is taken, as by `geothresh.thresholding.best_thresholds`.
     """
     if not counts[0].tp + counts[0].fn:
         return int(np.argmin([cut.fp for cut in counts]))

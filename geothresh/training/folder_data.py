@@ -21,7 +21,7 @@ from geothresh.raster.pairs import (
     check_pairs,
     find_pairs,
 )
-from geothresh.splitting import Split, deal_places, places_of, split_ids
+from geothresh.splitting import Split, folds_of, split_ids
 from geothresh.training.chips import random_window
 from geothresh.training.data import Cut, Fold, OnCheck, Pixels, TrainingData, mixed
 from geothresh.training.options import FolderData, Splitting
@@ -59,7 +59,7 @@ def gather_folders(
         folders, data.confidence, skip_unpaired=data.skip_unpaired, layout=data.layout,
         resize=data.resize,
     )  # fmt: skip
-    # Once for its errors alone: to read all data takes long, and adds no other ids.
+    # First only to find errors early: reading all data takes long, and changes no ids.
     for split in _draw(pairs, {}, splitting, seed):
         _sides(pairs, split)
     facts = check_pairs(pairs, progress=progress)
@@ -85,26 +85,31 @@ def gather_folders(
 def _draw(
     pairs: Sequence[Pair], facts: Mapping[str, MaskFacts], splitting: Splitting, seed: int
 ) -> list[Split]:
-    """The split that is asked for, or one for each fold; `facts` as for `split_pairs`."""
+    """The split that is asked for, or one for each fold.
+
+    The maps of several base networks stay together. `facts` of the masks are empty as long as these
+    were not read.
+    """
     if splitting.split is not None:
         return [Split.load(Path(splitting.split))]
+    datasets = {pair.id: pair.dataset for pair in pairs}
+    marks = {i: one.marks for i, one in facts.items()}
     if splitting.folds is None:
         return [
-            split_pairs(
-                pairs,
-                facts,
+            split_ids(
+                datasets,
+                marks,
                 fraction=splitting.validation_fraction,
                 hold_out=splitting.hold_out,
                 place_pattern=splitting.place_pattern,
                 seed=seed,
             )
         ]
-    datasets = {pair.id: pair.dataset for pair in pairs}
-    marks = {i: facts[i].marks if facts else () for i in datasets}
-    places = places_of(datasets, marks, splitting.place_pattern)
+    dealt = folds_of(
+        datasets, marks, folds=splitting.folds, place_pattern=splitting.place_pattern, seed=seed
+    )
     return [
-        Split(train=tuple(sorted(datasets.keys() - set(held))), validation=held)
-        for held in deal_places(places, datasets, folds=splitting.folds, seed=seed)
+        Split(train=tuple(sorted(datasets.keys() - set(held))), validation=held) for held in dealt
     ]
 
 
@@ -115,41 +120,6 @@ def _manifest(splits: Sequence[Split], *, folded: bool) -> str:
         held = [split.validation for split in splits]
         lists = {"train": sorted(i for ids in held for i in ids), "validation": [], "folds": held}
     return json.dumps(lists, indent=1) + "\n"
-
-
-def split_pairs(
-    pairs: Sequence[Pair],
-    facts: Mapping[str, MaskFacts],
-    *,
-    fraction: float,
-    hold_out: Sequence[str] = (),
-    place_pattern: str | None = None,
-    seed: int = 0,
-) -> Split:
-    """Split the ids of the pairs by place: the maps of several base networks stay together.
-
-    Ids whose masks are equal pixel by pixel are one place under two names.
-
-    Args:
-        pairs: all of them.
-        facts: of each id's mask; empty = not known yet, so that whatever is wrong with the options
-            is found before the masks are read.
-        fraction, hold_out, place_pattern, seed: as for `split_ids`.
-
-    Raises:
-        UsageError: as `split_ids` does.
-    """
-    by_dataset: dict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        by_dataset[pair.dataset].add(pair.id)
-    return split_ids(
-        by_dataset,
-        {pair.id: facts[pair.id].marks if facts else () for pair in pairs},
-        fraction=fraction,
-        hold_out=hold_out,
-        place_pattern=place_pattern,
-        seed=seed,
-    )
 
 
 def _sides(pairs: Sequence[Pair], split: Split) -> tuple[list[Pair], list[Pair]]:

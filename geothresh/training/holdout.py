@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +32,16 @@ FINE = 256
 _BLOCK = 2048
 _N_BLOCKS = 12
 
+Place = tuple[int, str]
+"""A block: the number of its ground, and its name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockGrid:
-    """A scene cut into blocks of nearly equal size, along whole bins."""
+    """A scene, or a block of it, cut into parts of nearly equal size along whole bins."""
 
     rows: tuple[int, ...]
-    """Edges: the first is 0, the last the height."""
+    """Edges: of a scene the first is 0, the last the height."""
     cols: tuple[int, ...]
 
     @classmethod
@@ -52,8 +56,8 @@ class BlockGrid:
         """Windows by name: ``r0c2`` is the third of the first row."""
         return {
             f"r{r}c{c}": PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
-            for r, (top, bottom) in enumerate(zip(self.rows, self.rows[1:], strict=False))
-            for c, (left, right) in enumerate(zip(self.cols, self.cols[1:], strict=False))
+            for r, (top, bottom) in enumerate(pairwise(self.rows))
+            for c, (left, right) in enumerate(pairwise(self.cols))
         }
 
 
@@ -78,11 +82,7 @@ def tiles(block: PixelWindow) -> list[PixelWindow]:
         edges(start, start + side, -(-side // TILE))
         for start, side in ((block.row, block.height), (block.col, block.width))
     )
-    return [
-        PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
-        for top, bottom in zip(rows, rows[1:], strict=False)
-        for left, right in zip(cols, cols[1:], strict=False)
-    ]
+    return list(BlockGrid(rows=rows, cols=cols).blocks().values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class SplitScene:
     held: frozenset[str] = frozenset()
 
     def pixels(self, *, foreground: bool = False) -> dict[str, int]:
-        """What counts in validation in each block that has anything that does."""
+        """Valid (or foreground) pixels for validation in each block that has valid ones."""
         survey = self.survey
         counts = survey.held_foreground if foreground else survey.held_valid
         spans = {n: survey.bins.span(window) for n, window in self.blocks.blocks().items()}
@@ -132,8 +132,7 @@ def split_scenes(
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
-    counted = _counted(scenes)
-    grounds, pixels, foreground = counted.grounds, counted.pixels, counted.foreground
+    grounds, pixels, foreground = _counted(scenes)
     places = sorted(pixels)
     if len(places) < 2:
         raise UsageError(
@@ -141,7 +140,7 @@ def split_scenes(
             "trained on and another validated on; lower `block_size`, or name what to validate on "
             "with `validation_aoi`"
         )
-    order = [places[k] for k in np.random.default_rng([seed, 2]).permutation(len(places))]
+    order = _shuffled(places, seed)
     with_foreground = [place for place in order if foreground[place]]
     if len(with_foreground) < 2:
         raise InputError(
@@ -156,7 +155,7 @@ def split_scenes(
         # Nearer to the share with it than without.
         if sum(pixels[p] for p in held) + pixels[place] / 2 <= wanted:
             held.append(place)
-    return tuple(frozenset(name for g, name in held if g == ground) for ground in grounds)
+    return _by_scene(held, grounds)
 
 
 def fold_scenes(
@@ -176,28 +175,33 @@ def fold_scenes(
     Raises:
         UsageError: fewer blocks than folds have foreground.
     """
-    counted = _counted(scenes)
-    places = sorted(counted.pixels)
-    order = [places[k] for k in np.random.default_rng([seed, 2]).permutation(len(places))]
-    n = sum(counted.foreground[place] > 0 for place in places)
+    grounds, pixels, foreground = _counted(scenes)
+    order = _shuffled(sorted(pixels), seed)
+    n = sum(foreground[place] > 0 for place in order)
     if n < folds:
         raise UsageError(
-            f"{folds} folds, and the labels lie in {n} of {len(places)} blocks; give fewer "
+            f"{folds} folds, and the labels lie in {n} of {len(order)} blocks; give fewer "
             "`folds`, or lower `block_size`"
         )
     # Those with foreground first, so that each fold gets one; then to where the least counts.
-    order.sort(key=lambda place: counted.foreground[place] == 0)
-    dealt: list[list[tuple[int, str]]] = [[] for _ in range(folds)]
+    order.sort(key=lambda place: foreground[place] == 0)
+    dealt: list[list[Place]] = [[] for _ in range(folds)]
     sums = [(0, 0)] * folds
     for place in order:
         least = min(range(folds), key=lambda f: sums[f])
         dealt[least].append(place)
         marked, valid = sums[least]
-        sums[least] = (marked + (counted.foreground[place] > 0), valid + counted.pixels[place])
-    return [
-        tuple(frozenset(name for g, name in held if g == ground) for ground in counted.grounds)
-        for held in dealt
-    ]
+        sums[least] = (marked + (foreground[place] > 0), valid + pixels[place])
+    return [_by_scene(held, grounds) for held in dealt]
+
+
+def _shuffled(places: Sequence[Place], seed: int) -> list[Place]:
+    return [places[k] for k in np.random.default_rng([seed, 2]).permutation(len(places))]
+
+
+def _by_scene(held: Sequence[Place], grounds: Sequence[int]) -> tuple[frozenset[str], ...]:
+    """The names of the blocks that are held out of each scene."""
+    return tuple(frozenset(name for g, name in held if g == ground) for ground in grounds)
 
 
 def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
@@ -296,13 +300,13 @@ def hold(scenes: Sequence[SplitScene], held: Sequence[frozenset[str]]) -> list[S
 
 
 class _Counted(NamedTuple):
-    """What counts in the blocks, of which scenes of the same ground share theirs."""
+    """Pixels for validation in the blocks; scenes that show the same ground share their blocks."""
 
     grounds: list[int]
     """Number of its ground, for each scene."""
-    pixels: dict[tuple[int, str], int]
-    """Pixels that count, by ground and name of the block."""
-    foreground: dict[tuple[int, str], int]
+    pixels: dict[Place, int]
+    """Valid pixels."""
+    foreground: dict[Place, int]
     """Foreground among them."""
 
 
@@ -330,6 +334,6 @@ def _fits(grid: BlockGrid, scene: SplitScene) -> bool:
         len(edges) >= 2
         and edges[0] == 0
         and edges[-1] == length
-        and all(a < b for a, b in zip(edges, edges[1:], strict=False))
+        and all(a < b for a, b in pairwise(edges))
         for edges, length in ((grid.rows, size.height), (grid.cols, size.width))
     )

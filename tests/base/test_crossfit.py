@@ -17,15 +17,15 @@ from geothresh.api.crossfit import CrossfitResult, crossfit
 from geothresh.api.train_base import train_base
 from geothresh.base import crossfit as module
 from geothresh.base.config import BasePlan, BaseRecipe, Holdout
-from geothresh.base.folds import folds_of
 from geothresh.base.networks import read_base_card
-from geothresh.base.predictor import load_base
+from geothresh.base.predictor import BaseSource
 from geothresh.base.task import BaseTask
 from geothresh.cli import main
 from geothresh.errors import InputError, ModelError, OutputError, UsageError
-from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, find_images
+from geothresh.raster.image_pairs import check_images, find_images
 from geothresh.raster.pairs import find_pairs
 from geothresh.raster.pictures import read_gray, read_rgb
+from geothresh.splitting import folds_of
 from geothresh.training import loop
 from geothresh.training.state import Progress
 from tests.support.cli_runner import runner
@@ -73,7 +73,9 @@ def test_no_map_is_made_by_a_network_that_has_seen_its_place(
         place = {"r0", "r5"}
         assert place.isdisjoint(fold["ids"]) or place <= set(fold["ids"])
         for name, model in fold["models"].items():
-            predictor = load_base(output / model["file"], device="cpu", precision="fp32")
+            predictor = BaseSource.find(
+                output / model["file"], device="cpu", precision="fp32"
+            ).load()
             assert predictor.digest == model["sha256"]
             card = read_base_card(output / model["file"])
             assert card.trained_ids == by_id.keys() - set(fold["ids"])
@@ -202,27 +204,20 @@ def test_maps_of_unknown_origin_are_not_mixed_in(data: Path, tmp_path: Path) -> 
     seed=st.integers(0, 3),
 )
 def test_folds_part_no_place_and_are_nearly_equal(places: list[int], folds: int, seed: int) -> None:
-    nowhere = Path()
-    pairs = [
-        ImagePair(id=f"p{place}_{n}", image=nowhere, mask=nowhere, dataset="d")
-        for n, place in enumerate(places)
-    ]
-    facts = {
-        pair.id: ImageFacts(shape=(1, 1), foreground=1, digest=pair.id, marks=(pair.id,))
-        for pair in pairs
-    }
+    ids = [f"p{place}_{n}" for n, place in enumerate(places)]
+    datasets, marks = dict.fromkeys(ids, "d"), {i: (i,) for i in ids}
     how: dict[str, Any] = {"folds": folds, "place_pattern": "^(p.)", "seed": seed}
     if len(set(places)) < folds:
         with pytest.raises(UsageError, match="fewer `folds"):
-            folds_of(pairs, facts, **how)
+            folds_of(datasets, marks, **how)
         return
-    dealt = folds_of(pairs, facts, **how)
-    assert sorted(i for ids in dealt for i in ids) == sorted(facts)
+    dealt = folds_of(datasets, marks, **how)
+    assert sorted(i for ids in dealt for i in ids) == sorted(marks)
     homes = [{i.split("_")[0] for i in ids} for ids in dealt]
     assert all(a.isdisjoint(b) for k, a in enumerate(homes) for b in homes[:k])
     sizes = [len(ids) for ids in dealt]
     assert max(sizes) - min(sizes) <= max(Counter(places).values())
-    assert dealt == folds_of(pairs[::-1], facts, **how)
+    assert dealt == folds_of(dict(reversed(datasets.items())), marks, **how)
 
 
 def test_what_has_no_partner_is_named_before_anything_else(tmp_path: Path) -> None:

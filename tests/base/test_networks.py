@@ -23,7 +23,7 @@ from geothresh.base.networks import (
     load_base_weights,
     read_base_card,
 )
-from geothresh.base.predictor import load_base
+from geothresh.base.predictor import BaseSource
 from geothresh.base.pretrained import segmentation_models, weights_name
 from geothresh.base.task import BaseTask, Crops, segmentation_loss, snapshot_steps
 from geothresh.durability.resuming import find_state
@@ -235,7 +235,7 @@ def test_a_file_rebuilds_its_network(tmp_path: Path) -> None:
     card = read_base_card(path)
     assert card.config == SMALL
     assert card.trained_ids == {"a", "b"}
-    predictor = load_base(path, device="cpu", precision="fp32")
+    predictor = BaseSource.find(path, device="cpu", precision="fp32").load()
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     values = (image / 255 - np.array(SMALL.mean)) / np.array(SMALL.std)
     with torch.no_grad():
@@ -256,7 +256,7 @@ def test_files_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a base network"):
         read_card(base)
     with pytest.raises(ModelError, match="is a ThreshNet, which is for `geothresh refine"):
-        load_base(thresh)
+        BaseSource.find(thresh).load()
     other = BaseConfig(network="unet", encoder="mobilenet_v2")
     with pytest.raises(ModelError, match="missing"):
         load_base_weights(base, other)

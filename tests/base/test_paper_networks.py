@@ -13,7 +13,7 @@ from torch import nn
 
 from geothresh.base.config import BaseConfig
 from geothresh.base.networks import build_network, describe_network, load_base_weights
-from geothresh.base.predictor import load_base
+from geothresh.base.predictor import BaseSource
 from geothresh.base.resunet import AtrousPyramid, DecoderAttention, ResidualUnit, SqueezeExcite
 from geothresh.base.saliency import PFAN, RFCN, RFCN_STEPS, SpatialAttention
 from geothresh.base.task import normalised, segmentation_loss
@@ -194,7 +194,7 @@ def test_a_file_rebuilds_a_network_and_no_other(tmp_path: Path, name: str) -> No
     tiles = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
     with torch.no_grad():
         logits = network(normalised(tiles.transpose(0, 2, 3, 1), config))
-    found = load_base(path, device="cpu", precision="fp32")(tiles)
+    found = BaseSource.find(path, device="cpu", precision="fp32").load()(tiles)
     np.testing.assert_allclose(found, torch.sigmoid(logits)[:, 0].numpy(), atol=1e-5)
     with pytest.raises(ModelError, match=r"missing|unknown|shape"):
         load_base_weights(path, describe_network("resunet"))

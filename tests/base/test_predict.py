@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 from geothresh.api.predict_base import predict_base
 from geothresh.base.config import BaseConfig
 from geothresh.base.networks import build_network
-from geothresh.base.predictor import PictureReader, load_base, predict_picture
+from geothresh.base.predictor import BaseSource, PictureReader, predict_picture
 from geothresh.cli import main
 from geothresh.errors import GeothreshWarning, InputError, ModelError, OutputError, UsageError
 from geothresh.mosaic import Sink, mosaic
@@ -119,7 +119,7 @@ def test_a_scene_is_what_the_network_says_on_the_same_grid(model: Path, tmp_path
         scene, model=model, **grouped(tile_size=96, overlap=32, **QUICK, base=True)
     )
     assert result.output == tmp_path / "s_confidence.tif"
-    expected = in_one_pass(load_base(model, **QUICK), image)
+    expected = in_one_pass(BaseSource.find(model, **QUICK).load(), image)
     np.testing.assert_allclose(read(result.output) / 254, expected, atol=0.6 / 254)
     with rasterio.open(result.output) as made, rasterio.open(scene) as given:
         assert (made.transform, made.crs, made.shape) == (given.transform, given.crs, given.shape)
@@ -241,7 +241,7 @@ def test_a_folder_gives_a_folder_of_maps(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{output}\n"
     assert sorted(file.name for file in output.iterdir()) == ["r0.png", "r1.png", "r2.png"]
-    expected = in_one_pass(load_base(model, **QUICK), road_image(101, 70)[0])
+    expected = in_one_pass(BaseSource.find(model, **QUICK).load(), road_image(101, 70)[0])
     found = np.asarray(Image.open(output / "r1.png"))
     np.testing.assert_allclose(found, expected * 255, atol=0.51)
     again = runner().invoke(main, arguments)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from geothresh.errors import InputError, UsageError
 from geothresh.raster.image_pairs import find_images, find_pictures
-from geothresh.raster.pairs import Pair, check_pairs, find_pairs, read_confidence, read_mask
-from geothresh.splitting import Split
-from geothresh.training.folder_data import split_pairs
+from geothresh.raster.pairs import (
+    MaskFacts,
+    Pair,
+    check_pairs,
+    find_pairs,
+    read_confidence,
+    read_mask,
+)
+from geothresh.splitting import Split, split_ids
 from tests.support.pictures import deepglobe, maps, write
 
 
@@ -199,6 +206,12 @@ def scenes(tmp_path: Path, n: int = 40) -> tuple[list[Pair], dict]:
     (data / f"{ids[-1]}_mask.png").write_bytes((data / f"{twin}_mask.png").read_bytes())
     pairs = find_pairs(data, [maps(tmp_path / net, ids) for net in ("unet", "fcn")])
     return pairs, check_pairs(pairs)
+
+
+def split_pairs(pairs: list[Pair], facts: dict[str, MaskFacts], **how: Any) -> Split:
+    """The split of the ids, as a training draws it."""
+    marks = {i: one.marks for i, one in facts.items()}
+    return split_ids({pair.id: pair.dataset for pair in pairs}, marks, **how)
 
 
 def test_a_split_covers_all_ids_once_and_keeps_networks_together(tmp_path: Path) -> None:
