@@ -11,11 +11,12 @@ from typing import Any
 from geothresh.base.config import BasePlan, ImageData
 from geothresh.base.crossfit import CrossfitRun, OnFoldStep
 from geothresh.base.networks import describe_network
+from geothresh.base.task import images_of
 from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
 from geothresh.fields import checked
 from geothresh.nn.device import pick_device, pick_dtype
-from geothresh.raster.image_pairs import check_images, digest_of, find_images
+from geothresh.raster.image_pairs import check_images, digest_of
 from geothresh.splitting import folds_of
 
 
@@ -91,9 +92,7 @@ def crossfit(
     """
     data, output = ImageData.of(data), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))
-    found = find_images(
-        data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
-    )
+    found = images_of(data)
     config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
     recipe = plan.recipe_for(len(found) - len(found) // max(folds, 1))
     run = CrossfitRun(

@@ -10,18 +10,12 @@ from typing import Any
 
 from geothresh.base.config import BasePlan, Holdout, ImageData
 from geothresh.base.networks import describe_network
-from geothresh.base.task import BaseTask, snapshot_file, snapshot_steps
+from geothresh.base.task import BaseTask, images_of, snapshot_file, snapshot_steps
 from geothresh.fields import checked
 from geothresh.files import check_output
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import BASE, beside
-from geothresh.raster.image_pairs import (
-    ImageFacts,
-    ImagePair,
-    check_images,
-    digest_of,
-    find_images,
-)
+from geothresh.raster.image_pairs import ImageFacts, ImagePair, check_images, digest_of
 from geothresh.splitting import Split, split_ids
 from geothresh.training.data import OnCheck
 from geothresh.training.output import training_output
@@ -102,9 +96,7 @@ def train_base(
         output, BASE, (".split.json",), resume=resume, overwrite=overwrite
     ) as making:
         pick_dtype(plan.recipe.precision, pick_device(device))
-        found = find_images(
-            data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
-        )
+        found = images_of(data)
         config = describe_network(plan.network, plan.encoder, plan.encoder_weights)
         draw = partial(
             _split, found, fraction=holdout.validation_fraction, hold_out=holdout.hold_out,

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from geothresh._version import __version__
-from geothresh.base.config import BaseConfig, BasePlan, BaseRecipe
+from geothresh.base.config import BaseConfig, BasePlan, BaseRecipe, ImageData
 from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.nn.modelfile import BASE, beside, save_model
-from geothresh.raster.image_pairs import ImagePair
+from geothresh.raster.image_pairs import ImagePair, find_images
 from geothresh.training.chips import in_passes, pad_to, random_window, turned
 from geothresh.training.loop import Task, cosine_rate, prefetched, training_place
 from geothresh.training.state import Progress
@@ -173,6 +173,13 @@ def snapshot_steps(steps: int, snapshots: int) -> list[int]:
 def snapshot_file(output: Path, step: int) -> Path:
     """The model file of a snapshot."""
     return beside(output, f".step{step:05}.safetensors")
+
+
+def images_of(data: ImageData) -> list[ImagePair]:
+    """Find images and masks in folders; raises as `geothresh.raster.image_pairs.find_images`."""
+    return find_images(
+        data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
+    )
 
 
 class Crops:

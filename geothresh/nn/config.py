@@ -17,8 +17,8 @@ Branches = Literal["both", "global", "local"]
 LEVELS = 4
 PATCHES = (16, 32, 64, 128, 256)
 """Sides of a patch, in pixels of the tile."""
-#: The paper's network has 6 blocks in a level at most and 4 grids of 8 cells a side: what has very
-#: many more is made to exhaust whoever builds it.
+#: The paper's network has at most 6 blocks in a level, and 4 grids of up to 8 cells a side. A file
+#: that asks for very many more is made to exhaust memory.
 _MOST_WIDTH, _MOST_BLOCKS, _MOST_GRIDS, _MOST_CELLS = 4096, 64, 8, 64
 
 #: Confidences are kept this far from 0 and 1 before their logit is taken: a quarter of a grey level
@@ -28,7 +28,7 @@ LOGIT_MARGIN = 1 / 1020
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """Everything that is needed to build a ThreshNet, kept inside each checkpoint."""
+    """Sizes of a ThreshNet; stored in its model file, from which the network is built again."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of the four encoder levels."""
@@ -41,11 +41,10 @@ class NetworkConfig:
     shuffle: int = 1
     """Space-to-depth factor: level one works at 1/shuffle of the tile's resolution."""
     head: Head = "confidence"
-    """What the heads give: the confidence's logit (the paper), or a correction that is added to
-    the logit of the input, zero before training."""
+    """What the heads predict: the logit of the confidence (the paper), or a correction that is
+    added to the logit of the input and is zero before training."""
     branches: Branches = "both"
-    """Which decoders there are: the mean of both (the paper), or one alone, to see what each is
-    worth."""
+    """Decoders: both, whose mean is taken (the paper), or one alone, for ablations."""
 
     def __post_init__(self) -> None:
         if len(self.widths) != LEVELS or len(self.blocks) != LEVELS:
@@ -106,15 +105,6 @@ class NetworkConfig:
                 wanted = "a list of whole numbers" if several else "a whole number"
                 raise ModelError(f"network configuration: {name} is {value!r}, not {wanted}")
         return cls(**numbers)
-
-
-def require_whole_patches(shape: tuple[int, ...], patch: int) -> None:
-    """Raise ModelError where the shape is not that of tiles (B, H, W) of whole patches."""
-    if len(shape) != 3 or any(side < 1 or side % patch for side in shape[1:]):
-        raise ModelError(
-            f"tiles of shape {shape} do not suit a model with patch {patch}; take a tile size that "
-            "is a multiple of it"
-        )
 
 
 #: ``full`` is the paper's network. ``small`` has its first level at a quarter of the resolution and

@@ -1,8 +1,8 @@
 """CUDA streams for inference: pinned buffers, and the network captured as CUDA graphs.
 
-A graph starts all kernels of a pass with one call, where a network of some two hundred small ones
-otherwise keeps a processor core busy starting them. Two streams on a GPU make one's copies go on
-while the other one computes.
+A graph starts all kernels of a pass with one call; otherwise a processor core is kept busy starting
+the network's two hundred small kernels. With two streams on a GPU, one copies while the other
+computes.
 
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -23,7 +23,7 @@ from geothresh.types import Float32Array
 STREAMS_PER_DEVICE = 2
 """Each keeps its own buffers and graphs; with two, copies and kernels overlap."""
 _WARM_UPS = 2
-"""Passes before a graph is recorded: libraries choose their kernels and take their memory."""
+"""Passes before a graph is recorded, in which libraries choose kernels and allocate memory."""
 _capturing = threading.Lock()
 """Held while memory is taken or a graph is captured, which fails if other threads allocate."""
 
@@ -42,7 +42,7 @@ class _Recorded:
 def recorded_size(n_tiles: int, *, most: int) -> int:
     """Tiles of the graph that takes ``n_tiles``: 1, 2, a multiple of 4, or ``most``.
 
-    Fewer sizes would fill up more: rows of a scene seldom are whole batches.
+    Rows of a scene seldom are whole batches; with fewer sizes, more of a batch would be padding.
     """
     return min(most, n_tiles if n_tiles <= 2 else -(-n_tiles // 4) * 4)
 
@@ -51,7 +51,7 @@ class GraphStream:
     """A CUDA stream that runs a network on tiles; called by one thread at a time."""
 
     def __init__(self, network: ThreshNet, device: torch.device) -> None:
-        """Take the network, which is on the device, and which other streams use as well."""
+        """Take a network that is on the device; several streams may share it."""
         self.device = device
         self._network = network
         self._stream = torch.cuda.Stream(device)
@@ -71,7 +71,8 @@ class GraphStream:
                 try:
                     recorded = self._recorded[shape] = self._record(shape)
                 except torch.OutOfMemoryError:
-                    # The caller takes less; what graphs of other sizes hold may be what lacks.
+                    # The caller tries a smaller batch, for which this frees the other graphs'
+                    # memory.
                     self._recorded.clear()
                     raise
         recorded.host_in.numpy()[:n_tiles] = tiles
@@ -100,7 +101,7 @@ class GraphStream:
             self._stream.synchronize()
             torch.cuda.empty_cache()  # a graph has memory of its own, beside what the warm-up took
             graph = torch.cuda.CUDAGraph()
-            # thread_local: what other threads do meanwhile on streams of theirs is no fault.
+            # thread_local: other threads may allocate on their own streams meanwhile.
             with torch.cuda.graph(
                 graph,
                 pool=self._pool,
@@ -120,7 +121,7 @@ class GraphStream:
 def batch_that_fits(network: ThreshNet, device: torch.device, *, most: int, tile: int) -> int:
     """Largest batch, a power of two up to ``most``, for which all streams have memory at once.
 
-    Measured by one pass of one tile, the second: the first one tries kernels.
+    Measured on the second pass of one tile: in the first one, libraries try kernels.
     """
     with _capturing, torch.inference_mode(), torch.cuda.device(device):
         one = torch.rand((1, 1, tile, tile), device=device)
@@ -135,9 +136,12 @@ def batch_that_fits(network: ThreshNet, device: torch.device, *, most: int, tile
 
 
 def fitting(each: int, *, free: int, most: int) -> int:
-    """The largest power of two up to ``most`` of which two fit into ``free``, each so large.
+    """Largest power of two up to ``most`` for which the batches of all streams fit in memory.
 
-    A quarter is left to others and to what libraries take beside.
+    Args:
+        each: bytes that one tile takes.
+        free: bytes of free memory, a quarter of which is left to other processes and libraries.
+        most: the largest batch that is wanted.
     """
     size = 1
     while 2 * size <= most and 2 * size * STREAMS_PER_DEVICE * each <= 0.75 * free:

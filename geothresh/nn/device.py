@@ -1,13 +1,13 @@
 """Run a network: choose device and number format, share out a CPU's cores, halve large batches.
 
-Imports torch when called. On a CPU, every thread that calls torch gets a pool of OpenMP threads of
-its own. Once there are more of these than cores, GNU OpenMP puts them to sleep at each barrier
-instead of letting them wait, and all passes take nearly twice as long: so torch is called by the
-threads of `ComputeThreads` alone, which share the cores out among them.
+torch is imported when it is needed. On a CPU, every thread that calls torch gets its own pool of
+OpenMP threads. With more of these than cores, GNU OpenMP puts them to sleep at each barrier instead
+of spinning, and all passes take nearly twice as long. So only the threads of `ComputeThreads` call
+torch, each with its share of the cores.
 
-A second core for a pass gains little: the two hundred short steps of a network end at a barrier
-each, where the cores wait for one another, for long if something else is using one of them, such
-as the reading of the next tiles. So each core has a tile of its own, as far as memory goes.
+A second core for a pass gains little: each of the network's two hundred short steps ends at a
+barrier, where the cores wait for the slowest one, such as one that also reads the next tiles. So
+each core works on its own tile, as far as memory allows.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
-"""A pass takes some 15 MB, or 250 MB where its first level has the resolution of the tile."""
+"""Limits memory: a pass takes about 15 MB, or 250 MB if its first level is at full resolution."""
 GPU_BATCH = 16
-"""Tiles of a batch on a GPU, where they fit."""
+"""Tiles of a batch on a GPU, if they fit in its memory."""
 
 _FORMATS = ("fp32", "bf16", "fp16")
 # The libraries have few exception types for it: failures to allocate on a CPU (Linux and macOS,
@@ -71,8 +71,8 @@ def pick_device(name: str) -> torch.device:
             `devices_of`.
 
     Raises:
-        UsageError: there is no such name.
-        InputError: the device is not there.
+        UsageError: the name is unknown.
+        InputError: this machine has no such device.
     """
     import torch
 
@@ -117,11 +117,11 @@ def devices_of(device: torch.device) -> list[torch.device]:
 
 @contextmanager
 def lost_device_reported(device: torch.device) -> Iterator[None]:
-    """Turn the loss of a device inside this block into an error of ours.
+    """Context manager: report a GPU that fails inside this block as a `DeviceLostError`.
 
     Raises:
-        DeviceLostError: the device itself has failed. The run ends: on another one the rest of
-            its pixels would be of another number format than those before.
+        DeviceLostError: the device itself has failed. The run ends rather than going on elsewhere,
+            where the remaining pixels would be computed in another number format.
     """
     import torch
 
@@ -194,7 +194,7 @@ def precision_name(dtype: torch.dtype) -> Precision:
 
 
 def _has_nvidia_gpu() -> bool:
-    """Whether the kernel shows a GPU of NVIDIA's, usable or not."""
+    """Whether the Linux kernel lists an NVIDIA GPU, usable or not."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
@@ -202,11 +202,11 @@ class ComputeThreads:
     """A pool of threads that run torch, each with its share of the cores."""
 
     def __init__(self, passes: int, cores: int | None = None) -> None:
-        """Start the threads; what torch keeps for all others stays as it is.
+        """Start the threads; the number of threads that torch uses elsewhere stays as it is.
 
         Args:
-            passes: Calls that go on at the same time; further ones wait.
-            cores: To be shared out among them; by default all that torch takes.
+            passes: concurrent calls; further ones wait.
+            cores: processor cores to share among them; by default all that torch uses.
         """
         self.passes = passes
         self._pool = ThreadPoolExecutor(passes, thread_name_prefix="geothresh-torch")
@@ -222,7 +222,7 @@ class ComputeThreads:
 
         def begin() -> None:
             all_there.wait()
-            # Asked first: a thread that torch meets for the first time gets the number of all.
+            # First call into torch from this thread: it sets the thread's number to the default.
             torch.get_num_threads()
             torch.set_num_threads(share)
             all_there.wait()
@@ -231,7 +231,7 @@ class ComputeThreads:
             for future in [self._pool.submit(begin) for _ in range(self.passes)]:
                 future.result()
         finally:
-            # Threads keep the number that they have set, which is also what new ones begin with.
+            # set_num_threads in a thread also changes the default for threads to come.
             torch.set_num_threads(threads)
 
     def run(
@@ -248,15 +248,24 @@ def compute_threads(passes: int, cores: int | None, /) -> ComputeThreads:
 
 
 def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
-    """Number of concurrent passes that gives the highest throughput on so many cores.
+    """Number of concurrent passes that gives the highest throughput on a number of cores.
 
-    All have the same number of cores, on which the last bit of a result in fp32 depends.
+    All passes get the same number of cores, because the last bit of an fp32 result depends on it.
     """
     import torch
 
     cores = cores or torch.get_num_threads()
     most = min(cores, _MOST_PASSES if config.shuffle > 1 else _MOST_LARGE_PASSES)
     return max(range(1, most + 1), key=lambda passes: (cores // passes * passes, passes))
+
+
+def require_whole_patches(shape: tuple[int, ...], patch: int) -> None:
+    """Raise ModelError where the shape is not that of tiles (B, H, W) of whole patches."""
+    if len(shape) != 3 or any(side < 1 or side % patch for side in shape[1:]):
+        raise ModelError(
+            f"tiles of shape {shape} do not suit a model with patch {patch}; take a tile size that "
+            "is a multiple of it"
+        )
 
 
 class Batches:

@@ -5,13 +5,13 @@ ground truth. All take confidences in [0, 1] and targets in {0, 1}, float tensor
 (B, 1, H, W), by keyword only: swapped, they would still give a number. Values and gradients are
 finite at 0 and 1.
 
-``valid``, of the same shape, is 1 where a pixel counts; None = everywhere. What stands at the other
-pixels has no influence on any loss, nor a gradient: means are over the valid pixels of the batch,
-and the border of the others is no edge.
+``valid``, of the same shape, is 1 where a pixel counts; None = everywhere. The values of the other
+pixels influence no loss and get no gradient: means are over the valid pixels of the batch, and the
+border of an invalid area is no edge.
 
 Soft clDice (Shit et al., 2021, section 3.2, algorithms 1, 2) asks whether the prediction's
-centreline lies in the true mask and the true centreline in the prediction, so a gap across a road
-costs as much as a road's width of wrong pixels elsewhere.
+centreline lies in the true mask and the true centreline in the prediction. So a short gap in a road
+costs as much as many wrong pixels along its edges.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch import Tensor
 
 from geothresh.nn.config import LossWeights
 
-#: Confidences are drawn this far from 0 and 1 before a logarithm is taken. Drawn, not clamped: a
-#: clamp would stop the gradient just where the prediction is most wrong.
+#: Confidences are scaled into [margin, 1 - margin] before a logarithm is taken. They are not
+#: clamped: that would stop the gradient exactly where the prediction is most wrong.
 _MARGIN = 1e-6
-#: Edge maps are exactly 0 wherever a map is flat, so theirs is wider.
+#: Edge maps are exactly 0 wherever a map is flat, so their margin is wider.
 _EDGE_MARGIN = 1e-3
 
 #: Skeletons are drawn at half of the chip's resolution: a quarter of the time, and roads are wider
@@ -39,7 +39,7 @@ _ITERATIONS = 10
 
 
 def focal_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of -(1 - c_t)^2 log c_t, c_t = confidence given to the true class."""
+    """Mean of -(1 - c_t)^2 log c_t, where c_t is the confidence in the true class."""
     given = torch.where(target > 0.5, prediction, 1 - prediction)
     return _mean(-((1 - given) ** 2) * torch.log(_inside(given, _MARGIN)), valid)
 
@@ -60,8 +60,8 @@ def boundary_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = 
 def overlap_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """One minus soft IoU, averaged over chips.
 
-    One pixel is added to intersection and union: a chip without foreground then still pulls its
-    false positives down.
+    One pixel is added to intersection and union, so that the false positives of a chip without
+    foreground are still penalised.
     """
     dims = (1, 2, 3)
     prediction, target = _known(prediction, valid), _known(target, valid)
@@ -71,10 +71,9 @@ def overlap_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = N
 
 
 def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
-    """abs(tanh(Laplace)); means nothing where it is not valid.
+    """Edge strength abs(tanh(Laplacian)), in [0, 1); undefined at invalid pixels.
 
-    Replicated at the border, so that neither the frame nor the border of what is not valid is an
-    edge.
+    Borders are replicated, so neither the frame nor the border of an invalid area is an edge.
     """
     laplace = _laplacian(_known(confidence, valid))
     if valid is not None:
@@ -103,7 +102,7 @@ def threshnet_loss(
 
     Returns:
         ``total`` (to be differentiated) and ``focal``, ``boundary``, ``cross_entropy``,
-        ``overlap``, each unweighted; ``centerline`` too where it has a weight, for it takes time.
+        ``overlap``, each unweighted; ``centerline``, which takes time, only if it has a weight.
     """
     predictions = [branch.float().sigmoid() for branch in logits]
     branches = [
@@ -157,10 +156,11 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class _Laplacian(torch.autograd.Function):
-    """Sums of the differences to the neighbours that there are.
+    """Laplacian as the sum of differences to the neighbours inside the map.
 
-    The convolution with replicated borders gives the same. It is its own adjoint. A convolution of
-    a single channel, forwards and backwards, takes three quarters of the whole loss on a CPU.
+    A convolution with replicated borders gives the same, but its forward and backward passes over a
+    single channel take three quarters of the time of the whole loss on a CPU. The Laplacian is
+    self-adjoint, so the backward pass is the same operation.
     """
 
     @staticmethod
@@ -184,7 +184,7 @@ def _laplacian(values: Tensor) -> Tensor:
 
 
 def soft_skeleton(confidence: Tensor, *, iterations: int) -> Tensor:
-    """The centrelines of soft masks: what an opening removes, at one erosion after the other.
+    """Soft skeleton of soft masks: what an opening removes after each of several erosions.
 
     Args:
         confidence: (B, 1, H, W) in [0, 1].
@@ -204,10 +204,10 @@ def soft_skeleton(confidence: Tensor, *, iterations: int) -> Tensor:
 
 
 def centerline_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """1 minus the harmonic mean of the shares of centreline in the other mask, for each chip.
+    """Soft clDice loss: 1 minus the harmonic mean of centreline precision and sensitivity.
 
-    One pixel is added to each sum: a chip without foreground then still pulls its false positives
-    down.
+    Averaged over chips. One pixel is added to each sum, so that the false positives of a chip
+    without foreground are still penalised.
 
     Args:
         prediction: confidences in [0, 1], float (B, 1, H, W).

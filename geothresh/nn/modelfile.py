@@ -1,8 +1,7 @@
-"""Model files: safetensors with metadata that says their kind, of any kind and of ThreshNet.
+"""Read and write model files: safetensors with metadata, of ThreshNet and of base networks.
 
-safetensors only: a header of JSON and raw tensors, nothing that could run code. What the entries
-of the metadata mean is the business of each kind: `ModelCard` here for ThreshNet, `BaseCard` of
-`geothresh.base.networks` for base networks.
+A safetensors file holds a JSON header and raw tensors, nothing that could run code. Its metadata is
+`ModelCard` for a ThreshNet, and `BaseCard` of `geothresh.base.networks` for a base network.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
     path = Path(path)
     try:
         size = path.stat().st_size
-        # Before it is opened, which on a pipe would wait for a writer.
+        # Checked before it is opened: opening a pipe would wait for a writer.
         if not path.is_file() or size < 8:
             raise ModelError(f"{path}: {size} bytes are no model; train one or name another")
         if size > MAX_BYTES:
@@ -150,7 +149,7 @@ def read_tensors(
 def _read(
     path: str | Path, framework: str, shapes: Mapping[str, Shape], prefix: str = ""
 ) -> dict[str, Any]:
-    """Tensors of these shapes, as arrays of torch ("pt") or of numpy ("np"); errors as above."""
+    """Tensors of these shapes for torch ("pt") or numpy ("np"); raises as `read_tensors`."""
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, Any] = {}
@@ -171,14 +170,14 @@ def _read(
                         f"{path}: tensor {name} is {shape}, the network needs {needed}"
                     )
                 found[name] = file.get_tensor(prefix + name)
-    # numpy knows no bf16, of which it says that the type is not understood.
+    # TypeError: numpy has no bf16.
     except (SafetensorError, OSError, TypeError) as error:
         raise ModelError(f"{path}: damaged model file ({error}); fetch it again") from error
     return found
 
 
 def _require_finite(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    # By numpy: torch would start threads for it, in whatever thread this is.
+    # With numpy: torch would start threads for it.
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise ModelError(f"{path}: tensor {name} holds NaN or infinity; the model is unusable")
@@ -201,7 +200,7 @@ def write_model(
         tensors: name -> torch tensor.
         entries: of the metadata, name -> JSON types; NaN is written as null.
         sealed: add a checksum over all of it, for `require_seal`.
-        keep: name for the file that is replaced; a crash in between leaves it under this one.
+        keep: new name of the file that is replaced; None = it is not kept.
 
     Raises:
         OutputError: the file cannot be written.
@@ -216,7 +215,7 @@ def write_model(
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = memoryview(save(flat))
     (n_header,) = struct.unpack("<Q", content[:8])
-    # safetensors puts the entries of the metadata in another order each time.
+    # safetensors writes the metadata in a different order each time.
     header = {"__metadata__": metadata, **json.loads(bytes(content[8 : 8 + n_header]))}
     data = content[8 + n_header :]
     if sealed:
@@ -227,7 +226,7 @@ def write_model(
     target = Path(path)
     with replacing(target) as temporary:
         try:
-            # Not safetensors' save_file, which makes a new file that its owner alone may read.
+            # Not safetensors' save_file: its files can be read by their owner only.
             with temporary.open("wb") as file:
                 for part in (struct.pack("<Q", len(text)), text, data):
                     file.write(part)
@@ -246,7 +245,7 @@ def require_seal(path: Path) -> None:
     """Verify the checksum inside a file.
 
     Raises:
-        ModelError: it is not, cannot be read, or was never sealed.
+        ModelError: it does not match, cannot be read, or the file has none.
     """
     try:
         content = memoryview(path.read_bytes())
@@ -337,14 +336,14 @@ def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:
 
 
 def load_arrays(path: str | Path, config: NetworkConfig) -> dict[str, Float32Array]:
-    """As `load_weights`, as arrays of numpy, for libraries other than torch, which is not needed.
+    """The tensors of a ThreshNet as numpy arrays, without torch; see `load_weights`.
 
     Raises:
         ModelError: as `load_weights`, and of tensors in a format that numpy lacks.
     """
     found = _read(path, "np", tensor_shapes(config))
     for name, values in found.items():
-        # Once onnx is imported, numpy has bf16 after all: what is refused must not depend on that.
+        # Importing onnx adds bf16 to numpy; what is refused must not depend on that.
         if values.dtype.kind not in "fi":
             raise ModelError(
                 f"{path}: tensor {name} is {values.dtype}, which numpy lacks; take `backend=torch`"

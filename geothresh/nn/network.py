@@ -1,14 +1,13 @@
-"""ThreshNet (arXiv 2211.06560, sections 3.3 and 3.4), and the same fused for inference.
+"""ThreshNet as a torch module (arXiv 2211.06560, sections 3.3 and 3.4), and its inference form.
 
 An encoder of four levels, pyramid pooling at the bottleneck, and two decoders over the same
 features: the global one sees the whole tile, the local one each patch alone. Their confidences are
 averaged.
 
-A batch norm that no longer learns is a scale and a shift per channel, which the convolution's own
-weights and bias can hold. The bias, the sum of a shortcut and the rectifier are then done by the
-libraries behind torch, oneDNN on CPUs and cuDNN on GPUs, while a result is still in registers:
-apart, each of them reads and writes all features once more, which takes longer than the
-convolution.
+For inference, batch norms are folded into the weights and biases of their convolutions. oneDNN (on
+CPUs) and cuDNN (on GPUs) then apply bias, residual sum and ReLU while a result is still in
+registers. As separate steps, each of them reads and writes all features once more, which takes
+longer than the convolution.
 
 Shape letters: B tiles, T side of a tile, S space-to-depth factor, C channels, H = W = side of a
 level, P side of a patch; at level l (0 to 3) one feature is ``S * 2**l`` pixels wide.
@@ -27,14 +26,15 @@ from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig
 
 _LOGGER = logging.getLogger("geothresh.nn")
 _TOLERANCE = 0.02
-"""Of the largest value: a wrong kernel is off by more, rounding by less."""
+"""Largest difference from rounding, as a share of the largest value; a wrong kernel differs
+more."""
 
 
 def memory_layout(config: NetworkConfig) -> torch.memory_format:
     """Memory format of a network's tensors: channels last, the fastest on CPUs and GPUs.
 
-    But not below 8 channels, which only tests have: there oneDNN's backward convolutions for CPUs
-    without AVX-512 write beyond their memory (torch 2.13.0: "double free or corruption").
+    Not below 8 channels, which only tests have: on CPUs without AVX-512, oneDNN's backward
+    convolutions then write beyond their memory (torch 2.13.0: "double free or corruption").
     """
     return torch.channels_last if min(config.widths) >= 8 else torch.contiguous_format
 
@@ -48,8 +48,7 @@ def _layout_of(x: Tensor) -> torch.memory_format:
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm, optional residual sum, ReLU; padded to keep the size.
 
-    The last two belong here because, in a network that no longer learns, one kernel does it all
-    (`FoldedConv`).
+    Sum and ReLU belong here because for inference one kernel does all of it (`FoldedConv`).
 
     Args:
         n_in: channels of the input.
@@ -107,12 +106,12 @@ class PyramidPooling(nn.Module):
         parts = [x]
         layout = _layout_of(x)
         for size, branch in zip(self.sizes, self.branches, strict=True):
-            # A map smaller than the grid has no finer mean than its own pixels.
+            # A map smaller than the grid is pooled to its own pixels.
             pooled = F.adaptive_avg_pool2d(x, (min(size, x.shape[-2]), min(size, x.shape[-1])))
             wide = F.interpolate(
                 branch(pooled), size=x.shape[-2:], mode="bilinear", align_corners=False
             )
-            # What comes from one cell has no layout of its own.
+            # A map of one cell loses its memory layout.
             parts.append(wide.contiguous(memory_format=layout))
         y: Tensor = self.join(torch.cat(parts, dim=1))
         return y
@@ -184,8 +183,7 @@ class Decoder(nn.Module):
 def fold(x: Tensor, n_rows: int, n_cols: int) -> Tensor:
     """Cut (B, C, H, W) into n_rows x n_cols patches: (B * n_rows * n_cols, C, H/rows, W/cols).
 
-    In the memory layout of ``x``: where layouts mix, each operation that follows is slowed down by
-    converting, or falls to kernels that know no layout.
+    The memory layout of ``x`` is kept: mixed layouts make the operations that follow slower.
     """
     if n_rows == n_cols == 1:
         return x
@@ -212,7 +210,7 @@ class ThreshNet(nn.Module):
 
     Args:
         config: the sizes.
-        dropout: probability with which, in training mode, a channel of the bottleneck is left out.
+        dropout: probability that a channel of the bottleneck is dropped in training mode.
     """
 
     def __init__(self, config: NetworkConfig, *, dropout: float = 0.0) -> None:
@@ -237,7 +235,7 @@ class ThreshNet(nn.Module):
                 nn.init.zeros_(decoder.head.bias)  # type: ignore[arg-type]
 
     def decoders(self) -> list[Decoder]:
-        """Those that there are, the global one first."""
+        """The decoders of the configured branches, the global one first."""
         decoders = []
         if self.config.branches != "local":
             decoders.append(self.global_decoder)
@@ -280,9 +278,9 @@ class ThreshNet(nn.Module):
 class FoldedConv(nn.Module):
     """A `ConvNorm` whose batch norm is folded into the convolution.
 
-    The first pass tries the kernel that does all at once beside the several that do the same one
-    after the other, and takes it if it is there and they agree: torch has these kernels for its
-    own compiler, without a promise that they stay or know every shape.
+    The first pass compares the fused kernel with the separate steps, and later passes use it only
+    if it exists and agrees: torch has these kernels for its compiler, and does not promise to keep
+    them or to support every shape.
     """
 
     def __init__(self, layers: ConvNorm) -> None:
@@ -331,8 +329,7 @@ class FoldedConv(nn.Module):
     def _agree(self, x: Tensor, plus: Tensor | None) -> bool:
         """Whether the fused kernel exists for such tensors and agrees with the separate steps.
 
-        That is judged by numbers that are always the same: by those at hand, a run that goes on
-        where another one was interrupted could choose otherwise.
+        They are compared on fixed numbers, so that a run that resumes another one chooses alike.
         """
         if x.device.type not in ("cpu", "cuda"):
             return False
@@ -349,7 +346,7 @@ class FoldedConv(nn.Module):
         except (AttributeError, RuntimeError) as error:
             _LOGGER.info("%s: convolution and rectifier apart (%s)", self.conv, error)
             return False
-        # Steps apart round more often, in bf16 to three digits.
+        # Separate steps round more often, in bf16 to three digits.
         agree = bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
         if not agree:
             _LOGGER.info("%s: convolution and rectifier apart, which differ at once", self.conv)
@@ -357,7 +354,7 @@ class FoldedConv(nn.Module):
 
 
 def _numbers_like(x: Tensor) -> Tensor:
-    """One small map, (1, C, 16, 16) at most, with the channels and the layout of ``x``."""
+    """Fixed random numbers, at most (1, C, 16, 16), with the channels and the layout of ``x``."""
     _, channels, height, width = x.shape
     shape = (1, channels, min(16, height), min(16, width))
     numbers = torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 0.5
@@ -367,11 +364,11 @@ def _numbers_like(x: Tensor) -> Tensor:
 def fold_norms(network: nn.Module) -> None:
     """Fold the batch norms of a network: replace each `ConvNorm` by a `FoldedConv`, in place.
 
-    The outputs are the same but for rounding. Done in the precision of the weights, so fold fp32
-    weights and lower them afterwards.
+    The outputs change by rounding only. Weights are folded in their own precision, so fold fp32
+    weights first and lower their precision afterwards.
 
     Args:
-        network: in evaluation mode; it cannot be trained any more when this returns.
+        network: in evaluation mode; it cannot be trained afterwards.
     """
     for module in network.modules():
         for name, child in module.named_children():

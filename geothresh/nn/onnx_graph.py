@@ -1,9 +1,9 @@
 """Build ThreshNet as an ONNX graph.
 
-The graph is written out node by node rather than traced. torch's exporter takes a quarter of a
-minute for it, and every worker process converts the model for itself; this takes a tenth of a
-second, needs the package onnx alone, and folds the batch norms on the way. The tests hold that it
-gives what `geothresh.nn.network.ThreshNet.refine` gives, for every kind of network.
+The graph is built node by node rather than traced. That takes a tenth of a second, needs only the
+package onnx, and folds the batch norms; torch's exporter takes a quarter of a minute, in every
+worker process. The tests compare it with `geothresh.nn.network.ThreshNet.refine` for every kind of
+network.
 
 Shape letters as in `geothresh.nn.network`.
 """
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh._version import __version__
-from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig, require_whole_patches
+from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig
+from geothresh.nn.device import require_whole_patches
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 Weights = Mapping[str, NDArray[np.float32]]
 """Name -> array, as a model file holds them."""
 
-#: Of the operators. 17 is the newest that needs nothing newer than ONNX 1.12 (2022).
+#: Version of the operators; 17 is the newest that ONNX 1.12 (2022) supports.
 OPSET = 17
-#: Of the file format, the one that goes with the operators.
+#: Version of the file format that goes with these operators.
 _IR_VERSION = 8
 
 INPUT = "confidence"
 OUTPUT = "refined"
 
-# As torch.nn.BatchNorm2d has it.
+# The default of torch.nn.BatchNorm2d.
 _EPSILON = 1e-5
-# Four edges, (top, left, bottom, right); fold and unfold of the network, as axes of six.
+# Transpositions of six axes for fold and unfold of `geothresh.nn.network`.
 _FOLD = (0, 2, 4, 1, 3, 5)
 _UNFOLD = (0, 3, 1, 4, 2, 5)
 
@@ -246,9 +247,9 @@ def _logit(graph: _Graph, x: str) -> str:
 
 
 def means(n_in: int, n_out: int) -> NDArray[np.float32]:
-    """Matrix (n_out, n_in) of adaptive average pooling along one axis.
+    """Matrix (n_out, n_in) of torch's adaptive average pooling along one axis.
 
-    What torch's adaptive_avg_pool2d does along one axis, and ONNX has no operator for.
+    ONNX has no operator for it.
     """
     matrix = np.zeros((n_out, n_in))
     for i in range(n_out):
@@ -260,7 +261,7 @@ def means(n_in: int, n_out: int) -> NDArray[np.float32]:
 def bilinear(n_in: int, n_out: int) -> NDArray[np.float32]:
     """Matrix (n_out, n_in) of linear interpolation along one axis (align_corners=False).
 
-    ONNX has an operator for it, but that takes a factor, from which it computes n_out by rounding.
+    The operator of ONNX takes a factor, from which it computes n_out by rounding.
     """
     place = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
     distance = np.abs(place[:, None] - np.arange(n_in))

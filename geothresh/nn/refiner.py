@@ -1,7 +1,7 @@
 """Load model files, and refine numpy tiles with them.
 
-Only `TorchRefiner` imports torch, when it is made; other libraries do without. A `ModelSource`
-travels to worker processes as a path and a digest, and each of them loads the model once.
+Only `TorchRefiner` imports torch, when it is created; the other backends do not need it. A
+`ModelSource` is sent to worker processes as a path and a digest, and each loads the model once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from geothresh.errors import ModelError
 from geothresh.nn.backends import require_backend
-from geothresh.nn.config import NetworkConfig, require_whole_patches
+from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import (
     GPU_BATCH,
     Batches,
@@ -26,6 +26,7 @@ from geothresh.nn.device import (
     pick_device,
     pick_dtype,
     precision_name,
+    require_whole_patches,
 )
 from geothresh.nn.modelfile import digest, load_arrays, load_weights, read_card
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
@@ -62,8 +63,8 @@ class ModelSource:
     batch_size: BatchSize = "auto"
     """Tiles per forward pass; auto: 1 on a CPU, on a GPU 16 or as many as fit."""
     all_gpus: bool = True
-    """Whether ``cuda`` and ``auto`` take all GPUs that are visible, or the first one alone, as
-    where there are several processes."""
+    """Whether ``cuda`` and ``auto`` use all visible GPUs, or only the first one, as worker
+    processes do."""
     backend: Backend = "torch"
     """The library that runs the network."""
 
@@ -108,7 +109,7 @@ class ModelSource:
         """Load the model onto its device.
 
         Args:
-            cores: processor cores that it may use; by default all that its library takes.
+            cores: processor cores that it may use; by default all that its library uses.
 
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
@@ -142,12 +143,11 @@ class ModelSource:
 class TorchRefiner:
     """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
 
-    Evaluation mode is this object's own: it is set once, and every call runs without gradients, so
-    that no statistics drift while predicting. Any number of threads may call; `parallel_calls` of
-    them gain by it, and further ones wait.
+    The network is in evaluation mode and runs without gradients, so its statistics never change.
+    Any number of threads may call; `parallel_calls` of them run at once, and further ones wait.
 
-    ``cuda`` without a number, and ``auto``, take all GPUs that are visible, unless ``all_gpus`` is
-    False. On a CPU ``cores`` are shared out among the passes, all that torch takes by default.
+    ``cuda`` without a number, and ``auto``, use all visible GPUs unless ``all_gpus`` is False. On a
+    CPU the passes share ``cores``, by default all that torch uses.
     """
 
     backend: Backend = "torch"
@@ -217,7 +217,7 @@ class TorchRefiner:
 
     @property
     def parallel_calls(self) -> int:
-        """Threads that may call this at once and gain by it."""
+        """Number of threads whose calls run at the same time."""
         return self._threads.passes if self._streams is None else len(self._streams)
 
     @property
@@ -244,7 +244,7 @@ class TorchRefiner:
 
         from geothresh.nn.network import memory_layout
 
-        # On the device before channels_last: a single channel has no layout to change.
+        # Moved to the device first: a single channel has no layout that could be changed here.
         batch = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))[:, None].to(self.device)
         batch = batch.contiguous(memory_format=memory_layout(self.config))
         with torch.inference_mode():
@@ -254,9 +254,9 @@ class TorchRefiner:
 def resolved(
     device: str, precision: Precision, backend: Backend = "torch"
 ) -> tuple[str, Precision]:
-    """Resolve device and precision: the type of device and number format a network would get.
+    """Resolve ``auto``: the type of device and the number format that a network would get.
 
-    The last bits of what it gives depend on both.
+    The last bits of its output depend on both.
 
     Raises:
         InputError: the device is not there.

@@ -1,7 +1,7 @@
-"""Domain of a model, from its card: theme, pixel sizes, foreground widths; how it reads and cuts.
+"""Domain of a model, from its card, and the factor by which a raster is resampled to it.
 
-With the factor by which a raster is resampled to it. No torch here: reading a model card must stay
-cheap.
+The domain is the theme, pixel sizes and foreground widths that the model was trained on, and how it
+reads and cuts maps. No torch here: reading a model card must stay cheap.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from geothresh.errors import ModelError, UsageError
 from geothresh.options import Resolution
 
 ENTRY = "ground_sample_distance"
-"""Where the card of a model keeps it: least and greatest, in metres."""
+"""Entry of a model's card: least and greatest ground sample distance, in metres."""
 
 TOLERANCE = 1.5
-"""A raster whose pixels are this many times smaller or larger than the model's is warned about."""
+"""A warning is given for pixels this many times smaller or larger than those of the model."""
 
 MAX_RESAMPLING = 8
-"""Pixels are made at most this many times larger or smaller: beyond it a raster is of another kind,
-and the tiles that the engine holds grow with the square."""
+"""Greatest resampling factor. Beyond it a raster shows other things than those that the model
+knows, and the memory of a tile grows with its square."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class GroundSampleDistance(Range):
 
     @classmethod
     def of_card(cls, training: Mapping[str, Any]) -> GroundSampleDistance | None:
-        """What a model's card says of its training; None where it does not tell.
+        """The entry of a model's card; None where there is none.
 
         Raises:
             ModelError: the entry is there and is no range.
@@ -90,9 +90,9 @@ class GroundSampleDistance(Range):
         return f"{self.least:.3g} to {self.greatest:.3g} m"
 
     def widened(self, zoom: float) -> GroundSampleDistance:
-        """The sizes that training has shown well, where chips are zoomed at random up to `zoom`.
+        """The range that training covers well if chips are zoomed at random by up to `zoom`.
 
-        That is the square root of it in either direction.
+        It is widened by the square root of `zoom` in either direction.
         """
         reach = math.sqrt(zoom)
         return GroundSampleDistance(least=self.least / reach, greatest=self.greatest * reach)
@@ -106,8 +106,8 @@ class GroundSampleDistance(Range):
 def resampled_patch(patch: int, ratio: float) -> int:
     """Side in raster pixels of one patch of the network, for pixels `ratio` times as large.
 
-    The factor between the two is ``patch / resampled_patch``: as near to `ratio` as a whole number
-    allows, so that tiles and strides are whole patches and whole pixels at once.
+    It is a whole number, so that tiles and strides are both whole patches and whole raster pixels.
+    The resampling factor is ``patch / resampled_patch``, as near to `ratio` as that allows.
 
     Args:
         patch: side of the network's patch, in its own pixels.
@@ -129,17 +129,17 @@ def resampled_patch(patch: int, ratio: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScope:
-    """What a model was trained on and for; None and empty where its card does not tell."""
+    """What a model was trained on and for; None or empty where its card does not say."""
 
     theme: str = ""
     """What its foreground is, in words: ``roads and streets``."""
     pixels: GroundSampleDistance | None = None
-    """Sizes of pixels on the ground that it has seen."""
+    """Sizes on the ground of the pixels that it was trained on."""
     widths: Range | None = None
-    """Widths of the foreground that it has seen, in pixels; see `foreground_width`."""
+    """Widths of the foreground that it was trained on, in pixels; see `foreground_width`."""
     keep: float | None = None
-    """Refined confidence down to which a pixel that the input has as foreground stays foreground;
-    None = the threshold itself."""
+    """Threshold of the refined confidence for pixels that are foreground in the input; None = the
+    same threshold as for all other pixels."""
     smooth: bool = False
     """Whether it reads maps smoothed, see `geothresh.nn.wrappers.SmoothedRefiner`."""
 
@@ -176,19 +176,18 @@ class ModelScope:
     def raster_ratio(
         self, resolution: Resolution, *, metres: float | None, width: float | None = None
     ) -> float:
-        """How many times larger a raster's pixels are than those that the network is to read.
+        """Size of a raster's pixels divided by the size of those that the network reads.
 
         Args:
             resolution: ``native`` reads the raster as it is; metres read it at pixels of that size;
-                ``auto`` reads it as it is within what the model has seen, and beyond that brings it
-                to the nearest size that it has: of the pixels on the ground where both are known,
-                or else of the width of the foreground.
+                ``auto`` reads it as it is within the model's range, and otherwise resamples it to
+                the nearest end of that range: of pixel sizes on the ground if both are known, else
+                of widths of the foreground.
             metres: size of the raster's pixels on the ground; None = not known.
             width: of the raster's foreground, in its pixels; None = not measured.
 
         Returns:
-            1 where the raster is read as it is; at most `MAX_RESAMPLING` times more or less where
-            that was decided here.
+            1 where the raster is read as it is; with ``auto``, within `MAX_RESAMPLING` of 1.
 
         Raises:
             UsageError: metres are asked for, and the raster's are not known.
@@ -210,12 +209,10 @@ class ModelScope:
         return min(max(ratio, 1 / MAX_RESAMPLING), MAX_RESAMPLING)
 
     def text(self) -> str:
-        """Such as ``roads and streets, pixels of 0.2 to 2 m``; empty where nothing is told."""
-        told = [self.theme] if self.theme else []
-        if self.pixels is not None:
-            told.append(f"pixels of {self.pixels.text}")
-        return ", ".join(told)
+        """Such as ``roads and streets, pixels of 0.2 to 2 m``; empty where nothing is known."""
+        pixels = "" if self.pixels is None else f"pixels of {self.pixels.text}"
+        return ", ".join(filter(None, (self.theme, pixels)))
 
 
 UNKNOWN = ModelScope()
-"""Of a model that tells nothing."""
+"""The scope of a model whose card says nothing."""

@@ -1,7 +1,7 @@
 """The tensors of a ThreshNet by name and shape, from its configuration alone.
 
-Without torch: a model that another library runs is read and checked in a tenth of the time that
-torch takes to import. The tests hold that these are those of `geothresh.nn.network.ThreshNet`.
+Without torch, a model for another backend is read and checked in a tenth of the time that importing
+torch takes. The tests compare these shapes with those of `geothresh.nn.network.ThreshNet`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a calibration does to confidences: mixes, shifts and cuts them, pixel by pixel.
+"""Transform confidences pixel by pixel, as a calibration says: mix, rescale, cut.
 
 No torch here: a calibration may have no model at all.
 """
@@ -17,9 +17,9 @@ from geothresh.types import Float32Array
 
 
 def clipped_logit(confidence: Float32Array) -> Float32Array:
-    """Logits of confidences, which are clipped to `LOGIT_MARGIN` from 0 and 1 first.
+    """Logits of confidences clipped to [`LOGIT_MARGIN`, 1 - `LOGIT_MARGIN`].
 
-    One margin for all: a 0 that stays a 0 is no change, also to its neighbours.
+    Everything uses this one margin, so that a 0 that is refined to 0 is no change.
     """
     inside = np.clip(confidence, np.float32(LOGIT_MARGIN), np.float32(1 - LOGIT_MARGIN))
     return np.asarray(logit(inside), np.float32)
@@ -27,7 +27,7 @@ def clipped_logit(confidence: Float32Array) -> Float32Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformation:
-    """A mix of the input's and the refined logit, a monotone change of it, and where it is cut.
+    """Mix of input and refined logit, a monotone change of the mix, and its thresholds.
 
     Every pixel is transformed by itself, so that there are no seams.
     """
@@ -37,13 +37,14 @@ class Transformation:
     slope: float = 1.0
     """Factor of the mixed logit: one over the temperature."""
     bias: float = 0.0
-    """What is added to it then."""
+    """Added to the scaled logit."""
     curve: tuple[tuple[float, float], ...] = ()
-    """In place of slope and bias: confidences before and after, both rising; lines between them."""
+    """In place of slope and bias: points (before, after) in rising order, joined by straight
+    lines."""
     threshold: float = 0.5
     """Transformed confidence from which on a pixel is foreground."""
     keep: float | None = None
-    """The same for a pixel that the input has as foreground, see `cut_mask`; None = the same."""
+    """Threshold for pixels that are foreground in the input, see `cut_mask`; None = the same."""
 
     def __post_init__(self) -> None:
         shares = {"strength": self.strength, "threshold": self.threshold}
@@ -71,7 +72,7 @@ class Transformation:
 
     @property
     def is_cut_only(self) -> bool:
-        """Whether confidences stay as the model gives them: only the cuts may be others."""
+        """Whether confidences stay as the model gives them, and only the thresholds may differ."""
         return self.strength == 1 and not self._changes
 
     @property
@@ -100,7 +101,7 @@ class Transformation:
         )
 
     def __call__(self, confidence: Float32Array, refined: Float32Array) -> Float32Array:
-        """Both, one after the other."""
+        """Mix input and refined confidences, of one shape and in [0, 1], and calibrate the mix."""
         return self.calibrated(self.mixed(confidence, refined))
 
     def text(self, digits: int = 9) -> str:

@@ -1,9 +1,8 @@
 """Refiners around a refiner: augmentation, resampling, smoothing, calibration.
 
-The engine works in the raster's pixels; `ResampledRefiner` brings each tile to the network's,
-refines it, and brings the change back. Nothing but the change is resampled: added in logits to the
-raster's own confidences, it leaves them as sharp as they were, and where the network changes
-nothing, nothing changes.
+The engine works in the raster's pixels. `ResampledRefiner` resamples each tile to the network's
+pixels, refines it, and resamples only the change of the logits back. The change is added to the
+raster's own logits, so these stay as sharp as they were wherever the network changes nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from scipy.special import expit, logit
 
 from geothresh.errors import ModelError
 from geothresh.mosaic import Refiner, RefinerSource, parallel_calls
-from geothresh.nn.config import require_whole_patches
+from geothresh.nn.device import require_whole_patches
 from geothresh.nn.transformation import Transformation, clipped_logit
 from geothresh.options import Tta
 from geothresh.types import Float32Array
 
 SATURATED = np.float32(1e-6)
-"""What a network gives as 0 or 1 is taken to be this far from it where its logit is wanted."""
-# Logits are rounded to so many parts of 1, finer than the float32 confidences they come from.
+"""Outputs of a network are clipped this far from 0 and 1 before their logits are averaged."""
+# Logits are rounded to multiples of 2**-24, finer than the float32 confidences they come from.
 _PARTS = 2.0**24
 _SMOOTHING = (0.25, 0.5, 0.25)
 
 
 class Wrapper:
-    """A refiner around a refiner; its name, its digest and its parallel calls are those within."""
+    """A refiner around another one, whose name, digest, patch and parallel calls it has."""
 
     def __init__(self, refiner: Refiner) -> None:
         self.refiner = refiner
@@ -48,10 +47,11 @@ def _require_square(tiles: Float32Array) -> None:
 
 
 class ResampledRefiner(Wrapper):
-    """Refines tiles of (T p / P) pixels with a network that reads T pixels and has the patch P.
+    """Refines tiles of t pixels a side with a network that reads them at t P / p pixels a side.
 
-    ``patch``, p, is the network's patch in pixels of the raster: any whole number. Tiles are
-    enlarged bilinearly or reduced to means over areas; the change is brought back the other way.
+    P is the network's patch in its own pixels; p, ``patch``, is the same patch in pixels of the
+    raster, any whole number. Tiles are enlarged bilinearly or reduced to means over areas, and the
+    change is resampled back in the same way.
     """
 
     def __init__(self, refiner: Refiner, *, patch: int) -> None:
@@ -62,7 +62,7 @@ class ResampledRefiner(Wrapper):
         """Refine tiles, (B, t, t) float32 in [0, 1], t a multiple of `patch`.
 
         Raises:
-            ModelError: t is no such multiple, or the refiner refuses the tiles.
+            ModelError: t is no multiple of `patch`, or the refiner refuses the tiles.
         """
         _require_square(tiles)
         require_whole_patches(tiles.shape, self.patch)
@@ -113,7 +113,7 @@ def _weights(n_in: int, n_out: int) -> Any:
         inside = common > 0
         rows = np.broadcast_to(out[:, None], cols.shape)[inside]
         cols, values = cols[inside], common[inside] / n_in
-    # Few runs resample, and all would wait for its import.
+    # Imported late: few runs resample.
     from scipy import sparse
 
     return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))
@@ -122,10 +122,9 @@ def _weights(n_in: int, n_out: int) -> Any:
 class SymmetricRefiner(Wrapper):
     """Averages the logits of a refiner over the eight rotations and reflections of each tile.
 
-    The mean is of logits, added up as whole numbers of 2**-24: the order of the eight does not
-    matter, so that the refined form of a turned tile is the turned refined form to the last bit,
-    as long as the refiner gives the same for equal tiles. Costs eight passes of the refiner, one
-    after the other, and the memory of one.
+    Logits are summed as whole multiples of 2**-24, exactly, so their order does not matter: a
+    turned tile gives the turned result to the last bit, if the refiner is deterministic. It takes
+    eight passes of the refiner, one after the other, and the memory of one.
     """
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -149,7 +148,7 @@ class SymmetricRefiner(Wrapper):
 class SmoothedRefiner(Wrapper):
     """Smooths the logits of each tile before a refiner sees it; see `smoothed`.
 
-    A network that adds a correction to its input hands on what is finer than that correction:
+    A network that adds a correction to its input keeps what is finer than the correction, such as
     the checkerboards and specks that transposed convolutions leave in a map.
     """
 
@@ -163,10 +162,10 @@ class SmoothedRefiner(Wrapper):
 
 
 def smoothed(confidence: Float32Array) -> Float32Array:
-    """Confidences (..., H, W) whose logits are means of 1 2 1 over four along both axes.
+    """Confidences (..., H, W) whose logits are filtered by (1, 2, 1) / 4 along both axes.
 
-    That leaves nothing of what alternates from pixel to pixel, and a single pixel a quarter of its
-    logit. The border is repeated outwards.
+    The filter removes what alternates from pixel to pixel, and leaves a single pixel a quarter of
+    its logit. Borders are replicated.
     """
     logits = clipped_logit(confidence)
     for axis in (-2, -1):
@@ -175,7 +174,7 @@ def smoothed(confidence: Float32Array) -> Float32Array:
 
 
 class CalibratedRefiner(Wrapper):
-    """Mixes what a refiner makes of each tile with the tile, and calibrates the mix."""
+    """Mixes each refined tile with the input tile, and calibrates the mix."""
 
     def __init__(self, refiner: Refiner, *, transformation: Transformation) -> None:
         super().__init__(refiner)
@@ -194,7 +193,7 @@ class Unchanged:
     """The refiner of a calibration without a model: confidences stay as they are."""
 
     name = "none"
-    # Of what it does, by which a run that is interrupted is known again.
+    # A run that was interrupted is recognised by it.
     digest = hashlib.sha256(b"confidences as they are").hexdigest()
     parallel_calls = 8
     patch = 64

@@ -122,7 +122,7 @@ def test_a_mix_lies_between_and_rises() -> None:
     assert mixed == pytest.approx(np.full(11, 0.5), abs=1e-5)
     curve = Transformation(strength=0, curve=CURVE)
     assert curve(values, values)[[0, 10]] == pytest.approx([0.0, 0.9])
-    assert curve.text == "an isotonic curve of 3 points, cut at 0.5"
+    assert curve.text() == "an isotonic curve of 3 points, cut at 0.5"
     assert some_calibration().transformation.text() == (
         "strength 0.5, logit x 0.333333333 -0.1, cut at 0.5, foreground of the input kept down to "
         "0.2"

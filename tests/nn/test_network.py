@@ -170,7 +170,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     def limited(tiles: np.ndarray) -> np.ndarray:
         asked.append(len(tiles))
         if len(tiles) > 2:
-            raise torch.OutOfMemoryError("too much")
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(tiles)
 
     tiles = np.random.default_rng(0).random((6, 64, 64), np.float32)
