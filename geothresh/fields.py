@@ -54,7 +54,7 @@ class Number:
         if self.most is not None and self.below:
             number += f" of at least {self.least or 0:g} and below {self.most:g}"
         elif self.most is not None:
-            number += f" from {self.least or 0:g} to {self.most:g}"
+            number += f" from {self.least or 0:g} to {self.most:.12g}"
         elif self.least is not None:
             number += f" above {self.least:g}" if self.above else f" of at least {self.least:g}"
         return f"give {' or '.join((*self.words, number))}"
@@ -354,5 +354,7 @@ def decisive(*options: Options) -> dict[str, Any]:
 
 FLAG = Flag()
 COUNT = Number(whole=True, least=1)
+SEED = Number(whole=True, least=0, most=2**32 - 1)
+"""What every generator of random numbers takes, torch's too after it is combined with a step."""
 AMOUNT = Number(least=0)
 SHARE = Number(least=0, most=1)

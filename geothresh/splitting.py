@@ -235,7 +235,8 @@ def deal_places(
         >>> deal_places([("a",), ("b", "c"), ("d",)], dict.fromkeys("abcd", "set"), folds=2, seed=0)
         [('a', 'd'), ('b', 'c')]
     """
-    require_folds(folds)
+    if folds < 2:
+        raise UsageError(f"{folds} folds: give at least 2, one to train on and one to hold out")
     if len(places) < folds:
         raise UsageError(
             f"{folds} folds of {len(places)} places ({len(datasets)} ids); give fewer `folds`, or "
@@ -254,13 +255,3 @@ def deal_places(
             dealt[least] += some[k]
             sizes[least] += len(some[k])
     return [tuple(sorted(ids)) for ids in dealt]
-
-
-def require_folds(folds: int) -> None:
-    """See that there are two folds at least.
-
-    Raises:
-        UsageError: there are fewer.
-    """
-    if folds < 2:
-        raise UsageError(f"{folds} folds: give at least 2, one to train on and one to hold out")

@@ -14,6 +14,7 @@ from geothresh.fields import (
     AMOUNT,
     COUNT,
     FLAG,
+    SEED,
     Choice,
     Number,
     Options,
@@ -150,7 +151,7 @@ class BaseRecipe(Options):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Number format inside the network.", Choice(("auto", "fp32", "bf16"))
     )
-    seed: int = option(0, "Of all.", Number(whole=True, least=0))
+    seed: int = option(0, "Of all.", SEED)
 
     def __post_init__(self) -> None:
         check(self)

@@ -21,10 +21,10 @@ from geothresh.base.networks import build_network
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.nn.modelfile import BASE, beside, save_model
 from geothresh.raster.image_pairs import ImagePair, find_images
-from geothresh.training.chips import in_passes, pad_to, random_window, turned
+from geothresh.training.chips import ArrayCache, in_passes, pad_to, random_window, turned
 from geothresh.training.loop import Task, cosine_rate, prefetched, training_place
 from geothresh.training.state import Progress
-from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.types import Float32Array
 
 Batch = tuple[Tensor, Tensor]
 """Images as the network wants them, and masks (B, H, W), 0 or 1."""
@@ -188,8 +188,7 @@ class Crops:
     def __init__(self, pairs: Sequence[ImagePair], recipe: BaseRecipe) -> None:
         self.pairs = list(pairs)
         self.recipe = recipe
-        self._cache: dict[Path, tuple[UInt8Array, BoolArray]] = {}
-        self._cached_bytes = 0
+        self._cache = ArrayCache(_CACHE_BYTES)
 
     def batch(self, step: int) -> tuple[Float32Array, Float32Array]:
         """The crops of a step, counted from 0.
@@ -206,7 +205,7 @@ class Crops:
         recipe, size = self.recipe, self.recipe.crop_size
         rng = np.random.default_rng([recipe.seed, number])
         pair = self.pairs[in_passes(number, len(self.pairs), (recipe.seed,))]
-        image, mask = self._read(pair)
+        image, mask = self._cache.get(pair.image, pair.read)
         window = random_window(mask.shape, size, rng)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         picture, truth = (
@@ -218,12 +217,3 @@ class Crops:
         mean = values.mean()
         values = np.clip((values - mean) * contrast + mean + brightness, 0, 1)
         return np.asarray(values, np.float32), truth.astype(np.float32)
-
-    def _read(self, pair: ImagePair) -> tuple[UInt8Array, BoolArray]:
-        if pair.image in self._cache:
-            return self._cache[pair.image]
-        image, mask = pair.read()
-        if self._cached_bytes + image.nbytes + mask.nbytes <= _CACHE_BYTES:
-            self._cache[pair.image] = image, mask
-            self._cached_bytes += image.nbytes + mask.nbytes
-        return image, mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geothresh.errors import UsageError
-from geothresh.fields import COUNT, FLAG, File, Number, Options, Text, check, option
+from geothresh.fields import COUNT, FLAG, SEED, File, Number, Options, Text, check, option
 from geothresh.options import PathLike, overwriting
 
 
@@ -25,7 +25,7 @@ class Calibrating(Options):
         Text(),
         metavar="REGEX",
     )
-    seed: int = option(0, "Of the draw of the folds.", Number(whole=True, least=0))
+    seed: int = option(0, "Of the draw of the folds.", SEED)
     patch: int = option(64, "Side of the regions of the bound, in pixels.", COUNT, metavar="P")
     images: PathLike | None = option(
         None,

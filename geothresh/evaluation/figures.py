@@ -6,13 +6,7 @@ import numpy as np
 
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
-from geothresh.raster.pictures import (
-    Panel,
-    change_picture,
-    confidence_picture,
-    mask_picture,
-    sheet,
-)
+from geothresh.raster.pictures import Panel, change_picture, confidence_picture, mask_picture, sheet
 from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, UInt8Array
 

@@ -8,7 +8,9 @@ and flip arrays serve base networks too.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,6 +168,29 @@ def turned(array: NDArray[Any], turns: int, flip: bool) -> NDArray[Any]:
     """One of the eight symmetries of the square, of an array (H, W, ...)."""
     result = np.rot90(array, turns)
     return result[:, ::-1] if flip else result
+
+
+@dataclass(slots=True)
+class ArrayCache:
+    """Cache of the decoded arrays of files, up to a limit of memory."""
+
+    limit: int
+    """In bytes; files that would exceed it are read again each time."""
+    arrays: dict[Path, tuple[NDArray[Any], ...]] = field(default_factory=dict)
+    n_bytes: int = 0
+
+    def get(
+        self, path: Path, read: Callable[[], tuple[NDArray[Any], ...]]
+    ) -> tuple[NDArray[Any], ...]:
+        """The arrays of a file, which `read` gives if they are not in the cache."""
+        if path in self.arrays:
+            return self.arrays[path]
+        arrays = read()
+        size = sum(array.nbytes for array in arrays)
+        if self.n_bytes + size <= self.limit:
+            self.arrays[path] = arrays
+            self.n_bytes += size
+        return arrays
 
 
 def in_passes(position: int, count: int, seed: tuple[int, ...]) -> int:

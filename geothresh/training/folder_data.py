@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,18 +14,12 @@ from typing import Any
 import numpy as np
 
 from geothresh.errors import InputError, names
-from geothresh.raster.pairs import (
-    MaskFacts,
-    Pair,
-    by_dataset,
-    check_pairs,
-    find_pairs,
-)
+from geothresh.raster.pairs import MaskFacts, Pair, by_dataset, check_pairs, find_pairs
 from geothresh.splitting import Split, folds_of, split_ids
-from geothresh.training.chips import random_window
+from geothresh.training.chips import ArrayCache, random_window
 from geothresh.training.data import Cut, Fold, OnCheck, Pixels, TrainingData, mixed
 from geothresh.training.options import FolderData, Splitting
-from geothresh.types import Float32Array, UInt8Array
+from geothresh.types import Float32Array
 
 #: Decoded maps are kept in memory up to this many bytes.
 _CACHE_BYTES = 2 * 1024**3
@@ -185,24 +179,6 @@ class PairMap:
         return Cut(*self.pair.read())
 
 
-@dataclass(slots=True)
-class MapCache:
-    """Cache of decoded files, up to a limit of memory."""
-
-    pixels: dict[Path, UInt8Array] = field(default_factory=dict)
-    n_bytes: int = 0
-
-    def get(self, path: Path, read: Callable[[], UInt8Array]) -> UInt8Array:
-        """The pixels of a file, read if they are not there."""
-        if path not in self.pixels:
-            pixels = read()
-            if self.n_bytes + pixels.nbytes > _CACHE_BYTES:
-                return pixels
-            self.pixels[path] = pixels
-            self.n_bytes += pixels.nbytes
-        return self.pixels[path]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSource:
     """Source of chips from one pair."""
@@ -210,7 +186,7 @@ class PairSource:
     pair: Pair
     others: tuple[Pair, ...]
     """Maps of the same place by other base networks."""
-    cache: MapCache
+    cache: ArrayCache
     """Shared by all pairs."""
     factor: float = 1.0
     """Pixels of the network along one of the map."""
@@ -227,20 +203,21 @@ class PairSource:
 
     def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
         """A square at random, or all of a side that is shorter."""
-        truth = self.cache.get(
-            self.pair.mask, lambda: np.asarray(self.pair.read_truth().astype(np.uint8))
-        )
+        (truth,) = self.cache.get(self.pair.mask, lambda: (self.pair.read_truth(),))
         window = random_window(truth.shape, side, rng)
         confidence = self._confidence(self.pair, window)
         if self.others and rng.random() < mix:
             other = self._confidence(self.others[rng.integers(len(self.others))], window)
             share = np.float32(rng.random())
             confidence = mixed(confidence, other, share)
-        return Cut(confidence, truth[window].astype(bool))
+        return Cut(confidence, truth[window])
 
     def _confidence(self, pair: Pair, window: tuple[slice, slice]) -> Float32Array:
-        pixels = self.cache.get(pair.confidence, lambda: _levels(pair.read_map()))[window]
-        return pixels.astype(np.float32) / np.float32(255)
+        # In 8 bits, as base networks write them: a quarter of the memory of floats.
+        (levels,) = self.cache.get(
+            pair.confidence, lambda: (np.rint(pair.read_map() * 255).astype(np.uint8),)
+        )
+        return levels[window].astype(np.float32) / np.float32(255)
 
 
 def pair_sources(
@@ -253,7 +230,7 @@ def pair_sources(
     by_id: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_id[pair.id].append(pair)
-    cache = MapCache()
+    cache = ArrayCache(_CACHE_BYTES)
     return [
         PairSource(
             pair=pair,
@@ -270,8 +247,3 @@ def pair_maps(
 ) -> list[PairMap]:
     """The pairs as maps to validate on; `factors` as for `pair_sources`."""
     return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]
-
-
-def _levels(confidence: Float32Array) -> UInt8Array:
-    """A map in 8 bits: what base networks leave, and a quarter of the memory of floats."""
-    return np.rint(confidence * 255).astype(np.uint8)

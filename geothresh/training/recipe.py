@@ -9,7 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from geothresh.errors import UsageError
-from geothresh.fields import AMOUNT, COUNT, FLAG, SHARE, Choice, Number, Options, known, option
+from geothresh.fields import (
+    AMOUNT,
+    COUNT,
+    FLAG,
+    SEED,
+    SHARE,
+    Choice,
+    Number,
+    Options,
+    known,
+    option,
+)
 from geothresh.nn.config import Branches, Head, LossWeights
 
 _ABOVE_0 = Number(least=0, above=True)
@@ -114,7 +125,7 @@ class Recipe(Options):
         "Number format of the convolutions; heads and losses stay fp32.",
         Choice(("auto", "fp32", "bf16")),
     )
-    seed: int = option(0, "Of all.", _WHOLE)
+    seed: int = option(0, "Of all.", SEED)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from geothresh.api.train import train
 from geothresh.base.config import BaseRecipe
+from geothresh.base.task import BaseTask
 from geothresh.cli import main
 from geothresh.errors import UsageError
 from geothresh.nn.config import LossWeights
@@ -74,6 +77,13 @@ def test_numbers_that_are_none_are_refused(value: float) -> None:
 def test_numbers_of_base_networks_that_are_none_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"`{name}` {value}: give"):
         BaseRecipe(**{name: value})
+
+
+@pytest.mark.parametrize("options", [Recipe, BaseRecipe])
+def test_a_seed_is_one_that_torch_takes_at_every_step(options: type[Recipe | BaseRecipe]) -> None:
+    with pytest.raises(UsageError, match=r"`seed` .*: give a whole number from 0 to 4294967295"):
+        options(seed=2**64)
+    torch.manual_seed(BaseTask.seed(SimpleNamespace(recipe=options(seed=2**32 - 1)), 10**6))
 
 
 def test_the_commands_refuse_numbers_that_are_none(tmp_path: Path) -> None:
