@@ -1,4 +1,4 @@
-"""Training: data to chips, chips to a model. The recipes are read for the help, without torch."""
+"""Training of ThreshNets. What is imported here needs no torch: the help shows the recipes."""
 
 from geothresh.training.recipe import RECIPES, Recipe, recipe_of
 

@@ -1,8 +1,8 @@
-"""Training samples: a random square of a map, turned, flipped, perhaps disturbed, with its targets.
+"""Training samples: random squares of maps, augmented, with their targets.
 
-Each chip is drawn from a random generator seeded by (seed, epoch, position), so that a run that is
-resumed, or loaded by other workers, sees the very same chips. The functions that crop, pad, turn
-and flip arrays serve base networks too.
+Each chip has a random generator seeded by (seed, epoch, position). So a resumed run sees the same
+chips, with any number of loader processes. Base networks use the functions that crop, pad, turn and
+flip arrays, and the cache, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe
 from geothresh.types import Float32Array
 
-# Interpolated from pixels that are all there, but for rounding.
+# An interpolated mask is at least this where all source pixels are set, but for rounding.
 _WHOLE = 1 - 1e-4
 
 
@@ -38,7 +38,7 @@ class Chip(NamedTuple):
     region_target: Float32Array
     truth: Float32Array
     valid: Float32Array
-    """1 where confidence and truth are known: the losses ignore all else."""
+    """1 where confidence and truth are known; the losses ignore all other pixels."""
 
 
 class ChipDataset(Dataset[Chip]):
@@ -54,7 +54,7 @@ class ChipDataset(Dataset[Chip]):
         self.recipe = recipe
         self.patch = patch
         self.epoch = 0
-        # The number of a source, once for every chip of it in a pass over all.
+        # One pass over the data: the index of each source, once for each of its chips.
         self._pass = np.repeat(np.arange(len(self.sources)), [s.n_chips for s in self.sources])
         self._by_dataset: dict[str, list[int]] = defaultdict(list)
         for number in self._pass.tolist():
@@ -78,7 +78,7 @@ class ChipDataset(Dataset[Chip]):
         if factor != 1:
             confidence = _zoomed(confidence, factor)[:size, :size]
             truth = _zoomed(truth.astype(np.float32), factor)[:size, :size] >= 0.5
-            # What is made from a pixel without data has none either.
+            # A pixel that is interpolated from one without data has none either.
             data, valid = (
                 None
                 if mask is None
@@ -92,11 +92,11 @@ class ChipDataset(Dataset[Chip]):
         if self.recipe.jitter or self.recipe.regional_jitter:
             confidence = _jittered(confidence, self.recipe, rng)
         if data is not None:
-            # As `refine` gives it to the network, whatever was done to it above.
+            # 0 where there is no data, as `refine` does, whatever the augmentation did.
             confidence = np.where(data, confidence, np.float32(0))
         if valid is None:
             valid = np.ones(truth.shape, np.bool_)
-        # The patch grid falls onto itself.
+        # Turning and flipping map the patch grid onto itself.
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         confidence, truth, valid = (
             turned(pad_to(part, size, size), turns, flip) for part in (confidence, truth, valid)
@@ -106,7 +106,7 @@ class ChipDataset(Dataset[Chip]):
         return Chip(*(np.ascontiguousarray(part[None], np.float32) for part in parts))
 
     def _draw(self, position: int, rng: np.random.Generator) -> int:
-        """Number of the source that a chip is cut from."""
+        """Index of the source that a chip is cut from."""
         if self.recipe.balance:
             datasets = sorted(self._by_dataset)
             weights = [len(self._by_dataset[d]) ** (1 - self.recipe.balance) for d in datasets]
@@ -117,29 +117,29 @@ class ChipDataset(Dataset[Chip]):
 
 
 def _zoom_factor(most: float, rng: np.random.Generator) -> float:
-    """1 for half of the chips, otherwise log-uniform between 1 / most and most."""
+    """Zoom of a chip: 1 for half of them, otherwise log-uniform between 1 / most and most."""
     if most == 1 or rng.random() < 0.5:
         return 1.0
     return float(np.exp(rng.uniform(-1, 1) * np.log(most)))
 
 
 def _zoomed(array: Float32Array, factor: float) -> Float32Array:
-    """As `refine` resamples: bilinear when enlarged, means over areas when reduced."""
+    """Resample as `refine` does: bilinear when enlarged, means over areas when reduced."""
     height, width = (max(1, round(side * factor)) for side in array.shape)
     return resize_map(array, height, width)
 
 
 def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator) -> Float32Array:
-    """The map of a network that is differently calibrated.
+    """The map as another calibration would give it: random temperature and bias of the logits.
 
-    A random temperature and bias, and a bias that varies over the chip.
+    With ``regional_jitter`` a further bias varies smoothly over the chip.
     """
     temperature = np.exp(np.float32(rng.normal() * recipe.jitter / 2))
     bias = np.full(confidence.shape, rng.normal() * recipe.jitter, np.float32)
     if recipe.regional_jitter:
         cells = int(rng.integers(2, 8))
         values = rng.normal(size=(cells, cells)) * abs(rng.normal()) * recipe.regional_jitter
-        # Enlarged to the longer side and cut: the cells stay square.
+        # Enlarged to the longer side and cropped, so that the cells stay square.
         field = _zoomed(values.astype(np.float32), max(confidence.shape) / cells + 1e-6)
         bias += field[: confidence.shape[0], : confidence.shape[1]]
     return np.asarray(expit(clipped_logit(confidence) * temperature + bias))
@@ -148,17 +148,14 @@ def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator
 def random_window(
     shape: tuple[int, ...], chip_size: int, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """A square of the chip's size in an array (H, W, ...), or all of a side that is shorter."""
+    """A random square of the chip's size in an array (H, W, ...); shorter sides are taken whole."""
     starts = [int(rng.integers(max(side - chip_size, 0) + 1)) for side in shape[:2]]
     rows, cols = (slice(start, start + chip_size) for start in starts)
     return rows, cols
 
 
 def pad_to(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Mirror an array (H, W, ...) outwards, below and to the right.
-
-    `refine` does so with tiles that reach beyond the raster.
-    """
+    """Pad an array (H, W, ...) below and on the right by mirroring, as `refine` pads tiles."""
     rows, cols = max(height - array.shape[0], 0), max(width - array.shape[1], 0)
     rest = ((0, 0),) * (array.ndim - 2)
     return np.pad(array, ((0, rows), (0, cols), *rest), mode="symmetric")
@@ -196,8 +193,8 @@ class ArrayCache:
 def in_passes(position: int, count: int, seed: tuple[int, ...]) -> int:
     """Index of the sample at a position of an endless, shuffled run through ``count`` samples.
 
-    Every sample comes once before any comes again: a permutation per pass, which depends on the
-    seed and the pass alone and so is the same in all processes.
+    Every sample comes once before any comes again. The permutation depends only on the seed and the
+    number of the pass, so it is the same in all processes.
     """
     passes, place = divmod(position, count)
     return int(np.random.default_rng([*seed, passes, 1]).permutation(count)[place])

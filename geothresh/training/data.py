@@ -1,7 +1,7 @@
-"""Data of a training: what chips are cut from, and what is validated on.
+"""Interfaces of training data: sources of chips, and maps to validate on.
 
-`geothresh.training.folder_data` makes these of folders of maps and masks, and
-`geothresh.training.scene_data` of scenes and labels.
+`geothresh.training.folder_data` implements them for folders of maps and masks, and
+`geothresh.training.scene_data` for scenes with labels.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from geothresh.options import Size
 from geothresh.types import BoolArray, Float32Array
 
 OnCheck = Callable[[int, int], None]
-"""Called with the parts of the data that are checked, and all of them."""
+"""Called with the number of parts of the data that were checked, and of all parts."""
 
 TILE = 512
-"""Side at most of the tiles in which blocks are validated, and of what the network sees at once."""
+"""Side of the squares that the network reads in validation, and the greatest side of the tiles that
+are scored, in pixels."""
 
-# Any patch tells whether a factor is within reach.
+# Used only to check that a factor is within `MAX_RESAMPLING`; any patch would do.
 _PATCH = 64
 
 
 class Fold(NamedTuple):
-    """Both sides of a split: what is learnt from, and what is held out."""
+    """Both sides of a split: training and held-out data."""
 
     train: Sequence[ChipSource]
     validation: Sequence[ValidationMap]
@@ -39,16 +40,16 @@ class Fold(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """Pixel sizes of the data, and the resolution that the network is to see."""
+    """Ground sample distances of the data, and the resolution that the network is trained at."""
 
     given: Sequence[GroundSampleDistance] = ()
-    """Of all data, or one for each."""
+    """One for all data sets, or one for each; empty = not given."""
     resolution: float | None = None
-    """What the network is to see, in metres; None = the data as it is."""
+    """Resolution that all data is resampled to, in metres; None = no resampling."""
 
     @classmethod
     def of(cls, sizes: Sequence[Size], resolution: float | None) -> Pixels:
-        """From sizes in metres, or the least and the greatest."""
+        """Make it of sizes in metres, each a number or (least, greatest)."""
         ends = [size if isinstance(size, tuple) else (size,) for size in sizes]
         given = [GroundSampleDistance(least=end[0], greatest=end[-1]) for end in ends]
         return cls(given=tuple(given), resolution=resolution)
@@ -56,7 +57,7 @@ class Pixels:
     def sizes(
         self, data: Sequence[Path], measured: Sequence[GroundSampleDistance | None] | None = None
     ) -> list[GroundSampleDistance | None]:
-        """Ground sample distance of each data set: as given, or else as it says itself.
+        """Ground sample distance of each data set: as given, else as measured.
 
         Raises:
             UsageError: neither one size nor one for each was given.
@@ -73,10 +74,10 @@ class Pixels:
     def factors(
         self, data: Sequence[Path], sizes: Sequence[GroundSampleDistance | None]
     ) -> list[float]:
-        """Pixels of the network along one of each data set; 1 = it is read as it is.
+        """Resampling factor of each data set: pixels of the network per pixel of the data.
 
         Raises:
-            UsageError: the size is not known, or too far from what the network is to see.
+            UsageError: the size is not known, or too far from `resolution`.
         """
         if self.resolution is None:
             return [1.0] * len(data)
@@ -93,7 +94,7 @@ class Pixels:
         return factors
 
     def seen(self, sizes: Sequence[GroundSampleDistance | None]) -> GroundSampleDistance | None:
-        """Ground sample distance that the network sees, for its card; None unless all data say."""
+        """Ground sample distance that the network is trained at; None unless all are known."""
         if self.resolution is not None:
             return GroundSampleDistance(least=self.resolution, greatest=self.resolution)
         known = [size for size in sizes if size is not None]
@@ -106,7 +107,7 @@ class Pixels:
     def described(
         self, names: Sequence[str], sizes: Sequence[GroundSampleDistance | None]
     ) -> dict[str, dict[str, list[float]]]:
-        """Sizes of the data's own pixels, for the card, where they are resampled."""
+        """Entry ``pixels`` of the card, if data is resampled: the original sizes by data set."""
         if self.resolution is None:
             return {}
         known = zip(names, sizes, strict=True)
@@ -114,19 +115,19 @@ class Pixels:
 
 
 def seen_side(patch: int, factor: float) -> int:
-    """Side, in pixels of the map, of what a network takes in at once in validation.
+    """Side of the square that a network reads in validation, in pixels of the map.
 
-    That is `TILE` pixels of its own.
+    It is `TILE` in pixels of the network.
 
     Args:
         patch: side of the network's patch.
-        factor: pixels of the network along one of the map.
+        factor: pixels of the network per pixel of the map.
     """
     return TILE // patch * resampled_patch(patch, factor)
 
 
 class Cut(NamedTuple):
-    """A square of a map, or less of it where the map is smaller; arrays (h, w)."""
+    """A square cut from a map, smaller where the map is; arrays (h, w)."""
 
     confidence: Float32Array
     """In [0, 1]; 0 where there is no data, as `refine` gives it to the network."""
@@ -143,25 +144,25 @@ class ChipSource(Protocol):
 
     @property
     def dataset(self) -> str:
-        """What it belongs to; `Recipe.balance` weighs these against each other."""
+        """Name of its data set; `Recipe.balance` weighs data sets against each other."""
         ...
 
     @property
     def n_chips(self) -> int:
-        """How often it is drawn until everything was seen about once."""
+        """Number of chips in one pass over the data."""
         ...
 
     @property
     def factor(self) -> float:
-        """Pixels of the network along one of the map; 1 = it is read as it is."""
+        """Pixels of the network per pixel of the map; 1 = it is not resampled."""
         ...
 
     def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
-        """A square at random.
+        """Cut a random square.
 
         Args:
             side: of the square in pixels.
-            rng: the only source of chance.
+            rng: the only source of randomness.
             mix: probability of mixing the maps of several base networks.
         """
         ...
@@ -182,16 +183,16 @@ class ValidationMap(Protocol):
 
     @property
     def factor(self) -> float:
-        """Pixels of the network along one of the map; 1 = it is read as it is."""
+        """Pixels of the network per pixel of the map; 1 = it is not resampled."""
         ...
 
     def read(self) -> Cut:
-        """All of it."""
+        """Read the whole map."""
         ...
 
 
 def mixed(one: Float32Array, other: Float32Array, share: np.float32) -> Float32Array:
-    """Weighted mean of the logits of two maps, as confidences; the first has the share."""
+    """Mean of the logits of two maps, as confidences; `share` is the weight of the first."""
     return np.asarray(expit(share * clipped_logit(one) + (1 - share) * clipped_logit(other)))
 
 
@@ -200,18 +201,18 @@ class TrainingData:
     """Training and validation data, checked and split."""
 
     train: Sequence[ChipSource]
-    """What the model learns from."""
+    """Sources of training chips."""
     validation: Sequence[ValidationMap]
-    """What it is scored on; none where there are folds."""
+    """Held-out maps; empty if there are folds."""
     described: Mapping[str, Any]
-    """What the model file says of it; a resumed run must agree."""
+    """Description for the model file; a resumed run must have the same."""
     manifest: str
-    """Text of the file that says which places are on which side."""
+    """Text of the split manifest."""
     n_train: int
     """Maps, or blocks of scenes."""
     n_validation: int
-    """Maps, or tiles of scenes; of all folds together."""
+    """Maps, or tiles of scenes, of all folds together."""
     resolution: GroundSampleDistance | None = None
-    """Sizes on the ground of the pixels that the network sees, where they are known."""
+    """Ground sample distance that the network is trained at; None = not known."""
     folds: Sequence[Fold] = ()
-    """Splits of all of it in which every place is held out once."""
+    """Splits of all data in which every place is held out once; empty = one split."""

@@ -1,13 +1,12 @@
 """Synthetic defects of confidence maps: real maps degraded, and maps made from a mask.
 
-All is done to logits, (H, W) float32, with the truth at hand to say where roads are. The kinds of
-damage are those of base networks: outlines that are displaced, too wide or too narrow, blur, gaps
-along roads, false roads, driveways, roofs and speckle in some quarters, and a bias and a
-temperature that change from region to region. Each is drawn anew for each chip, so the supply never
-ends; the chip's generator is the only source of chance.
+Everything works on logits, (H, W) float32, and takes the places of roads from the truth. The
+defects are those of base networks: displaced, too wide or too narrow outlines, blur, gaps along
+roads, false roads, driveways, roofs, speckle in some quarters, and a bias and a temperature that
+vary over the map. They are drawn anew for each chip, from the chip's generator only.
 
-Smooth random fields and soft spots are products of matrices, one side of the chip by few columns:
-a tenth of the time of an interpolation or of drawing them one by one.
+Smooth random fields and soft spots are products of thin matrices. That takes a tenth of the time of
+interpolating a field or of drawing spots one by one.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from scipy.special import expit, logit
 
 from geothresh.types import BoolArray, Float32Array, Float64Array
 
-#: Logits stay within those of an 8-bit map.
+#: Logits are clipped to this: about the greatest of an 8-bit map.
 _MOST = 6.0
 
 
 def degrade(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """A map made worse: about half of all kinds of damage, each at a random strength.
+    """Degrade a map by about half of all kinds of defects, each at a random strength.
 
     Args:
         logits: (H, W), of the map.
@@ -42,7 +41,7 @@ def degrade(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) ->
 
 
 def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """A map made from the mask alone, as a base network might have seen it.
+    """Make a map as a base network might predict it, from the mask alone.
 
     Args:
         truth: (H, W), True = foreground.
@@ -52,7 +51,7 @@ def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
         Logits (H, W).
     """
     shape = truth.shape
-    # Missed: some networks see all streets, some leave out whole ones and most of the others.
+    # Misses: some networks find nearly all streets, others miss whole ones.
     seen = truth * expit(
         rng.uniform(-0.5, 4.0)
         + rng.uniform(0.5, 2.5) * _field(shape, rng, pixels=rng.uniform(25, 100))
@@ -62,12 +61,12 @@ def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
     seen = np.maximum(seen, _false_roads(truth, rng) * false)
     if rng.random() < 0.6:
         seen = np.maximum(seen, _clutter(truth, rng) * expit(2 * _field(shape, rng)))
-    # Displaced, and outlines that wobble.
+    # Displaced, with uneven outlines.
     seen = _warped(seen, rng, most=rng.uniform(0.5, 3.5))
     seen = ndimage.gaussian_filter(seen, np.exp(rng.uniform(0.0, np.log(4.0))), truncate=2.5)
     grain = _field(shape, rng, pixels=rng.uniform(3, 10)) * expit(2 * _field(shape, rng))
     seen += rng.uniform(0.03, 0.22) * grain
-    # How much of a road must lie under the blur for a confidence of a half: wide or narrow roads.
+    # Level of the blurred mask that becomes a confidence of 0.5: low levels give wide roads.
     half = rng.uniform(0.25, 0.55) + 0.08 * _field(shape, rng)
     logits = (seen - half) * np.float32(np.exp(rng.uniform(np.log(6.0), np.log(16.0))))
     for kind in (_with_speckle, _uneven):
@@ -81,7 +80,7 @@ def _displaced(logits: Float32Array, truth: BoolArray, rng: np.random.Generator)
 
 
 def _swollen(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Outlines moved outwards in some regions, inwards in others."""
+    """Outlines are moved outwards in some regions, inwards in others."""
     side = int(rng.choice([3, 5]))
     wide = ndimage.maximum_filter(logits, side)
     narrow = ndimage.minimum_filter(logits, side)
@@ -90,7 +89,7 @@ def _swollen(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -
 
 
 def _with_gaps(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Roads interrupted: trees, shadows, bridges."""
+    """Roads are interrupted, as by trees, shadows and bridges."""
     n = int(rng.integers(1, 9))
     rows, cols = _road_pixels(truth, rng, n)
     depth = rng.uniform(2.0, 9.0, len(rows))
@@ -99,7 +98,7 @@ def _with_gaps(logits: Float32Array, truth: BoolArray, rng: np.random.Generator)
 
 
 def _with_false(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Driveways and roofs found as roads, with more or less certainty."""
+    """Driveways and roofs are predicted as roads, with varying confidence."""
     certain = rng.uniform(-2.0, 2.0) + _field(logits.shape, rng, pixels=rng.uniform(10, 40))
     evidence = _warped(_clutter(truth, rng), rng, most=2.0)
     false = evidence * (certain + np.float32(_MOST)) - np.float32(_MOST)
@@ -107,7 +106,7 @@ def _with_false(logits: Float32Array, truth: BoolArray, rng: np.random.Generator
 
 
 def _clutter(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Driveways, which start at roads, and roofs, which stand near them; 0 to 1."""
+    """Soft spots (0 to 1) of driveways, which start at roads, and of roofs near roads."""
     shape = truth.shape
     n = int(rng.integers(2, 14))
     rows, cols = _road_pixels(truth, rng, n)
@@ -132,7 +131,7 @@ def _clutter(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 
 
 def _with_speckle(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Small false spots all over some quarters, where there are houses."""
+    """Small false spots all over some quarters, as in built-up areas."""
     grain = _field(logits.shape, rng, pixels=rng.uniform(3, 9)) - np.float32(rng.uniform(0.5, 1.6))
     quarter = expit(4 * (_field(logits.shape, rng, pixels=rng.uniform(30, 90)) - 0.3))
     spots = np.maximum(grain, 0) * quarter * np.float32(rng.uniform(2, 8))
@@ -140,24 +139,24 @@ def _with_speckle(logits: Float32Array, truth: BoolArray, rng: np.random.Generat
 
 
 def _blurred(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """As networks do whose last layer is coarse: confidences, not logits, are interpolated."""
+    """Confidences, not logits, are blurred, as by networks with a coarse last layer."""
     soft = ndimage.gaussian_filter(expit(logits), rng.uniform(0.7, 3.0), truncate=2.5)
     return np.asarray(logit(np.clip(soft, 1e-3, 1 - 1e-3)), np.float32)
 
 
 def _uneven(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """A bias and a temperature that change from region to region, and noise."""
+    """Bias and temperature vary over the map, and there is noise."""
     shape = logits.shape
     bias = _field(shape, rng, pixels=rng.uniform(30, 120)) * np.float32(rng.uniform(0, 2))
     bias += _field(shape, rng, pixels=rng.uniform(2.5, 12)) * np.float32(rng.uniform(0, 0.7))
     temperature = np.exp(0.3 * _field(shape, rng, pixels=rng.uniform(40, 120)))
-    # Least where the network is sure that there is nothing: maps have no fog on open land.
+    # Least where the network is sure of background: real maps have no haze on open land.
     bias *= 0.2 + 0.8 * expit(logits + 2)
     return np.asarray(logits * temperature + bias, np.float32)
 
 
 def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Roads where there are none: the mask turned over, or the contour lines of a smooth field."""
+    """Mask of false roads: the mask turned and shifted, or contour lines of a smooth field."""
     if rng.random() < 0.5 and truth.shape[0] == truth.shape[1]:
         turned = truth.T[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
         return np.asarray(np.roll(turned, rng.integers(truth.shape[0], size=2), (0, 1)), np.float32)
@@ -169,7 +168,7 @@ def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 def _road_pixels(
     truth: BoolArray, rng: np.random.Generator, n: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Rows and columns of n pixels of the foreground, none where there is no foreground."""
+    """Rows and columns of n random foreground pixels; empty if there is no foreground."""
     pixels = np.flatnonzero(truth)
     if not len(pixels):
         return np.empty(0), np.empty(0)
@@ -180,18 +179,18 @@ def _road_pixels(
 def _field(
     shape: tuple[int, ...], rng: np.random.Generator, *, pixels: float | None = None
 ) -> Float32Array:
-    """Smooth noise with mean 0 and variance 1 that changes over this many pixels."""
+    """Smooth Gaussian noise of mean 0 and variance 1; `pixels` is its correlation length."""
     if pixels is None:
         pixels = rng.uniform(15, 100)
     across = [_bumps(side, np.arange(-pixels, side + pixels, pixels), pixels) for side in shape]
-    # Each pixel is a sum of few independent numbers: divided by the root of the sum of squares.
+    # Each pixel is a weighted sum of a few independent numbers; this makes its variance 1.
     across = [a / np.sqrt((a * a).sum(1, keepdims=True)) for a in across]
     numbers = rng.standard_normal((across[0].shape[1], across[1].shape[1]), np.float32)
     return np.asarray(across[0] @ numbers @ across[1].T, np.float32)
 
 
 def _bumps(side: int, centres: Float64Array, width: Float64Array | float) -> Float32Array:
-    """(side, n): a bell over the pixels for each centre."""
+    """(side, n): a Gaussian bell over the pixels for each centre."""
     distance = (np.arange(side)[:, None] - centres) / width
     return np.asarray(np.exp(-(distance.astype(np.float32) ** 2) / 2), np.float32)
 
@@ -203,20 +202,20 @@ def _spots(
     widths: Float64Array,
     heights: Float64Array,
 ) -> Float32Array:
-    """The sum of round spots with soft ends."""
+    """Sum of Gaussian spots."""
     down, across = (_bumps(side, at, widths) for side, at in zip(shape, (rows, cols), strict=True))
     return np.asarray((down * heights.astype(np.float32)) @ across.T, np.float32)
 
 
 def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> Float32Array:
-    """Displaced smoothly by up to about this many pixels, interpolated bilinearly."""
+    """Warp a map smoothly by up to about `most` pixels, interpolated bilinearly."""
     height, width = values.shape
     pixels = np.exp(rng.uniform(np.log(6), np.log(60)))
     row, col = (
         np.clip(
             index + _field(values.shape, rng, pixels=pixels) * np.float32(most / 2),
             0,
-            # A little off the last pixel: the one after it is read as well.
+            # A little before the last pixel, because the next one is read as well.
             side - np.float32(1.001),
         )
         for side, index in (

@@ -1,4 +1,4 @@
-"""Folders of maps and masks as training data: found, checked, split, and chips cut from them."""
+"""Training data from folders of maps and masks: find, check and split them, cut chips."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gather_folders(
     Args:
         data: where they are.
         splitting: what to validate on.
-        pixels: their size on the ground, and what the network is to see.
+        pixels: their size on the ground, and the resolution of the network.
         seed: of the draw.
         progress: called with maps checked and all maps.
 
@@ -108,7 +108,7 @@ def _draw(
 
 
 def _manifest(splits: Sequence[Split], *, folded: bool) -> str:
-    """The ids on either side, and those that each fold holds out."""
+    """Text of the manifest: ids on both sides, and those that each fold holds out."""
     lists: dict[str, Any] = {"train": splits[0].train, "validation": splits[0].validation}
     if folded:
         held = [split.validation for split in splits]
@@ -135,9 +135,9 @@ def _describe(
     held: Sequence[Sequence[Pair]],
     facts: Mapping[str, MaskFacts],
 ) -> dict[str, Any]:
-    """What the model file says of its data: maps per base network, and a digest of all of it.
+    """Description for the model file: number of maps of each base network, and a digest.
 
-    `held` are the maps that are held out, of each fold, or the validation maps alone.
+    `held` has the held-out maps of each fold, or the validation maps alone.
     """
     folded = not validation
     named = enumerate(held) if folded else (("train", train), ("validation", validation))
@@ -158,11 +158,11 @@ def _describe(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairMap:
-    """A pair as a map to validate on."""
+    """A pair as a `ValidationMap`."""
 
     pair: Pair
     factor: float = 1.0
-    """Pixels of the network along one of the map."""
+    """Pixels of the network per pixel of the map."""
 
     @property
     def dataset(self) -> str:
@@ -181,7 +181,7 @@ class PairMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSource:
-    """Source of chips from one pair."""
+    """A pair as a `ChipSource`."""
 
     pair: Pair
     others: tuple[Pair, ...]
@@ -189,7 +189,7 @@ class PairSource:
     cache: ArrayCache
     """Shared by all pairs."""
     factor: float = 1.0
-    """Pixels of the network along one of the map."""
+    """Pixels of the network per pixel of the map."""
 
     @property
     def dataset(self) -> str:
@@ -198,11 +198,11 @@ class PairSource:
 
     @property
     def n_chips(self) -> int:
-        """1: maps are small."""
+        """One, because maps are small."""
         return 1
 
     def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
-        """A square at random, or all of a side that is shorter."""
+        """Cut a random square; shorter sides are taken whole."""
         (truth,) = self.cache.get(self.pair.mask, lambda: (self.pair.read_truth(),))
         window = random_window(truth.shape, side, rng)
         confidence = self._confidence(self.pair, window)
@@ -223,9 +223,9 @@ class PairSource:
 def pair_sources(
     pairs: Sequence[Pair], factors: Mapping[str, float] = MappingProxyType({})
 ) -> list[PairSource]:
-    """A source for each pair; they know of each other's maps of the same place.
+    """A source for each pair, with the other base networks' maps of the same place.
 
-    `factors` are the pixels of the network along one of a data set's maps, 1 if left out.
+    `factors` has the pixels of the network per pixel of a data set's maps, 1 if missing.
     """
     by_id: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
@@ -245,5 +245,5 @@ def pair_sources(
 def pair_maps(
     pairs: Iterable[Pair], factors: Mapping[str, float] = MappingProxyType({})
 ) -> list[PairMap]:
-    """The pairs as maps to validate on; `factors` as for `pair_sources`."""
+    """A validation map for each pair; `factors` as for `pair_sources`."""
     return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]

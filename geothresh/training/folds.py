@@ -21,16 +21,16 @@ from geothresh.training.validation import means
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Round:
-    """The training that is under way: of a fold, or the last, of everything."""
+    """One training of the run: of a fold, or the last one, of all data."""
 
     number: int = 0
-    """From 0; that of the last is the number of folds, and one more when all is done."""
+    """From 0; the last round has the number of folds, and one more when all is done."""
     first_epoch: int = 0
-    """Epochs done before it, in all rounds."""
+    """Epochs of the rounds before it."""
     first_step: int = 0
 
     def local(self, progress: Progress) -> Progress:
-        """The counters as if the run had begun with this round."""
+        """The counters of this round alone."""
         return replace(
             progress,
             epoch=progress.epoch - self.first_epoch,
@@ -39,15 +39,15 @@ class _Round:
 
 
 def fold_model(model: Path, number: int) -> Path:
-    """Where the model of a fold is, counted from 1, beside that of everything."""
+    """File of the model of a fold, counted from 1, beside the model of all data."""
     return beside(model, f".fold{number}.safetensors")
 
 
 class FoldsTask(ThreshNetTask):
-    """A ThreshNet for each fold, scored on what it has not seen, then the model of everything.
+    """Trains a ThreshNet for each fold, scores it on the held-out maps, then trains on all data.
 
-    Each begins with the same weights, seed and schedule, as if it were a run of its own, so that
-    the scores of the folds tell what to expect of the model. No epoch is chosen on them.
+    Each starts with the same weights, seed and schedule, as a run of its own would, so the scores
+    of the folds estimate that of the model. No epoch is chosen by them.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class FoldsTask(ThreshNetTask):
         """Begin with the first fold.
 
         Args:
-            folds: what each learns from and is scored on.
-            train: what the model learns from.
+            folds: training and held-out data of each.
+            train: all data.
             output: the model file.
             keep_folds: whether the model of each fold is written too, see `fold_model`.
-            **options: as of `ThreshNetTask`.
+            **options: see `ThreshNetTask`.
         """
         held = [one for fold in folds for one in fold.validation]
         super().__init__(folds[0].train, held, output, **options)
@@ -78,7 +78,7 @@ class FoldsTask(ThreshNetTask):
 
     @property
     def tuning(self) -> Tuning | None:
-        """What training was worth on held-out maps; None until all folds are done."""
+        """What training gains on held-out maps; None until all folds are done."""
         if self._round.number < len(self._held):
             return None
         return self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))
@@ -104,14 +104,14 @@ class FoldsTask(ThreshNetTask):
         super().after_step(self._round.local(progress))
 
     def score_start(self) -> dict[str, float] | None:
-        """Scores of the initial model on all maps, or where there is none of the maps as they are.
+        """Scores of all maps, refined by the initial model or, without one, as they are.
 
-        None where a run that goes on has them.
+        None where a resumed run has them already.
         """
         return None if self._figures.is_known else self._score_before()
 
     def validate(self) -> dict[str, float]:
-        """Nothing: the last epoch of a fold is scored when it is known to be that."""
+        """No scores: only the last epoch of a fold is scored, by `after_epoch`."""
         return {}
 
     def after_epoch(
@@ -128,11 +128,11 @@ class FoldsTask(ThreshNetTask):
         return self._log_row(progress, rate, losses, scores, fold=fold)
 
     def memory(self) -> dict[str, Any]:
-        """Beside what a single training must know again, which round it is."""
+        """What `recall` needs: that of a single training, and the round."""
         return {**super().memory(), "round": asdict(self._round)}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """What `memory` gave in an earlier run.
+        """Take up what `memory` gave in an earlier run.
 
         Raises:
             ModelError: the state lacks it.
@@ -161,7 +161,7 @@ class FoldsTask(ThreshNetTask):
         return means(found)
 
     def _begin_round(self, number: int, progress: Progress) -> None:
-        """Put everything back to where the first round began."""
+        """Reset weights, optimiser and counters to the start of a round."""
         for network in self.modules.values():
             network.load_state_dict(self._initial)
         self.optimizer = self.new_optimizer()
@@ -171,7 +171,7 @@ class FoldsTask(ThreshNetTask):
         self._round = _Round(number=number, first_epoch=progress.epoch, first_step=progress.step)
 
     def _write_models(self, progress: Progress) -> None:
-        """Write what was trained on everything; as the model, too, unless the folds lost by it."""
+        """Write the model of all data; the start is the model instead where the folds lost."""
         tuning = self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))
         card = {**self._card(self._round.local(progress)), "tuning": tuning.as_dict()}
         files = [beside(self.output, ".last.safetensors")]

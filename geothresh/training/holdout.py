@@ -1,8 +1,8 @@
 """Hold out blocks of scenes to validate on, and keep chips off them wherever scenes overlap.
 
-A scene is laid out in blocks of whole bins, of which some are held out. Scenes may show the same
-ground, by several base networks or by overlapping tiles. Those on the same pixels share their
-blocks; what is held out in one is cut out of all others that reach into it.
+A scene is cut into blocks of whole bins, some of which are held out. Scenes may show the same
+ground: maps by several base networks, or overlapping tiles. Scenes on the same pixels share their
+blocks; a block that is held out in one scene is excluded from all others that overlap it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize
 
 FINE = 256
-"""Side of the blocks where it is said what to validate on."""
+"""Side of the blocks where the area to validate on is given, in pixels."""
 
 _BLOCK = 2048
 _N_BLOCKS = 12
@@ -62,9 +62,9 @@ class BlockGrid:
 
 
 def block_side(surveys: Iterable[Survey], least: int) -> int:
-    """Side of the blocks where none is asked for.
+    """Default side of the blocks in pixels.
 
-    2048 pixels, or less so that about twelve make up what counts, but never less than `least`.
+    2048, or less so that there are about twelve blocks of valid pixels, but at least `least`.
     """
     pixels = sum(int(one.valid.sum()) for one in surveys)
     return max(least, min(_BLOCK, math.isqrt(pixels // _N_BLOCKS)))
@@ -116,19 +116,19 @@ class SplitScene:
 def split_scenes(
     scenes: Sequence[SplitScene], *, fraction: float, seed: int
 ) -> tuple[frozenset[str], ...]:
-    """Draw blocks to hold out until they make up a share of what counts.
+    """Draw blocks to hold out until they have a share of the valid pixels.
 
     Args:
         scenes: none of their blocks is held yet.
-        fraction: of the pixels that count, over all scenes.
+        fraction: of the valid pixels of all scenes.
         seed: of the draw.
 
     Returns:
         The names of the blocks to hold, scene by scene.
 
     Raises:
-        UsageError: there are not two blocks to be parted.
-        InputError: only one block has foreground.
+        UsageError: fewer than two blocks have valid pixels.
+        InputError: fewer than two blocks have foreground.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
@@ -147,12 +147,12 @@ def split_scenes(
             f"the labels lie in {len(with_foreground)} of {len(places)} blocks; two are needed, to "
             "train on and to validate on: lower `block_size` or give more labels"
         )
-    # One with foreground on either side: the first to be held, the last to be trained on.
+    # Foreground on both sides: the first such block is held out, the last is trained on.
     first, last = with_foreground[0], with_foreground[-1]
     order = [first, *(place for place in order if place not in (first, last)), last]
     held, wanted = [first], fraction * sum(pixels.values())
     for place in order[1:-1]:
-        # Nearer to the share with it than without.
+        # Taken if the share is nearer to the wanted one with it than without.
         if sum(pixels[p] for p in held) + pixels[place] / 2 <= wanted:
             held.append(place)
     return _by_scene(held, grounds)
@@ -169,8 +169,8 @@ def fold_scenes(
         seed: of the draw.
 
     Returns:
-        For each fold the names of the blocks to hold, scene by scene; each block that has anything
-        that counts is held in one fold.
+        For each fold the names of the blocks to hold, scene by scene. Each block with valid pixels
+        is held out in one fold.
 
     Raises:
         UsageError: fewer blocks than folds have foreground.
@@ -183,7 +183,7 @@ def fold_scenes(
             f"{folds} folds, and the labels lie in {n} of {len(order)} blocks; give fewer "
             "`folds`, or lower `block_size`"
         )
-    # Those with foreground first, so that each fold gets one; then to where the least counts.
+    # Blocks with foreground first, so that each fold gets one; each to the fold with the least.
     order.sort(key=lambda place: foreground[place] == 0)
     dealt: list[list[Place]] = [[] for _ in range(folds)]
     sums = [(0, 0)] * folds
@@ -208,7 +208,7 @@ def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
     """The scenes with the blocks of a manifest that `save_split` wrote.
 
     Raises:
-        InputError: unreadable, or of other scenes.
+        InputError: it is unreadable, or of other scenes.
     """
     sides = Split.load(path)
     try:
@@ -243,7 +243,7 @@ def save_split(
     trained: Mapping[str, Sequence[str]],
     folds: Sequence[Sequence[SplitScene]] = (),
 ) -> str:
-    """The manifest: names of blocks on either side, and where the blocks lie.
+    """Text of the manifest: names of the blocks on both sides, and the grids of blocks.
 
     Args:
         scenes: with what is held out.
@@ -264,13 +264,13 @@ def save_split(
 
 
 def _held(scenes: Sequence[SplitScene]) -> list[str]:
-    """The blocks that are validated on, with the names of their scenes."""
+    """Names of the held-out blocks, each with its scene."""
     named = ((scene.name, scene.pixels().keys() & scene.held) for scene in scenes)
     return sorted(f"{scene}/{name}" for scene, names in named for name in names)
 
 
 def trained_blocks(scene: SplitScene, scenes: Sequence[SplitScene]) -> list[str]:
-    """The blocks of a scene in which anything that counts may be trained on."""
+    """Names of the blocks of a scene that have valid pixels for training."""
     usable = (scene.survey.valid > 0) & ~forbidden_bins(scene, scenes)
     blocks = scene.blocks.blocks().items()
     return [name for name, window in blocks if usable[scene.survey.bins.span(window)].any()]
@@ -289,7 +289,7 @@ def forbidden_bins(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArray
 
 
 def same_ground(one: SplitScene, other: SplitScene) -> bool:
-    """Whether two scenes have their pixels in the same places, as far as anything tells."""
+    """Whether two scenes are known to have the same pixel grid."""
     shared = one.mask is not None and one.mask == other.mask
     return shared or one.box.has_pixels_of(other.box)
 

@@ -1,7 +1,6 @@
-"""The training loop, of ThreshNet and of base networks: read it from the top.
+"""The training loop of ThreshNet and of base networks.
 
-What differs between them, data, loss, schedule and score, is a `Task`: `training.threshnet` and
-`base.task`.
+Their data, loss, schedule and scores are a `Task` each: `training.threshnet` and `base.task`.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ OnStep = Callable[[int, int, int, float], None]
 #: Called after each epoch with its row of the log.
 OnEpoch = Callable[[Mapping[str, float]], None]
 
-#: Within an epoch the state is written when so many seconds have passed since the last time.
+#: Within an epoch the state is written at intervals of this many seconds.
 STATE_SECONDS = 120.0
 
 
 class Task(ABC):
-    """What one kind of network brings to the loop.
+    """Data, loss, schedule and scores of one kind of network, for `fit`.
 
-    All chance comes from the seed and the number of the step or chip, so that a run that was
-    stopped goes on exactly.
+    Randomness depends only on the seed and the number of the step or chip, so that a run that was
+    stopped resumes exactly.
     """
 
     kind: Kind
@@ -49,7 +48,7 @@ class Task(ABC):
     samples: int
     """Samples of an epoch."""
     keeps_state = True
-    """Whether the state stays when nothing is left to be done."""
+    """Whether the state file is kept when the run is finished."""
 
     def __init__(
         self,
@@ -75,30 +74,30 @@ class Task(ABC):
         self.optimizer = self.new_optimizer()
 
     def new_optimizer(self) -> torch.optim.AdamW:
-        """AdamW that has taken no step."""
+        """A new AdamW."""
         return torch.optim.AdamW(
             self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
-        """What the state holds the tensors of, by prefix."""
+        """Modules whose tensors are in the state, by prefix of their names."""
         return {"weights.": self.network}
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a model file says of the run: the network stands in it beside that."""
+        """The run as the model file describes it, without the network's configuration."""
         return {name: value for name, value in self.run.items() if name != "config"}
 
     def autocast(self) -> torch.autocast:
-        """Computes in the number format of the run."""
+        """Context manager that computes in the number format of the run."""
         return torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         )
 
     @abstractmethod
     def is_over(self, progress: Progress) -> bool:
-        """Whether nothing is left to be done after the last epoch."""
+        """Whether the run is finished."""
 
     @abstractmethod
     def batches(self, epoch: int, first: int) -> Iterable[tuple[Any, int]]:
@@ -106,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def seed(self, step: int) -> int:
-        """Of what is left out by dropout in a step of the run (from 0)."""
+        """Seed of dropout in a step of the run (from 0)."""
 
     @abstractmethod
     def rate(self, step: int) -> float | None:
@@ -118,10 +117,10 @@ class Task(ABC):
 
     @abstractmethod
     def after_step(self, progress: Progress) -> None:
-        """Follow the weights, or write a snapshot."""
+        """Update the moving average, or write a snapshot."""
 
     def score_start(self) -> dict[str, float] | None:
-        """Scores before the first step by name; None where there are none to be made."""
+        """Scores before the first step by name; None if nothing is scored."""
         return None
 
     def validate(self) -> dict[str, float]:
@@ -138,18 +137,14 @@ class Task(ABC):
         """
 
     def memory(self) -> dict[str, Any]:
-        """What it must know again to go on, beside the tensors; JSON types."""
+        """What a resumed run needs besides the tensors; JSON types."""
         return {}
 
     def recall(self, memory: Mapping[str, Any]) -> None:  # noqa: B027
         """Take up what `memory` gave."""
 
     def require_finite(self, progress: Progress) -> None:
-        """See that the weights can be those of a model.
-
-        Raises:
-            ModelError: one of them is not finite.
-        """
+        """Raise ModelError if a weight is not finite."""
         for module in self.modules.values():
             if not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values()):
                 raise _diverged("the weights are not finite", progress)
@@ -164,7 +159,7 @@ def fit(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Progress:
-    """Train a network, and keep the state to go on from beside the model.
+    """Train a network, and keep the state to resume from beside the model.
 
     The state is written before the first step, after each epoch, and within an epoch when
     `STATE_SECONDS` have passed since the last time.
@@ -172,9 +167,9 @@ def fit(
     Args:
         task: what is trained.
         output: the model file, for the name of the state.
-        state: go on from this one, which `find_state` has found.
-        on_begin: called when the state fits, or the first one is on the disk.
-        on_step, on_epoch: progress.
+        state: the state to resume from, see `find_state`; None = start.
+        on_begin: called when the state was checked, or the first one was written.
+        on_step, on_epoch: called after each step and epoch, see `OnStep` and `OnEpoch`.
 
     Raises:
         ModelError: the state does not fit, or the loss or a weight is not finite.
@@ -190,7 +185,7 @@ def fit(
         progress = saved.progress
 
     if state is None:
-        # Before the first step too: a run that can be gone on with is told from files of others.
+        # Written before the first step too, so that this run is recognised and can be resumed.
         save_state(states, task, progress)
     if on_begin is not None:
         on_begin()
@@ -212,7 +207,7 @@ def fit(
                 kept = time.perf_counter()
             if on_step is not None:
                 on_step(epoch, progress.batch, task.steps, losses["total"])
-        # The loss of a step is of the weights before it: what the last one did is seen here.
+        # The loss of a step is that of the weights before it; this checks those after the last.
         task.require_finite(progress)
         # Sums over samples, not means of batch means: the last batch may be smaller.
         means = {name: value / task.samples for name, value in progress.sums.items()}
@@ -221,7 +216,7 @@ def fit(
         clock, before = time.perf_counter(), clock
         progress.seconds += clock - before
         row = task.after_epoch(progress, means, scores)
-        # Last: whoever goes on from the state before it makes the models anew, the same.
+        # After the models: a run that resumes from the state before it writes the same ones again.
         if task.keeps_state or not task.is_over(progress):
             save_state(states, task, progress)
         else:
@@ -246,7 +241,7 @@ def _score_start(task: Task, states: Path, progress: Progress, on_epoch: OnEpoch
 
 
 def _step(task: Task, batch: Any, step: int) -> dict[str, float]:
-    """One step of the optimiser; the losses before it, by name."""
+    """Take a step of the optimiser; returns the losses before it, by name."""
     torch.manual_seed(task.seed(step))
     rate = task.rate(step)
     if rate is not None:
@@ -274,7 +269,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def prefetched(items: Iterable[Item]) -> Iterator[Item]:
-    """Iterate over items, the next of which is made in a thread meanwhile.
+    """Iterate over items and prefetch the next one in a thread.
 
     An exception while an item is made is raised when that item is asked for.
 
@@ -293,16 +288,16 @@ def training_place(device: str, precision: Precision) -> tuple[torch.device, tor
     """Device and number format of a training.
 
     Raises:
-        UsageError, InputError: they are not there.
+        UsageError, InputError: the device or the format is not available.
     """
     place = pick_device(device)
     dtype = pick_dtype(precision, place)
-    # float16 is what auto gives on GPUs without bf16: small gradients would vanish in it.
+    # On GPUs without bf16 auto gives float16, in which small gradients would vanish.
     return place, torch.float32 if dtype == torch.float16 else dtype
 
 
 def _diverged(what: str, progress: Progress) -> ModelError:
-    """The error of a training that came to nothing."""
+    """The error of a training whose loss or weights are not finite."""
     kept = "the last whole epoch is kept: " if progress.epoch else ""
     return ModelError(
         f"{what} in epoch {progress.epoch + 1}, step {progress.batch}; {kept}lower "

@@ -1,6 +1,6 @@
-"""What a training is given: data, which network, and what is held out to validate on.
+"""Options of a training: its data, its network, and what is held out to validate on.
 
-No torch here, nor numpy: the command line makes its options of these classes.
+Neither torch nor numpy is imported here: the command line makes its options of these classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from geothresh.nn.config import PATCHES, PRESETS, Head
 from geothresh.options import LayoutOption, PathLike, Reading, Size, laying_out, resizing
 
 BIN = 64
-"""Side of a bin in pixels: how finely a scene is counted, and what blocks are made of."""
+"""Side of a bin in pixels. A scene is counted by bins, and its blocks are made of whole bins."""
 
 
 def _ground_sample_distance() -> Any:
@@ -115,7 +115,7 @@ class SceneData(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splitting(Options):
-    """What is held out to validate on: places drawn at random, or by name."""
+    """What is held out to validate on: places, drawn at random or named."""
 
     split: PathLike | None = option(
         None, "Follow this manifest, MODEL.split.json of another run.", File(), metavar="FILE"
@@ -182,21 +182,21 @@ class Splitting(Options):
 
     @property
     def given(self) -> list[str]:
-        """The options that say what to validate on, beside a manifest."""
+        """Names of the given options that `split` cannot be combined with."""
         return [name for name in given(self) if name in (*FOR_FOLDERS, *FOR_SCENES)]
 
 
 _ONCE = ("split", "validation_fraction", "hold_out", "validation_aoi")
-"""Those that say what to validate on, once and for all."""
+"""The fields of `Splitting` that `folds` cannot be combined with."""
 FOR_FOLDERS = ("hold_out", "place_pattern")
-"""The fields of `Splitting` that are for folders alone."""
+"""The fields of `Splitting` for folders only."""
 FOR_SCENES = ("validation_aoi", "block_size")
-"""Those that are for scenes alone."""
+"""The fields of `Splitting` for scenes only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkChoice(Options):
-    """Which ThreshNet is trained; what is left out is that of the initial model."""
+    """Which ThreshNet is trained; the defaults are those of the initial model."""
 
     preset: str | None = option(
         None,

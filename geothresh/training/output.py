@@ -1,4 +1,4 @@
-"""Files of a training: one run at a time, nothing replaced unasked, and the state to go on from."""
+"""Output files of a training: locked for one run, checked, with the state to resume from."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from geothresh.training.state import Progress, SavedRun, place_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutput:
-    """A model in the making, which no other run makes meanwhile."""
+    """Output files of a training, locked for this run."""
 
     model: Path
     state: Path | None
-    """Of the run that goes on; None where one begins."""
+    """State that the run resumes from; None = it starts."""
     kind: Kind
     overwrite: bool
-    """Whether what is there is replaced, and no run goes on."""
+    """Whether existing files are replaced, and no run is resumed."""
 
     @property
     def replaces(self) -> bool:
-        """Whether files that exist are this run's to replace."""
+        """Whether this run may replace existing files."""
         return self.overwrite or self.state is not None
 
     @property
     def saved(self) -> SavedRun | None:
-        """Metadata of the state.
+        """Metadata of the state; None where there is none.
 
         Raises:
-            ModelError: it is none.
+            ModelError: the file is no state.
         """
         return None if self.state is None else SavedRun.read(self.state, self.kind)
 
     def fit(self, make: Callable[[], Task], **on: Any) -> Progress:
-        """Train what `make` gives, and say of what ends it how the run goes on.
+        """Train the task that `make` builds; errors say how the run can be resumed.
 
         Args:
-            make: builds the network, which takes long.
-            **on: progress, see `geothresh.training.loop.fit`.
+            make: builds the task, which takes long.
+            **on: callbacks, see `geothresh.training.loop.fit`.
         """
         states = beside(self.model, ".state.safetensors")
         if self.state is None:
-            # Of a run that is to be replaced: nothing goes on with it any more.
+            # States of an earlier run that this one replaces.
             forget_states(states)
         with noting(lambda: place_of(states, self.kind), overwrite=self.overwrite):
             return fit(make(), self.model, state=self.state, **on)
@@ -67,26 +67,26 @@ def training_output(
     overwrite: bool,
     inputs: Sequence[Path] = (),
 ) -> Iterator[TrainingOutput]:
-    """Lock the files of a model for one run, and find the state that it goes on from.
+    """Lock the files of a model for one run, and find the state to resume from.
 
     Args:
         model: the file, ``.safetensors``.
         kind: of model.
-        endings: of the files that come beside it, and the states.
-        resume: True goes on with the run that was stopped and fails where there is none; None goes
-            on with it if there is one that is not finished; False never does.
-        overwrite: start anew and replace what is there.
-        inputs: files that must outlive the run.
+        endings: of the other files that are written beside it.
+        resume: True resumes the run that was stopped and fails if there is none; None resumes an
+            unfinished run if there is one; False never resumes.
+        overwrite: start anew and replace existing files.
+        inputs: files that must not be overwritten.
 
     Raises:
         OutputError: a file is in the way, or another run is making the model.
-        UsageError: there is no run to go on with, but one is asked for.
-        ModelError: the one that is asked for is damaged.
+        UsageError: `resume` is True, and there is no run to resume.
+        ModelError: the run to resume is damaged.
     """
     model = Path(model)
     if model.suffix != ".safetensors":
         raise UsageError(f"{model}: a model is a .safetensors file; name it so")
-    # The directory, before there is a lock in it; what is in its place is judged with the state.
+    # Checks the directory before it gets a lock; existing files are checked with the state below.
     check_output(model, overwrite=True)
     with only_run(model):
         newest = beside(model, ".state.safetensors")

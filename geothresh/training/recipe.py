@@ -1,4 +1,4 @@
-"""How a ThreshNet is trained: every number that the command line offers, and the named recipes.
+"""Hyperparameters of ThreshNet, and the named recipes.
 
 No torch here: the command line shows these numbers in its help.
 """
@@ -33,7 +33,7 @@ class Recipe(Options):
     """Hyperparameters; the defaults are section 4.2 of the paper."""
 
     name: str = ""
-    """The named recipe that these numbers started from; empty = none."""
+    """The named recipe that was modified; empty = none."""
     head: Head = option(
         "confidence",
         "Predict the confidence (the paper), or a correction to the logit of the input.",
@@ -92,11 +92,11 @@ class Recipe(Options):
     jitter: float = option(
         0.0, "Spread of a random bias and temperature of each chip's logits.", AMOUNT
     )
-    """Of the bias and of the temperature's logarithm."""
+    """Standard deviation of the bias, and twice that of the logarithm of the temperature."""
     regional_jitter: float = option(
         0.0, "Spread of a bias of the logits that varies smoothly over the chip.", AMOUNT
     )
-    """It is what a threshold of its own per region is to undo."""
+    """Region-specific thresholds undo such a bias."""
     zoom: float = option(
         1.0, "Enlarge or reduce half of the chips by up to this factor.", Number(least=1)
     )
@@ -151,14 +151,14 @@ RECIPES: dict[str, Recipe] = {
 RECIPES["tune"] = replace(
     RECIPES["best"], name="tune", epochs=8, chips_per_epoch=320, learning_rate=4e-4
 )
-"""``paper`` is section 4.2; ``best`` is what measures better, and how the packaged model came
-about; ``tune`` is as long and as gentle as a few labelled maps are worth, from a trained model."""
+"""``paper`` is section 4.2; ``best`` measures better, and the packaged models were trained by it;
+``tune`` is shorter, with a lower rate, to fine-tune a model on a few labelled maps."""
 
 DEFAULT_RECIPE = "best"
 
 
 def usual_recipe(init: object) -> str:
-    """The recipe's name where none is asked for; `init` is the model to start from, or None."""
+    """Name of the default recipe; `init` is the model to start from, or None."""
     return DEFAULT_RECIPE if init is None else "tune"
 
 
@@ -167,8 +167,8 @@ def recipe_of(name: str, **changes: Any) -> Recipe:
 
     Args:
         name: ``paper``, ``best`` or ``tune``.
-        **changes: fields of `Recipe` and of its `LossWeights`; None keeps the recipe's, and 0 chips
-            per epoch are as many as there are maps.
+        **changes: fields of `Recipe` and of its `LossWeights`; None keeps the recipe's value, and
+            ``chips_per_epoch=0`` means as many as there are maps.
 
     Raises:
         UsageError: there is no such recipe, or a number makes no sense.
