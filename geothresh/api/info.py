@@ -16,10 +16,11 @@ from geothresh.machine import usable_cores
 from geothresh.many.inputs import BadFile, list_inputs, names_several
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import PathLike, Reading
+from geothresh.raster.alike import examine_each
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.grids import surfaces_of
 from geothresh.raster.scene import BandKind, Examined, SceneSpec, open_scene
-from geothresh.raster.surface import decide_together, examine_each, one_spelling, told_together
+from geothresh.raster.surface import decide_together, one_spelling, told_together
 
 # More threads gain nothing: what is decoded waits for Python in between.
 _MOST_THREADS = 16

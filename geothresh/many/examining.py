@@ -10,6 +10,7 @@ from geothresh.geobox import GeoBox
 from geothresh.many.inputs import BadFile
 from geothresh.many.options import Many
 from geothresh.options import Reading
+from geothresh.raster.alike import examine_each
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.grids import Surface, surfaces_of
@@ -19,7 +20,6 @@ from geothresh.raster.surface import (
     OpenScenes,
     SurfaceReader,
     decide_together,
-    examine_each,
     one_spelling,
     told_together,
 )

@@ -157,11 +157,9 @@ class PlannedUnit:
         unit and how they are weighted, where the surface ends, which other files they touch.
         """
         window, home = self.window, self.home
-        placement = home.surface.placement
-        read = [
-            [home.identities[index], placement.window(index).seen_from(window).ranges]
-            for index in self._seen()
-        ]
+        seen = self._seen()
+        places = home.surface.placement.ranges(seen, window)
+        read = [[home.identities[i], place] for i, place in zip(seen, places, strict=True)]
         return _digest([home.common, home.tiles_over(window), read])
 
 
@@ -209,10 +207,14 @@ def require_apart(units: Sequence[PlannedUnit], many: Many, directory: Path) -> 
     inputs: set[str] = set()
     for home in {id(unit.home): unit.home for unit in units}.values():
         inputs |= {spec.source.location for spec in home.specs}
+    whole, layers = directory.absolute(), many.written
+    near = {location for location in inputs if location.startswith(f"{whole}/")}
+    if not near:
+        return
     for unit in units:
-        for layer in many.written:
-            path = output_path(directory, unit.name, layer)
-            if str(path.absolute()) in inputs:
+        for layer in layers:
+            if str(output_path(whole, unit.name, layer)) in near:
+                path = output_path(directory, unit.name, layer)
                 raise UsageError(
                     f"{path}: is an input and would be an output; name another `output_dir`"
                 )

@@ -294,12 +294,12 @@ def complete_blocks(
 
 
 def warn_of_absent_blocks(
-    name: str, dataset: DatasetReader, inventory: BlockInventory | None
+    name: str, nodata: float | None, inventory: BlockInventory | None
 ) -> None:
     """Warn of blocks that are not in the file: its writer may have been interrupted."""
     if inventory is None or not inventory.absent_count:
         return
-    meaning = "zeros" if dataset.nodata is None else "nodata"
+    meaning = "zeros" if nodata is None else "nodata"
     warnings.warn(
         f"{name}: {inventory.absent_count} of {len(inventory.examined)} blocks are missing in the "
         f"file and read as {meaning}; if it was not written so, its writer was interrupted",

@@ -57,6 +57,14 @@ class Placement:
             height=int(self.heights[index]), width=int(self.widths[index]),
         )  # fmt: skip
 
+    def ranges(self, indices: Sequence[int], window: PixelWindow) -> list[list[int]]:
+        """First row, row after the last, and the same of columns of rasters, from a window's."""
+        some = np.asarray(indices, np.int64)
+        rows, cols = self.rows[some] - window.row, self.cols[some] - window.col
+        ends = rows + self.heights[some], cols + self.widths[some]
+        found: list[list[int]] = np.stack([rows, ends[0], cols, ends[1]], axis=1).tolist()
+        return found
+
     @cached_property
     def _by_row(self) -> tuple[Int64Array, Int64Array, int]:
         order = np.argsort(self.rows, kind="stable")

@@ -131,7 +131,8 @@ def _examine(
     bands = colour_bands(source.name, dataset)
     warn_of_georeference(sound_georeference(source.name, dataset))
     warn_of_pages(source.name, dataset)
-    warn_of_absent_blocks(source.name, dataset, complete_blocks(source, dataset, bands[0]))
+    inventory = complete_blocks(source, dataset, bands[0])
+    warn_of_absent_blocks(source.name, dataset.nodata, inventory)
     mask_band, has_mask = mask_of(dataset, bands[0])
     spec = ImageSpec(
         source=source,

@@ -198,7 +198,7 @@ def examined(
     warn_of_georeference(box)
     warn_of_pages(source.name, dataset)
     inventory = complete_blocks(source, dataset, chosen)
-    warn_of_absent_blocks(source.name, dataset, inventory)
+    warn_of_absent_blocks(source.name, dataset.nodata, inventory)
     mask_band, has_mask = mask_of(dataset, chosen)
     spec = SceneSpec(
         source=source,

@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,75 +20,24 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, InputError
-from geothresh.machine import usable_cores
 from geothresh.options import Reading
 from geothresh.raster.dataset import evenly_spread, open_raster, require_unchanged
-from geothresh.raster.gdal import filtered_warnings, gdal_environment
+from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.grids import Placement
 from geothresh.raster.mask import Mask, MaskSpec
-from geothresh.raster.paths import RasterSource
 from geothresh.raster.scaling import Scaling, decide_scaling
-from geothresh.raster.scene import SAMPLE_PIXELS, BandKind, Examined, Scene, SceneSpec, examined
+from geothresh.raster.scene import SAMPLE_PIXELS, BandKind, Examined, Scene, SceneSpec
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rasterio.io import DatasetReader
 
 # Files that the scaling of all is decided from, evenly spread over them.
 _SAMPLED_FILES = 64
-# Files that a thread examines in one go, and threads that do so: more gain nothing.
-_BATCH, _MOST_THREADS = 32, 16
 # Files open at once in a process: a tile of 512 pixels may touch a thousand tiny ones.
 _MOST_OPEN = 64
-
-
-def examine_each(
-    sources: Sequence[RasterSource], reading: Reading, most_pixels: int
-) -> Iterator[Examined | InputError]:
-    """Open rasters, check all but their pixels, and close them again, some at a time in threads.
-
-    Args:
-        sources: the rasters.
-        reading: band, scale and nodata.
-        most_pixels: refuse larger ones.
-
-    Returns:
-        In their order, what was found of each, or why it cannot be used.
-
-    Raises:
-        UsageError: as of `open_scene`.
-    """
-    batches = [sources[at : at + _BATCH] for at in range(0, len(sources), _BATCH)]
-    # Nine tenths of the time are GDAL's and PROJ's, which let other threads go on.
-    threads = min(usable_cores(), _MOST_THREADS, len(batches))
-    pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="geothresh-examine")
-    try:
-        for batch in pool.map(lambda few: _examine_few(few, reading, most_pixels), batches):
-            yield from batch
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _examine_few(
-    sources: Sequence[RasterSource], reading: Reading, most_pixels: int
-) -> list[Examined | InputError]:
-    found: list[Examined | InputError] = []
-
-    def look(source: RasterSource, dataset: DatasetReader) -> DatasetReader:
-        found.append(examined(source, dataset, reading, most_pixels))
-        return dataset
-
-    # Once for all, rather than for each.
-    with gdal_environment(), filtered_warnings():
-        for source in sources:
-            try:
-                open_raster(source, look).close()
-            except InputError as error:
-                found.append(error)
-    return found
 
 
 def decide_together(
