@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from geothresh.errors import InputError
@@ -62,9 +62,7 @@ def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -
                 leave_out(source, one)
             else:
                 found.append(one)
-        read = decide_together(
-            found, reading, on_bad=lambda one, error: leave_out(one.spec.source, error)
-        )
+        read = _decided(found, reading, leave_out, separately=many.separately)
     left = [one for one in found if one in read]
     if not left:
         raise InputError(f"no raster is left to refine; {bad[0].reason}")
@@ -77,6 +75,29 @@ def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -
         for one in left
     )  # fmt: skip
     return Examination(specs=tuple(read[one] for one in left), boxes=boxes, bad=tuple(bad))
+
+
+def _decided(
+    files: Sequence[Examined],
+    reading: Reading,
+    leave_out: Callable[[RasterSource, InputError], None],
+    *,
+    separately: bool,
+) -> dict[Examined, SceneSpec]:
+    """How each file is read: as all together say, or separately each as it says itself."""
+
+    def bad(one: Examined, error: InputError) -> None:
+        leave_out(one.spec.source, error)
+
+    if not separately:
+        return decide_together(files, reading, on_bad=bad)
+    decided: dict[Examined, SceneSpec] = {}
+    for one in files:
+        try:
+            decided |= decide_together([one], reading)
+        except InputError as error:
+            bad(one, error)
+    return decided
 
 
 def group(files: Examination, *, separately: bool) -> list[Surface]:

@@ -37,9 +37,12 @@ def write_indexes(
         OutputError: one cannot be written.
     """
     written: list[Path] = []
+    by_home: dict[int, list[PlannedUnit]] = {}
+    for unit in units:
+        by_home.setdefault(id(unit.home), []).append(unit)
     for number, home in enumerate(surfaces, 1):
-        mine = [unit for unit in units if unit.home is home]
-        if not mine:
+        mine = by_home.get(id(home))
+        if mine is None:
             continue
         end = "" if len(surfaces) == 1 else f"_{number}"
         for layer in many.written:

@@ -238,6 +238,32 @@ def test_separately_each_file_is_refined_for_itself(tiles: Path, tmp_path: Path)
     assert result.surfaces == 6 and result.indexes == ()
 
 
+def test_separately_each_file_says_itself_how_it_is_read(tmp_path: Path) -> None:
+    rows, cols = np.mgrid[:50, :100]
+    wave = 0.5 + 0.45 * np.sin(rows / 7) * np.cos(cols / 9)
+    values = {
+        "bytes": np.round(wave * 255).astype(np.uint8), "zero_one": (wave > 0.5).astype(np.uint8),
+        "floats": wave.astype(np.float32),
+    }  # fmt: skip
+    files = [write_raster(tmp_path / f"{name}.tif", one) for name, one in values.items()]
+    result = run(files, tmp_path / "out", many=Many(separately=True))
+    for part in result.parts:
+        mask = tmp_path / f"{part.name}_alone.tif"
+        refine(part.scene, mask, model=Recognisable(), **grouped(**TILES))
+        np.testing.assert_array_equal(read(part.outputs["mask"]), read(mask))
+    together = run(files[:2], tmp_path / "together")
+    found = {part.name: part.foreground_before for part in together.parts}
+    assert found["bytes"] > 0 and found["zero_one"] == 0
+
+
+def test_separately_a_file_without_confidences_is_skipped_alone(tmp_path: Path) -> None:
+    good = write_raster(tmp_path / "good.tif", scene_values(50, 60))
+    bad = write_raster(tmp_path / "bad.tif", np.full((50, 60), -7000, np.int16))
+    result = run([good, bad], tmp_path / "out", many=Many(separately=True, skip_bad=True))
+    assert [part.name for part in result.parts] == ["good"]
+    assert [one.name for one in result.bad] == [str(bad)]
+
+
 @pytest.mark.parametrize("how", ["list", "index"])
 def test_files_are_named_in_a_list_or_an_index(tiles: Path, tmp_path: Path, how: str) -> None:
     expected = contents(Path(run([tiles], tmp_path / "expected").output_dir))

@@ -1,4 +1,4 @@
-"""Refining many files into one directory is killed, and so are its workers.
+"""Refining many files into one directory, and their polygons, is killed, and so are its workers.
 
 Each output must be absent or complete, and the same command must go on to the same files, to the
 last byte, with nothing else left in the directory.
@@ -27,6 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import killing  # noqa: E402
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
+from pyogrio import raw  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 from storm_refine import GRID, appeared, scene_values  # noqa: E402
 from storm_workers import workers_of  # noqa: E402
@@ -41,12 +42,14 @@ from tests.support.rasters import write_raster  # noqa: E402
 #: Files of the scene, down and across.
 CUT = (3, 2)
 RECORD = ".geothresh.jsonl"
+#: The polygons of all files, in the same directory.
+VECTOR = "drawn.gpkg"
 #: Moments to aim at: a file is there for the first time.
 MOMENTS = (
     RECORD, ".p*_mask.tif.geothresh/run.json", ".p*_mask.tif.geothresh/s*.bin", "p*_mask.tif",
     "p*_confidence.tif", ".p*_mask.tif.*.tmp", ".p*_confidence.tif.*.tmp", ".p*_mask.qml.*.tmp",
     ".p*.aux.xml.*.tmp", ".mask.vrt.*.tmp", ".mask.gti.gpkg.*.tmp", ".*.qml.*.tmp", "mask.vrt",
-    "confidence.gti.gpkg",
+    "confidence.gti.gpkg", VECTOR, f".{VECTOR}.*.tmp", f".{VECTOR}.*.tmp/*",
 )  # fmt: skip
 #: Kills in a row, at most, before a run goes on to its end.
 CHAIN = 3
@@ -70,6 +73,12 @@ def write_scenes(folder: Path) -> Path:
     return folder
 
 
+def drawn(path: Path) -> tuple[list[bytes], list[list[float]]]:
+    """The geometries and the attributes of a GeoPackage."""
+    _, _, geometry, fields = raw.read(path)
+    return geometry.tolist(), [field.tolist() for field in fields]
+
+
 class Storm:
     """A folder of scenes, what becomes of it when nobody interferes, and runs that are killed."""
 
@@ -85,13 +94,15 @@ class Storm:
         assert child.wait() == 0, child.said
         self.length = time.monotonic() - begun
         self.whole = {path.name: path.read_bytes() for path in self.place.iterdir()}
-        assert RECORD in self.whole
+        self.drawn = drawn(self.place / VECTOR)
+        assert RECORD in self.whole and self.drawn[0]
 
     def start(self) -> killing.Child:
         arguments = [
             "refine", str(self.scenes), "--output-dir", str(self.place), "--no-progress",
             "--layers", "mask,confidence", "--precision", "fp32", "--tile-size", "128",
             "--overlap", "64", "--batch-size", "1", "--device", "cpu",
+            "--vector-out", str(self.place / VECTOR),
         ]  # fmt: skip
         if self.workers:
             arguments += ["--workers", str(self.workers)]
@@ -99,6 +110,8 @@ class Storm:
 
     def is_whole(self, name: str) -> bool:
         """Whether a file is that of a run with which nobody interfered."""
+        if name == VECTOR:
+            return drawn(self.place / name) == self.drawn
         content = (self.place / name).read_bytes()
         if name.endswith(TIMED):
             return len(content) == len(self.whole[name]) and content.startswith(b"SQLite format 3")
