@@ -24,7 +24,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,13 @@ from measuring import in_process, machine, peak_megabytes, table
 
 from geothresh.errors import GeothreshError, InputError
 from geothresh.metrics import MapScore, Summary
+from geothresh.nn.config import PRESETS
 from geothresh.raster.image_pairs import find_images
 from geothresh.raster.pairs import Pair, find_pairs
 from geothresh.rivals.cascadepsp import CascadePSP
 from geothresh.rivals.densecrf import DenseCRF, search
 from geothresh.rivals.protocol import Rival
+from geothresh.training.sizes import DEFAULT_PRESET
 
 PLACES = r"^(\d+)\+"
 SEARCHED = 4  # maps of the training side that DenseCRF's grid is searched on
@@ -61,6 +63,8 @@ class Variant:
     row: str
     arguments: tuple[str, ...]
     """Of `geothresh train`."""
+    patch: int | None = None
+    """Side of its patch, where that is what varies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,9 @@ TABLES = {
     ),
     "figure5": Table(
         title="Patch sizes", data="DeepGlobe", rivals=False,
-        variants=tuple(_paper(f"P = {p}", "--patch", str(p)) for p in (256, 128, 64, 32, 16)),
+        variants=tuple(
+            replace(_paper(f"P = {p}", "--patch", str(p)), patch=p) for p in (256, 128, 64, 32, 16)
+        ),
         networks=(Network(name="dlinknet", paper={"base": DLINKNET, "P = 64": (63.2, 56.6)}),),
     ),
 }  # fmt: skip
@@ -222,6 +228,11 @@ class Run:
         done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
+
+    @property
+    def pixel(self) -> int:
+        """Pixels of a tile under one of the deepest level, of which a patch is a multiple."""
+        return PRESETS[self.given.preset or DEFAULT_PRESET].multiple
 
     @property
     def sizes(self) -> list[str]:
@@ -305,7 +316,8 @@ def _of_encoder(words: list[str], k: int) -> bool:
 def network_rows(run: Run, of: Table, network: Network) -> Iterator[tuple[str, dict[str, Any]]]:
     """Row by row what a base network and its refiners score on the held-out places."""
     maps = run.maps(network.name)
-    models = {one.row: run.trained(network.name, maps, one) for one in of.variants}
+    possible = [one for one in of.variants if one.patch is None or one.patch % run.pixel == 0]
+    models = {one.row: run.trained(network.name, maps, one) for one in possible}
     first = next(iter(models.values()))
     split = first.with_name(first.name.replace(".last.safetensors", ".split.json"))
     sides = json.loads(split.read_text())
@@ -323,6 +335,10 @@ def network_rows(run: Run, of: Table, network: Network) -> Iterator[tuple[str, d
         words = ("-m", str(model), "--resolution", "native")
         rows = run.evaluated(f"refined {network.name} {row}", maps, split, *words)
         yield row, rows["refined"]
+    for one in of.variants:
+        if one not in possible:
+            reason = f"a pixel of the deepest level is {run.pixel} wide; it wants --preset full"
+            yield one.row, {"reason": reason}
 
 
 def _crf(run: Run, maps: Path, train: set[str]) -> DenseCRF:
