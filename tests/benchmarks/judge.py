@@ -1,4 +1,4 @@
-r"""What a model gains on held-out maps, at several scales and keep thresholds.
+r"""What a model gains on held-out maps, at several scales, keep thresholds and strengths.
 
     python tests/benchmarks/judge.py MODEL --data DATA --maps MAPS --ids held-out.txt \
         --theme roads --keep 0.5 --keep 0.2 --scale 1 --scale 0.5
@@ -6,7 +6,8 @@ r"""What a model gains on held-out maps, at several scales and keep thresholds.
 For each set and network a row: maps, IoU of the cut at 0.5, the best single threshold and the bound
 (region-specific thresholds, P = 64), and for each scale and keep threshold the gain in miou over
 the cut at 0.5 with its standard error, and the share of maps that lose more than a point. A scale
-of 0.5 reads the map at half its size. Choosing a scale or a keep threshold by these figures makes
+of 0.5 reads the map at half its size, a strength of 0.5 is the mean of the input's logit and the
+refined one. Choosing a scale or a keep threshold by these figures makes
 them kinder than those of maps never looked at.
 """
 
@@ -26,6 +27,7 @@ from geothresh.api.models import load_model
 from geothresh.metrics import Counts
 from geothresh.mosaic import mosaic_array
 from geothresh.nn.scope import resampled_patch
+from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import wrapped
 from geothresh.raster.pairs import read_confidence, read_mask
 from geothresh.thresholding import THRESHOLDS, cut_mask, region_target
@@ -73,18 +75,19 @@ def main() -> None:
     parser.add_argument("--keep", type=float, action="append")
     parser.add_argument("--scale", type=float, action="append")
     parser.add_argument("--shift", type=float, action="append", help="added to the logits")
+    parser.add_argument("--strength", type=float, action="append", help="of the refined logit")
     parser.add_argument("--most", type=int, default=10**6, help="maps of a row at most")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     keeps, scales = arguments.keep or [0.5, 0.2], arguments.scale or [1.0]
-    shifts = arguments.shift or [0.0]
+    shifts, strengths = arguments.shift or [0.0], arguments.strength or [1.0]
     model = load_model(arguments.model, device="cpu")
     rows: list[dict[str, Any]] = []
     for dataset, network, files, masks in maps_of(arguments):
         base: list[float] = []
         single: list[list[float]] = []
         bound: list[float] = []
-        refined: dict[tuple[float, float, float], list[float]] = {}
+        refined: dict[tuple[float, float, float, float], list[float]] = {}
         agreement = dict.fromkeys(product(scales, shifts), Counts())
         for file in files:
             confidence, truth = read_confidence(file), read_mask(masks / f"{file.stem}_mask.png")
@@ -96,9 +99,11 @@ def main() -> None:
                 biased = shifted(confidence, shift)
                 result = refine(model, biased, scale)
                 agreement[scale, shift] += Counts.of(prediction=result >= 0.5, target=biased >= 0.5)
-                for keep in keeps:
-                    mask = cut_mask(result, before, threshold=0.5, keep=keep)
-                    refined.setdefault((scale, keep, shift), []).append(iou(mask, truth))
+                for strength, keep in product(strengths, keeps):
+                    mixed = Transformation(strength=strength).mixed(biased, result)
+                    mask = cut_mask(mixed, before, threshold=0.5, keep=keep)
+                    name = (scale, keep, shift, strength)
+                    refined.setdefault(name, []).append(iou(mask, truth))
         best = np.mean(single, axis=0)
         row: dict[str, Any] = {
             "set": dataset, "network": network, "n": len(files), "cut": 100 * np.mean(base),
@@ -121,9 +126,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def key(scale: float, keep: float, shift: float) -> str:
+def key(scale: float, keep: float, shift: float, strength: float) -> str:
     """Name of a column."""
-    return f"{scale:g}/{keep:g}" + (f"/{shift:+g}" if shift else "")
+    name = f"{scale:g}/{keep:g}" + (f"/{shift:+g}" if shift else "")
+    return name if strength == 1 else f"{name} x {strength:g}"
 
 
 def agreements(row: dict[str, Any]) -> list[str]:
