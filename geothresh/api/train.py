@@ -166,7 +166,7 @@ def train(
     ) as making:  # fmt: skip
         # The data takes long to read: all that may be wrong elsewhere is found before.
         config = choose_sizes(network, recipe, start)
-        smooth = recipe.smooth or (start is not None and Start.of(start).smooth)
+        smooth = recipe.smooth or (start is not None and Start.of(start).scope.smooth)
         recipe = dataclasses.replace(
             recipe, head=config.head, branches=config.branches, smooth=smooth
         )

@@ -142,10 +142,15 @@ class ModelScope:
     same threshold as for all other pixels."""
     smooth: bool = False
     """Whether it reads maps smoothed, see `geothresh.nn.wrappers.SmoothedRefiner`."""
+    strength: float = 1.0
+    """Share of its logit in the refined one, the rest being the input's: below 1 for a model that
+    is right more often than it is sure of."""
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 <= self.keep <= 1:
             raise UsageError(f"keep threshold {self.keep:g}: give a confidence from 0 to 1")
+        if not 0 < self.strength <= 1:
+            raise UsageError(f"strength {self.strength:g}: give a share above 0, at most 1")
 
     @classmethod
     def of_card(cls, training: Mapping[str, Any]) -> ModelScope:
@@ -166,6 +171,7 @@ class ModelScope:
                 widths=widths,
                 keep=None if keep is None else float(keep),
                 smooth=bool(training.get("smooth", False)),
+                strength=float(training.get("strength", 1)),
             )
         except (TypeError, ValueError, OverflowError, UsageError) as error:
             raise ModelError(

@@ -221,6 +221,8 @@ class Wrapping:
     tta: Tta
     patch: int
     """Side of the model's patch, in pixels of the raster."""
+    strength: float
+    """Share of the refined logit in what the refiner gives."""
     smooth: bool
     """Whether the refiner sees smoothed tiles."""
     transformation: Transformation | None
@@ -229,14 +231,18 @@ class Wrapping:
     def __call__(self, refiner: Refiner) -> Refiner:
         """Wrap a refiner.
 
-        In this order the eight passes read the network's pixels, resampling is done once, what is
-        smoothed is the raster's own pixels, and with these the result is mixed.
+        In this order the eight passes read the network's pixels, resampling is done once, the model
+        is mixed with what it sees, which is the raster's own pixels smoothed, and a calibration has
+        the model as anybody has it.
         """
         network_patch = refiner.patch
         if self.tta == "d4":
             refiner = SymmetricRefiner(refiner)
         if self.patch != network_patch:
             refiner = ResampledRefiner(refiner, patch=self.patch)
+        if self.strength != 1:
+            mix = Transformation(strength=self.strength)
+            refiner = CalibratedRefiner(refiner, transformation=mix)
         if self.smooth:
             refiner = SmoothedRefiner(refiner)
         if self.transformation is not None:
@@ -266,6 +272,7 @@ def wrapped(
     *,
     tta: Tta = "none",
     patch: int | None = None,
+    strength: float = 1.0,
     smooth: bool = False,
     transformation: Transformation | None = None,
 ) -> Refiner | RefinerSource:
@@ -276,15 +283,20 @@ def wrapped(
         tta: see `SymmetricRefiner`.
         patch: side of the model's patch in pixels of the raster, see `ResampledRefiner`; None =
             the model's own.
+        strength: share of the refined logit in what it gives, see `ModelScope`.
         smooth: whether it sees smoothed tiles, see `SmoothedRefiner`.
         transformation: what is done to its tiles, see `CalibratedRefiner`.
     """
     patch = model.patch if patch is None else patch
     if transformation is not None and transformation.is_cut_only:
         transformation = None
-    if tta == "none" and patch == model.patch and not smooth and transformation is None:
+    wrapping = Wrapping(
+        tta=tta, patch=patch, strength=strength, smooth=smooth, transformation=transformation
+    )
+    if wrapping == Wrapping(
+        tta="none", patch=model.patch, strength=1.0, smooth=False, transformation=None
+    ):
         return model
-    wrapping = Wrapping(tta=tta, patch=patch, smooth=smooth, transformation=transformation)
     if callable(model):
         return wrapping(model)
     return WrappedSource(source=model, wrapping=wrapping)

@@ -180,7 +180,12 @@ def choose_model(
     ratio = scope.raster_ratio(resolution, metres=metres, width=measured)
     patch = resampled_patch(model.patch, ratio)
     refiner = wrapped(
-        model, tta=tta, patch=patch, smooth=scope.smooth, transformation=transformation
+        model,
+        tta=tta,
+        patch=patch,
+        strength=scope.strength,
+        smooth=scope.smooth,
+        transformation=transformation,
     )
     device, precision = compute.device, compute.precision
     if compute.remote and isinstance(model, ModelSource):

@@ -37,9 +37,9 @@ class Start:
         return self.path.stem
 
     @property
-    def smooth(self) -> bool:
-        """Whether it reads smoothed maps."""
-        return ModelScope.of_card(self.training).smooth
+    def scope(self) -> ModelScope:
+        """What it was trained on and for: ModelError where its card makes no sense."""
+        return ModelScope.of_card(self.training)
 
     def facts(self, seen: GroundSampleDistance | None) -> dict[str, Any]:
         """What the card of the new model takes from it.
@@ -51,7 +51,7 @@ class Start:
         Raises:
             ModelError: its card tells a scope that makes no sense.
         """
-        scope = ModelScope.of_card(self.training)
+        scope = self.scope
         facts: dict[str, Any] = {"init": {"name": self.name, "sha256": digest(self.path)}}
         if scope.theme:
             facts["theme"] = scope.theme

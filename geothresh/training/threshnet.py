@@ -210,7 +210,10 @@ class ThreshNetTask(Task):
         figures = self._figures
         figures.cut = score_unrefined(self._validation)
         if self._start is not None:
-            figures.start = self._score(self._validation, smooth=self._start.smooth)
+            scope = self._start.scope
+            figures.start = self._score(
+                self._validation, smooth=scope.smooth, strength=scope.strength
+            )
         return means(figures.start or figures.cut)
 
     def validate(self) -> dict[str, float]:
@@ -218,9 +221,13 @@ class ThreshNetTask(Task):
         self._found = self._score(self._validation, smooth=self.recipe.smooth)
         return means(self._found)
 
-    def _score(self, maps: Sequence[ValidationMap], *, smooth: bool) -> list[Figures]:
-        """Scores of the average, with the maps smoothed first or as they are."""
-        return score_network(self._average, maps, dtype=self.dtype, smooth=smooth)
+    def _score(
+        self, maps: Sequence[ValidationMap], *, smooth: bool, strength: float = 1.0
+    ) -> list[Figures]:
+        """Scores of the average; `smooth` and `strength` as of `ModelScope`."""
+        return score_network(
+            self._average, maps, dtype=self.dtype, smooth=smooth, strength=strength
+        )
 
     def after_epoch(
         self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]

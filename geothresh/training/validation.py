@@ -47,6 +47,7 @@ def refine_map(
     dtype: torch.dtype,
     factor: float = 1.0,
     smooth: bool = False,
+    strength: float = 1.0,
 ) -> Float32Array:
     """A whole map (H, W) refined by the engine in abutting tiles.
 
@@ -54,12 +55,13 @@ def refine_map(
     badly among several.
 
     `factor` is how many pixels of the network go along one of the map, which is resampled as by
-    `refine` if they differ; with `smooth` the map is smoothed first.
+    `refine` if they differ; `smooth` and `strength` are as of `geothresh.nn.scope.ModelScope`.
     """
     refiner = _InTraining(network, dtype)
+    patch = resampled_patch(refiner.patch, factor)
     return mosaic_array(
         confidence,
-        wrapped(refiner, patch=resampled_patch(refiner.patch, factor), smooth=smooth),
+        wrapped(refiner, patch=patch, strength=strength, smooth=smooth),
         tile=seen_side(refiner.patch, factor),
         overlap=0,
         where=Threads(0),
@@ -78,9 +80,14 @@ class Figures(NamedTuple):
 
 
 def score_network(
-    network: ThreshNet, maps: Sequence[ValidationMap], *, dtype: torch.dtype, smooth: bool
+    network: ThreshNet,
+    maps: Sequence[ValidationMap],
+    *,
+    dtype: torch.dtype,
+    smooth: bool,
+    strength: float = 1.0,
 ) -> list[Figures]:
-    """Refine every map, smoothed first if that is asked for, cut it at 0.5 and score it.
+    """Refine every map, cut it at 0.5 and score it; `smooth` and `strength` as of `refine_map`.
 
     The network's mode is its own when this returns.
 
@@ -94,8 +101,9 @@ def score_network(
         cut = one.read()
         try:
             refined = refine_map(
-                network, cut.confidence, dtype=dtype, factor=one.factor, smooth=smooth
-            )
+                network, cut.confidence, dtype=dtype, factor=one.factor, smooth=smooth,
+                strength=strength,
+            )  # fmt: skip
         except ModelError as error:
             raise ModelError(
                 f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "

@@ -7,7 +7,7 @@ For each set and network a row: maps, IoU of the cut at 0.5, the best single thr
 (region-specific thresholds, P = 64), and for each scale and keep threshold the gain in miou over
 the cut at 0.5 with its standard error, and the share of maps that lose more than a point. A scale
 of 0.5 reads the map at half its size, a strength of 0.5 is the mean of the input's logit and the
-refined one. Choosing a scale or a keep threshold by these figures makes
+refined one (a strength in the model's own card is not looked at). Choosing by these figures makes
 them kinder than those of maps never looked at.
 """
 
@@ -28,7 +28,7 @@ from geothresh.metrics import Counts
 from geothresh.mosaic import mosaic_array
 from geothresh.nn.scope import resampled_patch
 from geothresh.nn.transformation import Transformation
-from geothresh.nn.wrappers import wrapped
+from geothresh.nn.wrappers import smoothed, wrapped
 from geothresh.raster.pairs import read_confidence, read_mask
 from geothresh.thresholding import THRESHOLDS, cut_mask, region_target
 from geothresh.types import BoolArray, Float32Array
@@ -99,8 +99,9 @@ def main() -> None:
                 biased = shifted(confidence, shift)
                 result = refine(model, biased, scale)
                 agreement[scale, shift] += Counts.of(prediction=result >= 0.5, target=biased >= 0.5)
+                seen = smoothed(biased) if model.scope.smooth else biased
                 for strength, keep in product(strengths, keeps):
-                    mixed = Transformation(strength=strength).mixed(biased, result)
+                    mixed = Transformation(strength=strength).mixed(seen, result)
                     mask = cut_mask(mixed, before, threshold=0.5, keep=keep)
                     name = (scale, keep, shift, strength)
                     refined.setdefault(name, []).append(iou(mask, truth))

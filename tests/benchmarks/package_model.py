@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--pixels", help="least and greatest in metres that are read as they are")
     parser.add_argument("--widths", help="likewise of the foreground, in pixels")
     parser.add_argument("--native", action="store_true", help="read all scenes as they are")
+    parser.add_argument("--strength", type=float, help="share of its logit in the refined one")
     parser.add_argument("--smooth", action="store_true", help="it reads maps smoothed")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -67,6 +68,8 @@ def main() -> None:
     training["theme"] = arguments.theme
     if arguments.keep is not None:
         training["keep"] = arguments.keep
+    if arguments.strength is not None:
+        training["strength"] = arguments.strength
     if arguments.smooth:
         training["smooth"] = True
     weights = load_weights(arguments.model, card.config)
@@ -74,7 +77,7 @@ def main() -> None:
     scope = ModelScope.of_card(read_card(arguments.output).training)
     print(
         f"{arguments.output}: {scope.text()}; widths {scope.widths}, keep {scope.keep}, "
-        f"smooth {scope.smooth}"
+        f"strength {scope.strength:g}, smooth {scope.smooth}"
     )
 
 

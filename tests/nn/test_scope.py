@@ -52,10 +52,11 @@ def test_the_card_tells_the_scope() -> None:
         "ground_sample_distance": [0.2, 2.0],
         "widths": [4, 32],
         "keep": 0.2,
+        "strength": 0.5,
     }
     scope = ModelScope.of_card(card)
     assert scope == ModelScope(
-        theme=ROADS.theme, pixels=ROADS.pixels, widths=ROADS.widths, keep=0.2
+        theme=ROADS.theme, pixels=ROADS.pixels, widths=ROADS.widths, keep=0.2, strength=0.5
     )
     assert scope.text() == "roads and streets, pixels of 0.2 to 2 m"
     assert ModelScope.of_card({}) == UNKNOWN
@@ -68,6 +69,9 @@ def test_the_card_tells_the_scope() -> None:
         {"keep": 2},
         {"keep": "x"},
         {"keep": 10**400},
+        {"strength": 0},
+        {"strength": 1.5},
+        {"strength": []},
         {"widths": [3]},
         {"widths": [4, 2]},
         {"widths": 5},

@@ -168,17 +168,17 @@ def test_a_start_that_no_epoch_beats_is_the_model(folder: Path, tmp_path: Path) 
     assert (tried["epoch"], result.best_epoch) == (2, 0)
 
 
-def test_a_start_that_reads_smoothed_maps_is_scored_and_trained_on_them(
+def test_a_start_is_scored_as_refine_has_it_and_trained_on_what_it_reads(
     folder: Path, tmp_path: Path
 ) -> None:
     card = read_card(folder / "tiny.safetensors")
     tensors = load_weights(folder / "tiny.safetensors", card.config)
     start = tmp_path / "start.safetensors"
-    training = {**CARD, "smooth": True}
+    training = {**CARD, "smooth": True, "strength": 0.5}
     save_model(start, tensors=tensors, config=card.config, training=training)
     result = tune(folder, tmp_path / "m.safetensors", init=start)
     told = read_card(result.last).training
-    assert told["smooth"] and told["recipe"]["smooth"]
+    assert told["smooth"] and told["recipe"]["smooth"] and "strength" not in told
     network = ThreshNet(card.config).eval()
     network.load_state_dict(tensors)
     held = set(Split.load(result.split).validation)
@@ -186,7 +186,7 @@ def test_a_start_that_reads_smoothed_maps_is_scored_and_trained_on_them(
     for pair in find_pairs([folder / "roads"], [folder / "roads" / "confidence"]):
         if pair.id in held:
             seen = smoothed(read_confidence(pair.confidence))
-            refined = refine_map(network, seen, dtype=torch.float32)
+            refined = refine_map(network, seen, dtype=torch.float32, strength=0.5)
             ious.append(Counts.of(prediction=refined >= 0.5, target=read_mask(pair.mask)).iou())
     assert result.tuning is not None and result.tuning.miou.start is not None
     assert result.tuning.miou.start.mean == pytest.approx(np.mean(ious), abs=1e-6)
