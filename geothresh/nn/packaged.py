@@ -8,6 +8,8 @@ from geothresh.errors import ModelError
 from geothresh.options import PathLike
 
 DEFAULT_MODEL = "roads"
+GENERAL = "general"
+"""The packaged model that fits any theme."""
 _PACKAGED = Path(__file__).parent / "models"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from geothresh.nn.packaged import GENERAL
 from geothresh.nn.scope import ModelScope
 
 #: Of the foreground, more than this share gone is unlike any set of training maps.
@@ -26,7 +27,7 @@ def doubts(
     width: float | None = None,
     model: str,
     scope: ModelScope,
-    others: Sequence[str] = ("general",),
+    others: Sequence[str] = (GENERAL,),
 ) -> str | None:
     """What to warn of; None where the outcome is as in training, or the model tells no theme.
 
@@ -66,11 +67,13 @@ fits any binary map)
             )
     if not found:
         return None
-    if "general" in others:
-        there = " (general fits any binary map)"
+    what = f"{'; '.join(found)}: the model {model} is for {scope.theme}"
+    if model == GENERAL:
+        return (
+            f"{what}, but look at the mask; with labels, `geothresh calibrate` tells what is best"
+        )
+    if GENERAL in others:
+        there = f" ({GENERAL} fits any binary map)"
     else:
         there = f" (there: {', '.join(others)})" if others else ""
-    return (
-        f"{'; '.join(found)}: the model {model} is for {scope.theme}; if this is something else, "
-        f"name another with `model`{there}"
-    )
+    return f"{what}; if this is something else, name another with `model`{there}"

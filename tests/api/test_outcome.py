@@ -103,3 +103,12 @@ def test_refine_measures_the_width_that_the_model_reads(tmp_path: Path) -> None:
 
 def test_a_model_without_a_theme_is_not_judged() -> None:
     assert not doubts(valid=10**6, before=9000, after=0, changed=9000, model="m", scope=UNKNOWN)
+
+
+def test_the_model_for_any_theme_advises_no_other() -> None:
+    told = doubts(
+        valid=10**6, before=9000, after=0, changed=9000, model="general",
+        scope=ModelScope(theme="any binary map"), others=["landslides", "roads"],
+    )  # fmt: skip
+    assert told is not None
+    assert "look at the mask" in told and "another" not in told
