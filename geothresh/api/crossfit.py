@@ -102,10 +102,8 @@ def crossfit(
         output=output,
         device=device,
     )
-    datasets = {pair.id: pair.dataset for pair in found}
-    deal = partial(
-        folds_of, datasets, folds=folds, place_pattern=data.place_pattern, seed=recipe.seed
-    )
+    homes = {pair.id: pair.dataset for pair in found}
+    deal = partial(folds_of, homes, folds=folds, place_pattern=data.place_pattern, seed=recipe.seed)
     # First only to find errors early: reading all images takes long, and changes no ids.
     deal({})
     run.make_folders(overwrite)
@@ -119,7 +117,7 @@ def crossfit(
             "place_pattern": data.place_pattern,
             "data": digest_of(found, facts),
             **data.described,
-            "datasets": datasets,
+            "datasets": homes,
             "folds": [{"ids": list(ids)} for ids in dealt],
         }
         seconds = run.begin(described, overwrite)

@@ -1,4 +1,4 @@
-"""Scenes and labels as training data: opened, surveyed, split."""
+"""Training data from scenes with labels: open, survey and split them."""
 
 from __future__ import annotations
 
@@ -46,15 +46,16 @@ from geothresh.training.scenes import (
 )
 from geothresh.vector.pixelsize import pixel_size
 from geothresh.vector.placing import PlacedShapes, Width, place
-from geothresh.vector.reading import VectorLayer, find_layer
+from geothresh.vector.reading import find_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedScene:
-    """A scene that was looked at."""
+    """A scene with its labels, checked."""
 
     scene: LabelledScene
     block_height: int
+    """Rows of a block of the file."""
     mask: str | None
     """Path of the labels, if they are a raster."""
 
@@ -75,11 +76,11 @@ def gather_scenes(
     Args:
         data: confidence rasters and where their labels are.
         splitting: what to validate on.
-        pixels: their size on the ground, and what the network is to see.
+        pixels: their size on the ground, and the resolution of the network.
         seed: of the draw.
         patch: side of the network's patch.
         chip_size: side of a chip in pixels of the network.
-        largest: side of the largest square that chips are made from, likewise.
+        largest: side of the largest square that chips are cut from, in pixels of the network.
         progress: called with rows read and all rows.
 
     Raises:
@@ -98,7 +99,7 @@ def gather_scenes(
     surveys = _surveys(opened, two_areas=splitting.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
 
-    # An area to validate on is followed closely, so that little around it is lost to training.
+    # Small blocks follow an area to validate on closely, so that little around it is lost.
     fine = None if splitting.validation_aoi is None else FINE
     side = splitting.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
     scenes = [
@@ -115,7 +116,7 @@ def gather_scenes(
     splits = _hold_out(scenes, splitting, seed)
     sides = [cutting.fold(held) for held in splits]
     folded = splitting.folds is not None
-    # With folds the model learns from all of it in the end.
+    # With folds, the model is finally trained on all data.
     scenes = hold(scenes, [frozenset()] * len(scenes)) if folded else splits[0]
     train, validation = cutting.fold(scenes) if folded else sides[0]
     trained = {scene.name: trained_blocks(scene, scenes) for scene in scenes}
@@ -146,7 +147,7 @@ def _require_names(opened: Sequence[OpenedScene]) -> None:
 
 
 def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
-    """One source of labels for each scene."""
+    """The source of labels of each scene."""
     labels = [Path(path) for path in data.labels]
     if not labels:
         raise UsageError(
@@ -178,7 +179,7 @@ def open_labelled(
         validation_aoi: polygons to validate on.
 
     Raises:
-        InputError: one of them cannot be used, or they do not lie on each other.
+        InputError: a file cannot be used, or raster and labels do not overlap.
         UsageError: options do not suit the labels.
     """
     with open_scene(path, data.reading) as scene:
@@ -204,22 +205,21 @@ def _labels(
     path: Path, scene: Scene, where: GeoBox, data: SceneData
 ) -> tuple[PlacedShapes | MaskSpec, str | None]:
     if path.is_file() and is_tiff(path):
-        unused = {
-            "`layer`": data.layer,
-            "`buffer`": data.buffer,
-            "`width_field`": data.width_field,
-        }
-        given = [name for name, value in unused.items() if value is not None]
-        if given:
-            raise UsageError(
-                f"{path}: labels that are a raster have no {given[0]}; leave it out, or give the "
-                "vectors"
-            )
+        for name in ("layer", "buffer", "width_field"):
+            if getattr(data, name) is not None:
+                raise UsageError(
+                    f"{path}: labels that are a raster have no `{name}`; leave it out, or give the "
+                    "vectors"
+                )
         with open_labels(path) as labels:
             labels.box.require_same(scene.box)
             return labels.spec, str(path.resolve())
     layer = find_layer(path, data.layer)
-    _require_place(layer, scene)
+    if not scene.box.has_transform:
+        raise InputError(
+            f"{scene.name}: has no georeference, so {layer} cannot be laid over it; give labels "
+            "as a raster of the same size"
+        )
     width = Width(buffer=data.buffer, field=data.width_field)
     return place(layer, where, width=width, what="labels"), None
 
@@ -230,14 +230,6 @@ def _area(
     if path is None:
         return None
     return place(find_layer(path, option=None), where, width=None, what=what, required=required)
-
-
-def _require_place(layer: VectorLayer, scene: Scene) -> None:
-    if not scene.box.has_transform:
-        raise InputError(
-            f"{scene.name}: has no georeference, so {layer} cannot be laid over it; give labels "
-            "as a raster of the same size"
-        )
 
 
 def _surveys(
@@ -253,12 +245,7 @@ def _surveys(
                 progress(before + done, total)
 
         surveys.append(
-            survey(
-                one.scene,
-                block_height=one.block_height,
-                two_areas=two_areas,
-                progress=report,
-            )
+            survey(one.scene, block_height=one.block_height, two_areas=two_areas, progress=report)
         )
         before += one.scene.size.height
     return surveys
@@ -284,7 +271,7 @@ def _require_labels(
 def _hold_out(
     scenes: Sequence[SplitScene], splitting: Splitting, seed: int
 ) -> list[list[SplitScene]]:
-    """The scenes with the blocks that are validated on, or with those of each fold."""
+    """The scenes with what is held out, once or for each fold."""
     if splitting.folds is not None:
         return [
             hold(scenes, held) for held in fold_scenes(scenes, folds=splitting.folds, seed=seed)
@@ -315,22 +302,22 @@ def _hold_out(
 
 @dataclass(frozen=True, slots=True)
 class _Cutting:
-    """How chips and tiles are cut from scenes."""
+    """Makes chip sources and validation tiles of scenes."""
 
     opened: Sequence[OpenedScene]
     factors: Sequence[float]
-    """Pixels of the network along one of each scene."""
+    """Pixels of the network per pixel of each scene."""
     _: KW_ONLY
     patch: int
     chip_size: int
     largest: float
-    """Side of the largest square that chips are made from, in pixels of the network."""
+    """Side of the largest square that chips are cut from, in pixels of the network."""
 
     def fold(self, scenes: Sequence[SplitScene]) -> Fold:
-        """Both sides, given the scenes with what is held out.
+        """Training and held-out data, given the scenes with what is held out.
 
         Raises:
-            UsageError: no chip fits, or all that counts is held out.
+            UsageError: no chip fits, or all valid pixels are held out.
         """
         return Fold(self._sources(scenes), self._tiles(scenes))
 
@@ -398,7 +385,7 @@ def _describe(
 
 
 def _pixel_size(box: GeoBox) -> GroundSampleDistance | None:
-    """Of a scene, on the ground; None where it does not tell."""
+    """Ground sample distance of a scene; None where it is not georeferenced."""
     if not box.has_transform or box.crs is None:
         return None
     found = pixel_size(box)

@@ -1,8 +1,8 @@
-"""Scenes with labels: windows of confidence and truth, a survey of what counts, places of chips.
+"""Scenes with labels: read windows of them, count valid pixels, draw places of chips.
 
-Nothing is read whole: the confidences stay in their file, the labels in theirs or as polygons that
-are burnt window by window. A scene is counted once, in bins of 64 pixels. Chips are cut where they
-touch no bin that is held out to validate.
+Nothing is read whole: confidences and label rasters stay in their files, and polygons are
+rasterised window by window. Valid and foreground pixels are counted once, in bins of 64 pixels.
+Chips are cut where they touch no bin that is held out.
 """
 
 from __future__ import annotations
@@ -29,44 +29,43 @@ from geothresh.types import BoolArray, Int64Array
 from geothresh.vector.placing import PlacedShapes
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
-# A square that is smaller than the one it is taken from is drawn this often at most until there
-# is something in it that counts.
+# Chips are drawn again until one has a valid pixel, at most this often.
 _DRAWS = 8
 
-# Squares smaller than the largest that are drawn to choose one of them.
+# Candidates for a square smaller than the largest, of which one is chosen by its valid pixels.
 _TRIES = 8
 
-# Pixels of a strip of the survey, and of one where a row of blocks does not fit in GDAL's cache,
-# so that every strip decodes its blocks anew.
+# Pixels of a strip of the survey. Strips are larger where a row of blocks does not fit in GDAL's
+# cache and every strip decodes its blocks anew.
 _STRIP = 1 << 23
 _STRIP_WIDE = 1 << 24
 _CACHED_BLOCK_ROW = 24 << 20
 
 
 class Reader(Protocol):
-    """What a survey reads."""
+    """A scene as `survey` reads it."""
 
     size: RasterSize
 
     def read(self, window: PixelWindow, side: Side = "train") -> Cut:
-        """Confidence, truth and what counts in a window."""
+        """Read confidence, truth and validity in a window."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """Counts of a scene by bins (R, C) of `BIN` pixels; those at the far border are smaller."""
+    """Counts of a scene by bins (R, C) of `BIN` pixels, smaller at the right and lower border."""
 
     size: RasterSize
     valid: Int64Array
-    """Pixels of each bin that count in training."""
+    """Valid pixels of each bin, for training."""
     foreground: Int64Array
     """Foreground pixels among them."""
     held_valid: Int64Array
-    """Pixels of each bin that count in validation, if it is validated on."""
+    """Valid pixels of each bin, for validation, if it is held out."""
     held_foreground: Int64Array
     digest: str
-    """sha256 of all confidences, of the truth, and of what counts."""
+    """sha256 of all confidences, of truth and validity."""
 
     @property
     def bins(self) -> RegularGrid:
@@ -86,12 +85,12 @@ def survey(
     two_areas: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
-    """Read a scene once and count it by bins; broken data is found before the first epoch.
+    """Read a scene once and count it by bins; damaged data is found before the first epoch.
 
     Args:
-        scene: to be read.
+        scene: the scene.
         block_height: rows of a block of its file.
-        two_areas: what counts in validation is not what counts in training.
+        two_areas: whether validation has another area of interest than training.
         progress: called with rows done and all rows.
 
     Raises:
@@ -131,7 +130,7 @@ def _strips(size: RasterSize, block_height: int) -> Iterator[PixelWindow]:
 
 def _by_bins(mask: BoolArray) -> Int64Array:
     rows, cols = (np.arange(0, side, BIN) for side in mask.shape)
-    # Row by row in bytes, which hold 64.
+    # Sums of 64 pixels of a row fit in a byte.
     narrow = np.add.reduceat(mask.view(np.uint8), cols, axis=1)
     return np.asarray(np.add.reduceat(narrow.astype(np.int64), rows, axis=0))
 
@@ -148,7 +147,7 @@ class ChipPlaces:
             side: of the largest square that will be drawn, in pixels.
 
         Raises:
-            UsageError: no such square fits, or nothing counts where one does.
+            UsageError: no such square fits, or none has a valid pixel.
         """
         self.size = survey.size
         self.side = side
@@ -170,11 +169,11 @@ class ChipPlaces:
         self._cumulative = np.cumsum(weight[there], dtype=np.float64)
 
     def draw(self, side: int, rng: np.random.Generator) -> PixelWindow:
-        """A square at random that touches nothing held out, the likelier the more of it counts.
+        """Draw a square that touches nothing held out, with a probability by its valid pixels.
 
         Args:
             side: of the square, at most that of the largest.
-            rng: the only source of chance.
+            rng: the only source of randomness.
 
         Returns:
             The window, cut to the raster where that is smaller.
@@ -187,7 +186,7 @@ class ChipPlaces:
         share = rng.random() * self._cumulative[-1]
         number = int(np.searchsorted(self._cumulative, share, "right")) % len(self._row)
         row, col = int(self._row[number]), int(self._col[number])
-        # Places are known by bins: between them, as far as nothing held out comes near.
+        # Places lie on bins; moved within a bin if that touches nothing held out.
         moved_row = min(row + int(rng.integers(BIN)), max(self.size.height - self.side, 0))
         moved_col = min(col + int(rng.integers(BIN)), max(self.size.width - self.side, 0))
         at = np.array([moved_row]), np.array([moved_col])
@@ -203,7 +202,7 @@ class ChipPlaces:
         return PixelWindow(row=row, col=col, height=min(side, height), width=min(side, width))
 
     def _starts(self, length: int) -> Int64Array:
-        """Every bin, and what ends where a bin ends: blocks end there."""
+        """Possible starts: those where the square begins or ends at the border of a bin."""
         last = max(length - self.side, 0)
         begin = np.arange(0, last + 1, BIN)
         end = np.arange(BIN, length + 1, BIN) - self.side
@@ -212,7 +211,7 @@ class ChipPlaces:
     def _sums(
         self, summed: Int64Array, row: Int64Array, col: Int64Array, side: int | None = None
     ) -> Int64Array:
-        """Over the bins that the squares at these places touch."""
+        """Sums over the bins that squares at these places touch, from an integral image."""
         side = side or self.side
         top, left = row // BIN, col // BIN
         bottom = np.minimum(-(-(row + side) // BIN), summed.shape[0] - 1)
@@ -222,15 +221,15 @@ class ChipPlaces:
 
 
 def _summed(bins: NDArray[np.generic]) -> Int64Array:
-    """Sums over all bins above and left of each corner (R + 1, C + 1)."""
+    """Integral image of bins: sums above and left of each corner, (R + 1, C + 1)."""
     return np.pad(np.asarray(bins, np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
 
 
 class LabelledScene:
     """A confidence raster with its labels; may be sent to other processes.
 
-    Files are opened anew in every process, a forked one too: a file handle that two of them share
-    would be moved by one while the other reads.
+    Every process, also a forked one, opens the files for itself: with a shared file handle, one
+    process would move the position where another one reads.
     """
 
     def __init__(
@@ -243,15 +242,15 @@ class LabelledScene:
         aoi: PlacedShapes | None = None,
         validation_aoi: PlacedShapes | None = None,
     ) -> None:
-        """Hold what opens the scene.
+        """Describe a scene; nothing is opened yet.
 
         Args:
             spec: of the confidences.
-            box: where they lie.
+            box: georeference of the confidences.
             dataset: name of the labels.
-            labels: where the foreground is: polygons, or a mask on the same grid.
-            aoi: where the labels are complete; None = wherever there is data.
-            validation_aoi: the same for what is validated on; None = as `aoi`.
+            labels: foreground as polygons, or as a mask on the same grid.
+            aoi: where the labels are complete; None = everywhere.
+            validation_aoi: the same for validation; None = as `aoi`.
         """
         self.spec = spec
         self.box = box
@@ -270,7 +269,7 @@ class LabelledScene:
         return Path(self.spec.source.name).stem
 
     def read(self, window: PixelWindow, side: Side = "train") -> Cut:
-        """A window that lies inside the raster; `side` says whose area of interest counts.
+        """Read a window inside the raster, valid in the area of interest of `side`.
 
         Raises:
             InputError: a block cannot be decoded, or the file has changed.
@@ -308,16 +307,16 @@ class LabelledScene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSource:
-    """Source of chips from one scene, none of which touches what is validated on."""
+    """Source of chips from one scene, none of which touches a held-out block."""
 
     scene: LabelledScene
     places: ChipPlaces
     n_chips: int
-    """Area that is trained on over the area of a chip."""
+    """Area for training divided by the area of a chip."""
     others: Sequence[LabelledScene] = ()
-    """The same ground by other base networks, on the same grid."""
+    """Maps of the same ground by other base networks, on the same grid."""
     factor: float = 1.0
-    """Pixels of the network along one of the scene."""
+    """Pixels of the network per pixel of the scene."""
 
     @property
     def dataset(self) -> str:
@@ -325,7 +324,7 @@ class SceneSource:
         return self.scene.dataset
 
     def cut(self, side: int, rng: np.random.Generator, *, mix: float) -> Cut:
-        """A square at random, more often where more of it counts.
+        """Cut a random square, more often where there are more valid pixels.
 
         Raises:
             InputError: a block cannot be decoded, or the file has changed.
@@ -346,10 +345,10 @@ class SceneSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneTile:
-    """A window of a scene that is validated on.
+    """A held-out window of a scene, as a `ValidationMap`.
 
-    It is read with as much around it as the network takes in at once: that is seen, as `refine`
-    would see it, but not scored.
+    It is read with its surroundings, up to the size that the network reads at once. The network
+    sees them, as it would in `refine`, but they are not scored.
     """
 
     scene: LabelledScene
@@ -357,7 +356,7 @@ class SceneTile:
     patch: int
     """Side of the network's patch, in its pixels."""
     factor: float = 1.0
-    """Pixels of the network along one of the scene."""
+    """Pixels of the network per pixel of the scene."""
 
     @property
     def dataset(self) -> str:
@@ -370,7 +369,7 @@ class SceneTile:
         return self.scene.name
 
     def read(self) -> Cut:
-        """Confidence, truth and what counts in the window and around it."""
+        """Read the window and its surroundings; only the window is valid."""
         size, window = self.scene.size, self.window
         seen = seen_side(self.patch, self.factor)
         row, height = _widened(window.row, window.height, size.height, seen)
@@ -383,7 +382,7 @@ class SceneTile:
 
 
 def _widened(start: int, length: int, extent: int, seen: int) -> tuple[int, int]:
-    """Start and length of a side made as long as what is seen, as far as the raster goes."""
+    """Start and length of a side, lengthened to `seen` as far as the raster allows."""
     longer = min(max(length, seen), extent)
     return min(max(start - (longer - length) // 2, 0), extent - longer), longer
 

@@ -1,4 +1,4 @@
-"""Sizes of the network to be trained: as asked for, or those of the model that it starts from."""
+"""Configuration of the network to train: as asked for, or that of the initial model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
 
     Args:
         choice: what is asked for.
-        recipe: for the usual head and branches.
+        recipe: for the default head, and the branches.
         init: file of the model to start from.
 
     Raises:
-        UsageError: what is asked for is not what the model is.
+        UsageError: what is asked for differs from the initial model.
         ModelError: the model cannot be used, or the patch does not suit the preset.
     """
     preset, patch, head, branches = choice.preset, choice.patch, choice.head, recipe.branches
@@ -36,7 +36,7 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
             branches=branches,
         )
     config = read_card(init).config
-    # Both branches are also what is meant where nothing is asked for.
+    # Both branches are the default, which does not contradict a model with one.
     alone = None if branches == "both" else branches
     asked = {"preset": preset, "patch": patch, "head": head, "branches": alone}
     found = {"preset": preset_of(config), "patch": config.patch, "head": config.head}
@@ -51,9 +51,9 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
 
 
 def preset_of(config: NetworkConfig) -> str:
-    """Name of the preset that a network has the sizes of; ``own`` where there is none."""
+    """Name of the preset whose sizes a network has; ``own`` if none."""
     for name, preset in PRESETS.items():
-        # As plain values: not every network stands the preset's patch, nor the preset every patch.
+        # As plain values: not every combination of sizes and patch is a valid configuration.
         free = {key: preset.as_dict()[key] for key in ("patch", "head", "branches")}
         if config.as_dict() | free == preset.as_dict():
             return name
@@ -61,10 +61,9 @@ def preset_of(config: NetworkConfig) -> str:
 
 
 def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_chips: int) -> None:
-    """See that batch norm has something to take statistics over.
+    """Check that batch norm gets more than one value per channel, which it refuses in training.
 
-    In training it refuses one value per channel, which is what one chip alone is where the pyramid
-    pools all of it into one cell.
+    A step of a single chip gives one value where the pyramid pools all of it into one cell.
 
     Args:
         config: of the network.
@@ -73,7 +72,7 @@ def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_c
         n_chips: chips in an epoch.
 
     Raises:
-        UsageError: a step would be such a chip.
+        UsageError: a step would consist of one such chip.
     """
     side = min(*config.pool_sizes, chip_size // config.multiple)
     if side > 1 or min(batch_size, n_chips) > 1:

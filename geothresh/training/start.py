@@ -1,4 +1,4 @@
-"""The model that training starts from: what its card tells, and what of it the new model takes."""
+"""The initial model of a training, and what the new model's card takes over from it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from geothresh.splitting import Split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A model file to start from."""
+    """The initial model of a training."""
 
     path: Path
     training: Mapping[str, Any]
-    """What its card says of its own training."""
+    """Entry ``training`` of its card."""
 
     @classmethod
     def of(cls, path: Path) -> Start:
-        """Read its card.
+        """Read the card of a model file.
 
         Raises:
-            ModelError: it cannot be used.
+            ModelError: the file cannot be used.
         """
         return cls(path=path, training=read_card(path).training)
 
@@ -42,14 +42,14 @@ class Start:
         return ModelScope.of_card(self.training)
 
     def facts(self, seen: GroundSampleDistance | None) -> dict[str, Any]:
-        """What the card of the new model takes from it.
+        """Entries for the card of the new model.
 
         Args:
-            seen: sizes of the pixels that are trained on; None = not known: those of the start are
-                taken, and it is said, with the widths of its foreground in pixels.
+            seen: sizes of the pixels that are trained on; None = not known, so that pixel sizes and
+                foreground widths of the initial model are taken over, with a warning.
 
         Raises:
-            ModelError: its card tells a scope that makes no sense.
+            ModelError: an entry of the card makes no sense.
         """
         scope = self.scope
         facts: dict[str, Any] = {"init": {"name": self.name, "sha256": digest(self.path)}}
@@ -75,10 +75,10 @@ class Start:
         return facts
 
     def warn_of_seen(self, held: Iterable[str]) -> None:
-        """Warn of held-out ids that it was trained on itself, by the manifest beside it.
+        """Warn of held-out ids that it was itself trained on, by the manifest beside it.
 
         Raises:
-            InputError: there is a manifest, and it cannot be read.
+            InputError: the manifest exists and cannot be read.
         """
         manifest = beside(self.path, ".split.json")
         if not manifest.exists():

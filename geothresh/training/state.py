@@ -1,7 +1,7 @@
-"""State of a training between two steps, in one sealed file, from which it goes on exactly.
+"""State of a training between two steps, in one file with a checksum, to resume from exactly.
 
-Samples and dropout depend on the seed and the number of the step alone, so weights, optimiser,
-counters and what the task remembers are all there is: no generator has a state of its own.
+Samples and dropout depend only on the seed and the number of the step, so no random generator has a
+state. Weights, optimiser, counters and what the task remembers are all that is needed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Progress:
     epoch: int = 0
     """Epochs done."""
     batch: int = 0
-    """Steps done of the epoch that is under way."""
+    """Steps done of the current epoch."""
     step: int = 0
     """Optimiser steps done."""
     seconds: float = 0.0
     """Time spent training."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the losses over the samples of the epoch that is under way, by name."""
+    """Sums of the losses over the samples of the current epoch, by name."""
     best_score: float = -1.0
     """Highest mean of validation miou and Boundary IoU."""
     best_epoch: int = 0
@@ -48,14 +48,14 @@ class Progress:
     """Epochs since the training loss was lowest."""
 
     def count_step(self, losses: Mapping[str, float], samples: int) -> None:
-        """A step is done, with these mean losses of its samples."""
+        """Count a step with the mean losses of its samples."""
         self.step += 1
         self.batch += 1
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * samples
 
     def count_epoch(self) -> None:
-        """The epoch that was under way is done."""
+        """Count the current epoch as done."""
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
 
 
@@ -65,21 +65,21 @@ class SavedRun:
 
     path: Path
     run: dict[str, Any]
-    """Network, recipe, data and what else a run that goes on must agree with; JSON types."""
+    """Network, recipe, data and whatever else must be the same to resume; JSON types."""
     progress: Progress
     groups: list[dict[str, Any]]
-    """Of the optimiser."""
+    """Parameter groups of the optimiser, without parameters."""
     finished: bool
-    """Whether nothing is left to be done."""
+    """Whether the run is finished."""
     memory: dict[str, Any]
-    """Of the task."""
+    """What the task remembers, see `Task.memory`."""
 
     @classmethod
     def read(cls, path: Path, kind: Kind) -> SavedRun:
         """Read a state.
 
         Raises:
-            ModelError: the file is none.
+            ModelError: the file is no state.
         """
         card = read_metadata(path, kind)
         try:
@@ -99,14 +99,14 @@ class SavedRun:
         """Check that the state is of this run.
 
         Raises:
-            ModelError: it is of another.
+            ModelError: it is of another run.
         """
         require_same_run(self.path, self.run, run, error=ModelError)
 
     def where(self) -> str:
-        """Epoch or step from which the run goes on."""
+        """Where the run resumes: an epoch or a step, in words."""
         done, epochs = self.progress, self.run["recipe"].get("epochs", 1)
-        # With folds the same for each of them, and once more for the model.
+        # With folds, as many for each of them and for the model.
         epochs *= 1 + self.run.get("data", {}).get("folds", 0)
         if done.batch:
             epoch = f"in epoch {done.epoch + 1} of {epochs}, " if epochs > 1 else ""
@@ -119,7 +119,7 @@ class SavedRun:
         """Load what was saved into networks and optimiser.
 
         Raises:
-            ModelError: the tensors are not theirs.
+            ModelError: names or shapes of the tensors differ.
         """
         for prefix, module in modules.items():
             module.load_state_dict(read_tensors(self.path, module.state_dict(), prefix=prefix))
@@ -127,16 +127,16 @@ class SavedRun:
 
 
 def place_of(newest: Path, kind: Kind) -> str | None:
-    """Where a run goes on from its newest state; None where there is none."""
+    """Where a run resumes from its newest state, in words; None where there is none."""
     there = states_there(newest)
     return SavedRun.read(there[0], kind).where() if there else None
 
 
 def save_state(path: Path, task: Task, progress: Progress) -> None:
-    """Write the state; it becomes the newest whole or not at all, and the newest the one before.
+    """Write the newest state, whole or not at all; the one before is kept under another name.
 
     Raises:
-        OutputError: it cannot be written; what was there is still there.
+        OutputError: it cannot be written; earlier states are still there.
     """
     tensors = {
         prefix + name: value.clone()
@@ -169,7 +169,7 @@ def _progress(counters: Mapping[str, Any]) -> Progress:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by name; its groups are not in it."""
+    """Tensors of the optimiser's state by name, without its parameter groups."""
     return {
         f"{_PREFIX}{number}.{name}": torch.as_tensor(value)
         for number, entries in optimizer.state_dict()["state"].items()
@@ -180,10 +180,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]
 ) -> None:
-    """Load tensors of `optimizer_tensors` from a file, with the groups as they were.
+    """Load the tensors of `optimizer_tensors` from a file, and the parameter groups.
 
     Raises:
-        ModelError: they are not those of this optimiser.
+        ModelError: they do not fit this optimiser.
     """
     from safetensors import SafetensorError, safe_open
 

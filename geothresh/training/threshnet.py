@@ -35,7 +35,7 @@ from geothresh.training.validation import Figures, means, score_network, score_u
 
 
 class ThreshNetTask(Task):
-    """A ThreshNet, trained in epochs; after each the model is written if it is the best so far."""
+    """Trains a ThreshNet; after each epoch the model is written if it is the best so far."""
 
     kind = THRESHNET
 
@@ -57,10 +57,10 @@ class ThreshNetTask(Task):
         Args:
             train: maps to learn from.
             validation: maps to score after each epoch, of other places.
-            output: the model file, best epoch so far; ``.last`` and ``.csv`` stand beside.
+            output: the model file, best epoch so far; ``.last`` and ``.csv`` are written beside it.
             config: sizes of the network.
             recipe: hyperparameters.
-            facts: what the model file and the state say of the data; a resumed run must agree.
+            facts: description of the data for the model file; a resumed run must have the same.
             init: model file of the same sizes to start from.
             device: auto, cpu, cuda, cuda:i or mps.
             loader_workers: processes that prepare chips; 0 = this one.
@@ -101,7 +101,7 @@ class ThreshNetTask(Task):
         )
 
     def _learn_from(self, sources: Sequence[ChipSource]) -> None:
-        """Cut the chips of the epochs to come from these."""
+        """Take the chips of the coming epochs from these sources."""
         recipe, config = self.recipe, self._average.config
         self._chips = ChipDataset(sources, recipe, patch=config.patch)
         self.samples = len(self._chips)
@@ -113,9 +113,9 @@ class ThreshNetTask(Task):
 
     @property
     def tuning(self) -> Tuning | None:
-        """What training was worth so far against the model that it started from.
+        """What training gained so far over the initial model.
 
-        None where it started from nothing, or no epoch is done.
+        None without an initial model, or where no epoch is done.
         """
         if self._start is None or not self._figures.tuned:
             return None
@@ -134,13 +134,13 @@ class ThreshNetTask(Task):
         return {"weights.": self.network, "average.": self._average}
 
     def is_over(self, progress: Progress) -> bool:
-        """After all epochs, or where the loss has stalled for long."""
+        """Whether all epochs are done, or the training loss has stalled."""
         stalled = progress.epochs_without_gain >= self.recipe.stop_patience
         by_loss = self.recipe.schedule == "plateau"
         return progress.epoch >= self.recipe.epochs or (by_loss and stalled)
 
     def batches(self, epoch: int, first: int) -> Iterable[tuple[list[Tensor], int]]:
-        """Chips of an epoch; they are drawn at random already, in the same order everywhere."""
+        """Batches of the chips of an epoch, in the order in which these are numbered."""
         self._chips.set_epoch(epoch)
         sampler = [list(positions) for positions in self._positions[first:]]
         loader = DataLoader(self._chips, batch_sampler=sampler, num_workers=self.loader_workers)
@@ -152,11 +152,11 @@ class ThreshNetTask(Task):
         return ((batch, len(batch[0])) for batch in batches)
 
     def seed(self, step: int) -> int:
-        """Of dropout."""
+        """Seed of dropout."""
         return 1_000_003 * (step + 1) + self.recipe.seed
 
     def rate(self, step: int) -> float | None:
-        """Along half a cosine, or None where the training loss decides."""
+        """Learning rate along half a cosine; None with the schedule ``plateau``."""
         if self.recipe.schedule != "cosine":
             return None
         return cosine_rate(
@@ -178,7 +178,7 @@ class ThreshNetTask(Task):
             logits=logits,
             region_target=region_target,
             truth=truth,
-            # Where every pixel counts, as in folders of maps, the losses take half the time.
+            # Without a validity mask, as for folders of maps, the losses take half the time.
             valid=None if whole else valid,
             weights=self.recipe.loss,
         )
@@ -186,7 +186,7 @@ class ThreshNetTask(Task):
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Move the average towards the network, statistics of the norms included."""
-        # Early on the average is short, or the random start would stay in it for long.
+        # A short average at first, or the random start would stay in it for long.
         decay = min(self.recipe.ema, (1 + progress.step) / (10 + progress.step))
         for mean, value in zip(
             self._average.state_dict().values(), self.network.state_dict().values(), strict=True
@@ -199,7 +199,7 @@ class ThreshNetTask(Task):
     def score_start(self) -> dict[str, float] | None:
         """Scores of the initial model on the held-out maps.
 
-        None where there is no such model, or a run that goes on has them.
+        None without an initial model, or where a resumed run has them already.
         """
         if self._start is None or self._figures.is_known:
             return None
@@ -224,7 +224,7 @@ class ThreshNetTask(Task):
     def _score(
         self, maps: Sequence[ValidationMap], *, smooth: bool, strength: float = 1.0
     ) -> list[Figures]:
-        """Scores of the average; `smooth` and `strength` as of `ModelScope`."""
+        """Scores of the average of weights on maps; for the options see `ModelScope`."""
         return score_network(
             self._average, maps, dtype=self.dtype, smooth=smooth, strength=strength
         )
@@ -234,7 +234,7 @@ class ThreshNetTask(Task):
     ) -> Mapping[str, float]:
         """Write the last model, the best one if this is it, and the log."""
         rate = self._count_losses(progress, losses) if losses else None
-        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
+        # No times: a run that was stopped and resumed must write the same bytes.
         card = {**self._card(progress), "validation": scores}
         if losses and self._start is not None:
             self._figures.offer(progress.epoch, self._found)
@@ -251,7 +251,7 @@ class ThreshNetTask(Task):
         return self._log_row(progress, rate, losses, scores)
 
     def _count_losses(self, progress: Progress, losses: Mapping[str, float]) -> float:
-        """Follow the training loss of an epoch; the learning rate that it had."""
+        """Update the schedule by the loss of an epoch; returns the epoch's learning rate."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         if self.recipe.schedule == "plateau":
             self._plateau.step(losses["total"])
@@ -262,7 +262,7 @@ class ThreshNetTask(Task):
         return rate
 
     def _card(self, progress: Progress) -> dict[str, Any]:
-        """What a model says of the run, as far as it is."""
+        """Entry ``training`` of the card of a model written now."""
         return {
             **self.told,
             "geothresh": __version__,
@@ -278,7 +278,7 @@ class ThreshNetTask(Task):
             save_model(file, tensors=average.state_dict(), config=average.config, training=card)
 
     def _save_start(self, start: Start, tried: Mapping[str, Any]) -> None:
-        """Write the initial model as the model: its weights and its card, and what was tried."""
+        """Write the initial model as the model, with `tried` added to its card."""
         config = self._average.config
         save_model(
             self.output,
@@ -296,7 +296,7 @@ class ThreshNetTask(Task):
         *,
         fold: str | None = None,
     ) -> Mapping[str, Any]:
-        """The row of an epoch, which the log gets too."""
+        """Append the row of an epoch to the log, and return it."""
         row = {
             "epoch": progress.epoch,
             **({} if fold is None else {"fold": fold}),
@@ -309,7 +309,7 @@ class ThreshNetTask(Task):
         return row
 
     def memory(self) -> dict[str, Any]:
-        """The rows of the log, from which it is written anew, the schedule, and the figures."""
+        """Rows of the log, state of the schedule, and scores of the held-out maps."""
         return {
             "rows": self._log.rows,
             "schedule": self._plateau.state_dict(),
@@ -317,7 +317,7 @@ class ThreshNetTask(Task):
         }
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """What `memory` gave in an earlier run.
+        """Take up what `memory` gave in an earlier run.
 
         Raises:
             ModelError: the state lacks it.
@@ -344,10 +344,10 @@ def batches_of(n_chips: int, batch_size: int) -> list[range]:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let signals that end a run wait; processes that are begun meanwhile never hear them.
+    """Block SIGINT and SIGTERM inside; processes that are started inside inherit the block.
 
-    Ctrl-C goes to a whole group of processes, and one voice is enough: workers end with the run.
-    Nor is what a handler raises lost in a callback at a fork, where Python ignores it.
+    Ctrl-C goes to the whole process group, and workers end with the run anyway. And an exception
+    that a signal handler raises in a callback at a fork would be ignored by Python.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
@@ -364,7 +364,7 @@ class EpochLog:
         self.rows: list[dict[str, str]] = []
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row and write the file anew, whole or not at all; rows may lack columns."""
+        """Add a row and rewrite the file, whole or not at all; rows may lack columns."""
         self.rows.append(
             {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
         )

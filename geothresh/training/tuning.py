@@ -1,4 +1,4 @@
-"""What fine-tuning a model was worth: the same held-out maps, cut, refined as before, and after."""
+"""Gains of a training on held-out maps: over the initial model, or over the cut at 0.5."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Measure = Literal["iou", "boundary_iou"]
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean over maps, each data set and base network counted alike."""
+    """Mean over maps, in which each data set and base network has the same weight."""
 
     mean: float
     """0 to 1."""
@@ -25,7 +25,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float], groups: Sequence[str]) -> Mean:
-        """Weigh the values of maps so that each group of them counts alike.
+        """Mean of the values of maps, in which each group has the same weight.
 
         Example:
             >>> Mean.of([0.25, 0.75, 0.5], ["one", "one", "other"]).mean
@@ -53,33 +53,33 @@ class Mean:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One measure of the same maps, 0 to 1."""
+    """One measure of the same maps, cut and refined, 0 to 1."""
 
     cut: Mean
     """Unrefined, cut at 0.5."""
     start: Mean | None
-    """Refined by the model that training started from; None where it started from nothing."""
+    """Refined by the initial model; None without one."""
     tuned: Mean
-    """Refined by the trained one."""
+    """Refined by the trained model."""
     gain: Mean
-    """Trained less start, or less the cut where there is none; of each map, then the mean."""
+    """Mean over maps of trained minus start, or minus cut without a start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What training was worth on maps that were held out."""
+    """What training gained on held-out maps."""
 
     start: str | None
-    """Name of the model that training started from."""
+    """Name of the initial model; None without one."""
     maps: int
     """Maps, or tiles of scenes, that were scored."""
     epoch: int
-    """Of the trained model that is compared: the best one on these maps, or with folds the last."""
+    """Epoch of the trained model: the best one on these maps, or with folds the last one."""
     folds: int | None
-    """How many runs held out a part of the maps each; None = one split."""
+    """Number of folds; None = one split."""
     helped: bool
-    """Whether training gained, by the mean of both measures; if it did not, the model that is
-    written is the start."""
+    """Whether the mean of both measures is higher than before training; if not, the initial model
+    is what is written."""
     miou: Compared
     boundary_iou: Compared
 
@@ -93,14 +93,14 @@ class Tuning:
         start: str | None,
         folds: int | None = None,
     ) -> Tuning:
-        """Compare the same maps in the same order.
+        """Compare the figures of the same maps in the same order.
 
         Args:
-            figures: of the cut and of the start.
+            figures: of the cut and of the initial model.
             tuned: of the trained model.
-            epoch: that it had.
-            start: name of the model that training started from.
-            folds: how many runs made up the figures.
+            epoch: of the trained model.
+            start: name of the initial model.
+            folds: number of folds; None = one split.
         """
         before = figures.start or figures.cut
         return cls(
@@ -131,7 +131,7 @@ class Tuning:
         ]
 
     def sentence(self) -> str:
-        """What came of it, and what is in the model file."""
+        """The result in words, and which model was written."""
         gains = (
             f"{self.miou.gain.text(sign='+')} points of miou and "
             f"{self.boundary_iou.gain.text(sign='+')} of Boundary IoU against "
@@ -159,19 +159,19 @@ class Tuning:
 
 @dataclass(slots=True, kw_only=True)
 class TuningFigures:
-    """Figures of the held-out maps; in the state of a run, so that none are made twice."""
+    """Figures of the held-out maps, which are kept in the state of a run."""
 
     cut: list[Figures] = field(default_factory=list)
     start: list[Figures] = field(default_factory=list)
-    """Empty where training starts from nothing."""
+    """Empty without an initial model."""
     tuned: list[Figures] = field(default_factory=list)
-    """Of the best epoch so far, or of the folds that are done."""
+    """Of the best epoch so far, or of the finished folds."""
     epoch: int = 0
-    """The best so far."""
+    """The best epoch so far."""
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> TuningFigures:
-        """From JSON types. Raises KeyError, TypeError or ValueError where they are none."""
+        """Make it of JSON types; KeyError, TypeError or ValueError where these do not fit."""
         lists = {
             name: [Figures(str(g), float(i), float(b)) for g, i, b in values[name]]
             for name in ("cut", "start", "tuned")
@@ -190,7 +190,7 @@ class TuningFigures:
 
 
 def score_of(scores: Mapping[str, float]) -> float:
-    """What epochs are compared by: the mean of miou and Boundary IoU, 0 to 1."""
+    """Score by which epochs are compared: the mean of miou and Boundary IoU, 0 to 1."""
     return fmean((scores["miou"], scores["boundary_iou"]))
 
 

@@ -1,4 +1,4 @@
-"""Scores of a network on whole held-out maps, per data set and base network."""
+"""Score a network on whole held-out maps, by data set and base network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geothresh.types import Float32Array
 
 
 class _InTraining:
-    """The network as `refine` knows one: numpy in, numpy out."""
+    """The network in training as a `Refiner` of the engine."""
 
     name = "in training"
     digest = ""
@@ -33,7 +33,7 @@ class _InTraining:
 
     @torch.no_grad()
     def __call__(self, tiles: Float32Array) -> Float32Array:
-        """Tiles (B, T, T), refined."""
+        """Refine tiles (B, T, T)."""
         device = next(self.network.parameters()).device
         batch = torch.from_numpy(np.ascontiguousarray(tiles))[:, None].to(device)
         with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
@@ -49,13 +49,18 @@ def refine_map(
     smooth: bool = False,
     strength: float = 1.0,
 ) -> Float32Array:
-    """A whole map (H, W) refined by the engine in abutting tiles.
+    """Refine a whole map (H, W) by the engine, in tiles without overlap.
 
-    Quicker than `refine`, and seams are few. In the thread that trains: torch shares the cores out
-    badly among several.
+    That is quicker than `refine`, with some seams. It runs in the training thread, because torch
+    shares cores badly among several threads.
 
-    `factor` is how many pixels of the network go along one of the map, which is resampled as by
-    `refine` if they differ; `smooth` and `strength` are as of `geothresh.nn.scope.ModelScope`.
+    Args:
+        network: in evaluation mode.
+        confidence: (H, W) in [0, 1].
+        dtype: number format inside the network.
+        factor: pixels of the network per pixel of the map, which is resampled as by `refine`.
+        smooth: whether the map is smoothed first.
+        strength: share of the refined logit, see `geothresh.nn.scope.ModelScope`.
     """
     refiner = _InTraining(network, dtype)
     patch = resampled_patch(refiner.patch, factor)
@@ -69,14 +74,14 @@ def refine_map(
 
 
 class Figures(NamedTuple):
-    """What one held-out map scores."""
+    """Scores of one held-out map."""
 
     group: str
     """``<data set>/<base network>``."""
     iou: float
     """Of the foreground, 0 to 1; empty against empty is 1."""
     boundary_iou: float
-    """Likewise, of the pixels near the contours."""
+    """Of the pixels near the contours, 0 to 1."""
 
 
 def score_network(
@@ -87,12 +92,12 @@ def score_network(
     smooth: bool,
     strength: float = 1.0,
 ) -> list[Figures]:
-    """Refine every map, cut it at 0.5 and score it; `smooth` and `strength` as of `refine_map`.
+    """Refine every map, cut it at 0.5 and score it; for the options see `refine_map`.
 
-    The network's mode is its own when this returns.
+    The network is in evaluation mode meanwhile.
 
     Raises:
-        ModelError: a confidence that the network gives is not finite.
+        ModelError: an output of the network is not finite.
     """
     was_training = network.training
     network.eval()
@@ -115,15 +120,16 @@ def score_network(
 
 
 def score_unrefined(maps: Sequence[ValidationMap]) -> list[Figures]:
-    """Cut every map at 0.5 as it is and score it."""
+    """Cut every map at 0.5 without refining it, and score it."""
     cuts = ((one, one.read()) for one in maps)
     return [_score(one, cut.confidence, cut) for one, cut in cuts]
 
 
 def means(figures: Sequence[Figures]) -> dict[str, float]:
-    """Means over the maps of each group, and of these over the groups.
+    """Means over the maps of each group, and the means of these over the groups.
 
-    Their names are ``miou/<group>``, ``boundary_iou/<group>``, ``miou`` and ``boundary_iou``.
+    Returns:
+        ``miou/<group>``, ``boundary_iou/<group>``, ``miou`` and ``boundary_iou``.
     """
     by_group: dict[str, list[Figures]] = defaultdict(list)
     for one in figures:
