@@ -1,1 +1,1 @@
-"""Base networks: images, networks, their part of the training loop, predicting."""
+"""Base networks, which make confidence maps of images: networks, training, prediction."""

@@ -1,4 +1,4 @@
-"""What a base network is, and how it is trained: every number that the command line offers."""
+"""Options of base networks: architecture, hyperparameters, data."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ NETWORKS = (
     "linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s", "resunet", "resunetpp",
     "rfcn", "pfan",
 )  # fmt: skip
-#: What stands for the encoder of a network that is of one piece.
+#: In place of an encoder's name, for networks without a separate encoder.
 OWN = "own"
-#: The networks of one piece, and those that are made for encoders of the VGG kind.
+#: Networks without a separate encoder, and those for VGG encoders.
 _OF_ONE_PIECE = ("resunet", "resunetpp")
 _ON_VGG = ("rfcn", "pfan")
-#: Sides of what goes through a network are multiples of this many pixels: the encoders halve the
-#: image five times.
+#: Sides of a network's input are multiples of this many pixels: encoders halve it five times.
 STRIDE = 32
 
 # Mean and standard deviation of ImageNet's images, which most pretrained encoders expect.
@@ -46,12 +45,12 @@ _STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseConfig:
-    """All that is needed to build a base network, kept inside each checkpoint."""
+    """Architecture of a base network; stored in its model file, from which it is built again."""
 
     network: str = "linknet"
     """One of `NETWORKS`."""
     encoder: str = "resnet18"
-    """Name of an encoder of segmentation-models-pytorch; ``own`` of a network of one piece."""
+    """Name of an encoder of segmentation-models-pytorch, or ``own``."""
     mean: tuple[float, float, float] = _MEAN
     """Subtracted from red, green and blue in [0, 1] ..."""
     std: tuple[float, float, float] = _STD
@@ -62,8 +61,7 @@ class BaseConfig:
             raise UsageError(
                 f"base network {self.network!r} is unknown; there are {', '.join(NETWORKS)}"
             )
-        # timm takes a name like hf-hub:OWNER/NAME for a place to fetch the network from, and a
-        # model file is a stranger's.
+        # timm would fetch a network named like hf-hub:OWNER/NAME, and model files are not trusted.
         if not re.fullmatch(r"[\w.-]+", self.encoder):
             raise UsageError(
                 f"encoder {self.encoder!r} is no name of letters, digits and . _ -; give one of "
@@ -111,10 +109,10 @@ class BaseConfig:
 
 
 def default_encoder(network: str) -> str:
-    """The encoder of a network where none is named.
+    """Default encoder of a network.
 
-    VGG-16 with batch norms where the paper has it without: from random numbers, which is how
-    networks start here unless weights are given, the one without learns next to nothing.
+    For the networks on VGG it is VGG-16 with batch norms. The papers have it without, but from
+    random weights, the default here, it then learns next to nothing.
     """
     if network in _OF_ONE_PIECE:
         return OWN
@@ -137,7 +135,7 @@ class BaseRecipe(Options):
         COUNT,
     )
     batch_size: int = option(8, "Crops in a step.", Number(whole=True, least=2))
-    """The norms take their statistics over them."""
+    """At least 2, for the statistics of batch norms."""
     learning_rate: float = option(5e-4, "Of AdamW, at its highest.", Number(least=0, above=True))
     """Warm-up over a twentieth of the steps, then half a cosine to 0."""
     weight_decay: float = option(1e-2, "Of AdamW.", AMOUNT)
@@ -146,8 +144,8 @@ class BaseRecipe(Options):
         "How far contrast and brightness are changed at random.",
         Number(least=0, most=1, below=True),
     )
-    """Most that contrast is multiplied by above or below 1, and half of it the most that is added
-    to the brightness."""
+    """Contrast is multiplied by 1 - jitter to 1 + jitter, and up to half of it is added to or
+    subtracted from the brightness."""
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Number format inside the network.", Choice(("auto", "fp32", "bf16"))
     )
@@ -163,7 +161,7 @@ class BaseRecipe(Options):
         return asdict(self)
 
     def with_epochs(self, epochs: int, images: int) -> BaseRecipe:
-        """The recipe with as many steps as show every image `epochs` times."""
+        """The recipe with the steps of `epochs` passes over a number of images."""
         return replace(self, steps=max(1, math.ceil(epochs * images / self.batch_size)))
 
 
@@ -184,20 +182,20 @@ class ImageData(Options):
 
     @classmethod
     def of(cls, data: ImageData | str | Path | Sequence[str | Path]) -> ImageData:
-        """From the paths of folders."""
+        """Make it of paths of folders; an `ImageData` is returned as it is."""
         if isinstance(data, ImageData):
             return data
         return cls(folders=[data] if isinstance(data, str | Path) else list(data))
 
     @property
     def described(self) -> dict[str, int]:
-        """What a manifest says of how they are read: nothing where it is as they are."""
+        """Entry ``resize`` of a manifest, if images are resized."""
         return {} if self.resize is None else {"resize": self.resize}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasePlan(Options):
-    """A base network that is to be trained, and how."""
+    """Which base network to train, and how."""
 
     network: str = option(
         "linknet", f"Architecture: {', '.join(NETWORKS)}.", Choice(NETWORKS), metavar="NAME"
@@ -228,13 +226,13 @@ class BasePlan(Options):
     """They are ``.stepNNNNN.safetensors`` beside the last."""
 
     def recipe_for(self, images: int) -> BaseRecipe:
-        """The recipe for so many training images."""
+        """The recipe for a number of training images."""
         return self.recipe if self.epochs is None else self.recipe.with_epochs(self.epochs, images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdout(Options):
-    """What a base network is not trained on: places by name, or drawn at random."""
+    """What is held out from training: places, named or drawn at random."""
 
     hold_out: Sequence[str] = option(
         (),
@@ -245,4 +243,4 @@ class Holdout(Options):
     validation_fraction: float = option(
         0.0, "Share of places to keep back.", Number(least=0, most=1, below=True)
     )
-    """Of a data set of which no id is kept back by name."""
+    """For data sets of which no id is held out by name."""

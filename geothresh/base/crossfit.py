@@ -1,4 +1,4 @@
-"""Out-of-fold maps by base networks: folder, manifest and steps of a run, each done once."""
+"""Out-of-fold confidence maps by base networks: files and steps of a resumable run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OnFoldStep = Callable[[int, int, int, int, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossfitRun:
-    """What all folds share, and where their files are."""
+    """Configuration and output files of a crossfit."""
 
     pairs: Mapping[str, ImagePair]
     config: BaseConfig
@@ -68,7 +68,7 @@ class CrossfitRun:
         }
 
     def folder(self, name: str, dataset: str) -> Path:
-        """Where the maps of a data set are: what `train --confidence` is given."""
+        """Folder of the maps of a data set, for `train --confidence`."""
         return self.output / dataset / name if len(self.datasets) > 1 else self.output / name
 
     def map(self, name: str, i: str) -> Path:
@@ -87,7 +87,7 @@ class CrossfitRun:
 
     @property
     def all_folders(self) -> list[Path]:
-        """That of the models, and those of the maps."""
+        """The folder of the models, and those of the maps."""
         return [self.work, *(folder for some in self.folders.values() for folder in some)]
 
     @property
@@ -101,10 +101,10 @@ class CrossfitRun:
         }
 
     def make_folders(self, overwrite: bool) -> None:
-        """Make them, before the data is read.
+        """Make all folders.
 
         Raises:
-            OutputError: they hold maps of which no manifest tells whence, or cannot be made.
+            OutputError: a folder has maps but no manifest, or cannot be made.
         """
         try:
             for folder in self.all_folders:
@@ -118,19 +118,19 @@ class CrossfitRun:
             raise OutputError(f"{self.output}: cannot be written ({error.strerror})") from error
 
     def remove_stale(self) -> None:
-        """Remove what killed runs have left under temporary names."""
+        """Remove temporary files of killed runs."""
         for folder in (self.output, *self.all_folders):
             remove_stale(folder)
 
     def begin(self, described: Mapping[str, Any], overwrite: bool) -> list[float]:
-        """Start the manifest, or see that the one there is of the same run.
+        """Start the manifest, or check that the existing one is of the same run.
 
         Returns:
-            Seconds that the training of each fold took; 0 where it is not done.
+            Seconds of training of each fold; 0 where it is not done.
 
         Raises:
-            OutputError: it is of another run.
-            InputError: it is none.
+            OutputError: the manifest is of another run.
+            InputError: the file is no manifest.
         """
         if overwrite or not self.manifest.exists():
             for folder in self.all_folders:
@@ -153,7 +153,7 @@ class CrossfitRun:
         return seconds
 
     def write_manifest(self, values: Mapping[str, Any]) -> None:
-        """Write what the run is and what is done of it."""
+        """Write the manifest."""
         text = json.dumps({"geothresh": __version__, **values}, indent=1) + "\n"
         write_text(self.manifest, text)
 
@@ -164,7 +164,7 @@ class CrossfitRun:
         data: str,
         on_step: OnFoldStep | None = None,
     ) -> float | None:
-        """Train the network of a fold unless it is there.
+        """Train the network of a fold unless its models exist.
 
         Args:
             fold: its number, from 0.
@@ -173,12 +173,12 @@ class CrossfitRun:
             on_step: progress.
 
         Returns:
-            The seconds that it took; None where it was there.
+            Seconds of training; None if the models existed.
         """
         model, ids = self.model(fold), dealt[fold]
         states = beside(model, ".state.safetensors")
         if all(file.exists() for file in self.models(fold).values()):
-            # Of a run that was killed when its last model was on the disk.
+            # A run that was killed after writing its last model leaves its state.
             forget_states(states)
             return None
         training = sorted(self.pairs.keys() - set(ids))
@@ -195,10 +195,10 @@ class CrossfitRun:
         ).seconds  # fmt: skip
 
     def predict(self, fold: int, ids: Sequence[str], on_map: Callable[[], None]) -> None:
-        """Write the maps of a fold that are not there yet.
+        """Write the missing maps of a fold.
 
         Raises:
-            ModelError: a model of the fold has seen an image of it.
+            ModelError: a model of the fold was trained on an image of it.
         """
         for name, model in self.models(fold).items():
             missing = [i for i in ids if not self.map(name, i).exists()]
@@ -219,14 +219,14 @@ class CrossfitRun:
                 on_map()
 
     def described_models(self, fold: int) -> dict[str, dict[str, str]]:
-        """Files of a fold's models, and their sha256, by the name of their maps."""
+        """Files and sha256 of a fold's models, by the name of their maps."""
         return {
             name: {"file": str(file.relative_to(self.output)), "sha256": digest(file)}
             for name, file in self.models(fold).items()
         }
 
     def scores(self, name: str) -> dict[str, dict[str, float]]:
-        """What the maps of a name score against the masks at 0.5, by data set."""
+        """Scores of maps cut at 0.5, by data set: ``miou`` and ``iou_pooled``, 0 to 1."""
         counts: dict[str, list[Counts]] = defaultdict(list)
         for i, pair in self.pairs.items():
             foreground = read_gray(self.map(name, i)) >= np.uint8(128)

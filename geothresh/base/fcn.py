@@ -1,4 +1,4 @@
-"""FCN-8s on an encoder: scores of three sizes, added up."""
+"""FCN-8s on an encoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn import functional
 class FCN8s(nn.Module):
     """FCN-8s (Long, Shelhamer and Darrell, CVPR 2015) on an encoder.
 
-    Scores of 1 x 1 convolutions at 1/32, 1/16 and 1/8 of the image are added up on the way to the
-    finer grid. The two doublings are learnt, from bilinear interpolation on; the last is bilinear.
+    Scores of 1 x 1 convolutions at 1/32, 1/16 and 1/8 of the image are upsampled and added up. The
+    two upsamplings by 2 are learnt, starting as bilinear interpolation; the last one is bilinear.
     """
 
     def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:

@@ -1,7 +1,8 @@
-"""Base networks: those of the library, LinkNet with another centre, our own; and their files.
+"""Build base networks, and read their files.
 
-Every network takes images (B, 3, H, W), H and W multiples of 32, and gives logits (B, 1, H, W), in
-training perhaps (B, N, H, W), of which the first is what counts later.
+The networks are those of segmentation-models-pytorch, D-LinkNet, and those of this package. Each
+takes images (B, 3, H, W), H and W multiples of 32, and gives logits (B, 1, H, W). In training it
+may give (B, N, H, W), of which the first map is the output.
 """
 
 from __future__ import annotations
@@ -30,19 +31,18 @@ _CLASSES = {
     "linknet": "Linknet",
     "dlinknet": "Linknet",
 }
-# Those of our own, by whether they stand on an encoder.
+# Networks of this package, without and with a separate encoder.
 _WITHOUT_ENCODER = {"resunet": ResUNet, "resunetpp": ResUNetPlusPlus}
 _ON_ENCODER = {"fcn8s": FCN8s, "rfcn": RFCN, "pfan": PFAN}
 _DILATIONS = (1, 2, 4, 8)
-# Of batch norms, torch's default.
+# torch's default for batch norms.
 _MOMENTUM = 0.1
 
 
 class DilatedCentre(nn.Module):
     """The centre of D-LinkNet (Zhou, Zhang and Wu, CVPR Workshops 2018).
 
-    3 x 3 convolutions of growing dilation, one after the other; the input and the outputs of all
-    of them are added up.
+    3 x 3 convolutions of growing dilation in sequence; the input and all outputs are added up.
     """
 
     def __init__(self, channels: int) -> None:
@@ -73,7 +73,7 @@ class CentredDecoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features of the encoder, from fine to coarse, to those of the decoder."""
+        """Features of the encoder, from fine to coarse, to the output of the decoder."""
         return cast(Tensor, self.decoder([*features[:-1], self.centre(features[-1])]))
 
 
@@ -82,12 +82,12 @@ def describe_network(network: str, encoder: str | None = None, weights: str = NO
 
     Args:
         network: one of `NETWORKS`.
-        encoder: name of an encoder; None = that which goes with the network.
+        encoder: name of an encoder; None = the default of the network.
         weights: ``none``, ``imagenet`` or a file, see `geothresh.base.pretrained`.
 
     Raises:
-        UsageError: the library or the encoder is not there, or has no such weights.
-        InputError: the weights are not there.
+        UsageError: the library is not installed, or the encoder or its weights do not exist.
+        InputError: the weights cannot be fetched, or their file does not exist.
     """
     if encoder is None:
         encoder = default_encoder(network)
@@ -119,16 +119,16 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
         weights: of the encoder: ``none``, ``imagenet`` or a file.
 
     Raises:
-        UsageError: the encoder does not go with the network, or is not there.
-        InputError: the weights cannot be fetched, or their file is not there.
-        ModelError: their file holds those of another network.
+        UsageError: the encoder does not exist, or does not suit the network.
+        InputError: the weights cannot be fetched, or their file does not exist.
+        ModelError: their file is of another network.
     """
     if config.encoder == OWN:
         own = _WITHOUT_ENCODER[config.network]()
         _hasten_norms(own)
         return own
     library = segmentation_models()
-    # Fetched first and alone: what fails afterwards is no fault of the connection.
+    # Fetched separately, so that errors of the connection are told from those of building.
     pretrained = encoder_tensors(config, weights)
     try:
         if config.network in _ON_ENCODER:
@@ -144,7 +144,7 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
             "choose another encoder"
         ) from error
     if pretrained is not None:
-        # PSPNet's encoder is shallower: it takes what it has of these.
+        # PSPNet's encoder is shallower and has only some of these tensors.
         encoder.load_state_dict({k: pretrained[k] for k in encoder.state_dict()})
     if config.network in _ON_ENCODER:
         network: nn.Module = _ON_ENCODER[config.network](encoder, channels)
@@ -158,11 +158,10 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
 
 
 def _hasten_norms(network: nn.Module) -> None:
-    """Let the statistics of batch norms follow the weights within tens of steps, as torch has it.
+    """Raise the momentum of batch norms to torch's default at least, in place.
 
-    Encoders that come from TensorFlow average them over a hundred steps and more, made for
-    trainings of a hundred thousand: after a few hundred they lag behind the weights, and the
-    network predicts far below what it has learnt.
+    Encoders ported from TensorFlow average statistics over a hundred steps and more. In a training
+    of a few hundred steps these lag behind the weights, and the network predicts poorly.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
@@ -183,13 +182,13 @@ class BaseCard:
     """Metadata of the file of a base network."""
 
     config: BaseConfig
-    """Which network, and how it wants its images."""
+    """Architecture and normalisation of images."""
     training: dict[str, Any]
     """How it was trained: recipe, digest of the data, ids trained on, step, version; JSON types."""
 
     @property
     def trained_ids(self) -> frozenset[str]:
-        """Ids of the images that it has seen."""
+        """Ids of the images that it was trained on."""
         return frozenset(self.training["data"]["train"])
 
 
@@ -219,7 +218,7 @@ def load_base_weights(path: str | Path, config: BaseConfig) -> dict[str, Any]:
 
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
-        UsageError: segmentation-models-pytorch is not installed, or knows no such encoder.
+        UsageError: segmentation-models-pytorch is not installed, or lacks the encoder.
     """
     with torch.device("meta"):
         expected = build_network(config).state_dict()

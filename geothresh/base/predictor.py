@@ -1,4 +1,4 @@
-"""Inference with a base network: tiles and pictures in, confidences out."""
+"""Inference with a base network."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from geothresh.windows import PixelWindow, RasterSize
 
 
 class BasePredictor:
-    """A base network as a refiner of three bands: images in, confidences out.
+    """A base network as a `Refiner` that makes confidences of images with three bands.
 
-    It runs in evaluation mode, on the one compute thread of the process.
+    It runs in evaluation mode, on the compute thread of the process.
     """
 
     patch = STRIDE
@@ -73,7 +73,7 @@ class BasePredictor:
         """Confidences (B, T, T) of tiles (B, 3, T, T), red, green and blue in [0, 1].
 
         Raises:
-            ModelError: they have not three bands, T is no multiple of 32, or not even one tile
+            ModelError: there are not three bands, T is no multiple of 32, or not even one tile
                 fits in memory.
             DeviceLostError: the GPU has failed.
         """
@@ -135,7 +135,7 @@ class BaseSource:
 
     @property
     def patch(self) -> int:
-        """Sides of tiles are multiples of so many pixels."""
+        """Sides of tiles must be multiples of this many pixels."""
         return STRIDE
 
     @property
@@ -147,11 +147,11 @@ class BaseSource:
         """Load the model onto its device.
 
         Args:
-            cores: processor cores that it may use; by default all that torch takes.
+            cores: processor cores that it may use; by default all that torch uses.
 
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
-            UsageError, InputError: the library or the device is not there.
+            UsageError, InputError: the library or the device is not available.
         """
         if digest(self.path) != self.sha256:
             raise ModelError(
@@ -171,7 +171,7 @@ class BaseSource:
 
 
 class PictureReader:
-    """A picture (H, W, 3) in 8 bits as a reader of three bands."""
+    """A picture (H, W, 3) in 8 bits as a `RasterReader` of three bands."""
 
     def __init__(self, picture: UInt8Array) -> None:
         self._picture = picture
@@ -182,7 +182,7 @@ class PictureReader:
         return RasterSize(height=self._picture.shape[0], width=self._picture.shape[1])
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Red, green and blue (3, height, width) in [0, 1] of a window, all of it valid."""
+        """Read a window as (3, height, width) in [0, 1]; all of it is valid."""
         values = self._picture[window.slices()].transpose(2, 0, 1).astype(np.float32)
         values /= np.float32(255)
         return values, np.ones(values.shape[1:], np.bool_)
@@ -195,10 +195,10 @@ def predict_picture(
     *,
     batch_size: int = 1,
 ) -> UInt8Array:
-    """The confidence map (H, W) of a picture (H, W, 3): confidence x 255, of the picture's size.
+    """Confidence map (H, W) of a picture (H, W, 3), as confidence x 255.
 
-    A picture that fits into a tile goes through the network in one pass, mirrored outwards to the
-    next multiple of the patch; a larger one in tiles, as `mosaic` does it.
+    A picture that fits into a tile goes through the network in one pass, padded by mirroring to the
+    next multiple of the patch; a larger one goes through in tiles, see `geothresh.mosaic.mosaic`.
     """
     reader = PictureReader(image)
     size, patch = reader.size, predictor.patch

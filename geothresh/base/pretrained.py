@@ -1,7 +1,7 @@
-"""segmentation-models-pytorch, imported when it is needed, and the weights an encoder starts from.
+"""Import segmentation-models-pytorch, and find the weights that an encoder starts from.
 
-The library is an optional extra, and slow to import: no module imports it at its top. Weights are
-random, ImageNet's from the hub, or a file on the disk.
+The library is an optional extra and slow to import, so no module imports it at its top. Weights are
+random, ImageNet's from the Hugging Face hub, or a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("geothresh.base")
 
-# Operators of torchvision's compiled library that its Python half registers functions for.
+# Operators of torchvision's compiled library for which its Python code registers functions.
 _OPERATORS = ("nms", "qnms")
 _keep: list[object] = []
 
@@ -54,11 +54,11 @@ def segmentation_models() -> ModuleType:
 def _import_torchvision() -> None:
     """Import torchvision even where its compiled library cannot be loaded.
 
-    The torchvision of PyPI is built for CUDA. Beside a torch for CPUs its library does not load;
-    torchvision passes over that in silence and then fails with "operator torchvision::nms does not
-    exist" when it registers the shape function of that operator. Operators of that library find
-    boxes; segmentation networks never call them. So their signatures are declared, without any
-    implementation, which is all that the import needs. Where the library loads, nothing is done.
+    The torchvision of PyPI is built for CUDA. With a torch for CPUs, its compiled library does not
+    load. torchvision ignores that, and then fails with "operator torchvision::nms does not exist"
+    when it registers a shape function for that operator. The operators are for boxes, and no
+    segmentation network calls them. So their signatures are declared here without implementation,
+    which is all that the import needs. If the library loads, nothing is declared.
     """
     try:
         importlib.import_module("torchvision")
@@ -76,7 +76,7 @@ def _import_torchvision() -> None:
     operators = library.Library("torchvision", "DEF")
     for name in _OPERATORS:
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    # The declarations last as long as this object does.
+    # The declarations live as long as this object.
     _keep.append(operators)
     importlib.import_module("torchvision")
 
@@ -85,7 +85,7 @@ def weights_name(weights: str) -> str:
     """Identity of encoder weights: ``none``, ``imagenet``, or a file's sha256.
 
     Raises:
-        InputError: the file is not there.
+        InputError: the file does not exist.
     """
     if weights in (NONE, IMAGENET):
         return weights
@@ -98,13 +98,13 @@ def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
 
     Args:
         config: which network.
-        weights: ``none``, ``imagenet`` (asks the hub for what the library does not hold), or a
-            safetensors file of the encoder's state dict, whose images are normalised as the
-            library says for the encoder, or else as ImageNet's.
+        weights: ``none``, ``imagenet`` (timm's encoders ask the hub), or a safetensors file of the
+            encoder's state dict, for which the library's values for the encoder are taken, or
+            else ImageNet's.
 
     Raises:
-        UsageError: the encoder has no such weights, or these want no RGB images.
-        InputError: what the hub says cannot be fetched, or the file is not there.
+        UsageError: the encoder has no such weights, or they are not for RGB images.
+        InputError: the hub cannot be reached, or the file does not exist.
     """
     encoder, encoders = config.encoder, segmentation_models().encoders
     if weights == NONE:
@@ -143,11 +143,11 @@ def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
 
 
 def encoder_tensors(config: BaseConfig, weights: str) -> dict[str, Tensor] | None:
-    """The tensors that an encoder of full depth starts from; None for random ones.
+    """Initial tensors of an encoder of full depth; None for random ones.
 
     Raises:
-        InputError: the hub's cannot be fetched, or the file is not there.
-        ModelError: the file's tensors are not the encoder's, or not finite.
+        InputError: they cannot be fetched, or the file does not exist.
+        ModelError: the tensors of the file do not fit the encoder, or are not finite.
     """
     if weights == NONE:
         return None
@@ -177,10 +177,10 @@ def _require_weights_file(weights: str) -> None:
 
 @contextmanager
 def _fetching(config: BaseConfig) -> Iterator[None]:
-    """Whatever goes wrong in here is told as one failure to fetch weights.
+    """Report any exception inside as an InputError: weights cannot be fetched.
 
-    Connections fail in dozens of ways, each library on the way with errors of its own; the last
-    one says least, so the first of the chain is shown.
+    The libraries involved raise many types of exceptions for connections that fail. The last one
+    says least, so the first one of the chain is shown.
     """
     try:
         yield

@@ -1,7 +1,6 @@
-"""ResUNet and ResUNet++: U-Nets of residual units, without an encoder of the library.
+"""ResUNet and ResUNet++: U-Nets of residual units.
 
-Both take images (B, 3, H, W), H and W multiples of 8, and give logits (B, 1, H, W). Their weights
-start from random numbers.
+Both take images (B, 3, H, W), H and W multiples of 8, and give logits (B, 1, H, W).
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: Channels of ResUNet at 1, 1/2, 1/4 and 1/8 of the image: those of its paper.
+#: Channels of ResUNet at 1, 1/2, 1/4 and 1/8 of the image, as in its paper.
 RESUNET_WIDTHS = (64, 128, 256, 512)
 #: Channels of ResUNet++ at 1, 1/2, 1/4 and 1/8 of the image, and of its bridge.
 RESUNETPP_WIDTHS = (16, 32, 64, 128, 256)
-# Of the atrous convolutions of ResUNet++.
+# Dilations of the atrous convolutions of ResUNet++.
 _RATES = (1, 6, 12, 18)
-# What a squeeze divides channels by.
+# Reduction of channels in squeeze and excitation.
 _REDUCTION = 8
 
 
 def _before(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    """Norm and ReLU before a 3 x 3 convolution, the order of full pre-activation."""
+    """Batch norm and ReLU before a 3 x 3 convolution (full pre-activation)."""
     return nn.Sequential(
         nn.BatchNorm2d(inputs),
         nn.ReLU(inplace=True),
@@ -35,18 +34,18 @@ def _before(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
 class ResidualUnit(nn.Module):
     """Two convolutions with pre-activation, added to a 1 x 1 convolution of the input.
 
-    The papers draw an identity beside the convolutions; channels and stride differ between its
-    ends in every unit, and how they are matched is left open. Here a 1 x 1 convolution does it.
+    The papers draw an identity shortcut, although channels or stride change in every unit, and
+    leave open how its ends are matched. Here a 1 x 1 convolution does it.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, first: bool = False) -> None:
-        """A unit.
+        """Make a unit.
 
         Args:
-            inputs: channels.
-            outputs: channels.
+            inputs: channels of the input.
+            outputs: channels of the output.
             stride: of the first convolution.
-            first: the unit reads the image, which no norm comes before.
+            first: whether the unit reads the image, without norm and ReLU before it.
         """
         super().__init__()
         opening: nn.Module = _before(inputs, outputs, stride=stride)
@@ -63,9 +62,9 @@ class ResidualUnit(nn.Module):
 class ResUNet(nn.Module):
     """ResUNet (Zhang, Liu and Wang, "Road extraction by deep residual U-Net", GRSL 2018).
 
-    Three residual units down, a bridge, three up; features are doubled by their nearest neighbours
-    and joined to those of the way down. The paper counts 7.8 million parameters, which are those of
-    the 3 x 3 convolutions; with 1 x 1 convolutions as shortcuts there are 8.2 million.
+    Three residual units down, a bridge, and three up, where features are upsampled to the nearest
+    neighbour and concatenated with those of the encoder. The paper counts 7.8 million parameters,
+    those of the 3 x 3 convolutions; with 1 x 1 convolutions as shortcuts there are 8.2 million.
     """
 
     def __init__(self, widths: Sequence[int] = RESUNET_WIDTHS) -> None:
@@ -93,7 +92,7 @@ class ResUNet(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by what all of the image says of them (Hu and others, CVPR 2018)."""
+    """Squeeze and excitation (Hu and others, CVPR 2018): channels weighted by global means."""
 
     def __init__(self, channels: int, reduction: int = _REDUCTION) -> None:
         super().__init__()
@@ -109,7 +108,7 @@ class SqueezeExcite(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """Convolutions of several dilations side by side, added up and mixed (ASPP)."""
+    """Atrous spatial pyramid pooling: parallel convolutions of several dilations, added up."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -128,7 +127,7 @@ class AtrousPyramid(nn.Module):
 
 
 class DecoderAttention(nn.Module):
-    """Coarse features, weighted by what the finer ones of the encoder make of them."""
+    """Attention of ResUNet++: coarse features, weighted with the encoder's finer ones."""
 
     def __init__(self, fine: int, coarse: int) -> None:
         super().__init__()
@@ -146,11 +145,11 @@ class ResUNetPlusPlus(nn.Module):
 
     Jha and others, "ResUNet++: an advanced architecture for medical image segmentation", ISM 2019.
     A stem and three residual units, each followed by squeeze and excitation; an atrous pyramid as
-    the bridge; attention, doubling and a residual unit three times on the way up; an atrous pyramid
-    before the score. Ours are the widths (16 channels at full size, doubled with each halving, with
-    which there are 4.05 million parameters; no count of the authors' is known to us), the dilations
-    (1, 6, 12 and 18), what a squeeze divides by (8), and how the two inputs of attention come to
-    one size (a maximum over 2 x 2).
+    the bridge; three times attention, upsampling and a residual unit; an atrous pyramid before the
+    score. The paper leaves open and we chose: the widths (16 channels at full size, doubled with
+    each halving; 4.05 million parameters, no count of the authors' is known to us), the dilations
+    (1, 6, 12 and 18), the reduction in squeeze and excitation (8), and how the finer input of
+    attention is brought to the size of the coarser one (2 x 2 maximum).
     """
 
     def __init__(self, widths: Sequence[int] = RESUNETPP_WIDTHS) -> None:

@@ -1,4 +1,4 @@
-"""RFCN and PFAN: networks that find what stands out in an image, on an encoder of the VGG kind.
+"""RFCN and PFAN: saliency networks on a VGG encoder.
 
 Both take images (B, 3, H, W), H and W multiples of 32, and give logits (B, 1, H, W).
 """
@@ -14,10 +14,10 @@ from torch.nn import functional
 from geothresh.base.fcn import FCN8s
 from geothresh.base.resunet import SqueezeExcite
 
-#: How often RFCN looks at an image.
+#: Steps of RFCN's recurrence.
 RFCN_STEPS = 2
-# Of PFAN: channels of each convolution of a pyramid, its dilations, channels behind the pyramids
-# and of fine features, and the reach of spatial attention.
+# PFAN: channels of each convolution of a pyramid, its dilations, channels after the pyramids and of
+# fine features, kernel length of spatial attention, reduction in squeeze and excitation.
 _PYRAMID, _DILATIONS = 32, (3, 5, 7)
 _WIDTH = 64
 _REACH = 9
@@ -25,22 +25,21 @@ _SQUEEZE = 4
 
 
 class RFCN(nn.Module):
-    """RFCN on VGG: it looks at an image again with what it has found.
+    """RFCN on VGG: a recurrent network that reads its previous output as a fourth channel.
 
     Wang and others, "Saliency detection with recurrent fully convolutional networks", ECCV 2016,
-    and TPAMI 2018. A fully convolutional network reads the image and the saliency that it found
-    the step before as a fourth channel; before the first step nothing is known, and that channel
-    is 0. All steps share their weights. The papers take their scores from the last layers of a VGG
-    with the wide layers of a classifier; here they are those of FCN-8s on the features of the
-    convolutions. The number of steps is ours (two), and so is that each of them is trained towards
-    the truth.
+    and TPAMI 2018. A fully convolutional network reads the image and the saliency of the step
+    before, which is 0 in the first step. All steps share their weights. The papers score the last
+    layers of a VGG with the wide layers of its classifier; here FCN-8s scores the features of the
+    convolutions. That there are two steps, and that each is trained towards the truth, is our
+    choice.
 
     In training the logits are (B, steps, H, W), the last step first; otherwise (B, 1, H, W), of the
     last step.
     """
 
     def __init__(self, encoder: nn.Module, channels: list[int], steps: int = RFCN_STEPS) -> None:
-        """A network.
+        """Make a network.
 
         Args:
             encoder: VGG's, for images of three channels; it is widened to four.
@@ -64,10 +63,10 @@ class RFCN(nn.Module):
 
 
 def _with_prior(first: nn.Conv2d) -> nn.Conv2d:
-    """A convolution that reads one channel more, its other weights those of `first`.
+    """The convolution `first` with one more input channel.
 
-    The weights of the new channel start at random, as small as torch has them: at 0 the steps would
-    be alike and the network not recurrent to begin with.
+    The weights of the new channel start from torch's default. With 0 all steps would be equal at
+    first.
     """
     wide = nn.Conv2d(4, first.out_channels, 3, padding=1, bias=first.bias is not None)
     with torch.no_grad():
@@ -78,7 +77,7 @@ def _with_prior(first: nn.Conv2d) -> nn.Conv2d:
 
 
 class ContextPyramid(nn.Module):
-    """Context-aware feature extraction of PFAN: one 1 x 1 convolution and three dilated ones."""
+    """Context-aware feature extraction of PFAN: a 1 x 1 convolution and three dilated ones."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -100,9 +99,10 @@ class ContextPyramid(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Where fine features matter, told by the coarse ones: a row and a column convolution in turn.
+    """Spatial attention of PFAN: weights of the fine features, from the coarse ones.
 
-    One branch goes along rows first, the other along columns; both are added up.
+    One branch convolves along rows and then along columns, the other along columns first; both are
+    added up.
     """
 
     def __init__(self, channels: int) -> None:
@@ -129,15 +129,15 @@ class PFAN(nn.Module):
     """PFAN on VGG: coarse features by dilated pyramids, fine ones by attention.
 
     Zhao and Wu, "Pyramid feature attention network for saliency detection", CVPR 2019. The features
-    at 1/4, 1/8 and 1/16 of the image go through pyramids of dilated convolutions, their channels
-    are weighted; those at 1 and 1/2 are weighted pixel by pixel by what came of the coarse ones;
-    all are joined and scored. There are 16.4 million parameters on VGG-16, 14.7 of them its own; no
-    count of the authors' is known to us. Their loss has a part that follows edges; here it is
-    trained with the loss of the other base networks.
+    at 1/4, 1/8 and 1/16 of the image go through pyramids of dilated convolutions and channel
+    attention. Those at 1 and 1/2 are weighted pixel by pixel by the coarse ones. All are
+    concatenated and scored. There are 16.4 million parameters on VGG-16, 14.7 of them VGG's; no
+    count of the authors' is known to us. The authors' loss has an edge term; here it is trained
+    with the loss of the other base networks.
     """
 
     def __init__(self, encoder: nn.Module, channels: list[int]) -> None:
-        """A network.
+        """Make a network.
 
         Args:
             encoder: VGG's.
@@ -159,7 +159,7 @@ class PFAN(nn.Module):
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
         full, half, *levels = self.encoder(image)[:5]
         pyramids = [make(level) for make, level in zip(self.pyramids, levels, strict=True)]
-        # Each is brought to 1/4 of the image, where the first of them is.
+        # All are brought to 1/4 of the image, the size of the first.
         joined = torch.cat([_enlarged(one, 2**k) for k, one in enumerate(pyramids)], 1)
         coarse = _enlarged(self.coarse(self.weigh(joined)), 4)
         fine = self.fine(torch.cat([self.at_full(full), _enlarged(self.at_half(half), 2)], 1))

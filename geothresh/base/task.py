@@ -1,7 +1,7 @@
 """Base networks as a task of the training loop: crops of images and masks, loss, snapshots.
 
-Each crop is drawn from a random generator seeded by (seed, number of the crop), so that a run that
-is resumed sees the very same crops.
+Each crop has a random generator seeded by (seed, number of the crop), so that a resumed run sees
+the same crops.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from geothresh.training.state import Progress
 from geothresh.types import Float32Array
 
 Batch = tuple[Tensor, Tensor]
-"""Images as the network wants them, and masks (B, H, W), 0 or 1."""
+"""Normalised images (B, 3, H, W), and masks (B, H, W), 0 or 1."""
 
 #: Decoded images are kept in memory up to this many bytes.
 _CACHE_BYTES = 4 * 1024**3
 
 
 class BaseTask(Task):
-    """A base network, trained in one epoch of as many steps as its recipe says, without a score."""
+    """Trains a base network in one epoch with the steps of its recipe; nothing is scored."""
 
     kind = BASE
-    # The model is there when nothing is left to be done, and needs no state.
+    # A finished run has its model and needs no state.
     keeps_state = False
 
     def __init__(
@@ -55,16 +55,16 @@ class BaseTask(Task):
 
         Args:
             pairs: images to learn from.
-            output: the model file; snapshots, ``.stepNNNNN``, stand beside it.
+            output: the model file; snapshots, ``.stepNNNNN``, are written beside it.
             config: of the network.
             plan: how it is trained.
-            data: what the model file says of the data, with the ids under ``train``; a resumed run
-                must agree.
+            data: description of the data for the model file, with the ids under ``train``; a
+                resumed run must have the same.
             device: auto, cpu, cuda, cuda:i or mps.
-            resumed: the weights come from a state.
+            resumed: whether the weights come from a state.
 
         Raises:
-            UsageError, InputError: the device, the encoder or its weights are not there.
+            UsageError, InputError: the device, the encoder or its weights are not available.
         """
         recipe = plan.recipe_for(len(pairs))
         place, dtype = training_place(device, recipe.precision)
@@ -96,7 +96,7 @@ class BaseTask(Task):
         return progress.epoch > 0
 
     def batches(self, epoch: int, first: int) -> Iterable[tuple[Batch, int]]:
-        """Crops by the number of the step."""
+        """Batches of crops, by the number of the step."""
         return prefetched(self._batch(step) for step in range(first, self.steps))
 
     def _batch(self, step: int) -> tuple[Batch, int]:
@@ -112,19 +112,19 @@ class BaseTask(Task):
         return cosine_rate(step, self.steps, highest=self.recipe.learning_rate)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropy plus Dice, the mean over the answers of the network."""
+        """Binary cross-entropy plus Dice, the mean over the outputs of the network."""
         images, masks = batch
         with self.autocast():
             logits = self.network(images.to(self.device, non_blocking=True))
         truth = masks.to(self.device)
-        # One of each answer that the network gives in training, such as those of its steps.
-        each = [segmentation_loss(answer.float(), truth) for answer in logits.unbind(1)]
+        # Some networks have several outputs in training, such as those of recurrent steps.
+        each = [segmentation_loss(output.float(), truth) for output in logits.unbind(1)]
         return {"total": torch.stack(each).mean()}
 
     def after_step(self, progress: Progress) -> None:
         """Write a snapshot where one is due."""
         if progress.step in self._marks:
-            # The loss is of the weights before the step.
+            # The loss was that of the weights before the step.
             self.require_finite(progress)
             self._save(snapshot_file(self.output, progress.step), progress)
 
@@ -136,7 +136,7 @@ class BaseTask(Task):
         return losses
 
     def _save(self, path: Path, progress: Progress) -> None:
-        # Nothing of the clock: a run that was stopped leaves the same bytes as one that was not.
+        # No times: a run that was stopped and resumed must write the same bytes.
         made = {"geothresh": __version__, "torch": torch.__version__, "step": progress.step}
         save_model(
             path,
@@ -148,10 +148,10 @@ class BaseTask(Task):
 
 
 def normalised(images: Float32Array, config: BaseConfig) -> Tensor:
-    """Images (B, H, W, 3) in [0, 1] as the network wants them: (B, 3, H, W), channels last."""
+    """Normalise images (B, H, W, 3) in [0, 1] to (B, 3, H, W) in channels-last memory."""
     mean, std = (np.array(part, np.float32) for part in (config.mean, config.std))
     values = (images - mean) / std
-    # Permuted, not copied: memory stays in the order of channels_last.
+    # A permuted view is in channels-last order already.
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
@@ -159,13 +159,13 @@ def segmentation_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Binary cross-entropy plus 1 - Dice over the batch; both (B, H, W), truth 0 or 1."""
     share = torch.sigmoid(logits)
     common, size = (share * truth).sum(), share.sum() + truth.sum()
-    # 1: of two empty masks, the Dice coefficient is 1, and its gradient finite.
+    # With + 1, the Dice coefficient of two empty masks is 1, and its gradient is finite.
     dice = (2 * common + 1) / (size + 1)
     return functional.binary_cross_entropy_with_logits(logits, truth) + 1 - dice
 
 
 def snapshot_steps(steps: int, snapshots: int) -> list[int]:
-    """The steps after which snapshots are kept: evenly spread, without the last."""
+    """Steps after which snapshots are kept: evenly spread, without the last step."""
     marks = {round(steps * k / (snapshots + 1)) for k in range(1, snapshots + 1)}
     return sorted(marks - {0, steps})
 
