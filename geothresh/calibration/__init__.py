@@ -1,6 +1,6 @@
-"""What to do with the confidences of one base network, learned from labelled maps.
+"""Choose how to transform and cut the confidences of a base network, from labelled maps.
 
-Maps are kept as histograms of 256 levels (`counts`). From these every way to transform and cut
-confidences is fitted and scored (`candidates`), by cross-validation over places, and one of them is
-advised if it is better than the cut at 0.5 beyond noise (`choosing`). No model is run here.
+Maps are kept as histograms of 256 levels (`counts`). All ways to transform and cut confidences are
+fitted to these and scored (`candidates`) by cross-validation over places, and one is advised if it
+is significantly better than the cut at 0.5 (`choosing`). No model is run here.
 """

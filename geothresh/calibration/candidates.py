@@ -1,7 +1,7 @@
-"""Ways to transform and cut confidences, each fitted to maps that are counted.
+"""Candidates: ways to transform and cut confidences, fitted to histograms of labelled maps.
 
-A candidate is fitted to some maps and gives a `Fitted`: a source and a `Transformation`, which
-`geothresh.refine` does exactly. It is scored by the counts of other maps.
+A candidate that is fitted to some maps gives a `Fitted`: a source and the `Transformation` that
+`geothresh.refine` would apply. It is scored on the histograms of other maps.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from geothresh.types import BoolArray, Float64Array
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the refined logit that are tried."""
-# Of slope and bias: logits go to 7, so that all of it lies well inside.
+# Bounds of slope and bias. Logits are within 7 of 0, so that any sensible fit lies well inside.
 _SLOPES, _BIASES = (0.01, 100.0), (-50.0, 50.0)
-# Differences of a mean IoU that are none.
+# Values of a mean IoU that differ less are equal.
 _EQUAL = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What is done to confidences: from which source, and how."""
+    """A fitted candidate: which confidences are transformed, and how."""
 
     source: Source
     transformation: Transformation
 
     def mask(self) -> BoolArray:
-        """(2, 256): which levels are foreground, off and on the foreground of the input."""
+        """(2, 256): levels that become foreground, for background and foreground of the input."""
         change = self.transformation
         values = change.calibrated(LEVELS)
         above = values >= np.float32(change.threshold)
@@ -55,42 +55,42 @@ class Fitted:
         return np.stack([above, kept])
 
     def iou(self, maps: CountedMaps) -> Float64Array:
-        """(M,) IoU of the masks that it makes."""
+        """(M,) IoU of each map."""
         return iou_of_mask(maps.counts[self.source], self.mask())
 
     def count(self, maps: CountedMaps, into: Reliability) -> None:
-        """Add how often its confidences are right."""
+        """Add its confidences to a reliability diagram."""
         values = self.transformation.calibrated(LEVELS)
         off, on = maps.counts[self.source].sum(axis=(0, 1))
         into.add_levels(values, off, on)
 
 
 class Candidate(Protocol):
-    """A way to transform and cut confidences, to be fitted."""
+    """A way to transform and cut confidences, not fitted yet."""
 
     @property
     def key(self) -> str:
-        """For JSON: the same in every version."""
+        """Identifier for JSON, the same in every version."""
         ...
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Name in the table."""
         ...
 
     @property
     def rank(self) -> int:
-        """How much it asks for: of equals the lowest is advised."""
+        """Complexity: of candidates that are about equal, the one with the lowest is advised."""
         ...
 
     def fit(self, maps: CountedMaps) -> Fitted:
-        """Find what suits these maps best."""
+        """Fit it to these maps."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsIs:
-    """Nothing is fitted: a source, cut at 0.5."""
+    """A source cut at 0.5; nothing is fitted."""
 
     key: str
     label: str
@@ -99,7 +99,7 @@ class AsIs:
     rank: int = 0
 
     def fit(self, maps: CountedMaps) -> Fitted:
-        """The same for all maps."""
+        """The same transformation for all maps."""
         change = Transformation(strength=self.source.strength, keep=self.keep)
         return Fitted(self.source, change)
 
@@ -113,7 +113,7 @@ class BestThreshold:
     sources: Sequence[Source]
     rank: int
     scaled: bool = False
-    """Whether temperature and bias are fitted too; the mask stays the same."""
+    """Whether temperature and bias are fitted too, which does not change the mask."""
 
     def fit(self, maps: CountedMaps) -> Fitted:
         """Try all cuts of all sources."""
@@ -165,7 +165,7 @@ class Isotonic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Hysteresis: refined confidence down to which the foreground of the input stays."""
+    """Hysteresis: a lower threshold for pixels that are foreground in the input."""
 
     key: str
     label: str
@@ -173,10 +173,10 @@ class Kept:
     rank: int
 
     def fit(self, maps: CountedMaps) -> Fitted:
-        """Try all cuts up to 0.5 for what the input has as foreground."""
+        """Try all cuts up to 0.5 for the foreground of the input."""
         counts = maps.counts[self.source]
         reached = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
-        # What the input has not is cut at 0.5, what it has at every cut.
+        # The background of the input is cut at 0.5, its foreground at every cut.
         found = reached[:, 0, :, HALF, None] + reached[:, 1]
         scores = iou(found[:, 1], found[:, 0], counts[:, :, 1].sum(axis=(1, 2))[:, None])
         means = (maps.weights @ scores)[: HALF + 1]
@@ -186,7 +186,7 @@ class Kept:
 
 
 def image_free() -> list[Candidate]:
-    """Those that need no model; the first does nothing."""
+    """Candidates without a model; the first one does nothing."""
     return [
         AsIs(key="nothing", label="cut at 0.5", source=INPUT),
         BestThreshold(key="threshold", label="best threshold", sources=[INPUT], rank=1),
@@ -200,13 +200,12 @@ def image_free() -> list[Candidate]:
 
 
 def of_model(name: str, keep: float | None, called: str | None = None) -> list[Candidate]:
-    """Those with a model.
+    """Candidates with a model.
 
     Args:
         name: of the model.
-        called: name of it for people; None = the same.
-        keep: refined confidence down to which it keeps the foreground of the input, as its card
-            tells; None = it does not.
+        keep: threshold for the foreground of the input, from the model's card, see `ModelScope`.
+        called: name of the model in the table; None = the same.
     """
     called = called or name
     *weaker, full = (Source(name, strength) for strength in STRENGTHS)
@@ -232,7 +231,7 @@ def of_model(name: str, keep: float | None, called: str | None = None) -> list[C
 
 
 def _cut(number: int) -> float:
-    """The threshold of a cut, as a number that JSON gives back."""
+    """The threshold of a cut as a Python float, for JSON."""
     return float(CUTS[number])
 
 
@@ -260,7 +259,7 @@ def _platt(maps: CountedMaps, source: Source) -> tuple[float, float]:
 
 
 def _corners(before: Float64Array, after: Float64Array) -> tuple[tuple[float, float], ...]:
-    """The points of a curve without those that lie on a level stretch between two others."""
+    """Points of a curve, without those inside a level stretch."""
     if len(before) == 1:
         return ((float(before[0]), float(after[0])),)
     inner = (after[1:-1] == after[:-2]) & (after[1:-1] == after[2:])

@@ -1,13 +1,13 @@
-"""Which candidate is advised: cross-validation over places, and a guard against luck.
+"""Choose the candidate to advise, by cross-validation over places and a permutation test.
 
-Each candidate is fitted to the places of all folds but one and scored on those of that one. Its
-gains over the cut at 0.5 are then tried against chance. The signs of the gains are flipped at
-random, place by place, the same for all candidates, and the greatest t of all candidates is noted
-(Westfall and Young's step for many tests at once): where no candidate is better than nothing, one
-set of data in twenty gets an advice, however many candidates there are. Of those that pass, the
-simplest is advised whose distance to the best is within one standard error of that distance
-(Breiman's rule). Last, the whole of this is done anew without each fold and scored on it: where the
-places lose by following such advice, there is none.
+Each candidate is fitted to the places of all folds but one and scored on the places of that fold.
+The gains over the cut at 0.5 are tested by flipping their signs at random, place by place and the
+same for all candidates, and comparing with the greatest t statistic of all candidates (Westfall and
+Young 1993). So if no candidate is better than the cut at 0.5, one data set in twenty gets an
+advice, however many candidates there are. Of the candidates that pass, the simplest one is advised
+whose distance to the best is within one standard error (Breiman's rule). Finally, the whole
+procedure is repeated without each fold and scored on that fold; if places lose by following such
+advice, there is none.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from geothresh.evaluation.gallery import Reliability
 from geothresh.types import Float64Array
 
 LEVEL = 0.05
-"""How often there is an advice where nothing is better than the cut at 0.5."""
+"""Significance level: how often there is an advice although nothing beats the cut at 0.5."""
 LEAST_TILES = 8
-"""With fewer, nothing is advised: neither gains nor losses can be told from chance."""
+"""With fewer maps nothing is advised: gains and losses could be chance."""
 _FLIPS = 4999
 _AT_ONCE = 500
-# Up to so many places all ways to flip their signs are tried.
+# Up to this many places, all combinations of signs are tried.
 _FEW_PLACES = 12
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a candidate scores on maps that it was not fitted to."""
+    """Scores of a candidate on maps that it was not fitted to."""
 
     iou: Float64Array
-    """(M,)"""
+    """(M,) of each map."""
     reliability: Reliability = field(default_factory=Reliability)
 
 
@@ -52,11 +52,11 @@ class Gain:
     share_worse: float
     """Share of maps that lose more than a point."""
     chance: float | None = None
-    """How often chance gives the best of all candidates as much; None = not tried."""
+    """Adjusted p-value: how often the best candidate gains as much by chance; None = not tested."""
 
     @classmethod
     def of(cls, maps: CountedMaps, differences: Float64Array) -> Gain:
-        """The gain of differences (M,) of IoU by map."""
+        """The gain, from differences (M,) of the IoU of each map."""
         places = maps.by_place(differences)
         error = None
         if len(places) > 1:
@@ -76,10 +76,10 @@ def cross_validated(
     Args:
         maps: all of them.
         candidates: to be fitted and scored.
-        folds: numbers of the maps that each fold holds out; disjoint, and all together.
+        folds: indices of the maps that each fold holds out; disjoint, covering all maps.
 
     Returns:
-        By key of the candidate what it scores on each map.
+        Scores by key of the candidate.
     """
     outcomes = {one.key: Outcome(np.zeros(len(maps.ids))) for one in candidates}
     every = set(range(len(maps.ids)))
@@ -95,20 +95,20 @@ def cross_validated(
 
 
 def gains_by_place(maps: CountedMaps, outcomes: Mapping[str, Outcome]) -> Float64Array:
-    """(P, C) gains in IoU of each candidate over the first, which does nothing."""
+    """(P, C) gains in IoU of each candidate over the first one, which does nothing, by place."""
     every = list(outcomes.values())
     differences = np.stack([one.iou - every[0].iou for one in every], axis=1)
     return maps.by_place(differences)
 
 
 def chances(gains: Float64Array) -> Float64Array:
-    """(C,) how often the greatest t of all candidates is as high where signs are chance.
+    """Adjusted p-values (C,): how often the greatest t of all candidates is as high by chance.
 
     Args:
         gains: (P, C) by place and candidate.
     """
     seen = _t(gains.sum(axis=0)[None], gains)[0]
-    # What differs by rounding alone is as high.
+    # Allows for rounding.
     bound = seen * (1 - 1e-9) - 1e-12
     reached, flips = np.zeros(len(seen)), 0
     for signs in _flipped(len(gains)):
@@ -119,7 +119,7 @@ def chances(gains: Float64Array) -> Float64Array:
 
 
 def _flipped(n: int) -> Iterator[Float64Array]:
-    """Signs (S, n) of so many places, a part at a time; the first leaves all as they are."""
+    """Random signs (S, n) of places, in batches; the first row is the data itself."""
     if n <= _FEW_PLACES:
         numbers = np.arange(2**n)[:, None] >> np.arange(n)
         yield np.where(numbers & 1, -1.0, 1.0)
@@ -132,7 +132,7 @@ def _flipped(n: int) -> Iterator[Float64Array]:
 
 
 def _t(sums: Float64Array, gains: Float64Array) -> Float64Array:
-    """Mean over its standard error, of sums (S, C) with signs of gains (P, C)."""
+    """t statistics of sums (S, C) of gains (P, C) with signs."""
     n = len(gains)
     mean = sums / n
     squares = (gains**2).sum(axis=0) / n
@@ -143,12 +143,12 @@ def _t(sums: Float64Array, gains: Float64Array) -> Float64Array:
 def advised(
     maps: CountedMaps, candidates: Sequence[Candidate], outcomes: Mapping[str, Outcome]
 ) -> Candidate:
-    """The candidate that is advised; the first, which does nothing, where none is better.
+    """The candidate to advise; the first one, which does nothing, if none is better.
 
     Args:
-        maps: all of them.
-        candidates: the first does nothing.
-        outcomes: of each candidate on maps that it was not fitted to.
+        maps: all maps.
+        candidates: the first one does nothing.
+        outcomes: scores of each candidate on maps that it was not fitted to.
     """
     gains = gains_by_place(maps, outcomes)
     passed = chances(gains) <= LEVEL
@@ -166,10 +166,10 @@ def advised(
 def followed(
     maps: CountedMaps, candidates: Sequence[Candidate], folds: Sequence[Sequence[int]]
 ) -> Float64Array | None:
-    """(M,) IoU where the advice itself comes from the other folds: what to expect of following it.
+    """IoU (M,) of following an advice that comes from the other folds; None for fewer than three.
 
-    The best of many looks better than it is on the places that it was the best on; here those
-    places choose nothing. None with fewer than three folds, of which one is held out.
+    The best of many candidates looks better than it is on the places that it was chosen by. Here
+    the scored places are not used to choose.
     """
     if len(folds) < 3:
         return None
@@ -187,24 +187,24 @@ def followed(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What cross-validation found, and what is advised."""
+    """Result of the cross-validation, and the candidate that is advised."""
 
     candidates: Sequence[Candidate]
-    """The first does nothing."""
+    """The first one does nothing."""
     outcomes: Mapping[str, Outcome]
     """By key, on maps that the candidates were not fitted to."""
     gains: Mapping[str, Gain]
     """By key, over the cut at 0.5."""
     base: float
-    """IoU of the cut at 0.5, the mean over places."""
+    """IoU of the cut at 0.5, mean over places."""
     bound: Gain
-    """Of the best threshold of each region, which the truth alone tells."""
+    """Gain of the best threshold of each region (an oracle)."""
     expected: Gain | None
-    """Of following the advice, on places that it does not come from; None where it is unknown."""
+    """Gain of following an advice on places that it does not come from; None = unknown."""
     best: Candidate
-    """What is advised."""
+    """The candidate that is advised."""
     fitted: Fitted
-    """The same, fitted to all maps."""
+    """That candidate, fitted to all maps."""
 
     @classmethod
     def of(

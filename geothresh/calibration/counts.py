@@ -1,8 +1,8 @@
-"""Labelled maps as histograms: what thresholds and calibrations are fitted to and scored by.
+"""Labelled maps as histograms, to which thresholds and calibrations are fitted.
 
-A map is counted at 256 levels, those of 8 bits, and every cut lies half-way between two of them.
-So counts of maps of 8 bits are exact at every cut, and those of other maps at the cuts that are
-tried. Four kilobytes stand for a map, whatever its size.
+A map is counted at the 256 levels of 8 bits, and every cut lies half-way between two levels. So the
+counts of 8-bit maps are exact at any threshold, and those of other maps at the cuts. A map takes 4
+kB, whatever its size.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ N_LEVELS = 256
 LEVELS: Float32Array = (np.arange(N_LEVELS) / 255).astype(np.float32)
 """The confidence that each level stands for."""
 CUTS: Float32Array = ((np.arange(N_LEVELS) - 0.5) / 255).astype(np.float32)
-"""Cut k takes level k and above; the first takes everything, and stands for no threshold."""
+"""Threshold of each cut: cut k takes level k and above, cut 0 everything."""
 HALF = 128
 """The cut at 0.5."""
 MOST_MAPS = 4000
-"""More are refused: a few hundred tell all, and each takes 4 kB for each source, 17 of four
-models' mixes."""
+"""More are refused. A few hundred are enough, and each takes 4 kB for each source, of which there
+are 17 with four models."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """Confidences that are transformed and cut: the maps themselves, or refined ones."""
+    """Confidences to transform and cut: the maps themselves, or mixes with refined ones."""
 
     model: str = ""
     """Name of the model; empty = the maps as they are."""
     strength: float = 0.0
-    """Share of the refined logit in the mix with the maps' own; 0 without a model."""
+    """Share of the refined logit in the mix; 0 without a model."""
 
 
 INPUT = Source()
@@ -57,7 +57,7 @@ def level_counts(
         valid: (H, W), True = counted; all pixels if left out.
 
     Returns:
-        (2, 2, 256): off and on the input's foreground, off and on the true one, by level.
+        (2, 2, 256) pixels by class in the input, true class (background, foreground) and level.
     """
     kinds = (confidence * np.float32(255) + np.float32(0.5)).astype(np.intp)
     kinds += truth * N_LEVELS + before * (2 * N_LEVELS)
@@ -67,23 +67,23 @@ def level_counts(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedMaps:
-    """Labelled maps, counted from every source."""
+    """Histograms of labelled maps, from every source."""
 
     ids: Sequence[str]
-    """Of the maps, each its own."""
+    """Unique id of each map."""
     places: Sequence[str]
-    """The place of each map: maps of one place are held out together, and count as one."""
+    """Place of each map. Maps of one place are held out together, and have one weight."""
     counts: Mapping[Source, Int64Array]
-    """(M, 2, 2, 256) as of `level_counts`, from each source."""
+    """(M, 2, 2, 256) from each source, see `level_counts`."""
     regions: Float64Array
-    """(M,) IoU of the cut at the best threshold of each region: the bound."""
+    """(M,) IoU of the cut at the best threshold of each region (an oracle)."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """By model, with "" for reading alone: what a megapixel took."""
+    """Seconds for a megapixel by model; "" stands for reading alone."""
     megapixels: float = 0.0
     """Of all maps together."""
 
     def of(self, which: Sequence[int]) -> CountedMaps:
-        """Some of the maps, by number."""
+        """Select maps by index."""
         numbers = np.asarray(which, np.intp)
         return replace(
             self,
@@ -96,12 +96,12 @@ class CountedMaps:
     def with_sources(
         self, counts: Mapping[Source, Int64Array], seconds: Mapping[str, float]
     ) -> CountedMaps:
-        """The same maps, counted from further sources."""
+        """The same maps with further sources."""
         return replace(self, counts={**self.counts, **counts}, seconds={**self.seconds, **seconds})
 
     @property
     def weights(self) -> Float64Array:
-        """(M,) of a mean over places: maps of a place share its weight; they add up to 1."""
+        """(M,) weights of a mean over places, which sum to 1; maps of a place share its weight."""
         _, place, number = np.unique(self.places, return_inverse=True, return_counts=True)
         return np.asarray(1.0 / (len(number) * number[place]))
 
@@ -121,7 +121,7 @@ def iou_at_cuts(counts: Int64Array) -> Float64Array:
 
 
 def iou_of_mask(counts: Int64Array, mask: BoolArray) -> Float64Array:
-    """(M,) IoU of maps (M, 2, 2, 256) where these levels (2, 256) are foreground.
+    """(M,) IoU of maps (M, 2, 2, 256) if the levels (2, 256) of a mask are foreground.
 
     The first row of the mask is for pixels that are background in the input.
     """
@@ -136,11 +136,7 @@ def iou(hits: Int64Array, false_alarms: Int64Array, foreground: Int64Array) -> F
 
 
 def require_few(maps: int) -> None:
-    """Refuse more maps than are held at once.
-
-    Raises:
-        InputError: there are more than `MOST_MAPS`.
-    """
+    """Raise InputError if there are more maps than `MOST_MAPS`."""
     if maps > MOST_MAPS:
         raise InputError(
             f"{maps} maps, and at most {MOST_MAPS} are calibrated on; a few hundred tell all: name "
@@ -149,18 +145,18 @@ def require_few(maps: int) -> None:
 
 
 class MapCounter:
-    """Counts labelled maps one by one, from every source; the maps themselves are not kept."""
+    """Counts labelled maps one by one, and does not keep them."""
 
     def __init__(self, patch: int) -> None:
-        """Count nothing yet; the bound is of regions of `patch` pixels."""
+        """Start with no map; regions have a side of `patch` pixels."""
         self._patch = patch
         self._counts: dict[Source, dict[str, Int64Array]] = {INPUT: {}}
         self._regions: dict[str, float] = {}
         self.pixels = 0
-        """Counted of the maps as they are."""
+        """Number of pixels of the maps so far."""
 
     def add(self, sample: Sample) -> None:
-        """Count a map as it is, and its bound."""
+        """Count a map itself, and the IoU of its best thresholds by region."""
         truth, valid = sample.truth, sample.valid
         self._put(INPUT, sample, sample.confidence)
         target = region_target(sample.confidence, truth, patch=self._patch, valid=valid)
@@ -180,11 +176,11 @@ class MapCounter:
             self._put(Source(model, strength), sample, mix)
 
     def counted(self, place_of: Mapping[str, str], seconds: Mapping[str, float]) -> CountedMaps:
-        """All of it, in the order of the ids.
+        """All maps so far, sorted by id.
 
         Args:
             place_of: the place of each map, by its id.
-            seconds: what a megapixel took, see `CountedMaps`.
+            seconds: see `CountedMaps`.
         """
         ids = sorted(self._regions)
         return CountedMaps(
@@ -197,7 +193,7 @@ class MapCounter:
         )
 
     def sources(self, ids: Sequence[str]) -> dict[Source, Int64Array]:
-        """(M, 2, 2, 256) counts from each source that was counted, in the order of the ids."""
+        """Histograms (M, 2, 2, 256) from each source, in the order of the ids."""
         return {
             source: np.stack([of_maps[i] for i in ids])
             for source, of_maps in self._counts.items()

@@ -1,4 +1,4 @@
-"""The file of a calibration: what is done, with which model, and why; JSON with a version."""
+"""Read and write calibration files: JSON with a version."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from geothresh.splitting import read_manifest
 
 FORMAT = "geothresh calibration"
 VERSION = 1
-"""Raised where a calibration could not be followed by what is older."""
+"""Version of the format; increased when older programs could not follow a new file."""
 _NUMBERS = ("strength", "slope", "bias", "threshold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What is done to the confidences of a base network."""
+    """How to transform and cut the confidences of a base network, and why."""
 
     candidate: str
     """Label of the candidate that was advised."""
     advice: str
-    """The sentence."""
+    """The advice in words."""
     model: str | None
-    """Name of the model; None = none is needed."""
+    """Name of the model; None = without a model."""
     model_sha256: str
-    """Of its file; empty without one."""
+    """Of the model's file; empty without a model."""
     model_file: str | None = None
-    """Name of that file beside the calibration, where it is no packaged model."""
+    """Name of that file beside the calibration; None = a packaged model."""
     tta: Tta = "none"
     """Test-time augmentation of the model."""
     resolution: Resolution = "auto"
-    """Pixels that the model reads, as given."""
+    """Pixels that the model reads, see `Refining`."""
     transformation: Transformation
     figures: Mapping[str, Any]
-    """What was measured, by name; of no use to `refine`."""
+    """What was measured, by name; `refine` does not use it."""
 
     def save(self, path: Path) -> None:
         """Write the file.
@@ -52,7 +52,7 @@ class Calibration:
         write_text(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
     def as_dict(self) -> dict[str, Any]:
-        """What the file holds."""
+        """The content of the file."""
         change = self.transformation
         model = None
         if self.model is not None:
@@ -77,7 +77,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationFile:
-    """A calibration that was read, and from where."""
+    """A calibration that was read from a file."""
 
     path: Path
     sha256: str
@@ -89,7 +89,7 @@ class CalibrationFile:
         """Read a file that `geothresh calibrate` wrote.
 
         Raises:
-            InputError: unreadable, damaged, something else, or of a newer version.
+            InputError: it is unreadable, damaged, no calibration, or of a newer version.
         """
         try:
             values = read_manifest(path)
@@ -169,7 +169,7 @@ def _text(value: object) -> str:
 
 
 def _file_name(value: object) -> str:
-    """A name without a folder: a file cannot name what lies elsewhere on the disk."""
+    """A file name without a folder, so that a calibration cannot name files elsewhere."""
     name = _text(value)
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(f"{name!r} is no name of a file beside it")

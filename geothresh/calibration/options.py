@@ -1,4 +1,4 @@
-"""The options of `calibrate` that are its own."""
+"""Options of `calibrate`."""
 
 from __future__ import annotations
 

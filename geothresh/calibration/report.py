@@ -1,4 +1,4 @@
-"""What a calibration found, as a table, as JSON, and in one sentence of advice."""
+"""The result of a calibration as a table, as JSON, and as one sentence of advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationReport:
-    """What every candidate is worth on places that it was not fitted to, and which is advised."""
+    """Gains of all candidates on places that they were not fitted to, and the one advised."""
 
     choice: Choice
     tiles: int
@@ -24,15 +24,15 @@ class CalibrationReport:
     places: int
     folds: int
     unit: str
-    """What one map is: "tile" or "cell"."""
+    """Word for one map: "tile" or "cell"."""
     seconds: Mapping[str, float]
-    """What a megapixel takes, by key of the candidate, reading included."""
+    """Seconds for a megapixel by key of the candidate, reading included."""
     missing: Mapping[str, str]
-    """By label, why what was asked for could not be tried."""
+    """Reasons why candidates were not tried, by label."""
     output: Path | None
-    """The calibration file, if it was asked for."""
+    """The calibration file; None = not written."""
     diagram: Path | None
-    """The reliability diagram, PNG."""
+    """The reliability diagram, PNG; None = not written."""
 
     @property
     def nothing(self) -> Candidate:
@@ -59,7 +59,7 @@ class CalibrationReport:
 
     @property
     def expectation(self) -> str | None:
-        """What to expect where the advice comes from other places; None where it is unknown."""
+        """Expected gain on other places, in words; None = unknown."""
         expected = self.choice.expected
         if expected is None or self.tiles < LEAST_TILES:
             return None
@@ -100,7 +100,7 @@ class CalibrationReport:
         }
 
     def figures(self) -> dict[str, Any]:
-        """What was measured, as the calibration file keeps it."""
+        """What was measured, for the calibration file."""
         choice = self.choice
         return {
             f"{self.unit}s": self.tiles,
@@ -122,11 +122,11 @@ class CalibrationReport:
         }
 
     def _iou(self, one: Candidate) -> float:
-        """Mean over places."""
+        """IoU of a candidate, mean over places."""
         return self.choice.base + self.choice.gains[one.key].mean
 
     def table(self) -> str:
-        """All candidates, the bound, and the advice below."""
+        """Table of all candidates and the bound, with the advice below."""
         choice = self.choice
         rows = [["", *_HEADINGS], *([one.label, *self._line(one)] for one in choice.candidates)]
         bound = f"{100 * (choice.base + choice.bound.mean):.2f}"
@@ -139,7 +139,7 @@ class CalibrationReport:
         return "\n".join([*printed, "", *map(filled, self.sentences())])
 
     def sentences(self) -> Sequence[str]:
-        """What the table means, and the advice."""
+        """Notes on the table, and the advice."""
         notes = (
             "Points of IoU, the mean over places, each held out of what it is scored by; worse: "
             f"{self.unit}s that lose more than a point; ECE: expected calibration error; chance: "

@@ -1,6 +1,6 @@
-"""Evaluation of refinements against ground truth: counts, reports, figures.
+"""Evaluate refinements against ground truth: counts, reports, figures.
 
-It takes the refiner as a callable and so knows neither networks nor engines.
+The refiner is any callable, so that nothing here depends on networks or the engine.
 """
 
 from geothresh.evaluation.report import Report, Row, SourceReport

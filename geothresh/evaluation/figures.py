@@ -1,4 +1,4 @@
-"""A figure per map: confidence, masks, truth, and the errors before and after."""
+"""Draw a figure of a map: confidence, masks, truth, and errors before and after refining."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, UInt8Array
 
 _LEAST_SIDE = 360
-"""Pixels on paper; smaller maps are enlarged, so that the titles have room."""
+"""Pixels; smaller maps are enlarged, so that the titles have room."""
 
 
 def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> UInt8Array:
@@ -23,12 +23,12 @@ def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> 
 def figure(
     sample: Sample, *, threshold: float, source: str, keep: float | None = None
 ) -> UInt8Array:
-    """Draw a map: confidence, its cut, the refined mask; below, the truth and both's errors.
+    """Draw a map: confidence, cut and refined mask; below, the truth and the errors of both.
 
     Args:
         sample: the map; without a refined confidence the refined panels are left out.
         threshold: cut of the refined confidence.
-        keep: the same for what is foreground in the input, see `cut_mask`.
+        keep: cut for the foreground of the input, see `cut_mask`.
         source: name of the base network, for the heading.
 
     Returns:

@@ -15,9 +15,9 @@ from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
 BINS = 10
-"""Equal parts of [0, 1] whose confidences are compared with how often they are right."""
+"""Equal parts of [0, 1] of the reliability diagram."""
 MOST = 6
-"""Maps that are kept of the best, and of the worst."""
+"""Number of best maps, and of worst maps, that are kept."""
 _SIDE = 384
 
 
@@ -48,9 +48,9 @@ class Reliability:
     counts: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """Pixels of each bin."""
     foreground: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    """Of these, truly foreground."""
+    """Truly foreground pixels of each bin."""
     sums: Float64Array = field(default_factory=lambda: np.zeros(BINS, np.float64))
-    """Of their confidences."""
+    """Sum of the confidences of each bin."""
 
     def add(self, confidence: Float32Array, truth: BoolArray, valid: BoolArray) -> None:
         """Count the valid pixels of a map."""
@@ -100,7 +100,7 @@ class Gallery:
     threshold: float
     """Cut of the refined confidence."""
     keep: float | None
-    """The same for what is foreground in the input, see `cut_mask`."""
+    """Cut for the foreground of the input, see `cut_mask`."""
     input: Reliability = field(default_factory=Reliability)
     refined: Reliability = field(default_factory=Reliability)
     _best: list[tuple[float, int, Exhibit]] = field(default_factory=list)
@@ -122,11 +122,11 @@ class Gallery:
                 heapq.heappop(kept)
 
     def best(self, most: int = MOST) -> list[Exhibit]:
-        """Those that gain most, the most first."""
+        """The maps that gain most, in falling order."""
         return [one for *_, one in sorted(self._best, reverse=True)][:most]
 
     def worst(self, most: int = MOST) -> list[Exhibit]:
-        """Those that lose most, or gain least, the worst first; none that is among the best."""
+        """The maps that gain least, the worst first, without those among the best."""
         shown = {one.id for one in self.best(most)}
         ordered = [one for *_, one in sorted(self._worst, reverse=True)]
         return [one for one in ordered if one.id not in shown][:most]

@@ -1,4 +1,4 @@
-"""The evaluation's result: rows of figures per base network, as a table and as JSON."""
+"""Results of an evaluation by base network, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from geothresh.options import Metric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One way to turn the maps into masks, and what it scores."""
+    """Scores of one way to turn maps into masks."""
 
     key: str
     """Name in JSON."""
     label: str
-    """The same in words."""
+    """Description in words."""
     oracle: bool
-    """True = chosen with knowledge of the truth of these very maps."""
+    """True = thresholds were chosen with the truth of the same maps."""
     threshold: float | None
-    """The cut, where it is one for all maps."""
+    """The threshold, if there is one for all maps."""
     summary: Summary
 
 
@@ -35,9 +35,9 @@ class Measure:
     field: str
     """Its name in `Summary`."""
     suffix: str
-    """Ends the key of the row whose one threshold is the best by this measure."""
+    """End of the key of the row with the best single threshold by this measure."""
     name: str
-    """Short name; ``{unit}`` stands for what one map is."""
+    """Short name; ``{unit}`` stands for the word for one map."""
     title: str
     """Name in the table; ``{reach}`` stands for the reach of Boundary IoU in pixels."""
 
@@ -68,17 +68,17 @@ MEASURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """One way to turn maps into masks, as the table shows it."""
+    """A column of the table: one way to turn maps into masks."""
 
     key: str
-    """Of the row that it shows."""
+    """Key of the row that it shows."""
     heading: tuple[str, str]
-    """Two lines; ``{unit}`` stands for what one map is, ``{threshold}`` for the row's cut."""
+    """Two lines; ``{unit}`` stands for the word for one map, ``{threshold}`` for the cut."""
     by_measure: bool = False
-    """True = another row for each measure, the best one by it."""
+    """True = each measure has its own row, with the threshold that is best by it."""
 
     def row(self, rows: Mapping[str, Row], measure: Measure) -> Row:
-        """What is shown in the line of a measure."""
+        """The row that is shown in the line of a measure."""
         return rows[self.key + (measure.suffix if self.by_measure else "")]
 
 
@@ -104,25 +104,25 @@ _GROUPS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """The text of a table, not laid out yet."""
+    """Texts of a table, without layout."""
 
     groups: tuple[tuple[str, int], ...]
     """Names of the groups, and how many columns each has."""
     headings: tuple[tuple[str, str], ...]
-    """Of each column, two lines."""
+    """Two lines for each column."""
     lines: Mapping[str, Sequence[str]]
-    """By measure, the cells of each column."""
+    """Cells by measure, one for each column."""
     twins: Mapping[str, str]
-    """Measures whose cells are those of another, and that one."""
+    """Measures that are left out because their cells equal those of another, and that one."""
 
 
 def cells(rows: Mapping[str, Row], *, unit: str, reach: str) -> Cells:
-    """Figures by measure and way to cut, in points, and MAE as a share.
+    """Make the table of all measures, in points, and of MAE as a share.
 
     Args:
-        rows: by key; "refined" and the rows of its best thresholds may be missing.
-        unit: what one map is.
-        reach: of Boundary IoU in pixels, in words.
+        rows: by key; those of refined maps may be missing.
+        unit: word for one map.
+        reach: reach of Boundary IoU in pixels, in words.
     """
     groups = [(name, columns) for name, columns in _GROUPS if columns[0].key in rows]
     columns = [column for _, group in groups for column in group]
@@ -151,7 +151,7 @@ def _table(found: Cells) -> str:
 
 
 def single_thresholds(rows: Mapping[str, Row], key: str, unit: str) -> str:
-    """The best single threshold by the first measure, and by others where it is another."""
+    """Text of the best single threshold by the first measure, and by others if it differs."""
     first, *others = ((measure, rows[key + measure.suffix].threshold) for measure in MEASURES)
     apart = [
         f"{measure.name.format(unit=unit)} {cut:.2f}" for measure, cut in others if cut != first[1]
@@ -162,7 +162,7 @@ def single_thresholds(rows: Mapping[str, Row], key: str, unit: str) -> str:
 def _lines(
     rows: Mapping[str, Row], columns: Sequence[_Column], unit: str, reach: str
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Cells by title, and of the titles left out, the one that has their cells."""
+    """Cells by title, and for titles left out the title with the same cells."""
     lines: dict[str, list[str]] = {}
     twins = {}
     for measure in MEASURES:
@@ -203,7 +203,7 @@ class SourceReport:
     name: str
     """Name of the folder of confidence maps, or of the raster."""
     unit: str
-    """What one map is: "map", or "cell" where one raster was cut into cells."""
+    """Word for one map: "map", or "cell" if a raster was cut into cells."""
     distances: tuple[int, int]
     """Least and greatest reach of Boundary IoU over the maps, in pixels."""
     metric: Metric
@@ -214,19 +214,18 @@ class SourceReport:
     maps: tuple[dict[str, Any], ...]
     """Per map: id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
     verdict: Verdict | None = None
-    """What refining was worth; None where nothing was refined."""
+    """Gains of refining; None if nothing was refined."""
     resampling: float | None = 1.0
-    """Pixels of the model along one of a map, where the resolution was matched; None where it
-    differs between scenes."""
+    """Pixels of the model per pixel of a map; None if it differs between scenes."""
     scenes: tuple[SceneScore, ...] = ()
-    """What each scene scores, where there are several; empty of maps, and of one raster."""
+    """Scores of each of several scenes; empty for maps and for one raster."""
 
     def row(self, key: str) -> Row:
         """The row of this key. Raises KeyError if there is none."""
         return self._by_key()[key]
 
     def as_dict(self) -> dict[str, Any]:
-        """All that is known, ready for JSON; shares are 0 to 1."""
+        """All figures as JSON types; shares are 0 to 1."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -249,13 +248,13 @@ class SourceReport:
         } | ({"scenes": [one.as_dict() for one in self.scenes]} if self.scenes else {})
 
     def cells(self) -> Cells:
-        """The figures in points (hundredths), MAE as a share, as text."""
+        """The texts of the table, in points (hundredths), MAE as a share."""
         low, high = self.distances
         reach = f"{low}" if low == high else f"{low} to {high}"
         return cells(self._by_key(), unit=self.unit, reach=reach)
 
     def table(self) -> str:
-        """The same laid out; below them the verdict in words."""
+        """The table as text, with the verdict below."""
         by_scene = [*scene_table(self.scenes), ""] if self.scenes else []
         sentences = map(filled, self.sentences())
         return "\n".join([self.title(), _table(self.cells()), "", *by_scene, *sentences])
@@ -264,7 +263,7 @@ class SourceReport:
         return {row.key: row for row in self.rows}
 
     def title(self) -> str:
-        """Name, number of maps, and what is unusual about them."""
+        """Name and number of maps, with metric and resampling if not the usual ones."""
         title = f"{self.name}: {_plural(self.rows[0].summary.n, self.unit)}"
         if self.metric != "chessboard":
             title += f", boundary by {self.metric} distance"
@@ -275,7 +274,7 @@ class SourceReport:
         return title if self.resampling == 1 else f"{title}, read at {self.resampling:.3g} of size"
 
     def sentences(self) -> list[str]:
-        """What refining was worth, in words."""
+        """The verdict and the best thresholds in words."""
         rows = self._by_key()
         cuts = f"Best single threshold: {single_thresholds(rows, 'single', self.unit)}"
         worst = [worst_sentence(self.scenes)] if self.scenes else []
@@ -310,7 +309,7 @@ class Report:
     """Test-time augmentation of the refinement."""
 
     def as_dict(self) -> dict[str, Any]:
-        """All that is known, ready for JSON."""
+        """All figures as JSON types."""
         return {
             "model": self.model,
             "model_sha256": self.digest,
@@ -322,11 +321,11 @@ class Report:
         }
 
     def table(self) -> str:
-        """The tables of all sources, with the notes that they need."""
+        """The tables of all sources, with notes."""
         return "\n\n".join([*(source.table() for source in self.sources), filled(self.notes())])
 
     def notes(self) -> str:
-        """What the headings of the tables mean."""
+        """Notes on the headings of the tables."""
         notes = (
             f"Best single: one threshold for all, the best by the measure of its line. "
             f"Best per {self.sources[0].unit}: the threshold of each with the best IoU. Region "
@@ -342,7 +341,7 @@ class Report:
 
 
 def _without_refinement(cut: Row, single: Row, regions: Row) -> str:
-    """What there would be to gain, where nothing was refined."""
+    """Possible gains in words, for maps that were not refined."""
     one, region = (row.summary.miou - cut.summary.miou for row in (single, regions))
     return (
         f"Not refined; over the cut at 0.5 the best single threshold would gain {100 * one:.1f} "
@@ -355,7 +354,7 @@ def _plural(n: int, unit: str) -> str:
 
 
 def _changes_line(iou: Changes, boundary: Changes, unit: str) -> str:
-    """Boundary IoU in short, how many single maps gain and lose, and who loses most."""
+    """Change of Boundary IoU, and of how many maps IoU rose and fell, in words."""
     error = boundary.standard_error
     text = f"Boundary IoU: {100 * boundary.mean_difference:+.1f}"
     text += "" if error is None else f" (s.e. {100 * error:.1f})"

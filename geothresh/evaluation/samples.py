@@ -1,4 +1,4 @@
-"""Maps with their truth, one by one: from folders of pairs, or the cells of one raster."""
+"""Read maps with their truth one by one, from folders of pairs or the cells of a raster."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 Refine = Callable[[Float32Array], Float32Array]
-"""A confidence map (H, W) in [0, 1] to its refined confidence, the same shape and range."""
+"""Function of a confidence map (H, W) in [0, 1] that gives the refined map."""
 
 CELL = 512
 """Side of the cells that one raster is scored in: the paper's size, a multiple of every patch."""
 
 
 def pair_sample(pair: Pair, refine: Refine | None = None) -> Sample:
-    """Read one pair, and refine it if there is something to refine it with.
+    """Read one pair, and refine it if a refiner is given.
 
     Raises:
-        InputError: a file is unusable or the sizes differ.
+        InputError: a file cannot be used, or the sizes differ.
     """
     confidence, truth = pair.read()
     refined = None if refine is None else refine(confidence)
@@ -44,15 +44,15 @@ def pair_sample(pair: Pair, refine: Refine | None = None) -> Sample:
 def pair_samples(
     pairs: Iterable[Pair], refine: Refine | None = None, *, at_once: int = 1
 ) -> Iterator[Sample]:
-    """`pair_sample` of each pair, in their order.
+    """Read and refine pairs in threads; samples come in the order of the pairs.
 
     Args:
-        pairs: which.
-        refine: what to refine with.
-        at_once: threads that may be in ``refine``; so many samples are made ahead.
+        pairs: the pairs.
+        refine: the refiner; None = maps are not refined.
+        at_once: number of threads, and of samples that are prefetched.
 
     Raises:
-        InputError: a file is unusable or the sizes differ.
+        InputError: a file cannot be used, or the sizes differ.
     """
     with ThreadPoolExecutor(at_once, thread_name_prefix="geothresh-samples") as pool:
         waiting: deque[Future[Sample]] = deque()
@@ -65,7 +65,7 @@ def pair_samples(
 
 
 def by_source(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
-    """The pairs of each data set and base network, under a name that tells them apart."""
+    """Group pairs by data set and base network, with a name for each group."""
     ordered = sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
     several = len({pair.dataset for pair in pairs}) > 1
     return [
@@ -76,11 +76,11 @@ def by_source(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ids:
-    """Which maps are asked for."""
+    """Ids of the maps to evaluate."""
 
     ids: frozenset[str]
     origin: Path
-    """The file that names them."""
+    """The file that lists them."""
     listed: bool
     """True = one a line; False = a side of a split manifest, which may cover other data too."""
 
@@ -93,8 +93,8 @@ def read_ids(path: Path, side: Side | None = None) -> Ids:
         side: which list of a manifest; validation if left out.
 
     Raises:
-        InputError: unreadable, of neither form, or without ids.
-        UsageError: a side of a file that has none.
+        InputError: it is unreadable, of neither form, or without ids.
+        UsageError: a side is given, and the file has none.
     """
     wanted = side or "validation"
     try:
@@ -119,10 +119,10 @@ def read_ids(path: Path, side: Side | None = None) -> Ids:
 
 
 def choose(pairs: Sequence[Pair], ids: Ids) -> list[Pair]:
-    """The pairs with these ids; those of a list that no pair has are warned of.
+    """Select the pairs with these ids, with a warning of listed ids that no pair has.
 
     Raises:
-        InputError: there is none.
+        InputError: no pair has one of the ids.
     """
     known = {pair.id for pair in pairs}
     lost = ids.ids - known
@@ -152,12 +152,12 @@ def cell_samples(
     window: PixelWindow,
     refined: Float32Array | None = None,
 ) -> Iterable[Sample]:
-    """The cells of a window of one raster; those without a valid pixel are left out.
+    """Read the cells of a window of a raster; those without a valid pixel are left out.
 
     Args:
         scene: the confidences.
         labels: the truth, on the same grid.
-        window: which part, of whole cells.
+        window: the window, of whole cells.
         refined: refined confidence of the window, in [0, 1].
 
     Raises:

@@ -1,4 +1,4 @@
-"""What each of many scenes scores, and which of them is the worst."""
+"""Scores of each of many scenes, and the worst of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from geothresh.metrics import Counts, MapScore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneScore:
-    """The scores of one scene of several, of all its pixels together."""
+    """Scores of all pixels of one scene."""
 
     name: str
     cells: int
     """Cells with valid pixels."""
     before: float | None
-    """IoU of the plain cut, 0 to 1; None where there is no valid pixel."""
+    """IoU of the plain cut, 0 to 1; None if no pixel is valid."""
     after: float | None
-    """IoU of the refined mask, 0 to 1; None where nothing was refined."""
+    """IoU of the refined mask, 0 to 1; None if nothing was refined."""
     resampling: float
-    """Pixels of the model along one of the scene."""
+    """Pixels of the model per pixel of the scene."""
 
     @classmethod
     def of(
@@ -37,7 +37,7 @@ class SceneScore:
 
     @property
     def gain(self) -> float | None:
-        """What refining gains of IoU; None where nothing was refined."""
+        """Gain in IoU; None if nothing was refined."""
         return None if self.before is None or self.after is None else self.after - self.before
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class SceneScore:
 
 
 def scene_table(scenes: Sequence[SceneScore]) -> list[str]:
-    """A line for each scene, in points, below headings."""
+    """Table with a line for each scene, in points."""
     rows = [("scene", "cells", "IoU before", "after", "gain")]
     rows += [
         (one.name, str(one.cells), _points(one.before), _points(one.after), _points(one.gain, "+"))
@@ -56,7 +56,7 @@ def scene_table(scenes: Sequence[SceneScore]) -> list[str]:
 
 
 def worst_sentence(scenes: Sequence[SceneScore]) -> str:
-    """Which scene gains least, or where nothing was refined, has the least IoU."""
+    """The scene with the least gain, or if nothing was refined the least IoU, in words."""
     gains = [(one.gain, one) for one in scenes if one.gain is not None]
     if gains:
         gain, worst = min(gains, key=lambda pair: pair[0])

@@ -1,8 +1,8 @@
 """Scores of maps against their truth at all 19 thresholds, summed as counts over all maps.
 
-Cutting a map at threshold k and eroding the cut gives the same pixels as eroding the map (a
-minimum filter over grey values) and cutting that. So one minimum filter serves the boundary
-measure at all 19 thresholds, and histograms of the map and of its erosion hold all the counts.
+Cutting a map and eroding the mask gives the same pixels as eroding the map (a minimum filter) and
+cutting that. So one minimum filter serves the boundary measure at all 19 thresholds, and histograms
+of the map and of its erosion hold all counts.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _counts(positive: Int64Array, foreground: int, total: int) -> tuple[Counts, 
 
 
 CUT = 0.5
-"""The cut that refinement is measured against: what base networks are cut at."""
+"""The usual cut of base networks, against which refinement is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +111,14 @@ class Sample:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Scores of the maps of one base network seen so far; the maps themselves are not kept."""
+    """Scores of the maps of one base network, added one by one; the maps are not kept."""
 
     patch: int
     """Side of the regions of the bound (region-specific thresholds), in pixels."""
     threshold: float = 0.5
     """Cut of the refined confidence."""
     keep: float | None = None
-    """The same for what is foreground in the input, see `cut_mask`."""
+    """Cut for the foreground of the input, see `cut_mask`."""
     distance: int | None = None
     """Reach of Boundary IoU in pixels; None takes `boundary_distance` of each map."""
     metric: Metric = "chessboard"
@@ -164,11 +164,11 @@ class Tally:
             self.refined_sweeps.append(at_thresholds(kept))
 
     def report(self, name: str, unit: str = "map") -> SourceReport:
-        """Sum up what was added.
+        """Summarise the maps that were added.
 
         Args:
             name: of the base network.
-            unit: what one sample is, in the report's words.
+            unit: word for one map in the report.
 
         Raises:
             InputError: nothing was added, or some maps were refined and others not.

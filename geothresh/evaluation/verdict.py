@@ -1,4 +1,4 @@
-"""Differences per map before and after refinement, and a verdict with its standard error."""
+"""Changes of single maps by refinement, and a verdict in words with standard errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POINT = 0.01
 """One point of a measure, as papers count them."""
 
 _NOTHING = "0.0"
-"""What a difference is printed as that is none."""
+"""A difference that is printed like this is called none."""
 
 
 def standard_error(differences: Sequence[float]) -> float | None:
@@ -35,8 +35,8 @@ class Changes:
     mean_difference: float
     """Mean over all maps, after less before."""
     standard_error: float | None
-    """Of that mean, over the maps taken as independent; None for a single map. It knows nothing of
-    other splits and seeds."""
+    """Of that mean, over the maps taken as independent; None for a single map. It does not include
+    the variation over splits and seeds."""
     mean_gain: float
     """Mean gain of the maps that gained, 0 where none did."""
     mean_loss: float
@@ -90,7 +90,7 @@ class Verdict:
     n: int
     """Maps."""
     unit: str
-    """What one map is: "map" or "cell"."""
+    """Word for one map: "map" or "cell"."""
     gain: float
     """Refined at its threshold, less the cut at 0.5."""
     standard_error: float | None
@@ -98,9 +98,9 @@ class Verdict:
     gain_over_single: float
     """Refined at its threshold, less the best single threshold of the unrefined maps."""
     standard_error_over_single: float | None
-    """Of that."""
+    """Of `gain_over_single`."""
     gain_of_regions: float
-    """Best thresholds by region, less the cut at 0.5: the bound."""
+    """Best thresholds by region, less the cut at 0.5 (an oracle)."""
     n_worse_by_a_point: int
     """Maps that lost more than 0.01 to their cut at 0.5."""
 
@@ -134,10 +134,7 @@ class Verdict:
 
     @property
     def share_of_regions(self) -> float | None:
-        """The gain as a share of what region-specific thresholds would gain.
-
-        None where that is nothing to the printed digit.
-        """
+        """The gain as a share of `gain_of_regions`; None if that is 0 to the printed digit."""
         if self.gain_of_regions <= 0 or _points(self.gain_of_regions) == _NOTHING:
             return None
         return self.gain / self.gain_of_regions
@@ -201,7 +198,7 @@ def _points(difference: float) -> str:
 
 
 def _error(difference: float, error: float | None) -> str:
-    """The standard error, and what follows from it."""
+    """The standard error in words, and whether the difference may be chance."""
     if error is None:
         return ""
     doubt = _points(difference) != _NOTHING and abs(difference) < 2 * error

@@ -1,1 +1,1 @@
-"""Refiners to compare with: DenseCRF and CascadePSP, which look at the image too."""
+"""Refiners to compare with, which also read the image: DenseCRF and CascadePSP."""

@@ -1,4 +1,4 @@
-"""CascadePSP, by its authors' package and a file of weights that the user names.
+"""CascadePSP, run by its authors' package with a file of weights.
 
 Cheng, Chung, Tai and Tang, "CascadePSP: toward class-agnostic and very high-resolution segmentation
 via global and local refinement", CVPR 2020; package ``segmentation-refinement``.
@@ -22,10 +22,10 @@ _INSTALL = "run: pip install segmentation-refinement"
 
 
 class CascadePSP:
-    """The refiner. It reads the cut at 0.5, not the confidences: so its package has it.
+    """CascadePSP as a `Rival`. Its package refines masks, so it gets the cut at 0.5.
 
-    The package has no way to name weights but a folder in which they are called ``model``; it would
-    fetch what is not there, which is prevented. PyTorch reads the file as tensors alone.
+    The package takes weights only from a folder with a file ``model``, and would otherwise download
+    them, which is prevented here. PyTorch reads the file with weights_only, so no code is run.
     """
 
     name = "CascadePSP"

@@ -1,9 +1,9 @@
-"""DenseCRF: a map is drawn to where neighbours in place and colour are sure.
+"""DenseCRF: refine a confidence map by a fully connected CRF over positions and colours.
 
 Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials",
-NeurIPS 2011: mean field with a Gaussian kernel of places and a bilateral one of places and colours.
-No package of it has wheels for the Pythons that geothresh runs on, so it stands here, with the
-bilateral kernel on a permutohedral lattice.
+NeurIPS 2011: mean-field inference with a Gaussian kernel of positions and a bilateral kernel of
+positions and colours, here on a permutohedral lattice. No package of it has wheels for the versions
+of Python that geothresh supports.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from geothresh.rivals.lattice import PermutohedralLattice
 from geothresh.rivals.protocol import require_image
 from geothresh.types import BoolArray, Float32Array, Float64Array, UInt8Array
 
-#: Filters values (H, W) by a kernel that is divided by the roots of its sums at both ends.
+#: Filters values (H, W) by a kernel with symmetric normalisation.
 Kernel = Callable[[Float64Array], Float64Array]
 
-_LEAST = 1e-4  # confidences nearer to 0 and 1 are taken for this near
+_LEAST = 1e-4  # confidences are clipped this far from 0 and 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CRFSettings:
-    """Widths and weights of the two kernels; the defaults are the inventors' of the method."""
+    """Widths and weights of the two kernels; the defaults are those of the method's authors."""
 
     place: float = 3.0
     """Standard deviation of the Gaussian kernel, in pixels."""
@@ -41,7 +41,7 @@ class CRFSettings:
     """... and in each of red, green and blue, 0 to 255."""
     both_weight: float = 10.0
     steps: int = 5
-    """Of the mean field."""
+    """Iterations of the mean field."""
 
     def __post_init__(self) -> None:
         if min(self.place, self.both_place, self.both_colour) <= 0:
@@ -50,7 +50,7 @@ class CRFSettings:
             raise UsageError("weights and steps are not below 0; change the settings")
 
 
-#: What a grid search tries.
+#: Settings that `search` tries.
 GRID = tuple(
     CRFSettings(both_place=place, both_colour=colour, both_weight=weight)
     for place, colour, weight in itertools.product((20.0, 80.0), (5.0, 13.0), (1.0, 4.0, 10.0))
@@ -59,7 +59,7 @@ GRID = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseCRF:
-    """The refiner.
+    """DenseCRF as a `Rival`.
 
     Example:
         >>> DenseCRF()(np.full((8, 8), 0.6, np.float32), np.zeros((8, 8, 3), np.uint8)).shape
@@ -84,21 +84,21 @@ class DenseCRF:
 def mean_field(
     confidence: Float32Array, kernels: Sequence[tuple[float, Kernel]], steps: int
 ) -> Float32Array:
-    """Confidences (H, W) after so many steps.
+    """Confidences (H, W) after a number of mean-field iterations.
 
-    Of two labels with Potts' penalty, one logit a pixel says all: that of the map, and for each
-    kernel its weight times what it makes of the difference of the labels' shares.
+    With two labels and the Potts model, one logit a pixel is enough: the map's own, plus for each
+    kernel its weight times the filtered difference of the labels' probabilities.
     """
     unary = logit(np.clip(confidence.astype(np.float64), _LEAST, 1 - _LEAST))
     found = unary
     for _ in range(steps):
-        lead = np.tanh(found / 2)  # of foreground over background, -1 to 1
+        lead = np.tanh(found / 2)  # probability of foreground less that of background
         found = unary + sum(weight * kernel(lead) for weight, kernel in kernels)
     return np.asarray(expit(found), np.float32)
 
 
 def place_kernel(shape: tuple[int, ...], sigma: float) -> Kernel:
-    """The Gaussian kernel of places."""
+    """The Gaussian kernel of positions."""
 
     def blurred(values: Float64Array) -> Float64Array:
         return np.asarray(gaussian_filter(values, sigma, mode="constant", truncate=5))
@@ -107,7 +107,7 @@ def place_kernel(shape: tuple[int, ...], sigma: float) -> Kernel:
 
 
 def bilateral_kernel(image: UInt8Array, settings: CRFSettings) -> Kernel:
-    """The Gaussian kernel of places and colours."""
+    """The bilateral kernel of positions and colours."""
     lattice = PermutohedralLattice(bilateral_points(image, settings))
     shape = image.shape[:2]
 
@@ -140,12 +140,12 @@ def search(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> CRFSettings:
-    """The settings with the highest mean IoU of so many maps; of equals the first.
+    """Grid search for the settings with the highest mean IoU; the first of equals.
 
     Args:
-        samples: maps (H, W), images (H, W, 3) and truths (H, W): others than those it is told on.
-        grid: what is tried.
-        progress: called with maps done, in all settings of the bilateral kernel, and all of them.
+        samples: maps (H, W), images (H, W, 3) and truths (H, W), not those that are scored later.
+        grid: settings to try.
+        progress: called with the number of bilateral kernels done, over all maps, and of all.
 
     Raises:
         UsageError: there is no map, or nothing to try.
@@ -156,7 +156,7 @@ def search(
     widths = list(dict.fromkeys((one.both_place, one.both_colour) for one in grid))
     for number, (confidence, image, truth) in enumerate(samples):
         for turn, (place, colour) in enumerate(widths):
-            # The lattice takes most of the time, and weights leave it as it is.
+            # The lattice takes most of the time, and does not depend on the weights.
             bilateral = bilateral_kernel(
                 image, replace(grid[0], both_place=place, both_colour=colour)
             )

@@ -1,4 +1,4 @@
-"""Gaussian filtering in any number of dimensions, on the permutohedral lattice.
+"""Gaussian filtering in any number of dimensions on the permutohedral lattice.
 
 Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice",
 Eurographics 2010. Every point is spread over the d + 1 corners of the simplex that it lies in
@@ -30,13 +30,13 @@ class PermutohedralLattice:
     """
 
     def __init__(self, points: Float64Array) -> None:
-        """Lay the lattice out.
+        """Build the lattice.
 
         Args:
-            points: (N, d), each coordinate divided by the standard deviation that is wanted in it.
+            points: (N, d), each coordinate divided by its wanted standard deviation.
 
         Raises:
-            UsageError: they are so far apart that corners cannot be numbered.
+            UsageError: the points are too far apart to number the corners.
         """
         corners, weights = _simplices(np.asarray(points, np.float64))
         number, dimensions = points.shape
@@ -49,11 +49,11 @@ class PermutohedralLattice:
 
     @property
     def corners(self) -> int:
-        """Corners of the lattice that are in use."""
+        """Number of corners in use."""
         return int(self._slice.shape[1])
 
     def filtered(self, values: Float64Array) -> Float64Array:
-        """Blur values (N,) or (N, C); the sum over neighbours is not divided by their weights."""
+        """Blur values (N,) or (N, C), without normalisation."""
         spread = self._slice.T @ values
         for blur in self._blurs:
             spread = blur @ spread
@@ -103,14 +103,14 @@ def _simplices(points: Float64Array) -> tuple[Int64Array, Float64Array]:
 
 
 def _numbered(keys: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """The different keys, sorted by their code, and the number of each that was given."""
+    """The unique keys, and the index of each given key among them."""
     codes = _codes(keys, keys.min(0), keys.max(0))
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     return keys[first], inverse.ravel()
 
 
 def _codes(keys: Int64Array, low: Int64Array, high: Int64Array) -> Int64Array:
-    """One integer a key; those out of the range come as -1."""
+    """An integer for each key; -1 for keys out of the range."""
     spans = high - low + 1
     if math.prod(int(span) for span in spans) > np.iinfo(np.int64).max:
         raise UsageError("points are too far apart for a lattice; give wider kernels")
@@ -122,7 +122,7 @@ def _codes(keys: Int64Array, low: Int64Array, high: Int64Array) -> Int64Array:
 
 
 def _blurs(keys: Int64Array) -> list[sparse.csr_matrix]:
-    """1 2 1, divided by 4, along each axis, over the corners that are in use."""
+    """Matrices that blur by (1, 2, 1) / 4 along each axis, over the corners in use."""
     number, d = keys.shape
     low, high = keys.min(0), keys.max(0)
     codes = _codes(keys, low, high)

@@ -1,4 +1,4 @@
-"""What a refiner is that others are compared with."""
+"""The interface of refiners that ThreshNet is compared with."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from geothresh.types import Float32Array, UInt8Array
 
 
 class Rival(Protocol):
-    """Takes a confidence map and perhaps its image, gives a confidence map."""
+    """A function of a confidence map and its image that gives a confidence map."""
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name in tables."""
         ...
 
     @property
     def needs_image(self) -> bool:
-        """Whether it can do without the image."""
+        """Whether it cannot do without the image."""
         ...
 
     def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
@@ -32,17 +32,13 @@ class Rival(Protocol):
             (H, W) in [0, 1]; from 0.5 on it is foreground.
 
         Raises:
-            UsageError: there is no image, and it needs one, or its size is another.
+            UsageError: the image is needed and missing, or of another size.
         """
         ...
 
 
 def require_image(name: str, confidence: Float32Array, image: UInt8Array | None) -> UInt8Array:
-    """The image that belongs to a map.
-
-    Raises:
-        UsageError: there is none, or it has another size.
-    """
+    """The image, checked; UsageError where it is missing or not of the map's size."""
     if image is None:
         raise UsageError(f"{name} looks at the image, and there is none; give the folder of images")
     if image.shape != (*confidence.shape, 3):
