@@ -1,8 +1,8 @@
-"""Figures of merit for masks and confidence maps: counts first and added up, ratios last.
+"""Metrics of masks and confidence maps: counts are added up first, ratios are taken last.
 
-Counts of single maps, tiles or batches add to the counts of the whole, so every figure here can
-be computed without holding more than one map. The empty case (nothing predicted and nothing
-there) is a parameter of the ratio, never a smoothing constant.
+Counts of maps, tiles or batches add to the counts of the whole, so that no metric needs more than
+one map in memory. The empty case (nothing predicted and nothing there) is a parameter of the ratio,
+not a smoothing constant.
 
 Names of the means (ThreshNet, section 4.1, leaves "mIoU" open, so each has its own name):
 
@@ -28,7 +28,7 @@ from geothresh.options import Metric
 from geothresh.types import BoolArray, UInt8Array
 
 DIAGONAL_SHARE = 0.02
-"""Reach of the boundary measure, as a share of the raster's diagonal."""
+"""Distance of Boundary IoU, as a share of the raster's diagonal."""
 
 PAPER_SIDE, PAPER_DISTANCE = 512, 15
 """The paper's constant: 15 pixels at 512 x 512, where 2 % of the diagonal would be 14.48."""
@@ -71,7 +71,7 @@ class Counts:
         return cls(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
 
     def __add__(self, other: Counts | int) -> Counts:
-        """Counts of both together. Adding 0 changes nothing, so that ``sum`` works."""
+        """Add counts; adding 0 changes nothing, so that ``sum`` works."""
         if isinstance(other, Counts):
             return Counts(
                 tp=self.tp + other.tp,
@@ -130,7 +130,7 @@ def boundary_distance(height: int, width: int) -> int:
 
 
 def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> UInt8Array:
-    """Least value within ``distance`` pixels of each pixel; outside the raster all is 0.
+    """Erode: least value within ``distance`` pixels of each pixel; 0 outside the raster.
 
     Args:
         values: (height, width), a mask as 0 and 1 or grey values.
@@ -145,11 +145,11 @@ def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> U
             f"boundary of a {values.ndim}-D mask at distance {distance} ({metric}); give a 2-D "
             f"mask, at least 1 pixel, and one of {', '.join(get_args(Metric))}"
         )
-    # From the longer side on the border is within reach of every pixel: nothing is left to erode.
+    # At the length of the longer side, every pixel reaches the border, and all is eroded.
     distance = min(distance, max(values.shape, default=1))
     if metric == "chessboard":
-        # All steps at once are a square of 2 d + 1 pixels, which is a separable minimum: its cost
-        # does not grow with the distance.
+        # d steps are one minimum over a square of 2 d + 1 pixels, which is separable: its cost does
+        # not grow with the distance.
         eroded = ndimage.minimum_filter(values, size=2 * distance + 1, mode="constant", cval=0)
         return np.asarray(eroded, dtype=np.uint8)
     framed = np.pad(values, 1)
@@ -164,9 +164,9 @@ def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> U
 def boundary_band(mask: BoolArray, distance: int, metric: Metric = "chessboard") -> BoolArray:
     """The mask's own pixels that lie within ``distance`` of its contour.
 
-    These are the pixels that ``distance`` erosions by a 3 x 3 square take away; what lies
-    outside the raster is background, so a mask cut by the raster's border has contour there
-    (Cheng et al., "Boundary IoU", 2021, do the same).
+    These are the pixels that ``distance`` erosions by a 3 x 3 square remove. Outside the raster is
+    background, so a mask has a contour where the raster's border cuts it, as in Cheng et al.,
+    "Boundary IoU", 2021.
 
     Args:
         mask: boolean (height, width), True = foreground.
@@ -221,7 +221,7 @@ def absolute_error(
     """Mean of abs(confidence - truth) over the valid pixels, 0 to 1; 0 where none is valid.
 
     Args:
-        confidence: float, any shape, [0, 1]; what stands at invalid pixels is not read.
+        confidence: float, any shape, [0, 1]; values of invalid pixels do not matter.
         target: boolean, the same shape, True = foreground.
         valid: boolean, the same shape, True = the pixel counts; None = all count.
 
@@ -239,7 +239,7 @@ def absolute_error(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapScore:
-    """What one predicted mask is worth against its truth."""
+    """Scores of one predicted mask against its truth."""
 
     counts: Counts
     """Of the whole mask."""
@@ -283,7 +283,7 @@ class MapScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A set of maps in one line: shares, 0 to 1; the module's text says what each means."""
+    """Metrics of a set of maps, 0 to 1; they are defined at the top of the module."""
 
     n: int
     """Maps in the set."""
@@ -297,7 +297,7 @@ class Summary:
 
     @classmethod
     def of(cls, scores: Sequence[MapScore]) -> Summary:
-        """Sum a set of maps up.
+        """Summarise a set of maps.
 
         Raises:
             ValueError: the set is empty.

@@ -1,7 +1,7 @@
-"""Split data by place into training and validation, and keep the split in a manifest.
+"""Split ids by place into training and validation, or into folds, and store splits in manifests.
 
-Ids are split, by place: ids that a pattern names one place stay together, and so do ids of which
-something is equal that tells a place, such as their masks.
+Ids of one place stay together: those for which a pattern gives the same place, and those that share
+a mark, such as the digest of their mask.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from geothresh.errors import InputError, UsageError, names
 from geothresh.files import require_file, write_text
 
-#: Of a manifest: a million ids. What is larger is something else, and would be read whole.
+#: Largest manifest, with about a million ids; a larger file is something else.
 _MOST_BYTES = 16 * 2**20
 
 
@@ -38,14 +38,14 @@ def read_text(path: Path) -> str:
             "the file that is meant"
         )
     try:
-        # Editors of Windows put a mark before the first letter.
+        # Editors on Windows write a byte order mark.
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_manifest(path: Path) -> Any:
-    """What a small JSON file holds.
+    """The content of a small JSON file.
 
     Raises:
         InputError: as `read_text`.
@@ -59,7 +59,7 @@ def read_manifest(path: Path) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Ids on either side, sorted."""
+    """Sorted ids of both sides."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -78,7 +78,7 @@ class Split:
         """Read a manifest.
 
         Raises:
-            InputError: unreadable, not a manifest, or an id on both sides.
+            InputError: it is unreadable, no manifest, or has an id on both sides.
         """
         try:
             values = read_manifest(path)
@@ -108,28 +108,28 @@ def split_ids(
     Args:
         datasets: the data set of each id.
         marks: of each id, as for `places_of`.
-        fraction: of the places of a data set that goes to validation, if none of its ids is held
-            out by name.
+        fraction: share of the places of each data set that goes to validation, if none of its ids
+            is held out by name.
         hold_out: shell patterns of ids that go to validation, such as ``testing_*``.
         place_pattern: regular expression whose first group names the place of an id; ids without
             a match are their own place.
         seed: of the draw.
 
     Raises:
-        UsageError: a pattern or the fraction makes no sense, no id matches a pattern of those held
-            out, or a side stays empty.
-        InputError: there is but one place.
+        UsageError: a pattern or the fraction is invalid, no id matches a pattern of `hold_out`, or
+            a side stays empty.
+        InputError: there is only one place.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
     every = set(datasets)
     for pattern in hold_out:
         if not any(fnmatch.fnmatchcase(i, pattern) for i in every):
-            # Silence would train on what was to be kept apart.
+            # Otherwise a typing error would train on what was to be held out.
             raise UsageError(
                 f"no id matches `hold_out` {pattern!r}; ids are like {names(every, 2)}"
             )
-    # Of all data sets together: two of them may show the same ground under other names.
+    # Over all data sets together: two of them may show the same ground under different names.
     everywhere = places_of(every, marks, place_pattern)
     if len(everywhere) == 1:
         raise InputError(
@@ -159,18 +159,17 @@ def split_ids(
 def places_of(
     ids: Iterable[str], marks: Mapping[str, Sequence[str]], pattern: str | None
 ) -> list[tuple[str, ...]]:
-    """Join the ids that show one place.
+    """Group ids by place.
 
     Args:
         ids: all of them.
-        marks: of each id, texts by which a place is known, such as the digest of its mask: ids
-            that share one are one place under two names. Ids may be missing, as long as the data
-            was not read and only errors in the options are of interest.
+        marks: of each id, texts that identify a place, such as the digest of its mask: ids that
+            share one are one place. Ids may be missing, as before the data is read.
         pattern: regular expression whose first group names the place of an id; ids without a
             match are their own place.
 
     Returns:
-        The places, each its sorted ids, sorted.
+        The places in sorted order, each the sorted ids.
 
     Raises:
         UsageError: the pattern is no regular expression with a group.
@@ -181,7 +180,7 @@ def places_of(
         raise UsageError(f"place pattern {pattern!r} is no regular expression: {error}") from error
     if expression is not None and expression.groups < 1:
         raise UsageError(f"place pattern {pattern!r} has no group; put the place in parentheses")
-    # It takes a tenth of a second to import, and few that read a manifest split anything.
+    # Imported here, because it takes a tenth of a second, and reading manifests does not need it.
     from scipy.cluster.hierarchy import DisjointSet
 
     every = sorted(ids)
@@ -250,7 +249,7 @@ def deal_places(
         sizes = [0] * folds
         some = by_dataset[dataset]
         for k in np.random.default_rng([seed, number]).permutation(len(some)):
-            # To the fold with the fewest ids of this data set, then of all.
+            # To the fold with the fewest ids of this data set, and among these the fewest of all.
             least = min(range(folds), key=lambda f: (sizes[f], len(dealt[f]), f))
             dealt[least] += some[k]
             sizes[least] += len(some[k])

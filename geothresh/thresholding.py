@@ -1,9 +1,9 @@
 """Region-specific thresholds: the best threshold of every patch, found from histograms.
 
-The naive way counts true and false positives 19 times for each patch (paper, section 3.2). Here
-every pixel falls into one of 20 bins, a bincount per patch and class tallies them, and sums over
-the bins that reach a threshold are the counts at all 19 thresholds at once. Patches of 32, 64 ...
-pixels are sums of 16-pixel ones, so one histogram serves every patch size.
+Counting true and false positives at each of the 19 thresholds (paper, section 3.2) would read each
+patch 19 times. Here pixels are counted by patch, class and bin between thresholds, and sums over
+the bins above a threshold are the counts at that threshold. Histograms of larger patches are sums
+of those of smaller ones, so one pass serves every patch size.
 
 Shapes: ``H, W`` the map; ``R, C = ceil(H / P), ceil(W / P)`` its patches. Patches at the right and
 lower border of a map that is no multiple of ``P`` are smaller.
@@ -25,8 +25,8 @@ THRESHOLDS: Float32Array = (np.arange(1, 20) / 20).astype(np.float32)
 N_BINS = len(THRESHOLDS) + 1
 
 
-# Confidence times 20 rounds to the right side of each whole number but for some of the values just
-# below a threshold, which it takes for the threshold itself.
+# Confidence times 20, rounded down, is the bin, except for some values just below a threshold,
+# whose product rounds up to it.
 _BELOW = np.nextafter(THRESHOLDS, np.float32(0))
 _ROUNDED_UP = _BELOW[_BELOW * np.float32(N_BINS) >= np.arange(1, N_BINS)]
 
@@ -77,7 +77,7 @@ def _histograms(
     """What `patch_histograms` gives, of the bins of its map."""
     height, width = bins.shape
     n_rows, n_cols = -(-height // patch), -(-width // patch)
-    # Class and bin of a pixel fit into a byte, class, bin and patch of a row most often into two.
+    # Class and bin fit in a byte; class, bin and patch of a row mostly in two.
     kinds = bins + truth.view(np.uint8) * np.uint8(N_BINS)
     n_kinds = n_cols * 2 * N_BINS
     first = (np.arange(width) // patch * (2 * N_BINS)).astype(np.min_scalar_type(n_kinds))
@@ -96,7 +96,7 @@ def coarsen(histograms: Int64Array, factor: int) -> Int64Array:
     if n_rows % factor or n_cols % factor:
         pad = [(0, -n_rows % factor), (0, -n_cols % factor), (0, 0), (0, 0)]
         histograms = np.pad(histograms, pad)
-    # Rows first: what is added up then lies beside each other.
+    # Rows first, so that what is summed is contiguous.
     n_rows, n_cols = histograms.shape[:2]
     rows = histograms.reshape(n_rows // factor, factor, n_cols, 2 * N_BINS).sum(axis=1)
     coarse = rows.reshape(len(rows), n_cols // factor, factor, 2 * N_BINS).sum(axis=2)
@@ -132,14 +132,14 @@ def _iou(hits: Float64Array, false_alarms: Float64Array, foreground: Int64Array)
 def best_thresholds(histograms: Int64Array) -> Float32Array:
     """The threshold that maximises IoU for each histogram, shape ``histograms.shape[:-2]``.
 
-    The first of equal maxima wins. Without foreground in the truth no IoU but 0 or 1 exists: the
-    lowest threshold that leaves the fewest false positives is taken.
+    It is the first of equal maxima. Without foreground in the truth, IoU is 0 or 1, and the lowest
+    threshold with the fewest false positives is taken.
     """
     return np.asarray(THRESHOLDS[_best(histograms)])
 
 
 def _best(histograms: Int64Array) -> Int64Array:
-    """The number, in `THRESHOLDS`, of what `best_thresholds` gives."""
+    """Indices in `THRESHOLDS` of `best_thresholds`."""
     hits, false_alarms, foreground = counts_at_thresholds(histograms)
     worth = hits / (np.maximum(foreground, 1)[..., None] + false_alarms)
     empty = foreground == 0
@@ -161,7 +161,7 @@ def _cut_by_patch(
     height, width = values.shape
     found = np.empty(values.shape, np.bool_)
     spread = limits.repeat(patch, axis=1)[:, :width]
-    # All rows of whole patches at once, then what is left of a row.
+    # All rows of whole patches at once, then the last, smaller ones.
     whole = height // patch
     place = slice(0, whole * patch)
     shape = (whole, patch, width)
@@ -190,9 +190,9 @@ def region_targets(
     patches: Sequence[int],
     valid: BoolArray | None = None,
 ) -> list[BoolArray]:
-    """The region-thresholded targets for several patch sizes, for little more than for one.
+    """Region-thresholded targets for several patch sizes, in little more time than for one.
 
-    Pixels are looked at once, in patches of the smallest size; larger ones are sums of these.
+    Pixels are counted once, in patches of the smallest size; larger ones are sums of these.
 
     Args:
         confidence: (H, W) in [0, 1].
@@ -222,13 +222,13 @@ def region_targets(
         if patch % patches[k - 1]:
             raise ValueError(f"patches of {patch} are no multiple of those of {patches[k - 1]}")
         histograms.append(coarsen(histograms[-1], patch // patches[k - 1]))
-    # One call for the patches of all sizes: most of what it takes is for being called.
+    # One call for all sizes, because most of its time is overhead.
     best = _best(np.concatenate([h.reshape(-1, 2, N_BINS) for h in histograms]))
     targets, start = [], 0
     for patch, of_size in zip(patches, histograms, strict=True):
         shape = of_size.shape[:2]
         stop = start + shape[0] * shape[1]
-        # A bin above a threshold's number is a confidence that reaches it, in fewer bytes.
+        # A bin above a threshold's index reaches that threshold; bins take fewer bytes.
         limits = best[start:stop].reshape(shape).astype(np.uint8)
         targets.append(_cut_by_patch(np.greater, bins, limits, patch))
         start = stop
@@ -240,15 +240,14 @@ def cut_mask(
 ) -> BoolArray:
     """Cut refined confidences, with hysteresis towards the input.
 
-    Foreground is what reaches the threshold, and what the input has as foreground and refinement
-    does not clearly contradict: refinement that removes is wrong more often than one that adds.
+    Pixels that are foreground in the input stay foreground down to a lower threshold: refinement is
+    wrong more often where it removes foreground than where it adds some.
 
     Args:
         refined: confidences in [0, 1], any shape.
         before: the same shape, True = foreground in the input.
         threshold: refined confidence from which on any pixel is foreground.
-        keep: the same for pixels that are foreground in the input; the threshold where that is
-            lower, or if left out.
+        keep: lower threshold for pixels that are foreground in the input; None = `threshold`.
 
     Example:
         >>> refined = np.array([0.6, 0.3, 0.3, 0.1], np.float32)
@@ -264,7 +263,7 @@ def cut_mask(
 def kept_confidence(
     refined: Float32Array, confidence: Float32Array, keep: float | None
 ) -> Float32Array:
-    """What to cut at any threshold for the mask that `cut_mask` makes at that threshold.
+    """Confidences whose cut at any threshold is the mask that `cut_mask` makes at that threshold.
 
     Args:
         refined: confidences in [0, 1], any shape.
@@ -282,10 +281,10 @@ def kept_confidence(
 
 
 def foreground_width(foreground: BoolArray) -> float | None:
-    """How wide the foreground of a mask is, in pixels; None where there is none.
+    """Mean width of the foreground of a mask in pixels; None for an empty or full mask.
 
-    Four times the mean distance of its pixels to the background, which of a long band is its width:
-    the distance grows from 0 to half the width, evenly.
+    It is four times the mean distance of foreground pixels to the background. For a long band that
+    is its width, as the distance grows evenly from 0 to half the width.
 
     Args:
         foreground: (H, W), True = foreground.
@@ -298,9 +297,9 @@ def foreground_width(foreground: BoolArray) -> float | None:
     """
     if not foreground.any() or foreground.all():
         return None
-    # It takes a tenth of a second to import, and few have a width to measure.
+    # Imported here, because it takes a tenth of a second and is rarely needed.
     from scipy import ndimage
 
-    # To the middle of the nearest background pixel: half a pixel beyond the edge.
+    # Distances are to the centre of the nearest background pixel, half a pixel beyond the edge.
     distance = ndimage.distance_transform_edt(foreground)[foreground] - 0.5
     return float(4 * distance.mean())

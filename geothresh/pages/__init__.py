@@ -1,6 +1,6 @@
-"""HTML pages that hold all they need: text, pictures, charts, in one file without a network.
+"""Make HTML pages of text, pictures and charts, each a single file that loads nothing.
 
-Every text that is put into a page is escaped, but for what was made here (`Html`).
+All text that is put into a page is escaped, except HTML that was made here (`Html`).
 """
 
 from geothresh.pages.charts import Bar, Curve, Steps, bars, diagonal, histogram

@@ -1,4 +1,4 @@
-"""Charts as SVG, each with its numbers in a table for those who cannot see it."""
+"""Charts as SVG, each with an accessible table of its numbers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from geothresh.pages.html import Html, fill, joined
 from geothresh.pages.parts import hidden, table
 
-# Room for numbers and names of axes: left, right, top, bottom.
+# Margins for numbers and names of axes.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 40
-# More bars than this have no names of their own when pointed at, and no rows in the table.
+# With more bars than this, there are no tooltips and no table.
 _MOST_NAMED = 400
+_NUMBERS = "The same in numbers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """Counts of equal parts of the range from 0 to 1."""
+    """A histogram: counts of equal parts of [0, 1]."""
 
     name: str
     counts: Sequence[int]
@@ -38,22 +39,22 @@ class Curve:
     name: str
     points: Sequence[tuple[float, float]]
     counts: Sequence[int]
-    """What stands behind each point."""
+    """Number of pixels of each point."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
-    """The field that a chart is drawn in, in units of its own."""
+    """The plotting area of a chart, in SVG units."""
 
     width: float = 572
     height: float = 208
 
     def x(self, share: float) -> float:
-        """Place of a share of the width."""
+        """Coordinate of a share of the width."""
         return _LEFT + share * self.width
 
     def y(self, share: float) -> float:
-        """Place of a share of the height, from below."""
+        """Coordinate of a share of the height, from below."""
         return _TOP + (1 - share) * self.height
 
 
@@ -61,11 +62,11 @@ _WIDE, _SQUARE = _Plot(), _Plot(320, 320)
 
 
 def histogram(first: Steps, second: Steps | None = None, *, label: str, axis: str) -> Html:
-    """Shares of pixels by value, on a logarithmic axis: most of a scene is near 0.
+    """Histograms of pixels on a logarithmic axis, because most of a scene is near 0.
 
     Args:
         first: shown as bars.
-        second: shown as a line over them, if there is one.
+        second: shown as a line over them; None = not shown.
         label: what the chart shows.
         axis: name of the horizontal axis.
     """
@@ -82,16 +83,12 @@ def histogram(first: Steps, second: Steps | None = None, *, label: str, axis: st
         for k in range(len(first.counts))
     ]  # fmt: skip
     numbers = table([axis, *(f"{s.name}, %" for s in drawn)], rows, caption=label)
-    return joined(
-        [
-            _chart(_WIDE, label, joined([*ticks, *shapes, names])),
-            hidden("The same in numbers", numbers),
-        ]
-    )
+    chart = _chart(_WIDE, label, joined([*ticks, *shapes, names]))
+    return joined([chart, hidden(_NUMBERS, numbers)])
 
 
 def bars(values: Sequence[Bar], *, label: str, axis: str) -> Html:
-    """Numbers from the greatest to the least, those below 0 in another colour."""
+    """Bars from the greatest to the least value, negative ones in another colour."""
     ordered = sorted(values, key=lambda bar: -bar.value)
     high = max(0.0, *(bar.value for bar in ordered))
     low = min(0.0, *(bar.value for bar in ordered))
@@ -115,18 +112,17 @@ def bars(values: Sequence[Bar], *, label: str, axis: str) -> Html:
     drawn = [_chart(_WIDE, label, joined([*ticks, *shapes, _axis_names(_WIDE, "", axis)]))]
     if named:
         rows = [(bar.name, f"{bar.value:+.2f}") for bar in ordered]
-        drawn.append(hidden("The same in numbers", table(["map", axis], rows, caption=label)))
+        drawn.append(hidden(_NUMBERS, table(["map", axis], rows, caption=label)))
     return joined(drawn)
 
 
 def diagonal(curves: Sequence[Curve], *, label: str, across: str, up: str) -> Html:
-    """Curves beside the diagonal on which both directions are equal."""
+    """Curves in a unit square with its diagonal, for reliability diagrams."""
     x, y = _SQUARE.x, _SQUARE.y
     ideal = '<path class="ideal" d="M$x0 $y0 L$x1 $y1"/>'
     shapes = [fill(ideal, x0=x(0), y0=y(0), x1=x(1), y1=y(1))]
-    for kind, curve in zip(("first", "second"), curves, strict=False):
+    for kind, line, curve in zip(("first", "second"), ("line", "second"), curves, strict=False):
         path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in curve.points)
-        line = "line" if kind == "first" else "second"
         shapes.append(fill('<path class="$kind" d="$path"/>', path=path, kind=line))
         point = '<circle class="point $kind" cx="$x" cy="$y" r="3.5"/>'
         shapes += [
@@ -140,12 +136,8 @@ def diagonal(curves: Sequence[Curve], *, label: str, across: str, up: str) -> Ht
         for (a, b), count in zip(curve.points, curve.counts, strict=True)
     ]
     numbers = table(["", across, up, "pixels"], rows, caption=label)
-    return joined(
-        [
-            _chart(_SQUARE, label, joined([*ticks, *shapes, _axis_names(_SQUARE, across, up)])),
-            hidden("The same in numbers", numbers),
-        ]
-    )
+    chart = _chart(_SQUARE, label, joined([*ticks, *shapes, _axis_names(_SQUARE, across, up)]))
+    return joined([chart, hidden(_NUMBERS, numbers)])
 
 
 def _chart(plot: _Plot, label: str, inside: Html) -> Html:
@@ -160,7 +152,7 @@ def _chart(plot: _Plot, label: str, inside: Html) -> Html:
 
 
 def _log_share(percent: float) -> float:
-    """Four decades, from 0.01 % to 100 %."""
+    """Height of a percentage on an axis of four decades, 0.01 % to 100 %."""
     return max(0.0, (math.log10(max(percent, 1e-9)) + 2) / 4)
 
 

@@ -1,4 +1,4 @@
-"""Pieces of HTML, and templates that escape what they are filled with."""
+"""Pieces of HTML, and templates that escape their values."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from string import Template
 
 
 class Html(str):
-    """Text that is HTML already, and is not escaped again."""
+    """Text that is already HTML, and is not escaped again."""
 
     __slots__ = ()
 
 
 def fill(template: str, /, **values: object) -> Html:
-    """Put values in the places of a template that are named by ``$name``.
+    """Fill the placeholders ``$name`` of a template.
 
     Args:
         template: HTML, written in this package.
-        values: by name; all but `Html` is escaped, for text and quoted attributes.
+        values: by name; all but `Html` are escaped, for text and quoted attributes.
 
     Example:
         >>> fill('<p title="$name">$name</p>', name='<"x">')
@@ -28,7 +28,7 @@ def fill(template: str, /, **values: object) -> Html:
 
 
 def joined(parts: Iterable[Html]) -> Html:
-    """One piece after the other, on lines of their own."""
+    """Join pieces, each on a line of its own."""
     return Html("\n".join(parts))
 
 

@@ -1,4 +1,4 @@
-"""The page around the sections: head, style, script, and what may be loaded (nothing)."""
+"""Make a page of sections: head, style, script, and a policy that loads nothing."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Section:
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """A whole page.
+    """Make a page.
 
     Args:
-        title: what it is about.
-        lead: the most important sentence.
-        sections: in order; the links at the top name them.
+        title: its title.
+        lead: the most important sentence, below the title.
+        sections: in order; there are links to them at the top.
     """
     style = Html((_HERE / "page.css").read_text("utf-8"))
     script = Html((_HERE / "page.js").read_text("utf-8"))
@@ -79,7 +79,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def _policy(script: str) -> str:
-    """What a browser may do for the page: show what is inside, run the one script of ours."""
+    """Content Security Policy: embedded images and styles, and only the script of this package."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "

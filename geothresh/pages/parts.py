@@ -1,4 +1,4 @@
-"""What sections are made of: sliders, figures, tables, facts, legends."""
+"""Parts of a section: sliders, figures, tables, facts, legends."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Picture:
     height: int
     """In pixels."""
     alt: str
-    """What there is to see, in words."""
+    """Description of the picture, for screen readers."""
 
     @property
     def source(self) -> Html:
-        """As a URL that holds the picture itself."""
+        """The picture as a data URL."""
         return Html(f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}")
 
 
 def slider(
     first: Picture, second: Picture, *, label: str, before: str, after: str, caption: Html
 ) -> Html:
-    """Two pictures of one size: the left part of one, the rest of the other, as a slider stands.
+    """Two pictures of one size over each other, with a slider between them.
 
     Args:
         first: shown on the left.
@@ -64,7 +64,7 @@ def slider(
 
 
 def figure(picture: Picture, caption: Html) -> Html:
-    """A picture with a line below."""
+    """A picture with a caption."""
     return fill(
         '<figure><img src="$source" width="$width" height="$height" alt="$alt">$caption</figure>',
         source=picture.source, width=picture.width, height=picture.height, alt=picture.alt,
@@ -77,7 +77,7 @@ def _caption(text: Html) -> Html:
 
 
 def gallery(figures: Iterable[Html]) -> Html:
-    """Figures beside each other, as many as there is room for."""
+    """Figures side by side, as many as fit."""
     return fill('<div class="gallery">\n$figures\n</div>', figures=joined(figures))
 
 
@@ -87,27 +87,27 @@ def note(text: str) -> Html:
 
 
 def preformatted(text: str, label: str) -> Html:
-    """Text whose columns stand under each other; it scrolls by keys too."""
+    """Text with aligned columns; it can be scrolled by keyboard."""
     return fill('<pre tabindex="0" role="region" aria-label="$label">$text</pre>', text=text,
                 label=label)  # fmt: skip
 
 
 def facts(values: Mapping[str, object]) -> Html:
-    """Names and values."""
+    """A list of names and values."""
     entry = "<div><dt>$name</dt><dd>$value</dd></div>"
     inside = joined(fill(entry, name=name, value=value) for name, value in values.items())
     return fill('<dl class="facts">\n$inside\n</dl>', inside=inside)
 
 
 def numbers(values: Mapping[str, str]) -> Html:
-    """A few large figures, by what they count."""
+    """A few large numbers, by name."""
     entry = "<li><b>$value</b> $name</li>"
     inside = joined(fill(entry, name=name, value=value) for name, value in values.items())
     return fill('<ul class="numbers">\n$inside\n</ul>', inside=inside)
 
 
 def legend(colours: Mapping[str, tuple[int, int, int]]) -> Html:
-    """What colours mean.
+    """A legend of colours.
 
     Args:
         colours: red, green and blue, 0 to 255, by meaning.
@@ -124,7 +124,7 @@ def legend(colours: Mapping[str, tuple[int, int, int]]) -> Html:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str) -> Html:
-    """A table whose first column names the rows; numbers are shown on the right."""
+    """A table whose first column names the rows; the others are aligned to the right."""
     head = joined(fill('<th scope="col">$text</th>', text=text) for text in headings)
     lines = (joined(_cell(value, first=not k) for k, value in enumerate(row)) for row in rows)
     body = joined(fill("<tr>$cells</tr>", cells=cells) for cells in lines)
@@ -142,5 +142,5 @@ def _cell(value: object, *, first: bool) -> Html:
 
 
 def hidden(summary: str, body: Html) -> Html:
-    """What is there when it is asked for."""
+    """A collapsed part that opens on a click."""
     return fill("<details><summary>$summary</summary>$body</details>", summary=summary, body=body)
