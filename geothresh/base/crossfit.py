@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -188,11 +187,12 @@ class CrossfitRun:
             data={"sha256": data, "train": training, "left_out": list(ids)},
             device=self.device, resumed=state is not None,
         )  # fmt: skip
-        told = None if on_step is None else partial(on_step, fold + 1, len(dealt))
-        return fit(
-            task, model, state=state,
-            on_step=None if told is None else lambda _, *done: told(*done),
-        ).seconds  # fmt: skip
+
+        def report(_: int, step: int, steps: int, loss: float) -> None:
+            if on_step is not None:
+                on_step(fold + 1, len(dealt), step, steps, loss)
+
+        return fit(task, model, state=state, on_step=report).seconds
 
     def predict(self, fold: int, ids: Sequence[str], on_map: Callable[[], None]) -> None:
         """Write the missing maps of a fold.

@@ -21,7 +21,7 @@ from geothresh.nn.device import (
     pick_device,
     pick_dtype,
 )
-from geothresh.nn.modelfile import digest
+from geothresh.nn.modelfile import digest, require_digest
 from geothresh.options import BaseTiling, BatchSize, Precision
 from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array, UInt8Array
@@ -153,10 +153,7 @@ class BaseSource:
             ModelError: the file changed since it was looked up, or is damaged.
             UsageError, InputError: the library or the device is not available.
         """
-        if digest(self.path) != self.sha256:
-            raise ModelError(
-                f"{self.path}: the model file changed while it was in use; run the command again"
-            )
+        require_digest(self.path, self.sha256)
         config = read_base_card(self.path).config
         return BasePredictor(
             load_base_weights(self.path, config),

@@ -7,7 +7,6 @@ import numpy as np
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
 from geothresh.raster.pictures import Panel, change_picture, confidence_picture, mask_picture, sheet
-from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, UInt8Array
 
 _LEAST_SIDE = 360
@@ -37,9 +36,9 @@ def figure(
     truth = sample.truth
     valid = np.ones(truth.shape, np.bool_) if sample.valid is None else sample.valid
     masks = {f"cut at {CUT}": sample.confidence >= CUT}
-    if sample.refined is not None:
-        before = sample.confidence >= threshold
-        masks["refined"] = cut_mask(sample.refined, before, threshold=threshold, keep=keep)
+    refined = sample.mask(threshold, keep)
+    if refined is not None:
+        masks["refined"] = refined
     above = [Panel(title="confidence", image=confidence_picture(sample.confidence, valid))]
     below = [Panel(title="truth", image=mask_picture(truth, valid))]
     for name, mask in masks.items():

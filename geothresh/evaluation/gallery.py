@@ -11,7 +11,6 @@ from geothresh.evaluation.figures import error_picture
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
 from geothresh.raster.pictures import shrunk
-from geothresh.thresholding import cut_mask
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
 BINS = 10
@@ -134,9 +133,8 @@ class Gallery:
     def _exhibit(self, sample: Sample, valid: BoolArray) -> Exhibit:
         cut = sample.confidence >= CUT
         after = second = None
-        if sample.refined is not None:
-            before = sample.confidence >= np.float32(self.threshold)
-            mask = cut_mask(sample.refined, before, threshold=self.threshold, keep=self.keep)
+        mask = sample.mask(self.threshold, self.keep)
+        if mask is not None:
             after = Counts.of(prediction=mask, target=sample.truth, valid=valid).iou()
             second = _small(error_picture(mask, sample.truth, valid))
         return Exhibit(

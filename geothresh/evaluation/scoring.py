@@ -108,6 +108,13 @@ class Sample:
     refined: Float32Array | None = None
     """(H, W) refined confidence in [0, 1], 0 at invalid pixels; None = not refined."""
 
+    def mask(self, threshold: float, keep: float | None) -> BoolArray | None:
+        """The refined mask, see `cut_mask`; None = not refined."""
+        if self.refined is None:
+            return None
+        before = self.confidence >= np.float32(threshold)
+        return cut_mask(self.refined, before, threshold=threshold, keep=keep)
+
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
@@ -156,9 +163,8 @@ class Tally:
         self.regions.append(
             score(region_target(sample.confidence, truth, patch=self.patch, valid=valid))
         )
-        if sample.refined is not None:
-            before = sample.confidence >= self.threshold
-            mask = cut_mask(sample.refined, before, threshold=self.threshold, keep=self.keep)
+        mask = sample.mask(self.threshold, self.keep)
+        if sample.refined is not None and mask is not None:
             self.refined.append(score(mask, sample.refined))
             kept = kept_confidence(sample.refined, sample.confidence, self.keep)
             self.refined_sweeps.append(at_thresholds(kept))

@@ -6,7 +6,7 @@ No torch here: reading a model card must stay cheap, and the command line shows 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from geothresh.errors import ModelError
 from geothresh.fields import AMOUNT, SHARE, Options, option
@@ -63,16 +63,20 @@ class NetworkConfig:
             if not all(1 <= n <= most for n in sizes):
                 raise ModelError(f"{name} {sizes} must lie between 1 and {most}")
         if self.patch not in PATCHES:
-            raise ModelError(f"patch is {self.patch}; it must be 16, 32, 64, 128 or 256")
+            raise ModelError(
+                f"patch is {self.patch}; it must be one of {', '.join(map(str, PATCHES))}"
+            )
         if self.patch % self.multiple:
             raise ModelError(
                 f"patch {self.patch} is no multiple of {self.multiple}, one pixel of the deepest "
                 f"level at shuffle {self.shuffle}; take a larger patch or a smaller shuffle"
             )
-        if self.head not in ("confidence", "correction"):
-            raise ModelError(f"head is {self.head!r}; it must be 'confidence' or 'correction'")
-        if self.branches not in ("both", "global", "local"):
-            raise ModelError(f"branches is {self.branches!r}; it must be both, global or local")
+        for name, value, known in (
+            ("head", self.head, get_args(Head)),
+            ("branches", self.branches, get_args(Branches)),
+        ):
+            if value not in known:
+                raise ModelError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
 
     @property
     def multiple(self) -> int:

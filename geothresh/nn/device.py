@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -40,7 +40,8 @@ _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
 GPU_BATCH = 16
 """Tiles of a batch on a GPU, if they fit in its memory."""
 
-_FORMATS = ("fp32", "bf16", "fp16")
+_DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Number formats, and what torch calls them."""
 # The libraries have few exception types for it: failures to allocate on a CPU (Linux and macOS,
 # Windows, C++), in oneDNN, on Metal, in ONNX Runtime and OpenVINO are told apart by their text.
 _OUT_OF_MEMORY = (
@@ -89,14 +90,13 @@ def pick_device(name: str) -> torch.device:
             )
             return torch.device("cpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    unknown = f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps") from (
-            error
-        )
+        raise UsageError(unknown) from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device {name!r} is unknown; say auto, cpu, cuda, cuda:0 or mps")
+        raise UsageError(unknown)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device {name}: {torch.cuda.device_count()} CUDA devices are there; say auto or cpu"
@@ -152,8 +152,7 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     elif precision == "auto":
         precision = "fp32"
     _require_format(precision)
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return dtypes[precision]
+    return cast("torch.dtype", getattr(torch, _DTYPES[precision]))
 
 
 def cpu_precision(precision: Precision) -> Precision:
@@ -183,14 +182,13 @@ def cpu_has_bf16() -> bool:
 
 
 def _require_format(precision: str) -> None:
-    if precision not in _FORMATS:
-        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(_FORMATS)}")
+    if precision not in _DTYPES:
+        raise UsageError(f"precision {precision!r} is unknown; say auto, {', '.join(_DTYPES)}")
 
 
 def precision_name(dtype: torch.dtype) -> Precision:
     """Name of a dtype: the inverse of `pick_dtype`."""
-    names: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    return names[str(dtype).removeprefix("torch.")]
+    return next(name for name, torchs in _DTYPES.items() if str(dtype) == f"torch.{torchs}")
 
 
 def _has_nvidia_gpu() -> bool:

@@ -284,6 +284,14 @@ def digest(path: str | Path) -> str:
         raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
 
 
+def require_digest(path: str | Path, sha256: str) -> None:
+    """Raise ModelError if a model file is not the one that was looked up before."""
+    if digest(path) != sha256:
+        raise ModelError(
+            f"{path}: the model file changed while it was in use; run the command again"
+        )
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geothresh.errors import ModelError
 from geothresh.nn.backends import require_backend
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import (
@@ -28,7 +27,7 @@ from geothresh.nn.device import (
     precision_name,
     require_whole_patches,
 )
-from geothresh.nn.modelfile import digest, load_arrays, load_weights, read_card
+from geothresh.nn.modelfile import digest, load_arrays, load_weights, read_card, require_digest
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
@@ -116,10 +115,7 @@ class ModelSource:
             InputError: the device is not there.
             UsageError: the backend is not installed, or lacks the device or the precision.
         """
-        if digest(self.path) != self.sha256:
-            raise ModelError(
-                f"{self.path}: the model file changed while it was in use; run the command again"
-            )
+        require_digest(self.path, self.sha256)
         config = read_card(self.path).config
         make: partial[TorchRefiner] | partial[CompiledRefiner]
         if self.backend == "torch":

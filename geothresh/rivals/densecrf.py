@@ -9,7 +9,7 @@ of Python that geothresh supports.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,12 +73,14 @@ class DenseCRF:
     def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
         """See `Rival`."""
         seen = require_image(self.name, confidence, image)
-        settings = self.settings
-        kernels = [
-            (settings.place_weight, place_kernel(confidence.shape, settings.place)),
-            (settings.both_weight, bilateral_kernel(seen, settings)),
-        ]
-        return mean_field(confidence, kernels, settings.steps)
+        return _refined(confidence, bilateral_kernel(seen, self.settings), self.settings)
+
+
+def _refined(confidence: Float32Array, bilateral: Kernel, settings: CRFSettings) -> Float32Array:
+    """Refine a map, given the bilateral kernel of its image."""
+    place = place_kernel(confidence.shape, settings.place)
+    kernels = [(settings.place_weight, place), (settings.both_weight, bilateral)]
+    return mean_field(confidence, kernels, settings.steps)
 
 
 def mean_field(
@@ -160,21 +162,11 @@ def search(
             bilateral = bilateral_kernel(
                 image, replace(grid[0], both_place=place, both_colour=colour)
             )
-            for k, one in _of_widths(grid, place, colour):
-                kernels = [
-                    (one.place_weight, place_kernel(confidence.shape, one.place)),
-                    (one.both_weight, bilateral),
-                ]
-                found = mean_field(confidence, kernels, one.steps) >= 0.5
+            for k, one in enumerate(grid):
+                if (one.both_place, one.both_colour) != (place, colour):
+                    continue
+                found = _refined(confidence, bilateral, one) >= 0.5
                 scores[k] += Counts.of(prediction=found, target=truth).iou()
             if progress is not None:
                 progress(number * len(widths) + turn + 1, len(samples) * len(widths))
     return grid[int(np.argmax(scores))]
-
-
-def _of_widths(
-    grid: Sequence[CRFSettings], place: float, colour: float
-) -> Iterator[tuple[int, CRFSettings]]:
-    for k, one in enumerate(grid):
-        if (one.both_place, one.both_colour) == (place, colour):
-            yield k, one

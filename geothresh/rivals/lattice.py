@@ -86,9 +86,9 @@ def _simplices(points: Float64Array) -> tuple[Int64Array, Float64Array]:
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(d + 1), order.shape).copy(), axis=1)
     # ... that is in the plane: the coordinates that were rounded farthest are moved.
     rank += excess[:, None]
-    below, above = rank < 0, rank > d
-    nearest += (d + 1) * (below.astype(np.int64) - above)
-    rank += (d + 1) * (below.astype(np.int64) - above)
+    moved = (d + 1) * ((rank < 0).astype(np.int64) - (rank > d))
+    nearest += moved
+    rank += moved
     rest = (plane - nearest) / (d + 1)
     by_rank = np.empty_like(rest)
     np.put_along_axis(by_rank, rank, rest, axis=1)

@@ -69,13 +69,8 @@ class Survey:
 
     @property
     def bins(self) -> RegularGrid:
-        """The bins."""
-        return bins(self.size)
-
-
-def bins(size: RasterSize) -> RegularGrid:
-    """The bins of a scene."""
-    return RegularGrid(size=size, part_height=BIN, part_width=BIN)
+        """The grid of bins."""
+        return RegularGrid(size=self.size, part_height=BIN, part_width=BIN)
 
 
 def survey(

@@ -29,7 +29,7 @@ from geothresh.training.data import Cut, Pixels, TrainingData
 from geothresh.training.holdout import BlockGrid, block_side, tiles
 from geothresh.training.options import BIN, SceneData, Splitting
 from geothresh.training.scene_data import gather_scenes
-from geothresh.training.scenes import ChipPlaces, Survey, bins, survey
+from geothresh.training.scenes import ChipPlaces, Survey, survey
 from geothresh.windows import PixelWindow, RasterSize
 from tests.support.rasters import NORTH_UP, write_raster
 from tests.support.scenes import (
@@ -127,7 +127,7 @@ def test_no_square_touches_what_is_held_out(data) -> None:
     pixels = np.zeros((height, width), bool)
     for block in BlockGrid.of(size, data.draw(st.integers(64, 400))).blocks().values():
         if rng.random() < 0.25:
-            held[bins(size).span(block)] = True
+            held[counted.bins.span(block)] = True
             pixels[block.slices()] = True
     largest = data.draw(st.integers(16, 300))
     try:
