@@ -184,10 +184,10 @@ class SceneMaps:
             raise UsageError(
                 f"{len(scenes)} scenes and {len(labels)} `labels`: give one scene and its labels"
             )
-        opened = open_labelled(Path(scenes[0]), Path(labels[0]), data)
-        number = sum(1 for _ in cells(opened.scene.size).windows())
+        scene = open_labelled(Path(scenes[0]), Path(labels[0]), data)
+        number = sum(1 for _ in cells(scene.size).windows())
         require_few(number)
-        return cls(scene=opened.scene, number=number)
+        return cls(scene=scene, number=number)
 
     def as_they_are(self, take: Take) -> None:
         """See `LabelledMaps`; cells without a pixel that counts are left out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -62,8 +62,8 @@ def gather_folders(
     train, validation = (pairs, []) if splitting.folds else sides[0]
     return TrainingData(
         train=pair_sources(train, factors),
-        validation=pair_maps(validation, factors),
-        folds=[Fold(pair_sources(t, factors), pair_maps(v, factors)) for t, v in sides]
+        validation=pair_sources(validation, factors),
+        folds=[Fold(pair_sources(t, factors), pair_sources(v, factors)) for t, v in sides]
         if splitting.folds
         else (),
         described=_describe(train, validation, [v for _, v in sides], facts)
@@ -157,31 +157,8 @@ def _describe(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairMap:
-    """A pair as a `ValidationMap`."""
-
-    pair: Pair
-    factor: float = 1.0
-    """Pixels of the network per pixel of the map."""
-
-    @property
-    def dataset(self) -> str:
-        """Name of the folder that holds the masks."""
-        return self.pair.dataset
-
-    @property
-    def source(self) -> str:
-        """Name of the folder that holds the maps."""
-        return self.pair.source
-
-    def read(self) -> Cut:
-        """Map and mask. Raises InputError where they cannot be read."""
-        return Cut(*self.pair.read())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PairSource:
-    """A pair as a `ChipSource`."""
+    """A pair as a `ChipSource` and as a `ValidationMap`."""
 
     pair: Pair
     others: tuple[Pair, ...]
@@ -195,6 +172,11 @@ class PairSource:
     def dataset(self) -> str:
         """Name of the folder that holds the masks."""
         return self.pair.dataset
+
+    @property
+    def source(self) -> str:
+        """Name of the folder that holds the maps."""
+        return self.pair.source
 
     @property
     def n_chips(self) -> int:
@@ -211,6 +193,10 @@ class PairSource:
             share = np.float32(rng.random())
             confidence = mixed(confidence, other, share)
         return Cut(confidence, truth[window])
+
+    def read(self) -> Cut:
+        """Read map and mask; InputError where they cannot be used."""
+        return Cut(*self.pair.read())
 
     def _confidence(self, pair: Pair, window: tuple[slice, slice]) -> Float32Array:
         # In 8 bits, as base networks write them: a quarter of the memory of floats.
@@ -240,10 +226,3 @@ def pair_sources(
         )
         for pair in pairs
     ]
-
-
-def pair_maps(
-    pairs: Iterable[Pair], factors: Mapping[str, float] = MappingProxyType({})
-) -> list[PairMap]:
-    """A validation map for each pair; `factors` as for `pair_sources`."""
-    return [PairMap(pair=pair, factor=factors.get(pair.dataset, 1.0)) for pair in pairs]

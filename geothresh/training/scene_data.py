@@ -49,17 +49,6 @@ from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import find_layer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedScene:
-    """A scene with its labels, checked."""
-
-    scene: LabelledScene
-    block_height: int
-    """Rows of a block of the file."""
-    mask: str | None
-    """Path of the labels, if they are a raster."""
-
-
 def gather_scenes(
     data: SceneData,
     splitting: Splitting,
@@ -94,7 +83,7 @@ def gather_scenes(
         for path, source in zip(paths, labels, strict=True)
     ]
     _require_names(opened)
-    sizes = pixels.sizes(paths, [_pixel_size(one.scene.box) for one in opened])
+    sizes = pixels.sizes(paths, [_pixel_size(one.box) for one in opened])
     factors = pixels.factors(paths, sizes)
     surveys = _surveys(opened, two_areas=splitting.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
@@ -104,11 +93,11 @@ def gather_scenes(
     side = splitting.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
     scenes = [
         SplitScene(
-            name=one.scene.name,
-            box=one.scene.box,
+            name=one.name,
+            box=one.box,
             mask=one.mask,
             survey=counted,
-            blocks=BlockGrid.of(one.scene.size, side),
+            blocks=BlockGrid.of(one.size, side),
         )
         for one, counted in zip(opened, surveys, strict=True)
     ]
@@ -127,7 +116,7 @@ def gather_scenes(
         validation=validation,
         folds=sides if folded else (),
         described=_describe(opened, scenes, validation, n_train, manifest, data)
-        | pixels.described([one.scene.name for one in opened], sizes)
+        | pixels.described([one.name for one in opened], sizes)
         | ({"folds": len(sides)} if folded else {}),
         manifest=manifest,
         n_train=sum(n_train.values()),
@@ -136,8 +125,8 @@ def gather_scenes(
     )
 
 
-def _require_names(opened: Sequence[OpenedScene]) -> None:
-    stems = Counter(one.scene.name for one in opened)
+def _require_names(opened: Sequence[LabelledScene]) -> None:
+    stems = Counter(one.name for one in opened)
     repeated = [stem for stem, n in stems.items() if n > 1]
     if repeated:
         raise InputError(
@@ -169,7 +158,7 @@ def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
 
 def open_labelled(
     path: Path, labels: Path, data: SceneData, *, validation_aoi: PathLike | None = None
-) -> OpenedScene:
+) -> LabelledScene:
     """Open a confidence raster and lay its labels over it.
 
     Args:
@@ -186,24 +175,18 @@ def open_labelled(
         where = scene.box
         aoi = _area(data.aoi, where, "area of interest")
         held = _area(validation_aoi, where, "area to validate on", required=False)
-        found, mask = _labels(labels, scene, where, data)
-        return OpenedScene(
-            scene=LabelledScene(
-                scene.spec,
-                box=where,
-                dataset=labels.stem,
-                labels=found,
-                aoi=aoi,
-                validation_aoi=held,
-            ),
+        return LabelledScene(
+            scene.spec,
+            box=where,
             block_height=scene.layout.part_height,
-            mask=mask,
+            dataset=labels.stem,
+            labels=_labels(labels, scene, where, data),
+            aoi=aoi,
+            validation_aoi=held,
         )
 
 
-def _labels(
-    path: Path, scene: Scene, where: GeoBox, data: SceneData
-) -> tuple[PlacedShapes | MaskSpec, str | None]:
+def _labels(path: Path, scene: Scene, where: GeoBox, data: SceneData) -> PlacedShapes | MaskSpec:
     if path.is_file() and is_tiff(path):
         for name in ("layer", "buffer", "width_field"):
             if getattr(data, name) is not None:
@@ -213,7 +196,7 @@ def _labels(
                 )
         with open_labels(path) as labels:
             labels.box.require_same(scene.box)
-            return labels.spec, str(path.resolve())
+            return labels.spec
     layer = find_layer(path, data.layer)
     if not scene.box.has_transform:
         raise InputError(
@@ -221,7 +204,7 @@ def _labels(
             "as a raster of the same size"
         )
     width = Width(buffer=data.buffer, field=data.width_field)
-    return place(layer, where, width=width, what="labels"), None
+    return place(layer, where, width=width, what="labels")
 
 
 def _area(
@@ -233,9 +216,9 @@ def _area(
 
 
 def _surveys(
-    opened: Sequence[OpenedScene], *, two_areas: bool, progress: OnCheck | None
+    opened: Sequence[LabelledScene], *, two_areas: bool, progress: OnCheck | None
 ) -> list[Survey]:
-    total = sum(one.scene.size.height for one in opened)
+    total = sum(one.size.height for one in opened)
     surveys: list[Survey] = []
     before = 0
     for one in opened:
@@ -245,20 +228,20 @@ def _surveys(
                 progress(before + done, total)
 
         surveys.append(
-            survey(one.scene, block_height=one.block_height, two_areas=two_areas, progress=report)
+            survey(one, block_height=one.block_height, two_areas=two_areas, progress=report)
         )
-        before += one.scene.size.height
+        before += one.size.height
     return surveys
 
 
 def _require_labels(
-    opened: Sequence[OpenedScene], surveys: Sequence[Survey], data: SceneData
+    opened: Sequence[LabelledScene], surveys: Sequence[Survey], data: SceneData
 ) -> None:
     for one, counted in zip(opened, surveys, strict=True):
         if not counted.valid.any():
             where = f"the area of interest {data.aoi}" if data.aoi else "it"
             raise InputError(
-                f"{one.scene.spec.source.name}: no pixel of {where} has both a confidence and a "
+                f"{one.spec.source.name}: no pixel of {where} has both a confidence and a "
                 "label; check the nodata values and the area"
             )
     if not any(counted.foreground.any() for counted in surveys):
@@ -304,7 +287,7 @@ def _hold_out(
 class _Cutting:
     """Makes chip sources and validation tiles of scenes."""
 
-    opened: Sequence[OpenedScene]
+    opened: Sequence[LabelledScene]
     factors: Sequence[float]
     """Pixels of the network per pixel of each scene."""
     _: KW_ONLY
@@ -329,13 +312,13 @@ class _Cutting:
             if not free:
                 continue
             others = [
-                other.scene
+                other
                 for other, there in zip(self.opened, scenes, strict=True)
                 if there is not scene and same_ground(there, scene)
             ]
             sources.append(
                 SceneSource(
-                    scene=one.scene,
+                    scene=one,
                     places=ChipPlaces(scene.survey, forbidden, math.ceil(self.largest / factor)),
                     n_chips=math.ceil(free / (self.chip_size / factor) ** 2),
                     others=others,
@@ -350,7 +333,7 @@ class _Cutting:
 
     def _tiles(self, scenes: Sequence[SplitScene]) -> list[SceneTile]:
         return [
-            SceneTile(scene=one.scene, window=tile, patch=self.patch, factor=factor)
+            SceneTile(scene=one, window=tile, patch=self.patch, factor=factor)
             for one, scene, factor in zip(self.opened, scenes, self.factors, strict=True)
             for block in scene.held_windows()
             for tile in tiles(block)
@@ -359,7 +342,7 @@ class _Cutting:
 
 
 def _describe(
-    opened: Sequence[OpenedScene],
+    opened: Sequence[LabelledScene],
     scenes: Sequence[SplitScene],
     validation: Sequence[ValidationMap],
     n_train: dict[str, int],
@@ -369,7 +352,7 @@ def _describe(
     hashed = hashlib.sha256(manifest.encode())
     for scene in scenes:
         hashed.update(f"{scene.name} {scene.survey.digest}\n".encode())
-    labels = {one.scene.name: one.scene.dataset for one in opened}
+    labels = {one.name: one.dataset for one in opened}
     return {
         "sha256": hashed.hexdigest(),
         "train_maps": {f"{labels[name]}/{name}": n for name, n in n_train.items()},

@@ -232,6 +232,7 @@ class LabelledScene:
         spec: SceneSpec,
         *,
         box: Georeference,
+        block_height: int,
         dataset: str,
         labels: PlacedShapes | MaskSpec,
         aoi: PlacedShapes | None = None,
@@ -242,6 +243,7 @@ class LabelledScene:
         Args:
             spec: of the confidences.
             box: georeference of the confidences.
+            block_height: rows of a block of their file.
             dataset: name of the labels.
             labels: foreground as polygons, or as a mask on the same grid.
             aoi: where the labels are complete; None = everywhere.
@@ -250,6 +252,7 @@ class LabelledScene:
         self.spec = spec
         self.box = box
         self.size = box.size
+        self.block_height = block_height
         self.dataset = dataset
         self.labels = labels
         self.aoi = aoi
@@ -262,6 +265,13 @@ class LabelledScene:
     def name(self) -> str:
         """Stem of the file's name."""
         return Path(self.spec.source.name).stem
+
+    @property
+    def mask(self) -> str | None:
+        """Path of the labels if they are a raster: scenes that share it show the same ground."""
+        if not isinstance(self.labels, MaskSpec):
+            return None
+        return str(Path(self.labels.source.name).resolve())
 
     def read(self, window: PixelWindow, side: Side = "train") -> Cut:
         """Read a window inside the raster, valid in the area of interest of `side`.
