@@ -64,7 +64,11 @@ class Number:
             return True  # a stored value, which may be NaN
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
-        if not math.isfinite(value) or (self.above and value == low):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # an integer too large for a float
+            finite = False
+        if not finite or (self.above and value == low):
             return False
         return low <= value <= high and not (self.below and value == high)
 

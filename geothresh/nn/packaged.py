@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from geothresh.errors import ModelError
@@ -33,7 +34,8 @@ def find_model(model: PathLike) -> Path:
     if str(model) in packaged:
         return packaged[str(model)]
     path = Path(model)
-    if not path.is_file():
+    # Path.is_file() fails where a name is too long for a file system.
+    if not os.path.isfile(path):  # noqa: PTH113
         names = ", ".join(packaged) or "none"
         raise ModelError(
             f"{model}: no such model file, nor a packaged model (there: {names}); "

@@ -72,7 +72,8 @@ class ChipDataset(Dataset[Chip]):
         source = self.sources[self._draw(position, rng)]
         size = self.recipe.chip_size
         factor = source.factor * _zoom_factor(self.recipe.zoom, rng)
-        confidence, truth, data, valid = source.cut(round(size / factor), rng, mix=self.recipe.mix)
+        side = max(1, round(size / factor))
+        confidence, truth, data, valid = source.cut(side, rng, mix=self.recipe.mix)
         if self.recipe.smooth:
             confidence = smoothed(confidence)
         if factor != 1:

@@ -161,7 +161,12 @@ def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
         turned = truth.T[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
         return np.asarray(np.roll(turned, rng.integers(truth.shape[0], size=2), (0, 1)), np.float32)
     height = _field(truth.shape, rng, pixels=rng.uniform(25, 60))
-    slope = np.hypot(*np.gradient(height)) + np.float32(1e-3)
+    # A side of a single pixel has no gradient.
+    slopes = (
+        np.gradient(height, axis=axis) if side > 1 else np.zeros_like(height)
+        for axis, side in enumerate(height.shape)
+    )
+    slope = np.hypot(*slopes) + np.float32(1e-3)
     return np.asarray(np.abs(height) < slope * rng.uniform(1, 5), np.float32)
 
 
@@ -216,7 +221,7 @@ def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> F
             index + _field(values.shape, rng, pixels=pixels) * np.float32(most / 2),
             0,
             # A little before the last pixel, because the next one is read as well.
-            side - np.float32(1.001),
+            max(side - np.float32(1.001), np.float32(0)),
         )
         for side, index in (
             (height, np.arange(height, dtype=np.float32)[:, None]),
@@ -229,8 +234,9 @@ def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> F
     flat = np.ascontiguousarray(values, np.float32).ravel()
 
     def between(first: NDArray[np.intp]) -> Float32Array:
-        start = flat.take(first)
-        return np.asarray(start + (flat.take(first + 1) - start) * right, np.float32)
+        # Clipped: where a side is a single pixel, the next one has no weight, and may not exist.
+        start = flat.take(first, mode="clip")
+        return np.asarray(start + (flat.take(first + 1, mode="clip") - start) * right, np.float32)
 
     top = between(corner)
     return np.asarray(top + (between(corner + width) - top) * down, np.float32)

@@ -74,7 +74,7 @@ def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_c
     Raises:
         UsageError: a step would consist of one such chip.
     """
-    side = min(*config.pool_sizes, chip_size // config.multiple)
+    side = min((*config.pool_sizes, chip_size // config.multiple))
     if side > 1 or min(batch_size, n_chips) > 1:
         return
     what, option = f"`batch_size` {batch_size}", "`batch_size`"

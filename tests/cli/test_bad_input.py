@@ -164,6 +164,7 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
     ),
     "output name too long": (good, f"x.tif -o {'n' * 300}.tif", 4, "cannot be written"),
     # Models
+    "model name too long": (good, f"x.tif -m {'n' * 300}", 5, "no such model file"),
     "no such model": (good, "x.tif -m none.safetensors", 5, "none.safetensors"),
     "model is text": (
         both(good, lambda: Path("m.safetensors").write_text("hello, I am no model")),

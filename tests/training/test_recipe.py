@@ -86,6 +86,11 @@ def test_a_seed_is_one_that_torch_takes_at_every_step(options: type[Recipe | Bas
     torch.manual_seed(BaseTask.seed(SimpleNamespace(recipe=options(seed=2**32 - 1)), 10**6))
 
 
+def test_a_number_that_is_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"`epochs` 1000.*: give a whole number of at least 1"):
+        Recipe(epochs=10**400)
+
+
 def test_the_commands_refuse_numbers_that_are_none(tmp_path: Path) -> None:
     for command in (["train"], ["base", "train"]):
         start = [*command, str(tmp_path), "-o", str(tmp_path / "m.safetensors")]

@@ -28,7 +28,7 @@ from geothresh.training import Recipe, loop, state
 from geothresh.training.chips import ChipDataset
 from geothresh.training.folder_data import pair_sources
 from geothresh.training.loop import cosine_rate
-from geothresh.training.sizes import preset_of
+from geothresh.training.sizes import preset_of, require_batch
 from geothresh.training.threshnet import batches_of
 from tests.support.cli_runner import runner
 from tests.support.pictures import write
@@ -352,6 +352,22 @@ def test_chips_keep_the_patch_grid_and_their_targets(data) -> None:
         assert set(np.unique(chip.truth)) <= {0.0, 1.0}
     with pytest.raises(UsageError, match="no multiple of the patch"):
         ChipDataset(pair_sources(find_pairs(data[0], data[1])), recipe, patch=48)
+
+
+def test_a_chip_has_its_size_however_far_it_is_zoomed(data) -> None:
+    sources = pair_sources(find_pairs(data[0], data[1]))
+    recipe = dataclasses.replace(QUICK, chip_size=64, chips_per_epoch=None, zoom=1e4)
+    chips = ChipDataset(sources, recipe, patch=32)
+    for epoch in range(4):
+        chips.set_epoch(epoch)
+        assert {chips[k].confidence.shape for k in range(len(chips))} == {(1, 64, 64)}
+
+
+def test_a_network_without_a_pyramid_pools_a_chip_by_its_encoder_alone() -> None:
+    config = dataclasses.replace(PRESETS["small"], pool_sizes=())
+    require_batch(config, chip_size=64, batch_size=1, n_chips=1)
+    with pytest.raises(UsageError, match="pools a chip of 32 pixels into one cell"):
+        require_batch(config, chip_size=32, batch_size=1, n_chips=1)
 
 
 def test_chips_of_a_model_that_reads_smoothed_maps_are_smoothed_first(data) -> None:
