@@ -98,7 +98,7 @@ def _heading(text: str) -> Html:
 
 
 def _table(source: SourceReport) -> Html:
-    found = source.cells()
+    found = source.table_text()
     groups = [name for name, count in found.groups for _ in range(count)]
     headings = ["points"] + [
         f"{group}, {above} {below}"

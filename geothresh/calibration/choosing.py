@@ -101,7 +101,7 @@ def gains_by_place(maps: CountedMaps, outcomes: Mapping[str, Outcome]) -> Float6
     return maps.by_place(differences)
 
 
-def chances(gains: Float64Array) -> Float64Array:
+def p_values(gains: Float64Array) -> Float64Array:
     """Adjusted p-values (C,): how often the greatest t of all candidates is as high by chance.
 
     Args:
@@ -151,7 +151,7 @@ def advised(
         outcomes: scores of each candidate on maps that it was not fitted to.
     """
     gains = gains_by_place(maps, outcomes)
-    passed = chances(gains) <= LEVEL
+    passed = p_values(gains) <= LEVEL
     passed[0] = False
     if not passed.any():
         return candidates[0]
@@ -163,7 +163,7 @@ def advised(
     return candidates[min(equal, key=lambda k: (candidates[k].rank, -means[k]))]
 
 
-def followed(
+def iou_of_advice(
     maps: CountedMaps, candidates: Sequence[Candidate], folds: Sequence[Sequence[int]]
 ) -> Float64Array | None:
     """IoU (M,) of following an advice that comes from the other folds; None for fewer than three.
@@ -216,13 +216,13 @@ class Choice:
         """Cross-validate the candidates and choose; arguments as of `cross_validated`."""
         outcomes = cross_validated(maps, candidates, folds)
         nothing = outcomes[candidates[0].key].iou
-        chance = chances(gains_by_place(maps, outcomes))
+        chance = p_values(gains_by_place(maps, outcomes))
         gains = {}
         for one, luck in zip(candidates, chance.tolist(), strict=True):
             gain = Gain.of(maps, outcomes[one.key].iou - nothing)
             gains[one.key] = replace(gain, chance=luck)
         best = advised(maps, candidates, outcomes)
-        scores = followed(maps, candidates, folds)
+        scores = iou_of_advice(maps, candidates, folds)
         expected = None if scores is None else Gain.of(maps, scores - nothing)
         if len(maps.ids) < LEAST_TILES or (expected is not None and expected.mean <= 0):
             best = candidates[0]

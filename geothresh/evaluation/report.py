@@ -103,7 +103,7 @@ _GROUPS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cells:
+class TableText:
     """Texts of a table, without layout."""
 
     groups: tuple[tuple[str, int], ...]
@@ -116,7 +116,7 @@ class Cells:
     """Measures that are left out because their cells equal those of another, and that one."""
 
 
-def cells(rows: Mapping[str, Row], *, unit: str, reach: str) -> Cells:
+def _table_text(rows: Mapping[str, Row], *, unit: str, reach: str) -> TableText:
     """Make the table of all measures, in points, and of MAE as a share.
 
     Args:
@@ -130,7 +130,7 @@ def cells(rows: Mapping[str, Row], *, unit: str, reach: str) -> Cells:
     mae = [_mae(rows[column.key]) for column in columns]
     if any(mae):
         lines["mean absolute error (MAE)"] = [cell or "-" for cell in mae]
-    return Cells(
+    return TableText(
         groups=tuple((name, len(group)) for name, group in groups),
         headings=tuple(_heading(column, rows[column.key], unit) for column in columns),
         lines=lines,
@@ -138,7 +138,7 @@ def cells(rows: Mapping[str, Row], *, unit: str, reach: str) -> Cells:
     )
 
 
-def _table(found: Cells) -> str:
+def _table(found: TableText) -> str:
     """A table with a line for each measure.
 
     A measure whose line would repeat another's to the digit is named below the table instead.
@@ -247,17 +247,17 @@ class SourceReport:
             "maps": list(self.maps),
         } | ({"scenes": [one.as_dict() for one in self.scenes]} if self.scenes else {})
 
-    def cells(self) -> Cells:
+    def table_text(self) -> TableText:
         """The texts of the table, in points (hundredths), MAE as a share."""
         low, high = self.distances
         reach = f"{low}" if low == high else f"{low} to {high}"
-        return cells(self._by_key(), unit=self.unit, reach=reach)
+        return _table_text(self._by_key(), unit=self.unit, reach=reach)
 
     def table(self) -> str:
         """The table as text, with the verdict below."""
         by_scene = [*scene_table(self.scenes), ""] if self.scenes else []
         sentences = map(filled, self.sentences())
-        return "\n".join([self.title(), _table(self.cells()), "", *by_scene, *sentences])
+        return "\n".join([self.title(), _table(self.table_text()), "", *by_scene, *sentences])
 
     def _by_key(self) -> dict[str, Row]:
         return {row.key: row for row in self.rows}

@@ -14,9 +14,9 @@ from geothresh.calibration.choosing import (
     Gain,
     Outcome,
     advised,
-    chances,
     cross_validated,
-    followed,
+    iou_of_advice,
+    p_values,
 )
 from geothresh.calibration.counts import INPUT, CountedMaps, Source, level_counts
 from geothresh.nn.transformation import Transformation
@@ -59,14 +59,14 @@ def test_luck_alone_gives_an_advice_in_one_case_of_twenty(places: int) -> None:
         gains = np.concatenate(
             [np.zeros((places, 1)), common + rng.normal(0, 1.0, (places, 14))], axis=1
         )
-        lucky += bool((chances(gains)[1:] <= 0.05).any())
+        lucky += bool((p_values(gains)[1:] <= 0.05).any())
     assert lucky <= 0.05 * trials + 3 * np.sqrt(0.05 * 0.95 * trials)
 
 
 def test_the_chance_of_a_single_candidate_is_that_of_flipped_signs() -> None:
     gains = np.array([[0.01], [0.02], [0.03], [0.04]])
-    assert chances(gains).tolist() == [1 / 16]
-    assert chances(np.zeros((4, 1))).tolist() == [1.0]
+    assert p_values(gains).tolist() == [1 / 16]
+    assert p_values(np.zeros((4, 1))).tolist() == [1.0]
 
 
 def test_a_real_gain_is_advised_and_nothing_without_one() -> None:
@@ -131,10 +131,10 @@ def test_nothing_is_fitted_to_what_it_is_scored_on() -> None:
     every = set(maps.ids)
     assert spy.seen == [every - {maps.ids[k] for k in held} for held in folds]
     spy.seen.clear()
-    assert followed(maps, [NOTHING, spy], folds) is not None
+    assert iou_of_advice(maps, [NOTHING, spy], folds) is not None
     # Without each fold: four times without a second one. The advice is nothing, so spy ends there.
     assert [len(seen) for seen in spy.seen] == [6] * 20
-    assert followed(maps, [NOTHING, spy], folds[:2]) is None
+    assert iou_of_advice(maps, [NOTHING, spy], folds[:2]) is None
 
 
 def test_a_gain_is_a_mean_over_places_and_losses_are_counted_by_map() -> None:
