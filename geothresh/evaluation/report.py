@@ -81,6 +81,11 @@ class _Column:
         """The row that is shown in the line of a measure."""
         return rows[self.key + (measure.suffix if self.by_measure else "")]
 
+    def text(self, row: Row, unit: str) -> tuple[str, str]:
+        """The heading, filled in, with a star for an oracle."""
+        above, below = (line.format(unit=unit, threshold=row.threshold) for line in self.heading)
+        return above, below + ("*" if row.oracle else "")
+
 
 _GROUPS = (
     (
@@ -115,48 +120,18 @@ class TableText:
     twins: Mapping[str, str]
     """Measures that are left out because their cells equal those of another, and that one."""
 
-
-def _table_text(rows: Mapping[str, Row], *, unit: str, reach: str) -> TableText:
-    """Make the table of all measures, in points, and of MAE as a share.
-
-    Args:
-        rows: by key; those of refined maps may be missing.
-        unit: word for one map.
-        reach: reach of Boundary IoU in pixels, in words.
-    """
-    groups = [(name, columns) for name, columns in _GROUPS if columns[0].key in rows]
-    columns = [column for _, group in groups for column in group]
-    lines, twins = _lines(rows, columns, unit, reach)
-    mae = [_mae(rows[column.key]) for column in columns]
-    if any(mae):
-        lines["mean absolute error (MAE)"] = [cell or "-" for cell in mae]
-    return TableText(
-        groups=tuple((name, len(group)) for name, group in groups),
-        headings=tuple(_heading(column, rows[column.key], unit) for column in columns),
-        lines=lines,
-        twins=twins,
-    )
-
-
-def _table(found: TableText) -> str:
-    """A table with a line for each measure.
-
-    A measure whose line would repeat another's to the digit is named below the table instead.
-    """
-    headings = [["", *line] for line in zip(*found.headings, strict=True)]
-    rows = [*headings, *([label, *line] for label, line in found.lines.items())]
-    wide = widths(rows)
-    twins = [f"{twin}: as {line}" for twin, line in found.twins.items()]
-    return "\n".join([_rule(found.groups, wide), *aligned(rows, wide), *twins])
-
-
-def single_thresholds(rows: Mapping[str, Row], key: str, unit: str) -> str:
-    """Text of the best single threshold by the first measure, and by others if it differs."""
-    first, *others = ((measure, rows[key + measure.suffix].threshold) for measure in MEASURES)
-    apart = [
-        f"{measure.name.format(unit=unit)} {cut:.2f}" for measure, cut in others if cut != first[1]
-    ]
-    return f"{first[1]:.2f}" + (f" ({', '.join(apart)})" if apart else "")
+    def plain(self) -> str:
+        """Lay the table out in columns; measures that are left out are named below it."""
+        headings = [["", *line] for line in zip(*self.headings, strict=True)]
+        rows = [*headings, *([label, *line] for label, line in self.lines.items())]
+        wide = widths(rows)
+        groups, left = [f"{'points':<{wide[0]}}"], 1
+        for name, count in self.groups:
+            inside = wide[left : left + count]
+            left += count
+            groups.append(f" {name} ".center(sum(inside) + len(GAP) * (count - 1), "-"))
+        twins = [f"{twin}: as {line}" for twin, line in self.twins.items()]
+        return "\n".join([GAP.join(groups), *aligned(rows, wide), *twins])
 
 
 def _lines(
@@ -174,26 +149,6 @@ def _lines(
         else:
             twins[title] = twin
     return lines, twins
-
-
-def _mae(row: Row) -> str:
-    return "" if row.summary.mae is None else f"{row.summary.mae:.4f}"
-
-
-def _heading(column: _Column, row: Row, unit: str) -> tuple[str, str]:
-    above, below = (line.format(unit=unit, threshold=row.threshold) for line in column.heading)
-    return above, below + ("*" if row.oracle else "")
-
-
-def _rule(groups: Sequence[tuple[str, int]], widths: Sequence[int]) -> str:
-    """The names of the groups, each over its columns."""
-    parts = [f"{'points':<{widths[0]}}"]
-    left = 1
-    for name, count in groups:
-        inside = widths[left : left + count]
-        left += count
-        parts.append(f" {name} ".center(sum(inside) + len(GAP) * (count - 1), "-"))
-    return GAP.join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,18 +204,37 @@ class SourceReport:
 
     def table_text(self) -> TableText:
         """The texts of the table, in points (hundredths), MAE as a share."""
+        rows = self._by_key()
         low, high = self.distances
         reach = f"{low}" if low == high else f"{low} to {high}"
-        return _table_text(self._by_key(), unit=self.unit, reach=reach)
+        groups = [(name, columns) for name, columns in _GROUPS if columns[0].key in rows]
+        columns = [column for _, group in groups for column in group]
+        lines, twins = _lines(rows, columns, self.unit, reach)
+        mae = [rows[column.key].summary.mae for column in columns]
+        if any(value is not None for value in mae):
+            lines["mean absolute error (MAE)"] = ["-" if m is None else f"{m:.4f}" for m in mae]
+        return TableText(
+            groups=tuple((name, len(group)) for name, group in groups),
+            headings=tuple(column.text(rows[column.key], self.unit) for column in columns),
+            lines=lines,
+            twins=twins,
+        )
 
     def table(self) -> str:
         """The table as text, with the verdict below."""
         by_scene = [*scene_table(self.scenes), ""] if self.scenes else []
         sentences = map(filled, self.sentences())
-        return "\n".join([self.title(), _table(self.table_text()), "", *by_scene, *sentences])
+        return "\n".join([self.title(), self.table_text().plain(), "", *by_scene, *sentences])
 
     def _by_key(self) -> dict[str, Row]:
         return {row.key: row for row in self.rows}
+
+    def _single(self, key: str) -> str:
+        """The best single threshold by the first measure, and by others if it differs."""
+        found = [(measure, self.row(key + measure.suffix).threshold) for measure in MEASURES]
+        first = found[0][1]
+        apart = [f"{m.name.format(unit=self.unit)} {cut:.2f}" for m, cut in found if cut != first]
+        return f"{first:.2f}" + (f" ({', '.join(apart)})" if apart else "")
 
     def title(self) -> str:
         """Name and number of maps, with metric and resampling if not the usual ones."""
@@ -276,12 +250,12 @@ class SourceReport:
     def sentences(self) -> list[str]:
         """The verdict and the best thresholds in words."""
         rows = self._by_key()
-        cuts = f"Best single threshold: {single_thresholds(rows, 'single', self.unit)}"
+        cuts = f"Best single threshold: {self._single('single')}"
         worst = [worst_sentence(self.scenes)] if self.scenes else []
         if self.verdict is None:
             verdict = _without_refinement(rows["cut"], rows["single"], rows["regions"])
             return [verdict, f"{cuts}.", *worst]
-        refined = single_thresholds(rows, "refined_single", self.unit)
+        refined = self._single("refined_single")
         return [
             self.verdict.sentence(),
             _changes_line(self.changes["iou"], self.changes["boundary_iou"], self.unit),
