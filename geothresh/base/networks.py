@@ -124,9 +124,18 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
         ModelError: their file is of another network.
     """
     if config.encoder == OWN:
-        own = _WITHOUT_ENCODER[config.network]()
-        _hasten_norms(own)
-        return own
+        network: nn.Module = _WITHOUT_ENCODER[config.network]()
+    else:
+        network = _on_encoder(config, weights)
+    # At least torch's default momentum: encoders ported from TensorFlow average statistics over a
+    # hundred steps and more, which lag behind the weights in a training of a few hundred steps.
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = max(module.momentum, _MOMENTUM)
+    return network
+
+
+def _on_encoder(config: BaseConfig, weights: str) -> nn.Module:
     library = segmentation_models()
     # Fetched separately, so that errors of the connection are told from those of building.
     pretrained = encoder_tensors(config, weights)
@@ -147,25 +156,11 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
         # PSPNet's encoder is shallower and has only some of these tensors.
         encoder.load_state_dict({k: pretrained[k] for k in encoder.state_dict()})
     if config.network in _ON_ENCODER:
-        network: nn.Module = _ON_ENCODER[config.network](encoder, channels)
-    else:
-        network = whole
-        if config.network == "dlinknet":
-            centre = DilatedCentre(_sound(config, encoder.out_channels)[-1])
-            whole.decoder = CentredDecoder(centre, whole.decoder)
-    _hasten_norms(network)
-    return network
-
-
-def _hasten_norms(network: nn.Module) -> None:
-    """Raise the momentum of batch norms to torch's default at least, in place.
-
-    Encoders ported from TensorFlow average statistics over a hundred steps and more. In a training
-    of a few hundred steps these lag behind the weights, and the network predicts poorly.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
-            module.momentum = max(module.momentum, _MOMENTUM)
+        return _ON_ENCODER[config.network](encoder, channels)
+    if config.network == "dlinknet":
+        centre = DilatedCentre(_sound(config, encoder.out_channels)[-1])
+        whole.decoder = CentredDecoder(centre, whole.decoder)
+    return cast(nn.Module, whole)
 
 
 def _sound(config: BaseConfig, channels: Sequence[int]) -> Sequence[int]:

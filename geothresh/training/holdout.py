@@ -120,7 +120,7 @@ def split_scenes(
 
     Args:
         scenes: none of their blocks is held yet.
-        fraction: of the valid pixels of all scenes.
+        fraction: of the valid pixels of all scenes, at least 0 and below 1.
         seed: of the draw.
 
     Returns:
@@ -130,8 +130,6 @@ def split_scenes(
         UsageError: fewer than two blocks have valid pixels.
         InputError: fewer than two blocks have foreground.
     """
-    if not 0 <= fraction < 1:
-        raise UsageError(f"validation fraction is {fraction}; it must be at least 0 and below 1")
     grounds, pixels, foreground = _counted(scenes)
     places = sorted(pixels)
     if len(places) < 2:

@@ -27,25 +27,26 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
         UsageError: what is asked for differs from the initial model.
         ModelError: the model cannot be used, or the patch does not suit the preset.
     """
-    preset, patch, head, branches = choice.preset, choice.patch, choice.head, recipe.branches
     if init is None:
         return dataclasses.replace(
-            PRESETS[preset or DEFAULT_PRESET],
-            patch=DEFAULT_PATCH if patch is None else patch,
-            head=head or recipe.head,
-            branches=branches,
+            PRESETS[choice.preset or DEFAULT_PRESET],
+            patch=choice.patch or DEFAULT_PATCH,
+            head=choice.head or recipe.head,
+            branches=recipe.branches,
         )
     config = read_card(init).config
     # Both branches are the default, which does not contradict a model with one.
-    alone = None if branches == "both" else branches
-    asked = {"preset": preset, "patch": patch, "head": head, "branches": alone}
-    found = {"preset": preset_of(config), "patch": config.patch, "head": config.head}
-    found |= {"branches": config.branches}
-    for name, value in asked.items():
-        if value is not None and value != found[name]:
+    branches = None if recipe.branches == "both" else recipe.branches
+    for name, asked, found in (
+        ("preset", choice.preset, preset_of(config)),
+        ("patch", choice.patch, config.patch),
+        ("head", choice.head, config.head),
+        ("branches", branches, config.branches),
+    ):
+        if asked is not None and asked != found:
             raise UsageError(
-                f"{init}: the model to start from has {name} {found[name]}, not {value}; leave "
-                f"`{name}` out, or start from another"
+                f"{init}: the model to start from has {name} {found}, not {asked}; leave `{name}` "
+                "out, or start from another"
             )
     return config
 
