@@ -131,14 +131,16 @@ class BaseRecipe(Options):
     steps: int = option(2000, "Optimiser steps.", COUNT)
     crop_size: int = option(
         256,
-        "Side of a crop in pixels, a multiple of 32; smaller images are mirrored outwards.",
+        "Side of a crop in pixels, a multiple of 32; smaller images are padded by mirroring.",
         COUNT,
     )
     batch_size: int = option(8, "Crops in a step.", Number(whole=True, least=2))
     """At least 2, for the statistics of batch norms."""
-    learning_rate: float = option(5e-4, "Of AdamW, at its highest.", Number(least=0, above=True))
+    learning_rate: float = option(
+        5e-4, "Highest learning rate of AdamW.", Number(least=0, above=True)
+    )
     """Warm-up over a twentieth of the steps, then half a cosine to 0."""
-    weight_decay: float = option(1e-2, "Of AdamW.", AMOUNT)
+    weight_decay: float = option(1e-2, "Weight decay of AdamW.", AMOUNT)
     jitter: float = option(
         0.2,
         "How far contrast and brightness are changed at random.",
@@ -149,7 +151,7 @@ class BaseRecipe(Options):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Number format inside the network.", Choice(("auto", "fp32", "bf16"))
     )
-    seed: int = option(0, "Of all.", SEED)
+    seed: int = option(0, "Seed of all random numbers.", SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -175,7 +177,7 @@ class ImageData(Options):
     resize: int | None = resizing()
     place_pattern: str | None = option(
         None,
-        "What makes ids one place: the first group, such as '^(.*)_[0-9]+$'.",
+        "Ids with the same first group are one place, such as '^(.*)_[0-9]+$'.",
         Text(),
         metavar="REGEX",
     )
@@ -202,14 +204,14 @@ class BasePlan(Options):
     )
     encoder: str | None = option(
         None,
-        "Any encoder of segmentation-models-pytorch; of rfcn and pfan one of vgg, of resunet and "
+        "Any encoder of segmentation-models-pytorch; for rfcn and pfan a VGG, for resunet and "
         "resunetpp none.  [default: resnet18, vgg16_bn]",
         Text(),
         metavar="NAME",
     )
     encoder_weights: str = option(
         "none",
-        "What the encoder starts from: random numbers, ImageNet's weights, which are fetched, or a "
+        "Initial weights of the encoder: random (none), ImageNet's, which are fetched, or a "
         ".safetensors file of its state dict.",
         Text(),
         metavar="none|imagenet|FILE",
@@ -219,7 +221,7 @@ class BasePlan(Options):
     epochs: int | None = option(None, "Passes through the images, in place of --steps.", COUNT)
     snapshots: int = option(
         0,
-        "Keep the network at N moments of the training too: cheap further networks.",
+        "Also keep the network at N earlier steps: further networks at no cost.",
         Number(whole=True, least=0),
         metavar="N",
     )
@@ -236,11 +238,11 @@ class Holdout(Options):
 
     hold_out: Sequence[str] = option(
         (),
-        "Keep back the ids that match, such as 'testing_*'; may be repeated.",
+        "Hold out the ids that match, such as 'testing_*'; may be repeated.",
         Several(Text()),
         metavar="PATTERN",
     )
     validation_fraction: float = option(
-        0.0, "Share of places to keep back.", Number(least=0, most=1, below=True)
+        0.0, "Share of places to hold out.", Number(least=0, most=1, below=True)
     )
     """For data sets of which no id is held out by name."""

@@ -15,7 +15,7 @@ class Calibrating(Options):
 
     folds: int = option(
         5,
-        "Parts of the places, each of which is held out once; fewer where there are fewer places.",
+        "Number of folds of the places; fewer if there are fewer places.",
         Number(whole=True, least=2),
         metavar="K",
     )
@@ -25,12 +25,17 @@ class Calibrating(Options):
         Text(),
         metavar="REGEX",
     )
-    seed: int = option(0, "Of the draw of the folds.", SEED)
-    patch: int = option(64, "Side of the regions of the bound, in pixels.", COUNT, metavar="P")
+    seed: int = option(0, "Seed of the folds.", SEED)
+    patch: int = option(
+        64,
+        "Side of the regions of the bound (best threshold of each region), in pixels.",
+        COUNT,
+        metavar="P",
+    )
     images: PathLike | None = option(
         None,
-        "Folder of the images, for what needs them: of these DenseCRF is named in the table, "
-        "and why it is not tried.",
+        "Folder of the images: lists DenseCRF, which needs them, in the table, and why it is not "
+        "tried.",
         File(),
         metavar="DIR",
     )

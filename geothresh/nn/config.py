@@ -131,8 +131,10 @@ class LossWeights(Options):
         SHARE,
         flags=("--region-weight",),
     )
-    focal: float = option(1.0, "Within a.", AMOUNT, flags=("--focal-weight",))
-    boundary: float = option(1.0, "Within a.", AMOUNT, flags=("--boundary-weight",))
+    focal: float = option(1.0, "Weight of the focal loss.", AMOUNT, flags=("--focal-weight",))
+    boundary: float = option(
+        1.0, "Weight of the boundary loss.", AMOUNT, flags=("--boundary-weight",)
+    )
     overlap: float = option(
         0.0,
         "Soft IoU against the ground truth, per chip (not in the paper).",

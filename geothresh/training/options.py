@@ -124,7 +124,7 @@ class Splitting(Options):
     folds: int | None = option(
         None,
         "For few maps: hold every place out once, in K trainings, then train the model on all of "
-        "them. What the held-out places gain is printed.",
+        "them. The gain on held-out places is printed.",
         Number(whole=True, least=2),
         metavar="K",
     )

@@ -45,21 +45,23 @@ class Recipe(Options):
         "Decoders of the network: the paper's two, or one alone.",
         Choice(get_args(Branches)),
     )
-    epochs: int = option(300, "At most.", COUNT)
+    epochs: int = option(300, "Greatest number of epochs.", COUNT)
     chips_per_epoch: int | None = option(
         None,
-        "Random squares that make an epoch; 0 is as many as there are maps.",
+        "Chips (random squares) in an epoch; 0 is as many as there are maps.",
         _WHOLE,
     )
     """0 or None = as many as there are maps."""
     chip_size: int = option(
         512,
-        "Side of a chip in pixels, a multiple of the patch; smaller maps are mirrored outwards.",
+        "Side of a chip in pixels, a multiple of the patch; smaller maps are padded by mirroring.",
         COUNT,
     )
     batch_size: int = option(4, "Chips in a step.", COUNT)
-    learning_rate: float = option(8e-4, "Of Adam, at the start or at its highest.", _ABOVE_0)
-    min_learning_rate: float = option(5e-8, "Least rate.", AMOUNT)
+    learning_rate: float = option(
+        8e-4, "Learning rate of Adam: the first, or the highest.", _ABOVE_0
+    )
+    min_learning_rate: float = option(5e-8, "Lowest learning rate.", AMOUNT)
     schedule: Literal["plateau", "cosine"] = option(
         "plateau",
         "Reduce the rate when the training loss stalls, or along half a cosine over all epochs.",
@@ -82,8 +84,8 @@ class Recipe(Options):
     loss: LossWeights = field(default_factory=LossWeights)
     balance: float = option(
         0.0,
-        "How far a small DATA catches up: 0 takes every map once an epoch, 1 draws every DATA "
-        "equally often, 0.5 goes by the root of the number of maps.",
+        "Balance of several DATA: 0 takes every map once an epoch, 1 draws every DATA equally "
+        "often, 0.5 goes by the square root of the number of maps.",
         SHARE,
     )
     """One of n maps is drawn with weight n ** (1 - balance)."""
@@ -94,7 +96,7 @@ class Recipe(Options):
     )
     """Standard deviation of the bias, and twice that of the logarithm of the temperature."""
     regional_jitter: float = option(
-        0.0, "Spread of a bias of the logits that varies smoothly over the chip.", AMOUNT
+        0.0, "Spread of a random bias of the logits that varies smoothly over the chip.", AMOUNT
     )
     """Region-specific thresholds undo such a bias."""
     zoom: float = option(
@@ -102,7 +104,7 @@ class Recipe(Options):
     )
     degrade: float = option(
         0.0,
-        "Share of chips whose map is made worse: blur, gaps, false roads, displaced outlines.",
+        "Share of chips whose map is degraded: blur, gaps, false roads, displaced outlines.",
         SHARE,
     )
     """As base networks do; see `geothresh.training.degradation`."""
@@ -110,7 +112,7 @@ class Recipe(Options):
     """The others may be degraded."""
     dropout: float = option(
         0.0,
-        "Probability that a channel of the bottleneck is left out of a chip.",
+        "Dropout: probability that a channel of the bottleneck is set to 0.",
         _BELOW_1,
     )
     smooth: bool = option(
@@ -119,13 +121,13 @@ class Recipe(Options):
         FLAG,
     )
     """So it is, too, where the model to start from reads smoothed maps."""
-    weight_decay: float = option(0.0, "As in AdamW; 0 is Adam.", AMOUNT)
+    weight_decay: float = option(0.0, "Weight decay of AdamW; 0 is Adam.", AMOUNT)
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
         "Number format of the convolutions; heads and losses stay fp32.",
         Choice(("auto", "fp32", "bf16")),
     )
-    seed: int = option(0, "Of all.", SEED)
+    seed: int = option(0, "Seed of all random numbers.", SEED)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
