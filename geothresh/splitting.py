@@ -57,6 +57,14 @@ def read_manifest(path: Path) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def ids_of(manifest: Any, side: str) -> list[str]:
+    """The ids of a side of a manifest; KeyError or TypeError where there is no such list."""
+    ids = manifest[side]
+    if not isinstance(ids, list):
+        raise TypeError(f"{side} is no list")
+    return [str(i) for i in ids]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """Sorted ids of both sides."""
@@ -82,7 +90,7 @@ class Split:
         """
         try:
             values = read_manifest(path)
-            train, validation = (sorted(map(str, values[k])) for k in ("train", "validation"))
+            train, validation = (sorted(ids_of(values, k)) for k in ("train", "validation"))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not a split manifest ({error!r}); it is JSON with two lists of ids, "

@@ -19,7 +19,7 @@ from geothresh.options import Side
 from geothresh.raster.mask import Mask
 from geothresh.raster.pairs import Pair
 from geothresh.raster.scene import Scene
-from geothresh.splitting import read_text
+from geothresh.splitting import ids_of, read_text
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
@@ -101,7 +101,7 @@ def read_ids(path: Path, side: Side | None = None) -> Ids:
         text = read_text(path)
         is_manifest = text.lstrip().startswith("{")
         if is_manifest:
-            found = [str(i) for i in json.loads(text)[wanted]]
+            found = ids_of(json.loads(text), wanted)
         else:
             found = [line.strip() for line in text.splitlines()]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

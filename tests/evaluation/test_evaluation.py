@@ -375,7 +375,9 @@ def test_ids_choose_among_the_maps(tmp_path: Path) -> None:
         chosen(lines)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"train": []}', '{"validation": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"train": []}', '{"validation": 3}', '{"validation": "abc"}']
+)
 def test_a_file_without_ids_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "ids"
     path.write_text(text)

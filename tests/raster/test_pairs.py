@@ -297,6 +297,7 @@ def test_a_manifest_comes_back_and_is_not_trusted(tmp_path: Path) -> None:
     for text, message in (
         ('{"train": ["a"], "validation": ["a"]}', "1 ids are on both sides: a"),
         ('{"train": ["a"]}', "not a split manifest"),
+        ('{"train": "ab", "validation": "c"}', "not a split manifest .*train is no list"),
         ("[]", "not a split manifest"),
         ("nonsense", "not a split manifest"),
     ):
