@@ -156,7 +156,8 @@ def _on_encoder(config: BaseConfig, weights: str) -> nn.Module:
         # PSPNet's encoder is shallower and has only some of these tensors.
         encoder.load_state_dict({k: pretrained[k] for k in encoder.state_dict()})
     if config.network in _ON_ENCODER:
-        return _ON_ENCODER[config.network](encoder, channels)
+        network: nn.Module = _ON_ENCODER[config.network](encoder, channels)
+        return network
     if config.network == "dlinknet":
         centre = DilatedCentre(_sound(config, encoder.out_channels)[-1])
         whole.decoder = CentredDecoder(centre, whole.decoder)
