@@ -14,6 +14,7 @@ from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.fields import known
+from geothresh.many.inputs import names_several
 from geothresh.options import READ_WHOLE, Compute, Maps, Reading, Refining, Scoring, Tiling
 
 _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
@@ -114,7 +115,7 @@ def evaluate(
     then completeness, correctness and quality within --buffer are printed, and how the lines hang
     together.
     """
-    if data[0].suffix.lower() in _VECTORS:
+    if data[0].suffix.lower() in _VECTORS and not names_several(data[0]):
         every = {param.name or "" for param in click.get_current_context().command.params}
         options.refuse(every - _FOR_ALL - _FOR_LINES, "is for rasters and folders of maps")
         _lines(data, mask, layer, truth_layer, buffer, as_json=as_json)

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from geothresh.cli import main
+from geothresh.geobox import GeoBox
 from geothresh.raster.pictures import write_png
+from geothresh.vector.tile_index import IndexedRaster, write_tile_index
+from geothresh.windows import RasterSize
 from tests.support.rasters import write_raster
 
 
@@ -262,3 +265,19 @@ def test_several_rasters_are_given_with_their_masks(run: Run, tmp_path: Path) ->
     assert few.exit_code == 2 and "2 rasters and 1 masks: --mask is" in few.stderr
     lines = run("lines.gpkg", *masks)
     assert lines.exit_code == 2 and "one file of lines has one truth" in lines.stderr
+
+
+def test_a_tile_index_names_rasters_and_not_lines(run: Run, tmp_path: Path) -> None:
+    levels = np.random.default_rng(3).random((40, 50)).astype(np.float32)
+    box = GeoBox(size=RasterSize(height=40, width=50), transform=(1, 0, 0, 0, -1, 0))
+    indexes = []
+    for folder, values in (("scenes", levels), ("truths", (levels >= 0.4).astype(np.uint8))):
+        (tmp_path / folder).mkdir()
+        write_raster(tmp_path / folder / "a.tif", values)
+        indexes.append(tmp_path / f"{folder}.gti.gpkg")
+        rasters = [IndexedRaster(location=f"{folder}/a.tif", box=box)]
+        write_tile_index(indexes[-1], rasters, whole=box, dtype=str(values.dtype), nodata=255)
+    scenes, truths = indexes
+    result = run(scenes, "--mask", truths, "--no-refine", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [one["name"] for one in json.loads(result.stdout)["sources"][0]["scenes"]] == ["a"]
