@@ -345,8 +345,18 @@ class Writing(Options):
 
     @property
     def resumes(self) -> bool:
-        """Whether it goes on from what an interrupted run left."""
+        """Whether the run continues what an interrupted run left."""
         return self.resume and not self.restart
+
+    @property
+    def bytes_depend_on(self) -> dict[str, object]:
+        """The options that the bytes of a raster depend on, by name: for fingerprints."""
+        return {
+            "creation_options": dict(self.creation_options),
+            "cog": self.cog,
+            "overviews": self.overviews,
+            "confidence_dtype": self.confidence_dtype,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

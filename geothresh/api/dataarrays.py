@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from geothresh.api.dataarray import Plane, StoredConfidences
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import decisive, require_only
 from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
 from geothresh.options import Compute, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
+from geothresh.raster.dataarray import Plane, StoredConfidences
 from geothresh.raster.dataset import evenly_spread, valid_values
 from geothresh.raster.scaling import Scaling, decide_scaling, telling_values
 from geothresh.run.calibrated import follow

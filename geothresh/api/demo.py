@@ -14,12 +14,12 @@ import numpy as np
 from scipy import ndimage
 
 from geothresh.api.drawing import NODES
-from geothresh.api.project import ProjectLayer, write_project
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.fields import checked
 from geothresh.files import check_output, make_directory, write_bytes
 from geothresh.options import Outputs, Refining, Writing
+from geothresh.project import ProjectLayer, write_project
 from geothresh.raster.creation import CHANGES, CONFIDENCE, BandFormat, mask_band
 from geothresh.raster.pictures import (
     Panel,

@@ -192,7 +192,7 @@ def evaluate(
     if target is not None:
         write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")
     if shown is not None and plan.galleries is not None:
-        from geothresh.api.evaluate_page import evaluate_page
+        from geothresh.evaluation.page import evaluate_page
 
         write_text(shown, evaluate_page(report, plan.galleries))
     return report

@@ -30,12 +30,7 @@ from geothresh.mosaic import (
 )
 from geothresh.nn.refiner import resolved
 from geothresh.options import BaseTiling, Compute, Dtype, PathLike, Reading, Writing
-from geothresh.raster.creation import (
-    cog_options,
-    confidence_band,
-    gtiff_options,
-    require_tiff_name,
-)
+from geothresh.raster.creation import confidence_band, require_creation, require_tiff_name
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures
 from geothresh.raster.paths import RasterSource, find_raster, is_tiff
@@ -179,9 +174,7 @@ def predict_base(
     require_only(
         compute, "batch_size", "device", "precision", "workers", why="is not for base networks"
     )
-    granted = gtiff_options(writing.creation_options)
-    if writing.cog:
-        cog_options(granted)
+    require_creation(writing)
     source = BaseSource.find(
         model,
         device=compute.device,
@@ -244,10 +237,7 @@ def _predict_scene(
             source,
             **described,
             outputs=[target.name],
-            creation_options=writing.creation_options,
-            cog=writing.cog,
-            overviews=writing.overviews,
-            confidence_dtype=writing.confidence_dtype,
+            **writing.bytes_depend_on,
         )
         outputs = {target: confidence_band(writing.confidence_dtype)}
         with Journal(target, fingerprint, restart=writing.restart, keep=writing.resume) as journal:

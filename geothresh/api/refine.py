@@ -14,21 +14,16 @@ from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import GeothreshWarning, InputError
 from geothresh.fields import checked
 from geothresh.mosaic import Progress
-from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
-from geothresh.raster.creation import cog_options, gtiff_options
+from geothresh.raster.creation import require_creation
 from geothresh.raster.paths import find_raster
-from geothresh.raster.scene import INFINITIES, open_scene
+from geothresh.raster.scene import open_scene
+from geothresh.run.changes import ChangeCounts
 from geothresh.run.directories import with_directories
-from geothresh.run.jobs import Job, Method
+from geothresh.run.jobs import Job, Method, RunOptions
 from geothresh.run.models import Model
-from geothresh.run.outcome import doubts
-from geothresh.run.outputs import (
-    check_outputs,
-    default_mask,
-    write_manifest,
-    write_small,
-)
+from geothresh.run.outcome import remarks
+from geothresh.run.outputs import check_outputs, default_mask, write_manifest, write_small
 from geothresh.run.resolution import sampled_width
 
 
@@ -168,9 +163,7 @@ def refine(
         (PosixPath('scene_mask.tif'), 0.0095)
     """
     started = time.perf_counter()
-    granted = gtiff_options(writing.creation_options)
-    if writing.cog:
-        cog_options(granted)
+    require_creation(writing)
     source = find_raster(scene, allow_vrt=reading.allow_vrt)
     mask = default_mask(source) if output is None else Path(os.fspath(output))
     finished = finished_outputs(mask) if writing.resumes else frozenset()
@@ -181,7 +174,11 @@ def refine(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
                 "leave out the vector output, or georeference the scene"
             )
-        method = Method.of(opened, model, reading, refining, tiling, compute, writing)
+        options = RunOptions(
+            model=model, reading=reading, refining=refining, tiling=tiling, compute=compute,
+            writing=writing,
+        )  # fmt: skip
+        method = Method.of(opened, options)
         job = Job(scene=opened, files=files, method=method)
         keep = writing.resume and bool(method.chosen.digest)
         with Journal(mask, job.fingerprint(), restart=writing.restart, keep=keep) as journal:
@@ -196,7 +193,7 @@ def refine(
                     style=writing.style,
                 )  # fmt: skip
             if files.report is not None and not journal.is_made([files.report]):
-                _report(job, journal, files.report)
+                write_small(files.report, _page(job, journal), journal)
             if files.manifest is not None:
                 write_manifest(files.manifest, journal)
             journal.finish()
@@ -204,10 +201,12 @@ def refine(
 
 
 def _result(job: Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
-    files, chosen, pixel = job.files, job.method.chosen, job.method.pixel
-    valid, changed = journal.total("valid"), journal.total("changed")
+    chosen, pixel = job.method.chosen, job.method.pixel
+    counts = ChangeCounts.of(journal.total)
     return RefineResult(
-        **asdict(files),
+        **asdict(job.files),
+        **counts.as_results(),
+        changed_share=counts.changed_share,
         height=job.method.grid.size.height,
         width=job.method.grid.size.width,
         scaling=job.scene.spec.scaling.text,
@@ -225,34 +224,18 @@ def _result(job: Job, journal: Journal, *, resumed: int, seconds: float) -> Refi
         tiles_refined=journal.total("tiles_refined"),
         tiles_skipped=journal.total("tiles_skipped"),
         strips_resumed=resumed,
-        valid_pixels=valid,
-        foreground_before=journal.total("foreground_before"),
-        foreground_after=journal.total("foreground_after"),
-        changed_pixels=changed,
-        changed_share=changed / max(valid, 1),
         features=journal.noted("features"),
         seconds=round(seconds, 3),
     )
 
 
 def _warn_of(job: Job, journal: Journal) -> None:
-    """Tell what only the whole scene could show."""
-    texts = []
-    if journal.total("infinities"):
-        texts.append(INFINITIES)
-    if journal.total("valid") == 0:
-        where = "at all" if job.method.area is None else f"in the area {job.method.area.name}"
-        texts.append(f"holds no data {where}; neither does the mask")
-    doubt = doubts(
-        valid=journal.total("valid"), before=journal.total("foreground_before"),
-        after=journal.total("foreground_after"), changed=journal.total("changed"),
-        width=_width_read(job), model=job.method.chosen.name, scope=job.method.chosen.scope,
-        others=packaged_besides(job.method.chosen.name),
-    )  # fmt: skip
-    if doubt is not None:
-        texts.append(doubt)
-    for text in texts:
-        # Of whoever called `refine`, on which two decorators stand.
+    where = "at all" if job.method.area is None else f"in the area {job.method.area.name}"
+    for text in remarks(
+        journal.total, job.method.chosen, empty=f"holds no data {where}; neither does the mask",
+        width=_width_read(job),
+    ):  # fmt: skip
+        # At the line that called `refine`, which has two decorators.
         warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=5)
 
 
@@ -264,15 +247,14 @@ def _width_read(job: Job) -> float | None:
     return None if width is None else width * job.method.chosen.resampling
 
 
-def _report(job: Job, journal: Journal, report: Path) -> None:
-    from geothresh.api.refine_page import Totals, refine_page
+def _page(job: Job, journal: Journal) -> str:
+    from geothresh.run.page import refine_page
 
-    page = refine_page(
+    return refine_page(
         job.scene if job.method.area is None else job.method.area.of(job.scene),
         job.files,
-        Totals.of(journal),
+        ChangeCounts.of(journal.total),
         box=job.scene.box if job.scene.box.has_transform else None,
         threshold=job.method.refining.threshold,
         provenance=job.described(),
     )
-    write_small(report, page, journal)

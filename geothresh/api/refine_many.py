@@ -29,14 +29,14 @@ from geothresh.many.planning import (
 from geothresh.many.running import Run
 from geothresh.many.units import output_path
 from geothresh.mosaic import Progress
-from geothresh.nn.packaged import packaged_besides
 from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
-from geothresh.raster.creation import cog_options, gtiff_options
+from geothresh.raster.creation import require_creation
 from geothresh.raster.grids import Surface
 from geothresh.raster.joined import one_surface
-from geothresh.raster.scene import INFINITIES
+from geothresh.run.changes import ChangeCounts
+from geothresh.run.jobs import RunOptions
 from geothresh.run.models import Model
-from geothresh.run.outcome import doubts
+from geothresh.run.outcome import remarks
 from geothresh.run.outputs import check_vector
 
 # Grids that a message names.
@@ -186,9 +186,7 @@ def refine_many(
         (PosixPath('out/a_mask.tif'), 0.0095)
     """
     started = time.perf_counter()
-    granted = gtiff_options(writing.creation_options)
-    if writing.cog:
-        cog_options(granted)
+    require_creation(writing)
     directory = Path(os.fspath(output_dir))
     inputs = find_inputs(scenes, directory, allow_vrt=reading.allow_vrt, skip_bad=many.skip_bad)
     files = examine_all(inputs.sources, reading, many)
@@ -197,10 +195,11 @@ def refine_many(
     polygons = None if many.vector is None else Path(os.fspath(many.vector))
     if polygons is not None:
         one_surface(files.boxes)
-    surfaces = [
-        plan_surface(grid, files, many, model, reading, refining, tiling, compute, writing)
-        for grid in grids
-    ]
+    options = RunOptions(
+        model=model, reading=reading, refining=refining, tiling=tiling, compute=compute,
+        writing=writing,
+    )  # fmt: skip
+    surfaces = [plan_surface(grid, files, many, options) for grid in grids]
     units = plan_units(surfaces, many)
     require_apart(units, many, directory)
     if directory.exists() and not directory.is_dir():
@@ -256,8 +255,10 @@ def _result(
 ) -> RefineManyResult:
     chosen = surfaces[0].method.chosen
     made = [run.record.finished[name].facts for name in run.done if name not in run.kept]
-    valid, changed = totals["valid"], totals["changed"]
+    counts = ChangeCounts.of(totals.__getitem__)
     return RefineManyResult(
+        **counts.as_results(),
+        changed_share=counts.changed_share,
         output_dir=run.directory,
         parts=tuple(_part(run, unit) for unit in run.done.values()),
         vector=vector,
@@ -273,11 +274,6 @@ def _result(
         parameters=surfaces[0].method.described(),
         tiles_refined=sum(facts["tiles_refined"] for facts in made),
         tiles_skipped=sum(facts["tiles_skipped"] for facts in made),
-        valid_pixels=valid,
-        foreground_before=totals["foreground_before"],
-        foreground_after=totals["foreground_after"],
-        changed_pixels=changed,
-        changed_share=changed / max(valid, 1),
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -287,8 +283,7 @@ def _part(run: Run, unit: PlannedUnit) -> RefinedPart:
     layers = {layer: output_path(run.directory, unit.name, layer) for layer in run.many.written}
     return RefinedPart(
         name=unit.name, scene=unit.source, outputs=layers, kept=unit.name in run.kept,
-        valid_pixels=facts["valid"], foreground_before=facts["foreground_before"],
-        foreground_after=facts["foreground_after"], changed_pixels=facts["changed"],
+        **ChangeCounts.of(facts.__getitem__).as_results(),
     )  # fmt: skip
 
 
@@ -309,18 +304,7 @@ def _tell_grids(grids: Sequence[Surface], files: Examination, many: Many) -> Non
 
 
 def _warn(surfaces: Sequence[PlannedSurface], totals: Counter[str]) -> None:
-    """Tell what only all scenes could show."""
-    chosen = surfaces[0].method.chosen
-    texts = [INFINITIES] if totals["infinities"] else []
-    if not totals["valid"]:
-        texts.append("hold no data at all; neither do the masks")
-    doubt = doubts(
-        valid=totals["valid"], before=totals["foreground_before"],
-        after=totals["foreground_after"], changed=totals["changed"], model=chosen.name,
-        scope=chosen.scope, others=packaged_besides(chosen.name),
-    )  # fmt: skip
-    if doubt is not None:
-        texts.append(doubt)
     count = sum(len(home.specs) for home in surfaces)
-    for text in texts:
+    empty = "hold no data at all; neither do the masks"
+    for text in remarks(totals.__getitem__, surfaces[0].method.chosen, empty=empty):
         warnings.warn(f"{count} scenes: {text}", GeothreshWarning, stacklevel=4)

@@ -21,16 +21,11 @@ from geothresh.many.options import Many
 from geothresh.many.units import output_path
 from geothresh.mosaic.blending import AxisWeights
 from geothresh.mosaic.readers import window_read
-from geothresh.options import Blend, Compute, Reading, Refining, Tiling, Writing
+from geothresh.options import Blend
 from geothresh.raster.grids import Surface, pieces_of
 from geothresh.raster.scene import SceneSpec
-from geothresh.raster.surface import (
-    OpenScenes,
-    PlacedScene,
-    SurfacePart,
-)
-from geothresh.run.jobs import Method
-from geothresh.run.models import Model
+from geothresh.raster.surface import OpenScenes, PlacedScene, SurfacePart
+from geothresh.run.jobs import Method, RunOptions
 from geothresh.run.outputs import installed
 from geothresh.windows import PixelWindow
 
@@ -71,35 +66,23 @@ def _weights(blend: Blend, tile: int, overlap: int, count: int) -> AxisWeights:
 
 
 def _shared(method: Method, many: Many) -> dict[str, object]:
-    writing = method.writing
     return {
         "geothresh": __version__,
         "torch": installed("torch"),
         **method.described(),
         "layers": many.written,
-        "creation_options": writing.creation_options,
-        "cog": writing.cog,
-        "overviews": writing.overviews,
-        "confidence_dtype": writing.confidence_dtype,
+        **method.writing.bytes_depend_on,
     }
 
 
 def plan_surface(
-    surface: Surface,
-    files: Examination,
-    many: Many,
-    model: Model,
-    reading: Reading,
-    refining: Refining,
-    tiling: Tiling,
-    compute: Compute,
-    writing: Writing,
+    surface: Surface, files: Examination, many: Many, options: RunOptions
 ) -> PlannedSurface:
     """Decide once, for all files of a surface, how it is refined; errors as `refine`."""
     specs = tuple(files.specs[index] for index in surface.members)
     with OpenScenes() as scenes:
         whole = WholeSurface(surface, specs, scenes)
-        method = Method.of(whole, model, reading, refining, tiling, compute, writing)
+        method = Method.of(whole, options)
     shared = _shared(method, many)
     return PlannedSurface(
         surface=surface, specs=specs, method=method, shared=shared,

@@ -19,7 +19,7 @@ from geothresh.colours import (
 )
 from geothresh.errors import UsageError
 from geothresh.machine import usable_cores
-from geothresh.options import Dtype
+from geothresh.options import Dtype, Writing
 from geothresh.windows import RasterSize
 
 # Of every uint8 output of geothresh.
@@ -237,6 +237,17 @@ def cog_options(options: Mapping[str, str]) -> dict[str, str]:
     if "PREDICTOR" in found:
         found["PREDICTOR"] = {"1": "NO", "2": "STANDARD", "3": "FLOATING_POINT"}[found["PREDICTOR"]]
     return found
+
+
+def require_creation(writing: Writing) -> None:
+    """Check the creation options before any work.
+
+    Raises:
+        UsageError: one is unknown, would lose data, or makes no COG.
+    """
+    options = gtiff_options(writing.creation_options)
+    if writing.cog:
+        cog_options(options)
 
 
 def least_bytes(size: RasterSize, wished: Mapping[str, str], dtype: Dtype = "uint8") -> int:

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from geothresh.colours import ADDED, BACKGROUND, FOREGROUND, NO_DATA, REMOVED
 from geothresh.errors import InputError, OutputError
 from geothresh.files import replacing, require_file
+from geothresh.pages import Picture
 from geothresh.raster.checks import check_block, colour_bands
 from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import (
@@ -232,6 +233,22 @@ def png_bytes(pixels: NDArray[np.uint8], *, colours: int = 64) -> bytes:
     file = BytesIO()
     picture.save(file, format="PNG", optimize=True)
     return file.getvalue()
+
+
+def page_picture(pixels: UInt8Array, alt: str, *, most_bytes: int) -> Picture:
+    """An array as a PNG on a page, halved in size until the file is small enough.
+
+    Args:
+        pixels: (height, width, 3).
+        alt: what the picture shows, in words.
+        most_bytes: size of the file at most.
+    """
+    data = png_bytes(pixels)
+    while len(data) > most_bytes:
+        pixels = shrunk(pixels, 2)
+        data = png_bytes(pixels)
+    height, width = pixels.shape[:2]
+    return Picture(data=data, kind="png", width=width, height=height, alt=alt)
 
 
 def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:

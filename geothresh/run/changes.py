@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ REGION = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeCounts:
-    """Pixels of a chunk."""
+    """Pixels of a chunk or of whole rasters, before and after refining."""
 
     valid: int = 0
     """With data."""
@@ -31,6 +33,35 @@ class ChangeCounts:
     """Valid, and refined at least the threshold."""
     changed: int = 0
     """Foreground before or after, but not both."""
+
+    @classmethod
+    def of(cls, total: Callable[[str], int]) -> ChangeCounts:
+        """Sums over many chunks; `total` gives the sum of each field by its name."""
+        return cls(**{one.name: total(one.name) for one in fields(cls)})
+
+    @property
+    def added(self) -> int:
+        """Pixels that became foreground."""
+        return (self.changed + self.foreground_after - self.foreground_before) // 2
+
+    @property
+    def removed(self) -> int:
+        """Pixels that became background."""
+        return self.changed - self.added
+
+    @property
+    def changed_share(self) -> float:
+        """Share of the valid pixels that changed, 0 to 1; 0 where none is valid."""
+        return self.changed / max(self.valid, 1)
+
+    def as_results(self) -> dict[str, Any]:
+        """The counts by the names that the results of the public functions give them."""
+        return {
+            "valid_pixels": self.valid,
+            "foreground_before": self.foreground_before,
+            "foreground_after": self.foreground_after,
+            "changed_pixels": self.changed,
+        }
 
 
 class ThresholdedInput:

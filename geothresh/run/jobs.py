@@ -51,8 +51,20 @@ class Placed(RasterReader, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The model and the options that `refine` and `refine_many` share, as they were given."""
+
+    model: Model
+    reading: Reading
+    refining: Refining
+    tiling: Tiling
+    compute: Compute
+    writing: Writing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How a scene is refined, or a surface of many: all of it checked."""
+    """How a scene, or a surface of many, is refined: the options checked and the model chosen."""
 
     area: Area | None
     """The part that is refined; None = all of it."""
@@ -68,26 +80,18 @@ class Method:
     writing: Writing
 
     @classmethod
-    def of(
-        cls,
-        scene: Placed,
-        model: Model,
-        reading: Reading,
-        refining: Refining,
-        tiling: Tiling,
-        compute: Compute,
-        writing: Writing,
-    ) -> Method:
+    def of(cls, scene: Placed, options: RunOptions) -> Method:
         """Find the area and the model: errors as `refine`."""
         pixel = pixel_size(scene.box)
+        reading, tiling, compute = options.reading, options.tiling, options.compute
         area = None
         if reading.aoi is not None or reading.bounds is not None:
-            # With it come shapely and pyogrio, which other runs do without.
+            # Imports shapely and pyogrio, which other runs do without.
             from geothresh.run.area import find_area
 
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.
-        following = follow(model, refining)
+        following = follow(options.model, options.refining)
         chosen = following.choose(
             compute, metres=None if pixel is None else pixel.mean,
             width=partial(sampled_width, scene),
@@ -96,7 +100,8 @@ class Method:
         warn_of_mismatch(scene.name, pixel, chosen)
         return cls(
             area=area, pixel=pixel, chosen=chosen, grid=grid, refining=following.refining,
-            calibration=following.described, tiling=tiling, compute=compute, writing=writing,
+            calibration=following.described, tiling=tiling, compute=compute,
+            writing=options.writing,
         )  # fmt: skip
 
     @property
@@ -170,17 +175,13 @@ class Job:
 
     def fingerprint(self) -> dict[str, str | int | None]:
         """What the bytes of the outputs depend on."""
-        writing = self.method.writing
         surface = {} if self.unit is None else {"input surface": self.unit}
         return run_fingerprint(
             self.scene.spec.source,
             **surface,
             **self.described(),
             outputs=[path.name for path in self.files],
-            creation_options=writing.creation_options,
-            cog=writing.cog,
-            overviews=writing.overviews,
-            confidence_dtype=writing.confidence_dtype,
+            **self.method.writing.bytes_depend_on,
         )
 
     def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:

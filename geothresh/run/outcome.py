@@ -1,62 +1,85 @@
-"""Whether what refinement did to a raster is like what it did to the maps of its training."""
+"""Warnings about the result of a run, such as more foreground removed than on any training map."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from geothresh.nn.packaged import GENERAL
+from geothresh.nn.packaged import GENERAL, packaged_besides
 from geothresh.nn.scope import ModelScope
+from geothresh.raster.scene import INFINITIES
+from geothresh.run.changes import ChangeCounts
+from geothresh.run.models import ChosenModel
 
-#: Of the foreground, more than this share gone is unlike any set of training maps.
+#: A larger share of the foreground removed is unlike any set of training maps.
 MOST_REMOVED = 1 / 3
-#: Of all pixels, likewise, more than this share changed.
+#: A larger share of all pixels changed is, too.
 MOST_CHANGED = 1 / 10
-#: Foreground so many times wider or narrower than the model's range is unlike the maps of any of
+#: Foreground this many times wider or narrower than the model's range is unlike the maps of any of
 #: the networks that it was trained on: of 500 single maps of New York, one has more.
 MOST_WIDER = 3
-#: Below so many pixels of foreground, shares say nothing.
+#: With fewer foreground pixels, shares say nothing.
 LEAST_FOREGROUND = 1000
 
 
+def remarks(
+    total: Callable[[str], int], chosen: ChosenModel, *, empty: str, width: float | None = None
+) -> list[str]:
+    """Warnings that only the finished run could give, each without the name of the raster.
+
+    Args:
+        total: gives the sum of a count over the run, by name: fields of `ChangeCounts`,
+            ``infinities``.
+        chosen: the model.
+        empty: the warning where no pixel has data.
+        width: see `doubts`.
+    """
+    counts = ChangeCounts.of(total)
+    doubt = doubts(
+        counts, model=chosen.name, scope=chosen.scope, others=packaged_besides(chosen.name),
+        width=width,
+    )  # fmt: skip
+    texts = (INFINITIES if total("infinities") else None, None if counts.valid else empty, doubt)
+    return [text for text in texts if text is not None]
+
+
 def doubts(
+    counts: ChangeCounts,
     *,
-    valid: int,
-    before: int,
-    after: int,
-    changed: int,
-    width: float | None = None,
     model: str,
     scope: ModelScope,
     others: Sequence[str] = (GENERAL,),
+    width: float | None = None,
 ) -> str | None:
-    """What to warn of; None where the outcome is as in training, or the model tells no theme.
+    """A warning where the result is unlike those on training maps.
 
     Args:
-        valid: pixels with data.
-        before: of these, foreground in the input.
-        after: foreground in the mask.
-        changed: foreground before or after, but not both.
-        width: of the foreground in the input, in pixels as the model reads them; None = unknown.
+        counts: pixels of the whole run.
         model: its name.
         scope: what it is for.
         others: names of the packaged models besides this one.
+        width: width of the foreground in the input, in pixels as the model reads them; None =
+            unknown.
+
+    Returns:
+        The warning; None where there is nothing to warn of, or the model has no theme.
 
     Example:
-        >>> told = doubts(valid=10**6, before=90_000, after=13_000, changed=79_000,
-        ...               model="roads", scope=ModelScope(theme="roads and streets"))
-        >>> print(told)
+        >>> counts = ChangeCounts(
+        ...     valid=10**6, foreground_before=90_000, foreground_after=13_000, changed=79_000
+        ... )
+        >>> print(doubts(counts, model="roads", scope=ModelScope(theme="roads and streets")))
         refinement removed 87 % of the foreground, unlike on any map of its training: the model \
 roads is for roads and streets; if this is something else, name another with `model` (general \
 fits any binary map)
     """
+    before = counts.foreground_before
     if not scope.theme or before < LEAST_FOREGROUND:
         return None
-    removed = (changed - (after - before)) // 2
     told = []
-    if removed > MOST_REMOVED * before:
-        told.append(f"removed {100 * removed / before:.0f} % of the foreground")
-    if changed > MOST_CHANGED * valid:
-        told.append(f"changed {100 * changed / valid:.0f} % of all pixels")
+    if counts.removed > MOST_REMOVED * before:
+        told.append(f"removed {100 * counts.removed / before:.0f} % of the foreground")
+    if counts.changed_share > MOST_CHANGED:
+        told.append(f"changed {100 * counts.changed_share:.0f} % of all pixels")
     found = [f"refinement {' and '.join(told)}, unlike on any map of its training"] if told else []
     if width is not None and scope.widths is not None:
         ratio = scope.widths.ratio(width)

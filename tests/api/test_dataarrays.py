@@ -34,8 +34,8 @@ from geothresh import (
     refine_array,
     refine_dataarray,
 )
-from geothresh.api.dataarray import Plane
 from geothresh.mosaic import mosaic_array
+from geothresh.raster.dataarray import Plane
 from geothresh.run.resolution import pixel_size
 from geothresh.types import Float32Array
 from tests.support.fakes import UnevenRefiner

@@ -13,11 +13,18 @@ from geothresh.errors import GeothreshWarning
 from geothresh.nn.packaged import packaged_besides, packaged_models
 from geothresh.nn.scope import UNKNOWN, ModelScope, Range
 from geothresh.options import Refining, Tiling, Writing
+from geothresh.run.changes import ChangeCounts
 from geothresh.run.outcome import doubts
 from tests.support.networks import write_model
 from tests.support.rasters import write_raster
 
 ROADS = ModelScope(theme="roads and streets")
+
+
+def counts(before: int, after: int, changed: int) -> ChangeCounts:
+    return ChangeCounts(
+        valid=10**6, foreground_before=before, foreground_after=after, changed=changed
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,9 +41,7 @@ ROADS = ModelScope(theme="roads and streets")
 def test_what_is_unlike_training_is_told(
     before: int, after: int, changed: int, said: str | None
 ) -> None:
-    told = doubts(
-        valid=10**6, before=before, after=after, changed=changed, model="roads", scope=ROADS
-    )
+    told = doubts(counts(before, after, changed), model="roads", scope=ROADS)
     if said is None:
         assert told is None
     else:
@@ -54,9 +59,7 @@ def test_what_is_unlike_training_is_told(
     ],
 )
 def test_what_else_there_is_is_advised(others: list[str], advice: str) -> None:
-    told = doubts(
-        valid=10**6, before=9000, after=0, changed=9000, model="roads", scope=ROADS, others=others
-    )
+    told = doubts(counts(9000, 0, 9000), model="roads", scope=ROADS, others=others)
     assert told is not None
     assert told.endswith(advice)
 
@@ -74,9 +77,7 @@ def test_foreground_far_from_the_widths_of_training_is_told(
     width: float | None, said: bool
 ) -> None:
     scope = ModelScope(theme="roads", widths=Range(least=3.6, greatest=12))
-    told = doubts(
-        valid=10**6, before=9000, after=9000, changed=0, width=width, model="m", scope=scope
-    )
+    told = doubts(counts(9000, 9000, 0), width=width, model="m", scope=scope)
     assert (told is not None) == said
     if told is not None:
         assert "pixels wide as the model reads it, far from the 3.6 to 12 of its training" in told
@@ -102,13 +103,13 @@ def test_refine_measures_the_width_that_the_model_reads(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_theme_is_not_judged() -> None:
-    assert not doubts(valid=10**6, before=9000, after=0, changed=9000, model="m", scope=UNKNOWN)
+    assert not doubts(counts(9000, 0, 9000), model="m", scope=UNKNOWN)
 
 
 def test_the_model_for_any_theme_advises_no_other() -> None:
+    scope = ModelScope(theme="any binary map")
     told = doubts(
-        valid=10**6, before=9000, after=0, changed=9000, model="general",
-        scope=ModelScope(theme="any binary map"), others=["landslides", "roads"],
-    )  # fmt: skip
+        counts(9000, 0, 9000), model="general", scope=scope, others=["landslides", "roads"]
+    )
     assert told is not None
     assert "look at the mask" in told and "another" not in told

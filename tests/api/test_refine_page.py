@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import geothresh
-from geothresh.api.survey import BINS, PLACE, block_sums, survey
 from geothresh.errors import OutputError, UsageError
 from geothresh.mosaic import ArrayReader
 from geothresh.options import Outputs, Tiling, Writing
+from geothresh.run.survey import BINS, PLACE, block_sums, survey
 from geothresh.windows import PixelWindow
 from tests.support.blobs import scene
 from tests.support.fakes import UnevenRefiner

@@ -29,6 +29,7 @@ from geothresh.many.examining import examine_all, group
 from geothresh.many.inputs import find_inputs
 from geothresh.many.planning import PlannedSurface, plan_surface, plan_units, require_apart
 from geothresh.mosaic import fleet
+from geothresh.run.jobs import RunOptions
 
 Made = TypeVar("Made")
 #: The corner of the first file, whose bytes are told from all others of a TIFF.
@@ -68,13 +69,12 @@ def sparse_files(folder: Path, count: int) -> None:
 
 def planned(files: Any, many: Many) -> list[PlannedSurface]:
     """The surfaces of files that were examined."""
-    return [
-        plan_surface(
-            surface, files, many, IdentitySource(), Reading(), Refining(), Tiling(), Compute(),
-            Writing(),
-        )
-        for surface in group(files, separately=False)
-    ]  # fmt: skip
+    options = RunOptions(
+        model=IdentitySource(), reading=Reading(), refining=Refining(), tiling=Tiling(),
+        compute=Compute(), writing=Writing(),
+    )  # fmt: skip
+    surfaces = group(files, separately=False)
+    return [plan_surface(surface, files, many, options) for surface in surfaces]
 
 
 @main.command()

@@ -31,6 +31,7 @@ FLOORS = {
     "geobox": 1,
     "metrics": 1,
     "pages": 1,
+    "project": 1,
     "sidecars": 1,
     "skeleton": 1,
     "splitting": 1,
@@ -80,7 +81,7 @@ HOMES = {
     "torch": {"base", "nn", "training"},
     "torchvision": {"base"},
     "tqdm": {"cli"},
-    "xarray": {"api", "xarray"},
+    "xarray": {"api", "raster", "xarray"},
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from geothresh.api.page_pictures import small_picture
 from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
 from geothresh.evaluation.gallery import MOST, Exhibit, Gallery
 from geothresh.evaluation.report import Report, SourceReport
@@ -26,6 +25,7 @@ from geothresh.pages import (
     slider,
     table,
 )
+from geothresh.raster.pictures import page_picture
 
 # Maps in pictures on a page, two pictures each, whatever the number of base networks.
 _MOST_MAPS = 24
@@ -110,12 +110,12 @@ def _table(source: SourceReport) -> Html:
 
 
 def _exhibit(one: Exhibit, unit: str) -> Html:
-    first = small_picture(one.first, f"Errors of the cut of {one.id}", most_bytes=_MOST_BYTES)
+    first = page_picture(one.first, f"Errors of the cut of {one.id}", most_bytes=_MOST_BYTES)
     if one.second is None or one.after is None:
         return figure(
             first, fill("<b>$id</b><br>IoU $iou", id=one.id, iou=f"{100 * one.before:.1f}")
         )
-    second = small_picture(
+    second = page_picture(
         one.second, f"Errors of the refined mask of {one.id}", most_bytes=_MOST_BYTES
     )
     return slider(

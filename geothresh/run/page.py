@@ -9,10 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.api.page_pictures import small_picture
-from geothresh.api.survey import BINS, ReadMask, Survey, survey
 from geothresh.colours import ADDED, BACKGROUND, FOREGROUND, NO_DATA, REMOVED, THRESHOLD_RAMP
-from geothresh.durability import Journal
 from geothresh.geobox import GeoBox
 from geothresh.mosaic import RasterReader
 from geothresh.pages import (
@@ -35,8 +32,11 @@ from geothresh.pages import (
 from geothresh.raster.creation import NODATA
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.paths import find_raster
+from geothresh.raster.pictures import page_picture
 from geothresh.raster.scene import open_scene
+from geothresh.run.changes import ChangeCounts
 from geothresh.run.outputs import OutputFiles
+from geothresh.run.survey import BINS, ReadMask, Survey, survey
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow
 
@@ -46,36 +46,6 @@ _THRESHOLDS = tuple((cut, colour) for cut, colour, _ in THRESHOLD_RAMP)
 _MOST_BYTES = 550_000
 # How light a confidence of 1 is behind the mask of a place.
 _CONFIDENCE = 110
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Pixels of the whole scene, as they were counted while the mask was made."""
-
-    valid: int
-    before: int
-    after: int
-    changed: int
-
-    @classmethod
-    def of(cls, journal: Journal) -> Totals:
-        """The sums over all strips."""
-        return cls(
-            valid=journal.total("valid"),
-            before=journal.total("foreground_before"),
-            after=journal.total("foreground_after"),
-            changed=journal.total("changed"),
-        )
-
-    @property
-    def added(self) -> int:
-        """Became foreground."""
-        return (self.changed + self.after - self.before) // 2
-
-    @property
-    def removed(self) -> int:
-        """Became background."""
-        return self.changed - self.added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +61,7 @@ class _Refined:
 def refine_page(
     scene: RasterReader,
     files: OutputFiles,
-    totals: Totals,
+    counts: ChangeCounts,
     *,
     box: GeoBox | None,
     threshold: float,
@@ -104,7 +74,7 @@ def refine_page(
     Args:
         scene: the input.
         files: what was made of it, in place.
-        totals: of its pixels.
+        counts: pixels of the whole scene, counted while the mask was made.
         box: where they lie; None without a transform.
         threshold: at which input and output are cut.
         provenance: all that the pixels depend on, by name.
@@ -112,9 +82,8 @@ def refine_page(
     Raises:
         InputError: scene or mask cannot be read.
     """
-    share = 100 * totals.changed / max(1, totals.valid)
     with ExitStack() as stack:
-        mask = stack.enter_context(_open_mask(files.mask, totals.after))
+        mask = stack.enter_context(_open_mask(files.mask, counts.foreground_after))
         confidence = None
         if files.confidence is not None:
             confidence = stack.enter_context(open_scene(files.confidence))
@@ -125,10 +94,11 @@ def refine_page(
     about |= {name: path.name for name, path in asdict(files).items() if path is not None}
     return page(
         f"{provenance['source']}: refined",
-        f"{totals.changed:,} of {totals.valid:,} pixels with data changed ({share:.2f} %): "
-        f"{totals.added:,} became foreground, {totals.removed:,} background.",
+        f"{counts.changed:,} of {counts.valid:,} pixels with data changed "
+        f"({100 * counts.changed_share:.2f} %): "
+        f"{counts.added:,} became foreground, {counts.removed:,} background.",
         [
-            Section(key="scene", title="The whole scene", body=_scene(seen, totals)),
+            Section(key="scene", title="The whole scene", body=_scene(seen, counts)),
             Section(key="places", title="Where most changed", body=places),
             Section(key="maps", title="Maps", body=_maps(seen)),
             Section(key="confidence", title="Confidences", body=_confidences(seen)),
@@ -145,7 +115,7 @@ def _open_mask(path: Path, foreground: int) -> Mask:
     ).open()  # fmt: skip
 
 
-def _scene(seen: Survey, totals: Totals) -> Html:
+def _scene(seen: Survey, counts: ChangeCounts) -> Html:
     first = _picture(_shaded(seen, (seen.before, FOREGROUND)), "The foreground of the input")
     second = _picture(_shaded(seen, (seen.after, FOREGROUND)), "The foreground of the refined mask")
     scale = "" if seen.factor == 1 else f", 1 pixel for {seen.factor} x {seen.factor}"
@@ -155,11 +125,11 @@ def _scene(seen: Survey, totals: Totals) -> Html:
     )  # fmt: skip
     figures = numbers(
         {
-            "foreground before": f"{totals.before:,}",
-            "foreground after": f"{totals.after:,}",
-            "added": f"{totals.added:,}",
-            "removed": f"{totals.removed:,}",
-            "with data": f"{totals.valid:,}",
+            "foreground before": f"{counts.foreground_before:,}",
+            "foreground after": f"{counts.foreground_after:,}",
+            "added": f"{counts.added:,}",
+            "removed": f"{counts.removed:,}",
+            "with data": f"{counts.valid:,}",
         }
     )
     colours = legend({"foreground": FOREGROUND, "no data": NO_DATA})
@@ -297,4 +267,4 @@ def _thresholds(seen: Survey) -> UInt8Array:
 
 
 def _picture(pixels: UInt8Array, alt: str) -> Picture:
-    return small_picture(pixels, alt, most_bytes=_MOST_BYTES)
+    return page_picture(pixels, alt, most_bytes=_MOST_BYTES)
