@@ -40,19 +40,11 @@ if TYPE_CHECKING:
         OutputError,
         UsageError,
     )
-    from geothresh.evaluation import Report
+    from geothresh.evaluation.options import Maps, Scoring
+    from geothresh.evaluation.report import Report
     from geothresh.many.options import Many
     from geothresh.mosaic import Refiner, RefinerSource
-    from geothresh.options import (
-        Compute,
-        Maps,
-        Outputs,
-        Reading,
-        Refining,
-        Scoring,
-        Tiling,
-        Writing,
-    )
+    from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
     from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
     from geothresh.training.recipe import Recipe
     from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
@@ -79,7 +71,7 @@ _HOMES = {
     "InputError": "geothresh.errors",
     "Many": "geothresh.many.options",
     "ManyInfo": "geothresh.api.info",
-    "Maps": "geothresh.options",
+    "Maps": "geothresh.evaluation.options",
     "ModelError": "geothresh.errors",
     "NetworkChoice": "geothresh.training.options",
     "OutputError": "geothresh.errors",
@@ -92,10 +84,10 @@ _HOMES = {
     "Refiner": "geothresh.mosaic",
     "RefinerSource": "geothresh.mosaic",
     "Refining": "geothresh.options",
-    "Report": "geothresh.evaluation",
+    "Report": "geothresh.evaluation.report",
     "SceneData": "geothresh.training.options",
     "SceneInfo": "geothresh.api.scene_info",
-    "Scoring": "geothresh.options",
+    "Scoring": "geothresh.evaluation.options",
     "Splitting": "geothresh.training.options",
     "Tiling": "geothresh.options",
     "TrainCallbacks": "geothresh.api.train",

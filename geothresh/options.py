@@ -12,7 +12,7 @@ Errors name an option in backticks, as `name` or `name=value`, and the command l
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -23,12 +23,10 @@ from geothresh.fields import (
     SHARE,
     Choice,
     File,
-    Metres,
     Number,
     Options,
     Pairs,
     Rectangle,
-    Several,
     Text,
     check,
     given,
@@ -56,6 +54,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 """A path of a file or directory."""
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format inside the network."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with what is done and how much there is in all, in tiles, maps, files or other parts."""
 Resolution: TypeAlias = float | Literal["auto", "native"]
 """The pixels that the network reads: decide, the raster's own, or of so many metres."""
 ScaleOption: TypeAlias = float | Literal["auto", "logit"]
@@ -305,6 +305,10 @@ class Compute(Options):
         return self.workers > 0 or self.scheduler is not None
 
 
+IN_THIS_PROCESS = ("batch_size", "device", "precision", "backend")
+"""The fields of `Compute` where no other processes do the work."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing(Options):
     """How rasters are written, and what becomes of those that exist."""
@@ -399,74 +403,3 @@ class Outputs(Options):
         File(),
         metavar="FILE",
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maps(Options):
-    """Which maps of folders are evaluated."""
-
-    confidence: Sequence[PathLike] = option(
-        (),
-        "Folder of confidence maps, one per base network; may be repeated.  "
-        "[default: DATA/confidence]",
-        Several(File()),
-        metavar="DIR",
-    )
-    ids: PathLike | None = option(
-        None,
-        "Use these ids only: one a line, or the split manifest that `geothresh train` wrote.",
-        File(),
-        metavar="FILE",
-    )
-    split: Side | None = option(
-        None,
-        "Which side of the split manifest that --ids names.  [default: validation]",
-        Choice(get_args(Side)),
-    )
-    skip_unpaired: bool = option(False, "Leave out maps and masks that have no partner.", FLAG)
-    layout: LayoutOption = laying_out()
-    resize: int | None = resizing()
-    ground_sample_distance: Sequence[Size] = option(
-        (),
-        "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
-        "the middle counts; may be repeated, one for each DATA. A raster tells it by itself; of "
-        "folders without it the width of the foreground decides on the resolution.",
-        Several(Metres()),
-        flags=("--ground-sample-distance", "--gsd"),
-        metavar="M|MIN,MAX",
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring(Options):
-    """How maps are scored, and what is written of it."""
-
-    patch: int | None = option(
-        None,
-        "Side of the regions of the bound, in pixels.  [default: the model's, else 64]",
-        COUNT,
-        metavar="P",
-    )
-    boundary_metric: Metric = option(
-        "chessboard",
-        "Distance of Boundary IoU: erosion by squares, as its authors do, or by crosses.",
-        Choice(get_args(Metric)),
-    )
-    figures: PathLike | None = option(
-        None,
-        "Draw each map into DIR/NETWORK/ID.png: confidence, masks, and errors (missed blue, "
-        "falsely found red).",
-        File(),
-        metavar="DIR",
-    )
-    output: PathLike | None = option(
-        None, "Write the report as JSON.", File(), flags=("-o", "--output"), metavar="FILE"
-    )
-    report: PathLike | None = option(
-        None,
-        "Write a page to look at, .html: the table, what each map gains, the best and worst maps, "
-        "calibration; one file without a network.",
-        File(),
-        metavar="FILE",
-    )
-    overwrite: bool = overwriting()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geothresh.fields import Number, checked, require, require_only
 from geothresh.mosaic import Progress, mosaic_array, where_asked
-from geothresh.options import Compute, Refining, Tiling
+from geothresh.options import IN_THIS_PROCESS, Compute, Refining, Tiling
 from geothresh.run.calibrated import follow
 from geothresh.run.models import Model
 from geothresh.thresholding import foreground_width
@@ -19,7 +19,6 @@ from geothresh.windows import RasterSize
 
 # Half of the side, in pixels, of what is looked at for the width of the foreground.
 _SIDE = 1024
-_COMPUTE = ("batch_size", "device", "precision", "backend", "workers")
 
 
 @checked()
@@ -61,7 +60,9 @@ def refine_array(
     require_only(
         refining, "tta", "resolution", "calibration", why="is for masks; an array is not cut"
     )
-    require_only(compute, *_COMPUTE, why="is for rasters, which other machines can read")
+    require_only(
+        compute, *IN_THIS_PROCESS, "workers", why="is for rasters, which other machines can read"
+    )
     if ground_sample_distance is not None:
         require("ground_sample_distance", ground_sample_distance, Number(least=0, above=True))
     values = np.asarray(confidence)

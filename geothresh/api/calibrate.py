@@ -17,20 +17,18 @@ from geothresh.calibration.file import Calibration
 from geothresh.calibration.options import Calibrating
 from geothresh.calibration.report import CalibrationReport
 from geothresh.errors import InputError, UsageError
+from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
-from geothresh.options import Compute, Maps, PathLike, Refining, Tiling
+from geothresh.options import IN_THIS_PROCESS, Compute, PathLike, Progress, Refining, Tiling
 from geothresh.raster.pictures import reliability_picture, write_png
 from geothresh.run.models import ChosenModel, choose_model
 from geothresh.training.options import FolderData, SceneData
 from geothresh.training.recipe import Recipe
 
-Progress = Callable[[int, int], None]
-
-_COMPUTE = ("batch_size", "device", "precision", "backend")
 # What of `Calibrating` a scene has a use for: its places are squares.
 _FOR_SCENES = ("folds", "seed", "patch", "images", "output", "overwrite")
 _DENSE_CRF = (
@@ -86,7 +84,7 @@ def calibrate(
         >>> report = calibrate("DATA", calibrating=Calibrating(output="calibration.json"))
         >>> print(report.advice)
     """
-    require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
+    require_only(compute, *IN_THIS_PROCESS, why="is for `geothresh refine`")
     require_only(refining, "tta", "resolution", why="is what calibrating finds")
     scene = data if isinstance(data, SceneData) else None
     folders = [] if isinstance(data, SceneData) else _folders(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from geothresh.errors import UsageError
 from geothresh.fields import require_only
 from geothresh.files import check_output
 from geothresh.metrics import Counts
-from geothresh.options import PathLike, Writing
+from geothresh.options import PathLike, Progress, Writing
 from geothresh.raster.creation import BLOCK, CHANGES, require_tiff_name
 from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.paths import RasterSource, find_raster
@@ -25,8 +24,6 @@ from geothresh.run.directories import with_directories
 from geothresh.run.outputs import describe
 from geothresh.sidecars import check_side_files
 from geothresh.windows import PixelWindow, RegularGrid
-
-Progress = Callable[[int, int], None]
 
 # Columns of a part: many blocks, so that few calls read and write them, and little memory.
 _PART_WIDTH = 8 * BLOCK

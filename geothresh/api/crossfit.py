@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
 from geothresh.fields import checked
 from geothresh.nn.device import pick_device, pick_dtype
+from geothresh.options import Progress
 from geothresh.raster.image_pairs import check_images, digest_of
 from geothresh.splitting import folds_of
 
@@ -55,9 +56,9 @@ def crossfit(
     folds: int = 2,
     overwrite: bool = False,
     device: str = "auto",
-    on_check: Callable[[int, int], None] | None = None,
+    on_check: Progress | None = None,
     on_step: OnFoldStep | None = None,
-    on_map: Callable[[int, int], None] | None = None,
+    on_map: Progress | None = None,
 ) -> CrossfitResult:
     """Train a base network for each fold on all the others, and predict the fold with it.
 
@@ -146,7 +147,7 @@ def _make_maps(
     dealt: Sequence[Sequence[str]],
     seconds: list[float],
     on_step: OnFoldStep | None,
-    on_map: Callable[[int, int], None] | None,
+    on_map: Progress | None,
 ) -> None:
     """Train and predict what is not there yet; `seconds` are those that each fold trained."""
     n_maps, done = len(run.pairs) * len(run.models(0)), 0

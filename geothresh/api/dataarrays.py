@@ -12,7 +12,7 @@ import numpy as np
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import decisive, require_only
 from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
-from geothresh.options import Compute, Reading, Refining, Tiling
+from geothresh.options import IN_THIS_PROCESS, Compute, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
 from geothresh.raster.dataarray import Plane, StoredConfidences
 from geothresh.raster.dataset import evenly_spread, valid_values
@@ -206,7 +206,7 @@ def _require_arguments(
             refining, "tta", "resolution", "calibration", why='is for masks; add layer="mask"'
         )
     require_only(
-        compute, "batch_size", "device", "precision", "backend",
+        compute, *IN_THIS_PROCESS,
         why="is for files; a DataArray with Dask inside is refined on the scheduler that computes "
         "it, see array.chunk()",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from os import PathLike
@@ -18,7 +18,7 @@ from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.fields import checked
 from geothresh.files import check_output, make_directory, write_bytes
-from geothresh.options import Outputs, Refining, Writing
+from geothresh.options import Outputs, Progress, Refining, Writing
 from geothresh.project import ProjectLayer, write_project
 from geothresh.raster.creation import CHANGES, CONFIDENCE, BandFormat, mask_band
 from geothresh.raster.pictures import (
@@ -120,7 +120,7 @@ def demo(
     *,
     model: str | Path = "roads",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> DemoResult:
     """Refine and vectorise the packaged scene into the directory `output`.
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError
+from geothresh.options import Progress
 from geothresh.raster.features import confidence_sums, mask_shapes
-from geothresh.raster.mask import Mask, Progress
+from geothresh.raster.mask import Mask
 from geothresh.raster.rewriting import Confidences
 from geothresh.skeleton.bridging import bridged
 from geothresh.skeleton.graph import centerline_network

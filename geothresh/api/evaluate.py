@@ -16,14 +16,9 @@ from geothresh.api.truths import ScenePair, scene_pairs
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
 from geothresh.evaluation.gallery import Gallery
+from geothresh.evaluation.options import Maps, Scoring
 from geothresh.evaluation.report import Report, SourceReport
-from geothresh.evaluation.samples import (
-    CELL,
-    by_source,
-    cell_samples,
-    cells,
-    pair_samples,
-)
+from geothresh.evaluation.samples import CELL, by_source, cell_samples, cells, pair_samples
 from geothresh.evaluation.scenes import SceneScore
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
@@ -31,13 +26,13 @@ from geothresh.files import check_output, make_directory, require_page, write_te
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.mosaic import Sink, mosaic
 from geothresh.options import (
+    IN_THIS_PROCESS,
     READ_WHOLE,
     Compute,
-    Maps,
     PathLike,
+    Progress,
     Reading,
     Refining,
-    Scoring,
     Tiling,
 )
 from geothresh.raster.mask import Mask, open_labels
@@ -51,11 +46,6 @@ from geothresh.run.resolution import pixel_size, sampled_width, warn_of_mismatch
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
-Progress = Callable[[int, int], None]
-
-_COMPUTE = ("batch_size", "device", "precision", "backend")
-# Maps of a data set whose foreground is looked at for its width.
-_SAMPLED = 32
 DEFAULT_PATCH = 64
 """Side of the regions of the bound where no model says otherwise: the paper's."""
 
@@ -207,7 +197,7 @@ def _require_use(
     compute: Compute,
 ) -> None:
     """Refuse options that would do nothing, and be thought to."""
-    require_only(compute, *_COMPUTE, why="is for `geothresh refine`")
+    require_only(compute, *IN_THIS_PROCESS, why="is for `geothresh refine`")
     require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
     if not pairs:
         require_only(reading, why="is for a raster, with `mask`")

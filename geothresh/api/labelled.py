@@ -15,10 +15,11 @@ from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
 from geothresh.calibration.counts import require_few
 from geothresh.calibration.options import Calibrating
 from geothresh.errors import InputError, UsageError, names
+from geothresh.evaluation.options import Maps
 from geothresh.evaluation.samples import CELL, by_source, cells, pair_samples
 from geothresh.evaluation.scoring import Sample
 from geothresh.mosaic import Sink, mosaic
-from geothresh.options import Maps, Tiling
+from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, check_pairs
 from geothresh.run.models import ChosenModel
 from geothresh.run.resolution import pixel_size, sampled_width, warn_of_mismatch

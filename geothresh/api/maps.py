@@ -10,10 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from geothresh.errors import UsageError
+from geothresh.evaluation.options import Maps
 from geothresh.evaluation.samples import Refine, choose, pair_samples, read_ids
 from geothresh.evaluation.scoring import Sample
 from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic_array
-from geothresh.options import Maps, Tiling
+from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.run.models import ChosenModel
 from geothresh.thresholding import foreground_width

@@ -10,16 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
-from geothresh.fields import (
-    Function,
-    Options,
-    Value,
-    checked,
-    known,
-    option,
-    require,
-    require_only,
-)
+from geothresh.fields import Function, Options, Value, checked, known, option, require, require_only
 from geothresh.files import write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype

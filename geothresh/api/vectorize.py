@@ -18,9 +18,9 @@ from geothresh.fields import Value, checked, decisive, require_only
 from geothresh.many.examining import WholeSurface, examine_all
 from geothresh.many.inputs import Rasters, find_rasters
 from geothresh.many.options import Many
-from geothresh.options import READ_WHOLE, PathLike, Reading
+from geothresh.options import READ_WHOLE, PathLike, Progress, Reading
 from geothresh.raster.joined import joined_mask, one_surface, windows_of
-from geothresh.raster.mask import Mask, Progress, open_mask, strips
+from geothresh.raster.mask import Mask, open_mask, strips
 from geothresh.raster.provenance import Provenance
 from geothresh.raster.regions import sieved_mask
 from geothresh.raster.rewriting import Confidences, cut_scene, plain_mask

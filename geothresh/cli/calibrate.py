@@ -15,7 +15,8 @@ from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
-from geothresh.options import Compute, Maps, Reading, Refining, Tiling
+from geothresh.evaluation.options import Maps
+from geothresh.options import IN_THIS_PROCESS, Compute, Reading, Refining, Tiling
 from geothresh.training.options import SCENE_READING, SceneData
 
 _SCENES = ("labels", "layer", "buffer", "width_field", "aoi")
@@ -46,7 +47,7 @@ _SCENES = ("labels", "layer", "buffer", "width_field", "aoi")
 @options_of(Calibrating, "calibrating")
 @options_of(Refining, "refining", only=("tta", "resolution"))
 @options_of(Tiling, "tiling")
-@options_of(Compute, "compute", only=("batch_size", "device", "precision", "backend"))
+@options_of(Compute, "compute", only=IN_THIS_PROCESS)
 @options.progress
 @options.as_json
 @options.common

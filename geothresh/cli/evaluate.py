@@ -13,9 +13,10 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
 from geothresh.cli.values import PATH
+from geothresh.evaluation.options import Maps, Scoring
 from geothresh.fields import known
 from geothresh.many.inputs import names_several
-from geothresh.options import READ_WHOLE, Compute, Maps, Reading, Refining, Scoring, Tiling
+from geothresh.options import IN_THIS_PROCESS, READ_WHOLE, Compute, Reading, Refining, Tiling
 
 _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
 # What lines have alone, and what every kind of DATA has.
@@ -77,7 +78,7 @@ _FOR_MODELS = {
 @options_of(Scoring, "scoring")
 @options_of(Reading, "reading", only=READ_WHOLE)
 @options_of(Tiling, "tiling")
-@options_of(Compute, "compute", only=("batch_size", "device", "precision", "backend"))
+@options_of(Compute, "compute", only=IN_THIS_PROCESS)
 @options.progress
 @options.as_json
 @options.common

@@ -11,9 +11,10 @@ import re
 
 import click
 
+from geothresh.evaluation.options import Maps, Scoring
 from geothresh.fields import known
 from geothresh.many.options import Many
-from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling, Writing
+from geothresh.options import Compute, Reading, Refining, Tiling, Writing
 
 _SHARED = {
     name: option.flags[-1] if option.flags else f"--{name.replace('_', '-')}"

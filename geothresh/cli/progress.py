@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from geothresh.cli.faults import print_line, require_not_stopped
 from geothresh.cli.options import verbosity
+from geothresh.options import Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-Progress = Callable[[int, int], None]
 
 # Seconds between two lines: for people who read a log, for a program that draws a bar.
 _LINE_EVERY = 60.0

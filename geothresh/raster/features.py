@@ -16,9 +16,10 @@ from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine
 
 from geothresh.errors import InputError
+from geothresh.options import Progress
 from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
-from geothresh.raster.mask import Mask, Progress
+from geothresh.raster.mask import Mask
 from geothresh.raster.regions import RegionSums, RegionTable
 from geothresh.raster.rewriting import Confidences
 from geothresh.windows import PixelWindow

@@ -11,12 +11,7 @@ from typing import Literal
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv
-from rasterio.errors import (
-    CRSError,
-    NodataShadowWarning,
-    NotGeoreferencedWarning,
-    RasterioError,
-)
+from rasterio.errors import CRSError, NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 # rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
 # damaged file. CRSError is a ValueError of its own, and so is metadata that is no UTF-8.

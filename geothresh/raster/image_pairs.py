@@ -8,18 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names
-from geothresh.options import LayoutOption, PathLike
-from geothresh.raster.layouts import (
-    find_masks,
-    find_pictures_of,
-    laid_out_pictures,
-    picture_files,
-)
+from geothresh.options import LayoutOption, PathLike, Progress
+from geothresh.raster.layouts import find_masks, find_pictures_of, laid_out_pictures, picture_files
 from geothresh.raster.pairs import mask_facts, read_mask, require_usable
 from geothresh.raster.pictures import read_rgb, resized
 from geothresh.types import BoolArray, UInt8Array
@@ -130,7 +125,7 @@ def find_pictures(folder: Path) -> dict[str, Path]:
 
 
 def check_images(
-    pairs: Sequence[ImagePair], *, progress: Callable[[int, int], None] | None = None
+    pairs: Sequence[ImagePair], *, progress: Progress | None = None
 ) -> dict[str, ImageFacts]:
     """Read every file once, so that broken data is found before the first step.
 

@@ -14,15 +14,10 @@ from pathlib import Path
 
 from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
+from geothresh.options import Progress
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.grids import Surface, surfaces_of
-from geothresh.raster.mask import (
-    Mask,
-    MaskSpec,
-    Progress,
-    count_mask,
-    decided_value,
-)
+from geothresh.raster.mask import Mask, MaskSpec, count_mask, decided_value
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.rewriting import rewritten
 from geothresh.raster.surface import OpenScenes, SurfaceReader, one_spelling

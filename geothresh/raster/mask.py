@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import GeothreshWarning, InputError
+from geothresh.options import Progress
 from geothresh.raster.checks import (
     can_hold,
     check_size,
@@ -26,12 +27,7 @@ from geothresh.raster.checks import (
     sound_georeference,
     warn_of_pages,
 )
-from geothresh.raster.dataset import (
-    BandSpec,
-    OpenBand,
-    open_raster,
-    reopen,
-)
+from geothresh.raster.dataset import BandSpec, OpenBand, open_raster, reopen
 from geothresh.raster.gdal import gdal_environment
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
@@ -40,8 +36,6 @@ from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
-
-Progress = Callable[[int, int], None]
 
 # Pixels of a strip, some 20 bytes each while it is worked on. Small strips take little memory and
 # read a block several times, which costs nothing while a row of blocks stays in GDAL's cache.

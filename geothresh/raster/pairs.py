@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError, UsageError, names
-from geothresh.options import LayoutOption, PathLike
+from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import ENDINGS, find_masks, is_hidden, is_picture, picture_files
 from geothresh.raster.pictures import is_jpeg, read_gray, resized
 
@@ -257,9 +257,7 @@ class MaskFacts:
         return (self.digest,) if self.foreground else ()
 
 
-def check_pairs(
-    pairs: Sequence[Pair], *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, MaskFacts]:
+def check_pairs(pairs: Sequence[Pair], *, progress: Progress | None = None) -> dict[str, MaskFacts]:
     """Read every file once, so that broken data is found before the first epoch.
 
     Args:

@@ -13,10 +13,11 @@ import rasterio
 
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import create_beside, discard
+from geothresh.options import Progress
 from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.georeference import Georeference
-from geothresh.raster.mask import Mask, MaskSpec, Progress, strips
+from geothresh.raster.mask import Mask, MaskSpec, strips
 from geothresh.raster.paths import find_raster
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize

@@ -16,15 +16,7 @@ from geothresh.nn.refiner import ModelSource, resolved
 from geothresh.nn.scope import UNKNOWN, ModelScope, resampled_patch
 from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import unwrapped, wrapped
-from geothresh.options import (
-    Backend,
-    Compute,
-    Precision,
-    Refining,
-    Resolution,
-    Tiling,
-    Tta,
-)
+from geothresh.options import Backend, Compute, Precision, Refining, Resolution, Tiling, Tta
 from geothresh.tiling import TileGrid
 from geothresh.windows import RasterSize
 

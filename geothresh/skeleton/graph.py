@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from geothresh.options import Progress
 from geothresh.skeleton.thinning import BLOCK, HALO, ReadMask, thin_blocks
 from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, trace
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
@@ -196,7 +197,7 @@ def centerline_network(
     confidence: ReadConfidence | None = None,
     side: int = BLOCK,
     halo: int = HALO,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Network:
     """Thin, trace and join; the result does not depend on the blocks.
 

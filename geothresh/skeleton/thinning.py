@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from geothresh.options import Progress
 from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
@@ -134,7 +135,7 @@ def thin_blocks(
     *,
     side: int = BLOCK,
     halo: int = HALO,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BlockedMask:
     """Thin a mask of any size; the result is that of `thin` over the whole array, bit by bit.
 

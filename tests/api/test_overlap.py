@@ -12,7 +12,8 @@ import geothresh
 from geothresh.api.evaluate import evaluate
 from geothresh.cli import main
 from geothresh.errors import UsageError
-from geothresh.options import Compute, Maps, Tiling
+from geothresh.evaluation.options import Maps
+from geothresh.options import Compute, Tiling
 from geothresh.run.models import choose_model
 from tests.support.blobs import write_pairs
 from tests.support.cli_runner import runner

@@ -18,7 +18,8 @@ from typing import Any
 from measuring import put_between
 
 import geothresh
-from geothresh.options import Compute, Maps, Scoring
+from geothresh.evaluation.options import Maps, Scoring
+from geothresh.options import Compute
 
 HEAD = """\
 | maps | n | miou: cut at 0.5 | best single* | bound* | **refined** | gain (s.e.) | over single | \

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from geothresh import options
 from geothresh.api.evaluate import evaluate
 from geothresh.api.train import TrainCallbacks, train
 from geothresh.errors import InputError, UsageError
+from geothresh.evaluation import options
 from geothresh.files import write_text
 from geothresh.options import Compute, Refining
 from geothresh.training import Recipe

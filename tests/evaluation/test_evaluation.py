@@ -19,12 +19,14 @@ from scipy import stats
 from geothresh.api.evaluate import evaluate
 from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
-from geothresh.evaluation import Changes, Report, Sample, Tally
 from geothresh.evaluation.figures import error_picture, figure
+from geothresh.evaluation.options import Maps, Scoring
+from geothresh.evaluation.report import Report
 from geothresh.evaluation.samples import read_ids
-from geothresh.evaluation.scoring import sweep
+from geothresh.evaluation.scoring import Sample, Tally, sweep
+from geothresh.evaluation.verdict import Changes
 from geothresh.metrics import Counts, boundary_counts
-from geothresh.options import Compute, Maps, Reading, Refining, Scoring, Tiling
+from geothresh.options import Compute, Reading, Refining, Tiling
 from geothresh.thresholding import THRESHOLDS
 from tests.support.blobs import scene, write_pairs
 from tests.support.fakes import IdentityRefiner

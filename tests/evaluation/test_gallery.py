@@ -11,8 +11,9 @@ import pytest
 from geothresh.api.evaluate import evaluate
 from geothresh.errors import OutputError
 from geothresh.evaluation.gallery import BINS, MOST, Gallery, Reliability
+from geothresh.evaluation.options import Maps, Scoring
 from geothresh.metrics import Counts
-from geothresh.options import Maps, Scoring, Tiling
+from geothresh.options import Tiling
 from tests.evaluation.test_evaluation import SharperRefiner, sample
 from tests.support.blobs import write_pairs
 from tests.support.html import require_sound

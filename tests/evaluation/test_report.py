@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from geothresh.evaluation import Report, Sample, SourceReport, Tally, Verdict
+from geothresh.evaluation.report import Report, SourceReport
+from geothresh.evaluation.scoring import Sample, Tally
+from geothresh.evaluation.verdict import Verdict
 from geothresh.metrics import Counts, boundary_counts
 from geothresh.thresholding import THRESHOLDS, cut_mask, kept_confidence, region_target
 

@@ -14,7 +14,7 @@ from PIL import Image
 from geothresh.api.evaluate import evaluate
 from geothresh.cli import main
 from geothresh.errors import InputError
-from geothresh.options import Maps
+from geothresh.evaluation.options import Maps
 from geothresh.raster.image_pairs import check_images, find_images, find_pictures
 from geothresh.raster.layouts import PLACES
 from geothresh.raster.pairs import check_pairs, find_pairs, read_mask

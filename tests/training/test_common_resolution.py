@@ -14,10 +14,11 @@ from geothresh import refine_array
 from geothresh.api.evaluate import evaluate
 from geothresh.cli import main
 from geothresh.errors import UsageError
+from geothresh.evaluation.options import Maps
 from geothresh.metrics import MapScore
 from geothresh.nn.modelfile import read_card
 from geothresh.nn.wrappers import resize_map
-from geothresh.options import Compute, Maps, Refining, Tiling
+from geothresh.options import Compute, Refining, Tiling
 from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 from geothresh.training.chips import ChipDataset
 from geothresh.training.data import Pixels

@@ -1,0 +1,90 @@
+"""The options of `evaluate`: which maps of folders are taken, and how they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from geothresh.fields import COUNT, FLAG, Choice, File, Metres, Options, Several, option
+from geothresh.options import (
+    LayoutOption,
+    Metric,
+    PathLike,
+    Side,
+    Size,
+    laying_out,
+    overwriting,
+    resizing,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maps(Options):
+    """Which maps of folders are evaluated or calibrated on."""
+
+    confidence: Sequence[PathLike] = option(
+        (),
+        "Folder of confidence maps, one per base network; may be repeated.  "
+        "[default: DATA/confidence]",
+        Several(File()),
+        metavar="DIR",
+    )
+    ids: PathLike | None = option(
+        None,
+        "Use these ids only: one a line, or the split manifest that `geothresh train` wrote.",
+        File(),
+        metavar="FILE",
+    )
+    split: Side | None = option(
+        None,
+        "Which side of the split manifest that --ids names.  [default: validation]",
+        Choice(get_args(Side)),
+    )
+    skip_unpaired: bool = option(False, "Leave out maps and masks that have no partner.", FLAG)
+    layout: LayoutOption = laying_out()
+    resize: int | None = resizing()
+    ground_sample_distance: Sequence[Size] = option(
+        (),
+        "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
+        "the middle counts; may be repeated, one for each DATA. A raster tells it by itself; of "
+        "folders without it the width of the foreground decides on the resolution.",
+        Several(Metres()),
+        flags=("--ground-sample-distance", "--gsd"),
+        metavar="M|MIN,MAX",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring(Options):
+    """How maps are scored, and what is written of it."""
+
+    patch: int | None = option(
+        None,
+        "Side of the regions of the bound, in pixels.  [default: the model's, else 64]",
+        COUNT,
+        metavar="P",
+    )
+    boundary_metric: Metric = option(
+        "chessboard",
+        "Distance of Boundary IoU: erosion by squares, as its authors do, or by crosses.",
+        Choice(get_args(Metric)),
+    )
+    figures: PathLike | None = option(
+        None,
+        "Draw each map into DIR/NETWORK/ID.png: confidence, masks, and errors (missed blue, "
+        "falsely found red).",
+        File(),
+        metavar="DIR",
+    )
+    output: PathLike | None = option(
+        None, "Write the report as JSON.", File(), flags=("-o", "--output"), metavar="FILE"
+    )
+    report: PathLike | None = option(
+        None,
+        "Write a page to look at, .html: the table, what each map gains, the best and worst maps, "
+        "calibration; one file without a network.",
+        File(),
+        metavar="FILE",
+    )
+    overwrite: bool = overwriting()
