@@ -5,6 +5,8 @@ A message is one line: what happened, the numbers, what to do next.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Iterable
 
 
@@ -61,6 +63,17 @@ class ModelError(GeothreshError):
 
 class GeothreshWarning(UserWarning):
     """Something odd in the input that was understood and handled; the text says how."""
+
+
+def warn(text: str) -> None:
+    """Warn with a `GeothreshWarning`, shown for the line that called geothresh."""
+    frame, depth, outermost = inspect.currentframe(), 0, 0
+    while frame is not None:
+        depth += 1
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "geothresh":
+            outermost = depth
+        frame = frame.f_back
+    warnings.warn(text, GeothreshWarning, stacklevel=outermost + 1)
 
 
 def names(some: Iterable[str], most: int = 10) -> str:

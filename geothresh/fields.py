@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
 from inspect import signature
 from numbers import Integral, Real
@@ -344,6 +344,17 @@ def require_only(options: Options, *names: str, why: str) -> None:
     for name in given(options):
         if name not in names:
             raise UsageError(f"`{name}` {why}; leave it out")
+
+
+def plain(value: Any) -> Any:
+    """A dataclass of results, or what is in one, as JSON types: paths are texts, tuples lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 def decisive(*options: Options) -> dict[str, Any]:

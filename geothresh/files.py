@@ -30,6 +30,11 @@ _CLEAN: dict[Path, int] = {}
 LONGEST_NAME = 255
 
 
+def paths_of(some: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """One path or several, as a list."""
+    return [Path(one) for one in ([some] if isinstance(some, str | os.PathLike) else some)]
+
+
 def require_file(name: str, path: Path) -> os.stat_result:
     """The status of a regular file that is not empty.
 

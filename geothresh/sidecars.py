@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import Literal
 
-from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.errors import OutputError, warn
 from geothresh.files import LONGEST_NAME, write_text
 
 Kind = Literal["raster", "vector"]
@@ -159,10 +158,8 @@ def _fits(path: Path) -> bool:
 def _name_fits(path: Path) -> bool:
     """Whether there may be a file of that name; if not, it is said."""
     if not _fits(path):
-        warnings.warn(
+        warn(
             f"{path.name}: is longer than a file name can be, so that it is not written; choose a "
-            "shorter name for the output to have it",
-            GeothreshWarning,
-            stacklevel=3,
+            "shorter name for the output to have it"
         )
     return _fits(path)

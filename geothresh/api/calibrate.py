@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output
+from geothresh.files import check_output, paths_of
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import IN_THIS_PROCESS, Compute, PathLike, Progress, Refining, Tiling
@@ -127,7 +126,7 @@ def calibrate(
 
 
 def _folders(data: PathLike | Sequence[PathLike]) -> list[Path]:
-    folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
+    folders = paths_of(data)
     if not folders:
         raise UsageError("no data; name a folder with masks, or a scene with `labels`")
     files = [path for path in folders if path.is_file()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from geothresh._version import __version__
 from geothresh.errors import UsageError
-from geothresh.fields import require_only
+from geothresh.fields import checked, plain, require_only
 from geothresh.files import check_output
 from geothresh.metrics import Counts
 from geothresh.options import PathLike, Progress, Writing
@@ -62,9 +62,10 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
-        return {**asdict(self), "output": str(self.output), "changed_share": self.changed_share}
+        return {**plain(self), "changed_share": self.changed_share}
 
 
+@checked()
 @with_directories
 def compare(
     before: PathLike,

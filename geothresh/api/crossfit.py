@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from geothresh.base.networks import describe_network
 from geothresh.base.task import images_of
 from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import noting
-from geothresh.fields import checked
+from geothresh.fields import checked, plain
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.options import Progress
 from geothresh.raster.image_pairs import check_images, digest_of
@@ -40,11 +40,7 @@ class CrossfitResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return {
-            **asdict(self),
-            "maps": {name: [str(f) for f in folders] for name, folders in self.maps.items()},
-            "manifest": str(self.manifest),
-        }
+        return dict(plain(self))
 
 
 @checked()
@@ -89,7 +85,7 @@ def crossfit(
 
     Example:
         >>> crossfit("DATA", "maps", folds=4).maps
-        {'linknet-resnet18': (PosixPath('maps/linknet-resnet18'),)}
+        {'linknet-resnet18': [PosixPath('maps/linknet-resnet18')]}
     """
     data, output = ImageData.of(data), Path(output)
     pick_dtype(plan.recipe.precision, pick_device(device))

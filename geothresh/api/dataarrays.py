@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from geothresh.errors import InputError, UsageError
-from geothresh.fields import decisive, require_only
+from geothresh.fields import Number, checked, decisive, require, require_only
 from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
 from geothresh.options import IN_THIS_PROCESS, Compute, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
@@ -81,6 +80,7 @@ class _Mask:
         return cut(reader, window, confidence, valid).values[0]
 
 
+@checked()
 def refine_dataarray(
     array: DataArray,
     *,
@@ -210,10 +210,8 @@ def _require_arguments(
         why="is for files; a DataArray with Dask inside is refined on the scheduler that computes "
         "it, see array.chunk()",
     )  # fmt: skip
-    if ground_sample_distance is not None and not 0 < ground_sample_distance < math.inf:
-        raise UsageError(
-            f"`ground_sample_distance` {ground_sample_distance:g}: give metres above 0, or None"
-        )
+    if ground_sample_distance is not None:
+        require("ground_sample_distance", ground_sample_distance, Number(least=0, above=True))
 
 
 def _refined(
@@ -289,14 +287,9 @@ def _tags(
     """What the result must say to be made again, as the tags of a file do."""
     return parameter_tags(
         {
-            "model": chosen.name,
-            "model_sha256": chosen.digest,
-            "backend": chosen.backend,
-            "device": chosen.device,
-            "precision": chosen.precision,
+            **chosen.described(),
             "scaling": decode.scaling.text,
             "source": plane.name,
-            "resampling": f"{chosen.patch}/{chosen.raster_patch}",
             **decisive(tiling),
             "overlap": chosen.overlap(tiling),
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,7 @@ from scipy import ndimage
 from geothresh.api.drawing import NODES
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
-from geothresh.fields import checked
+from geothresh.fields import checked, plain
 from geothresh.files import check_output, make_directory, write_bytes
 from geothresh.options import Outputs, Progress, Refining, Writing
 from geothresh.project import ProjectLayer, write_project
@@ -111,7 +111,7 @@ class DemoResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return dict(plain(self))
 
 
 @checked()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,20 +10,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
+from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
 from geothresh.api.truths import ScenePair, scene_pairs
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
 from geothresh.evaluation.gallery import Gallery
 from geothresh.evaluation.options import Maps, Scoring
 from geothresh.evaluation.report import Report, SourceReport
-from geothresh.evaluation.samples import CELL, by_source, cell_samples, cells, pair_samples
+from geothresh.evaluation.samples import by_source, cell_samples, cells, pair_samples
 from geothresh.evaluation.scenes import SceneScore
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output, make_directory, require_page, write_text
+from geothresh.files import check_output, make_directory, paths_of, require_page, write_text
 from geothresh.metrics import PAPER_DISTANCE
-from geothresh.mosaic import Sink, mosaic
 from geothresh.options import (
     IN_THIS_PROCESS,
     READ_WHOLE,
@@ -42,7 +40,7 @@ from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import told_together
 from geothresh.run.calibrated import follow
 from geothresh.run.models import ChosenModel, Model, choose_model
-from geothresh.run.resolution import pixel_size, sampled_width, warn_of_mismatch
+from geothresh.run.resolution import chosen_for
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
@@ -143,7 +141,7 @@ def evaluate(
         >>> print(report.table())
     """
     started = time.perf_counter()
-    folders = [Path(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
+    folders = paths_of(data)
     pairs = _pairs_of(folders, mask)
     _require_use(pairs, model, maps, refining, reading, compute)
     inputs = [*folders, *(path for pair in pairs for path in (pair.scene, pair.mask))]
@@ -219,8 +217,7 @@ def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) 
         if data[0].is_file():
             raise UsageError(f"{data[0]}: is a file; name its truth with `mask`")
         return []
-    masks = [mask] if isinstance(mask, str | os.PathLike) else mask
-    return scene_pairs(data, [Path(one) for one in masks])
+    return scene_pairs(data, paths_of(mask))
 
 
 def _figures_folder(scoring: Scoring) -> Path | None:
@@ -312,12 +309,7 @@ def _score_pair(
 ) -> float:
     """Refine a scene, and give its cells to `add`; returns the model's pixels along one of it."""
     with open_scene(pair.scene, reading) as scene, open_labels(pair.mask) as labels:
-        pixel = pixel_size(scene.box)
-        chosen = None
-        if plan.model is not None:
-            metres = None if pixel is None else pixel.mean
-            chosen = plan.model(metres=metres, width=partial(sampled_width, scene))
-            warn_of_mismatch(scene.name, pixel, chosen)
+        chosen = None if plan.model is None else chosen_for(scene, plan.model)
         labels.box.require_same(scene.box)
         _score_raster(scene, labels, plan, chosen, add)
     return 1.0 if chosen is None else chosen.resampling
@@ -344,13 +336,4 @@ def _score_raster(
             if plan.progress is not None:
                 plan.progress(done, len(every))
         return
-    # Chunks are made of whole cells, so that they can be scored as they come.
-    mosaic(
-        scene,
-        chosen.refiner,
-        Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
-        grid=chosen.grid(scene.size, plan.tiling),
-        blend=plan.tiling.blend,
-        batch_size=chosen.batch_size,
-        progress=plan.progress,
-    )
+    refine_in_cells(scene, chosen, plan.tiling, store, plan.progress)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes
+from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
 from geothresh.calibration.counts import require_few
 from geothresh.calibration.options import Calibrating
 from geothresh.errors import InputError, UsageError, names
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.samples import CELL, by_source, cells, pair_samples
 from geothresh.evaluation.scoring import Sample
-from geothresh.mosaic import Sink, mosaic
 from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, check_pairs
 from geothresh.run.models import ChosenModel
-from geothresh.run.resolution import pixel_size, sampled_width, warn_of_mismatch
+from geothresh.run.resolution import chosen_for
 from geothresh.splitting import deal_places, places_of
 from geothresh.training.options import SceneData
 from geothresh.training.scene_data import open_labelled
@@ -212,11 +210,7 @@ class SceneMaps:
     def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
         """See `LabelledMaps`; the scene is refined as a whole."""
         with self.scene.spec.open() as reader:
-            pixel = pixel_size(reader.box)
-            chosen = choose(
-                metres=None if pixel is None else pixel.mean, width=partial(sampled_width, reader)
-            )
-            warn_of_mismatch(reader.name, pixel, chosen)
+            chosen = chosen_for(reader, choose)
 
             def store(window: PixelWindow, refined: Float32Array, valid: BoolArray) -> None:
                 grid = cells(self.scene.size)
@@ -225,14 +219,7 @@ class SceneMaps:
                     if sample is not None:
                         take(replace(sample, refined=refined[cell.within(window)]))
 
-            mosaic(
-                reader,
-                chosen.refiner,
-                Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
-                grid=chosen.grid(self.scene.size, tiling),
-                blend=tiling.blend,
-                batch_size=chosen.batch_size,
-            )
+            refine_in_cells(reader, chosen, tiling, store)
 
     def deal(self, calibrating: Calibrating) -> Dealt:
         """See `LabelledMaps`; a place is a square of cells, so that neighbours stay together."""

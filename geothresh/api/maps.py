@@ -11,9 +11,19 @@ from statistics import median
 
 from geothresh.errors import UsageError
 from geothresh.evaluation.options import Maps
-from geothresh.evaluation.samples import Refine, choose, pair_samples, read_ids
+from geothresh.evaluation.samples import CELL, Refine, choose, pair_samples, read_ids
 from geothresh.evaluation.scoring import Sample
-from geothresh.mosaic import Refiner, RefinerSource, load_refiner, mosaic_array
+from geothresh.mosaic import (
+    ChunkSink,
+    Progress,
+    RasterReader,
+    Refiner,
+    RefinerSource,
+    Sink,
+    load_refiner,
+    mosaic,
+    mosaic_array,
+)
 from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.run.models import ChosenModel
@@ -105,6 +115,21 @@ class MapRefinement:
         """The refined maps and their truth; most are one tile, so that several are made at once."""
         at_once = load_refiner(self.refiner).parallel_calls
         return pair_samples(pairs, self.refine, at_once=at_once)
+
+
+def refine_in_cells(
+    scene: RasterReader,
+    chosen: ChosenModel,
+    tiling: Tiling,
+    store: ChunkSink,
+    progress: Progress | None = None,
+) -> None:
+    """Refine a raster, and give `store` chunks of whole cells, which can be scored as they come."""
+    mosaic(
+        scene, chosen.refiner, Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
+        grid=chosen.grid(scene.size, tiling), blend=tiling.blend, batch_size=chosen.batch_size,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _width(pairs: Sequence[Pair]) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,8 +15,8 @@ import numpy as np
 from geothresh.base.networks import read_base_card
 from geothresh.base.predictor import BasePredictor, BaseSource, predict_picture
 from geothresh.durability import Journal, finished_outputs
-from geothresh.errors import GeothreshWarning, UsageError
-from geothresh.fields import checked, decisive, require_only
+from geothresh.errors import UsageError, warn
+from geothresh.fields import checked, decisive, plain, require_only
 from geothresh.files import check_output, make_directory
 from geothresh.mosaic import (
     Layers,
@@ -72,7 +71,7 @@ class PredictResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return {**asdict(self), "output": str(self.output)}
+        return dict(plain(self))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -253,11 +252,7 @@ def _predict_scene(
                 _write_confidence(scene, target, engine, journal, tags, writing)
             describe(outputs, style=writing.style)
             if journal.total("tiles_refined") == 0:
-                warnings.warn(
-                    f"{scene.name}: holds no data at all; neither does the confidence",
-                    GeothreshWarning,
-                    stacklevel=3,
-                )
+                warn(f"{scene.name}: holds no data at all; neither does the confidence")
             journal.finish()
     return target, _Counts(pixels=journal.total("pixels"), foreground=journal.total("foreground"))
 
@@ -332,9 +327,10 @@ def _predict_pictures(
     else:
         target = image.with_name(f"{image.name}_confidence") if output is None else output
         maps = {picture: Path(os.fspath(target)) / f"{i}.png" for i, picture in pictures.items()}
-        make_directory(Path(os.fspath(target)), parents=True)
-    # The first picture that is larger than a tile may be the last.
+    # For its errors: the first picture that is larger than a tile may be the last.
     network.grid(RasterSize(height=1, width=1))
+    if not one:
+        make_directory(Path(os.fspath(target)), parents=True)
     # By their names, not each against each: there may be thousands.
     inputs = {picture.resolve(): picture for picture in maps}
     for file in maps.values():

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from geothresh.durability import Journal, finished_outputs
-from geothresh.errors import GeothreshWarning, InputError
-from geothresh.fields import checked
+from geothresh.errors import InputError, warn
+from geothresh.fields import checked, plain
 from geothresh.mosaic import Progress
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import require_creation
@@ -24,7 +23,7 @@ from geothresh.run.jobs import Job, Method, RunOptions
 from geothresh.run.models import Model
 from geothresh.run.outcome import remarks
 from geothresh.run.outputs import check_outputs, default_mask, write_manifest, write_small
-from geothresh.run.resolution import sampled_width
+from geothresh.run.resolution import pixel_size, sampled_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +102,7 @@ class RefineResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
-        return {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in asdict(self).items()
-        }
+        return dict(plain(self))
 
 
 @checked()
@@ -201,7 +197,7 @@ def refine(
 
 
 def _result(job: Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
-    chosen, pixel = job.method.chosen, job.method.pixel
+    chosen, pixel = job.method.chosen, pixel_size(job.scene.box)
     counts = ChangeCounts.of(journal.total)
     return RefineResult(
         **asdict(job.files),
@@ -235,8 +231,7 @@ def _warn_of(job: Job, journal: Journal) -> None:
         journal.total, job.method.chosen, empty=f"holds no data {where}; neither does the mask",
         width=_width_read(job),
     ):  # fmt: skip
-        # At the line that called `refine`, which has two decorators.
-        warnings.warn(f"{job.scene.name}: {text}", GeothreshWarning, stacklevel=5)
+        warn(f"{job.scene.name}: {text}")
 
 
 def _width_read(job: Job) -> float | None:

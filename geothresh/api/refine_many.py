@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geothresh.durability import record
-from geothresh.errors import GeothreshWarning, OutputError
-from geothresh.fields import checked
+from geothresh.errors import OutputError, warn
+from geothresh.fields import checked, plain
 from geothresh.files import make_directory
 from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
@@ -119,15 +118,7 @@ class RefineManyResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
-        return dict(_plain(asdict(self)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+        return dict(plain(self))
 
 
 @checked()
@@ -295,11 +286,9 @@ def _tell_grids(grids: Sequence[Surface], files: Examination, many: Many) -> Non
         f"{len(grid.members)} as {files.boxes[grid.members[0]].name}" for grid in grids[:_SHOWN]
     )
     more = f" and {len(grids) - _SHOWN} more" if len(grids) > _SHOWN else ""
-    warnings.warn(
+    warn(
         f"the {len(files.boxes)} scenes lie on {len(grids)} pixel grids ({shown}{more}): each is "
-        "refined for itself, and tiles do not see beyond it; warp them to one grid to join them",
-        GeothreshWarning,
-        stacklevel=4,
+        "refined for itself, and tiles do not see beyond it; warp them to one grid to join them"
     )
 
 
@@ -307,4 +296,4 @@ def _warn(surfaces: Sequence[PlannedSurface], totals: Counter[str]) -> None:
     count = sum(len(home.specs) for home in surfaces)
     empty = "hold no data at all; neither do the masks"
     for text in remarks(totals.__getitem__, surfaces[0].method.chosen, empty=empty):
-        warnings.warn(f"{count} scenes: {text}", GeothreshWarning, stacklevel=4)
+        warn(f"{count} scenes: {text}")

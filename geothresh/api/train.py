@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geothresh.errors import UsageError
-from geothresh.fields import Function, Options, Value, checked, known, option, require, require_only
+from geothresh.fields import (
+    Function,
+    Options,
+    Value,
+    checked,
+    known,
+    option,
+    plain,
+    require,
+    require_only,
+)
 from geothresh.files import write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
@@ -86,8 +96,7 @@ class TrainResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
-        values = dataclasses.asdict(self)
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+        return dict(plain(self))
 
 
 @checked()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from geothresh.base.config import BasePlan, Holdout, ImageData
 from geothresh.base.networks import describe_network
 from geothresh.base.task import BaseTask, images_of, snapshot_file, snapshot_steps
-from geothresh.fields import checked
+from geothresh.fields import checked, plain
 from geothresh.files import check_output
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import BASE, beside
@@ -42,12 +42,7 @@ class BaseTrainResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return {
-            **asdict(self),
-            "model": str(self.model),
-            "snapshots": [str(file) for file in self.snapshots],
-            "split": str(self.split),
-        }
+        return dict(plain(self))
 
 
 @checked()
@@ -88,7 +83,7 @@ def train_base(
         ModelError: the state does not fit.
 
     Example:
-        >>> train_base("DATA", "base.safetensors", hold_out=["testing_*"]).held_out
+        >>> train_base("DATA", "base.safetensors", holdout=Holdout(hold_out=["testing_*"])).held_out
         12
     """
     data = ImageData.of(data)

@@ -7,14 +7,14 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
 from geothresh.api.drawing import NODES, draw_layers
 from geothresh.errors import InputError, UsageError
-from geothresh.fields import Value, checked, decisive, require_only
+from geothresh.fields import Value, checked, decisive, plain, require_only
 from geothresh.many.examining import WholeSurface, examine_all
 from geothresh.many.inputs import Rasters, find_rasters
 from geothresh.many.options import Many
@@ -106,7 +106,7 @@ class VectorizeResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
-        return {**asdict(self), "output": str(self.output), "area_unit": self.area_unit}
+        return {**plain(self), "area_unit": self.area_unit}
 
 
 @checked(draw=Value((Polygons, Centerlines)))

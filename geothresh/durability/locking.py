@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.errors import OutputError, warn
 from geothresh.files import (
     LONGEST_NAME,
     create_beside,
@@ -101,11 +100,9 @@ def _lock_or_warn(descriptor: int, directory: Path) -> bool:
     except OSError as error:
         if not has_no_locks(error):
             raise
-        warnings.warn(
+        warn(
             f"{directory}: the file system has no locks ({error.strerror}); see to it that no "
-            "other run has this output",
-            GeothreshWarning,
-            stacklevel=2,
+            "other run has this output"
         )
         return True
 

@@ -8,13 +8,12 @@ them, and so is the check that one is whole.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from geothresh.errors import GeothreshError, GeothreshWarning, ModelError, UsageError
+from geothresh.errors import GeothreshError, ModelError, UsageError, warn
 
 # Of one entry, in a message.
 _MOST_DIFFERENCES = 3
@@ -144,7 +143,7 @@ def find_state(newest: Path, require_whole: RequireWhole) -> Path | None:
         except ModelError as error:
             left = there[number + 1 :]
             then = f"going on from the one before it, {left[0].name}" if left else "it is no use"
-            warnings.warn(f"{error}; {then}", GeothreshWarning, stacklevel=3)
+            warn(f"{error}; {then}")
         else:
             return file
     return None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.errors import InputError, UsageError, warn
 from geothresh.raster.dataset import BlockInventory, BlockLayout, open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, reason
 from geothresh.raster.georeference import Georeference
@@ -135,18 +134,12 @@ def usable_nodata(
     if tagged is None:
         return None
     if not can_hold(dtype, tagged):
-        warnings.warn(
-            f"{name}: the nodata value {tagged:g} cannot occur in a {dtype} band and is ignored",
-            GeothreshWarning,
-            stacklevel=4,
-        )
+        warn(f"{name}: the nodata value {tagged:g} cannot occur in a {dtype} band and is ignored")
         return None
     if tagged == 0:
-        warnings.warn(
+        warn(
             f"{name}: nodata is 0, so that pixels of confidence 0 count as missing; "
-            "use `nodata=V` if they do not",
-            GeothreshWarning,
-            stacklevel=4,
+            "use `nodata=V` if they do not"
         )
     return float(tagged)
 
@@ -250,18 +243,16 @@ def warn_of_georeference(box: Georeference) -> None:
         text = "no coordinate reference system; the outputs will have none either"
     else:
         return
-    warnings.warn(f"{box.name}: {text}", GeothreshWarning, stacklevel=4)
+    warn(f"{box.name}: {text}")
 
 
 def warn_of_pages(name: str, dataset: DatasetReader) -> None:
     """Warn of further pages, which are not read; overviews and masks are none."""
     pages = len(dataset.subdatasets)
     if pages > 1:
-        warnings.warn(
+        warn(
             f"{name}: holds {pages} pages; the first is read, the others come into a file of "
-            "their own with gdal_translate GTIFF_DIR:2:FILE",
-            GeothreshWarning,
-            stacklevel=4,
+            "their own with gdal_translate GTIFF_DIR:2:FILE"
         )
 
 
@@ -300,9 +291,7 @@ def warn_of_absent_blocks(
     if inventory is None or not inventory.absent_count:
         return
     meaning = "zeros" if nodata is None else "nodata"
-    warnings.warn(
+    warn(
         f"{name}: {inventory.absent_count} of {len(inventory.examined)} blocks are missing in the "
-        f"file and read as {meaning}; if it was not written so, its writer was interrupted",
-        GeothreshWarning,
-        stacklevel=4,
+        f"file and read as {meaning}; if it was not written so, its writer was interrupted"
     )

@@ -16,7 +16,7 @@ from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
 from geothresh.raster.checks import usable_nodata
 from geothresh.raster.dataset import valid_values
-from geothresh.raster.scaling import BandFacts, Contradiction, Scaling, contradicted
+from geothresh.raster.scaling import BandFacts, Scaling
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -205,12 +205,7 @@ class StoredConfidences:
             InputError: a value contradicts the scaling.
         """
         valid = valid_values(stored, self.nodata)
-        try:
-            return self.scaling.apply(stored, valid), valid
-        except Contradiction as found:
-            raise contradicted(
-                found, name=self.name, window=window, dtype=stored.dtype, scaling=self.scaling
-            ) from None
+        return self.scaling.confidences(stored, valid, name=self.name, window=window), valid
 
 
 def _nodata_of(attributes: Mapping[Any, Any]) -> float | None:

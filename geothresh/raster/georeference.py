@@ -15,6 +15,7 @@ from rasterio.warp import transform
 from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
+from geothresh.raster.grids import SAME_PLACE
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
     from rasterio.rpc import RPC
 
-# Share of a pixel by which the corners of two rasters may differ and still be the same: programs
-# round coordinates; and the same where pixels are trained on, where nothing is to be forgiven.
-_SAME_PLACE, _SAME_PIXELS = 0.01, 1e-3
+# `SAME_PLACE` where pixels are trained on: stricter, as what is held out must not be trained on.
+_SAME_PIXELS = 1e-3
 # Points along an edge: straight edges of one map are curves in another.
 _POINTS = 21
 
@@ -102,7 +102,7 @@ class Georeference(GeoBox):
             )
         if self.has_transform and other.has_transform:
             shift = self.shift_from(other)
-            if shift > _SAME_PLACE:
+            if shift > SAME_PLACE:
                 raise InputError(f"{self.name}: lies {shift:.3g} pixels off {other.name}; {advice}")
 
     def has_pixels_of(self, other: Georeference) -> bool:

@@ -113,23 +113,13 @@ class _Grid:
 
     def place(self, box: GeoBox) -> PixelWindow | None:
         """Where a raster lies, counted from the anchor's first pixel; None = not on this grid."""
-        a, b, c, d, e, f = self.anchor.transform
-        determinant = a * e - b * d
-
-        def to_pixels(x: float, y: float) -> tuple[float, float]:
-            x, y = x - c, y - f
-            return (e * x - b * y) / determinant, (a * y - d * x) / determinant
-
-        ta, tb, tc, td, te, tf = box.transform
-        height, width = box.size.height, box.size.width
-        col, row = map(round, to_pixels(tc, tf))
-        for right, down in ((0, 0), (width, 0), (0, height), (width, height)):
-            x, y = ta * right + tb * down + tc, td * right + te * down + tf
-            found_col, found_row = to_pixels(x, y)
-            off = max(abs(found_col - col - right), abs(found_row - row - down))
-            if not off <= SAME_PLACE:  # what is not finite is not on it either
-                return None
-        return PixelWindow(row=row, col=col, height=height, width=width)
+        corners = box.corners()
+        shifts = self.anchor.to_pixels(box.to_map(corners)) - corners
+        first = np.rint(shifts[0])
+        if not np.abs(shifts - first).max() <= SAME_PLACE:  # NaN is not on it either
+            return None
+        col, row = first.astype(np.int64).tolist()
+        return box.size.window().shifted(row, col)
 
 
 def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:

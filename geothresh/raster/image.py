@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geothresh.errors import GeothreshWarning, UsageError
+from geothresh.errors import UsageError, warn
 from geothresh.raster.checks import (
     can_hold,
     check_size,
@@ -161,10 +160,6 @@ def _nodata(
     ]
     if sound != tagged:
         shown = ", ".join(sorted({f"{value:g}" for value in tagged if value is not None}))
-        warnings.warn(
-            f"{name}: the nodata value {shown} cannot occur in a uint8 band and is ignored",
-            GeothreshWarning,
-            stacklevel=5,
-        )
+        warn(f"{name}: the nodata value {shown} cannot occur in a uint8 band and is ignored")
     red, green, blue = sound
     return red, green, blue

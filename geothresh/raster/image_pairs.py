@@ -6,13 +6,13 @@ Where they are, `geothresh.raster.layouts` says.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names
+from geothresh.files import paths_of
 from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import find_masks, find_pictures_of, laid_out_pictures, picture_files
 from geothresh.raster.pairs import mask_facts, read_mask, require_usable
@@ -81,7 +81,7 @@ def find_images(
     Raises:
         InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
     """
-    folders = [Path(data)] if isinstance(data, str | os.PathLike) else [Path(d) for d in data]
+    folders = paths_of(data)
     pairs: list[ImagePair] = []
     alone: dict[str, list[str]] = {"images without a mask": [], "masks without an image": []}
     for folder in folders:

@@ -8,7 +8,6 @@ confidence raster, and counts the foreground that the polygons must cover.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import InputError, warn
 from geothresh.options import Progress
 from geothresh.raster.checks import (
     can_hold,
@@ -268,7 +267,7 @@ def decided_value(name: str, masks: Sequence[CountedMask]) -> int:
     elif not ones and tagged in (1, _HIGH):
         text = f"no pixel is foreground (1); {tagged:g} is tagged as nodata"
     if text:
-        warnings.warn(f"{name}: {text}", GeothreshWarning, stacklevel=4)
+        warn(f"{name}: {text}")
     return _HIGH if highs and not ones else 1
 
 

@@ -7,7 +7,6 @@ each base network are in a folder of their own, ``<id>.png`` or ``.tif``, or in 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.errors import InputError, UsageError, names
+from geothresh.files import paths_of
 from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import ENDINGS, find_masks, is_hidden, is_picture, picture_files
 from geothresh.raster.pictures import is_jpeg, read_gray, resized
@@ -99,7 +99,7 @@ def find_pairs(
     Raises:
         InputError: a folder is missing or empty, or ids are ambiguous or have no partner.
     """
-    folders = [Path(data)] if isinstance(data, str | os.PathLike) else [Path(d) for d in data]
+    folders = paths_of(data)
     masks = {folder: find_masks(folder, layout) for folder in folders}
     repeated = [
         i for i, n in Counter(i for found in masks.values() for i in found).items() if n > 1

@@ -7,13 +7,12 @@ pixel after that.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.errors import InputError, UsageError, warn
 from geothresh.options import ScaleOption
 from geothresh.windows import PixelWindow
 
@@ -86,6 +85,40 @@ class Scaling:
         if low < 0.0 or high > 1.0:
             np.clip(scaled, 0.0, 1.0, out=scaled)
         return scaled
+
+    def confidences(
+        self, stored: NDArray[Any], valid: NDArray[np.bool_], *, name: str, window: PixelWindow
+    ) -> NDArray[np.float32]:
+        """As `apply`, of a window of a raster.
+
+        Args:
+            stored: values of the window as the raster holds them.
+            valid: True where they are data.
+            name: of the raster, for messages.
+            window: what was read.
+
+        Raises:
+            InputError: a value does not fit the scaling, which was decided from a sample.
+        """
+        try:
+            return self.apply(stored, valid)
+        except Contradiction as found:
+            raise self._contradicted(found, stored.dtype, name, window) from None
+
+    def _contradicted(
+        self, found: Contradiction, dtype: np.dtype[Any], name: str, window: PixelWindow
+    ) -> InputError:
+        if dtype == np.uint8 and self.divisor == 1.0:
+            hint = "use `scale=255` if the values run from 0 to 255"
+        else:
+            hint = _hint(np.array([found.value])) or (
+                "force another reading with `scale=N` or `scale=logit`"
+            )
+        row, column = window.row + found.row, window.col + found.column
+        return InputError(
+            f"{name}: the value {found.value:.6g} at row {row}, column {column} (in {window.text}) "
+            f"contradicts the scaling decided from a sample, {self.text}; {hint}"
+        )
 
     def _always_fits(self, dtype: np.dtype[Any]) -> bool:
         """Whether all values that the type can hold are confidences, so that none needs a look."""
@@ -218,19 +251,15 @@ def _tagged(facts: BandFacts) -> Scaling:
 def _uint8(facts: BandFacts) -> Scaling:
     highest = int(facts.sample.max()) if facts.sample.size else 0
     if highest == 1:
-        warnings.warn(
+        warn(
             f"{facts.name}: uint8 that holds only 0 and 1 is taken as confidence 0 and 1; "
-            "use `scale=255` if it is 1/255",
-            GeothreshWarning,
-            stacklevel=4,
+            "use `scale=255` if it is 1/255"
         )
         return Scaling(text="uint8 that holds only 0 and 1, taken as such")
     if highest == 100:
-        warnings.warn(
+        warn(
             f"{facts.name}: the highest value of the uint8 band is 100; "
-            "it is divided by 255, use `scale=100` if it is a percentage",
-            GeothreshWarning,
-            stacklevel=4,
+            "it is divided by 255, use `scale=100` if it is a percentage"
         )
     return Scaling(divisor=255.0, text="uint8 / 255")
 
@@ -241,11 +270,7 @@ def _floating(facts: BandFacts) -> Scaling:
     if facts.sample.size:
         low, high = float(facts.sample.min()), float(facts.sample.max())
         if low < -_ROUNDING or high > 1.0 + _ROUNDING:
-            warnings.warn(
-                f"{facts.name}: values from {low:.6g} to {high:.6g} are clipped to [0, 1]",
-                GeothreshWarning,
-                stacklevel=4,
-            )
+            warn(f"{facts.name}: values from {low:.6g} to {high:.6g} are clipped to [0, 1]")
     return scaling
 
 
@@ -259,31 +284,6 @@ def _require_fit(facts: BandFacts, scaling: Scaling, complaint: str) -> None:
         return
     hint = _hint(sample) or "force another reading with `scale=N` or `scale=logit`"
     raise InputError(f"{facts.name}: {complaint}: {_range(sample)}; {hint}")
-
-
-def contradicted(
-    found: Contradiction, *, name: str, window: PixelWindow, dtype: np.dtype[Any], scaling: Scaling
-) -> InputError:
-    """The error about a value that the scaling, decided from a sample, did not foresee.
-
-    Args:
-        found: the value, and where it lies in the window.
-        name: of the raster.
-        window: what was read.
-        dtype: type of the stored values.
-        scaling: what was decided.
-    """
-    if dtype == np.uint8 and scaling.divisor == 1.0:
-        hint = "use `scale=255` if the values run from 0 to 255"
-    else:
-        hint = _hint(np.array([found.value])) or (
-            "force another reading with `scale=N` or `scale=logit`"
-        )
-    row, column = window.row + found.row, window.col + found.column
-    return InputError(
-        f"{name}: the value {found.value:.6g} at row {row}, column {column} (in {window.text}) "
-        f"contradicts the scaling decided from a sample, {scaling.text}; {hint}"
-    )
 
 
 def _range(sample: NDArray[Any]) -> str:

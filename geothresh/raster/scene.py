@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.errors import InputError, UsageError, warn
 from geothresh.options import Reading
 from geothresh.raster.checks import (
     MOST_PIXELS,
@@ -35,9 +34,7 @@ from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.raster.scaling import (
     BandFacts,
-    Contradiction,
     Scaling,
-    contradicted,
     decide_scaling,
     telling_values,
 )
@@ -89,12 +86,8 @@ class Scene(OpenBand):
             InputError: a block cannot be decoded, or a value contradicts the scaling.
         """
         values, valid = self.stored(window)
-        try:
-            return self.spec.scaling.apply(values, valid), valid
-        except Contradiction as found:
-            raise contradicted(
-                found, name=self.name, window=window, dtype=self.dtype, scaling=self.spec.scaling
-            ) from None
+        scaling = self.spec.scaling
+        return scaling.confidences(values, valid, name=self.name, window=window), valid
 
 
 def open_scene(
@@ -256,5 +249,5 @@ def _sample(scene: Scene, inventory: BlockInventory | None, pixels: int) -> NDAr
         values, valid = scene.stored(layout.window(index))
         parts.append(telling_values(values[valid]))
     if scene.infinities_seen:
-        warnings.warn(f"{scene.name}: {INFINITIES}", GeothreshWarning, stacklevel=3)
+        warn(f"{scene.name}: {INFINITIES}")
     return np.concatenate(parts) if parts else np.zeros(0, scene.dtype)

@@ -19,7 +19,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import GeothreshWarning, InputError, warn
 from geothresh.options import Reading
 from geothresh.raster.dataset import evenly_spread, open_raster, require_unchanged
 from geothresh.raster.gdal import gdal_environment
@@ -141,7 +141,7 @@ def told_together(files: Sequence[str]) -> Iterator[None]:
         same.setdefault(text, []).append(name)
     for text, names in same.items():
         others = f" (and {len(names) - 1} other files)" if len(names) > 1 else ""
-        warnings.warn(f"{names[0]}{others}: {text}", GeothreshWarning, stacklevel=4)
+        warn(f"{names[0]}{others}: {text}")
 
 
 Spec = SceneSpec | MaskSpec

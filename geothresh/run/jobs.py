@@ -30,7 +30,7 @@ from geothresh.run.outputs import (
     require_room,
     run_fingerprint,
 )
-from geothresh.run.resolution import PixelSize, pixel_size, sampled_width, warn_of_mismatch
+from geothresh.run.resolution import chosen_for
 from geothresh.tiling import TileGrid
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ class Method:
 
     area: Area | None
     """The part that is refined; None = all of it."""
-    pixel: PixelSize | None
     chosen: ChosenModel
     grid: TileGrid
     refining: Refining
@@ -82,8 +81,7 @@ class Method:
     @classmethod
     def of(cls, scene: Placed, options: RunOptions) -> Method:
         """Find the area and the model: errors as `refine`."""
-        pixel = pixel_size(scene.box)
-        reading, tiling, compute = options.reading, options.tiling, options.compute
+        reading, tiling = options.reading, options.tiling
         area = None
         if reading.aoi is not None or reading.bounds is not None:
             # Imports shapely and pyogrio, which other runs do without.
@@ -92,16 +90,11 @@ class Method:
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.
         following = follow(options.model, options.refining)
-        chosen = following.choose(
-            compute, metres=None if pixel is None else pixel.mean,
-            width=partial(sampled_width, scene),
-        )  # fmt: skip
-        grid = chosen.grid(scene.size, tiling)
-        warn_of_mismatch(scene.name, pixel, chosen)
+        chosen = chosen_for(scene, partial(following.choose, options.compute))
         return cls(
-            area=area, pixel=pixel, chosen=chosen, grid=grid, refining=following.refining,
-            calibration=following.described, tiling=tiling, compute=compute,
-            writing=options.writing,
+            area=area, chosen=chosen, grid=chosen.grid(scene.size, tiling),
+            refining=following.refining, calibration=following.described, tiling=tiling,
+            compute=options.compute, writing=options.writing,
         )  # fmt: skip
 
     @property
@@ -123,12 +116,7 @@ class Method:
         """All that pixels depend on besides the scene itself, by name."""
         chosen = self.chosen
         return {
-            "model": chosen.name,
-            "model_sha256": chosen.digest,
-            "backend": chosen.backend,
-            "device": chosen.device,
-            "precision": chosen.precision,
-            "resampling": f"{chosen.patch}/{chosen.raster_patch}",
+            **chosen.described(),
             "area": "all" if self.area is None else f"{self.area.name} {self.area.digest}",
             **decisive(self.refining, self.tiling),
             "keep_threshold": "none" if self.keep is None else f"{self.keep:g}",

@@ -65,6 +65,17 @@ class ChosenModel:
         """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
         return self.patch / self.raster_patch
 
+    def described(self) -> dict[str, object]:
+        """What pixels depend on of it, by name: for tags and fingerprints."""
+        return {
+            "model": self.name,
+            "model_sha256": self.digest,
+            "backend": self.backend,
+            "device": self.device,
+            "precision": self.precision,
+            "resampling": f"{self.patch}/{self.raster_patch}",
+        }
+
     def keep(self, refining: Refining) -> float | None:
         """Refined confidence down to which foreground of the input stays.
 

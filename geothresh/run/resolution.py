@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
-from geothresh.errors import GeothreshWarning
+from geothresh.errors import warn
 from geothresh.geobox import GeoBox
 from geothresh.nn.scope import TOLERANCE
 from geothresh.thresholding import foreground_width
@@ -17,6 +18,7 @@ from geothresh.windows import PixelWindow, RasterSize
 if TYPE_CHECKING:
     # With them come the engine and most of scipy, which a look at a scene does without.
     from geothresh.mosaic import RasterReader
+    from geothresh.run.jobs import Placed
     from geothresh.run.models import ChosenModel
 
 # Windows along each side that are looked at, and pixels along each side of a window.
@@ -105,6 +107,20 @@ def _starts(side: int) -> list[int]:
     return [round(k * max(side - _WINDOW, 0) / max(count - 1, 1)) for k in range(count)]
 
 
+def chosen_for(scene: Placed, choose: Callable[..., ChosenModel]) -> ChosenModel:
+    """Choose a model's resolution for a scene; warns where it was trained on other pixels.
+
+    Args:
+        scene: open.
+        choose: takes ``metres`` and ``width``, see `choose_model`.
+    """
+    pixel = pixel_size(scene.box)
+    metres = None if pixel is None else pixel.mean
+    chosen = choose(metres=metres, width=partial(sampled_width, scene))
+    warn_of_mismatch(scene.name, pixel, chosen)
+    return chosen
+
+
 def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> None:
     """Warn of a raster whose pixels are unlike those that the model was trained on.
 
@@ -114,11 +130,9 @@ def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> 
     if size is None or known is None or not known.differs(size.mean / chosen.resampling):
         return
     ratio = known.ratio(size.mean)
-    warnings.warn(
+    warn(
         f"{name}: pixels of {size.text} are {max(ratio, 1 / ratio):.2g} times "
         f"{'larger' if ratio > 1 else 'smaller'} than those of {known.text} that the model "
         f"{chosen.name} was trained on, and more than {TOLERANCE:g} times may do harm; "
-        "leave out `resolution`, or use a model trained at this resolution",
-        GeothreshWarning,
-        stacklevel=3,
+        "leave out `resolution`, or use a model trained at this resolution"
     )

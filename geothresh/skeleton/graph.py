@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from geothresh.options import Progress
 from geothresh.skeleton.thinning import BLOCK, HALO, ReadMask, thin_blocks
-from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, trace
+from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, together, trace
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -109,7 +109,7 @@ class Network:
         for begin, stop in zip(found.starts[:-1], found.starts[1:], strict=True):
             halves = found.halves[begin:stop]
             first, last = int(tails[halves[0]]), int(tails[halves[-1] ^ 1])
-            line = _joined([lines[placed[h >> 1]].directed(bool(h & 1)) for h in halves])
+            line = together([lines[placed[h >> 1]].directed(bool(h & 1)) for h in halves])
             if through[first]:
                 # All of it leads round: nothing meets it anywhere.
                 line, first, last = line.closed(), -1, -1
@@ -171,23 +171,6 @@ class Network:
         if last >= 0 and (points[-1] != self.positions[last]).any():
             points = np.concatenate([points, self.positions[[last]]])
         return np.asarray(points, np.float64)
-
-
-def _joined(parts: list[Trace]) -> Trace:
-    """Lines that meet at nodes, where their pixels may be some apart, as one."""
-    if len(parts) == 1:
-        return parts[0]
-    pixels, samples = [parts[0].pixels], [parts[0].samples]
-    for part in parts[1:]:
-        shared = int(part.pixels[0] == pixels[-1][-1])
-        pixels.append(part.pixels[shared:])
-        samples.append(part.samples[shared:])
-    return Trace(
-        pixels=np.concatenate(pixels),
-        samples=np.concatenate(samples),
-        knots=(parts[0].knots[0], parts[-1].knots[1]),
-        whole=(True, True),
-    )
 
 
 def centerline_network(

@@ -238,12 +238,20 @@ def join(traces: Iterable[Trace]) -> list[Trace]:
 
 
 def together(parts: list[Trace]) -> Trace:
-    """Lines of which each starts at the pixel where the one before it ends, as one."""
+    """Lines put end to end, as one; a pixel at which two of them meet is in it once.
+
+    Lines that meet at a node need not share a pixel: a node may be several pixels.
+    """
     if len(parts) == 1:
         return parts[0]
+    pixels, samples = [parts[0].pixels], [parts[0].samples]
+    for part in parts[1:]:
+        shared = int(part.pixels[0] == pixels[-1][-1])
+        pixels.append(part.pixels[shared:])
+        samples.append(part.samples[shared:])
     return Trace(
-        pixels=np.concatenate([parts[0].pixels, *(part.pixels[1:] for part in parts[1:])]),
-        samples=np.concatenate([parts[0].samples, *(part.samples[1:] for part in parts[1:])]),
+        pixels=np.concatenate(pixels),
+        samples=np.concatenate(samples),
         knots=(parts[0].knots[0], parts[-1].knots[1]),
         whole=(parts[0].whole[0], parts[-1].whole[1]),
     )

@@ -8,7 +8,6 @@ axes*, 1998).
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from pyproj import Transformer
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import InputError, warn
 from geothresh.types import Float64Array
 from geothresh.vector.frames import measuring
 from geothresh.vector.reading import VectorLayer, read_geometries
@@ -85,11 +84,7 @@ def read_in_metres(lines: VectorLayer, truth: VectorLayer) -> tuple[Geometries, 
             "it with ogr2ogr -a_srs"
         )
     if lines.crs is None or truth.crs is None:
-        warnings.warn(
-            f"neither {lines} nor {truth} has a CRS: lengths are in the unit of their coordinates",
-            GeothreshWarning,
-            stacklevel=3,
-        )
+        warn(f"neither {lines} nor {truth} has a CRS: lengths are in the unit of their coordinates")
         return ours, true
     somewhere = next((part for part in (ours, true) if len(part)), None)
     if somewhere is None:

@@ -5,7 +5,6 @@ Those of their layer, some to measure metres in, those of the raster.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import InputError, warn
 from geothresh.geobox import GeoBox
 from geothresh.options import Bounds
 from geothresh.vector.reading import VectorLayer
@@ -59,11 +58,9 @@ class Frames:
                 "one; assign it with ogr2ogr -a_srs or gdal_edit -a_srs"
             )
         if layer.crs is None or scene_crs is None:
-            warnings.warn(
+            warn(
                 f"{layer}: neither it nor {raster.name} has a CRS: coordinates are taken as they "
-                "are, and widths are in their unit",
-                GeothreshWarning,
-                stacklevel=3,
+                "are, and widths are in their unit"
             )
             return cls(
                 to_scene=None, metric=None, layer_crs=None, scene_crs=None, unit=1.0, chord=np.inf
@@ -72,11 +69,9 @@ class Frames:
         same = layer.crs.equals(scene_crs, ignore_axis_order=True)
         chord = np.inf
         if not same:
-            warnings.warn(
+            warn(
                 f"{layer}: in {short_name(layer.crs)}, so the {what} will be reprojected to "
-                f"{short_name(scene_crs)}, the CRS of {raster.name}",
-                GeothreshWarning,
-                stacklevel=3,
+                f"{short_name(scene_crs)}, the CRS of {raster.name}"
             )
             back = Transformer.from_crs(scene_crs, layer.crs, always_xy=True)
             left, bottom, right, top = _transformed_bounds(back, raster, 0.0)

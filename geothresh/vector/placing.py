@@ -6,7 +6,6 @@ whoever burns or searches them needs no georeference.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError
+from geothresh.errors import InputError, UsageError, warn
 from geothresh.geobox import GeoBox
 from geothresh.options import Bounds
 from geothresh.vector.frames import Frames
@@ -131,11 +130,7 @@ def place(
     if not flat.all():
         _require_widths(layer, distances, width, parts[~flat], owner[~flat], what)
     elif width is not None and width.buffer is not None and len(parts):
-        warnings.warn(
-            f"{layer}: holds polygons, which are taken as they are, without the buffer",
-            GeothreshWarning,
-            stacklevel=2,
-        )
+        warn(f"{layer}: holds polygons, which are taken as they are, without the buffer")
     areas = parts.copy()
     areas[flat] = frames.to_raster(parts[flat])
     if distances is not None:

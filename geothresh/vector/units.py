@@ -8,7 +8,6 @@ unknown unit (no CRS) and pixels are measured as they are, and the names of the 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod
 from pyproj.exceptions import CRSError
 
-from geothresh.errors import GeothreshWarning, InputError
+from geothresh.errors import InputError, warn
 from geothresh.types import Float64Array
 
 Geometries = NDArray[np.object_]
@@ -113,11 +112,9 @@ class MapUnits:
         if pixels:
             return cls(measure=Measure.PIXELS)
         if crs_wkt is None:
-            warnings.warn(
+            warn(
                 "the mask has a transform but no CRS: areas and lengths are in its unknown unit "
-                "(area_units2, perimeter_units), not in metres",
-                GeothreshWarning,
-                stacklevel=2,
+                "(area_units2, perimeter_units), not in metres"
             )
             return cls(measure=Measure.UNKNOWN)
         try:
@@ -137,11 +134,9 @@ class MapUnits:
                 "assign the right one with gdal_edit -a_srs"
             )
         if len(factors) != 1 or not (unit := factors.pop()) > 0:
-            warnings.warn(
+            warn(
                 f"the CRS {crs.name!r} does not say its unit: areas and lengths are in that "
-                "unknown unit (area_units2, perimeter_units), not in metres",
-                GeothreshWarning,
-                stacklevel=2,
+                "unknown unit (area_units2, perimeter_units), not in metres"
             )
             return cls(measure=Measure.UNKNOWN)
         # A compound CRS has its projection in its horizontal part.
@@ -149,12 +144,10 @@ class MapUnits:
         if operation and "Mercator" in operation.method_name.replace(
             "Transverse Mercator", ""
         ).replace("Oblique Mercator", ""):
-            warnings.warn(
+            warn(
                 f"in the CRS {crs.name!r} lengths grow away from the equator (twofold at 60 "
                 "degrees), and so do area_m2 and perimeter_m, which are measured in its plane; "
-                "reproject to a UTM zone for those on the ground",
-                GeothreshWarning,
-                stacklevel=2,
+                "reproject to a UTM zone for those on the ground"
             )
         return cls(measure=Measure.PLANE, unit=unit)
 

@@ -83,6 +83,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         compare(one, confidence)
     with pytest.raises(UsageError, match="output is the input"):
         compare(one, two, two)
+    with pytest.raises(UsageError, match=r"in a class: writing=Writing\(overwrite=\.\.\.\)"):
+        compare(one, two, overwrite=True)
     with pytest.raises(UsageError, match="`restart` is for"):
         compare(one, two, writing=Writing(restart=True))
     with pytest.raises(OutputError, match="does not exist"):

@@ -276,6 +276,16 @@ def test_no_data_at_all(tmp_path: Path) -> None:
     assert (pixels(result.mask) == 255).all()
 
 
+def test_warnings_are_shown_for_the_line_that_called(tmp_path: Path) -> None:
+    values = np.full((70, 80), np.nan, np.float32)
+    scene = write_raster(tmp_path / "x.tif", values, crs=None)
+    with pytest.warns(GeothreshWarning) as caught:
+        geothresh.refine(scene, model=IdentityRefiner(16), **grouped(**SMALL))
+    told = [one for one in caught if issubclass(one.category, GeothreshWarning)]
+    assert len(told) > 1
+    assert {Path(one.filename) for one in told} == {Path(__file__)}
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_constant_scenes(tmp_path: Path, value: float) -> None:
     scene = write_raster(tmp_path / "x.tif", np.full((70, 80), value, np.float32))
