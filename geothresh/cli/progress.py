@@ -20,11 +20,12 @@ import math
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from geothresh.cli.faults import print_line, require_not_stopped
 from geothresh.cli.options import verbosity
@@ -62,20 +63,22 @@ class Update:
     """Of the last step of a training."""
 
 
-class Display(Protocol):
+class Display(ABC):
     """Shows how far a work is."""
 
+    @abstractmethod
     def show(self, update: Update) -> None:
         """Show it, or let it pass, where the last one was shown a moment ago."""
 
     def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
-        """Show the losses and scores of an epoch."""
+        """Show the losses and scores of an epoch: a line."""
+        print_line(_epoch_line(row))
 
-    def end(self, last: Update | None) -> None:
-        """The work is done; `last` is what was reported last, shown or not."""
+    def end(self, last: Update | None) -> None:  # noqa: B027 (nothing to do is the usual case)
+        """Called when the work is done; `last` is what was reported last, shown or not."""
 
-    def close(self) -> None:
-        """The work is done, or has failed."""
+    def close(self) -> None:  # noqa: B027
+        """Called when the work is done or has failed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +108,7 @@ class Pace:
         return now - self._begin, (total - done) * (now - since) / (done - before)
 
 
-class Bar:
+class Bar(Display):
     """A bar on a terminal, shown from the first report on: before, the total is not known."""
 
     def __init__(self) -> None:
@@ -133,20 +136,13 @@ class Bar:
         if update.done == update.total:
             self._bar.refresh()
 
-    def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
-        """See `Display`."""
-        print_line(_epoch_line(row))
-
-    def end(self, last: Update | None) -> None:
-        """See `Display`; a bar that is full says it."""
-
     def close(self) -> None:
         """See `Display`."""
         if self._bar is not None:
             self._bar.close()
 
 
-class Lines:
+class Lines(Display):
     """A line a minute, for logs; a work that takes less says nothing."""
 
     def __init__(self, every: float = _LINE_EVERY) -> None:
@@ -169,18 +165,8 @@ class Lines:
         stage = "" if update.stage == update.kind else f", {update.stage}"
         print_line(f"{update.kind}{stage}: {', '.join(parts)}")
 
-    def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
-        """See `Display`."""
-        print_line(_epoch_line(row))
 
-    def end(self, last: Update | None) -> None:
-        """See `Display`; the command itself says what came out."""
-
-    def close(self) -> None:
-        """See `Display`."""
-
-
-class Json:
+class Json(Display):
     """Lines of JSON, for programs."""
 
     def __init__(self, every: float = _JSON_EVERY) -> None:
@@ -203,9 +189,6 @@ class Json:
         """See `Display`."""
         if last is not None:
             self._print("end", last)
-
-    def close(self) -> None:
-        """See `Display`."""
 
     def _print(self, event: str, update: Update) -> None:
         facts: dict[str, Any] = {

@@ -118,8 +118,8 @@ def find_pairs(
         home = max(folders, key=lambda f: len(found.keys() & masks[f].keys()))
         orphans += [f"{folder.name}/{i}" for i in found.keys() - masks[home].keys()]
         pairs += [
-            Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=home.name, source=source,
-                 resize=resize)
+            Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=dataset_name(home),
+                 source=source, resize=resize)
             for i in sorted(found.keys() & masks[home].keys())
         ]  # fmt: skip
     _require_named_once(pairs)
@@ -172,6 +172,11 @@ def _has_pictures(folder: Path) -> bool:
         return False
 
 
+def dataset_name(folder: Path) -> str:
+    """The name of a data folder; of ``.`` and ``..`` that of the directory that is meant."""
+    return folder.resolve().name if folder.name in ("", "..") else folder.name
+
+
 def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Value]:
     """What was said of each data folder, by the name that its pairs carry.
 
@@ -180,9 +185,10 @@ def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Va
     """
     found: dict[str, Value] = {}
     for folder, value in zip(folders, values, strict=True):
-        if found.setdefault(folder.name, value) != value:
+        name = dataset_name(folder)
+        if found.setdefault(name, value) != value:
             raise UsageError(
-                f"{folder}: another data folder is named {folder.name} too, and its pixels have "
+                f"{folder}: another data folder is named {name} too, and its pixels have "
                 "another size; rename one of them"
             )
     return found

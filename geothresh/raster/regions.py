@@ -93,7 +93,7 @@ class RegionSums:
     def __init__(self, width: int) -> None:
         self._width = width
         self._next_row = 0
-        self._pieces = 0
+        self._seams = _Seams(diagonal=False)
         self._first: list[Int64Array] = []
         self._pixels: list[Int64Array] = []
         self._measured: list[Int64Array] = []
@@ -102,9 +102,6 @@ class RegionSums:
         # Histograms: place = piece * _BINS + step of the value, and how often it occurs there.
         self._places: list[Int64Array] = []
         self._counts: list[Int64Array] = []
-        self._joins: list[Int64Array] = []
-        # The last row of the strip above: where its runs start and end, and their pieces.
-        self._above = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 
     def add(
         self,
@@ -127,22 +124,17 @@ class RegionSums:
         height, width = mask.shape
         row0 = self._next_row
         self._next_row += height
-        start, end = runs_of(mask)
-        if start.size == 0:
-            self._above = (start, end, start)
+        start, end, local = _pieces_of(mask, diagonal=False)
+        before = self._seams.pieces
+        count = self._seams.add(start, end, local, mask.shape)
+        if not count:
             return
-        # Runs lie on one line of rows of width + 1 each: the gap keeps rows apart.
         pitch = width + 1
-        upper, lower = touching(start, end, start - pitch, end - pitch)
-        count, piece = join_groups(start.size, upper, lower)
-        piece += self._pieces
-
         row = start // pitch
         first = (row0 + row) * width + (start - row * pitch)
         length = end - start
         part = mask if values is None else mask[:, left : left + values.shape[1]]
         measured, total, lowest = _run_sums(part, length, values, valid)
-        local = piece - self._pieces
         # Runs are in reading order, so the first run of a piece holds its first pixel.
         _, first_run = np.unique(local, return_index=True)
         self._first.append(first[first_run])
@@ -159,28 +151,18 @@ class RegionSums:
             steps = np.rint(inside * np.float32(_BINS - 1)).astype(np.int64)
             occurring = np.bincount(owner * _BINS + steps)
             places = np.flatnonzero(occurring)
-            self._places.append(places + self._pieces * _BINS)
+            self._places.append(places + before * _BINS)
             self._counts.append(occurring[places])
-
-        above_start, above_end, above_piece = self._above
-        head = int(np.searchsorted(start, pitch))
-        upper, lower = touching(above_start, above_end, start[:head], end[:head])
-        self._joins.append(np.stack([above_piece[upper], piece[lower]]))
-        tail = int(np.searchsorted(start, (height - 1) * pitch))
-        below = (height - 1) * pitch
-        self._above = (start[tail:] - below, end[tail:] - below, piece[tail:])
-        self._pieces += count
 
     def finish(self) -> RegionTable:
         """Regions of all strips taken in so far."""
-        if not self._pieces:
+        if not self._seams.pieces:
             none = np.empty(0, np.int64)
             nothing = np.empty(0)
             return RegionTable(
                 first=none, pixels=none, measured=none, mean=nothing, least=nothing, tenth=nothing
             )
-        upper, lower = np.concatenate(self._joins, axis=1)
-        count, region = join_groups(self._pieces, upper, lower)
+        count, region = self._seams.regions()
         first = np.full(count, np.iinfo(np.int64).max)
         np.minimum.at(first, region, np.concatenate(self._first))
         order = np.argsort(first)
@@ -372,48 +354,73 @@ def _pieces_of(mask: BoolArray, diagonal: bool) -> tuple[Int64Array, Int64Array,
     return start, end, join_groups(start.size, upper, lower)[1]
 
 
+class _Seams:
+    """Numbers the pieces of strips that lie below each other, and joins them to regions."""
+
+    def __init__(self, *, diagonal: bool) -> None:
+        self._reach = int(diagonal)
+        self._joins: list[Int64Array] = []
+        none = np.empty(0, np.int64)
+        # Of the last row of the strip above: where its runs start and end, and their pieces.
+        self._above = none, none, none
+        self.pieces = 0
+        """Pieces of all strips so far."""
+
+    def add(
+        self, start: Int64Array, end: Int64Array, piece: Int64Array, shape: tuple[int, ...]
+    ) -> int:
+        """Take the runs and pieces of the next strip (`_pieces_of`); gives the number of pieces."""
+        height, pitch = shape[0], shape[1] + 1
+        count = int(piece.max(initial=-1)) + 1
+        piece = piece + self.pieces
+        above_start, above_end, above_piece = self._above
+        head = int(np.searchsorted(start, pitch))
+        upper, lower = touching(
+            above_start, above_end, start[:head] - self._reach, end[:head] + self._reach
+        )
+        self._joins.append(np.stack([above_piece[upper], piece[lower]]))
+        tail, below = int(np.searchsorted(start, (height - 1) * pitch)), (height - 1) * pitch
+        self._above = start[tail:] - below, end[tail:] - below, piece[tail:]
+        self.pieces += count
+        return count
+
+    @property
+    def last_row(self) -> Int64Array:
+        """The pieces that touch the last row of all."""
+        return self._above[2]
+
+    def regions(self) -> tuple[int, Int64Array]:
+        """Number of regions, and the region of each piece."""
+        return join_groups(self.pieces, *np.concatenate(self._joins, axis=1))
+
+
 class _Pieces:
     """Collects strips, tells which of their pieces belong to large regions."""
 
     def __init__(self, diagonal: bool) -> None:
         self._diagonal = diagonal
-        self._count = 0
+        self._seams = _Seams(diagonal=diagonal)
         self._pixels: list[Int64Array] = []
         self._at_border: list[BoolArray] = []
-        self._joins: list[Int64Array] = []
-        none = np.empty(0, np.int64)
-        self._above = (none, none, none)
 
     def add(self, window: PixelWindow, mask: BoolArray) -> None:
         start, end, piece = _pieces_of(mask, self._diagonal)
-        count = int(piece.max(initial=-1)) + 1
-        pitch = window.width + 1
-        row, col = np.divmod(start, pitch)
+        count = self._seams.add(start, end, piece, mask.shape)
+        row, col = np.divmod(start, window.width + 1)
         at_border = np.zeros(count, np.bool_)
-        sides = (col == 0) | (end - row * pitch == window.width)
+        sides = (col == 0) | (end - row * (window.width + 1) == window.width)
         at_border[piece[sides | (row + window.row == 0)]] = True
         self._pixels.append(sums_of(piece, end - start, count))
         self._at_border.append(at_border)
-        piece = piece + self._count
-        self._count += count
-
-        above_start, above_end, above_piece = self._above
-        head = int(np.searchsorted(start, pitch))
-        more = int(self._diagonal)
-        upper, lower = touching(above_start, above_end, start[:head] - more, end[:head] + more)
-        self._joins.append(np.stack([above_piece[upper], piece[lower]]))
-        tail, below = int(np.searchsorted(start, (window.height - 1) * pitch)), window.height - 1
-        self._above = (start[tail:] - below * pitch, end[tail:] - below * pitch, piece[tail:])
 
     def stays(self, least: int, border: bool) -> BoolArray:
         """Of each piece, in the order in which they came."""
-        if not self._count:
+        if not self._seams.pieces:
             return np.empty(0, np.bool_)
         at_border = np.concatenate(self._at_border)
         # What lies in the last row of all.
-        at_border[self._above[2]] = True
-        upper, lower = np.concatenate(self._joins, axis=1)
-        count, region = join_groups(self._count, upper, lower)
+        at_border[self._seams.last_row] = True
+        count, region = self._seams.regions()
         large = sums_of(region, np.concatenate(self._pixels), count) >= least
         if border:
             large[region[at_border]] = True

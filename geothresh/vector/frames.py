@@ -5,6 +5,7 @@ Those of their layer, some to measure metres in, those of the raster.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,8 +147,11 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
     geodetic = crs.geodetic_crs
     if geodetic is None:
         raise InputError(f"{name}: its CRS {short_name(crs)} is tied to no ellipsoid")
+    # Both in degrees: the geodetic CRS may be in grads.
+    degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
     try:
-        lon, lat = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
+        place = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
+        lon, lat = (angle * degrees for angle in place)
     except ProjError as error:
         raise InputError(
             f"{name}: its centre lies where its CRS {short_name(crs)} is not defined ({error})"
@@ -162,9 +166,11 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
     if crs.is_projected and len(factors) == 1 and _lengths_are_true(crs, lon, lat):
         return None, factors.pop()
     local = {"proj": "aeqd", "lon_0": lon, "lat_0": lat, "units": "m", "type": "crs"}
-    ellipsoid = crs.ellipsoid
+    ellipsoid, meridian = crs.ellipsoid, crs.prime_meridian
     if ellipsoid is not None:
         local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
+    if meridian is not None:
+        local["pm"] = math.degrees(meridian.longitude * float(meridian.unit_conversion_factor))
     # On the same datum: only the map is another.
     metric = CRS.from_dict(local)
     return metric, 1.0

@@ -88,7 +88,7 @@ def make_polygons(
         box: where the mask lies.
         units: of the map coordinates.
         min_area: polygons smaller than this, before they are simplified, are left out.
-        smooth: see `rounded`; done before they are simplified.
+        smooth: see `without_staircases`; done before they are simplified.
         simplify: see `simplified`; 0 leaves every pixel corner.
 
     Returns:
@@ -109,7 +109,7 @@ def make_polygons(
     if smooth or simplify > 0:
         geometry = joined("geometry")
         if smooth:
-            geometry = rounded(geometry, box)
+            geometry = without_staircases(geometry, box)
         if simplify > 0:
             geometry = simplified(geometry, simplify, units)
         area, perimeter = units.areas_and_perimeters(geometry)
@@ -253,7 +253,7 @@ def _areal(geometry: Any) -> Any:
     return parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
 
 
-def rounded(geometry: Geometries, box: GeoBox) -> Geometries:
+def without_staircases(geometry: Geometries, box: GeoBox) -> Geometries:
     """Polygons along pixel edges without their staircases, moved by at most half a pixel.
 
     Points in which polygons touch, or one touches itself, stay where they are. What lies a pixel

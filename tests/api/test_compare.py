@@ -84,7 +84,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="output is the input"):
         compare(one, two, two)
     with pytest.raises(UsageError, match=r"in a class: writing=Writing\(overwrite=\.\.\.\)"):
-        compare(one, two, overwrite=True)
+        compare(one, two, overwrite=True)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="`restart` is for"):
         compare(one, two, writing=Writing(restart=True))
     with pytest.raises(OutputError, match="does not exist"):

@@ -13,6 +13,7 @@ from geothresh.raster.image_pairs import find_images, find_pictures
 from geothresh.raster.pairs import (
     MaskFacts,
     Pair,
+    by_dataset,
     check_pairs,
     find_pairs,
     read_confidence,
@@ -40,6 +41,17 @@ def test_several_networks_and_data_sets_are_told_apart(tmp_path: Path) -> None:
     assert pairs[0].mask == tmp_path / "more" / "c_mask.png"
     assert pairs[0].confidence == tmp_path / "2" / "unet" / "c.png"
     assert set(check_pairs(pairs)) == {"a", "b", "c"}
+
+
+def test_a_data_folder_named_by_a_dot_has_the_name_of_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tiles"
+    for name in ("mask", "confidence"):
+        write(folder / name / "a.png", np.full((8, 8), 255, np.uint8))
+    monkeypatch.chdir(folder)
+    assert [pair.dataset for pair in find_pairs(".")] == ["tiles"]
+    assert by_dataset([Path()], [1.0]) == {"tiles": 1.0}
 
 
 def test_images_in_several_formats_are_nobodys_business(tmp_path: Path) -> None:

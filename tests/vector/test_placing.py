@@ -9,6 +9,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from rasterio.transform import Affine
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from geothresh.geobox import GeoBox
 from geothresh.raster.features import burn
+from geothresh.vector.frames import measuring
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import find_layer
 from geothresh.windows import PixelWindow, RasterSize
@@ -161,6 +163,16 @@ def shapely_free_distance(lon0: float, lat0: float, lon, lat) -> np.ndarray:
     n = len(lon)
     _, _, metres = Geod(ellps="WGS84").inv(np.full(n, lon0), np.full(n, lat0), lon, lat)
     return np.asarray(metres)
+
+
+@pytest.mark.parametrize("code", [4326, 3857, 4807])  # the last one in grads from Paris
+def test_what_metres_are_measured_in_is_centred_on_the_place(code: int) -> None:
+    crs = pyproj.CRS(code)
+    x, y = Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True).transform(0.5, 54.2)
+    metric, unit = measuring(crs, (x - 0.1, y - 0.1, x + 0.1, y + 0.1), "a raster")
+    assert metric is not None and unit == 1
+    centre = Transformer.from_crs(crs, metric, always_xy=True).transform(x, y)
+    assert centre == pytest.approx((0, 0), abs=1)
 
 
 @pytest.mark.parametrize("ending", [".gpkg", ".geojson", ".shp", ".fgb"])
