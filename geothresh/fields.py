@@ -1,8 +1,8 @@
-"""Fields of dataclasses that are options: each with its default, what it accepts and its help.
+"""Dataclass fields that are options: each with its default, the values it accepts and its help.
 
-A class of options checks its values when it is made (`check`). The functions that take it, the
-command line (`geothresh.cli.fields`), tags and fingerprints (`decisive`) know from the fields all
-that is to be known of an option.
+A class of options checks its values when it is made (`check`). Functions, the command line
+(`geothresh.cli.fields`), tags and fingerprints (`decisive`) read the fields: an option is declared
+once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Accepted(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """Numbers of a range, and perhaps a few words in their place."""
+    """A number in a range, or one of a few words."""
 
     whole: bool = False
     """Integers only."""
@@ -44,7 +44,7 @@ class Number:
     words: tuple[str, ...] = ()
 
     def refusal(self, value: Any) -> str | None:
-        """See `Accepted`; NaN, of which no comparison holds, is in no range."""
+        """See `Accepted`; NaN is in no range, as no comparison with it is true."""
         if isinstance(value, str) and value in self.words:
             return None
         kind = Integral if self.whole else Real
@@ -61,7 +61,7 @@ class Number:
 
     def _holds(self, value: Any) -> bool:
         if self.least is None and self.most is None:
-            return True  # a stored value, which may be NaN
+            return True  # a value as a raster stores it, which may be NaN
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
         try:
@@ -98,7 +98,7 @@ class Text:
     """Any text."""
 
     or_path: bool = False
-    """Whether a path is one too: of what is found by its name, or in a file."""
+    """Whether a path is accepted too: for what is found by its name or in a file."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -109,7 +109,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """The path of a file or directory, which is looked at later."""
+    """The path of a file or directory; whether it exists is checked later."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -141,7 +141,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Metres:
-    """A length above 0, or the least and the greatest."""
+    """A length above 0, or a range: the least and the greatest."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -154,7 +154,7 @@ class Metres:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What is told how far something is."""
+    """A progress callback."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -163,7 +163,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of some classes of options."""
+    """An instance of one of some classes of options."""
 
     kinds: tuple[type[Options], ...]
 
@@ -189,19 +189,19 @@ class Several:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What is known of an option besides its name, type and default."""
+    """The metadata of an option, besides its name, type and default."""
 
     help: str
     """One line, for the command line."""
     accepts: Accepted
     pixels: bool
-    """Whether pixels or shapes of the outputs depend on the value as it is given: such options are
-    part of tags and fingerprints by name. Of others, what they lead to is (the scaling, the
-    device), or nothing at all."""
+    """Whether pixels or shapes of the outputs depend on the value as given: such options are part
+    of tags and fingerprints by name. Of others, the decision they lead to may be (the scaling, the
+    device)."""
     flags: tuple[str, ...] = ()
-    """Spellings on the command line, where not ``--name`` alone."""
+    """Spellings on the command line; empty = ``--name``."""
     metavar: str | None = None
-    """What the command line's help writes for the value."""
+    """Placeholder of the value in the command line's help."""
 
 
 def option(
@@ -222,26 +222,26 @@ def option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """A dataclass whose fields are made by `option`, and are checked when it is made."""
+    """Base of a dataclass whose fields are made by `option` and checked when it is made."""
 
     def __post_init__(self) -> None:
         check(self)
 
 
 def known(options: Options | type[Options]) -> dict[str, Option]:
-    """What is known of each option of a class, by its name; other fields are left out."""
+    """The metadata of each option of a class, by its name; other fields are left out."""
     every = fields(options)
     return {one.name: one.metadata["option"] for one in every if "option" in one.metadata}
 
 
 def default_of(options: type[Options], name: str) -> Any:
-    """The value of an option that is not given."""
+    """The default of an option."""
     one = options.__dataclass_fields__[name]
     return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def check(options: Options) -> None:
-    """Check each value on its own; first in a ``__post_init__`` that has more to check.
+    """Check each value by itself; called first in a ``__post_init__`` that checks more.
 
     Raises:
         UsageError: one is not accepted.
@@ -264,7 +264,7 @@ def require(name: str, value: Any, accepts: Accepted) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in one line: texts in quotes, as numbers may be given as texts by mistake."""
+    """A value in one line; strings in quotes, as a number may be given as a string by mistake."""
     if isinstance(value, tuple):
         return ",".join(map(_shown, value))
     if isinstance(value, str):
@@ -277,14 +277,14 @@ def _shown(value: Any) -> str:
 def checked(
     **accepts: Accepted,
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Refuse arguments of a wrong kind, before a function fails somewhere inside.
+    """Refuse arguments of a wrong type, before a function fails somewhere inside.
 
-    A class of options, a flag or a whole number as default tells what the argument is, and so do
-    the names of the functions that are told how far it is, ``progress`` and ``on_...``. Who gives
-    an option by itself is told of its class.
+    What an argument accepts follows from its default (a class of options, a flag, a whole number),
+    or from its name: ``progress`` and ``on_...`` are callbacks. An option given as a keyword of its
+    own is refused with the class that it belongs to.
 
     Args:
-        accepts: what else is accepted, by the names of arguments.
+        accepts: what other arguments accept, by name.
     """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -326,17 +326,17 @@ def _accepted(name: str, default: Any) -> Accepted | None:
 
 
 def given(options: Options) -> list[str]:
-    """Names of the options that are not at their defaults."""
+    """Names of the options that differ from their defaults."""
     return [n for n in known(options) if getattr(options, n) != default_of(type(options), n)]
 
 
 def require_only(options: Options, *names: str, why: str) -> None:
-    """Refuse options that would do nothing, and be thought to.
+    """Refuse options that a function would silently ignore.
 
     Args:
-        options: what a function was given.
+        options: what the function was given.
         names: those that it uses.
-        why: what is said of any other one, such as "is for a raster".
+        why: said of any other one, such as "is for a raster".
 
     Raises:
         UsageError: another one is given.
@@ -358,7 +358,7 @@ def plain(value: Any) -> Any:
 
 
 def decisive(*options: Options) -> dict[str, Any]:
-    """The options that pixels depend on, by name: for tags and fingerprints."""
+    """Values of the options that pixels depend on, by name: for tags and fingerprints."""
     return {
         name: getattr(one, name)
         for one in options

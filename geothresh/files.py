@@ -80,15 +80,15 @@ def check_output(
     inputs: Iterable[str | os.PathLike[str]] = (),
     cleared: bool = False,
 ) -> Path:
-    """Return `path` as a Path if a file may be written there; meant to be called before any work.
+    """Return `path` as a Path if a file may be written there; called before any work.
 
-    What killed runs have left of it under temporary names is removed.
+    Temporary files that killed runs of this output have left are removed.
 
     Args:
         path: the file.
         overwrite: whether it may exist.
-        inputs: files that it must not be.
-        cleared: whether its directory was cleared of such leftovers: to look through it for each of
+        inputs: files that must not be overwritten.
+        cleared: whether its directory has been cleared of leftovers already: to scan it for each of
             a hundred thousand files takes hours.
 
     Raises:
@@ -119,7 +119,7 @@ def check_output(
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     if not stat.S_ISDIR(parent.st_mode):
         raise OutputError(f"{target}: {target.parent} is not a directory; choose another")
-    # Also where the output is refused next: nobody else comes to clear up.
+    # Even if the output is refused below: nothing else would remove them.
     if not cleared:
         remove_stale(target.parent, target)
     if found is not None:
@@ -132,17 +132,17 @@ def check_output(
     return target
 
 
-# What file systems without locks answer.
+# Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-# What file systems answer that cannot flush a directory.
+# Errors of file systems that cannot flush a directory.
 _NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
-# Where the links /dev/stdout and /dev/fd/N of a process lead.
+# Targets of the links /dev/stdout and /dev/fd/N of a process.
 _STREAMS = ("/proc/", "/dev/fd/")
 
 
 def require_page(path: Path) -> None:
-    """Refuse a page whose name says that it is something else.
+    """Refuse a report whose name is not that of an HTML page.
 
     Raises:
         UsageError: it does not end in .html or .htm.
@@ -195,7 +195,7 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Write a small file; it appears complete or not at all, and replaces an old one.
+    """Write a small file atomically: it replaces an old one, or nothing changes.
 
     Raises:
         OutputError: it cannot be written.
@@ -208,7 +208,7 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Take the lock of an open file or directory, without waiting.
+    """Lock an open file or directory without waiting (``flock``).
 
     Returns:
         Whether it is held now; False where another process holds it.
@@ -231,9 +231,9 @@ def has_no_locks(error: OSError) -> bool:
 def create_beside(target: Path) -> Path:
     """Create an empty file in a hidden folder of its own, of an unguessable name, beside `target`.
 
-    The folder is locked as long as this process lives: `remove_stale` tells the dead by that. It,
-    not the file, which some writers remove and make anew, and what they put beside the file
-    (``-journal``, ``.aux.xml``) is in it too.
+    The folder is locked as long as this process lives, so that `remove_stale` knows those of dead
+    processes. The lock is on the folder, as some writers delete the file and create it again, and
+    put others beside it (``-journal``, ``.aux.xml``).
     """
     try:
         folder, descriptor = _locked_folder(target)
@@ -256,7 +256,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
-            # Another run came between and took it for dead.
+            # Another run removed it in between, as it was not locked yet.
             continue
         try:
             held = lock(descriptor)
@@ -264,7 +264,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
             if not has_no_locks(error):
                 os.close(descriptor)
                 raise
-            # Nobody can lock it, so nobody takes it for dead.
+            # No other process can lock it either, so none removes it.
             held = True
         if held and folder.exists():
             return folder, descriptor
@@ -277,7 +277,7 @@ def temporary_name(target: Path) -> Path:
 
 
 def _start(target: Path) -> str:
-    """What the names of the temporary folders of `target` begin with."""
+    """The prefix of the names of the temporary folders of `target`."""
     # Cut by bytes, not characters: the limit of the file system is in bytes.
     rest = 16 + len(_TEMPORARY)
     return os.fsencode(f".{target.name}.")[: LONGEST_NAME - rest].decode(errors="ignore")
@@ -286,12 +286,12 @@ def _start(target: Path) -> str:
 def remove_stale(directory: Path, target: Path | None = None) -> None:
     """Remove the temporary folders that killed runs have left in a directory.
 
-    One whose owner lives is locked and stays, and so does any on a file system without locks.
+    Folders of running processes are locked and stay; so do all on a file system without locks.
 
     Args:
         directory: where to look.
-        target: those of this file, and of others that differ from it in their ending, such as its
-            style; None = of all files.
+        target: only those of this file and of files with the same stem, such as its style; None =
+            of all files.
     """
     starts = r"\..*"
     if target is not None:
@@ -300,7 +300,7 @@ def remove_stale(directory: Path, target: Path | None = None) -> None:
     with suppress(OSError):
         changed = directory.stat().st_mtime_ns
         if _CLEAN.get(directory) == changed:
-            # A run may ask for each of thousands of files in it.
+            # A run may call this for each of thousands of files in it.
             return
         with os.scandir(directory) as entries:
             every = [entry for entry in entries if entry.name.endswith(_TEMPORARY)]
@@ -312,7 +312,7 @@ def remove_stale(directory: Path, target: Path | None = None) -> None:
 
 
 def _remove_dead(folder: Path) -> None:
-    # What cannot be opened, locked or removed stays: it harms nobody.
+    # What cannot be opened, locked or removed stays: it does no harm.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -355,21 +355,20 @@ def free_bytes(target: Path) -> int:
 
 
 def publish(temporary: Path, target: Path, *, replaced: Iterable[Path] = ()) -> None:
-    """Bring `temporary` to the disk and rename it to `target`, which changes in one step.
+    """Flush `temporary` to the disk and rename it to `target`: atomic and durable.
 
     Args:
         temporary: from `create_beside`.
         target: where the file is to be.
-        replaced: files beside `target` that described what was there before: they are gone before
-            it changes, so that they never stand beside the new file, and are back where it does
-            not.
+        replaced: files beside `target` that describe the old file: they are removed first, so that
+            they never lie beside the new one, and restored if the rename fails.
 
     Raises:
         OutputError: the file cannot be flushed or renamed; `temporary` is still there.
     """
     try:
-        # A rename neither brings the data to the disk nor lasts before the directory does. That is
-        # opened first: where it cannot be, nothing has happened yet.
+        # A rename does not flush the data, and is durable only once the directory is flushed. The
+        # directory is opened first: if that fails, nothing has happened yet.
         with _opened(target.parent) as directory:
             with _opened(temporary) as file:
                 os.fsync(file)
@@ -408,10 +407,9 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def flush_directory(descriptor: int) -> None:
-    """Bring the names in an open directory to the disk, where the file system can.
+    """Flush the entries of an open directory to the disk, where the file system supports it.
 
-    Some network and FUSE file systems have no such thing, and answer EINVAL; their names are as
-    lasting as they are.
+    Some network and FUSE file systems do not, and answer EINVAL.
 
     Raises:
         OSError: the disk fails.

@@ -1,4 +1,4 @@
-"""The options of the public functions and of the commands, each said once.
+"""The options of the public functions and of the commands, each declared once.
 
 A class holds the options that belong together. A field has the option's type, its default, the
 values that it accepts (checked when the class is made) and the line of help that the command line
@@ -57,13 +57,13 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with what is done and how much there is in all, in tiles, maps, files or other parts."""
 Resolution: TypeAlias = float | Literal["auto", "native"]
-"""The pixels that the network reads: decide, the raster's own, or of so many metres."""
+"""Pixel size that the network reads, in metres; the raster's own; or decided automatically."""
 ScaleOption: TypeAlias = float | Literal["auto", "logit"]
-"""How stored values become confidences: decide, divide by a number, or the logistic function."""
+"""How stored values become confidences: automatic, value / N, or the logistic function."""
 Side: TypeAlias = Literal["train", "validation"]
 """A side of a split of the data."""
 Size: TypeAlias = float | tuple[float, float]
-"""Metres on the ground from one pixel to the next, or the least and the greatest."""
+"""Ground sample distance in metres, or the least and the greatest."""
 Tta: TypeAlias = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
 
@@ -112,7 +112,7 @@ def styling() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading(Options):
-    """Which band of a raster is read, how, and what of it counts."""
+    """Which band of a raster is read, how its values are understood, and which part of it."""
 
     bidx: int | None = option(
         None,
@@ -234,10 +234,9 @@ class Tiling(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseTiling(Tiling):
-    """The same for base networks.
+    """Tiles of base networks.
 
-    Their tiles are larger: a base network needs more of the surroundings, and the larger a tile,
-    the less is predicted twice.
+    They are larger: a base network needs more context, and larger tiles overlap less.
     """
 
     tile_size: int = option(
@@ -311,7 +310,7 @@ IN_THIS_PROCESS = ("batch_size", "device", "precision", "backend")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing(Options):
-    """How rasters are written, and what becomes of those that exist."""
+    """How rasters are written, and what happens to files that exist."""
 
     creation_options: Mapping[str, str] = option(
         {},

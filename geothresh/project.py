@@ -1,4 +1,4 @@
-"""A QGIS project: rasters and vectors in order, each with its style, by paths beside it."""
+"""Write a QGIS project file: a list of raster and vector layers with styles and relative paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geothresh.files import write_text
 from geothresh.options import Bounds
 
 _PROVIDERS = {"raster": "gdal", "vector": "ogr"}
-# Of a style, what a project says of a layer's look.
+# The part of a style that a project repeats.
 _LOOKS = re.compile(r"<pipe>.*</pipe>|<renderer-v2 .*</renderer-v2>", re.DOTALL)
 
 

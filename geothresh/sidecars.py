@@ -1,7 +1,7 @@
-"""Files beside an output that describe it: styles for QGIS (``.qml``), and what GDAL puts there.
+"""Sidecar files of an output: styles for QGIS (``.qml``) and what GDAL keeps beside a raster.
 
-A style that geothresh wrote says so in its first line, with a digest of what follows. One that
-somebody has changed, or saved from QGIS, is not ours any more: it is never replaced or removed.
+A style that geothresh wrote says so in its first line, with a digest of the rest. One that was
+changed by hand, or saved from QGIS, has another digest: it is never replaced or removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from geothresh.files import LONGEST_NAME, write_text
 Kind = Literal["raster", "vector"]
 
 RASTER_ENDINGS = (".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr", ".msk.aux.xml", ".aux.xml")
-"""Of the files in which GDAL keeps what belongs to a raster: ``NAME.tif.ovr`` and so on."""
+"""Endings of the sidecar files of a raster, as GDAL names them: ``NAME.tif.ovr`` and so on."""
 
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 _MARK = re.compile(r"<!-- geothresh (raster|vector) ([0-9a-f]{16}) -->\n")
@@ -29,7 +29,7 @@ def signed_style(body: str, kind: Kind) -> str:
 
     Args:
         body: the element ``qgis``.
-        kind: of what the style is for: both kinds of layers look for the same file.
+        kind: of the layer: QGIS looks for the same file for both kinds.
 
     Example:
         >>> is_ours(signed_style("<qgis/>", "raster"), "raster")
@@ -47,7 +47,7 @@ def signed_description(inside: str) -> str:
 
 
 def is_ours(text: str, kind: Kind) -> bool:
-    """Whether geothresh wrote a style or description, of this kind, unchanged since."""
+    """Whether geothresh wrote a style or description of this kind, and it is unchanged."""
     found = _MARK.search(text)
     return (
         found is not None
@@ -66,11 +66,11 @@ def style_path(output: Path) -> Path:
 
 
 def put_style(output: Path, style: str | None, kind: Kind) -> None:
-    """Put a style beside an output, in place of one that is ours; somebody else's stays.
+    """Write a style beside an output; one that geothresh did not write stays.
 
     Args:
         output: the file that it is for.
-        style: the text; None removes one that is ours.
+        style: the text; None removes one that geothresh wrote.
         kind: of the output.
 
     Raises:
@@ -87,15 +87,14 @@ def put_style(output: Path, style: str | None, kind: Kind) -> None:
 
 
 def description_path(raster: Path) -> Path:
-    """Where GDAL looks for what it knows of a raster: ``NAME.tif.aux.xml``."""
+    """Where GDAL keeps metadata of a raster: ``NAME.tif.aux.xml``."""
     return raster.with_name(f"{raster.name}.aux.xml")
 
 
 def put_description(raster: Path, description: str) -> None:
-    """Put what GDAL is to know of a raster into its ``.aux.xml``, unless that is there.
+    """Write the ``.aux.xml`` of a raster, unless there is one.
 
-    GDAL adds statistics to that file, which belong to the raster as it is; when a raster is
-    replaced, the file goes with the old one.
+    GDAL adds statistics of the raster to that file; it is removed when the raster is replaced.
 
     Raises:
         OutputError: it cannot be written.
@@ -112,14 +111,14 @@ def side_files(raster: Path) -> list[Path]:
 
 
 def check_side_files(raster: Path, *, overwrite: bool) -> None:
-    """See that no file describes a raster that is not there, which the new one would inherit.
+    """Refuse an output that would inherit sidecar files of a raster that is gone.
 
     Args:
         raster: the output.
-        overwrite: whether such files may go.
+        overwrite: whether such files may be removed.
 
     Raises:
-        OutputError: there is one, it is not ours, and it may not.
+        OutputError: there is one that geothresh did not write, and `overwrite` is false.
     """
     if overwrite or os.path.lexists(raster):
         return
@@ -141,7 +140,7 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError:
-        return ""  # a directory, or not to be read: nothing of ours
+        return ""  # a directory, or not readable: not written by geothresh
 
 
 def _remove(path: Path) -> None:
@@ -156,7 +155,7 @@ def _fits(path: Path) -> bool:
 
 
 def _name_fits(path: Path) -> bool:
-    """Whether there may be a file of that name; if not, it is said."""
+    """Whether the name fits the file system; warns if not."""
     if not _fits(path):
         warn(
             f"{path.name}: is longer than a file name can be, so that it is not written; choose a "

@@ -1,6 +1,6 @@
-"""Geometry of tiling: the grid of tiles over a raster, and the plan of chunks and groups of tiles.
+"""Tiling geometry: the grid of tiles over a raster, and the plan of chunks and groups of tiles.
 
-As in `geothresh.windows`, integers only, known before a pixel is read.
+Integers only, as in `geothresh.windows`: all of it is known before a pixel is read.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class TileGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkPlan:
-    """Which chunks are written, which groups of tiles are refined, and who needs whom."""
+    """Which chunks are written, which groups of tiles are refined, and which chunk needs which."""
 
     grid: TileGrid
     """The tiles."""
@@ -213,7 +213,7 @@ class ChunkPlan:
 
     @property
     def chunks_per_strip(self) -> int:
-        """Chunks beside each other."""
+        """Chunks side by side in a strip."""
         return self._chunks.columns
 
     @property
@@ -254,7 +254,7 @@ class ChunkPlan:
         return [self._group(row, *span) for row in rows for span in spans]
 
     def groups_from(self, chunk: int, *, first: int = 0) -> list[TileGroup]:
-        """Those of them that no earlier chunk touches, of the chunks from `first` on."""
+        """The groups of a chunk that no earlier one touches, of the chunks from `first` on."""
         return [
             group
             for group in self.groups_of(chunk)
@@ -262,9 +262,9 @@ class ChunkPlan:
         ]
 
     def _column_span(self, tile_col: int) -> tuple[int, int]:
-        # Groups stop where a tile's origin enters the next chunk, so that the first chunks of a
-        # strip never wait for tiles of which they show nothing. The tiles that begin left of what
-        # is written belong to its first chunks.
+        # A group ends where a tile's origin enters the next chunk, so that the first chunks of a
+        # strip never wait for tiles that they do not show. Tiles that begin left of the written
+        # area belong to its first chunks.
         stride, width, left = self.grid.stride, self.chunk_width, self.written.col
         _, needed = self.grid.over(self.written)
         place = max(0, (tile_col * stride - left) // width)
@@ -282,6 +282,6 @@ class ChunkPlan:
 
 
 def _tiles_over(start: int, stop: int, count: int, grid: TileGrid) -> range:
-    """Of so many tiles along an axis, those that hold a pixel from `start` to `stop`."""
+    """Of the `count` tiles along an axis, those that hold a pixel from `start` to `stop`."""
     first = max(0, (start - grid.tile) // grid.stride + 1)
     return range(first, min(count, (stop - 1) // grid.stride + 1))

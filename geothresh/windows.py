@@ -120,7 +120,7 @@ class PixelWindow:
         return PixelWindow.between(row, row_stop, col, col_stop)
 
     def shifted(self, rows: int, cols: int) -> PixelWindow:
-        """The window moved down and to the right by so many pixels."""
+        """The window moved down by `rows` and to the right by `cols` pixels."""
         return PixelWindow(
             row=self.row + rows, col=self.col + cols, height=self.height, width=self.width
         )
@@ -159,17 +159,17 @@ class RegularGrid:
 
     @property
     def rows(self) -> int:
-        """Parts on top of each other."""
+        """Number of parts from top to bottom."""
         return -(-self.size.height // self.part_height)
 
     @property
     def columns(self) -> int:
-        """Parts side by side."""
+        """Number of parts from left to right."""
         return -(-self.size.width // self.part_width)
 
     @property
     def count(self) -> int:
-        """All parts."""
+        """Number of parts."""
         return self.rows * self.columns
 
     def window(self, index: int) -> PixelWindow:

@@ -1,10 +1,10 @@
-"""Durability: a run that was stopped, killed or out of disk goes on by the same command.
+"""Durability: a run that was stopped, killed or out of disk space is resumed by the same command.
 
-One lock an output (`locking`), one check that a run is the same and one note that it goes on
-(`resuming`). Rasters keep finished strips and a journal of them in a work directory beside the
-output (`journal`, `strips`), runs over many files a record of those that are finished (`record`);
-trainings keep their last two states (`resuming`). Only the standard
-library and numpy; GDAL, which does not tell of every failure to write, has no part in it.
+`locking` holds one lock for each output. `resuming` checks that a run has the same parameters as
+the interrupted one. Runs that write a raster keep finished strips and a journal in a work directory
+beside the output (`journal`, `strips`); runs over many files keep a record of the finished ones
+(`record`); trainings keep their last two states (`resuming`). Only the standard library and numpy
+are used: GDAL does not report every failed write.
 """
 
 from geothresh.durability.journal import Journal, Strip, finished_outputs, left_by_another

@@ -22,7 +22,7 @@ _RUN, _LOG = "run.json", "journal.jsonl"
 _FORMAT = 2
 
 Fingerprint = Mapping[str, str | int | float | None]
-"""All that the bytes of the output depend on, by the name by which people know it."""
+"""All that the bytes of the output depend on, by name, as messages show it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,9 @@ class Strip:
 class Journal:
     """Journal of a run that can be killed at any moment and resumed.
 
-    A context manager. Leaving it by an exception keeps the work, and says so in a note on the
-    exception, if there is some and it is worth keeping: an error in the input is not mended by
-    starting again. Leaving it otherwise keeps nothing; `finish` was called by then.
+    A context manager. If the block raises, finished work is kept and a note on the exception says
+    so; after an error in the input, which would come again, nothing is kept. If the block ends well
+    (`finish` was called), nothing is kept.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class Journal:
         restart: bool = False,
         keep: bool = True,
     ) -> None:
-        """Lock the work directory of `target`, and take up what an earlier run left in it.
+        """Lock the work directory of `target`, and load what an earlier run left in it.
 
         Args:
             target: the main output.
             fingerprint: of this run.
-            restart: throw away what an earlier run left.
+            restart: delete what an earlier run left.
             keep: keep strips; otherwise an interrupted run starts from nothing.
 
         Raises:
             OutputError: another run is at work on the target, or the directory is unusable.
             InputError: the input changed since the earlier run, and `restart` is false.
-            UsageError: the earlier run had other parameters, likewise.
+            UsageError: the earlier run had other parameters, and `restart` is false.
         """
         self.target = target
         self._keep = keep
@@ -93,7 +93,7 @@ class Journal:
                 self.strips = self._sound_strips()
 
     def _start(self, fingerprint: dict[str, Any]) -> None:
-        # The description goes first: a directory without it is a dead one.
+        # The description is removed first: a directory without it counts as empty.
         (self._directory.path / _RUN).unlink(missing_ok=True)
         self._directory.clear()
         described = {"format": _FORMAT, "fingerprint": fingerprint}
@@ -101,7 +101,7 @@ class Journal:
         self._log = Log(self._directory.path / _LOG)
 
     def _sound_strips(self) -> list[Strip]:
-        """The strips from the top on that are as the journal says; the lines after them go."""
+        """The strips, from the top, that match the journal; lines after the first bad one are cut."""
         strips: list[Strip] = []
         for place, entry in enumerate(self._log.entries):
             if "strip" not in entry:
@@ -120,7 +120,7 @@ class Journal:
 
     @property
     def resumed(self) -> bool:
-        """Whether an earlier run left something that counts."""
+        """Whether an earlier run left finished work."""
         return bool(self.strips) or bool(self._log.entries)
 
     def stored(self) -> Iterator[StoredChunk]:
@@ -139,7 +139,7 @@ class Journal:
         return self._keep
 
     def add(self, window: PixelWindow, layers: Sequence[PackedLayer]) -> None:
-        """Store the next chunk of the strip in work.
+        """Store the next chunk of the current strip.
 
         Raises:
             OutputError: the disk is full or fails.
@@ -153,7 +153,7 @@ class Journal:
             self._strip.add(window, layers)
 
     def commit(self, facts: Mapping[str, int]) -> None:
-        """End the strip in work: when this returns, no interruption takes it away again.
+        """Finish the current strip: when this returns, it survives any interruption.
 
         Raises:
             OutputError: the disk is full or fails.
@@ -203,7 +203,7 @@ class Journal:
         return _made(self._log.entries)
 
     def noted(self, fact: str) -> int | None:
-        """A fact that was logged with what was made; None if it was not."""
+        """A fact that was logged with finished files; None if there is none of that name."""
         for entry in self._log.entries:
             if "made" in entry and fact in entry["facts"]:
                 return int(entry["facts"][fact])
@@ -215,7 +215,7 @@ class Journal:
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
-        """Say of what the disk does not do that it is the work directory's."""
+        """Turn errors of the disk into an OutputError that names the work directory."""
         try:
             yield
         except (OSError, OutputError) as error:
@@ -253,9 +253,9 @@ class Journal:
 
 
 def finished_outputs(target: Path) -> frozenset[Path]:
-    """The outputs that a run of `target` put in place before it was interrupted, as they are now.
+    """The outputs that an interrupted run of `target` had put in place, unchanged since.
 
-    They exist, and are nobody's but that run's: its resumption need not fear for them.
+    They may be overwritten when the run is resumed.
 
     Raises:
         OutputError: what the run left cannot be read.
@@ -277,7 +277,7 @@ def finished_outputs(target: Path) -> frozenset[Path]:
 
 
 def left_by_another(target: Path, fingerprint: Fingerprint) -> bool:
-    """Whether an interrupted run of `target` was one of other inputs or options."""
+    """Whether an interrupted run of `target` had other inputs or options."""
     path = work_directory(target) / _RUN
     found = _read_run(path)
     if found is None:

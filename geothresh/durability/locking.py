@@ -1,8 +1,8 @@
-"""Locks of an output, one run at a time, and the work directory of an unfinished run beside it.
+"""Locks, so that one run at a time makes an output, and the work directory beside the output.
 
-The lock is the kernel's (``flock``), so that it dies with its process. There is none to clean up
-after a kill, and none to mistake for that of a process with the same number. Network file systems
-without locks are not protected, and it is said.
+The lock is the kernel's (``flock``) and ends with its process: there is nothing to clean up after a
+kill, and no process id to mistake for another. On network file systems without locks there is no
+protection, and a warning says so.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _ENDING = ".geothresh"
 
 @contextmanager
 def only_run(output: Path) -> Iterator[None]:
-    """Lock an output against other runs; an empty ``.NAME.lock`` stands beside it meanwhile.
+    """Lock an output against other runs, by an empty file ``.NAME.lock`` beside it.
 
-    A killed run leaves that file, unlocked, and the next one takes it over.
+    A killed run leaves that file behind, unlocked; the next run uses it.
 
     Raises:
         OutputError: another run makes it, or the lock file cannot be made.
@@ -42,7 +42,7 @@ def only_run(output: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is locked: whoever opened it meanwhile sees that it is not there any more.
+        # While it is still locked: a run that has opened it notices that it is gone.
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -85,7 +85,7 @@ def hold(output: Path, path: Path, make: Callable[[Path], int]) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        # Its owner removed it between our two steps: this lock is that of a file without a name.
+        # Its owner removed it between opening and locking: the lock is on a deleted file.
         os.close(descriptor)
 
 
@@ -94,7 +94,7 @@ def _lock_file(path: Path) -> int:
 
 
 def _lock_or_warn(descriptor: int, directory: Path) -> bool:
-    """Whether the lock is held now; on a file system without locks a warning, and True."""
+    """Whether the lock is held now; on a file system without locks it warns and returns True."""
     try:
         return lock(descriptor)
     except OSError as error:
@@ -115,7 +115,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def work_directory(target: Path) -> Path:
-    """``.NAME.geothresh`` beside an output; of very long names, the beginning and a digest."""
+    """``.NAME.geothresh`` beside an output; very long names are cut and get a digest."""
     name = os.fsencode(f".{target.name}")
     if len(name) + len(_ENDING) > LONGEST_NAME:
         digest = hashlib.sha256(name).hexdigest()[:16].encode()
@@ -124,7 +124,7 @@ def work_directory(target: Path) -> Path:
 
 
 class WorkDirectory:
-    """A work directory that belongs to this process until it is released or the process ends."""
+    """A work directory that is locked by this process until it is released or the process ends."""
 
     def __init__(self, target: Path) -> None:
         """Make the directory if it is not there, and lock it.
@@ -144,7 +144,7 @@ class WorkDirectory:
             try:
                 descriptor = os.open(path, flags)
             except FileNotFoundError:
-                continue  # another run ended, and removed it, between the two
+                continue  # another run ended and removed it in between
             try:
                 self._check_owner(descriptor)
             except BaseException:
@@ -154,7 +154,7 @@ class WorkDirectory:
 
     def _check_owner(self, descriptor: int) -> None:
         owner = os.fstat(descriptor).st_uid
-        # Network file systems may give files to another user than the one who makes them.
+        # On network file systems the owner of a file may not be the user who creates it.
         if owner != os.geteuid() and owner != self._owner_here():
             raise OutputError(
                 f"{self.target}: the work directory {self.path.name} beside it belongs to another "
@@ -162,7 +162,7 @@ class WorkDirectory:
             )
 
     def _owner_here(self) -> int:
-        """To whom a file belongs that this process makes here."""
+        """The owner of a file that this process creates here."""
         made = create_beside(self.target)
         try:
             return made.stat().st_uid
@@ -170,7 +170,7 @@ class WorkDirectory:
             discard(made)
 
     def flush(self) -> None:
-        """Bring the names in the directory to the disk."""
+        """Flush the entries of the directory to the disk."""
         flush_directory(self._descriptor)
 
     def clear(self) -> None:
@@ -188,8 +188,8 @@ class WorkDirectory:
     def release(self, *, remove: bool) -> None:
         """Release the lock; with `remove`, after removing the directory and all in it.
 
-        It goes in one step, by its name: what a kill leaves of it then is a temporary folder as
-        any other, which the next run removes.
+        It is renamed first, in one step: what a kill leaves then is an ordinary temporary folder,
+        which the next run removes.
         """
         try:
             if remove:

@@ -1,7 +1,7 @@
-"""Record of a run of many units: which are finished, of what, and which files they have made.
+"""Record of a run over many files: which units are finished, from which inputs, with which files.
 
-A log beside the outputs, which stays: the same command goes on from it, and a later one finds what
-has changed since. A unit is known by a digest of all that its outputs depend on.
+A log that stays beside the outputs: the same command is resumed from it, and a later one finds what
+has changed since. A unit is identified by a digest of all that its outputs depend on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAME = ".geothresh.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class MadeFile:
-    """An output as it was when it was finished."""
+    """Size, time and digest of an output when it was finished."""
 
     size: int
     """Bytes."""
@@ -34,7 +34,7 @@ class MadeFile:
 
     @classmethod
     def of(cls, path: Path, sha256: str) -> MadeFile:
-        """Look at a finished file.
+        """Describe a finished file.
 
         Raises:
             OSError: it is gone.
@@ -43,7 +43,7 @@ class MadeFile:
         return cls(status.st_size, status.st_mtime_ns, sha256)
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file is still there, as it was; one with another time is read."""
+        """Whether the file is unchanged; if only its time differs, its content is compared."""
         try:
             status = path.stat()
         except OSError:
@@ -65,20 +65,20 @@ class Finished:
     """What was counted."""
 
     def is_whole(self, directory: Path) -> bool:
-        """Whether all its files are there as they were made."""
+        """Whether all its files exist unchanged."""
         return all(made.is_at(directory / name) for name, made in self.files.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Vectors that were drawn of all units."""
+    """The vector file that was made of all units together."""
 
     of: str = ""
     """Digest of the units."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file, by its absolute path."""
     facts: Mapping[str, int] = field(default_factory=dict)
-    """What is told of them."""
+    """Counts, such as of features."""
 
 
 class Record:
@@ -91,10 +91,10 @@ class Record:
         self.finished: dict[str, Finished] = {}
         """By the names of units."""
         self.method: Mapping[str, Any] | None = None
-        """What all units of the last run had in common, by name; None where there was none."""
+        """Parameters of all units of the last run, by name; None where there was none."""
         self._vectors = Vectors()
         self.complete = False
-        """Whether the last run came to its end."""
+        """Whether the last run was complete."""
         for entry in log.entries:
             self._take(entry)
         log.entries.clear()
@@ -125,36 +125,36 @@ class Record:
         self._take(entry)
 
     def begin(self, method: Mapping[str, object]) -> None:
-        """Note what the units of a run have in common."""
+        """Log the parameters that all units of a run share."""
         self._note({"method": method})
 
     def add(self, unit: str, finished: Finished) -> None:
-        """Note a finished unit: when this returns, it is on the disk."""
+        """Log a finished unit: when this returns, it is on the disk."""
         files = {n: [m.size, m.modified_ns, m.sha256] for n, m in finished.files.items()}
         facts = dict(finished.facts)
         self._note({"unit": unit, "digest": finished.digest, "files": files, "facts": facts})
 
     def drop(self, unit: str) -> None:
-        """Note that a unit does not count any more."""
+        """Log that a unit is no longer part of the outputs."""
         self._note({"dropped": unit})
 
     def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
-        """Note vectors of all finished units before they are renamed into place.
+        """Log vector files of all finished units before they are renamed into place.
 
         Args:
             made: by the path where it is to be, the finished temporary file.
-            facts: what is told of them.
+            facts: counts, such as of features.
         """
         digests = {str(path.absolute()): file_digest(file) for path, file in made.items()}
         self._note({"made": digests, "facts": facts, "of": self._state})
 
     @property
     def vectors(self) -> dict[str, int] | None:
-        """What was told of the vectors; None where they are not those of the finished units."""
+        """Counts of the vector file; None where it was made of other units than the finished ones."""
         return dict(self._vectors.facts) if self._vectors.of == self._state else None
 
     def vector_files(self) -> frozenset[Path]:
-        """Files of vectors that are as a run has left them, of whichever units."""
+        """Vector files that are unchanged since a run made them, of whichever units."""
         made = ((Path(name), digest) for name, digest in self._vectors.files.items())
         return frozenset(
             path for path, digest in made if path.is_file() and file_digest(path) == digest
@@ -167,7 +167,7 @@ class Record:
         return hashlib.sha256(json.dumps(units).encode()).hexdigest()
 
     def end(self) -> None:
-        """Note that the run is complete."""
+        """Log that the run is complete."""
         self._note({"complete": True})
 
 

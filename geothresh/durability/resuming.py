@@ -1,8 +1,7 @@
-"""Resume a run: check that it is the same one, find its last state, note that it goes on.
+"""Resume a run: check that its parameters are the same, find its last state, say that it can go on.
 
-The newest state of a training has the name that is asked for, the one before it
-``.state.previous``, so that one of them is whole. What is in them is the business of whoever writes
-them, and so is the check that one is whole.
+The newest state of a training has the given name, the one before it ``.state.previous``, so that
+one of them is always whole. Their content, and the check that a state is whole, are the caller's.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ def require_same_run(
     error: type[GeothreshError],
     anew: str = "`overwrite`",
 ) -> None:
-    """Check that an interrupted run had the parameters of the run at hand.
+    """Check that an interrupted run had the same parameters as this one.
 
     Args:
         place: the output, or the file with what was left; named in the message.
-        found: all that the bytes of the output depend on, by the name by which people know it, as
-            the interrupted run noted it down; JSON types.
-        wanted: the same of the run at hand.
+        found: all that the bytes of the output depend on, by name, as the interrupted run logged
+            it; JSON types.
+        wanted: the same of this run.
         error: what is raised.
         anew: the option that starts afresh.
 
     Raises:
-        GeothreshError: they differ; the message says in what.
+        GeothreshError: they differ; the message says where.
     """
     # As JSON has them: tuples are lists there.
     asked = json.loads(json.dumps(wanted))
@@ -59,11 +58,11 @@ def require_same_run(
 
 @contextmanager
 def noting(where: Callable[[], str | None], *, overwrite: bool = False) -> Iterator[None]:
-    """Add a note to the error or signal that ends the block: the same command goes on.
+    """Add a note to the exception that ends the block: how the run is resumed.
 
     Args:
         where: says where it goes on, as in "after epoch 3"; None where nothing is kept.
-        overwrite: the run began with leave to replace what was there, which it would do again.
+        overwrite: the run was started with `overwrite`, which would start it anew.
     """
     try:
         yield
@@ -80,7 +79,7 @@ def noting(where: Callable[[], str | None], *, overwrite: bool = False) -> Itera
 
 
 def add_note(error: BaseException, where: str, *, overwrite: bool = False) -> None:
-    """Note on an error that the same command goes on; arguments as for `noting`."""
+    """Add a note to an exception: the same command resumes the run; arguments as for `noting`."""
     command = "the same command without `overwrite`" if overwrite else "the same command"
     error.add_note(f"{command} goes on {where}")
 

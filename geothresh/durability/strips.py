@@ -2,9 +2,9 @@
 
 They are written by Python, which raises on a full disk. A strip file is a magic word and then, for
 each chunk of the strip from left to right, a header (window and number of layers, little-endian)
-and the layers, packed: the bytes of a value, the length of a zlib stream and the stream, or length
-0 and the one value that is everywhere. The CRC-32 of the whole file stands in the log. The log
-holds JSON objects, one a line, each with a checksum.
+and the packed layers: bytes of a value, length of a zlib stream and the stream, or length 0 and the
+one value of all pixels. The log holds one JSON object a line, each with a checksum; the CRC-32 of
+each strip file is in it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _READ_AT_ONCE = 2**20
 
 
 class Log:
-    """A log file that is appended to; each line stands behind the CRC-32 of its text.
+    """An append-only log file; each line begins with the CRC-32 of its text.
 
-    A process that dies while it appends leaves a torn last line: reading ends before it, and the
-    next line takes its place.
+    A process that dies while it appends leaves an incomplete last line: reading stops before it,
+    and the next line replaces it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file, and cut off what does not prove itself.
+        """Open or create the file, and cut it before the first damaged line.
 
         Raises:
             OSError: it cannot be read or written.
@@ -58,7 +58,7 @@ class Log:
         """Add a line; when this returns, it is on the disk.
 
         Raises:
-            OSError: it cannot be written; what was written of it is taken back.
+            OSError: it cannot be written; an incomplete line is removed.
         """
         text = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
@@ -92,7 +92,7 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file that another process may be writing to; nothing is changed.
+    """Read the entries of a log without changing it; another process may be writing to it.
 
     Raises:
         OSError: it cannot be read.
@@ -101,7 +101,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _proven(content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The entries up to the first line that is torn or damaged, and the bytes that they take."""
+    """The entries up to the first damaged line, and their length in bytes."""
     entries: list[dict[str, Any]] = []
     length = 0
     for line in content.splitlines(keepends=True):
@@ -127,10 +127,10 @@ class StoredChunk:
 
 
 class StripFile:
-    """Writer of a strip file, which counts for nothing before it is committed."""
+    """Writer of a strip file, which has no effect before it is committed."""
 
     def __init__(self, path: Path) -> None:
-        """Create the file under a temporary name, in place of one that a dead process left.
+        """Create the file under a temporary name, replacing one that a dead process left.
 
         Raises:
             OSError: it cannot be created.
@@ -166,7 +166,7 @@ class StripFile:
             self._write(layer.data)
 
     def commit(self) -> None:
-        """Bring the file to the disk under its name.
+        """Flush the file to the disk and rename it.
 
         Raises:
             OSError: the disk is full or fails.
@@ -184,7 +184,7 @@ class StripFile:
 
 
 def is_sound(path: Path, *, size: int, crc: int) -> bool:
-    """Whether a strip file has the size and checksum that the journal says."""
+    """Whether a strip file has the size and checksum that the journal has."""
     try:
         with _reading(path) as file:
             if os.fstat(file.fileno()).st_size != size:
