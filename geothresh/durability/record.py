@@ -150,7 +150,7 @@ class Record:
 
     @property
     def vectors(self) -> dict[str, int] | None:
-        """Counts of the vector file; None where it was made of other units than the finished ones."""
+        """Counts of the vector file; None where it was made of other units."""
         return dict(self._vectors.facts) if self._vectors.of == self._state else None
 
     def vector_files(self) -> frozenset[Path]:

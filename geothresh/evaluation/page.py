@@ -1,4 +1,4 @@
-"""The page of an evaluation: the table, what each map gains, the best, the worst, calibration."""
+"""The report page of `evaluate`: scores, gain of each map, best and worst maps, reliability."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_BYTES = 60_000
 
 
 def evaluate_page(report: Report, galleries: Mapping[str, Gallery]) -> str:
-    """Draw the page of an evaluation: HTML in one file, under 5 MB.
+    """Draw the report page of an evaluation: HTML in one file, under 5 MB.
 
     Args:
         report: the figures.

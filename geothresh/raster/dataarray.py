@@ -1,6 +1,6 @@
-"""What an xarray.DataArray says of itself: dimensions, place on the ground, stored values.
+"""Rows, columns, georeference and stored values of an xarray.DataArray.
 
-Read from names, coordinates and attributes as rioxarray and CF have them; neither is needed.
+Read from names, coordinates and attributes as rioxarray and CF write them; neither is required.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STANDARD_NAMES = {
 }
 # Share of a step by which the steps of a coordinate may differ.
 _UNEVEN = 0.01
-# Attributes that describe stored values, which a result does not have.
+# Attributes that describe the stored values, and so not those of a result.
 _OF_VALUES = {
     "_FillValue", "missing_value", "scale_factor", "add_offset", "units", "valid_min", "valid_max",
     "valid_range", "actual_range", "flag_values", "flag_meanings",
@@ -46,7 +46,7 @@ class Plane:
     """A DataArray as rows and columns of stored values."""
 
     array: DataArray
-    """Its dimensions in the order others, y, x; the others of length 1."""
+    """Its dimensions in the order (others of length 1, y, x)."""
     name: str
     """What to call it in messages."""
     size: RasterSize
@@ -93,8 +93,8 @@ class Plane:
     def stored_dtype(self) -> np.dtype[Any]:
         """The type that values have in their file.
 
-        Where some are missing xarray makes floats of integers (rioxarray's ``masked=True``), which
-        leaves their numbers as they are.
+        Where values are missing, xarray turns integers into floats (rioxarray's ``masked=True``)
+        without rescaling them.
         """
         dtype, encoding = self.array.dtype, self.array.encoding
         told = np.dtype(encoding.get("dtype") or encoding.get("rasterio_dtype") or dtype)
@@ -105,8 +105,8 @@ class Plane:
     def box(self) -> GeoBox:
         """Size, transform and CRS; without a CRS where there is no transform.
 
-        The transform is that of the coordinates where these are evenly spaced, else what the grid
-        mapping says.
+        The transform is that of the coordinates where these are evenly spaced, else that of the
+        grid mapping.
         """
         mapping = self._grid_mapping()
         transform = self._transform(mapping)
@@ -125,12 +125,12 @@ class Plane:
         return usable_nodata(self.name, self.array.dtype, tagged, forced)
 
     def nodata_of_file(self, nodata: float | None) -> float:
-        """What marks missing data in a file of refined confidences.
+        """The nodata value of a file of refined confidences.
 
-        The same as among these values where that is no confidence, else NaN.
+        That of the input where it is no confidence, else NaN.
 
         Args:
-            nodata: what marks it in memory; where NaN does, the encoding tells.
+            nodata: the value in memory; None = NaN, where the encoding has that of the file.
         """
         told = _nodata_of(self.array.encoding) if nodata is None else nodata
         if told is None or 0 <= told <= 1 or abs(told) > np.finfo(np.float32).max:
@@ -138,7 +138,7 @@ class Plane:
         return told
 
     def facts(self, sample: NDArray[Any]) -> BandFacts:
-        """What decides the scaling. Tags that xarray has applied are no attributes any more."""
+        """What decides the scaling. Scale tags that xarray has applied are no longer attributes."""
         attributes = self.array.attrs
         return BandFacts(
             name=self.name,
@@ -155,7 +155,7 @@ class Plane:
 
         Args:
             values: (H, W), NumPy or Dask.
-            nodata: what marks missing data in a file of it; in memory NaN does, of floats.
+            nodata: the nodata value in a file; in memory floats have NaN.
             dims: the order of the dimensions.
             tags: further attributes.
         """
@@ -165,7 +165,7 @@ class Plane:
         made.encoding = {
             key: value for key, value in self.array.encoding.items() if key == "grid_mapping"
         }
-        # As rioxarray and xarray have it: of values that are decoded, the encoding holds it.
+        # As rioxarray and xarray do: for decoded values it is in the encoding.
         decoded = np.issubdtype(made.dtype, np.floating)
         (made.encoding if decoded else made.attrs)["_FillValue"] = made.dtype.type(nodata)
         return made.transpose(*dims)
@@ -178,7 +178,7 @@ class Plane:
         return {} if found is None else dict(self.array.coords[found].attrs)
 
     def _transform(self, mapping: dict[str, Any]) -> tuple[float, ...] | None:
-        """Of pixel corners, as `GeoBox` has it; None where the grid is not regular, or not told."""
+        """Transform of pixel corners (`GeoBox`); None where the grid is irregular or unknown."""
         told = [float(number) for number in str(mapping.get("GeoTransform", "")).split()]
         # GDAL's order: x of the corner, along a row, down a column; the same of y.
         written = (told[1], told[2], told[0], told[4], told[5], told[3]) if len(told) == 6 else None
@@ -190,7 +190,7 @@ class Plane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredConfidences:
-    """Makes confidences of stored values: `geothresh.mosaic.reading.Decode`."""
+    """Turns stored values into confidences: a `Decode` of `geothresh.mosaic`."""
 
     name: str
     """Of the array, for messages."""
@@ -216,7 +216,7 @@ def _nodata_of(attributes: Mapping[Any, Any]) -> float | None:
 def _spatial_dimensions(array: DataArray) -> tuple[Hashable, Hashable]:
     """The dimensions of rows and columns.
 
-    They have the usual names, or coordinates that say so; else they are the last two.
+    By the usual names, or attributes of the coordinates; else the last two dimensions.
     """
     found = {}
     for axis in ("y", "x"):
@@ -236,7 +236,7 @@ def _spatial_dimensions(array: DataArray) -> tuple[Hashable, Hashable]:
 def _axis(array: DataArray, dimension: Hashable) -> tuple[float, float] | None:
     """Outer edge of the first pixel and step of a coordinate of pixel centres.
 
-    None where there is none, or no two, or where its steps differ.
+    None where there are fewer than two values, or steps differ.
     """
     if dimension not in array.coords or array.sizes[dimension] < 2:
         return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Area:
-    """Polygons over the pixels of a scene, which are valid where their centres lie in one."""
+    """Polygons over a scene: a pixel is refined if its centre lies in one."""
 
     name: str
     """For tags: the file, or the bounds."""
@@ -44,7 +44,7 @@ class Area:
         return AreaReader(scene, self)
 
     def spec_of(self, scene: Scene) -> AreaSpec:
-        """What opens it again in any process."""
+        """A picklable specification that opens it again in any process."""
         return AreaSpec(scene=scene.spec, area=self)
 
 
@@ -63,7 +63,7 @@ class AreaSpec:
 class AreaReader:
     """A scene of which only an area is valid; several threads may read it.
 
-    What lies outside is not refined, and yet seen: tiles at the border of the area have the
+    Pixels outside are not refined but still read: tiles at the border of the area see the
     confidences around it, as if the whole scene were refined.
     """
 
@@ -82,7 +82,7 @@ class AreaReader:
 
 
 def find_area(scene: Placed, reading: Reading) -> Area:
-    """The part that is asked for, by `aoi` or `bounds`.
+    """The area of interest given by `aoi` or `bounds`.
 
     Polygons in another CRS are reprojected, with a warning.
 

@@ -1,4 +1,4 @@
-"""Follow a calibration: the model, the options and the transformation that it names."""
+"""Apply a calibration file: its model, options and transformation in place of those given."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _DIGITS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """What is refined with, and how."""
+    """Model, options and transformation of a run, after a calibration was applied."""
 
     model: Model
     refining: Refining
-    """With all that a calibration decides; it is not in it any more."""
+    """The options with those that the calibration decides; its own `calibration` is None."""
     transformation: Transformation | None = None
-    """What a calibration does to each tile; None = there is none."""
+    """What the calibration does to each tile; None = there is none."""
     described: Mapping[str, str]
-    """What tags and fingerprints say of it."""
+    """Its entries in tags and fingerprints."""
 
     def choose(
         self,
@@ -47,11 +47,11 @@ class Following:
 
 
 def follow(model: Model, refining: Refining) -> Following:
-    """Take from a calibration what it decides; without one all stays as it is.
+    """Apply the calibration in `refining`; without one everything stays as given.
 
     Args:
-        model: that was asked for; the default stands for the one of the calibration.
-        refining: with the calibration, if there is one.
+        model: as given; the default means that of the calibration.
+        refining: options, with the calibration if there is one.
 
     Raises:
         InputError: the calibration is missing, damaged, or of a newer version.
@@ -71,7 +71,7 @@ def follow(model: Model, refining: Refining) -> Following:
             tta=calibration.tta,
             resolution=calibration.resolution,
             threshold=change.threshold,
-            # Also where it is none: the card of the model would say otherwise.
+            # Set even where it is the threshold: else that of the model card would be used.
             keep_threshold=change.threshold if change.keep is None else change.keep,
         ),
         transformation=change,
@@ -83,7 +83,7 @@ def follow(model: Model, refining: Refining) -> Following:
 
 
 def _model(file: CalibrationFile, model: Model) -> Model:
-    """The model that a calibration is of: the one that is given, or found by its name."""
+    """The model of a calibration: as given, or found by its name."""
     calibration, given = file.calibration, model != DEFAULT_MODEL
     if calibration.model is None:
         if given:

@@ -1,4 +1,4 @@
-"""Output layers of a chunk: mask, confidence, changes, thresholds; and counts of what changed."""
+"""Output layers of a chunk (mask, confidence, changes, thresholds) and counts of changed pixels."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class ChangeCounts:
 
 
 class ThresholdedInput:
-    """A reader that remembers, in one bit per pixel, where what it read reached the threshold.
+    """A reader that remembers, in one bit per pixel, where the input reached the threshold.
 
-    The engine reads each part of the scene shortly before the chunks there are finished, each of
-    which asks once; what is remembered is as little as lies between the two.
+    The engine reads each part of the scene shortly before the chunks there are finished. Each chunk
+    asks once, and what all chunks have asked for is forgotten, so that little is kept.
     """
 
     def __init__(self, reader: RasterReader, threshold: float) -> None:
@@ -77,7 +77,7 @@ class ThresholdedInput:
         self._lock = threading.Lock()
         self._seen: dict[PixelWindow, UInt8Array] = {}
         self._awaited: dict[PixelWindow, int] = {}
-        """Pixels of what was seen that have not been asked for."""
+        """Pixels of each window that have not been asked for yet."""
 
     @property
     def size(self) -> RasterSize:
@@ -86,7 +86,7 @@ class ThresholdedInput:
 
     @property
     def source(self) -> RasterReader:
-        """What is read from, for who needs the confidences again."""
+        """The reader below, for callers that need the confidences again."""
         return self._reader
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
@@ -99,9 +99,9 @@ class ThresholdedInput:
         return confidence, valid
 
     def at(self, window: PixelWindow) -> BoolArray:
-        """Where the input reaches the threshold, True or False; the gaps hold either.
+        """Where the input reaches the threshold; arbitrary where there is no data.
 
-        No pixel is asked for twice: what all has been asked for is forgotten.
+        Each pixel may be asked for once.
         """
         seen = []
         with self._lock:
@@ -123,16 +123,16 @@ class ThresholdedInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskLayers:
-    """Makes the mask of a chunk, its refined confidence if wanted, and counts what has changed."""
+    """Makes the output layers of a chunk, and counts the pixels that changed."""
 
     threshold: float
     """Refined confidence from which on a pixel is foreground."""
     keep: float | None = None
-    """The same for a pixel that the input has as foreground, see `cut_mask`."""
+    """The same for a pixel that is foreground in the input, see `cut_mask`."""
     confidence: Dtype | None
-    """Type of the layer of refined confidences; None = there is none."""
+    """Type of the layer of refined confidences; None = no such layer."""
     changes: bool = False
-    """Whether there is a layer of what has changed."""
+    """Whether there is a layer of changes."""
     thresholds: bool = False
     """Whether there is a layer of region-specific thresholds."""
 
@@ -142,7 +142,7 @@ class MaskLayers:
         """Make them, as `geothresh.mosaic.Finish` says."""
         if isinstance(reader, ThresholdedInput):
             before = reader.at(window)
-        else:  # in a worker process, which has read other parts than these
+        else:  # in a worker process, which may not have read this part
             before = reader.read(window)[0] >= np.float32(self.threshold)
         foreground = cut_mask(refined, before, threshold=self.threshold, keep=self.keep)
         mask = mask_values(foreground, valid)
@@ -158,7 +158,7 @@ class MaskLayers:
 
 
 def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
-    """1 where the mask has become foreground, 2 where background, 0 where neither; its nodata."""
+    """1 where a pixel became foreground, 2 where background, 0 elsewhere; 255 for no data."""
     after = mask == 1
     changes: UInt8Array = (after & ~before).view(np.uint8)
     changes += (before & ~after).view(np.uint8) * np.uint8(2)
@@ -167,12 +167,10 @@ def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
 
 
 def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
-    """The threshold of each region, in hundredths, that makes the input most like the mask.
+    """The threshold of each region, in hundredths, at which the input is most like the mask.
 
-    Nodata is where it is in the mask.
-
-    Regions are `REGION` pixels wide, counted from the first pixel of the window. The threshold is
-    that of section 3.2 of the paper with the mask as the truth.
+    Nodata is as in the mask. Regions are `REGION` pixels wide, counted from the first pixel of the
+    window. The threshold is that of section 3.2 of the paper with the mask as the truth.
     """
     valid = mask != NODATA
     histograms = patch_histograms(confidence, mask == 1, patch=REGION, valid=valid)
@@ -183,7 +181,7 @@ def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
 
 
 def count_changes(before: BoolArray, after: BoolArray, valid: BoolArray) -> ChangeCounts:
-    """What has changed in a chunk, given where input and output reach the threshold."""
+    """Count the pixels of a chunk, given where input and output reach the threshold."""
     before, after = before & valid, after & valid
     return ChangeCounts(
         valid=int(np.count_nonzero(valid)),

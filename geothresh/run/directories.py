@@ -1,4 +1,4 @@
-"""Directories of outputs: made where `parents` asks for it, and taken away if nothing came."""
+"""Directories of outputs: created where `parents` is given, and removed if the run fails."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Result = TypeVar("Result")
 
 
 def with_directories(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let a function find the directories of its outputs made, where its `writing` asks for it.
+    """Decorate a function so that missing directories of its outputs are created first.
 
     Args:
-        function: takes `output`, perhaps `outputs`, and `writing`, which has `parents`.
+        function: takes `output`, optionally `outputs`, and `writing`; directories are created where
+            its field `parents` is true.
     """
     signature = inspect.signature(function)
 
@@ -42,12 +43,10 @@ def with_directories(function: Callable[Arguments, Result]) -> Callable[Argument
 
 @contextmanager
 def directories_of(files: Iterable[Path]) -> Iterator[None]:
-    """Make the missing directories of some files; what was made goes if the block raises.
-
-    Only what is empty goes: of several outputs one may be there.
+    """Create the missing directories of some files; if the block raises, empty ones are removed.
 
     Raises:
-        OutputError: one cannot be made.
+        OutputError: one cannot be created.
     """
     made: list[Path] = []
     try:

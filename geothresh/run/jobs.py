@@ -1,4 +1,4 @@
-"""A run that refines: the scene, or a part of a surface, how it is done, and its rasters."""
+"""A refining run: the scene or part of a surface, how it is refined, and the rasters it writes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Placed(RasterReader, Protocol):
-    """A scene, or many as one surface, with a place on the ground."""
+    """A scene, or many as one surface, with a georeference."""
 
     @property
     def name(self) -> str:
@@ -71,9 +71,9 @@ class Method:
     chosen: ChosenModel
     grid: TileGrid
     refining: Refining
-    """With what a calibration decides."""
+    """With the options that a calibration decides."""
     calibration: Mapping[str, str]
-    """What is to be said of it; empty without one."""
+    """Its entries in tags; empty without one."""
     tiling: Tiling
     compute: Compute
     writing: Writing
@@ -104,7 +104,7 @@ class Method:
 
     @property
     def bands(self) -> dict[str, BandFormat]:
-        """What the raster of each layer holds."""
+        """The band format of each layer."""
         return {
             "mask": mask_band(self.chosen.scope.theme),
             "confidence": confidence_band(self.writing.confidence_dtype),
@@ -127,19 +127,19 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A scene, what is made of it, and how."""
+    """A scene, its outputs, and how it is refined."""
 
     scene: Scene | PartReader
     files: OutputFiles
     method: Method
     part: SurfacePart | None = None
-    """The part of a larger surface that the scene shows; None = the scene is all there is."""
+    """The part of a larger surface that the scene is; None = it is no part of one."""
     unit: str | None = None
     """Of a part: digest of all that its outputs depend on."""
 
     @property
     def bands(self) -> dict[Path, BandFormat]:
-        """What each raster holds, in the order of their layers."""
+        """The band format of each raster, in the order of the layers."""
         bands = self.method.bands
         files = self.files
         every = (
@@ -173,7 +173,7 @@ class Job:
         )
 
     def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:
-        """What refines the scene."""
+        """The engine with all arguments but reader and sink."""
         method = self.method
         compute = method.compute
         spec = None
@@ -188,7 +188,7 @@ class Job:
         )  # fmt: skip
 
     def make(self, journal: Journal, progress: Progress | None) -> None:
-        """Make the rasters that are not in place, and put styles beside all."""
+        """Write the rasters that are not in place yet, and the styles beside them."""
         writing = self.method.writing
         if not journal.is_made(self.files.rasters):
             require_room(self.bands, self.scene.box.size, writing.creation_options)
@@ -197,7 +197,7 @@ class Job:
 
 
 def _write_rasters(job: Job, journal: Journal, progress: Progress | None) -> None:
-    """Refine the scene into temporary files and put them in place when all are proven."""
+    """Refine the scene into temporary files, verify them, and rename them into place."""
     scene, files, method = job.scene, job.files, job.method
     threshold, writing = method.refining.threshold, method.writing
     more = {} if job.unit is None else {"unit": job.unit}

@@ -1,4 +1,4 @@
-"""Choose what the engine takes from what was given as a model."""
+"""Find the model of a run and its resolution, and make the refiner that the engine calls."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 """A packaged model's name, a model file, a refiner, or a source that loads one."""
 
-# Tiles in one call where the refiner has no opinion: it may cut them into smaller batches.
+# Tiles in one call of a refiner without a batch size of its own.
 _BATCH = 8
-# Shared by neighbouring tiles unless something else is asked for.
+# Default overlap of neighbouring tiles.
 _OVERLAP = 128
 # Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
 _BATCH_PIXELS = 2**24
@@ -37,7 +37,7 @@ _BATCH_PIXELS = 2**24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenModel:
-    """A model that is known to exist and to fit the request."""
+    """A model that exists and fits the options."""
 
     refiner: Refiner | RefinerSource
     """For the engine."""
@@ -46,11 +46,11 @@ class ChosenModel:
     digest: str
     """sha256 of its file, hexadecimal; empty where there is none."""
     patch: int
-    """Side of its patch in its own pixels, of which tile size and overlap are multiples."""
+    """Side of its patch in the model's pixels; tile size and overlap are multiples of it."""
     raster_patch: int
     """The same in pixels of the raster, which may be smaller or larger."""
     scope: ModelScope
-    """What it was trained for, as far as anybody knows."""
+    """What it was trained for, as far as known."""
     batch_size: int
     """Most tiles that the engine gives it at once."""
     backend: str
@@ -58,7 +58,7 @@ class ChosenModel:
     device: str
     """Kind of device that it runs on, of a cluster's workers too."""
     precision: str
-    """Number format inside it, likewise."""
+    """Number format inside it, on a cluster's workers too."""
 
     @property
     def resampling(self) -> float:
@@ -79,17 +79,16 @@ class ChosenModel:
     def keep(self, refining: Refining) -> float | None:
         """Refined confidence down to which foreground of the input stays.
 
-        What was asked for, else what the model's card tells; None = the threshold alone decides.
+        As given, else from the model card; None = the threshold alone decides.
         """
         return self.scope.keep if refining.keep_threshold is None else refining.keep_threshold
 
     def overlap(self, tiling: Tiling) -> int:
-        """What neighbouring tiles share, in pixels of the model.
+        """Pixels of the model that neighbouring tiles share.
 
-        What was asked for, else 128, or as many whole patches as make up that; of small tiles all
-        but a patch.
-
-        Tiles of one patch can share nothing: seams are not made unasked, but refused.
+        As given, else 128 rounded up to whole patches, or for small tiles all but one patch. Tiles
+        of one patch cannot overlap: `grid` refuses the default then, so that seams are never made
+        unless overlap 0 is given.
         """
         if tiling.overlap is not None:
             return tiling.overlap
@@ -115,16 +114,16 @@ class ChosenModel:
 
 
 def _resolved_where(compute: Compute) -> tuple[str, Precision]:
-    """The kind of device and the number format that workers take.
+    """The kind of device and the number format that workers use.
 
     Raises:
-        UsageError: those of a running cluster do not all take the same.
+        UsageError: the workers of a running cluster do not all use the same.
         ClusterError: it cannot be reached.
     """
     asked = compute.device, compute.precision, compute.backend
     if compute.scheduler is None:
         return resolved(*asked)
-    # With it comes distributed, which other runs do without.
+    # Imports distributed, which other runs do without.
     from geothresh.mosaic.clients import run_on_workers
 
     taken = set(run_on_workers(Scheduler(address=compute.scheduler), resolved, *asked))
@@ -147,16 +146,15 @@ def choose_model(
     width: Callable[[], float | None] | None = None,
     transformation: Transformation | None = None,
 ) -> ChosenModel:
-    """Find a model and check that it fits; load it here unless workers are to do so.
+    """Find a model and check that it fits; it is loaded here unless workers load it.
 
     Args:
         model: see `Model`.
         compute: where it runs; device, precision and backend are for a name or a file.
         tta: test-time augmentation.
-        resolution: the pixels that the model is to read, see `ModelScope.raster_ratio`.
-        metres: size of the raster's pixels on the ground; None = not known.
-        width: measures the width of the raster's foreground in its pixels; called only where that
-            decides.
+        resolution: pixel size that the model reads, see `ModelScope.raster_ratio`.
+        metres: size of the raster's pixels on the ground; None = unknown.
+        width: measures the width of the raster's foreground in its pixels; called only if needed.
         transformation: what a calibration does to each tile, see `geothresh.run.calibrated`.
 
     Raises:

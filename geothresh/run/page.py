@@ -1,4 +1,4 @@
-"""The page of a refinement: the scene before and after, what changed where, and how it was made."""
+"""The report page of `refine`: the scene before and after, what changed where, and provenance."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def refine_page(
     threshold: float,
     provenance: Mapping[str, object],
 ) -> str:
-    """Draw the page of a refinement: HTML in one file, under 5 MB whatever the scene.
+    """Draw the report page of a refinement: HTML in one file, under 5 MB whatever the scene.
 
     Reads scene and mask once more, window by window.
 
     Args:
         scene: the input.
-        files: what was made of it, in place.
+        files: the outputs, in place.
         counts: pixels of the whole scene, counted while the mask was made.
-        box: where they lie; None without a transform.
+        box: the georeference; None without a transform.
         threshold: at which input and output are cut.
         provenance: all that the pixels depend on, by name.
 
@@ -108,7 +108,7 @@ def refine_page(
 
 
 def _open_mask(path: Path, foreground: int) -> Mask:
-    """Open a mask of ours, of which all is known."""
+    """Open a mask that `refine` wrote, without a pass over its pixels."""
     return MaskSpec(
         source=find_raster(path), bidx=1, mask_band=None, has_mask=False, nodata=NODATA, value=1,
         foreground=foreground,
@@ -234,7 +234,7 @@ def _confidences(seen: Survey) -> Html:
 
 
 def _shaded(seen: Survey, *layers: tuple[Float32Array, tuple[int, int, int]]) -> UInt8Array:
-    """Shares in colours, each over those before; a root, so that what is thin is seen."""
+    """Shares as colours, one over the other; by their square root, so that thin roads are seen."""
     picture = np.empty((*seen.valid.shape, 3), np.float32)
     picture[:] = BACKGROUND
     for share, colour in layers:

@@ -1,4 +1,4 @@
-"""Pixel size of a raster on the ground, and whether it is one that a model was trained on."""
+"""Pixel size of a raster on the ground, width of its foreground, and whether a model fits both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geothresh.thresholding import foreground_width
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
-    # With them come the engine and most of scipy, which a look at a scene does without.
+    # They import the engine and most of scipy, which `geothresh info` does without.
     from geothresh.mosaic import RasterReader
     from geothresh.run.jobs import Placed
     from geothresh.run.models import ChosenModel
@@ -38,8 +38,8 @@ class PixelSize:
     def mean(self) -> float:
         """The side of the square of the same area: what models are compared with.
 
-        Of oblong pixels (degrees, far from the equator) one side is taken for too small and the
-        other for too large by the same factor: resampling keeps their shape.
+        For oblong pixels (degrees, far from the equator) one side is then too small and the other
+        too large by the same factor: resampling keeps their shape.
         """
         return math.sqrt(self.x * self.y)
 
@@ -54,7 +54,7 @@ class PixelSize:
 def pixel_size(box: GeoBox) -> PixelSize | None:
     """The size of a raster's pixels; None without a CRS and a transform, or where they do not say.
 
-    Control points and RPCs are not looked at: pixels have no one size under them.
+    Control points and RPCs are ignored: under them pixels have no single size.
     """
     if box.crs is None or not box.has_transform:
         return None
@@ -122,10 +122,7 @@ def chosen_for(scene: Placed, choose: Callable[..., ChosenModel]) -> ChosenModel
 
 
 def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> None:
-    """Warn of a raster whose pixels are unlike those that the model was trained on.
-
-    What counts are the pixels that it reads, after resampling.
-    """
+    """Warn if a raster's pixels, after resampling, are unlike those of the model's training."""
     known = chosen.scope.pixels
     if size is None or known is None or not known.differs(size.mean / chosen.resampling):
         return

@@ -1,7 +1,7 @@
-"""One look at a scene beside its refined mask: small pictures' worth of sums, for a page.
+"""Statistics of a scene and its refined mask for the report page: overviews, histograms, places.
 
-Window by window, so that memory does not grow with the scene. What is shown small is counted, not
-picked: each pixel of the overview knows what share of its pixels was what.
+Both are read window by window, so that memory does not grow with the scene. An overview pixel holds
+the shares of the pixels that it stands for, not one sample of them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ReadMask: TypeAlias = Callable[[PixelWindow], tuple[BoolArray, BoolArray]]
 """Foreground and validity of a window."""
 
 BINS = 50
-"""Equal parts of [0, 1] of which confidences are counted."""
+"""Bins of the histograms of confidences, equal parts of [0, 1]."""
 PLACES, PLACE = 12, 256
-"""How many places are shown, and pixels along the side of one."""
+"""Number of places that are shown, and side of one in pixels."""
 _SIDE = 1600
 # Pixels of a window along a row and down a column, where the overview is not coarser.
 _WINDOW_WIDTH, _WINDOW_HEIGHT = 2048, 512
@@ -34,7 +34,7 @@ _WINDOW_WIDTH, _WINDOW_HEIGHT = 2048, 512
 
 @dataclass(slots=True, kw_only=True)
 class Survey:
-    """What was seen. Shares are of the valid pixels that a pixel of the overview stands for."""
+    """The statistics. Shares are of the valid pixels that a pixel of the overview stands for."""
 
     size: RasterSize
     factor: int
@@ -52,9 +52,9 @@ class Survey:
     confidences: Int64Array = field(init=False)
     """Valid pixels of the input by confidence, (BINS,)."""
     refined: Int64Array | None = field(default=None)
-    """The same of the refined confidences, where they were kept."""
+    """The same of the refined confidences; None where they were not written."""
     places: tuple[PixelWindow, ...] = ()
-    """Where most changed, the most first; `PLACE` pixels wide and high, as far as the scene is."""
+    """Squares of `PLACE` pixels where most changed, the most first; smaller in a small scene."""
 
     def __post_init__(self) -> None:
         shape = -(-self.size.height // self.factor), -(-self.size.width // self.factor)
@@ -71,13 +71,13 @@ def survey(
     threshold: float,
     refined: RasterReader | None = None,
 ) -> Survey:
-    """Look at every pixel of a scene and its mask once.
+    """Read a scene and its mask once, and collect the statistics.
 
     Args:
         scene: the input.
         mask: the refined mask on the same grid.
         threshold: at which the input is cut, for what was foreground before.
-        refined: the refined confidences, if they were kept.
+        refined: the refined confidences, if they were written.
 
     Raises:
         InputError: one of them cannot be read.
