@@ -101,7 +101,7 @@ class Journal:
         self._log = Log(self._directory.path / _LOG)
 
     def _sound_strips(self) -> list[Strip]:
-        """The strips, from the top, that match the journal; it is cut before the first other one."""
+        """The strips, from the top, that match the journal, which is cut after them."""
         strips: list[Strip] = []
         for place, entry in enumerate(self._log.entries):
             if "strip" not in entry:

@@ -1,4 +1,4 @@
-"""Checks of a raster before it is read: bands, nodata, size, blocks, georeference, completeness."""
+"""Checks of an open raster before its pixels are read: band, nodata, size, blocks, georeference."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
-# A raster of more pixels than this is a mistake or an attack, not a scene.
+# A raster with more pixels is a mistake or an attack.
 MOST_PIXELS = 10**11
-# GDAL decodes a block whole; one larger than this would not fit beside the network.
+# GDAL decodes whole blocks; a larger one would not fit in memory beside the network.
 _LARGEST_BLOCK = 512 * 2**20
-# Side of a tile, below which a raster is no cheaper for being narrower.
+# Side of a tile: a narrower raster takes as many tiles.
 _LEAST_SIDE = 512
 # Of a TIFF with a mask: the image, its mask, and overviews of both, each half of the one before.
 _MOST_DIRECTORIES = 128
@@ -57,13 +57,12 @@ def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning:
 
 
 def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
-    """Red, green and blue, counted from 1.
+    """The red, green and blue bands, counted from 1.
 
-    Those that the file says, or else the first three of three, or of four of which the last is
-    alpha.
+    By their colour interpretation, else the first three of three, or of four with alpha last.
 
     Raises:
-        InputError: it cannot be told which they are, or they are not in 8 bits.
+        InputError: they cannot be determined, or are not uint8.
     """
     meanings = list(dataset.colorinterp)
     if all(meanings.count(colour) == 1 for colour in _COLOURS):
@@ -85,7 +84,7 @@ def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
 
 
 def mask_of(dataset: DatasetReader, bidx: int) -> tuple[int | None, bool]:
-    """The alpha band beside a band, counted from 1, if there is one; else whether it has a mask."""
+    """The alpha band, counted from 1, or None; and, without one, whether the band has a mask."""
     alpha = [
         band
         for band, meaning in enumerate(dataset.colorinterp, 1)
@@ -102,7 +101,7 @@ def nodata_of_band(
     """The stored value that marks missing data in band `bidx`, None if there is none.
 
     Args:
-        forced: the user's value, which takes the place of the file's.
+        forced: the user's value, in place of the file's.
 
     Raises:
         UsageError: `forced` cannot occur in a band of this type.
@@ -119,8 +118,8 @@ def usable_nodata(
     Args:
         name: of the raster, for messages.
         dtype: type of its values.
-        tagged: what the raster says.
-        forced: the user's value, which takes the place of it.
+        tagged: the nodata value of the raster.
+        forced: the user's value, in place of it.
 
     Raises:
         UsageError: `forced` cannot occur in a raster of this type.
@@ -161,7 +160,7 @@ def check_size(
     height, width = int(dataset.height), int(dataset.width)
     if height < 1 or width < 1:
         raise InputError(f"{source.name}: {width} x {height} pixels; there is nothing in it")
-    # A raster of one row costs as many tiles as one that is a tile high.
+    # A raster of one row takes as many tiles as one that is a tile high.
     if max(height, _LEAST_SIDE) * max(width, _LEAST_SIDE) > most_pixels:
         narrow = "" if min(height, width) >= _LEAST_SIDE else f", {_LEAST_SIDE} a side at least,"
         raise InputError(
@@ -173,7 +172,7 @@ def check_size(
 
 
 def check_block(name: str, dataset: DatasetReader) -> None:
-    """Raise InputError where one block is too large to be decoded, which GDAL does as a whole."""
+    """Raise InputError if a block is too large to be decoded, which GDAL does as a whole."""
     block_height, block_width = dataset.block_shapes[0]
     n_bytes = int(block_height) * int(block_width) * np.dtype(dataset.dtypes[0]).itemsize
     together = ""
@@ -189,7 +188,7 @@ def check_block(name: str, dataset: DatasetReader) -> None:
 
 
 def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
-    """The same for the mask, which is a raster of its own: in NAME.msk, or further on in the file.
+    """Check the blocks of the mask, a raster of its own: NAME.msk, or a directory of the file.
 
     Masks of one bit are decoded to one byte a pixel.
     """
@@ -234,7 +233,7 @@ def sound_georeference(name: str, dataset: DatasetReader) -> Georeference:
 
 
 def warn_of_georeference(box: Georeference) -> None:
-    """Warn of what the outputs will lack because the input does."""
+    """Warn of a georeference that the outputs will lack because the input does."""
     if not box.is_georeferenced:
         text = "no georeference; the outputs will have none either"
     elif not box.has_transform:
@@ -247,7 +246,7 @@ def warn_of_georeference(box: Georeference) -> None:
 
 
 def warn_of_pages(name: str, dataset: DatasetReader) -> None:
-    """Warn of further pages, which are not read; overviews and masks are none."""
+    """Warn of further pages of a TIFF, which are not read; overviews and masks do not count."""
     pages = len(dataset.subdatasets)
     if pages > 1:
         warn(
@@ -259,18 +258,18 @@ def warn_of_pages(name: str, dataset: DatasetReader) -> None:
 def complete_blocks(
     source: RasterSource, dataset: DatasetReader, bidx: int
 ) -> BlockInventory | None:
-    """The blocks of a band, all of which lie inside the file; None where that cannot be told.
+    """The blocks of a band, checked to lie inside the file; None where that is unknown.
 
     Raises:
-        InputError: the file was cut short, or does not say where its blocks are; GDAL would read
-            what is missing as zeros, or from the file's header.
+        InputError: the file was cut short, or blocks have no offset; GDAL would read what is
+            missing as zeros, or from the file's header.
     """
     if source.driver != "GTiff" or source.file_size is None:
         return None
     layout = BlockLayout.of(dataset, bidx)
     inventory = BlockInventory.of(dataset, bidx, layout)
     if inventory.homeless:
-        # GDAL tells of the fault or not, by which question comes next.
+        # Whether GDAL reports the fault depends on the next call.
         raise InputError(
             f"{source.name}: the metadata cannot be understood ({inventory.homeless} blocks have "
             "a size and no place in the file); write it again with gdal_translate"

@@ -22,14 +22,14 @@ from geothresh.machine import usable_cores
 from geothresh.options import Dtype, Writing
 from geothresh.windows import RasterSize
 
-# Of every uint8 output of geothresh.
+# Nodata of every uint8 output.
 NODATA = 255
-# Confidence 0 to 1 as 0 to 254.
+# Confidence 0 to 1 is stored as 0 to 254.
 CONFIDENCE_STEPS = 254
 # Rows and columns of a block on the disk.
 BLOCK = 512
 
-# Endings by which programs, GDAL's own among them, choose another driver.
+# Endings by which programs, GDAL's among them, choose another driver.
 _OTHER_FORMATS = (
     ".avif", ".bmp", ".csv", ".fgb", ".geojson", ".gif", ".gpkg", ".grib", ".h5", ".hdf", ".img",
     ".jp2", ".jpeg", ".jpg", ".json", ".jxl", ".kml", ".nc", ".parquet", ".pdf", ".png", ".shp",
@@ -44,21 +44,21 @@ _DEFAULTS = {
     "BIGTIFF": "IF_SAFER",
     # GDAL's own 6 takes three times as long over confidences for 3 % less.
     "ZLEVEL": "4",
-    # Threads that compress the blocks of a chunk: the bytes are the same whatever their number,
-    # and a GPU fills chunks faster than one core deflates them. Few cores have the network to run.
+    # Threads that compress blocks: a GPU fills chunks faster than one core deflates them. The bytes
+    # do not depend on their number. Half of the cores at most, as the network needs some.
     "NUM_THREADS": str(max(1, min(8, usable_cores() // 2))),
 }
-# Deflate makes two bits of 258 bytes at best (RFC 1951): 1032 to 1.
+# Deflate compresses 258 bytes to two bits at best (RFC 1951): 1032 to 1.
 _DEFLATE_LIMIT = 1032
 _BYTES: dict[Dtype, int] = {"uint8": 1, "float32": 4}
 # Methods that take a predictor.
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
-# None: any value; GDAL takes what it does not know for its default, without an error.
+# None = any value. Names are checked, as GDAL ignores unknown ones without an error.
 _GRANTED: dict[str, tuple[str, ...] | None] = {
     "BIGTIFF": ("YES", "NO", "IF_NEEDED", "IF_SAFER"),
     "BLOCKXSIZE": None,
     "BLOCKYSIZE": None,
-    # Those that give every pixel back.
+    # Lossless ones only.
     "COMPRESS": ("NONE", "DEFLATE", "LZW", "LZMA", "PACKBITS", "ZSTD"),
     "ENDIANNESS": ("NATIVE", "INVERTED", "LITTLE", "BIG"),
     "GEOTIFF_KEYS_FLAVOR": ("STANDARD", "ESRI_PE"),
@@ -72,7 +72,7 @@ _GRANTED: dict[str, tuple[str, ...] | None] = {
     "ZSTD_LEVEL": None,
 }
 
-# The GTiff driver's names of what the COG driver has too, and what that calls them.
+# Options of the GTiff driver that the COG driver has too, and their names there.
 _COG_NAMES = {
     "BIGTIFF": "BIGTIFF",
     "BLOCKXSIZE": "BLOCKSIZE",
@@ -83,20 +83,20 @@ _COG_NAMES = {
     "ZLEVEL": "LEVEL",
     "ZSTD_LEVEL": "LEVEL",
 }
-# What belongs to another method of compression, or says nothing about a COG.
+# Options without meaning for a COG; and levels, which belong to one method of compression.
 _COG_MOOT = ("TILED", "BLOCKYSIZE", "GEOTIFF_KEYS_FLAVOR")
 _COG_LEVELS = {"ZLEVEL": "DEFLATE", "ZSTD_LEVEL": "ZSTD"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterClass:
-    """One of the values of a raster of classes."""
+    """A value of a raster of classes."""
 
     value: int
     label: str
-    """What it means, in legends."""
+    """Its name in legends."""
     colour: Rgb
-    """In the colour table of the TIFF and on maps; what is transparent there is black here."""
+    """In the colour table and in styles; transparent classes are black in the table."""
 
     @property
     def transparent(self) -> bool:
@@ -106,18 +106,18 @@ class RasterClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandFormat:
-    """What the one band of an output holds."""
+    """Type, scale and colours of the one band of an output."""
 
     description: str
-    """The band's description, shown by GIS programs as its name."""
+    """The band's description, which GIS programs show as its name."""
     dtype: Dtype = "uint8"
     """Type of its values. Nodata is 255 in uint8, and NaN in float32."""
     scale: float = 1.0
     """The band's scale tag: meaning = value * scale."""
     classes: tuple[RasterClass, ...] = ()
-    """The values from 0 on, where they are classes; nodata is none of them."""
+    """The classes, by values from 0; empty for continuous values. Nodata is not among them."""
     ramp: tuple[Stop, ...] = ()
-    """Otherwise how it is coloured on maps, by what the values mean."""
+    """Colour ramp of continuous values, by their meaning."""
 
     @property
     def nodata(self) -> float:
@@ -126,17 +126,17 @@ class BandFormat:
 
     @property
     def colours(self) -> dict[int, Rgb]:
-        """The colour table, by value; none where there are no classes."""
-        # A TIFF's knows no transparency; GDAL gives it to the nodata value itself.
+        """The colour table, by value; empty where there are no classes."""
+        # Colour tables of TIFFs have no alpha; GDAL makes nodata transparent by itself.
         table = {one.value: one.colour for one in self.classes}
         return table | {NODATA: EMPTY} if table else table
 
 
 def mask_band(theme: str = "") -> BandFormat:
-    """0 background, 1 foreground.
+    """The format of a mask: 0 background, 1 foreground.
 
     Args:
-        theme: what the foreground is, as a legend says it; empty where it is not known.
+        theme: name of the foreground in legends; empty if unknown.
     """
     return BandFormat(
         description="mask",
@@ -148,7 +148,7 @@ def mask_band(theme: str = "") -> BandFormat:
 
 
 MASK = mask_band()
-"""That of a mask of who knows what."""
+"""The format of a mask whose theme is unknown."""
 
 CHANGES = BandFormat(
     description="changes",
@@ -173,15 +173,15 @@ CONFIDENCE_FLOAT = BandFormat(description="confidence", dtype="float32", ramp=CO
 
 
 def confidence_band(dtype: Dtype) -> BandFormat:
-    """How confidences are stored in values of a type."""
+    """The format of a confidence raster of a type."""
     return CONFIDENCE if dtype == "uint8" else CONFIDENCE_FLOAT
 
 
 def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str, str]:
-    """The creation options of an output: the defaults, overlaid with the user's.
+    """The creation options of an output: the user's over the defaults.
 
     Args:
-        wished: names in any case to values, as after ``--co``.
+        wished: the user's, by name in upper or lower case, as after ``--co``.
         dtype: of its values.
 
     Raises:
@@ -202,10 +202,10 @@ def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str
             )
         options[name] = str(value).upper()
     if dtype == "float32" and options["COMPRESS"] in _PREDICTED:
-        # Floats take 40 % less with it.
+        # 40 % smaller files.
         options.setdefault("PREDICTOR", "3")
     if options["TILED"] in ("NO", "FALSE"):
-        # A strip is as wide as the raster.
+        # Strips are as wide as the raster.
         del options["TILED"], options["BLOCKXSIZE"]
         if "BLOCKYSIZE" not in {name.upper() for name in wished}:
             del options["BLOCKYSIZE"]
@@ -220,10 +220,10 @@ def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str
 
 
 def cog_options(options: Mapping[str, str]) -> dict[str, str]:
-    """The COG driver's options for those of the GTiff driver.
+    """Translate options of the GTiff driver to the COG driver.
 
     Raises:
-        UsageError: one makes no COG.
+        UsageError: one has no counterpart.
     """
     if options.get("TILED") != "YES" or options["BLOCKXSIZE"] != options["BLOCKYSIZE"]:
         raise UsageError("`cog`: a COG has square tiles; leave TILED and the block sizes out")
@@ -251,7 +251,7 @@ def require_creation(writing: Writing) -> None:
 
 
 def least_bytes(size: RasterSize, wished: Mapping[str, str], dtype: Dtype = "uint8") -> int:
-    """Bytes that an output takes at the very least, however alike its pixels are.
+    """A lower bound of the size of an output in bytes, however well its pixels compress.
 
     Args:
         size: of the raster.
@@ -271,10 +271,10 @@ def least_bytes(size: RasterSize, wished: Mapping[str, str], dtype: Dtype = "uin
 
 
 def require_tiff_name(path: Path) -> None:
-    """Refuse a name by which programs would take a GeoTIFF for another format.
+    """Refuse a name with the ending of another format than GeoTIFF.
 
     Raises:
-        UsageError: it ends so.
+        UsageError: it has one.
     """
     if path.suffix.lower() in _OTHER_FORMATS:
         raise UsageError(

@@ -1,8 +1,7 @@
-"""Open rasters: the one way to open a file, the layout of its blocks, and reads of windows.
+"""Open rasters with rasterio, find where their blocks lie in the file, and read windows.
 
-A file whose writer was killed opens and reads as zeros, and one cut short opens too; only the
-offsets of its blocks tell. So a reader looks at them before it trusts a file, and a writer to prove
-one.
+A file whose writer was killed, or that was cut short, may open and read as zeros; only the offsets
+of its blocks show it. So they are checked before a file is read and after one is written.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-# About a microsecond each; more blocks than this are looked at in an even sample.
+# About a microsecond each; of more blocks an even sample is checked.
 _MOST_BLOCKS = 500_000
-# Bytes of a cache for a row of blocks: beside it what GDAL keeps of each, and blocks of masks; and
-# at most, since a small file may claim any width.
+# Bytes of a cache for a row of blocks: at least, for GDAL's overhead and blocks of masks; and at
+# most, since a small file may claim any width.
 _LEAST_CACHE = 4 << 20
 _MOST_CACHE = 512 << 20
 # Beyond the end of any file: damaged offsets may be larger than int64 holds.
 _NOWHERE = 2**62
 
-# Writers print markers such as the lowest float32 with six digits; near them nothing else lives.
+# Some writers print nodata such as the lowest float32 with six digits; no data is near such values.
 _HUGE = 1e30
 _PRINTED_DIGITS = 1e-5
 Made = TypeVar("Made")
@@ -60,20 +59,23 @@ class BlockLayout(RegularGrid):
         )
 
     def is_one_strip(self, present: NDArray[np.int64]) -> bool:
-        """Whether rows that stand as blocks are rows of one strip, of which `present` are known.
+        """Whether blocks of one row are in fact rows of a single strip.
 
-        GDAL serves a strip that is as high as the raster row by row, where there are more than 2000
-        of them, and knows of the offset of the first alone.
+        GDAL presents a strip as high as the raster as blocks of one row if there are more than 2000
+        rows, and knows the offset of the first alone.
+
+        Args:
+            present: indices of the blocks that have an offset.
         """
         size = self.size
         rows = self.part_height == 1 and self.part_width == size.width and size.height > 2000
         return rows and present.tolist() == [0]
 
     def row_cache(self, dtype: np.dtype[Any]) -> int:
-        """Bytes of a cache in which a row of blocks stays while it is read in lower windows.
+        """Bytes of a cache that keeps a row of blocks while it is read in windows of fewer rows.
 
-        In a smaller one each block would be decoded once for each of them; so it is in rows of more
-        than 400 MB.
+        In a smaller cache each block would be decoded once for each window, as happens with rows of
+        more than 400 MB.
         """
         row_of_blocks = self.columns * self.part_width * self.part_height
         return min(row_of_blocks * dtype.itemsize * 5 // 4 + _LEAST_CACHE, _MOST_CACHE)
@@ -91,9 +93,9 @@ class BlockInventory:
     examined: NDArray[np.int64]
     """Indices of the blocks that were looked at, ascending; all of them in most files."""
     ends: NDArray[np.int64]
-    """For each, the position in the file just after its last byte; 0 where it is absent."""
+    """For each, the position in the file after its last byte; 0 where it is absent."""
     one_strip: bool = False
-    """The raster is one strip, of which GDAL makes a block of each row; `examined` is the first."""
+    """The raster is a single strip (`BlockLayout.is_one_strip`); `examined` is its first row."""
     homeless: int = 0
     """Examined blocks that have a size and no offset: GDAL reads them from the file's header."""
 
@@ -144,8 +146,8 @@ class BlockInventory:
 def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the integers 0 to count - 1, ascending, evenly spread.
 
-    By the multiples of the golden ratio modulo 1: an even step could fall on the same column of
-    blocks every time.
+    Multiples of the golden ratio modulo 1: an even step could hit the same column of blocks every
+    time.
     """
     if count <= most:
         return np.arange(count, dtype=np.int64)
@@ -154,10 +156,10 @@ def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def open_dataset(source: RasterSource, **options: str) -> DatasetReader:
-    """Open a raster with the one driver that it may have; `options` are that driver's.
+    """Open a raster with the driver of its source; `options` are the driver's.
 
     Raises:
-        InputError: GDAL cannot make sense of it.
+        InputError: GDAL cannot open it.
     """
     try:
         with gdal_environment(**source.access), filtered_warnings():
@@ -170,18 +172,18 @@ def open_dataset(source: RasterSource, **options: str) -> DatasetReader:
 
 
 def open_raster(source: RasterSource, make: Callable[[RasterSource, DatasetReader], Made]) -> Made:
-    """Open a raster and give what `make` makes of it, which takes the dataset over.
+    """Open a raster and pass it to `make`, whose result owns the dataset.
 
     Raises:
         InputError: it cannot be opened, or GDAL reports a fault in its metadata.
     """
     dataset = open_dataset(source)
     try:
-        # Questions about the metadata may make GDAL read, and complain.
+        # Reading metadata may make GDAL read the file, and fail.
         with gdal_environment(**source.access), filtered_warnings():
             return make(source, dataset)
     except RASTER_ERRORS as error:
-        # GDAL may report a fault in the metadata at whichever question comes next.
+        # GDAL may report a fault in the metadata at any later call.
         dataset.close()
         raise InputError(_metadata_fault(source, error)) from error
     except BaseException:
@@ -190,7 +192,7 @@ def open_raster(source: RasterSource, make: Callable[[RasterSource, DatasetReade
 
 
 def reopen(source: RasterSource, make: Callable[[RasterSource, DatasetReader], Made]) -> Made:
-    """`open_raster` for a file that was examined before, in whatever process.
+    """`open_raster` for a file that was examined before, perhaps in another process.
 
     Raises:
         InputError: the file is gone, or has changed since it was first opened.
@@ -232,12 +234,12 @@ class OpenRaster:
         *,
         box: Georeference | None = None,
     ) -> None:
-        """Take an open dataset into custody.
+        """Take over an open dataset.
 
         Args:
             source: what was opened.
-            dataset: open, from now on this object's to close.
-            bidx: the band that stands for the others.
+            dataset: open; closed by this object.
+            bidx: the band whose blocks and type represent all bands.
             box: georeference in place of the file's own.
         """
         self.source = source
@@ -256,7 +258,7 @@ class OpenRaster:
     def _decoded(
         self, window: PixelWindow, read: Callable[[DatasetReader, PixelWindow], Decoded]
     ) -> Decoded:
-        """What `read` gives of a window.
+        """Call `read` for a window.
 
         Raises:
             InputError: a block cannot be decoded.
@@ -275,7 +277,7 @@ class OpenRaster:
         read: Callable[[DatasetReader, PixelWindow], object],
         error: BaseException,
     ) -> str:
-        """Name the first block of a window that fails by itself."""
+        """The message about the first block of a window that cannot be decoded."""
         place = window.text
         for index in self.layout.touching(window):
             try:
@@ -307,7 +309,7 @@ class OpenRaster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandSpec:
-    """One band of a file, and what tells which of its pixels are data."""
+    """One band of a file, and how its missing data is marked."""
 
     source: RasterSource
     """The file."""
@@ -332,7 +334,7 @@ class OpenBand(OpenRaster):
         self.infinities_seen = False
 
     def stored(self, window: PixelWindow) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The values of a window as they stand in the file, and which of them are data.
+        """The values of a window as stored in the file, and which of them are data.
 
         Raises:
             InputError: a block cannot be decoded.

@@ -1,4 +1,4 @@
-"""The environment of every GDAL call: options, the cache, its errors, and filters of warnings."""
+"""The environment of every GDAL call: options, block cache, exceptions, and warning filters."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import CRSError, NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 # rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
-# damaged file. CRSError is a ValueError of its own, and so is metadata that is no UTF-8.
+# damaged file. CRSError is no RasterioError, and metadata may not be UTF-8.
 RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
 
-# Bytes: rasterio hands the number to GDALSetCacheMax64, where GDAL's own option of that name would
-# take 64 for megabytes. GDAL's default is 5 % of the machine's memory, and what is written late
-# hides until close, where failures are silent.
+# In bytes: rasterio passes the number to GDALSetCacheMax64, while GDAL's own option of that name
+# takes small numbers as megabytes. GDAL's default, 5 % of the memory, would delay writes until
+# close, where failures are silent.
 _CACHE_BYTES = 64 * 2**20
 
 _OPTIONS: dict[str, str | float] = {
-    # Files beside a raster are looked for by their names. Else the directory is listed for each of
-    # the thousands of files that it may hold, which takes as long as all the rest.
+    # Look for sidecar files by name: to list the directory for each of thousands of files in it
+    # takes as long as everything else.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DRIVER_PATH": "disable",
-    # A dead server is told within half a minute: three trials to connect of eight seconds each, or
-    # ten seconds of silence.
+    # A dead server is given up within half a minute: three attempts to connect of eight seconds
+    # each, or ten seconds without a byte.
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_HTTP_CONNECTTIMEOUT": 8,
     "GDAL_HTTP_MAX_RETRY": 2,
@@ -42,9 +42,9 @@ _OPTIONS: dict[str, str | float] = {
 }
 
 _OFFLINE_OPTIONS: dict[str, str | int] = {
-    # The only file that may be fetched, and none is called so.
+    # The only name that may be fetched; no file has it.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
-    # For drivers that fetch by themselves; no name ends so (RFC 2606).
+    # For drivers that fetch by themselves; .invalid never resolves (RFC 2606).
     "GDAL_HTTP_PROXY": "http://none.invalid",
     "GDAL_HTTP_MAX_RETRY": 0,
 }
@@ -56,7 +56,7 @@ _REMOTE_OPTIONS: dict[str, str | int] = {
 }
 
 _WRITING_OPTIONS: dict[str, str | int] = {
-    # What a TIFF cannot hold would go to a side file, named after the temporary name.
+    # Metadata that a TIFF cannot hold would go to a sidecar of the temporary name.
     "GDAL_PAM_ENABLED": "NO",
 }
 
@@ -69,17 +69,17 @@ def gdal_environment(
     writing: bool = False,
     cache_bytes: int | None = None,
 ) -> Iterator[None]:
-    """Open, read or write inside this block: GDAL's cache, drivers and network are bounded.
+    """GDAL's options for opening, reading or writing: cache, drivers and network are bounded.
 
     rasterio keeps the options per thread, so that each use enters its own block in whatever thread
     or process it runs; that takes 60 microseconds, or 4 inside a block with the same options.
 
     Args:
-        remote: what is read is not on a local disk.
-        offline: what is read names other files, of which none is to be fetched over a network.
-        writing: what is opened is written.
-        cache_bytes: of the cache of blocks, which all datasets of the process share. Left out, it
-            is that of the block around this one, or 64 MB.
+        remote: the raster is not on a local disk.
+        offline: the raster names other files, none of which may be fetched over a network.
+        writing: the raster is written.
+        cache_bytes: size of the block cache, which all datasets of the process share; None = that
+            of the surrounding environment, or 64 MB.
     """
     around = getenv() if hasenv() else {}
     if cache_bytes is None:
@@ -99,14 +99,14 @@ def gdal_environment(
 
 
 def reason(error: BaseException) -> str:
-    """What GDAL said, in one line: the cause that rasterio chained to its exception, or itself."""
+    """GDAL's message in one line: of the cause that rasterio chained to its exception, if any."""
     cause = error
     while isinstance(cause.__cause__, RASTER_ERRORS):
         cause = cause.__cause__
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
-# What becomes of which warning.
+# Warnings that are ignored or become errors.
 _wanted: list[tuple[Literal["ignore", "error"], type[Warning]]] = [
     ("ignore", NotGeoreferencedWarning),
     ("ignore", NodataShadowWarning),
@@ -117,17 +117,17 @@ _filters = warnings.catch_warnings()
 
 
 def make_error(category: type[Warning]) -> None:
-    """Make an exception of a warning inside `filtered_warnings`, from its next start on."""
+    """Turn a warning into an error inside `filtered_warnings`, from its next start on."""
     _wanted.append(("error", category))
 
 
 @contextmanager
 def filtered_warnings() -> Iterator[None]:
-    """Silence rasterio's own warnings, and make exceptions of those that `make_error` was told.
+    """Silence rasterio's warnings, and turn those of `make_error` into errors.
 
-    Filters of warnings belong to the process. Threads that each put theirs in force and the former
-    ones back would leave some for good; here the first thread to come puts them in force, and the
-    last one to leave puts the caller's back.
+    Warning filters belong to the process. If threads each installed theirs and restored the former
+    ones, some would stay for good: here the first thread installs them, and the last one restores
+    the caller's.
     """
     global _inside, _filters
     with _lock:

@@ -1,4 +1,4 @@
-"""The georeference of a raster: copied from input to output bit for bit, compared, overlaid."""
+"""Georeference of a raster: copied to outputs bit for bit, compared, and used to find overlaps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _POINTS = 21
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Georeference(GeoBox):
-    """A raster's place on the ground, with all else of a file that ties its pixels to it."""
+    """A `GeoBox` with ground control points, RPCs and the AREA_OR_POINT tag of a file."""
 
     gcps: tuple[GroundControlPoint, ...] = ()
     """Ground control points, in place of a transform."""
@@ -49,7 +49,7 @@ class Georeference(GeoBox):
         return cls(
             size=RasterSize(height=dataset.height, width=dataset.width),
             transform=tuple(dataset.transform)[:6],
-            # The same for thousands of files: it is to be in memory once.
+            # Thousands of files share it: keep it in memory once.
             crs=None if dataset.crs is None else sys.intern(dataset.crs.to_wkt()),
             name=name,
             gcps=tuple(gcps),
@@ -60,7 +60,7 @@ class Georeference(GeoBox):
 
     @classmethod
     def of_box(cls, box: GeoBox) -> Georeference:
-        """That of a raster of which nothing but its place is known."""
+        """A georeference without control points, RPCs or tags."""
         return cls(size=box.size, transform=box.transform, crs=box.crs, name=box.name)
 
     @property
@@ -75,7 +75,7 @@ class Georeference(GeoBox):
 
     @property
     def is_georeferenced(self) -> bool:
-        """Whether the pixels have a place on the ground by any of the three ways."""
+        """Whether there is a transform, control points or RPCs."""
         return self.has_transform or bool(self.gcps) or self.rpcs is not None
 
     def has_crs_of(self, other: Georeference) -> bool:
@@ -85,8 +85,8 @@ class Georeference(GeoBox):
     def require_same(self, other: Georeference) -> None:
         """Raise InputError, with the numbers of both, unless `other` has the same pixels.
 
-        Corners may differ by a hundredth of a pixel: more is another place, less is how programs
-        round a coordinate. What one of the two lacks, a transform or a CRS, is not compared.
+        Corners may differ by a hundredth of a pixel, as programs round coordinates. A transform or
+        CRS that one of the two lacks is not compared.
         """
         advice = "cut or warp one to the grid of the other"
         size, theirs = self.size, other.size
@@ -106,7 +106,7 @@ class Georeference(GeoBox):
                 raise InputError(f"{self.name}: lies {shift:.3g} pixels off {other.name}; {advice}")
 
     def has_pixels_of(self, other: Georeference) -> bool:
-        """Whether both have a place on the ground, and the same for every pixel."""
+        """Whether both have a transform, and every pixel lies in the same place."""
         return (
             self.has_transform
             and other.has_transform
@@ -118,15 +118,15 @@ class Georeference(GeoBox):
     def window_over(self, other: Georeference, window: PixelWindow) -> PixelWindow | None:
         """The window of this raster that covers the ground of a window of another.
 
-        A raster that has lost its CRS is taken to be in the other's: what is held out in one must
-        not be trained on in the other for the lack of a name.
+        A raster without a CRS is taken to be in the other's: what is held out in one must not be
+        trained on in the other because a CRS is missing.
 
         Returns:
-            The extent of that ground in pixels of this raster, rounded outwards and cut to it; None
-            where they do not meet, or one of the two has no place on the ground.
+            The extent of that window in pixels of this raster, rounded outwards and cut to it; None
+            where they do not meet, or one of the two has no transform.
 
         Raises:
-            InputError: the ground has no place in the CRS of this raster.
+            InputError: the window has no place in the CRS of this raster.
         """
         if not (self.has_transform and other.has_transform):
             return None
@@ -172,9 +172,9 @@ class Georeference(GeoBox):
         return arguments
 
     def write_to(self, dataset: DatasetWriter) -> None:
-        """Set what ``rasterio.open`` takes no argument for."""
+        """Set what is no argument of ``rasterio.open``."""
         if self.gcps:
-            # rasterio asks even a missing CRS for its WKT.
+            # rasterio calls to_wkt() even on a missing CRS.
             dataset.gcps = (list(self.gcps), self.gcps_crs or CRS())
         if self.rpcs is not None:
             dataset.rpcs = self.rpcs

@@ -1,6 +1,6 @@
-"""Many rasters as one surface: which share a pixel grid, and where each lies on it.
+"""Which rasters share a pixel grid, and where each lies on it.
 
-Integers and a few coordinates: everything here is known before a pixel is read.
+From transforms and sizes alone: no pixel is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from geothresh.types import Int64Array
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 SAME_PLACE = 0.01
-"""Share of a pixel by which the corners of a raster may lie off the grid of another one and still
-be on it: programs round coordinates."""
+"""Share of a pixel by which corners may lie off a grid and still be on it, as programs round
+coordinates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Placement:
 
     @classmethod
     def of(cls, windows: Sequence[PixelWindow]) -> Placement:
-        """Take windows that may have negative rows and columns; at least one."""
+        """From at least one window, with rows and columns that may be negative."""
         numbers = np.array(
             [(one.row, one.col, one.height, one.width) for one in windows], np.int64
         ).T
@@ -71,9 +71,9 @@ class Placement:
         return order, self.rows[order], int(self.heights.max())
 
     def touching(self, window: PixelWindow) -> list[int]:
-        """The rasters that share a pixel with a window, ascending.
+        """Indices of the rasters that share a pixel with a window, ascending.
 
-        Of a hundred thousand rasters in rows, only those of a few rows are looked at.
+        Sorted by row, so that of a hundred thousand rasters few are compared.
         """
         order, sorted_rows, tallest = self._by_row
         first = np.searchsorted(sorted_rows, window.row - tallest, side="right")
@@ -88,7 +88,7 @@ class Placement:
         return sorted(found)
 
     def in_order(self) -> list[int]:
-        """The rasters row by row, from the left: neighbours follow one another."""
+        """Indices of the rasters row by row, from the left: neighbours follow one another."""
         order: list[int] = np.lexsort((self.cols, self.rows)).tolist()
         return order
 
@@ -100,7 +100,7 @@ class Surface:
     box: GeoBox
     """Their union."""
     members: tuple[int, ...]
-    """Which of the rasters that were given, ascending."""
+    """Indices of the rasters on it, ascending."""
     placement: Placement
     """Where each member lies in the union, in the same order."""
 
@@ -123,9 +123,10 @@ class _Grid:
 
 
 def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:
-    """Put rasters together that share a pixel grid, in the order in which grids appear.
+    """Group rasters by pixel grid, in the order in which grids appear.
 
-    A grid is a CRS, spelled the same, a size and direction of pixels, and where they begin.
+    Rasters on one grid have the same CRS, spelled the same, and the same pixels, shifted by whole
+    ones.
 
     Args:
         boxes: each with a transform.
@@ -161,7 +162,7 @@ def _surface(grid: _Grid) -> Surface:
 
 
 def pieces_of(size: RasterSize, side: int | None) -> list[tuple[str, PixelWindow]]:
-    """Cut a raster into squares, with what each adds to the raster's name; one has no name."""
+    """Cut a raster into squares, each with its suffix of the name; a single one has none."""
     whole = size.window()
     if side is None or max(size.height, size.width) <= side:
         return [("", whole)]
