@@ -1,7 +1,7 @@
-"""Polygons of a mask, confidences summed up inside each, and polygons burnt onto pixels.
+"""Polygonize a mask, sum confidences over its regions, and rasterize polygons.
 
-GDAL's polygoniser reads the band row by row and closes each polygon across all blocks: there is no
-seam, and no array of the whole raster.
+GDAL's polygoniser reads the band row by row and closes each polygon across all blocks: without
+seams, and without an array of the whole raster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from geothresh.windows import PixelWindow
 def mask_shapes(mask: Mask) -> Generator[Mapping[str, Any], None, None]:
     """Polygonize the foreground: its 4-connected regions as GeoJSON, in pixels (column, row).
 
-    Memory is that of all polygons, which GDAL makes before it gives the first.
+    Memory is that of all polygons: GDAL makes them all before it returns the first.
 
     Raises:
         InputError: the mask cannot be read.
@@ -67,7 +67,7 @@ def confidence_sums(
         foreground = mask.foreground(window)
         columns = np.flatnonzero(foreground.any(axis=0))
         if columns.size:
-            # Nothing left of the first foreground and right of the last is read.
+            # Only columns from the first to the last foreground pixel are read.
             left, right = int(columns[0]), int(columns[-1]) + 1
             values, valid = scene.read(
                 PixelWindow.between(window.row, window.row_stop, left, right)

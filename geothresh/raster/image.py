@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """What is known and decided about an image; opens it again in any process."""
+    """How an image is read; picklable, and opens it again in any process."""
 
     source: RasterSource
     """The file."""
@@ -81,7 +81,7 @@ class ImageScene(OpenRaster):
         )
         valid = np.ones(stored.shape[1:], np.bool_) if mask is None else mask != 0
         if None not in spec.nodata:
-            # A black roof may be 0 in one band: only all three together mean that data is missing.
+            # A black roof may be 0 in one band: data is missing only where all three are nodata.
             marks = np.array(spec.nodata, np.uint8)[:, None, None]
             valid &= ~(stored == marks).all(axis=0)
         values = stored.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Pairs of an image and its mask, to train base networks on: match them by name, and check them.
+"""Pairs of an image and its mask, to train base networks on: matched by name, and checked.
 
-Where they are, `geothresh.raster.layouts` says.
+`geothresh.raster.layouts` knows where they are in a folder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ImagePair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """What a check learns of an image and its mask."""
+    """Facts about an image and its mask."""
 
     shape: tuple[int, int]
     """Height and width."""
@@ -57,7 +57,7 @@ class ImageFacts:
     digest: str
     """sha256 of the pixels of image and mask, and of the size that they are brought to."""
     marks: tuple[str, ...]
-    """What tells the place: digests of the image's and of the mask's pixels."""
+    """Digests of the image's and the mask's pixels, which identify the place."""
 
 
 def find_images(
@@ -172,6 +172,6 @@ def _facts(pair: ImagePair) -> ImageFacts:
         shape=(height, width),
         foreground=mask.foreground,
         digest=hashlib.sha256(f"{pixels} {mask.digest}{size}".encode()).hexdigest(),
-        # A blank image is no place; every other one is, under whatever mask.
+        # A blank image identifies no place.
         marks=(*mask.marks, *((pixels,) if image.min() != image.max() else ())),
     )

@@ -1,8 +1,8 @@
-"""Many masks on one pixel grid as a single one, which lives as long as it is needed.
+"""Join many masks on one pixel grid into a temporary mask.
 
-Polygons and thinning want one raster. So what the files hold is written to a temporary mask of
-their union, window by window: sparse and compressed it takes some thousandth of its pixels, and
-nothing in memory grows with it.
+Polygons and thinning need one raster. The files are copied to a temporary mask of their union,
+window by window: sparse and compressed, it takes a thousandth of its pixels in bytes, and memory
+does not grow with it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SIDE = 2048
 
 
 def windows_of(size: RasterSize) -> list[PixelWindow]:
-    """Squares that cover a raster of many files, row by row; each file is in few of them."""
+    """Square windows that cover a raster of many files, row by row."""
     return list(RegularGrid(size=size, part_height=_SIDE, part_width=_SIDE).windows())
 
 
 def one_surface(boxes: Sequence[GeoBox]) -> Surface:
-    """Put rasters together that must lie on one pixel grid.
+    """The surface of rasters that must lie on one pixel grid.
 
     Raises:
         InputError: one has no georeference, or they lie on several grids.
@@ -63,9 +63,9 @@ def joined_mask(
     beside: Path,
     progress: Progress | None = None,
 ) -> Iterator[Mask]:
-    """Many masks as one; where they overlap, the first that has data there comes first.
+    """Many masks as one; where they overlap, the first one with data is used.
 
-    What is foreground is decided once for all, as for a single one (`open_mask`).
+    The foreground value is decided once for all, as for a single mask (`open_mask`).
 
     Args:
         sources: the masks.

@@ -1,4 +1,4 @@
-"""How folders of labelled images are laid out: the one place that knows names of folders and files.
+"""Layouts of data sets of labelled images: the names of their folders and files.
 
 | layout | images | masks |
 |---|---|---|
@@ -30,13 +30,13 @@ class Place:
     images: str = ""
     masks: str = ""
     image_suffix: str = ""
-    """What the stem of an image has behind its id."""
+    """Suffix of an image's stem after its id."""
     mask_suffix: str = ""
-    """What the stem of a mask has behind its id."""
+    """Suffix of a mask's stem after its id."""
 
     @property
     def in_folders(self) -> bool:
-        """Whether images and masks have folders of their own, by which it is recognised."""
+        """Whether images and masks have folders of their own."""
         return bool(self.masks)
 
     def masks_in(self, folder: Path) -> dict[str, Path]:
@@ -56,7 +56,7 @@ def _duts(half: str, above: str = "") -> Place:
     return Place(images=f"{above}{half}-Image", masks=f"{above}{half}-Mask")
 
 
-#: What a folder may hold: the first places that are there, and all of them that are.
+#: Layouts by name, each with the places where images and masks may be.
 PLACES: dict[str, tuple[Place, ...]] = {
     "plain": (Place(images="image", masks="mask"),),
     "kvasir": (Place(images="images", masks="masks"),),
@@ -73,7 +73,7 @@ def find_masks(folder: Path, layout: LayoutOption = "auto") -> dict[str, Path]:
 
     Args:
         folder: of the data.
-        layout: one of `PLACES`, or auto: that whose folders are there, else deepglobe.
+        layout: one of `PLACES`, or auto: the one whose folders exist, else deepglobe.
 
     Raises:
         InputError: there are none, a layout is half there, or several are; or a folder cannot be
@@ -92,7 +92,7 @@ def find_pictures_of(folder: Path, layout: LayoutOption = "auto") -> dict[str, P
 
 
 def laid_out_pictures(folder: Path) -> dict[str, Path]:
-    """The images of a folder in whichever layout, masks or not; none where there are none."""
+    """The images of a folder in any layout, with or without masks; empty if there are none."""
     for places in PLACES.values():
         there = [place for place in places if place.in_folders and (folder / place.images).is_dir()]
         if there:
@@ -106,7 +106,7 @@ def _gather(
     what: str,
     take: Callable[[Place, Path], dict[str, Path]],
 ) -> dict[str, Path]:
-    """Masks or images of all places of the layout that are there."""
+    """Masks or images of all places of the layout that exist."""
     _, places = _recognised(folder, layout)
     for place in places if places[0].in_folders else ():
         part = place.masks if what == "masks" else place.images
@@ -131,7 +131,7 @@ def _gather(
 
 
 def _recognised(folder: Path, layout: LayoutOption) -> tuple[str, list[Place]]:
-    """The layout of a folder by name, and its places that are there."""
+    """The name of a folder's layout, and its places that exist."""
     if layout != "auto":
         places = PLACES[layout]
         there = [place for place in places if not place.in_folders or place.is_there(folder)]
@@ -154,11 +154,11 @@ def _recognised(folder: Path, layout: LayoutOption) -> tuple[str, list[Place]]:
             f"{named[1]}"
         )
     if named:
-        # Half of DUTS by its images alone is half there too.
+        # A half of DUTS with images alone is reported as incomplete.
         return named[0], [p for p in PLACES[named[0]] if p.is_there(folder)]
     deepglobe = PLACES["deepglobe"][0]
     if not deepglobe.masks_in(folder):
-        # Images without masks say what was meant.
+        # Folders of images alone: a layout that is incomplete.
         for name, places in PLACES.items():
             half = [place for place in places if place.in_folders and place.is_there(folder)]
             if half:
@@ -195,7 +195,7 @@ def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
     found: dict[str, Path] = {}
-    # Two ids that differ by case alone are one where the file system does not tell case apart.
+    # Ids that differ in case alone are one on file systems that ignore case.
     taken: dict[str, Path] = {}
     for path in paths:
         if is_picture(path) and path.stem.endswith(tail):
@@ -215,5 +215,5 @@ def is_picture(path: Path) -> bool:
 
 def is_hidden(path: Path) -> bool:
     """Whether a name begins with a dot."""
-    # macOS leaves ._NAME beside each file on the disks of others, and it is no picture.
+    # macOS writes ._NAME, which is no picture, beside files on foreign disks.
     return path.name.startswith(".")

@@ -1,8 +1,8 @@
-"""Read masks; one pass over the pixels finds which value is foreground.
+"""Read masks; a first pass over the pixels finds which value is foreground.
 
-GDAL's polygoniser says nothing when a read fails, and given anything but a mask it makes a polygon
-of every pixel. So the band is read through once before: that finds damage, tells a mask from a
-confidence raster, and counts the foreground that the polygons must cover.
+GDAL's polygoniser reports no failed reads, and makes a polygon of every pixel of a confidence
+raster. So the band is read once before: that finds damage and rasters that are no masks, and counts
+the foreground that the polygons must cover.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# Pixels of a strip, some 20 bytes each while it is worked on. Small strips take little memory and
-# read a block several times, which costs nothing while a row of blocks stays in GDAL's cache.
+# Pixels of a strip, some 20 bytes each in memory. Small strips read a block several times, which
+# costs nothing while a row of blocks is in GDAL's cache.
 _STRIP_PIXELS = 1 << 21
 _STRIP_PIXELS_WIDE = 1 << 24
 _CACHED_BLOCK_ROW = 24 << 20
 
-# Nodata by this project's convention, foreground by the habit of others.
+# Nodata in masks of geothresh, foreground in those of many other programs.
 _HIGH = 255
 
 _CUT = "cut them with `threshold`, such as `threshold=0.5`"
@@ -53,7 +53,7 @@ _CUT_LABELS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSpec(BandSpec):
-    """What is known and decided about a mask; opens it again in any process."""
+    """How a mask is read; picklable, and opens it again in any process."""
 
     value: int
     """The pixels of this value are the foreground."""
@@ -61,7 +61,7 @@ class MaskSpec(BandSpec):
     """Number of foreground pixels."""
 
     def open(self) -> Mask:
-        """Open the mask without looking through it again.
+        """Open the mask without another pass over it.
 
         Raises:
             InputError: the file is gone, or has changed since it was first opened.
@@ -109,7 +109,7 @@ def open_mask(
     allow_vrt: bool = False,
     progress: Progress | None = None,
 ) -> Mask:
-    """Open a mask; it is read through once, to find out what is foreground in it.
+    """Open a mask; it is read once, to find which value is foreground.
 
     Foreground is 1. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is
     foreground, with a warning. 255 beside 1 is nodata, tagged or not.
@@ -133,8 +133,8 @@ def open_mask(
 def open_labels(mask: str | os.PathLike[str] | RasterSource | Any) -> Mask:
     """Open a mask that is the ground truth; see `open_mask`.
 
-    0 is background in it, also in the many masks that are tagged with a nodata value of 0: without
-    it there would be no false positive.
+    0 is background, also in masks with a nodata value of 0, of which there are many: as nodata,
+    there would be no false positives.
 
     Raises:
         InputError: the raster cannot be read, or is no mask.
@@ -168,9 +168,9 @@ def _examine(
     advice: str,
     zero_is_data: bool = False,
 ) -> Mask:
-    """Check an open dataset, and look through it for its foreground.
+    """Check an open dataset, and find its foreground.
 
-    With `zero_is_data`, a nodata value of 0 counts for nothing. `advice` is for confidences.
+    With `zero_is_data`, a nodata value of 0 is ignored. `advice` is said of confidences.
     """
     mask = _checked(source, dataset, bidx, advice=advice, zero_is_data=zero_is_data)
     counted = _count_foreground(mask, progress, advice)
@@ -187,7 +187,7 @@ def _checked(
     advice: str,
     zero_is_data: bool = False,
 ) -> Mask:
-    """A mask of which all is checked but its pixels; its foreground is not known yet."""
+    """A mask whose metadata is checked; its foreground is not known yet."""
     check_size(source, dataset)
     sound_georeference(source.name, dataset)
     warn_of_pages(source.name, dataset)
@@ -213,7 +213,7 @@ def _checked(
 
 
 def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int, advice: str) -> None:
-    """What the header tells; the values are looked at in the scan."""
+    """Refuse a band that is no mask by its metadata; values are checked in the pass over them."""
     dtype = np.dtype(dataset.dtypes[bidx - 1])
     scale, offset = dataset.scales[bidx - 1], dataset.offsets[bidx - 1]
     if not np.issubdtype(dtype, np.integer):
@@ -230,7 +230,7 @@ def _refuse_confidences(name: str, dataset: DatasetReader, bidx: int, advice: st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedMask:
-    """A mask that was read through; what is foreground in it is to be decided."""
+    """A mask whose values are counted; its foreground value is not decided yet."""
 
     spec: MaskSpec
     box: Georeference
@@ -251,7 +251,7 @@ def count_mask(source: RasterSource, bidx: int | None) -> CountedMask:
 
 
 def decided_value(name: str, masks: Sequence[CountedMask]) -> int:
-    """The value that is foreground in masks which belong together; warns where that may surprise.
+    """Decide the foreground value of masks that belong together; warns where it may surprise.
 
     Args:
         name: of them, in warnings.
@@ -274,11 +274,11 @@ def decided_value(name: str, masks: Sequence[CountedMask]) -> int:
 def _count_foreground(mask: Mask, progress: Progress | None, advice: str) -> CountedMask:
     """How many pixels are 1 and how many 255; InputError where one is neither, nor 0."""
     ones = highs = 0
-    # The blocks stay for the strips of one row of them, and no longer.
+    # A row of blocks stays in the cache while its strips are read.
     with gdal_environment(cache_bytes=mask.layout.row_cache(mask.dtype)):
         for window, values, valid in _stored(mask, progress):
             one = (values == 1) & valid
-            # Compared as Python compares: no int8 is 255.
+            # As Python integers: no int8 is 255.
             high = (values == _HIGH) & valid
             odd = (values != 0) & valid & ~one & ~high
             if odd.any():
@@ -296,7 +296,7 @@ def _count_foreground(mask: Mask, progress: Progress | None, advice: str) -> Cou
 def _stored(
     mask: Mask, progress: Progress | None
 ) -> Iterator[tuple[PixelWindow, NDArray[Any], NDArray[np.bool_]]]:
-    """The whole band as it is stored, and what of it is valid, from top to bottom."""
+    """The stored values and validity of the band, strip by strip."""
     windows = strips(mask.size, mask.layout.part_height, cached=True)
     for done, window in enumerate(windows, start=1):
         yield window, *mask.stored(window)

@@ -1,6 +1,6 @@
-"""Pairs of a confidence map and its mask: match them by name, and check them.
+"""Pairs of a confidence map and its mask: matched by name, and checked.
 
-Where masks are, `geothresh.raster.layouts` says; images beside them are not needed. The maps of
+`geothresh.raster.layouts` knows where masks are in a folder; images are not needed. The maps of
 each base network are in a folder of their own, ``<id>.png`` or ``.tif``, or in ``DATA/confidence``.
 """
 
@@ -23,10 +23,10 @@ from geothresh.raster.layouts import ENDINGS, find_masks, is_hidden, is_picture,
 from geothresh.raster.pictures import is_jpeg, read_gray, resized
 
 _FAULTS_SHOWN = 10
-# What is white in 1, 8 and 16 bits.
+# White in 1, 8 and 16 bits.
 _FOREGROUND = (1, 255, 65535)
-# Masks in JPEG are cut in the middle, unless more than this share of pixels is between black and
-# white, which is no noise of the compression.
+# JPEG masks are cut in the middle, unless more than this share of pixels is between black and
+# white, which is more than compression noise.
 _UNSURE, _GREY = 0.05, (64, 191)
 
 Value = TypeVar("Value")
@@ -155,7 +155,7 @@ def _require_named_once(pairs: Sequence[Pair]) -> None:
 
 
 def _without_maps(folder: Path) -> str:
-    """What to say of a folder in which there are no maps: there may be some a level below."""
+    """The message about a folder without maps; there may be some one level below."""
     below = sorted(p for p in folder.iterdir() if p.is_dir() and _has_pictures(p))
     if not below:
         return f"{folder}: no confidence maps ({', '.join(ENDINGS)}) in it"
@@ -178,7 +178,7 @@ def dataset_name(folder: Path) -> str:
 
 
 def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Value]:
-    """What was said of each data folder, by the name that its pairs carry.
+    """Values given for each data folder, by the data set name of its pairs.
 
     Raises:
         UsageError: two folders have one name, but not one value.
@@ -248,18 +248,18 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskFacts:
-    """What a check learns of a mask."""
+    """Facts about a mask."""
 
     shape: tuple[int, int]
     """Height and width."""
     foreground: int
     """Pixels."""
     digest: str
-    """sha256 of the pixels and the shape: equal masks are the same place under two names."""
+    """sha256 of pixels and shape: equal masks are one place under two names."""
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What tells the place: the digest, but of an empty mask, which all are equal, nothing."""
+        """Digests that identify the place; none for an empty mask, as all of them are equal."""
         return (self.digest,) if self.foreground else ()
 
 

@@ -60,15 +60,15 @@ _TEXT = 17
 def read_gray(
     path: str | os.PathLike[str], *, gaps: bool = False, stored: bool = False
 ) -> NDArray[Any]:
-    """Read a one-band picture whole: PNG, JPEG or TIFF, whatever its name ends in.
+    """Read a one-band picture: PNG, JPEG or TIFF, by content, not by its ending.
 
     A PNG or JPEG in colour is accepted where its three channels are equal; an alpha channel is
     left out. The scale and offset tags of a TIFF are applied.
 
     Args:
-        gaps: accept a TIFF with missing pixels, which come as they are stored. A nodata value of
-            0, by which others mark background, makes no gap.
-        stored: give the numbers of a 16-bit PNG as they are, for what is no confidence.
+        gaps: accept a TIFF with missing pixels, which are returned as stored. Pixels of nodata 0,
+            which often marks background, do not count as missing.
+        stored: return the values of a 16-bit PNG as stored, for what is no confidence.
 
     Returns:
         (H, W) array: uint8 as stored (1-bit pictures as 0 and 1), 16-bit PNG as float32 value /
@@ -85,7 +85,7 @@ def read_gray(
 
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a colour picture whole: PNG, JPEG or TIFF, whatever its name ends in.
+    """Read a colour picture: PNG, JPEG or TIFF, by content, not by its ending.
 
     Grey pictures come with three equal channels; an alpha channel is left out.
 
@@ -106,7 +106,7 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         check_block(str(file), dataset)
         try:
             pixels: NDArray[np.uint8] = dataset.read(bands)
-            # Nodata is where all bands hold it: a black roof may be 0 in one of them.
+            # Missing where all bands are nodata: a black roof may be 0 in one of them.
             missing = int(np.count_nonzero(dataset.dataset_mask() == 0))
         except RASTER_ERRORS as error:
             raise InputError(
@@ -126,11 +126,11 @@ def is_jpeg(path: str | os.PathLike[str]) -> bool:
 
 
 def resized(pixels: NDArray[Value], side: int | None) -> NDArray[Value]:
-    """A picture brought to side x side pixels: means over areas where it shrinks, else bilinear.
+    """Resize a picture to side x side pixels: area means where it shrinks, else bilinear.
 
     Args:
-        pixels: (H, W) confidences or a mask, whose pixels are foreground where half of what they
-            stand for is, or (H, W, 3) uint8.
+        pixels: (H, W) confidences, (H, W, 3) uint8, or an (H, W) mask, whose new pixels are
+            foreground where at least half of their area is.
         side: of the result; None = as it is.
 
     Returns:
@@ -189,7 +189,7 @@ def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any
 
 def _gray(file: Path, picture: Image.Image) -> NDArray[Any]:
     pixels = _gray_stored(file, picture)
-    # What is stored in 16 bits: all else comes in 8.
+    # Everything but 16-bit pictures is uint8.
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / np.float32(65535.0)
 
 
@@ -213,7 +213,7 @@ def _rgb(file: Path, picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def _is_deep_png(file: Path) -> bool:
-    """Whether a file is a PNG with 16 bits a channel, of which Pillow drops half in colour."""
+    """Whether a file is a PNG with 16 bits a channel, which Pillow cuts to 8 in colour."""
     with file.open("rb") as opened:
         head = opened.read(25)
     return head.startswith(b"\x89PNG") and head[24:] == b"\x10"
@@ -252,7 +252,7 @@ def page_picture(pixels: UInt8Array, alt: str, *, most_bytes: int) -> Picture:
 
 
 def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
-    """Write a picture so that `path` is the old file or the complete new one, nothing else.
+    """Write a PNG atomically.
 
     Args:
         pixels: (H, W) grey or (H, W, 3) red, green, blue; uint8.
@@ -301,7 +301,7 @@ def change_picture(before: BoolArray, after: BoolArray, valid: BoolArray) -> Rgb
 
 
 def shrunk(picture: Rgb, factor: int) -> Rgb:
-    """`picture` at 1/factor of its size, each pixel the mean of those it stands for."""
+    """`picture` at 1/factor of its size, by area means."""
     size = (max(1, picture.shape[1] // factor), max(1, picture.shape[0] // factor))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
 

@@ -1,4 +1,4 @@
-"""What a raster of ours says of its making, in its tags."""
+"""Read the tags in which a raster of geothresh says how it was made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.raster.paths import RasterSource, find_raster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """The model behind a raster; empty texts where it tells of none."""
+    """The model that made a raster; fields are empty where tags are missing."""
 
     model: str
     """Its name."""
@@ -37,9 +37,9 @@ class Provenance:
 
 
 def unit_of(path: Path) -> str | None:
-    """The unit of a run over many files whose output a raster says it is; None where it does not.
+    """The unit of a run over many files that made a raster, from its tags; None if there is none.
 
-    A raster of ours appears under its name only when it is complete: one that says so is.
+    Such a raster is complete: it is renamed to its name only then.
     """
     try:
         with open_dataset(find_raster(path)) as dataset:

@@ -1,15 +1,14 @@
-"""Connected regions of a mask that is read strip by strip: statistics of each, and sieving.
+"""Connected components of a mask that is read strip by strip: statistics, and sieving.
 
-A strip is cut into runs (maximal stretches of foreground inside one row). Runs that touch are
-joined into pieces, pieces of neighbouring strips are joined where the last row of one lies above
-the first row of the other, and one pass over the pieces at the end makes regions of them. What is
-kept in memory is one strip, and a few numbers and a histogram of the values that occur per piece,
-whatever the height of the raster.
+A strip is cut into runs (maximal stretches of foreground in a row). Runs that touch are joined to
+pieces, pieces of neighbouring strips are joined where the last row of one touches the first row of
+the next, and at the end the joined pieces are the regions. Memory holds one strip, and a few
+numbers and a sparse histogram for each piece, whatever the height of the raster.
 
 Regions of statistics are 4-connected, as the polygons of `rasterio.features.shapes` are, so that
-each region is one polygon. The two are paired by the region's first pixel in reading order: the
-polygon's top-left corner. Sieving goes over the strips twice: once to find how large each region
-is, and once to take away the small ones.
+each region is one polygon. The two are matched by the region's first pixel in reading order: the
+polygon's top-left corner. Sieving reads the strips twice: to measure the regions, and to remove the
+small ones.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from geothresh.raster.rewriting import rewritten
 from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.windows import PixelWindow
 
-# Steps of a confidence in a histogram: those in which refined confidences are written.
+# Bins of a histogram of confidences: the steps in which refined confidences are written.
 _BINS = 255
 
 #: A mask from top to bottom, in strips of full width; may be gone through several times.
@@ -49,19 +48,19 @@ class RegionTable:
     """(n,) pixels of the region."""
 
     measured: Int64Array
-    """(n,) those of them that have a valid value."""
+    """(n,) pixels with a valid value."""
 
     mean: Float64Array
     """(n,) mean of the valid values, NaN where none is valid."""
 
     least: Float64Array
-    """(n,) least of them, likewise."""
+    """(n,) minimum of the valid values, NaN where none is valid."""
 
     tenth: Float64Array
-    """(n,) the least of them that a tenth of them do not exceed, in steps of 1 / 254; likewise."""
+    """(n,) 10th percentile of the valid values, in steps of 1 / 254; NaN where none is valid."""
 
     def rows(self, first: Int64Array) -> Int64Array:
-        """Where in this table the regions stand that begin at `first`.
+        """Indices of the regions that begin at `first`.
 
         Args:
             first: (k,) first pixels, as in the field of that name, in any order.
@@ -111,7 +110,7 @@ class RegionSums:
         *,
         left: int = 0,
     ) -> None:
-        """Take in the next strip below those taken in before.
+        """Add the next strip below.
 
         Args:
             mask: (height, width), True = foreground.
@@ -155,7 +154,7 @@ class RegionSums:
             self._counts.append(occurring[places])
 
     def finish(self) -> RegionTable:
-        """Regions of all strips taken in so far."""
+        """The regions of all strips."""
         if not self._seams.pieces:
             none = np.empty(0, np.int64)
             nothing = np.empty(0)
@@ -181,7 +180,7 @@ class RegionSums:
         )
 
     def _tenths(self, region: Int64Array, measured: Int64Array) -> Float64Array:
-        """Of each region, from the histograms of its pieces."""
+        """10th percentile of each region, from the histograms of its pieces."""
         result = np.full(measured.size, np.nan)
         if not self._places:
             return result
@@ -263,18 +262,18 @@ def _sum_float(group: Int64Array, values: Float64Array, count: int) -> Float64Ar
 
 
 def sieved(strips: Strips, *, regions: int, holes: int, diagonal: bool) -> Strips:
-    """A mask without its small regions, and then without its small holes.
+    """Remove small regions of a mask, and then fill small holes.
 
     Args:
         strips: the mask.
         regions: foreground regions of fewer pixels become background.
         holes: background regions of fewer pixels that do not touch the border of the raster become
             foreground.
-        diagonal: whether foreground pixels that share a corner alone are one region, and so do not
-            let background through; else they are two, and background does get through.
+        diagonal: whether foreground is 8-connected and background 4-connected; else the other way
+            round.
 
     Returns:
-        The sieved mask, to be gone through as the mask itself.
+        The sieved mask, in the same strips.
     """
     if regions > 1:
         strips = partial(_without_small, strips, regions, diagonal=diagonal)
@@ -289,11 +288,11 @@ def sieved(strips: Strips, *, regions: int, holes: int, diagonal: bool) -> Strip
 def sieved_mask(
     mask: Mask, *, regions: int, holes: int, diagonal: bool, beside: Path
 ) -> Iterator[Mask]:
-    """A mask sieved, in a temporary file that lives as long as the block; see `sieved`.
+    """A sieved copy of a mask, in a temporary file that lives as long as the block; see `sieved`.
 
     Args:
-        mask: open; where nothing is to be sieved it is given back itself.
-        regions, holes: pixels, 0 or 1 leave all.
+        mask: open; returned itself where nothing is to be sieved.
+        regions, holes: pixels; 0 or 1 keeps all.
         diagonal: see `sieved`.
         beside: a path in whose directory the file is put.
 
@@ -395,7 +394,7 @@ class _Seams:
 
 
 class _Pieces:
-    """Collects strips, tells which of their pieces belong to large regions."""
+    """Collects strips, and finds which of their pieces belong to large regions."""
 
     def __init__(self, diagonal: bool) -> None:
         self._diagonal = diagonal
@@ -418,7 +417,7 @@ class _Pieces:
         if not self._seams.pieces:
             return np.empty(0, np.bool_)
         at_border = np.concatenate(self._at_border)
-        # What lies in the last row of all.
+        # Also the pieces in the last row of the raster.
         at_border[self._seams.last_row] = True
         count, region = self._seams.regions()
         large = sums_of(region, np.concatenate(self._pixels), count) >= least

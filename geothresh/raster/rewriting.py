@@ -1,4 +1,4 @@
-"""Temporary masks: of masks that GDAL's polygoniser cannot take as they are, and of confidences."""
+"""Temporary masks: thresholded confidences, and masks that GDAL's polygoniser cannot read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from geothresh.windows import PixelWindow, RasterSize
 
 
 def _is_plain(mask: Mask) -> bool:
-    """Whether GDAL's polygoniser can work on the file as it is: the value alone tells all."""
+    """Whether GDAL's polygoniser can read the file: uint8, with foreground by its value alone."""
     spec = mask.spec
     return (
         spec.source.driver == "GTiff"
@@ -37,10 +37,10 @@ def _is_plain(mask: Mask) -> bool:
 
 @contextmanager
 def plain_mask(mask: Mask, *, beside: Path) -> Iterator[Mask]:
-    """The mask itself where GDAL's polygoniser can work on it, or else a temporary copy.
+    """The mask itself where GDAL's polygoniser can read it, else a temporary copy.
 
     Args:
-        mask: open; of other types than uint8, or with a mask band, it is copied.
+        mask: open; copied if it is not uint8 or has a mask band.
         beside: a path in whose directory the copy is put, which lives as long as the block.
 
     Raises:
@@ -97,7 +97,7 @@ def cut_scene(
     def above() -> Iterator[tuple[PixelWindow, BoolArray]]:
         for done, window in enumerate(windows, start=1):
             confidence, valid = scene.read(window)
-            # In float32, as the confidences are: 0.7 is to be at least 0.7.
+            # As float32, like the confidences: else 0.7 would not reach 0.7.
             yield window, (confidence >= np.float32(threshold)) & valid
             if progress:
                 progress(done, len(windows))
@@ -113,8 +113,8 @@ def rewritten(
     """Write a temporary mask, which lives as long as the block.
 
     Args:
-        name: by which it goes in messages.
-        box: its place.
+        name: for messages.
+        box: its georeference.
         parts: windows that cover it, True = foreground.
         beside: a path in whose directory the file is put.
 
@@ -144,7 +144,7 @@ def _write_temporary(
 ) -> int:
     """Write the parts and return how many pixels are True.
 
-    A disk that is full goes unnoticed at close; the count tells, once the polygons are there.
+    A full disk may go unnoticed at close; the count of pixels in the polygons shows it.
     """
     foreground = 0
     # Fast to write and read, and small: a mask shrinks a hundred times.

@@ -1,7 +1,7 @@
-"""Scaling of stored values to confidences, decided once per raster.
+"""How stored values become confidences, decided once for a raster.
 
-It follows from the band's type, its scale tags and a sample of its values, and is held to for every
-pixel after that.
+Decided from the band's type, its scale tags and a sample of its values; a later pixel that does not
+fit is an error.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from geothresh.windows import PixelWindow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A resampled probability overshoots a little; more than this is another quantity.
+# Resampled probabilities overshoot a little; values farther off are another quantity.
 _TOLERANCE = 0.01
 # Rounding of float32 arithmetic, not worth a warning.
 _ROUNDING = 1e-6
-# Beyond it a value is no logit, percent or count but a marker of missing data.
+# Larger values are no logits, percent or counts, but markers of missing data.
 _SENTINEL = 9000.0
 
 
@@ -66,7 +66,7 @@ class Scaling:
         """
         # What stands in a hole may be anything, inf and 1e300 included.
         with np.errstate(over="ignore", invalid="ignore"):
-            # In two steps: a division that converts on the way takes twice as long.
+            # In two steps: a division that also converts takes twice as long.
             scaled: NDArray[np.float32] = values.astype(np.float32)
             if self.divisor != 1.0:
                 scaled /= np.float32(self.divisor)
@@ -121,7 +121,7 @@ class Scaling:
         )
 
     def _always_fits(self, dtype: np.dtype[Any]) -> bool:
-        """Whether all values that the type can hold are confidences, so that none needs a look."""
+        """Whether every value of the type is a confidence, so that none needs a check."""
         if not np.issubdtype(dtype, np.integer):
             return False
         limits = np.iinfo(dtype)
@@ -130,10 +130,10 @@ class Scaling:
 
 
 def telling_values(values: NDArray[Any]) -> NDArray[Any]:
-    """The few of many valid values, 1-D, that decide on the scaling.
+    """The few of many valid values, 1-D, that decide the scaling.
 
-    Of uint8 the distinct ones; of others the least and the greatest, and the same without markers
-    of missing data.
+    For uint8 the distinct ones; else minimum and maximum, and the same without markers of missing
+    data.
     """
     if values.dtype == np.uint8:
         return np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8)
@@ -143,7 +143,7 @@ def telling_values(values: NDArray[Any]) -> NDArray[Any]:
 
 
 class Contradiction(Exception):
-    """A value that the scaling decided on cannot explain; the reader adds where it lies."""
+    """A value that does not fit the scaling, with its row and column in the array."""
 
     def __init__(self, value: float, row: int, column: int) -> None:
         super().__init__(value, row, column)
@@ -161,8 +161,8 @@ class Contradiction(Exception):
 def logistic(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) in float32 without overflow; 0 where `valid` is False.
 
-    By hand: of `scipy.special.expit` three values in ten differ in the last bit, and with them the
-    outputs of all scenes of logits.
+    Not `scipy.special.expit`: three of its values in ten differ in the last bit, which would change
+    the outputs of all scenes of logits.
     """
     decay = np.exp(-np.abs(values))
     confidence: NDArray[np.float32] = np.where(values >= 0, 1.0, decay).astype(np.float32)
@@ -172,7 +172,7 @@ def logistic(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[n
 
 
 def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
-    """Decide how the band's values become confidences.
+    """Decide how the values of a band become confidences.
 
     Args:
         option: "auto" decides from `facts`; a number N divides by it; "logit" applies the logistic
@@ -180,7 +180,7 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
 
     Raises:
         UsageError: `option` is none of these.
-        InputError: the values fit no confidence; the message names the option to use.
+        InputError: the values are no confidences; the message names the option to use.
     """
     if np.issubdtype(facts.dtype, np.complexfloating):
         raise InputError(
@@ -212,7 +212,7 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
 
 
 def _tag_divisor(facts: BandFacts) -> float:
-    """1 / scale tag; the whole number where the tag was meant to be one over it."""
+    """1 / scale tag, rounded where it is a whole number but for rounding."""
     if facts.scale == 0.0 or not math.isfinite(facts.scale) or not math.isfinite(facts.offset):
         raise InputError(
             f"{facts.name}: the scale and offset tags ({facts.scale:g}, {facts.offset:g}) mean "
@@ -294,7 +294,7 @@ def _range(sample: NDArray[Any]) -> str:
 
 
 def _hint(sample: NDArray[Any]) -> str | None:
-    """The option that would make confidences of these values, None if no guess is good."""
+    """The option that would make these values confidences; None if there is no good guess."""
     if not sample.size:
         return None
     values = sample.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Confidence rasters: opened once, with everything checked and decided, then read by windows."""
+"""Confidence rasters: opened and checked once, then read window by window."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-# Said when the sample shows it, or else when the reading has.
+# Said after the sample, or at the end of the run.
 INFINITIES = "holds infinite values, which are taken as missing data"
 SAMPLE_PIXELS = 2**23
 """Pixels that the scaling is decided from: all of a small raster, some blocks of a large one."""
@@ -54,7 +54,7 @@ SAMPLE_PIXELS = 2**23
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSpec(BandSpec):
-    """What is known and decided about a confidence raster; opens it again in any process."""
+    """How a confidence raster is read; picklable, and opens it again in any process."""
 
     scaling: Scaling
     """How stored values become confidences."""
@@ -156,7 +156,7 @@ class BandKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examined:
-    """A raster of which all is checked that can be without its pixels."""
+    """A raster whose metadata is checked; its scaling is not decided yet."""
 
     spec: SceneSpec
     """Its scaling is undecided."""
@@ -168,11 +168,11 @@ class Examined:
     """Its blocks in the file, where they are known."""
 
     def sample(self, dataset: DatasetReader, pixels: int) -> NDArray[Any]:
-        """Telling values of some blocks that hold about so many pixels, at least of one block.
+        """Values of evenly spread blocks that decide the scaling (`telling_values`).
 
         Args:
-            dataset: the raster, open; it stays so.
-            pixels: all blocks of a raster that has no more, else evenly spread ones.
+            dataset: the raster, open; it stays open.
+            pixels: about how many to read; at least one block, and at most all.
         """
         return _sample(Scene(self.spec, dataset), self.inventory, pixels)
 

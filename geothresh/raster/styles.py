@@ -1,8 +1,8 @@
-"""How rasters look in QGIS, and what their classes are called: ``.qml`` and ``.aux.xml`` texts.
+"""Styles (``.qml``) and class names (``.aux.xml``) of rasters, for QGIS and other GIS programs.
 
-QGIS opens a raster with the style that lies beside it under its name. GDAL, and with it QGIS and
-ArcGIS, takes names of classes from the ``.aux.xml``: as category names, and as a raster attribute
-table with values, names and colours.
+QGIS opens a raster with the ``.qml`` of its name. GDAL, and with it QGIS and ArcGIS, reads class
+names from the ``.aux.xml``: category names, and a raster attribute table with values, names and
+colours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLUMNS = (
 def raster_style(band: BandFormat) -> str:
     """The style of a raster, as QGIS 3.22 and later read it: named classes, or a ramp."""
     renderer = _classes(band.classes) if band.classes else _ramp(band)
-    # Zoomed out, the nearest pixel: a mean of classes is none.
+    # Zoomed out, the nearest pixel: a mean of classes is no class.
     zoomed = "nearestNeighbour" if band.classes else "bilinear"
     return signed_style(
         '<qgis version="3.22.0" styleCategories="Symbology|Rendering">\n'
@@ -45,7 +45,7 @@ def raster_style(band: BandFormat) -> str:
 
 
 def class_description(band: BandFormat) -> str | None:
-    """What GDAL is to know of the classes of a raster; None where it has none."""
+    """The ``.aux.xml`` with the classes of a raster; None where it has none."""
     if not band.classes:
         return None
     names = "".join(f"   <Category>{escape(one.label)}</Category>\n" for one in band.classes)

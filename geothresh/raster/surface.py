@@ -1,7 +1,7 @@
-"""Rasters that are read as one surface: examined, put on common grids, read across their borders.
+"""Rasters that are read as one surface, across their borders.
 
-A part of a surface is what one output shows: a file, or a piece of one. Its pixels are those of its
-own file first; what lies around it, and what its file lacks, comes from the others, in the order in
+A part of a surface is what one output shows: a file, or a piece of one. Its pixels come from its
+own file first; those around it, and those missing in it, come from the other files, in the order in
 which they were given.
 """
 
@@ -34,9 +34,9 @@ from geothresh.windows import PixelWindow, RasterSize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Files that the scaling of all is decided from, evenly spread over them.
+# Files, evenly spread over all, from which the scaling is decided.
 _SAMPLED_FILES = 64
-# Files open at once in a process: a tile of 512 pixels may touch a thousand tiny ones.
+# Files open at once in a process; a tile of 512 pixels may touch a thousand tiny files.
 _MOST_OPEN = 64
 
 
@@ -46,15 +46,15 @@ def decide_together(
     *,
     on_bad: Callable[[Examined, InputError], None] | None = None,
 ) -> dict[Examined, SceneSpec]:
-    """Decide how the values of files become confidences, once for all that store them alike.
+    """Decide how the values of files become confidences, once for all of one type and scale tags.
 
-    A file of zeros and ones among files from 0 to 255 is read as they are. The sample is bounded:
-    evenly spread blocks of evenly spread files.
+    So a file of zeros and ones among files from 0 to 255 is read as the others. The sample is
+    bounded: evenly spread blocks of evenly spread files.
 
     Args:
         files: what was examined.
         reading: the scale, if one is given.
-        on_bad: told of a file that turns out to be damaged, which is left out of the result then.
+        on_bad: called with a damaged file, which is then left out of the result.
 
     Returns:
         How each is read.
@@ -101,7 +101,7 @@ def _decide(
 
 
 def one_spelling() -> Callable[[str | None], str | None]:
-    """What gives the same WKT for every spelling of one CRS."""
+    """A function that gives the same WKT for every spelling of one CRS."""
     first: dict[str, str] = {}
 
     def spelled(wkt: str | None) -> str | None:
@@ -118,12 +118,12 @@ def one_spelling() -> Callable[[str | None], str | None]:
 
 @contextmanager
 def told_together(files: Sequence[str]) -> Iterator[None]:
-    """Warn once, with the name of the first file, of what is the same with many.
+    """Merge equal warnings about many files into one, with the name of the first file.
 
     Messages begin with the name of a file and a colon.
 
     Args:
-        files: names, in the order in which they are told, whatever comes first.
+        files: names, in the order in which warnings are given.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -150,10 +150,10 @@ OneSpec = TypeVar("OneSpec", bound=Spec)
 
 
 class OpenScenes:
-    """Scenes that are open in this process, a few at a time; several threads may use it."""
+    """A cache of open scenes and masks of this process; several threads may use it."""
 
     def __init__(self, most: int = _MOST_OPEN) -> None:
-        """Keep so many files open at most, and as many more as are being read at the moment."""
+        """Keep at most `most` files open, besides those that are being read at the moment."""
         self._most = most
         self._lock = threading.Lock()
         self._open: OrderedDict[Spec, Scene | Mask] = OrderedDict()
@@ -162,7 +162,7 @@ class OpenScenes:
 
     @contextmanager
     def scene(self, spec: Spec) -> Iterator[Scene | Mask]:
-        """An open scene or mask, which stays so while this block lasts.
+        """An open scene or mask, which stays open while this block lasts.
 
         Raises:
             InputError: as `SceneSpec.open`.
@@ -218,7 +218,7 @@ class PlacedScene(Generic[OneSpec]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurfacePart:
-    """A part of a surface, and all that is read for it; small and picklable."""
+    """A part of a surface, and the files that are read for it; small and picklable."""
 
     size: RasterSize
     """Of the whole surface."""
@@ -227,10 +227,10 @@ class SurfacePart:
     own: PlacedScene[SceneSpec]
     """The file that it is a part of."""
     others: tuple[PlacedScene[SceneSpec], ...] = field(default=())
-    """Others that lie within what is read for it, the first of which come first."""
+    """Other files that its tiles touch, in order of precedence."""
 
     def open(self, scenes: OpenScenes) -> PartReader:
-        """Read it; files are opened when they are needed.
+        """Open its reader; files are opened when they are needed.
 
         Raises:
             InputError: the file is gone, or has changed since it was examined.
@@ -239,9 +239,9 @@ class SurfacePart:
 
 
 class PartReader:
-    """A surface around one of its parts, in which alone pixels are valid.
+    """A surface as seen from one of its parts: only pixels of the part are valid.
 
-    What lies outside is seen and not refined. Several threads may read it.
+    Pixels outside are read but not refined. Several threads may read it.
     """
 
     def __init__(self, part: SurfacePart, scenes: OpenScenes) -> None:
@@ -290,13 +290,13 @@ def _joined(
     *,
     known: BoolArray | None = None,
 ) -> tuple[Float32Array, BoolArray]:
-    """What scenes hold in a window, the first of them first, and where there is any of it.
+    """Confidence and validity of a window, at each pixel from the first scene with data.
 
     Args:
         window: of the surface.
-        placed: the scenes.
+        placed: the scenes, in order of precedence.
         scenes: opens them.
-        known: where nothing is asked for.
+        known: True where nothing needs to be read.
     """
     shape = window.height, window.width
     confidence, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
@@ -318,7 +318,7 @@ def _joined(
 
 
 def _box_of(whole: Georeference, window: PixelWindow) -> Georeference:
-    """The georeference of a window of a raster; of the whole, bit for bit."""
+    """The georeference of a window of a raster; unchanged for the whole raster."""
     if window == whole.size.window():
         return whole
     if whole.gcps or whole.rpcs is not None:
@@ -335,10 +335,10 @@ def _box_of(whole: Georeference, window: PixelWindow) -> Georeference:
 
 
 class SurfaceReader(Generic[OneSpec]):
-    """A whole surface as one raster; where files overlap, the first of them come first."""
+    """A whole surface as one raster; where files overlap, the first one with data is used."""
 
     def __init__(self, placement: Placement, specs: Sequence[OneSpec], scenes: OpenScenes) -> None:
-        """Take where the files lie, the files in the same order, and what opens them."""
+        """Take the windows of the files, the files in that order, and the cache of open ones."""
         self._placement = placement
         self._specs = specs
         self._scenes = scenes

@@ -1,7 +1,7 @@
 """Virtual rasters (VRT): one raster of many files that lie on one pixel grid.
 
-https://gdal.org/drivers/raster/vrt.html. Sizes and types of the files stand in it, so that GDAL
-opens none of them before it is read.
+https://gdal.org/drivers/raster/vrt.html. It holds sizes and types of the files, so that GDAL opens
+a file only when its pixels are read.
 """
 
 from __future__ import annotations
