@@ -1,4 +1,4 @@
-"""Centrelines on the map, with lengths and widths, from a network in pixels."""
+"""Centrelines on the map, with lengths and widths, from the network of a skeleton in pixels."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.vector.polygons import on_map
 from geothresh.vector.units import Geometries, MapUnits
 
-# A degree of longitude over one of latitude, at least: 0.06 degrees from the poles.
+# Least ratio of a degree of longitude to one of latitude: that 0.06 degrees from the poles.
 _NARROWEST = 1e-3
-# Pixels by which a line may move when points that it does not need are left out.
+# Tolerance in pixels when needless points of lines are left out.
 _NEEDLESS = 0.3
 
-#: What the samples of a confidence along a line are reduced to.
+#: Statistics of the confidences along a line, or in a polygon.
 CONFIDENCE_FIELDS = ("confidence_mean", "confidence_min", "confidence_p10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelGround:
-    """The pixels of a raster on the ground, as its map has it (`geothresh.skeleton.ground`)."""
+    """The `Ground` of a raster: shape and size of its pixels by its CRS and transform."""
 
     box: GeoBox
     """Where the raster lies."""
@@ -62,7 +62,7 @@ class Centerlines:
     confidence: dict[str, Float64Array]
     """Name of each of `CONFIDENCE_FIELDS` -> (n,), NaN where there is no data; or nothing."""
     bridged: BoolArray
-    """(n,) True = the line leads over a gap of the mask, where it has no width (NaN)."""
+    """(n,) True = the line bridges a gap of the mask, and has no width (NaN)."""
     nodes: Geometries
     """(m,) Points where lines end or meet."""
     degree: Int64Array
@@ -71,9 +71,9 @@ class Centerlines:
     """Lines that were shorter than the least length."""
 
     def attributes(self, units: MapUnits, *, bridges: bool) -> dict[str, NDArray[Any]]:
-        """The attributes by the names that a layer of lines gives them.
+        """The attributes by the names that they have in a layer.
 
-        `bridges` tells whether gaps were to be bridged, so that lines say whether they are one.
+        With `bridges`, there is an attribute that says which lines bridge a gap.
         """
         marks = {"bridged": self.bridged} if bridges else {}
         return {
@@ -99,9 +99,8 @@ def make_centerlines(
         network: in pixels, pruned or not.
         box: where the mask lies.
         units: of the map coordinates.
-        min_length: lines shorter than this of which an end is free, or both, are left out; lines
-            that connect others stay.
-        simplify: lines may move by up to this length besides; 0 keeps them to the pixel.
+        min_length: shorter lines with a free end are left out; lines that connect others stay.
+        simplify: tolerance by which lines may move besides; 0 = none.
     """
     before = len(network.lines)
     while True:
@@ -110,7 +109,7 @@ def make_centerlines(
         short = (length < min_length) & _dangling(network)
         if not short.any():
             break
-        # Those that are left may be joined, and be longer.
+        # Lines that are now joined are longer: check again.
         network = network.without(short)
     if simplify > 0:
         geometry = _simplified(geometry, simplify, units)
@@ -132,13 +131,13 @@ def make_centerlines(
 
 
 def pixel_side(box: GeoBox, units: MapUnits) -> float:
-    """Side of a square as large as a pixel in the middle of a raster, in the unit of length."""
+    """Side of a square with the area of the pixel in the middle of a raster, in units of length."""
     middle = on_map(shapely.points([[box.size.width / 2, box.size.height / 2]]), box)
     return float(_pixel_sides(middle, box, units)[0])
 
 
 def _pixel_sides(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
-    """(n,) the same where each geometry lies."""
+    """(n,) side of a square with the area of a pixel where each geometry lies."""
     along, across = units.metric_scales(geometry).T
     return np.asarray(np.sqrt(box.pixel_area * along * across), np.float64)
 
@@ -154,7 +153,7 @@ def _pixel_shapes(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64
 
 
 def _widths(network: Network, shapes: Float64Array) -> list[Float64Array]:
-    """Of each line, width on the ground at its pixels, in sides of a square as large as a pixel."""
+    """Width of each line at its pixels on the ground, in sides of a square of a pixel's area."""
     found = []
     for line, shape in zip(network.lines, shapes, strict=True):
         wide = line.samples[:, WIDTH].astype(np.float64)
@@ -173,7 +172,7 @@ def _placed(network: Network, box: GeoBox) -> Geometries:
 
 
 def _thinned_out(lines: Geometries, tolerance: float) -> Geometries:
-    """Without the points that are not needed; lines that would vanish stay as they are."""
+    """Simplified lines; lines that would vanish stay as they are."""
     coarse: Geometries = shapely.simplify(lines, tolerance, preserve_topology=True)
     lost = shapely.is_empty(coarse) | ~shapely.is_valid(coarse)
     coarse[lost] = lines[lost]
@@ -190,7 +189,7 @@ def _simplified(lines: Geometries, tolerance: float, units: MapUnits) -> Geometr
 
 
 def _dangling(network: Network) -> BoolArray:
-    """Lines that end somewhere, and rings that stand alone."""
+    """Lines with a free end, and isolated rings."""
     nodes = network.nodes
     free = np.append(network.degrees == 1, True)
     return np.asarray(free[nodes].any(axis=1), np.bool_)

@@ -30,7 +30,7 @@ _LINE, _MULTILINE = 1, 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineScores:
-    """Lengths, all in one unit, from which the shares follow; and how the lines hang together."""
+    """Lengths in one unit, shares computed from them, and connected components."""
 
     length: float
     """Of the lines."""
@@ -57,7 +57,7 @@ class LineScores:
 
     @property
     def quality(self) -> float:
-        """What is right, of that and all that is false or missed; 1 where there is nothing."""
+        """Correct length over the sum of correct, false and missed length; 1 where all are 0."""
         everything = self.length + self.true_length - self.found
         return self.right / everything if everything else 1.0
 
@@ -144,7 +144,7 @@ def _within(lines: Geometries, others: Geometries, buffer: float) -> float:
         return 0.0
     tree = shapely.STRtree(others)
     total = 0.0
-    # One by one: a buffer around all of a country's roads at once is not to be had.
+    # Line by line: one buffer around all roads of a country would take too much memory.
     for line in lines:
         near = others[tree.query(line, predicate="dwithin", distance=buffer)]
         if len(near):
@@ -154,7 +154,7 @@ def _within(lines: Geometries, others: Geometries, buffer: float) -> float:
 
 
 def _groups(lines: Geometries, lengths: Float64Array) -> tuple[int, float]:
-    """How many groups of lines touch each other, and the length of the longest."""
+    """Number of connected components of lines, and the length of the longest."""
     n = len(lines)
     if not n:
         return 0, 0.0

@@ -16,8 +16,8 @@ _LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 STYLES = "layer_styles"
 # Tables of the GeoPackage standard and of SQLite itself; SQLite does not tell case apart.
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
-# pyogrio takes what it is given for an address: it cuts off what follows a semicolon, looks for the
-# rest of a name inside an archive, and drops line breaks.
+# pyogrio parses paths as addresses: it cuts them at a semicolon, looks inside archives, and drops
+# line breaks.
 _OF_ADDRESSES = re.compile(r"[;!\t\r\n]|\.zip$", re.I)
 
 
@@ -32,13 +32,13 @@ class VectorFormat:
     driver: str
     """Of OGR; empty where OGR does not write it."""
     endings: tuple[str, ...]
-    """Of its files; the first where one has to be made up."""
+    """Endings of its files, the default first."""
     side_endings: tuple[str, ...] = ()
-    """Of the files that go with the one that is named."""
+    """Endings of further files of the same data set."""
     crs: str | None = None
-    """The only CRS that it knows; None where it takes any."""
+    """The only CRS that it can hold; None = any."""
     index_endings: tuple[str, ...] = ()
-    """Of files that other programs put beside it, and that are wrong once it is replaced."""
+    """Endings of index files of other programs, which are wrong once the file is replaced."""
 
 
 GEOPACKAGE = VectorFormat(name="gpkg", title="GeoPackage", driver="GPKG", endings=(".gpkg",))
@@ -109,12 +109,12 @@ def _named(name: str) -> VectorFormat:
 
 
 def ogr_path(path: Path) -> str:
-    """A path as it may be handed to pyogrio and GDAL, which both look for more than files.
+    """A path that pyogrio and GDAL take for the file of that name.
 
     Raises:
-        UsageError: they would open another file than the one of that name.
+        UsageError: they would open another file.
     """
-    # A relative one could begin with what is a protocol to pyogrio, or a database to GDAL.
+    # A relative path could begin like a protocol of pyogrio, or a database of GDAL.
     absolute = str(path.absolute())
     if _OF_ADDRESSES.search(absolute):
         raise UsageError(
@@ -125,13 +125,12 @@ def ogr_path(path: Path) -> str:
 
 
 def check_layer_name(name: str) -> str:
-    """Return `name` if a layer may be called so.
+    """Return `name` if it is a valid layer name.
 
-    Letters, digits and underscores only: such a name needs no quotes in SQL, in whatever program
-    the layer is opened.
+    Letters, digits and underscores only: such a name needs no quotes in SQL in any program.
 
     Raises:
-        UsageError: it may not.
+        UsageError: it is not.
     """
     if not _LAYER.fullmatch(name):
         shown = name if len(name) <= 80 else name[:77] + "..."

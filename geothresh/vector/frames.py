@@ -1,7 +1,4 @@
-"""The coordinates that vectors go through on their way to a raster.
-
-Those of their layer, some to measure metres in, those of the raster.
-"""
+"""Transform vectors from the CRS of a layer to that of a raster, and measure metres near it."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from geothresh.vector.reading import VectorLayer
 from geothresh.vector.reprojection import reprojected, short_name
 from geothresh.vector.units import Geometries
 
-# A map whose lengths are off by more than this is not one to measure in.
+# Lengths are not measured in a map projection in which they are off by more than this.
 _TRUE_LENGTHS = 0.01
 # Circles at the ends of lines: 8 chords a quarter are off by half a percent of the radius.
 _CHORDS = 8
@@ -29,25 +26,25 @@ _CHORDS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
-    """The coordinates that shapes go through: the layer's, those to measure in, the raster's."""
+    """The CRS of a layer, of a raster, and one in which metres are measured near the raster."""
 
     to_scene: Transformer | None
     """From the layer's CRS to the raster's; None where they are the same."""
     metric: CRS | None
-    """A CRS in metres to measure in; None = the raster's own."""
+    """A CRS in metres in which lengths are true; None = the raster's own."""
     layer_crs: CRS | None
     scene_crs: CRS | None
     unit: float
-    """Metres in one unit of the raster's CRS, where that is measured in."""
+    """Metres in one unit of the raster's CRS, if lengths are measured in that."""
     chord: float
     """Longest edge, in the layer's units, that is reprojected without a corner in between."""
 
     @classmethod
     def of(cls, layer: VectorLayer, raster: GeoBox, what: str) -> Frames:
-        """Find the ways between the CRS of a layer and of a raster; `what` the layer is to a user.
+        """From a layer and a raster; `what` names the layer in messages.
 
         Raises:
-            InputError: one has a CRS and the other has not, or there is no way.
+            InputError: only one of them has a CRS, or there is no transformation.
         """
         scene_crs = None if raster.crs is None else _parsed(raster)
         if (layer.crs is None) != (scene_crs is None):
@@ -87,9 +84,9 @@ class Frames:
         )
 
     def search_box(self, raster: GeoBox, reach: float) -> Bounds:
-        """What to read: the raster's extent and `reach` metres around it, in the layer's CRS."""
+        """The raster's extent and `reach` metres around it, in the layer's CRS: what is read."""
         if self.metric is not None and self.scene_crs is not None:
-            # One unit of the raster's CRS is some number of metres near it: measured at its middle.
+            # The margin is added in the metric CRS, as units of the raster's CRS vary.
             there = Transformer.from_crs(self.scene_crs, self.metric, always_xy=True)
             back = Transformer.from_crs(self.metric, self.scene_crs, always_xy=True)
             left, bottom, right, top = there.transform_bounds(*raster.bounds(), densify_pts=21)
@@ -130,9 +127,10 @@ def _measuring(crs: CRS, raster: GeoBox) -> tuple[CRS | None, float]:
 
 
 def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
-    """A CRS to measure metres in at a place.
+    """A CRS in which lengths are true near a place.
 
-    Its own (None and its unit) where lengths are true in it, otherwise one that is centred there.
+    Its own (None, and metres in its unit) where they are, else an azimuthal equidistant one centred
+    there.
 
     Args:
         crs: of the place.
@@ -156,7 +154,7 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
         raise InputError(
             f"{name}: its centre lies where its CRS {short_name(crs)} is not defined ({error})"
         ) from error
-    # Metres under the name of degrees come through as they are.
+    # Metres in a CRS of degrees come through unchanged.
     if not (np.isfinite(lon) and abs(lat) <= 90):
         raise InputError(
             f"{name}: its centre ({x:g}, {y:g}) lies where its CRS {short_name(crs)} is not "
@@ -171,13 +169,13 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
         local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
     if meridian is not None:
         local["pm"] = math.degrees(meridian.longitude * float(meridian.unit_conversion_factor))
-    # On the same datum: only the map is another.
+    # On the same ellipsoid: only the projection differs.
     metric = CRS.from_dict(local)
     return metric, 1.0
 
 
 def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
-    """Whether a metre near a place is a metre in the map: not in Mercator, save at the equator."""
+    """Whether lengths are true near a place: in Mercator, for example, only at the equator."""
     try:
         factors = Proj(crs).get_factors(lon, lat)
     except (CRSError, ProjError):

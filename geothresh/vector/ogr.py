@@ -1,4 +1,4 @@
-"""Write a layer with OGR. Whoever imports this waits for pyogrio and its hundred megabytes."""
+"""Write a layer with OGR. Importing this loads pyogrio, which takes a hundred megabytes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OGR_ERRORS = (
 )
 
 
-# Drivers that keep text with a layer; GeoJSON has a description alone.
+# Drivers that store metadata of a layer; GeoJSON stores a description only.
 _DESCRIBED = ("GPKG", "FlatGeobuf", "GeoJSON")
-# Points of the geometries that are handed to OGR at once: 16 bytes each, once more as WKB.
+# Points of the geometries written at once: 16 bytes each, and as much again as WKB.
 _POINTS = 1 << 20
 
 
@@ -36,7 +36,7 @@ def write_layer(
     driver: str,
     **options: str,
 ) -> None:
-    """Write a layer with OGR; into a GeoPackage in parts, of which memory holds one at a time.
+    """Write a layer with OGR; a GeoPackage in parts, to bound the memory.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""The options of vectors: what is drawn of a mask, of which foreground, and how it is written."""
+"""The options of `vectorize`: polygons or centrelines, which foreground, and how it is written."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Polygons(Options):
         pixels=True,
     )
     simplify: float = _simplify()
-    """A corner goes if its triangle with its neighbours is smaller than a square of this side, the
-    least first; polygons that touch go on touching, and none overlaps another."""
+    """A corner is removed if its triangle with its neighbours is smaller than a square of this
+    side, the smallest first; polygons that touch still touch, and none overlaps another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Centerlines(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorWriting(Options):
-    """Where vectors are written to, in which form, and what becomes of a file that exists."""
+    """Layer, format and CRS of a vector output, and what happens to a file that exists."""
 
     layer: str | None = option(
         None,
@@ -144,7 +144,7 @@ class VectorWriting(Options):
         Text(),
         metavar="CRS",
     )
-    """Lengths and areas are those in the mask's own CRS all the same."""
+    """Lengths and areas are still measured in the mask's own CRS."""
     allow_pixel_coords: bool = option(
         False, "Write columns and rows where MASK has no georeference.", FLAG
     )
@@ -166,7 +166,7 @@ class VectorWriting(Options):
 
     @property
     def existing(self) -> Existing:
-        """What becomes of an output that exists."""
+        """What happens to an output that exists."""
         if self.overwrite_layer:
             return Existing.REPLACE_LAYER
         if self.append:

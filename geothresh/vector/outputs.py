@@ -21,7 +21,7 @@ _PATIENCE = 10.0
 
 
 class Existing(Enum):
-    """What becomes of a GeoPackage that exists at the output."""
+    """What happens to a GeoPackage that exists at the output."""
 
     REFUSE = "refuse"
     """It is an error."""
@@ -51,9 +51,9 @@ def check_vector_output(
     Args:
         path: the file.
         form: name of its format; by default that of its ending.
-        existing: what becomes of one that is there.
-        layers: names of those that will be written.
-        inputs: files that it must not be.
+        existing: what happens to a file that exists.
+        layers: names of the layers that will be written.
+        inputs: files that must not be overwritten.
 
     Raises:
         UsageError: the ending tells no format or not the named one, the format cannot hold the
@@ -101,7 +101,7 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
             (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
             rows = file.execute("SELECT table_name FROM gpkg_contents").fetchall()
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        # What a damaged database is said to hold is not always text.
+        # Names in a damaged database may not be text.
         raise OutputError(
             f"{target}: no layer can be added to it ({error}); close the program that has it open, "
             "or choose another name"
@@ -110,7 +110,7 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
         raise OutputError(
             f"{target}: is damaged ({' '.join(str(verdict).split())}); choose another name"
         )
-    # SQLite does not tell case apart.
+    # SQLite ignores case.
     there = {str(name).lower() for (name,) in rows}
     taken = [name for name in layers if name.lower() in there]
     if taken and existing is Existing.ADD:
@@ -121,7 +121,7 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a database to read; it waits for whoever is writing in it."""
+    """Open a database for reading; waits while another program writes to it."""
     place = quote(str(path.absolute()))
     return sqlite3.connect(f"file:{place}?mode=ro", uri=True, timeout=_PATIENCE)
 

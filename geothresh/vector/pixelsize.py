@@ -15,9 +15,9 @@ from geothresh.types import Float64Array
 def pixel_size(box: GeoBox) -> tuple[float, float] | None:
     """Metres on the ground along a row and down a column, from one pixel to the next.
 
-    Measured along geodesics at the raster's centre: so feet, degrees, rotated grids and maps whose
-    scale grows with the latitude (Mercator) all come out as they are on the ground. A plane that is
-    tied to no ellipsoid is measured in its own unit.
+    Measured along geodesics at the raster's centre, so that it is right for feet, degrees, rotated
+    grids and projections whose scale varies (Mercator). A plane without an ellipsoid is measured in
+    its own unit.
 
     Returns:
         (x, y), both above 0; None where the raster names no CRS, the CRS does not say, or the

@@ -1,7 +1,7 @@
-"""Bring vectors into the pixels of a raster: reproject, buffer, and cut into small pieces.
+"""Bring vectors into the pixel coordinates of a raster: reproject, buffer, cut into small pieces.
 
-What comes out is in pixels, x = column and y = row with whole numbers on the outer corners, so that
-whoever burns or searches them needs no georeference.
+Pixel coordinates are x = column and y = row, with whole numbers on the outer corners of pixels, so
+that rasterizing them needs no georeference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from geothresh.vector.units import Geometries
 from geothresh.windows import PixelWindow
 
 _POLYGON = 3
-# Corners in a piece; a road network in one polygon would be looked at whole for every window.
+# Corners of a piece: else a road network in one polygon would be clipped for every window.
 _MOST_CORNERS = 512
 
 
@@ -67,18 +67,18 @@ class PlacedShapes:
         return tuple(shapely.to_wkb(self.pieces).tolist())
 
     def touching(self, window: PixelWindow) -> Geometries:
-        """What of the pieces lies in a window, and up to a pixel around it."""
+        """The pieces, clipped to a window and a pixel around it."""
         box = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
-        # In the order of the layer: the answer is then the same in every process.
+        # In the order of the layer, so that the result is the same in every process.
         found: Geometries = self.pieces[np.sort(self.tree.query(box))]
         left, top = window.col - 1, window.row - 1
         right, bottom = window.col_stop + 1, window.row_stop + 1
-        # Burning takes time by the corner, and most of a long road's lie elsewhere.
+        # The time to rasterize grows with the corners, most of which lie outside.
         return _polygons(np.asarray(shapely.clip_by_rect(found, left, top, right, bottom), object))
 
 
 def rectangle(raster: GeoBox, bounds: Bounds) -> PlacedShapes | None:
-    """Bounds in the CRS of a raster, laid onto its pixels; None where they miss it."""
+    """Bounds in the CRS of a raster, in its pixels; None where they miss it."""
     left, bottom, right, top = bounds
     corners = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
     shape = np.array([shapely.Polygon(raster.to_pixels(corners))], object)
@@ -96,14 +96,14 @@ def place(
     what: str,
     required: bool = True,
 ) -> PlacedShapes:
-    """Lay the features of a layer that touch a raster onto its pixels.
+    """Bring the features of a layer that touch a raster into its pixel coordinates.
 
     Args:
-        layer: from `find_layer`; what is in another CRS is reprojected, with a warning.
-        raster: where the pixels are.
-        width: of lines and points; None = only polygons make sense.
-        what: the features are, for messages: "labels", "area of interest".
-        required: nothing is not enough.
+        layer: from `find_layer`; reprojected, with a warning, if it is in another CRS.
+        raster: the raster.
+        width: of lines and points; None = only polygons are accepted.
+        what: what the features are, for messages: "labels", "area of interest".
+        required: whether it is an error if none touches the raster.
 
     Raises:
         InputError: one side has no CRS, or nothing of the layer touches the raster.
@@ -195,7 +195,7 @@ def _in_pixels(layer: VectorLayer, areas: Geometries, raster: GeoBox) -> Geometr
 
 
 def _subdivided(areas: Geometries) -> Geometries:
-    """Cut along pixel edges, where no pixel's centre lies, until no piece has many corners."""
+    """Cut along pixel edges, which pass no pixel's centre, until no piece has many corners."""
     done: list[Any] = []
     todo = list(areas)
     while todo:
@@ -221,7 +221,7 @@ def _subdivided(areas: Geometries) -> Geometries:
 
 
 def _polygons(shapes: Geometries) -> Geometries:
-    """The polygons among the parts: what was mended or cut may leave lines and points behind."""
+    """The polygons among the parts: repairing or clipping may also give lines and points."""
     parts, _ = _parts(shapes)
     wanted = (shapely.get_type_id(parts) == _POLYGON) & ~shapely.is_empty(parts)
     found: Geometries = parts[wanted]
@@ -231,7 +231,7 @@ def _polygons(shapes: Geometries) -> Geometries:
 def _nowhere(layer: VectorLayer, raster: GeoBox, what: str) -> str:
     left, bottom, right, top = raster.bounds()
     count = f"{layer.n_features} features" if layer.n_features >= 0 else "features"
-    # The search leaves out what has no geometry, wherever it belongs.
+    # Features without a geometry are found by no bounding box.
     if not len(read_geometries(layer)[0]):
         return f"{layer}: none of its {count} has a geometry; give the {what} as shapes"
     return (

@@ -1,8 +1,8 @@
 """Valid polygons on the map, with areas and perimeters, from outlines in pixels.
 
-Outlines come in pixel coordinates, which are whole numbers: there every area is exact. Corners
-that touch are the same numbers, and stay so when they are placed on the map. Whether a polygon of
-a million corners is valid takes longer to find out than all the rest, so that each is asked once.
+Outlines come in pixel coordinates, which are whole numbers: areas are exact there, and corners that
+touch are equal, also on the map. To check whether a polygon of a million corners is valid takes
+longer than everything else, so each is checked once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from geothresh.skeleton.tracing import smoothed
 from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.units import Geometries, MapUnits
 
-# Polygons that are worked on at once: enough for numpy, few enough to hold twice.
+# Polygons in a batch: enough for numpy, few enough to hold twice.
 _BATCH = 256
 
-# Of a pixel: how far smoothing moves an outline. A staircase is that much off its slope.
+# Pixels by which smoothing may move an outline: a staircase is this far off its slope.
 _HALF = 0.5
 
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 
 
 def on_map(geometries: Geometries, box: GeoBox) -> Geometries:
-    """Geometries in pixels (column, row) with x, y in their place."""
+    """Geometries in pixels (column, row) as x, y in the CRS."""
     placed: Geometries = shapely.transform(geometries, box.to_map)
     return placed
 
@@ -66,7 +66,7 @@ class PolygonBatch:
     """(n,) row * width + column of the first pixel in reading order; identifies the polygon."""
 
     pixels: int
-    """Pixels inside all polygons that were read, those that were left out included."""
+    """Pixels inside all polygons that were read, including those left out."""
 
     left_out: int
     """Polygons that were smaller than the smallest area."""
@@ -92,8 +92,8 @@ def make_polygons(
         simplify: see `simplified`; 0 leaves every pixel corner.
 
     Returns:
-        The polygons. As they are, neither smooth nor simplified, their areas add up to their pixels
-        times the pixel area.
+        The polygons. Unless smoothed or simplified, their areas are their pixels times the pixel
+        area.
     """
     batches = [_make_batch(chunk, box, units, min_area) for chunk in _chunks(outlines)]
     if not batches:
@@ -202,7 +202,7 @@ def rectangles(
 
     See the fields of `PolygonBatch`; lengths are in the plane at the middle of the geometry.
     """
-    # From their own corners: the millions of a map's coordinates leave few digits for metres.
+    # Relative to their own corners: map coordinates in the millions leave few digits for metres.
     corner = shapely.bounds(geometry).reshape(-1, 4)[:, :2]
     _, owner = shapely.get_coordinates(geometry, return_index=True)
     near = shapely.transform(geometry, lambda xy: xy - corner[owner])
@@ -211,7 +211,7 @@ def rectangles(
     sides = np.diff(corners[:, :3], axis=1)
     lengths = np.hypot(sides[..., 0], sides[..., 1])
     longer = np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None], axis=1)[:, 0]
-    # A direction without a sense: 180 degrees is 0.
+    # An axis, not a direction: 180 degrees is 0.
     degrees = np.degrees(np.arctan2(longer[:, 0], longer[:, 1])) % 180
     degrees[np.isclose(degrees, 180, atol=1e-9)] = 0.0
     return lengths.max(axis=1, initial=0), lengths.min(axis=1, initial=np.inf), degrees
@@ -223,7 +223,7 @@ def _first_pixels(geometry: Geometries, width: int) -> Int64Array:
         return np.empty(0, np.int64)
     corners, owner = shapely.get_coordinates(shapely.get_exterior_ring(geometry), return_index=True)
     column, row = np.rint(corners).astype(np.int64).T
-    # A corner at the right edge is no pixel of its row, but never the uppermost leftmost one.
+    # A corner at the right edge belongs to no pixel, but is never the uppermost leftmost one.
     place = row * (width + 1) + column
     starts = np.searchsorted(owner, np.arange(geometry.size))
     row, column = np.divmod(np.minimum.reduceat(place, starts), width + 1)
@@ -256,16 +256,16 @@ def _areal(geometry: Any) -> Any:
 def without_staircases(geometry: Geometries, box: GeoBox) -> Geometries:
     """Polygons along pixel edges without their staircases, moved by at most half a pixel.
 
-    Points in which polygons touch, or one touches itself, stay where they are. What lies a pixel
-    apart can so not meet; valid polygons come out valid.
+    Points where polygons touch, or one touches itself, stay fixed. Outlines a pixel apart cannot
+    meet, so that valid polygons stay valid.
 
     Args:
         geometry: (n,) polygons on the map, all of whose points are corners of pixels.
         box: where the mask lies.
     """
-    # All points are corners of pixels, so that they come back to the last bit.
+    # All points are corners of pixels, so that rounding restores them exactly.
     pixels = shapely.transform(geometry, lambda xy: np.rint(box.to_pixels(xy)))
-    # Every pixel corner along the edges is a point: smoothing is a mean over points.
+    # A point at every pixel corner along the edges: smoothing is a mean over points.
     pixels = shapely.segmentize(pixels, 1.0)
     parts, owner = shapely.get_parts(pixels, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
@@ -301,11 +301,11 @@ def without_staircases(geometry: Geometries, box: GeoBox) -> Geometries:
 
 
 def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geometries:
-    """All polygons with fewer corners, none of which crosses another or itself.
+    """Simplify polygons together: none crosses another or itself.
 
-    A corner goes if the triangle that it makes with its neighbours is smaller than a square of
-    `tolerance` (Visvalingam and Whyatt 1993), the least first. Where polygons touch they go on
-    touching, in the same point or along the same line (`shapely.coverage_simplify`).
+    A corner is removed if the triangle that it makes with its neighbours is smaller than a square
+    of `tolerance` (Visvalingam and Whyatt 1993), the smallest first. Polygons that touch still touch,
+    in the same point or along the same line (`shapely.coverage_simplify`).
 
     Args:
         geometry: (n,) valid, of which no two overlap.
@@ -316,7 +316,7 @@ def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geome
         return geometry
     left, bottom, right, top = shapely.total_bounds(geometry)
     middle = shapely.points([[(left + right) / 2, (bottom + top) / 2]])
-    # One scale for all: what they share must stay the same numbers.
+    # One scale for all: shared corners must stay equal.
     scale, corner = units.metric_scales(middle)[0], np.array([left, bottom])
     metric = shapely.transform(geometry, lambda xy: (xy - corner) * scale)
     coarse = shapely.coverage_simplify(metric, tolerance)

@@ -1,9 +1,8 @@
-"""Read a vector file that is not trusted: one layer of a format that holds its own data.
+"""Read a layer of a vector file that may not be trusted.
 
-GDAL opens far more than files of vectors (lists that point elsewhere, services), so a file is
-looked at before GDAL is. GeoJSON that links to its CRS is refused: RFC 7946 knows no other CRS than
-longitude and latitude, but what it replaced had a member ``crs``, by name or by link, which GDAL
-follows wherever it leads.
+GDAL opens far more than vector files (lists that point elsewhere, services), so the first bytes are
+checked before GDAL opens a file. GeoJSON with a linked CRS is refused: RFC 7946 has longitude and
+latitude only, but its predecessor had a member ``crs``, by name or link, and GDAL fetches links.
 """
 
 from __future__ import annotations
@@ -56,17 +55,17 @@ _LINKS = ("link", "url")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorLayer:
-    """A layer that was looked at, not yet read."""
+    """A layer whose metadata was read."""
 
     path: Path
     name: str
     """Of the layer."""
     crs: CRS | None
-    """None where the file names none, or one that is tied to no place on the Earth."""
+    """None where the file names none, or one without a place on the Earth."""
     fields: tuple[str, ...]
     """Names of the attributes."""
     n_features: int
-    """Features in the layer; -1 where only reading tells."""
+    """Features in the layer; -1 = unknown before it is read."""
 
     def __str__(self) -> str:
         return str(self.path) if self.name == self.path.stem else f"{self.path} ({self.name})"
@@ -102,8 +101,8 @@ def find_layer(
     Args:
         path: GeoPackage, shapefile (.shp), GeoJSON or FlatGeobuf.
         layer: its name; needed where several have geometries.
-        option: what to name in a message where a layer has to be chosen; None = it cannot be.
-        lines: pass over layers of points or polygons, such as the nodes beside centrelines.
+        option: the option that chooses a layer, for messages; None = there is none.
+        lines: skip layers of points or polygons, such as the nodes beside centrelines.
 
     Raises:
         InputError: the file cannot be read, is of another kind, or has no layer with geometries.
@@ -228,7 +227,7 @@ def _crs_of(file: Path, text: str | None) -> CRS | None:
 @contextmanager
 def _known_errors(file: Path) -> Iterator[None]:
     with warnings.catch_warnings():
-        # What matters of pyogrio's warnings (dimensions dropped, unknown fields) is not read.
+        # pyogrio warns of dropped dimensions and unknown fields, which are not used.
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -254,16 +253,16 @@ def refuse_links(file: Path) -> None:
     def look(members: list[tuple[str, Any]]) -> _Link | None:
         nonlocal found
         for name, value in members:
-            # GDAL does not tell case apart.
+            # GDAL ignores case.
             if name.lower() == "crs" and isinstance(value, _Link):
                 found = True
         kinds = [value for name, value in members if name.lower() == "type"]
         is_link = any(isinstance(kind, str) and kind.lower() in _LINKS for kind in kinds)
-        # Nothing else is kept, so that a large file takes no more memory than its text.
+        # Keep nothing else, so that memory is bounded by the text of the file.
         return _Link() if is_link else None
 
     try:
-        # Old programs wrote attributes in encodings of their own; they are not looked at.
+        # Attributes in other encodings, by old programs, do not matter here.
         text = file.read_bytes().decode("utf-8-sig", errors="replace")
         json.loads(text, object_pairs_hook=look)
     except OSError as error:

@@ -15,7 +15,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.vector.polygons import repaired
 from geothresh.vector.units import Geometries
 
-# Metres: of no CRS exactly, but enough to tell a county from the globe.
+# Rough sizes in metres, to tell a county from the globe.
 _EARTH_RADIUS, _WORLD = 6.4e6, 1.5e7
 
 
@@ -37,8 +37,8 @@ def crs_of(text: str) -> CRS:
 def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
     """The shapes brought from one CRS to another, corner by corner.
 
-    In longitude and latitude, what crosses the 180th meridian is cut there (RFC 7946, 3.1.9):
-    otherwise it would reach around the globe.
+    In longitude and latitude, shapes that cross the 180th meridian are cut there (RFC 7946, 3.1.9),
+    as they would reach around the globe otherwise.
 
     Raises:
         InputError: a corner has no place there, or a shape would be torn apart.
@@ -54,12 +54,12 @@ def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
         moved = _cut_at_meridian(moved, turn)
     else:
         _require_whole(shapes, moved, crs, destination)
-    # Rounding can make corners that were close together cross.
+    # Rounding can make nearby corners cross.
     return repaired(moved)
 
 
 def _require_whole(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> None:
-    """Refuse shapes that a projection tears apart: what was small would reach around the world."""
+    """Refuse small shapes that a projection would stretch around the world."""
     far, near = (
         np.hypot(*(np.diff(shapely.bounds(some).reshape(-1, 2, 2), axis=1)[:, 0].T)) * unit
         for some, unit in ((moved, _metres(destination)), (shapes, _metres(crs)))
@@ -73,15 +73,15 @@ def _require_whole(shapes: Geometries, moved: Geometries, crs: CRS, destination:
 
 
 def _metres(crs: CRS) -> float:
-    """About how many a unit of a CRS is."""
+    """Rough length of a unit of a CRS in metres."""
     unit = float(crs.axis_info[0].unit_conversion_factor)
     return unit * _EARTH_RADIUS if crs.is_geographic else unit
 
 
 def _cut_at_meridian(shapes: Geometries, turn: float) -> Geometries:
-    """Shapes with longitudes within half a turn of 0: what reaches beyond is cut and put there.
+    """Cut shapes at the 180th meridian, and wrap longitudes into [-180, 180] degrees.
 
-    A shape that seems to reach half around the globe is one that crosses the 180th meridian.
+    A shape wider than half the globe is taken to cross the 180th meridian.
     """
     west, _, east, _ = shapely.bounds(shapes).T
     beyond = (west < -turn / 2) | (east > turn / 2) | (east - west > turn / 2)
@@ -95,7 +95,7 @@ def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
     west, _, east, _ = shape.bounds
     if east - west > turn / 2:
         shape = _shifted(shape, np.array([turn, 0.0]), where=0.0)
-        # The shift can make corners that were close together cross.
+        # The shift can make nearby corners cross.
         (shape,) = repaired(np.array([shape], object))
         west, _, east, _ = shape.bounds
     pieces = []
@@ -107,7 +107,7 @@ def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
         pieces.append(_shifted(piece, np.array([-middle, 0.0])))
     parts = shapely.get_parts(shapely.get_parts(pieces))
     dimension = shapely.get_dimensions(shape)
-    # What only touches the meridian leaves points and lines there.
+    # A shape that only touches the meridian leaves points or lines there.
     parts = parts[shapely.get_dimensions(parts) == dimension]
     if len(parts) == 1:
         return parts[0]
@@ -118,7 +118,7 @@ def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
 def _shifted(
     shape: BaseGeometry, by: NDArray[np.float64], *, where: float = math.inf
 ) -> BaseGeometry:
-    """A shape whose corners west of a longitude are moved."""
+    """A shape with its corners west of a longitude moved."""
     return shapely.transform(shape, lambda points: points + (points[:, :1] < where) * by)
 
 

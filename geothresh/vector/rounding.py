@@ -1,4 +1,4 @@
-"""Decimals of attributes: as many as mean something."""
+"""Round attributes to meaningful decimals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 _SHARES = 3
 _DEGREES = 2
-# Of metres and square metres, where pixels are not so small that more mean something.
+# Decimals of metres and square metres, unless pixels are so small that more are meaningful.
 _LEAST = 2
 # Smaller than the pixels of any raster on the ground, in metres; at a pole they have no width.
 _SMALLEST = 1e-6
@@ -22,8 +22,8 @@ def rounded(attributes: Mapping[str, NDArray[Any]], *, pixel: float) -> dict[str
 
     Args:
         attributes: numbers of each feature; whole ones and truth values stay.
-        pixel: side of a pixel, in the unit of length. Where a hundredth of that unit is more than
-            a tenth of it, lengths have more decimals; areas are told to a part of a pixel's.
+        pixel: side of a pixel, in the unit of length. Below a tenth of that unit, lengths and areas
+            have more decimals.
 
     Example:
         >>> rounded({"length_m": np.array([12.3456])}, pixel=1.0)["length_m"].tolist()

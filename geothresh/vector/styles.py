@@ -1,8 +1,8 @@
-"""How layers look in QGIS: styles kept in the GeoPackage beside them, or in a ``.qml`` file.
+"""Styles of vector layers for QGIS: in a table of the GeoPackage, or in a ``.qml`` file.
 
-QGIS looks for the style of a layer in the table ``layer_styles`` of a GeoPackage, and draws the
-layer by the row that is marked as default. Rows that the user saved there stay, and so does the
-user's default; those that geothresh wrote are replaced.
+QGIS reads the styles of a layer from the table ``layer_styles`` of a GeoPackage and applies the
+default row. Rows that the user saved stay, and so does the user's default; rows that geothresh
+wrote are replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row: TypeAlias = dict[str, Any]
 
 # GeoPackage's form of a time (requirement 5 of the standard), which GDAL reads without a warning.
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
-# As QGIS makes it, and as files of its have it, but for the form of the time.
+# As QGIS creates it, but for the format of the time.
 _CREATE = f"""
 CREATE TABLE IF NOT EXISTS layer_styles (
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
@@ -42,7 +42,7 @@ _REGISTER = """
 INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, srs_id)
 VALUES ('layer_styles', 'attributes', 'layer_styles', 0)
 """
-# Nothing of the user's is formatted into it.
+# No user input is formatted into it.
 _INSERT = f"""
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,
   styleName, styleQML, styleSLD, useAsDefault, description, owner, update_time)
@@ -51,7 +51,7 @@ VALUES ('', '', ?, 'geom', ?, ?, '', ?, 'geothresh', '', {_NOW})
 _THERE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'layer_styles'"
 _LONGEST_NAME = 30
 """Characters of a ``styleName``."""
-# How styles began that had no mark of ours yet.
+# The beginning of styles of earlier versions, which had no digest.
 _FORMER = '<qgis version="3.22" styleCategories="Symbology">'
 
 
@@ -70,7 +70,7 @@ def users_styles(database: Path, layers: Iterable[str]) -> list[Row]:
             return []
         file.row_factory = sqlite3.Row
         rows = [dict(row) for row in file.execute("SELECT * FROM layer_styles")]
-    # SQLite does not tell case apart in names of tables.
+    # SQLite ignores case in names of tables.
     wanted = {name.lower() for name in layers}
     return [row for row in rows if str(row["f_table_name"]).lower() in wanted and not _is_ours(row)]
 
@@ -83,14 +83,13 @@ def _is_ours(row: Row) -> bool:
 def write_styles(
     file: sqlite3.Connection, layers: Iterable[Layer], users: Sequence[Row], *, style: bool
 ) -> None:
-    """Put the styles of layers into a GeoPackage, in place of all that they have.
+    """Write the styles of layers into a GeoPackage, in place of all existing ones.
 
     Args:
         file: open for writing.
-        layers: whose styles these are.
-        users: those of the user, which come back as they were; where one is the default, ours is
-            there to choose.
-        style: whether ours are wanted at all.
+        layers: the layers.
+        users: the user's styles, which are written back; if one is the default, ours is not.
+        style: whether styles of geothresh are written.
     """
     layers = list(layers)
     if style or users:
@@ -116,7 +115,7 @@ def write_styles(
 
 
 def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
-    """Put the user's styles back into the table, their defaults included."""
+    """Write the user's styles back into the table, including their defaults."""
     known = {row[1] for row in file.execute("PRAGMA table_info(layer_styles)")}
     for row in users:
         if row.get("useAsDefault"):
@@ -124,7 +123,7 @@ def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
                 "UPDATE layer_styles SET useAsDefault = 0 WHERE lower(f_table_name) = ?",
                 (str(row["f_table_name"]).lower(),),
             )
-        # Their numbers may be taken.
+        # Their ids may be taken.
         kept = {name: value for name, value in row.items() if name in known and name != "id"}
         names, marks = ", ".join(kept), ", ".join("?" * len(kept))
         # Names of columns that the table has; values are bound.
@@ -135,14 +134,14 @@ def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
 
 
 def take_over_styles(new: Path, old: Path, layer: str) -> None:
-    """Bring the styles of a finished file to where it is going to be, before it comes there.
+    """Move the styles of a finished file to its target, before the file itself.
 
-    What the user has saved for the file that is there stays: in a GeoPackage it is taken over,
-    and a ``.qml`` beside it that is not ours is left alone.
+    Styles that the user saved for the old file stay: those in a GeoPackage are copied, and a
+    ``.qml`` that geothresh did not write is left alone.
 
     Args:
-        new: the finished file, in a folder of its own; its ``.qml`` leaves that.
-        old: where it is going to be.
+        new: the finished file, in a folder of its own; its ``.qml`` is moved out of it.
+        old: the target.
         layer: its name.
 
     Raises:
@@ -168,17 +167,17 @@ def take_over_styles(new: Path, old: Path, layer: str) -> None:
 
 
 def styles_there(old: Path, layers: Iterable[str]) -> list[Row]:
-    """`users_styles` of a file that is to be replaced, whatever it is."""
+    """`users_styles` of a file that will be replaced; empty if it is no GeoPackage."""
     if not old.is_file():
         return []
     try:
         return users_styles(old, layers)
     except (sqlite3.Error, UnicodeDecodeError, KeyError):
-        return []  # damaged, or of another kind: it holds no styles that could be kept
+        return []  # damaged, or of another kind: no styles to keep
 
 
 def style_of(layer: Layer) -> str:
-    """The style of a layer as QGIS keeps it (QML)."""
+    """The style of a layer as QML."""
     if layer.kind == "Polygon":
         area = _symbol("fill", _fill(FOREGROUND))
         return _qml(_single(area), geometry=2)
@@ -227,7 +226,7 @@ def _single(symbol: str) -> str:
 
 
 def _symbol(kind: str, *drawn: str, number: int = 0) -> str:
-    """What is drawn, from below."""
+    """A symbol of one or more symbol layers, from below."""
     return (
         f'<symbol type="{kind}" name="{number}" alpha="1" clip_to_extent="1" force_rhr="0">'
         f"{''.join(drawn)}</symbol>"

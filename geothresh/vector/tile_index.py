@@ -1,4 +1,4 @@
-"""Tile indexes of GDAL's (GTI): a GeoPackage with the outline and place of each raster.
+"""GDAL raster tile indexes (GTI): a GeoPackage with the outline and path of each raster.
 
 GDAL 3.9 and later, and QGIS with it, open one as a raster: https://gdal.org/drivers/raster/gti.html
 """
@@ -57,12 +57,12 @@ class IndexedRaster:
 def write_tile_index(
     target: Path, rasters: Sequence[IndexedRaster], *, whole: GeoBox, dtype: str, nodata: float
 ) -> None:
-    """Write a tile index; it appears complete, and replaces an old one.
+    """Write a tile index atomically.
 
     Args:
         target: NAME.gti.gpkg.
         rasters: of one CRS and one size of pixels, north up.
-        whole: what they make up.
+        whole: their union.
         dtype: of their values, as numpy calls it.
         nodata: the value of missing data.
 
@@ -86,7 +86,7 @@ def write_tile_index(
         attributes={_LOCATION: names}, kind="Polygon", metadata=metadata,
     )  # fmt: skip
     with replacing(target) as temporary:
-        # In the folder of the temporary file: OGR wants a name that ends as the format's do.
+        # In the folder of the temporary file, as OGR needs the ending of the format.
         made = temporary.with_name("index.gpkg")
         try:
             write_layer(made, layer, "Polygon", outlines, whole.crs, driver="GPKG")

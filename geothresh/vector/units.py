@@ -1,8 +1,8 @@
-"""Lengths and areas in metres, for whatever coordinates a mask has.
+"""Lengths and areas in metres, in any CRS.
 
-Projected coordinates are measured in the plane of the map and converted to metres, also from feet.
-Longitude and latitude are measured along geodesics of the CRS's own ellipsoid. Coordinates of an
-unknown unit (no CRS) and pixels are measured as they are, and the names of the attributes say so.
+Projected coordinates are measured in the plane and converted to metres, also from feet. Longitude
+and latitude are measured along geodesics of the CRS's ellipsoid. Coordinates of an unknown unit (no
+CRS) and pixels are measured as they are, as the names of the attributes say.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Measure(Enum):
     """Columns and rows, measured in pixels."""
 
 
-# Of a geodesic that stands for an edge: over a tenth of a degree it leaves the edge by a metre, and
-# an area by less than a part in a million.
+# Longest edge measured as a geodesic: over a tenth of a degree the two are a metre apart, and areas
+# differ by less than a part in a million.
 _EDGE_DEGREES = 0.1
 
 _SUFFIX = {
@@ -164,7 +164,7 @@ class MapUnits:
         return np.asarray(shapely.length(polygons) * self.unit, np.float64)
 
     def areas_and_perimeters(self, polygons: Geometries) -> tuple[Float64Array, Float64Array]:
-        """Both at once, which on an ellipsoid costs no more than one of them."""
+        """Areas and perimeters, on an ellipsoid in the time of one of them."""
         if self.measure is Measure.GEODESIC:
             return self._geodesic(polygons)
         return self.areas(polygons), self.perimeters(polygons)
@@ -198,12 +198,12 @@ class MapUnits:
         """Areas (m2) and perimeters (m), by the sums over the rings of each polygon."""
         if self.geod is None:
             raise ValueError("a geodesic measure needs its ellipsoid")
-        # The shortest way between two corners is no straight line on the map.
+        # A geodesic between two corners is no straight line on the map.
         polygons = shapely.segmentize(polygons, _EDGE_DEGREES / self.unit)
         parts, owner = shapely.get_parts(polygons, return_index=True)
         rings, part = shapely.get_rings(parts, return_index=True)
         owner = owner[part]
-        # The first ring of a part is its shell, the others are holes: their area counts against.
+        # The first ring of a part is its shell, the others are holes, whose area is subtracted.
         sign = np.where(np.diff(part, prepend=-1) > 0, 1.0, -1.0)
         coordinates, ring = shapely.get_coordinates(rings, return_index=True)
         coordinates *= self.unit
@@ -212,7 +212,7 @@ class MapUnits:
         length = np.empty(rings.size)
         for i in range(rings.size):
             x, y = coordinates[ends[i] : ends[i + 1]].T
-            # The sign of a ring's area is its direction, which shapely leaves open.
+            # Its sign is the direction of the ring, which is arbitrary here.
             signed, length[i] = self.geod.polygon_area_perimeter(x, y)
             area[i] = abs(signed)
         n = len(polygons)
