@@ -1,6 +1,6 @@
-"""The four algorithms: parameters made of the vocabulary, runs of the command, layers with styles.
+"""The Processing algorithms, which run commands of geothresh and load their outputs with styles.
 
-Only what QGIS 3.22 and later versions of QGIS 3 have in common is used.
+Only the API that QGIS 3.22 and later versions of QGIS 3 share is used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _RESUMES = (
 
 
 class Styler(QgsProcessingLayerPostProcessorInterface):
-    """Gives a layer that was loaded the style that stands beside its file, or in it."""
+    """Applies to a loaded layer the style beside its file, or in it."""
 
     def postProcessLayer(
         self, layer: Any, context: QgsProcessingContext, feedback: QgsProcessingFeedback
@@ -63,29 +63,29 @@ class Styler(QgsProcessingLayerPostProcessorInterface):
         layer.triggerRepaint()
 
 
-# An algorithm goes before its layers are loaded, and Python would free these with it. One a layer:
-# QGIS deletes each with what it knows of the layer.
+# An algorithm is deleted before its layers are loaded, and Python would free these with it. One for
+# each layer, as QGIS deletes it with the details of the layer.
 _STYLERS: list[Styler] = []
 
 
 class Algorithm(QgsProcessingAlgorithm):
-    """What the algorithms share. The class variables say which commands and options each has."""
+    """Base of the algorithms. The class variables say which commands and options each has."""
 
     NAME: ClassVar[str]
     TITLE: ClassVar[str]
     HELP: ClassVar[str]
     INPUTS: ClassVar[Mapping[str, str]] = {_INPUT: "Mask"}
-    """Rasters by parameter, with what they are called, in the order of the command."""
+    """Titles of input rasters by parameter, in the order of the command."""
     OPTIONS: ClassVar[Mapping[str, Sequence[str]]]
-    """By command: the options that are left out beside those of `vocabulary.LEFT_OUT`."""
+    """By command, the options that are left out besides those of `vocabulary.LEFT_OUT`."""
     SIMPLE: ClassVar[Sequence[str]] = ()
-    """Options that are no advanced parameters."""
+    """Options that are not advanced parameters."""
     RASTERS: ClassVar[Mapping[str, str]] = {}
-    """Outputs that are rasters, by option, with what they are called."""
+    """Titles of output rasters by option."""
     OPTIONAL: ClassVar[Sequence[str]] = ()
-    """Those of them that are made only where they are asked for."""
+    """Output rasters that are optional."""
     VECTOR: ClassVar[str] = ""
-    """What the vectors are called, where there are some."""
+    """Title of the vector output; empty if there is none."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Algorithm(QgsProcessingAlgorithm):
         return type(self)(self._vocabulary)
 
     def name(self) -> str:
-        """In the id, as in geothresh:refine."""
+        """Name in the id, as in geothresh:refine."""
         return self.NAME
 
     def displayName(self) -> str:
@@ -108,7 +108,7 @@ class Algorithm(QgsProcessingAlgorithm):
         return QIcon(str(Path(__file__).with_name("icon.svg")))
 
     def shortHelpString(self) -> str:
-        """Beside the dialog: what it does, and what each option means."""
+        """Help beside the dialog: what the algorithm does, and what each option means."""
         lines = [f"<p>{escape(text)}</p>" for text in self.HELP.split("\n\n")]
         lines += [
             f"<p><b>{escape(option.label)}</b>: {escape(option.help)}</p>"
@@ -146,7 +146,7 @@ class Algorithm(QgsProcessingAlgorithm):
             Paths of the outputs, by parameter; nothing where the user has cancelled.
 
         Raises:
-            QgsProcessingException: the one line that the command says of its error.
+            QgsProcessingException: the command failed; with its one-line message.
         """
         outputs = self._outputs(parameters, context)
         try:
@@ -171,7 +171,7 @@ class Algorithm(QgsProcessingAlgorithm):
         return {name.upper(): path for name, path in outputs.items()}
 
     def _options(self) -> list[Option]:
-        """Of all commands, each option once."""
+        """The options of all commands, each once."""
         found: dict[str, Option] = {}
         for command, left_out in self.OPTIONS.items():
             for option in self._vocabulary.commands[command].options:
@@ -216,7 +216,7 @@ class Algorithm(QgsProcessingAlgorithm):
         outputs: Mapping[str, str],
         values: Mapping[str, Any],
     ) -> list[str]:
-        """One of them, with what of the outputs and values it has options for."""
+        """The command line of one command, with the outputs and values that it has options for."""
         command = self._vocabulary.commands[name]
         left_out = self.OPTIONS[name]
         flags = {one.name: one.flag for one in command.options if one.name not in left_out}
@@ -234,7 +234,7 @@ class Algorithm(QgsProcessingAlgorithm):
                 f"{layer.name()}: a layer of the provider {layer.providerType()} is no file that "
                 "geothresh can read; save it as a GeoTIFF first"
             )
-        # Options for opening may follow the path.
+        # Open options may follow the path.
         return str(layer.source()).split("|", maxsplit=1)[0]
 
     def _values(
@@ -316,7 +316,7 @@ class RefineAndVectorise(Refine):
     )
     OPTIONS: ClassVar[Mapping[str, Sequence[str]]] = {
         "refine": ("vector", "changes", "thresholds"),
-        # What is said of the scene is not of the mask.
+        # Options about the scene do not apply to its mask.
         "vectorize": ("threshold", "bidx", "scale", "nodata", "allow_vrt"),
     }
     SIMPLE: ClassVar[Sequence[str]] = (

@@ -1,4 +1,4 @@
-"""The command line of a run; without QGIS."""
+"""Build the command line of a run; imports nothing of QGIS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .vocabulary import Command, Option
 
 
 class NotFound(Exception):
-    """The command geothresh is nowhere."""
+    """The command geothresh was not found."""
 
 
 def command_line(

@@ -1,4 +1,4 @@
-"""The plugin as QGIS sees it: it brings a Processing provider and no buttons of its own."""
+"""The plugin class of QGIS: it adds a Processing provider, and no buttons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .provider import Provider
 
 
 class Plugin:
-    """Adds the provider, and takes it away again."""
+    """Adds the provider, and removes it."""
 
     def __init__(self) -> None:
         self._provider: Provider | None = None
@@ -23,7 +23,7 @@ class Plugin:
         self.initProcessing()
 
     def unload(self) -> None:
-        """Take the provider away."""
+        """Remove the provider."""
         if self._provider is not None:
             QgsApplication.processingRegistry().removeProvider(self._provider)
             self._provider = None

@@ -1,4 +1,4 @@
-"""The Processing provider: its algorithms, and the setting of where the command is."""
+"""The Processing provider: its algorithms, and the setting with the path of the command."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Provider(QgsProcessingProvider):
         return True
 
     def unload(self) -> None:
-        """Take the setting away."""
+        """Remove the setting."""
         ProcessingConfig.removeSetting(EXECUTABLE)
 
     def loadAlgorithms(self) -> None:
-        """Make the algorithms, all of the options that were there at installation."""
+        """Add the algorithms, with the options that commands had when the plugin was installed."""
         vocabulary = Vocabulary.load()
         for kind in ALGORITHMS:
             self.addAlgorithm(kind(vocabulary))
 
     def id(self) -> str:
-        """Of algorithms, as in geothresh:refine."""
+        """First part of the ids of algorithms, as in geothresh:refine."""
         return "geothresh"
 
     def name(self) -> str:

@@ -1,11 +1,11 @@
-"""Runs the command, and brings its progress, its messages and its errors to QGIS; without QGIS."""
+"""Run the command, and pass its progress, messages and errors to QGIS; imports nothing of QGIS."""
 
 from __future__ import annotations
 
 import json
 import os
 
-# The command is one that the user has installed, and no shell is between.
+# The command is one that the user has installed, and is run without a shell.
 import subprocess  # nosec B404
 import threading
 import time
@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
 from typing import IO, Any, Protocol
 
-# Seconds from one look at the cancel button to the next.
+# Seconds between checks whether the user has cancelled.
 _POLL = 0.1
-# Seconds that a cancelled run has to put its work on the disk.
+# Seconds that a cancelled run has to save its work.
 _GRACE = 60.0
-# What QGIS sets for its own Python, GDAL and PROJ, and what would mislead those of the command.
+# Variables that QGIS sets for its own Python, GDAL and PROJ, and that would mislead the command's.
 _OF_QGIS = (
     "PYTHONHOME",
     "PYTHONPATH",
@@ -30,7 +30,7 @@ _OF_QGIS = (
 
 
 class Feedback(Protocol):
-    """What is used of QgsProcessingFeedback, whose names these are."""
+    """The methods of QgsProcessingFeedback that are used."""
 
     def isCanceled(self) -> bool:
         """Whether the user has cancelled."""
@@ -60,7 +60,7 @@ class Canceled(Exception):
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the command: that of QGIS, without what QGIS has set for itself."""
+    """The environment of the command: that of QGIS, without what QGIS sets for itself."""
     return {name: value for name, value in own.items() if name not in _OF_QGIS}
 
 
@@ -123,8 +123,8 @@ def _follow(process: subprocess.Popen[str], feedback: Feedback, begin: float, en
     asked: float | None = None
     while any(reader.is_alive() for reader in readers) or not lines.empty():
         if asked is None and feedback.isCanceled():
-            # On POSIX SIGTERM, upon which the command tidies up; SIGINT may be ignored by what has
-            # started QGIS. Elsewhere its end: what is to survive is on the disk at any moment.
+            # SIGTERM on POSIX, on which the command cleans up; SIGINT may be ignored in processes
+            # that QGIS starts. On Windows it ends the process: finished work is on the disk.
             process.terminate()
             asked = time.monotonic()
         if asked is not None and time.monotonic() - asked > _GRACE:
@@ -148,7 +148,7 @@ def _each_line(stream: IO[str] | None, take: Callable[[str], Any]) -> None:
 
 
 class _Messages:
-    """What the command says on stderr: progress, warnings, and an error at last."""
+    """Handles the lines on stderr: progress, warnings, and errors."""
 
     def __init__(self, feedback: Feedback, begin: float, end: float) -> None:
         self._feedback = feedback

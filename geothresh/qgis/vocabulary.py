@@ -1,7 +1,7 @@
-"""The options of the commands, as ``geothresh qgis install`` wrote them down; without QGIS.
+"""The options of the commands, as ``geothresh qgis install`` wrote them to a file.
 
-Parameters of algorithms are made of them. So there is no second list of options: what the command
-has is a parameter, unless `LEFT_OUT` says why not.
+Parameters of algorithms are made from them, so that options are not listed twice: each option of
+the command is a parameter, unless `LEFT_OUT` says why not. Imports nothing of QGIS.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Option:
     flag: str
     """As on the command line."""
     no_flag: str
-    """What switches off a flag that is on by default; empty for all others."""
+    """The flag that switches off an option that is on by default; empty for all others."""
     kind: str
     """flag, choice, whole, number, word (a number or a word), text, file, bounds or pairs."""
     default: Any
@@ -66,7 +66,7 @@ class Option:
 
     @property
     def label(self) -> str:
-        """What the dialog calls it."""
+        """Title in the dialog."""
         return self.name.replace("_", " ").capitalize()
 
 
@@ -86,7 +86,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What was written down at installation."""
+    """Options, models and executable as of the installation of the plugin."""
 
     version: str
     """Of geothresh."""

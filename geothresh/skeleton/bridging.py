@@ -1,8 +1,7 @@
 """Bridge gaps between the ends of lines where the confidence says that the road goes on.
 
-A mask has thrown away what lies below its threshold. Where two lines end opposite to each other,
-the way between them on which the confidence is highest is looked for, and taken if it nowhere
-falls below a floor.
+A mask has lost what lies below its threshold. Between two line ends that face each other, the path
+of highest confidence is searched (Dijkstra), and taken if it nowhere falls below a floor.
 """
 
 from __future__ import annotations
@@ -22,18 +21,16 @@ from geothresh.skeleton.tracing import Trace
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 
-#: The confidence that a way over a gap never falls below.
+#: Least confidence along a path over a gap.
 FLOOR = 0.1
-#: The longest gap that is looked over, in sides of a square as large as a pixel: as many pixels as
-#: are in a square around it are held in memory.
+#: Longest gap, in sides of a square of a pixel's area: a square of about that side is in memory.
 LONGEST = 500
-# A gap lies before both ends: at most 60 degrees off the direction in which a line ends, which is
-# that of its last pixels.
+# Cosine of the angle between a gap and the direction of a line's last pixels: at most 60 degrees.
 _AHEAD = 0.5
 _LAST = 12
-# A way is at most this many times as long as the gap.
+# A path is at most this many times as long as the gap.
 _DETOUR = 1.5
-# Confidence 0 costs about 6 times as much as a half, and certainty is not free.
+# Cost per step: confidence 0 costs about 6 times as much as 0.5, and confidence 1 is not free.
 _LEAST, _STEP = 0.01, 0.1
 
 
@@ -60,21 +57,21 @@ def bridged(
     floor: float = FLOOR,
     ground: Ground = SQUARE,
 ) -> Network:
-    """The network with a line over each gap that can be closed.
+    """Add a line over each gap that can be bridged.
 
-    Of several gaps at one end, the one with the best way (least cost) is closed.
+    Of several gaps at one end, the one with the path of least cost is bridged.
 
     Args:
         network: pruned.
         confidence: gives windows of confidences.
         size: of the raster.
         reach: longest gap, in the unit of `Ground.sides`; at most `LONGEST` such sides.
-        floor: least confidence along a way.
-        ground: what the pixels are on it: distances, directions and ways are measured there.
+        floor: least confidence along a path.
+        ground: shape and size of the pixels; distances and directions are measured on it.
 
     Returns:
-        The lines as they were, and after them the ways, which `Network.bridges` marks. Their ends
-        are the nodes that were free; where they lead over, there is no width (NaN).
+        The lines, followed by the bridges, which `Network.bridges` marks. Bridges end in nodes that
+        were free ends, and have no width (NaN).
 
     Raises:
         UsageError: `reach` is too long.
@@ -112,7 +109,7 @@ def _free_ends(network: Network, ground: Ground) -> _Ends:
     found = np.argwhere(degrees[network.nodes] == 1)
     free = [network.lines[k].directed(side == 0).pixels for k, side in found.tolist()]
     pixels = _pixels([line[-1] for line in free], network.width)
-    # More where pixels are oblong: there the skeleton ends in a corner of the road.
+    # More pixels where these are oblong, as the skeleton ends in a corner of the road there.
     last = np.rint(_LAST * _longest(ground.shapes(_middles(pixels))) ** 2).astype(np.int64)
     before = [line[-n:][0] for line, n in zip(free, last.tolist(), strict=True)]
     return _Ends(
@@ -133,7 +130,7 @@ def _middles(pixels: Int64Array) -> Float64Array:
 
 
 def _longest(shapes: Float64Array) -> Float64Array:
-    """(n,) how long a pixel is on the ground, at most; at least it is one over this."""
+    """(n,) largest stretch of pixels on the ground; the smallest is its inverse."""
     return np.asarray(np.linalg.norm(shapes, 2, axis=(1, 2)), np.float64)
 
 
@@ -151,12 +148,12 @@ def _gaps(ends: _Ends, ground: Ground, reach: float) -> Iterator[tuple[int, int,
     """Ends within reach of each other on the ground, and the shape of the pixels between them."""
     places = _middles(ends.pixels)
     longest = reach / ground.sides(places) * _longest(ground.shapes(places))
-    # Somewhat more pixels than any gap has: between two ends they may be smaller than at both.
+    # With a margin, as pixels between two ends may be smaller than at both.
     pairs = cKDTree(ends.pixels).query_pairs(1.01 * longest.max(), output_type="ndarray")
     middles = np.asarray(places[pairs].mean(axis=1), np.float64)
     shapes = ground.shapes(middles)
     steps = np.diff(ends.pixels[pairs], axis=1) @ shapes
-    # A gap as long as the reach is within it, however the two are rounded.
+    # With a tolerance, so that a gap exactly as long as the reach is included.
     most = (reach / ground.sides(middles)) ** 2 * (1 + 1e-9)
     near = np.flatnonzero((steps**2).sum(axis=(1, 2)) <= most)
     for k in near.tolist():
@@ -167,7 +164,7 @@ def _opposite(network: Network, ends: _Ends, a: int, b: int, shape: Float64Array
     gap = (ends.pixels[b] - ends.pixels[a]) @ shape
     distance = np.hypot(*gap)
     line = network.lines[ends.lines[a]]
-    # A line that bends back on itself is a ring with a gap only if the gap is a small part.
+    # The two ends of one line: a ring with a gap only if the gap is a small part of it.
     if ends.lines[a] == ends.lines[b] and line.length(network.width, shape) < 3 * distance:
         return False
     gap /= distance
@@ -184,7 +181,7 @@ def _way(
     floor: float,
     shape: Float64Array,
 ) -> tuple[float, Int64Array, Float32Array] | None:
-    """Cost, pixels (n, 2) and confidences of the best way, None where there is none."""
+    """Cost, pixels (n, 2) and confidences of the path of least cost; None where there is none."""
     distance = float(np.hypot(*((stop - start) @ shape)))
     around = (distance / 2 * farness(shape)).astype(np.int64) + 1
     top, left = np.maximum(np.minimum(start, stop) - around, 0).tolist()
@@ -195,7 +192,7 @@ def _way(
     corner = np.array([window.row, window.col])
     first, last = (int((place - corner) @ (window.width, 1)) for place in (start, stop))
     passable = values >= floor
-    # Lines end on the mask, wherever its confidence came from.
+    # Ends of lines are on the mask: passable whatever the confidence.
     passable.ravel()[[first, last]] = True
     costs, before = dijkstra(
         _steps(values, passable, shape), directed=False, indices=first, return_predecessors=True
@@ -212,7 +209,7 @@ def _way(
 
 
 def _steps(values: Float32Array, passable: BoolArray, shape: Float64Array) -> csr_array:
-    """What it costs to go from each pixel to those around it."""
+    """Graph of the costs of steps between neighbouring pixels."""
     cost = _STEP - np.log(np.maximum(np.nan_to_num(values), _LEAST)).astype(np.float64)
     number = np.arange(values.size).reshape(values.shape)
     parts = []

@@ -1,4 +1,4 @@
-"""The graph of a mask's centrelines, of any size: nodes, lines and their widths; spurs pruned."""
+"""The network of a mask's centrelines: nodes, lines and their widths; spurs are pruned."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, together, tra
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 
-#: A line that ends is a spur if it is shorter than the road at its other end is wide: what it
-#: leads to lies less than half a width off the road.
+#: Spurs are dead ends shorter than this many widths of the road that they begin at: they end less
+#: than half a width beside the road.
 SPUR = 1.0
 #: Column of a trace's samples that holds the width in pixels.
 WIDTH = 0
@@ -26,7 +26,7 @@ WIDTH = 0
 ReadConfidence = Callable[[PixelWindow], Float32Array]
 #: Column of a trace's samples that holds the confidence.
 CONFIDENCE = WIDTH + 1
-#: Pixels around a window in which background is looked for first, and at most.
+#: Pixels around a window in which the nearest background is searched: first, and at most.
 _REACH, _FARTHEST = 64, 1024
 
 
@@ -41,19 +41,18 @@ class Network:
     nodes: Int64Array
     """(len(lines), 2) numbers of the nodes where each line starts and ends; -1 for a ring."""
     positions: Float64Array
-    """(n, 2) row and column of each node in pixels from the raster's corner: the middle of its
-    pixels, each of whose middle is at a half."""
+    """(n, 2) row and column of each node in pixels from the raster's corner: the mean of the
+    centres of its pixels, which are at halves."""
     knots: BoolArray
-    """(n,) True = a meeting of lines, False = an end that the skeleton has."""
+    """(n,) True = a junction of lines, False = an end of the skeleton."""
     bridges: BoolArray
-    """(len(lines),) True = the line leads over a gap, see `geothresh.skeleton.bridging`."""
+    """(len(lines),) True = the line bridges a gap, see `geothresh.skeleton.bridging`."""
 
     @classmethod
     def of(cls, lines: Sequence[Trace], width: int) -> Network:
         """The network of joined lines (`geothresh.skeleton.tracing.join`).
 
-        Knots that are linked are one node; lines that go through a node where no third one joins
-        them are one line.
+        Linked junction pixels are one node; two lines that meet at a node alone are one line.
         """
         ends = np.array([[t.pixels[0], t.pixels[-1]] for t in lines], np.int64).reshape(-1, 2)
         knots = np.array([t.knots for t in lines], np.bool_).reshape(-1, 2)
@@ -94,7 +93,7 @@ class Network:
         return np.bincount(ends, minlength=len(self.positions)).astype(np.int64)
 
     def without(self, dropped: BoolArray) -> Network:
-        """The network without some lines; those that then meet with no third one are joined."""
+        """The network without some lines; two that then meet at a node alone are joined."""
         kept = np.flatnonzero(~dropped)
         lines = [self.lines[k] for k in kept]
         nodes = self.nodes[kept]
@@ -111,11 +110,11 @@ class Network:
             first, last = int(tails[halves[0]]), int(tails[halves[-1] ^ 1])
             line = together([lines[placed[h >> 1]].directed(bool(h & 1)) for h in halves])
             if through[first]:
-                # All of it leads round: nothing meets it anywhere.
+                # A ring without junctions.
                 line, first, last = line.closed(), -1, -1
             joined.append(line)
             numbers.append((first, last))
-            # A bridge leads from end to end, which are no knots: it is joined to nothing.
+            # Bridges run between ends, not junctions, so that they are not joined to lines.
             bridges.append(bool(self.bridges[kept[placed[halves[0] >> 1]]]))
         return replace(
             self,
@@ -125,14 +124,14 @@ class Network:
         )
 
     def pruned(self, spur: float = SPUR) -> Network:
-        """The network without spurs: what thinning makes of bumps in an outline.
+        """The network without spurs, which thinning makes of bumps in an outline.
 
-        Where nothing but spurs meets, the two longest are left and make one line. What is joined
-        by taking a spur off may be one itself, until there is none.
+        Where only spurs meet, the two longest are kept and make one line. Repeated until there is
+        none, as lines that are joined when a spur is removed may be spurs themselves.
 
         Args:
-            spur: a line that ends is one if it is shorter than this many widths of the road where
-                it begins.
+            spur: a dead end is one if it is shorter than this many widths of the road where it
+                begins.
         """
         network = self
         while (spurs := network._spurs(spur)).any():
@@ -146,7 +145,7 @@ class Network:
         for k, (first, last) in enumerate(self.nodes.tolist()):
             if first < 0 or (degrees[first] == 1) == (degrees[last] == 1):
                 continue
-            # Where it begins: at the node that other lines have too.
+            # It begins at the node that it shares with other lines.
             begins, node = (-1, last) if degrees[first] == 1 else (0, first)
             length = self.lines[k].length(self.width)
             if length < spur * self.lines[k].samples[begins, WIDTH]:
@@ -161,7 +160,7 @@ class Network:
     def points(self, k: int) -> Float64Array:
         """(m, 2) row and column, in pixels from the raster's corner, along line k.
 
-        The middles of its pixels, and the node itself where that lies between its pixels.
+        The centres of its pixels, and the nodes at its ends where these are not such centres.
         """
         line = self.lines[k]
         points = np.stack(np.divmod(line.pixels, self.width), axis=1) + 0.5
@@ -182,7 +181,7 @@ def centerline_network(
     halo: int = HALO,
     progress: Progress | None = None,
 ) -> Network:
-    """Thin, trace and join; the result does not depend on the blocks.
+    """Thin a mask, trace the skeleton, and join the lines; the result does not depend on blocks.
 
     Memory is that of a block with its halo, and of the lines.
 
@@ -194,7 +193,7 @@ def centerline_network(
         progress: told (blocks done, blocks in all), of thinning and then of tracing.
 
     Returns:
-        The network as it is traced; `Network.pruned` takes off the spurs.
+        The network with spurs, which `Network.pruned` removes.
     """
     skeleton = thin_blocks(read, size, side=side, halo=halo, progress=progress)
     traces = []
@@ -218,9 +217,9 @@ def widths(
 ) -> Float32Array:
     """Full width of the mask, in pixels, at each pixel of the skeleton.
 
-    Twice the distance to the nearest background (middle to middle), less half a pixel: right to
-    half a pixel both where an odd and where an even number of pixels lies across. What is outside
-    of the raster is no background. Beyond 1,024 pixels the distance is not looked at.
+    Twice the distance to the nearest background (centre to centre), less half a pixel: right to
+    half a pixel for odd and even widths. Outside of the raster there is no background. Distances
+    are cut at 1,024 pixels.
 
     Args:
         skeleton: (h, w), the pixels of `window`, True = skeleton.
@@ -244,7 +243,7 @@ def widths(
         if background.size:
             tree = cKDTree(background + (outer.row, outer.col))
             distance = tree.query(points, distance_upper_bound=_FARTHEST)[0]
-        # Nearer than the border of what was looked at: nothing outside can be nearer.
+        # Nearer than the border of the searched window: no other background can be nearer.
         if distance.max() <= reach or outer.pixels == size.pixels or reach >= _FARTHEST:
             break
         reach *= 2

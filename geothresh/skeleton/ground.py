@@ -1,7 +1,7 @@
-"""The shape of pixels on the ground, where they need not be square.
+"""The shape of pixels on the ground, which need not be square.
 
-Lengths here are lengths on the ground, counted in sides of a square as large as the pixel: for
-square pixels what they are in rows and columns, to the last bit.
+Lengths are measured on the ground in sides of a square of the pixel's area: for square pixels these
+are lengths in rows and columns, to the last bit.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from geothresh.types import Float64Array
 
 #: The shape of a square pixel.
 UNIT: Float64Array = np.eye(2)
-# Pixels that are square to a millionth are square.
+# Relative tolerance within which pixels count as square.
 _SQUARE_TO = 1e-6
-# Pixels to each side of one that tell in which direction its line goes.
+# Pixels to each side that determine the direction of a line.
 _NEAR = 8
 
 
@@ -28,18 +28,15 @@ class Ground(Protocol):
     """
 
     def sides(self, places: Float64Array) -> Float64Array:
-        """(n,) side of a square as large as the pixel, in the unit of length."""
+        """(n,) side of a square of the pixel's area, in the unit of length."""
 
     def shapes(self, places: Float64Array) -> Float64Array:
-        """(n, 2, 2) what makes of a step of (rows, columns) one on the ground, in such sides.
-
-        See `shapes_of`.
-        """
+        """(n, 2, 2) matrices from steps of (rows, columns) to the ground, see `shapes_of`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SquareGround:
-    """Square pixels, whose side is the unit of length."""
+    """Square pixels with side 1."""
 
     def sides(self, places: Float64Array) -> Float64Array:
         """See `Ground`."""
@@ -55,13 +52,13 @@ SQUARE = SquareGround()
 
 
 def shapes_of(steps: Float64Array) -> Float64Array:
-    """The shapes of pixels.
+    """The shapes of pixels, as matrices.
 
     Args:
-        steps: (n, 2, 2) where a step of one row and of one column leads, in any unit and direction.
+        steps: (n, 2, 2) vectors of a step of one row and of one column, in any unit.
 
     Returns:
-        (n, 2, 2) symmetric, of determinant 1: they keep lengths and angles, but not where north is.
+        (n, 2, 2) symmetric matrices of determinant 1, up to a rotation of the ground.
     """
     squared = steps @ steps.swapaxes(1, 2)
     squared = squared / np.abs(np.linalg.det(steps))[:, None, None]
@@ -72,14 +69,14 @@ def shapes_of(steps: Float64Array) -> Float64Array:
 
 
 def farness(shape: Float64Array) -> Float64Array:
-    """(2,) how many rows and columns away a place at distance 1 can be."""
+    """(2,) most rows and columns between places at distance 1."""
     return np.asarray(np.hypot(*shape)[::-1], np.float64)
 
 
 def widenings(points: Float64Array, shape: Float64Array) -> Float64Array:
     """How much wider a road is on the ground than in pixels, along its line.
 
-    Shapes keep areas: by as much as a road is longer, it is narrower.
+    Shapes keep areas: as a road gets longer, it gets narrower.
 
     Args:
         points: (n, 2) rows and columns along the line, about one pixel apart, n >= 2.

@@ -1,14 +1,14 @@
 """Thinning of a mask to lines one pixel wide, block by block, with the result of the whole array.
 
 The rule is that of Guo and Hall, *Parallel thinning with two-subiteration algorithms* (CACM 32,
-1989), algorithm A1, which `skimage.morphology.thin` follows too: in each half of an iteration all
-pixels of the outline go that are neither an end nor hold two parts together.
+1989), algorithm A1, which `skimage.morphology.thin` follows too: each half of an iteration removes
+all outline pixels that are neither an end nor connect two parts.
 
-A half of an iteration looks one pixel far. So after k iterations, what is 2 k pixels or more away
-from the border of a window is what it would be in the whole array: blocks are read with a halo of
-`HALO` pixels and thinned by at most `HALO / 2` iterations. Where that is not enough (shapes more
-than about `HALO` pixels wide), the state of all blocks is kept, and they are thinned on from it in
-further passes, until no iteration changes anything anywhere.
+A half of an iteration depends on neighbours at a distance of one pixel. So after k iterations,
+pixels at least 2 k from the border of a window are as in the whole array: blocks are read with a
+halo of `HALO` pixels and thinned by at most `HALO / 2` iterations. Where that is not enough (shapes
+wider than about `HALO` pixels), the blocks are kept and thinned further in more passes, until
+nothing changes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 #: Gives a window of a mask, which lies inside the raster: True = foreground.
 ReadMask = Callable[[PixelWindow], BoolArray]
 
-#: Pixels around a block that are looked at with it.
+#: Pixels around a block that are read with it.
 HALO = 64
-#: Side of a block in pixels, at least `HALO`: the neighbours of a block hold its halo.
+#: Side of a block in pixels, at least `HALO`: the halo lies in the neighbouring blocks.
 BLOCK = 2048
 
 
@@ -40,8 +40,8 @@ def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, 
         iterations: at most this many; None = until nothing changes.
 
     Returns:
-        The thinned array, a new one, and the pixels that the last iteration took away: none if it
-        was enough of them.
+        A new, thinned array, and the pixels that the last iteration removed: none if it is
+        complete.
     """
     padded = np.pad(mask, 1).astype(np.uint8)
     flat = padded.ravel()
@@ -68,7 +68,7 @@ def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, 
 
 
 def _rules() -> tuple[BoolArray, BoolArray]:
-    """For each of the 256 neighbourhoods, whether the pixel goes in the first and second half.
+    """For each of the 256 neighbourhoods, whether a pixel is removed in the first and second half.
 
     Bit k is the neighbour k of p2 ... p9 of the paper: north, then clockwise.
     """
@@ -91,7 +91,7 @@ _GOES = _rules()
 
 @dataclass(slots=True)
 class BlockedMask:
-    """A mask in compressed blocks, in memory: a thinned one takes a few bytes a line and block."""
+    """A mask in memory, in compressed blocks; a skeleton takes few bytes."""
 
     grid: RegularGrid
     """The blocks."""
@@ -103,14 +103,14 @@ class BlockedMask:
         return cls(RegularGrid(size=size, part_height=side, part_width=side))
 
     def put(self, block: int, values: BoolArray) -> None:
-        """Keep the pixels of a block."""
+        """Store the pixels of a block."""
         if values.any():
             self._packed[block] = zlib.compress(np.packbits(values).tobytes(), 1)
         else:
             self._packed.pop(block, None)
 
     def read(self, window: PixelWindow) -> BoolArray:
-        """Any window inside the raster; False where nothing was put."""
+        """Read a window inside the raster; False in blocks that were not stored."""
         result = np.zeros((window.height, window.width), np.bool_)
         for index in self.grid.touching(window):
             block = self.grid.window(index)
@@ -120,7 +120,7 @@ class BlockedMask:
         return result
 
     def copy(self) -> BlockedMask:
-        """The same blocks; what is put into one does not change the other."""
+        """A copy; storing blocks in one does not change the other."""
         return BlockedMask(self.grid, dict(self._packed))
 
     def _unpacked(self, index: int, block: PixelWindow) -> BoolArray:
@@ -160,14 +160,14 @@ def thin_blocks(
             if before.any():
                 thinned, changed = thin(before, iterations=halo // 2)
                 after.put(block, thinned[window.within(outer)])
-                # Of the window's own border nothing is known: only the block itself tells.
+                # Near the border of the halo changes are unreliable: only the block counts.
                 if changed[window.within(outer)].any():
                     unsettled.append(window)
             if progress:
                 progress(done, len(waiting))
         state, first = after, False
-        # What changes next changes within `halo` pixels of where it has not settled: in these
-        # blocks and those around them. All others stay as they are.
+        # Further changes are within `halo` pixels of blocks that are not settled: in these and
+        # their neighbours.
         waiting = sorted(
             {near for window in unsettled for near in grid.touching(window.grown(1, size))}
         )

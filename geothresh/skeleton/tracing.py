@@ -1,11 +1,11 @@
 """Trace the lines of a skeleton block by block, without a cut or gap at any seam; smooth them.
 
-Two pixels of the skeleton are linked if they share a side, or a corner where neither of the two
-pixels beside that corner is of the skeleton (else the way leads through that one). A pixel with one
-link is an end, one with two is passed, one with three or more is a knot; so are the four pixels of
-a full square, which thinning can leave where roads meet. Each link belongs to the block of the
-upper, then left one of its pixels, so that every link is traced once. What is cut where blocks
-meet is put together again at pixels that are passed.
+Two pixels of the skeleton are linked if they share a side, or a corner and neither of the two other
+pixels at that corner is of the skeleton (else the line leads through that one). A pixel with one
+link is an end, with two it is passed, with three or more it is a knot (a junction); so are the four
+pixels of a full square, which thinning can leave where roads meet. Each link belongs to the block
+of the upper, then left one of its pixels, so that every link is traced once. Lines that are cut
+where blocks meet are joined again at passed pixels.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from geothresh.windows import PixelWindow
 #: Pixels around a block that `trace` needs.
 MARGIN = 2
 _END, _PASSED, _KNOT = 1, 2, 3
-#: Standard deviation of the mean along a line, in its points.
+#: Standard deviation of the Gaussian along a line, in points.
 _SIGMA = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chains:
-    """Chains of edges, each of which is in one chain, once."""
+    """Chains of edges; each edge is in one chain, once."""
 
     halves: Int64Array
     """(m,) chain after chain, in order: 2 e where edge e runs from its first end to its second,
@@ -39,26 +39,26 @@ class Chains:
 
 
 def chain(ends: Int64Array, through: BoolArray) -> Chains:
-    """Put edges end to end at all vertices that are only passed through.
+    """Join edges end to end at all vertices that lines pass through.
 
     Args:
         ends: (m, 2) the two vertices of each edge, as numbers from 0.
         through: (n,) True = exactly two ends meet at the vertex, and a chain goes on there.
 
     Returns:
-        The chains. One that goes through nothing else starts and ends at its least vertex. The
-        direction is that in which the least of the two half-edges at its ends comes first.
+        The chains. A closed one starts and ends at its least vertex. The direction is that in which
+        the lesser of the two half-edges at its ends comes first.
     """
     tails = ends.ravel()
     n_halves = tails.size
-    # The two half-edges that leave a vertex which is passed: one is come by, the other left by.
+    # Two half-edges leave a passed vertex: a chain arrives by one and leaves by the other.
     leaving = np.flatnonzero(through[tails])
     leaving = leaving[np.argsort(tails[leaving], kind="stable")]
     one, two = leaving[::2], leaving[1::2]
     before = np.full(n_halves, -1, np.int64)
     before[two], before[one] = one ^ 1, two ^ 1
 
-    # Each half-edge learns its chain's first and its distance from it, twice as far in each round.
+    # Pointer doubling: each half-edge finds the first one of its chain and its distance from it.
     first = np.where(before >= 0, before, np.arange(n_halves))
     distance = (before >= 0).astype(np.int64)
     for _ in range(n_halves.bit_length()):
@@ -76,7 +76,7 @@ def chain(ends: Int64Array, through: BoolArray) -> Chains:
     chain_starts = np.flatnonzero(distance[order] == 0)
     lengths = np.diff(np.append(chain_starts, n_halves))
     last = order[chain_starts + lengths - 1]
-    # Every chain is there in both directions.
+    # Every chain was found in both directions.
     kept = order[chain_starts] < (last ^ 1)
     return Chains(
         halves=order[np.repeat(kept, lengths)],
@@ -89,7 +89,7 @@ def _least_of_circles(tails: Int64Array, before: Int64Array, circling: Int64Arra
     least, far = tails.copy(), before
     for _ in range(circling.size.bit_length()):
         least[circling] = np.minimum(least[circling], least[far[circling]])
-        # Off the circles nothing is looked at.
+        # Half-edges off the circles end at -1.
         far = np.where(far >= 0, far[far], -1)
     return np.unique(least[circling])
 
@@ -101,11 +101,11 @@ class Trace:
     pixels: Int64Array
     """(n,) row * width + column in the whole raster, n >= 2; from end to end, both included."""
     samples: Float32Array
-    """(n, k) what was measured at them."""
+    """(n, k) values measured at them."""
     knots: tuple[bool, bool]
     """Whether the first and the last pixel are knots."""
     whole: tuple[bool, bool]
-    """Whether the line is at an end of its own there; False = it goes on at this pixel."""
+    """Whether the line really ends there; False = it was cut by a block and goes on."""
 
     def directed(self, back: bool) -> Trace:
         """The line, run the other way if `back`."""
@@ -119,7 +119,7 @@ class Trace:
         )
 
     def closed(self) -> Trace:
-        """A line that leads round, as a ring: from its least pixel to that pixel again."""
+        """A closed line as a ring, from its least pixel to that pixel again."""
         open_end = int(self.pixels[0] == self.pixels[-1])
         pixels = self.pixels[: self.pixels.size - open_end]
         turn = np.roll(np.arange(pixels.size), -int(np.argmin(pixels)))
@@ -215,10 +215,10 @@ def trace(
 
 
 def join(traces: Iterable[Trace]) -> list[Trace]:
-    """The lines of all blocks put together where they were cut, each the same however it was cut.
+    """Join the lines of all blocks where they were cut; the result does not depend on the blocks.
 
-    A ring without knots starts and ends at its least pixel. Every line runs so that, of its ends,
-    the lesser pixel comes first; of a line that comes back, the lesser neighbour of that end.
+    A ring without knots starts and ends at its least pixel. Every other line starts at the lesser
+    of its end pixels; one that returns to its start, in the direction of the lesser neighbour.
     """
     parts = list(traces)
     if not parts:
@@ -266,15 +266,15 @@ def _canonical(line: Trace) -> Trace:
 
 
 def smoothed(points: Float64Array, *, most: float = 1.0, fixed: bool = False) -> Float64Array:
-    """The points of a line, each moved to a weighted mean of those around it.
+    """Smooth a line: each point moves to a weighted mean of those around it.
 
     The two ends stay; a ring (its last point is its first) is smoothed all around, unless it is
     fixed where it closes.
 
     Args:
         points: (n, 2), about one pixel apart.
-        most: pixels by which a point may move: corners stay corners.
-        fixed: whether the ends of a ring stay too, since others meet it there.
+        most: pixels by which a point may move, so that corners stay corners.
+        fixed: whether the ends of a ring stay too, as other lines meet it there.
 
     Returns:
         (n, 2), a new array.
@@ -287,7 +287,7 @@ def smoothed(points: Float64Array, *, most: float = 1.0, fixed: bool = False) ->
         mean = gaussian_filter1d(points[:-1], _SIGMA, axis=0, mode="wrap")
         mean = np.concatenate([mean, mean[:1]])
     else:
-        # Turned about its ends the line goes on straight, so that they are means of themselves.
+        # Extended by point reflection at its ends, so that these are means of themselves.
         reach = int(4 * _SIGMA)
         longer = np.pad(points, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
         mean = gaussian_filter1d(longer, _SIGMA, axis=0)[reach : reach + n]

@@ -304,8 +304,8 @@ def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geome
     """Simplify polygons together: none crosses another or itself.
 
     A corner is removed if the triangle that it makes with its neighbours is smaller than a square
-    of `tolerance` (Visvalingam and Whyatt 1993), the smallest first. Polygons that touch still touch,
-    in the same point or along the same line (`shapely.coverage_simplify`).
+    of `tolerance` (Visvalingam and Whyatt 1993), the smallest first. Polygons that touch still
+    touch, in the same point or along the same line (`shapely.coverage_simplify`).
 
     Args:
         geometry: (n,) valid, of which no two overlap.
