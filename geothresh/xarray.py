@@ -1,4 +1,4 @@
-"""The accessor ``geothresh`` of DataArrays, there once ``import geothresh.xarray`` was said."""
+"""The accessor ``geothresh`` of DataArrays, registered by ``import geothresh.xarray``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.api.dataarrays import refine_dataarray
 
 @xarray.register_dataarray_accessor("geothresh")
 class GeothreshAccessor:
-    """What geothresh can do with a DataArray of confidences."""
+    """Methods of geothresh for a DataArray of confidences."""
 
     def __init__(self, array: xarray.DataArray) -> None:
         self._array = array

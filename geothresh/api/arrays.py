@@ -17,7 +17,7 @@ from geothresh.run.models import Model
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 
-# Half of the side, in pixels, of what is looked at for the width of the foreground.
+# Half of the side, in pixels, of the square in which the width of the foreground is measured.
 _SIDE = 1024
 
 
@@ -35,14 +35,13 @@ def refine_array(
     """Refine a confidence array in memory, by the same engine as `refine`.
 
     Args:
-        confidence: (H, W) floats in [0, 1]; NaN, infinities and what a masked array masks are
-            missing data.
+        confidence: (H, W) floats in [0, 1]; NaN, infinities and masked values are missing data.
         model, tiling, compute, progress: as for `refine`.
-        refining: test-time augmentation and resolution, or a calibration; an array of confidences
-            is not cut.
-        ground_sample_distance: metres on the ground from one pixel to the next; where the model was
-            trained on others, the array is resampled as by `refine`. None: the width of what is
-            at 0.5 and above decides.
+        refining: test-time augmentation and resolution, or a calibration; thresholds do not apply,
+            as the result is not cut.
+        ground_sample_distance: pixel size on the ground in metres; where the model was trained on
+            others, the array is resampled as by `refine`. None = unknown: the width of the
+            foreground at 0.5 decides.
 
     Returns:
         (H, W) float32 in [0, 1], NaN where data is missing.
@@ -67,7 +66,7 @@ def refine_array(
         require("ground_sample_distance", ground_sample_distance, Number(least=0, above=True))
     values = np.asarray(confidence)
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
-        # asarray shows what lies under the mask.
+        # np.asarray returns the values under the mask.
         values = confidence.filled(np.nan)
     chosen = follow(model, refining).choose(
         compute, metres=ground_sample_distance, width=partial(_width, values)

@@ -1,4 +1,4 @@
-"""Find out on labelled maps what to do with the confidences of a base network."""
+"""Calibrate: find on labelled maps how to refine the confidences of a base network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from geothresh.run.models import ChosenModel, choose_model
 from geothresh.training.options import FolderData, SceneData
 from geothresh.training.recipe import Recipe
 
-# What of `Calibrating` a scene has a use for: its places are squares.
+# Options of `Calibrating` that apply to a scene, whose places are squares.
 _FOR_SCENES = ("folds", "seed", "patch", "images", "output", "overwrite")
 _DENSE_CRF = (
     "not tried: a calibration, which `refine` follows without the image, cannot hold it; "
@@ -49,12 +49,12 @@ def calibrate(
     compute: Compute = Compute(),
     progress: Progress | None = None,
 ) -> CalibrationReport:
-    """Find out on labelled maps what is best for the confidences of a base network.
+    """Find on labelled maps what is best for the confidences of a base network.
 
     The cut at 0.5 is compared with the best single threshold, with calibrations, and with models
-    at several strengths, by cross-validation over places. What is advised is better than the cut at
-    0.5 by more than chance gives the best of so many ways (see `geothresh.calibration.choosing`);
-    else it is the cut at 0.5. Maps are held as histograms, a few kilobytes each.
+    at several strengths, by cross-validation over places. The best one is advised if it beats the
+    cut at 0.5 by more than chance would among so many (see `geothresh.calibration.choosing`), else
+    the cut at 0.5. Maps are kept as histograms, a few kilobytes each.
 
     Args:
         data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``); or a scene
@@ -70,8 +70,8 @@ def calibrate(
         progress: called with maps done and all maps, of all passes over them.
 
     Returns:
-        What each way is worth on places that it was not fitted to, and the advice; `table()` shows
-        it, `as_dict()` has all figures.
+        Scores of each candidate on places that it was not fitted to, and the advice; `table()`
+        shows them, `as_dict()` has all figures.
 
     Raises:
         UsageError: options contradict each other.
@@ -102,7 +102,7 @@ def calibrate(
 
     choose = {name: chooser(model) for name, model in files.items()}
     tuning = _tuning(folders, maps, calibrating, recipe, compute.device, bool(files))
-    # Before the data is read: whatever is wrong with a model is found first.
+    # Before the data is read, to find faults of models first.
     found = {name: make() for name, make in choose.items()}
     labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
     counted, dealt = count_maps(labelled, choose, tiling, calibrating, progress)
@@ -143,7 +143,7 @@ def _tuning(
     device: str,
     has_models: bool,
 ) -> FineTuning | None:
-    """What is trained, if that is asked for: errors as `calibrate`."""
+    """The fine-tuning, if it is asked for: errors as `calibrate`."""
     if not calibrating.fine_tune or calibrating.output is None:
         return None
     if not has_models:
@@ -167,7 +167,7 @@ def _tuning(
 def _told_of_training(
     progress: Progress | None, maps: int, models: int
 ) -> Callable[[float], None] | None:
-    """Tells of a training, which counts as one more pass over the maps."""
+    """Progress of a training, which counts as one more pass over the maps."""
     if progress is None:
         return None
     before = maps * (1 + models)
@@ -181,7 +181,7 @@ def _told_of_training(
 def _outputs(
     calibrating: Calibrating, inputs: Sequence[PathLike]
 ) -> tuple[Path | None, Path | None]:
-    """Where calibration and diagram go, if they are asked for: errors as `calibrate`."""
+    """Paths of calibration and diagram, if they are written: errors as `calibrate`."""
     if calibrating.output is None:
         return None, None
     output = check_output(calibrating.output, overwrite=calibrating.overwrite, inputs=inputs)
@@ -213,10 +213,10 @@ def count_maps(
     calibrating: Calibrating,
     progress: Progress | None,
 ) -> tuple[CountedMaps, Dealt]:
-    """Count all maps, as they are and refined by each model; places are known in between.
+    """Count all maps, as they are and refined by each model.
 
     Args:
-        maps: where they are.
+        maps: the labelled maps.
         choose: chooses a model for ``metres`` and ``width``, by its name.
         tiling: how maps are cut.
         calibrating: folds, places and regions.
@@ -226,7 +226,7 @@ def count_maps(
         The counts, and the places and folds of the maps.
 
     Raises:
-        InputError: there is but one place, or a map cannot be read.
+        InputError: there is only one place, or a map cannot be read.
     """
     counter = MapCounter(calibrating.patch)
     seconds: dict[str, float] = {}
@@ -246,7 +246,7 @@ def count_maps(
     maps.as_they_are(count)
     megapixels = counter.pixels / 1e6
     seconds[""] = (time.perf_counter() - started) / megapixels
-    # Of a scene, cells without a pixel that counts are not among them.
+    # Cells of a scene without a valid pixel were not counted.
     total = done * (1 + len(choose))
     dealt = maps.deal(calibrating)
     for name, model in choose.items():
@@ -272,7 +272,7 @@ def _report(
     output: Path | None,
     diagram: Path | None,
 ) -> CalibrationReport:
-    """Try all candidates, and choose."""
+    """Score all candidates, and choose one."""
     candidates = image_free()
     seconds = {one.key: counted.seconds[""] for one in candidates}
     for name, model in models.items():
@@ -293,7 +293,7 @@ def _report(
 
 
 def _numbers(counted: CountedMaps, dealt: Dealt) -> list[list[int]]:
-    """The numbers of the maps that each fold holds out."""
+    """Indices of the maps that each fold holds out."""
     number = {i: k for k, i in enumerate(counted.ids)}
     return [[number[i] for i in fold] for fold in dealt.folds if fold]
 
@@ -318,7 +318,7 @@ def _calibration(
 
 
 def _draw(report: CalibrationReport, diagram: Path) -> None:
-    """Confidences as they are, and as advised."""
+    """Draw the reliability of confidences as they are, and as advised."""
     outcomes, best = report.choice.outcomes, report.choice.best
     curves = {}
     for one in dict.fromkeys((report.nothing.key, best.key)):

@@ -1,4 +1,4 @@
-"""What one mask has become in another: counts, and a raster of the changes."""
+"""Compare two masks of one grid: counts, and a raster of the changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OPTIONS = ("creation_options", "cog", "overviews", "style", "parents", "overwri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Where the changes are, and how many pixels they are."""
+    """The raster of changes, and counts of pixels."""
 
     output: Path
     """GeoTIFF: 0 nothing, 1 became foreground, 2 became background, 255 nodata in either mask."""
@@ -41,7 +41,7 @@ class Comparison:
     width: int
     """Columns."""
     valid_pixels: int
-    """With data in both masks; only these count below."""
+    """Pixels with data in both masks; the counts below are of these."""
     foreground_before: int
     """Pixels."""
     foreground_after: int

@@ -23,12 +23,12 @@ from geothresh.splitting import folds_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossfitResult:
-    """Where the maps are, and what they score against the masks."""
+    """Folders of the maps, and their scores against the masks."""
 
     maps: dict[str, list[Path]]
     """Folders of maps by name: the network at the end, and its snapshots."""
     manifest: Path
-    """JSON: which fold predicted which ids, and from what it learnt."""
+    """JSON: which fold predicted which ids, and what it was trained on."""
     images: int
     folds: int
     steps: int

@@ -1,4 +1,4 @@
-"""From an xarray.DataArray of confidences to a refined one, lazily where Dask computes it."""
+"""Refine an xarray.DataArray of confidences, lazily where it is a Dask array."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 Layer: TypeAlias = Literal["confidence", "mask"]
-"""What is made: the refined confidences, or these cut at the threshold."""
+"""The result: refined confidences, or a mask cut at the threshold."""
 
-# Pixels that are looked at in one go, and chunks of a Dask array at most.
+# Pixels that are sampled at once, and most chunks of a Dask array that are.
 _SAMPLE_PIXELS, _SAMPLE_CHUNKS = 2**23, 16
 
 
@@ -49,7 +49,7 @@ class _Confidences:
     reads_input = False
 
     def described(self) -> dict[str, object]:
-        """What it depends on, by name."""
+        """Options that it depends on, by name."""
         return {}
 
     def __call__(
@@ -93,40 +93,38 @@ def refine_dataarray(
     compute: Compute = Compute(),
     progress: Progress | None = None,
 ) -> DataArray:
-    """Refine a DataArray of confidences; each pixel is as `refine` gives it of the same pixels.
+    """Refine a DataArray of confidences, with the same pixel values as `refine`.
 
-    Of a DataArray with Dask inside nothing is refined here: the result has a Dask array of the same
-    chunks inside, each of which is refined when it is computed, with what lies around it, on the
-    scheduler that is in use then. A tile that several chunks show is refined once.
+    A DataArray of a Dask array is refined lazily: the result is a Dask array with the same chunks,
+    each of which is refined when it is computed, with the pixels around it, on the scheduler in use
+    then. A tile that several chunks need is refined once.
 
     The size of the pixels on the ground is read from the CRS (rioxarray's ``spatial_ref``, or any
     grid mapping of CF with ``crs_wkt``) and evenly spaced coordinates, or ``GeoTransform``.
 
-    What `refine` decides from the whole of a small scene, or a sample of a large one, is decided
-    now. Of a Dask array that computes a few chunks: where values are uint8 without scale tags and
-    `scale` is auto, one after the other of at most 16 evenly spread ones until a value is above 1;
-    and where the size of the pixels is not known, at most 16 windows of 512 x 512 pixels for the
-    width of the foreground. ``Reading(scale=255)`` and `ground_sample_distance`, or
-    ``Refining(resolution="native")``, leave that out. Values that contradict the scaling are an
-    error of the computation.
+    Scaling and resolution are decided now, from a sample as by `refine`. For a Dask array this may
+    compute a few chunks: if values are uint8 without scale tags and `scale` is auto, up to 16
+    evenly spread chunks until a value is above 1; and if the pixel size is unknown, up to 16
+    windows of 512 x 512 pixels for the width of the foreground. ``Reading(scale=255)`` and
+    `ground_sample_distance`, or ``Refining(resolution="native")``, avoid that. Values that
+    contradict the scaling raise when they are computed.
 
     Args:
-        array: rows and columns of confidences, and perhaps further dimensions of length 1, such as
-            rioxarray's ``band``. Missing data is NaN, or the attribute ``_FillValue``.
+        array: rows and columns of confidences, optionally with further dimensions of length 1, such
+            as rioxarray's ``band``. Missing data is NaN, or the attribute ``_FillValue``.
         model, tiling, progress: as for `refine`; `progress` is for arrays without Dask.
         layer: ``confidence`` or ``mask``.
         reading: `scale` and `nodata`.
         refining: test-time augmentation and resolution; for a mask its thresholds too; or a
             calibration.
-        ground_sample_distance: metres on the ground from one pixel to the next, in place of what
-            the array says.
+        ground_sample_distance: pixel size on the ground in metres, in place of the array's own.
         compute: device, number format, batches and backend.
 
     Returns:
-        The same dimensions, coordinates, CRS, name and attributes, but for attributes about stored
-        values. ``confidence``: float32 in [0, 1], NaN where data is missing; a file of it gets the
-        nodata value of the input where that is no confidence, else NaN. ``mask``: uint8, 0
-        background, 1 foreground, 255 nodata.
+        A DataArray with the same dimensions, coordinates, CRS, name and attributes, except those
+        about stored values. ``confidence``: float32 in [0, 1], NaN where data is missing; written
+        to a file, it has the nodata value of the input where that is no confidence, else NaN.
+        ``mask``: uint8, 0 background, 1 foreground, 255 nodata.
 
     Raises:
         UsageError: arguments contradict each other, or the model is out of the resolution's reach.
@@ -184,7 +182,7 @@ def _require_arguments(
     ground_sample_distance: float | None,
     compute: Compute,
 ) -> None:
-    """Refuse what contradicts itself or would do nothing: errors as `refine_dataarray`."""
+    """Refuse arguments that contradict each other or do not apply: errors as `refine_dataarray`."""
     try:
         from xarray import DataArray
     except ImportError as error:
@@ -284,7 +282,7 @@ def _tags(
     tiling: Tiling,
     **more: object,
 ) -> dict[str, str]:
-    """What the result must say to be made again, as the tags of a file do."""
+    """Attributes that say how the result was made, as the tags of a file do."""
     return parameter_tags(
         {
             **chosen.described(),

@@ -53,7 +53,7 @@ OUTPUTS = {
 }
 
 _THRESHOLD = 0.5
-# Specks and pinholes are half a road's width squared and less; gaps are bridged over a plot.
+# Specks and pinholes are smaller than half a road's width squared; gaps are up to a plot wide.
 _SIEVE, _AREAS = 40, Polygons(smooth=True)
 _LINES = Centerlines(nodes=True, bridge_gaps=30.0, min_length=20.0)
 _CROP = 366
@@ -62,7 +62,7 @@ _OVERVIEW_FACTOR = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """Where the demo's files are, and what refinement changed against a cut at 0.5."""
+    """Paths of the demo's files, and what refinement changed against a cut at 0.5."""
 
     scene: Path
     """The demo scene: confidence of road, a copy of the one in the package."""
@@ -127,7 +127,7 @@ def demo(
     Args:
         output: directory for the files of `OUTPUTS`; made if missing, its parent is not.
         model: a packaged model's name or a model file.
-        overwrite: replace those of the files that are there; others are never touched.
+        overwrite: replace those files that exist; other files are never touched.
         progress: called with (tiles done, tiles in all) while refining.
 
     Returns:
@@ -193,7 +193,7 @@ def demo(
 
 
 def _layers(paths: Mapping[str, Path], theme: str) -> list[ProjectLayer]:
-    """What the project shows, from above: lines over areas over rasters."""
+    """The layers of the project, from the top: lines over areas over rasters."""
 
     def vector(title: str, name: str, kind: Geometry, *, ending: str = "") -> ProjectLayer:
         path = paths[name]
@@ -238,7 +238,7 @@ def _pieces(road: BoolArray) -> int:
 def _before_after(
     confidence: Float32Array, before: BoolArray, after: BoolArray, valid: BoolArray
 ) -> UInt8Array:
-    """The picture: the whole scene's changes, and the crops where they are densest."""
+    """The picture: changes of the whole scene, and crops where most changed."""
     overview = shrunk(change_picture(before, after, valid), _OVERVIEW_FACTOR)
     height, width = valid.shape
     rows = [[Panel(title=f"the whole scene, {width} x {height} m", image=overview)]]

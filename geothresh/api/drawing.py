@@ -32,13 +32,13 @@ from geothresh.vector.rounding import rounded
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 
-#: Ends the name of the layer of nodes.
+#: Suffix of the name of the layer of nodes.
 NODES = "_nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """The layers of one kind, and what is told of them."""
+    """Layers of polygons or lines, and their statistics."""
 
     layers: tuple[Layer, ...]
     left_out: int
@@ -59,7 +59,7 @@ def draw_layers(
     metadata: Mapping[str, str],
     progress: Progress | None,
 ) -> Drawn:
-    """The foreground as polygons, or as centrelines and perhaps the nodes between them.
+    """Draw the foreground as polygons, or as centrelines with or without their nodes.
 
     Args:
         mask: open.
@@ -67,8 +67,8 @@ def draw_layers(
         units: of the map.
         draw: which of them, and how.
         name: of the layer.
-        metadata: kept with it.
-        progress: told (parts read, parts in all).
+        metadata: of the layer.
+        progress: called with (parts read, parts in all).
 
     Raises:
         InputError: a raster cannot be read, or the polygons do not cover the foreground.
@@ -89,8 +89,7 @@ def _polygons(
     metadata: Mapping[str, str],
     progress: Progress | None,
 ) -> Drawn:
-    # Closed here, not when its frame is collected, which after an interruption may be after the
-    # GDAL environments around it are gone.
+    # Closed here: after an interruption it might be collected when its GDAL environments are gone.
     with closing(mask_shapes(mask)) as outlines:
         polygons = make_polygons(
             outlines,

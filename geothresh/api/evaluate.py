@@ -45,26 +45,26 @@ from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
 DEFAULT_PATCH = 64
-"""Side of the regions of the bound where no model says otherwise: the paper's."""
+"""Side of the regions of the bound without a model: the paper's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What is done with every map, the same for folders and for a raster."""
+    """How maps are refined and scored, the same for folders and for rasters."""
 
     model: Callable[..., ChosenModel] | None
     """The model for ``metres`` and ``width`` of a raster, see `choose_model`; None = no model."""
     keep: float | None
     """Refined confidence down to which foreground of the input stays."""
     sizes: Mapping[str, float]
-    """Of the pixels of each data set on the ground, in metres, as far as they are known."""
+    """Pixel size of each data set on the ground in metres, as far as known."""
     patch: int
     refining: Refining
     scoring: Scoring
     tiling: Tiling
     figures: Path | None
     galleries: dict[str, Gallery] | None
-    """What is kept of the maps for a page, by the name of their base network; None = no page."""
+    """Maps kept for the report page, by the name of their base network; None = no page."""
     progress: Progress | None
 
     def tally(self, distance: int | None = None) -> Tally:
@@ -77,7 +77,7 @@ class _Plan:
         )
 
     def show(self, sample: Sample, source: str) -> None:
-        """Draw a map, and keep of it what a page shows."""
+        """Draw a map, and keep it for the report page."""
         if self.galleries is not None:
             if source not in self.galleries:
                 self.galleries[source] = Gallery(threshold=self.refining.threshold, keep=self.keep)
@@ -106,25 +106,25 @@ def evaluate(
 ) -> Report:
     """Compare confidences cut at 0.5, at the best thresholds, and refined, against the truth.
 
-    Maps are scored one by one. A single raster is read and refined window by window and scored in
-    cells of 512 x 512 pixels, each of which counts as a map; Boundary IoU is taken within 15
-    pixels there, and the border of a cell counts as contour, as the border of a map does. Several
-    rasters are refined each for itself, and the cells of all are scored together.
+    Maps are scored one by one. A raster is read and refined window by window and scored in cells of
+    512 x 512 pixels, each of which counts as a map, with Boundary IoU within 15 pixels; the border
+    of a cell counts as contour, as that of a map does. Several rasters are refined separately, and
+    their cells are scored together.
 
     Args:
-        data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``), or one
-            confidence raster; or with masks several, or a directory, list or tile index of them.
-        mask: the truth of the raster: 1 foreground, 0 background, 255 no data. Of several rasters
-            one each, in the same order; of a directory one with masks of the same names, which may
+        data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``), or one or
+            several confidence rasters, or a directory, list or tile index of them.
+        mask: the truth of a raster: 1 foreground, 0 background, 255 no data. For several rasters
+            one each, in the same order; for a directory one with masks of the same names, which may
             end in _mask or _truth.
         model: a packaged model's name, a model file, a refiner, or None to refine nothing.
-        maps: of folders, which maps are taken, and the size of their pixels on the ground.
+        maps: which maps of folders are taken, and the size of their pixels on the ground.
         refining: as for `refine`.
-        scoring: regions, distances, and what is written: a report, pictures.
-        reading: of rasters, their band, scale and nodata.
+        scoring: regions, distances, and outputs: a report, pictures.
+        reading: band, scale and nodata of rasters.
         tiling: as for `refine`.
         compute: as for `refine`, without workers.
-        progress: called with what is done and how much there is, in maps, tiles or cells.
+        progress: called with (done, in all), in maps, tiles or cells.
 
     Returns:
         The scores of each folder of maps, unrefined and refined; `table()` shows them, `as_dict()`
@@ -154,7 +154,7 @@ def evaluate(
     sizes = pixel_sizes(folders, maps, as_raster=bool(pairs))
     following = None if model is None else follow(model, refining)
     refining = refining if following is None else following.refining
-    # For what it says of itself; each data set has its own resolution.
+    # For its name, digest and patch; each data set has its own resolution.
     chosen = None if following is None else choose_model(following.model, compute)
     plan = _Plan(
         model=None if following is None else partial(following.choose, compute),
@@ -194,7 +194,7 @@ def _require_use(
     reading: Reading,
     compute: Compute,
 ) -> None:
-    """Refuse options that would do nothing, and be thought to."""
+    """Refuse options that would be ignored."""
     require_only(compute, *IN_THIS_PROCESS, why="is for `geothresh refine`")
     require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
     if not pairs:
@@ -210,7 +210,7 @@ def _require_use(
 
 
 def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) -> list[ScenePair]:
-    """The rasters that are meant, with their masks; none where these are folders of maps."""
+    """The rasters with their masks; none where `data` are folders of maps."""
     if not data:
         raise UsageError("no data; name a folder with masks, or a confidence raster with `mask`")
     if mask is None:
@@ -234,7 +234,7 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     total = sum(len(pairs) for _, pairs in sources)
     done = 0
     reports = []
-    # Of all of them first: a size out of reach is found before the first map is refined.
+    # For all first: a pixel size out of reach is found before the first map is refined.
     by_folder: dict[str, list[Pair]] = defaultdict(list)
     for _, pairs in sources:
         by_folder[pairs[0].dataset] += pairs
@@ -281,7 +281,7 @@ def _evaluate_raster(pair: ScenePair, reading: Reading, plan: _Plan) -> SourceRe
 def _evaluate_several(
     name: str, pairs: Sequence[ScenePair], reading: Reading, plan: _Plan
 ) -> SourceReport:
-    """Several, whose cells are scored together and told apart by their scene's name."""
+    """Score the cells of several scenes together, with the scene's name in their ids."""
     tally = plan.tally(PAPER_DISTANCE)
     scenes: list[SceneScore] = []
     with told_together([str(pair.scene) for pair in pairs]):
@@ -307,7 +307,7 @@ def _evaluate_several(
 def _score_pair(
     pair: ScenePair, reading: Reading, plan: _Plan, add: Callable[[Sample], None]
 ) -> float:
-    """Refine a scene, and give its cells to `add`; returns the model's pixels along one of it."""
+    """Refine a scene and pass its cells to `add`; returns model pixels per pixel of the scene."""
     with open_scene(pair.scene, reading) as scene, open_labels(pair.mask) as labels:
         chosen = None if plan.model is None else chosen_for(scene, plan.model)
         labels.box.require_same(scene.box)

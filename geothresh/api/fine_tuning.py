@@ -1,4 +1,4 @@
-"""A model that is trained further for `calibrate`: on the other folds, and then on all of them."""
+"""Fine-tune a model for `calibrate`: once without each fold, and once on all of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from geothresh.training.recipe import RECIPES, Recipe
 Choose: TypeAlias = Callable[..., ChosenModel]
 """Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
 Told: TypeAlias = Callable[[float], None]
-"""Is told what share of the training is done, 0 to 1."""
+"""Called with the share of the training that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuning:
-    """What is trained, from what, and where it is kept."""
+    """Data, recipe and output of a fine-tuning."""
 
     data: FolderData
     recipe: Recipe | None
@@ -39,11 +39,11 @@ class FineTuning:
     """Of the folds."""
     device: str
     output: Path
-    """The model of all folds and its fellows have this name, with endings of their own."""
+    """Base of the names of the models and the files beside them."""
     overwrite: bool
 
     def trained(self, start: Path, dealt: Dealt, told: Told | None) -> Path:
-        """Train a model for each fold and one of everything, which is where this leads.
+        """Train a model without each fold, and one on everything, whose path is returned.
 
         Args:
             start: the model to start from.
@@ -78,7 +78,7 @@ class FineTuning:
     def counted(
         self, maps: FolderMaps, dealt: Dealt, choose: Callable[[Path], Choose], tiling: Tiling
     ) -> MapCounter:
-        """Count what the model of each fold makes of the maps that it has not seen."""
+        """Count the maps of each fold, refined by the model that has not seen them."""
         counter = MapCounter(1)
         name = f"{self.output.stem}.last"
 
@@ -112,11 +112,11 @@ def with_tuned(
     tiling: Tiling,
     told: Told | None,
 ) -> tuple[CountedMaps, Path]:
-    """The counts with those of a model that is trained further, and the file of that model.
+    """Add the counts of a fine-tuned model; returns them, and the file of that model.
 
     Args:
         counted: the maps as they are and refined by other models.
-        maps: where they are.
+        maps: the labelled maps.
         dealt: the folds, each of which is refined by a model that has not seen it.
         tuning: what is trained.
         choose: chooses a model for ``metres`` and ``width``, by its file.
@@ -131,6 +131,6 @@ def with_tuned(
     last = tuning.trained(start, dealt, told)
     started = time.perf_counter()
     counter = tuning.counted(maps, dealt, choose, tiling)
-    # The other models' time is of a megapixel; the maps are the same.
+    # Times are per megapixel.
     seconds = (time.perf_counter() - started) / counted.megapixels
     return counted.with_sources(counter.sources(counted.ids), {last.stem: seconds}), last

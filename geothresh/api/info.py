@@ -1,4 +1,4 @@
-"""What confidence rasters are, one or many, and how `refine` would read them."""
+"""Metadata of confidence rasters, and how `refine` would read them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from geothresh.raster.grids import surfaces_of
 from geothresh.raster.scene import BandKind, Examined, SceneSpec, open_scene
 from geothresh.raster.surface import decide_together, one_spelling, told_together
 
-# More threads gain nothing: what is decoded waits for Python in between.
+# More threads gain nothing, as decoding alternates with Python code.
 _MOST_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManyInfo:
-    """Metadata of many scenes, as `refine_many` goes by it."""
+    """Metadata of many scenes, as `refine_many` uses it."""
 
     files: tuple[SceneInfo, ...]
     """Those that can be read, in the order in which they were named."""
@@ -39,7 +39,7 @@ class ManyInfo:
     grids: int
     """Pixel grids among them: each is a surface of its own in `refine_many`."""
     unplaced: int
-    """Files without a transform, which have no place beside others and are on no grid."""
+    """Files without a transform, which are on no grid."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
@@ -61,7 +61,7 @@ def info(
 ) -> ManyInfo: ...
 
 
-# What a name stands for shows when it is looked at: a directory is many scenes.
+# Whether a name stands for many scenes is known at run time only: it may be a directory.
 @overload
 def info(
     scene: PathLike | Any, reading: Reading = ..., *, model: str | Path = ...
@@ -72,14 +72,14 @@ def info(
 def info(
     scene: PathLike | Any, reading: Reading = Reading(), *, model: str | Path = DEFAULT_MODEL
 ) -> SceneInfo | ManyInfo:
-    """Look at a scene, or at many, as `refine` would, and tell what was found.
+    """Metadata of a scene, or of many, and how `refine` would read them.
 
     Args:
         scene: path, URL or open rasterio dataset; or what `refine_many` takes: a list of names, a
             directory of GeoTIFFs, ``@list.txt`` with one name a line, a tile index (.gti.gpkg).
-        reading: as for `refine`; the area is not looked at.
-        model: a packaged model's name, or a model file, whose pixel sizes the scene's are held
-            against.
+        reading: as for `refine`; the area is ignored.
+        model: a packaged model's name, or a model file, whose pixel sizes the scene's are compared
+            with.
 
     Returns:
         What ``geothresh info`` prints; ``as_dict()`` is what it prints with --json. Of many, the

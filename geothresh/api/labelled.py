@@ -1,4 +1,4 @@
-"""Labelled maps to calibrate on: of folders, or the cells of a scene; and their places."""
+"""Labelled maps for `calibrate`: maps of folders, or cells of a scene; and their places."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from geothresh.windows import PixelWindow
 Choose: TypeAlias = Callable[..., ChosenModel]
 """Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
 Take: TypeAlias = Callable[[Sample], None]
-"""Is told of each map."""
+"""Called with each map."""
 
-# A place of a scene: so many cells along each side at most, and so many places at least.
+# A place of a scene is a square of cells: most cells a side, and least number of places.
 _SIDE, _PLACES = 4, 12
 
 
@@ -57,7 +57,7 @@ class Dealt:
         """Deal places out to folds.
 
         Raises:
-            InputError: there is but one place.
+            InputError: there is only one place.
         """
         if len(places) < 2:
             raise InputError(
@@ -72,7 +72,7 @@ class Dealt:
 
 
 class LabelledMaps(Protocol):
-    """Maps with their truth, which can be gone through several times."""
+    """Maps with their truth, which can be read several times."""
 
     unit: str
     """What one map is: "tile" or "cell"."""
@@ -80,15 +80,15 @@ class LabelledMaps(Protocol):
     """Maps of one pass."""
 
     def as_they_are(self, take: Take) -> None:
-        """Go through the maps."""
+        """Pass each map to `take`."""
         ...
 
     def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
-        """Go through them again, refined."""
+        """Pass each map, refined, to `take`."""
         ...
 
     def deal(self, calibrating: Calibrating) -> Dealt:
-        """The places of what was gone through: InputError where there is but one."""
+        """The places and folds of the maps that were passed: InputError if there is one place."""
         ...
 
 
@@ -98,9 +98,9 @@ class FolderMaps:
 
     pairs: Sequence[Pair]
     sizes: Mapping[str, float]
-    """Of the pixels of each data set on the ground, in metres, as far as they are known."""
+    """Pixel size of each data set on the ground in metres, as far as known."""
     marks: Mapping[str, Sequence[str]]
-    """What tells the place of each id of a pair."""
+    """Digests that identify the place of each id."""
     number: int
     unit: str = "tile"
 
@@ -143,7 +143,7 @@ class FolderMaps:
 
     def deal(self, calibrating: Calibrating) -> Dealt:
         """See `LabelledMaps`; the maps of several base networks of one id are of one place."""
-        # Ids are dealt, as a training deals them, and the pattern is written for them; then maps.
+        # Ids are dealt, as in a training and as the pattern matches them, and then their maps.
         datasets = {pair.id: pair.dataset for pair in self.pairs}
         places = places_of(datasets, self.marks, calibrating.place_pattern)
         by_id = Dealt.of(places, datasets, calibrating, self.unit)
@@ -233,7 +233,7 @@ class SceneMaps:
         return Dealt.of(sorted(places), datasets, calibrating, self.unit)
 
     def _sample(self, cell: PixelWindow) -> Sample | None:
-        """The cell; None where no pixel of it counts."""
+        """The cell; None where it has no valid pixel."""
         confidence, truth, _, valid = self.scene.read(cell)
         if valid is None or not valid.any():
             return None

@@ -1,4 +1,4 @@
-"""Lines of a vector file compared with true ones, which may come from a mask."""
+"""Compare lines of a vector file with true lines, or with the centrelines of a mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LineReport:
     lines: str
     """File and layer of the lines."""
     truth: str
-    """Where the true ones came from."""
+    """File and layer, or mask, of the true lines."""
     buffer: float
     """Metres to each side within which a line is right."""
     scores: LineScores
@@ -75,8 +75,8 @@ def evaluate_lines(
     Args:
         lines: GeoPackage, shapefile, GeoJSON or FlatGeobuf with lines.
         truth: the same, in any CRS; or a mask, whose centrelines are taken.
-        layer: of the lines, where there are several; layers of nodes are passed over.
-        truth_layer: of the truth, likewise.
+        layer: of the lines, where there are several; layers of nodes are skipped.
+        truth_layer: of the truth, where there are several.
         buffer: metres to each side within which a line is right.
 
     Raises:

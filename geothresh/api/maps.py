@@ -1,4 +1,4 @@
-"""Labelled maps of folders: which are taken, the size of their pixels, how they are refined."""
+"""Labelled maps of folders: selection, pixel sizes, and refining."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from geothresh.run.models import ChosenModel
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 
-# Maps of a data set whose foreground is looked at for its width.
+# Maps of a data set in which the width of the foreground is measured.
 _SAMPLED = 32
 
 
@@ -38,7 +38,7 @@ def chosen_pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
     """The maps that are taken, with their masks.
 
     Raises:
-        InputError: maps or masks are missing, or none of the ids that are asked for is there.
+        InputError: maps or masks are missing, or none of the ids exists.
     """
     of_networks = [Path(one) for one in maps.confidence]
     pairs = find_pairs(
@@ -51,12 +51,12 @@ def chosen_pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
 
 
 def pixel_sizes(folders: Sequence[Path], maps: Maps, *, as_raster: bool) -> dict[str, float]:
-    """The size of the pixels of each folder on the ground, where it was given, in metres.
+    """The pixel size of each folder on the ground in metres, where it is given.
 
     Raises:
         UsageError: sizes are given of a raster, or not one of each folder or of all.
     """
-    # The middle of a range, as training takes it.
+    # Geometric mean of a range, as in training.
     given = [
         math.sqrt(size[0] * size[-1]) if isinstance(size, tuple) else size
         for size in maps.ground_sample_distance
@@ -112,7 +112,7 @@ class MapRefinement:
         return cls(refine=refine, refiner=chosen.refiner, resampling=chosen.resampling)
 
     def samples(self, pairs: Sequence[Pair]) -> Iterator[Sample]:
-        """The refined maps and their truth; most are one tile, so that several are made at once."""
+        """The refined maps and their truth; several at once, as most are a single tile."""
         at_once = load_refiner(self.refiner).parallel_calls
         return pair_samples(pairs, self.refine, at_once=at_once)
 

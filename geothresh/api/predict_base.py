@@ -1,4 +1,4 @@
-"""Predict confidences with a base network: of a GeoTIFF a raster, of pictures maps."""
+"""Predict confidences with a base network: a raster for a GeoTIFF, maps for pictures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
 
-# Tiles that the engine hands to workers' networks at once; each cuts them into its own batches.
+# Tiles in one call of a worker's network, which splits them into its own batches.
 _BATCH = 8
 
 
@@ -82,7 +82,7 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _ConfidenceLayer:
-    """Makes the confidence of a chunk as it is stored, and counts."""
+    """Makes the stored confidences of a chunk, and counts pixels."""
 
     dtype: Dtype
     """Of its values."""
@@ -124,7 +124,7 @@ class _Network:
         )
 
     def batch_size(self) -> int:
-        """Tiles that the engine hands to it at once."""
+        """Tiles in one call."""
         if self.compute.batch_size != "auto":
             return self.compute.batch_size
         return _BATCH if self.compute.workers else self.predictor().batch_size
@@ -206,7 +206,7 @@ def predict_base(
 
 
 def _pictures(image: PathLike | Any) -> dict[str, Path] | None:
-    """The pictures that are meant, by id; None where it is a GeoTIFF, or to be opened as one."""
+    """The pictures by id; None where `image` is a GeoTIFF, or is opened as one."""
     if not isinstance(image, str | os.PathLike):
         return None
     path = Path(os.fspath(image))
@@ -284,7 +284,7 @@ def _write_confidence(
     tags: Mapping[str, str],
     writing: Writing,
 ) -> None:
-    """Predict the scene into a temporary file and put it in place when it is proven."""
+    """Predict the scene into a temporary file, verify it, and rename it into place."""
     dtype = writing.confidence_dtype
     with RasterWriter(
         target, box=scene.box, band=confidence_band(dtype), tags=tags,

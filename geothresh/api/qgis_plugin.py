@@ -1,4 +1,4 @@
-"""The QGIS plugin: where profiles of QGIS are, and putting the plugin into one of them."""
+"""Install the QGIS plugin into a profile of QGIS, or remove it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _ENDINGS = (".py", ".svg", ".txt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """Where the plugin is."""
+    """Where the plugin was installed."""
 
     profile: str
     """Name of the profile."""
     folder: Path
     """The plugin's folder in it."""
     replaced: bool
-    """Whether an earlier one was there."""
+    """Whether an earlier version was replaced."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -105,12 +105,12 @@ def _default_profile(folder: Path) -> str:
 
 
 def install_plugin(vocabulary: Mapping[str, Any], *, profile: str | None = None) -> Installed:
-    """Put the plugin into a profile of QGIS, in place of an earlier one.
+    """Install the plugin into a profile of QGIS, in place of an earlier version.
 
-    The folder appears when it is complete; where that fails, the earlier one stays.
+    The folder is replaced when the new one is complete; if that fails, the earlier one stays.
 
     Args:
-        vocabulary: what the plugin is to know of the commands, as JSON has it.
+        vocabulary: the options of the commands for the plugin, as JSON types.
         profile: its name; None = the one that QGIS starts with.
 
     Returns:
@@ -143,7 +143,7 @@ def install_plugin(vocabulary: Mapping[str, Any], *, profile: str | None = None)
 
 
 def uninstall_plugin(*, profile: str | None = None) -> Path:
-    """Take the plugin out of a profile of QGIS.
+    """Remove the plugin from a profile of QGIS.
 
     Args:
         profile: its name; None = the one that QGIS starts with.
@@ -174,7 +174,7 @@ def _copy_sources(folder: Path) -> None:
 
 
 def _require_ours(folder: Path) -> bool:
-    """Whether the plugin is there; OutputError where something else is in its place."""
+    """Whether the plugin is installed; OutputError where something else is in its place."""
     if not os.path.lexists(folder):
         return False
     about = configparser.ConfigParser(interpolation=None)

@@ -28,7 +28,7 @@ from geothresh.run.resolution import pixel_size, sampled_width
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineResult:
-    """What was written, and what refinement changed."""
+    """Paths of the outputs, and what refinement changed."""
 
     mask: Path
     """The mask: 0 background, 1 foreground, 255 nodata."""
@@ -43,9 +43,9 @@ class RefineResult:
     vector: Path | None
     """The foreground's polygons, if they were asked for."""
     report: Path | None
-    """The page to look at, if it was asked for."""
+    """The report page, if it was asked for."""
     manifest: Path | None
-    """JSON with the sha256 of each output, where there are several: written last."""
+    """JSON with the sha256 of each output, written last, where there are several outputs."""
     height: int
     """Rows."""
     width: int
@@ -57,27 +57,27 @@ class RefineResult:
     model_sha256: str
     """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
     theme: str
-    """What the model is for, in words; empty where it does not tell."""
+    """What the model is for, in words; empty if unknown."""
     threshold: float
     """Confidence from which on a pixel is foreground."""
     keep_threshold: float | None
-    """The same for a pixel that is foreground in the scene; None = the threshold."""
+    """The threshold for a pixel that is foreground in the scene; None = the same."""
     tta: str
     """Test-time augmentation: ``none`` or ``d4``."""
     calibration: str | None
-    """What a calibration did, in words; None = there was none."""
+    """The calibration, in words; None = there was none."""
     parameters: Mapping[str, object]
     """All that the pixels depend on, by name, as in the tags of the outputs."""
     pixel_size: tuple[float, float] | None
-    """Metres on the ground along a row and down a column; None where the scene does not say."""
+    """Metres on the ground along a row and down a column; None = unknown."""
     resampling: float
-    """Pixels of the model along one of the scene; 1 = it was read as it is."""
+    """Pixels of the model along one of the scene; 1 = not resampled."""
     tiles: int
     """Tiles of the grid."""
     tiles_refined: int
     """Tiles that went through the model, each once."""
     tiles_skipped: int
-    """Tiles without a valid pixel, which did not."""
+    """Tiles without a valid pixel, which were skipped."""
     strips_resumed: int
     """Strips of the output that an interrupted run had finished."""
     valid_pixels: int
@@ -122,24 +122,24 @@ def refine(
 ) -> RefineResult:
     """Refine a confidence raster and write the mask, on the same grid bit for bit.
 
-    All that can be checked is checked before the first tile. Each output appears complete under
-    its name, or the name is left as it was. What an interrupted run has finished is kept in a work
-    directory beside the mask, ``.NAME.geothresh``: the same call goes on from there, and its
+    Arguments, input and outputs are checked before the first tile. Each output is written
+    atomically: a file is complete, or as it was before. The finished work of an interrupted run is
+    kept in a work directory beside the mask, ``.NAME.geothresh``: the same call resumes it, and the
     outputs are the same to the last byte.
 
     Args:
         scene: confidence raster: path, URL or open rasterio dataset.
         output: GeoTIFF for the mask; by default the scene's name with ``_mask.tif``, beside it.
         model: a packaged model's name, a model file, a refiner or a refiner source.
-        outputs: what is written besides: refined confidence, changes, thresholds, polygons.
+        outputs: further outputs: refined confidence, changes, thresholds, polygons, report page.
         reading: band, scale and nodata of the scene, and the part of it that is refined.
         refining: test-time augmentation, resolution and threshold; or a calibration, which decides
-            on all of them and on the model, unless that is given and the same.
-        tiling: the squares that the model reads, and how they are joined.
-        compute: device, number format, batches and workers. The workers of a cluster see scene and
-            model under the same paths and have the same geothresh.
-        writing: creation options of the GeoTIFF driver, and what becomes of files that exist.
-            Without a digest, by which it is recognised, a refiner's run is never resumed.
+            all of them and the model.
+        tiling: size, overlap and blending of tiles.
+        compute: device, number format, batches and workers. The workers of a cluster need scene and
+            model under the same paths, and the same version of geothresh.
+        writing: creation options of the GeoTIFF driver, and what happens to files that exist. A run
+            of a refiner without a digest is never resumed.
         progress: called with (tiles done, tiles in all).
 
     Returns:
@@ -235,7 +235,7 @@ def _warn_of(job: Job, journal: Journal) -> None:
 
 
 def _width_read(job: Job) -> float | None:
-    """Width of the foreground in the model's pixels, where the model tells what it knows."""
+    """Width of the foreground in the model's pixels; None where it is not judged."""
     if job.method.chosen.scope.widths is None:
         return None
     width = sampled_width(job.scene)

@@ -44,16 +44,16 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefinedPart:
-    """What was written of one scene, or of a piece of one."""
+    """Outputs of one scene, or of a piece of one."""
 
     name: str
-    """Of its outputs."""
+    """Base of the names of its outputs."""
     scene: str
     """The scene, as it was given."""
     outputs: dict[str, Path]
     """The file of each layer."""
     kept: bool
-    """Whether an earlier run had made it."""
+    """Whether an earlier run had made it, and it was kept."""
     valid_pixels: int
     """Pixels with data."""
     foreground_before: int
@@ -66,28 +66,28 @@ class RefinedPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineManyResult:
-    """What was written of many scenes, and what refinement changed in all."""
+    """Outputs of many scenes, and what refinement changed in all."""
 
     output_dir: Path
-    """Where the outputs are."""
+    """Directory of the outputs."""
     parts: tuple[RefinedPart, ...]
     """One for each scene, or piece of one."""
     vector: Path | None
-    """Polygons of all masks as one, if they were asked for."""
+    """Polygons of all masks together, if they were asked for."""
     features: int | None
     """Polygons in it."""
     indexes: tuple[Path, ...]
     """Files that GDAL and QGIS open as one raster, of each layer."""
     bad: tuple[BadFile, ...]
-    """Scenes that were left out, as they cannot be read."""
+    """Scenes that were left out because they cannot be read."""
     set_aside: tuple[str, ...]
-    """Parts that killed every worker that worked on them, by name."""
+    """Names of parts on which every worker died."""
     removed: tuple[str, ...]
-    """Parts of scenes that are no inputs any more, whose outputs were removed."""
+    """Names of parts whose scenes are no longer inputs, and whose outputs were removed."""
     scenes: int
     """Scenes that were read."""
     surfaces: int
-    """Pixel grids among them, each refined for itself."""
+    """Pixel grids among them, each refined separately."""
     model: str
     """The model's name."""
     model_sha256: str
@@ -95,9 +95,9 @@ class RefineManyResult:
     parameters: dict[str, object]
     """All that the pixels depend on besides the scenes, by name."""
     tiles_refined: int
-    """Tiles that went through the model in this run; those at borders of parts in each part."""
+    """Tiles that went through the model in this run; those at borders once for each part."""
     tiles_skipped: int
-    """Tiles without a valid pixel, which did not."""
+    """Tiles without a valid pixel, which were skipped."""
     valid_pixels: int
     """Pixels with data, of all parts."""
     foreground_before: int
@@ -137,27 +137,26 @@ def refine_many(
 ) -> RefineManyResult:
     """Refine many confidence rasters as one surface, each into outputs of its own name and grid.
 
-    The tile grid is laid over the union of all, and a tile at a border sees the pixels of the
-    neighbours: each pixel is that of one run over a mosaic of all. Where scenes overlap, each one's
-    own data comes first in its own output. Scenes on several pixel grids are grouped, and each
-    group is a surface of its own.
+    One tile grid covers the union of all scenes, and tiles at borders see the pixels of neighbours:
+    the result is that of `refine` on a mosaic of all. Where scenes overlap, each output has its own
+    scene's data. Scenes on different pixel grids are refined as separate surfaces.
 
-    Each output appears complete under its name, or the name is left as it was. Finished outputs are
-    kept, and what an interrupted run has finished of others: the same call goes on from there.
+    Each output is written atomically. Finished outputs, and finished work on others, are kept when
+    a run is interrupted: the same call resumes it.
 
     Args:
         scenes: paths, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and
             GDAL tile indexes (.gti.gpkg).
         output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there.
         model: a packaged model's name, a model file, a refiner or a refiner source.
-        many: layers, pieces, polygons of all masks as one, and what becomes of bad and of changed
-            scenes.
+        many: layers, pieces, polygons of all masks together, and how bad and changed scenes are
+            treated.
         reading: band, scale and nodata of the scenes, and the part of them that is refined.
-        refining: as for `refine`; what is decided by looking is decided once for a surface.
-        tiling: the squares that the model reads, and how they are joined.
+        refining: as for `refine`; decided once for each surface.
+        tiling: size, overlap and blending of tiles.
         compute: device, number format, batches and workers; workers get whole scenes, or pieces,
             and write the outputs themselves.
-        writing: creation options of the GeoTIFF driver, and what becomes of files that exist.
+        writing: creation options of the GeoTIFF driver, and what happens to files that exist.
         progress: called with (tiles done, tiles in all).
 
     Returns:
@@ -165,9 +164,9 @@ def refine_many(
 
     Raises:
         UsageError: arguments contradict each other, two scenes have one name, the output directory
-            is an input, or its outputs are of other scenes or options.
-        InputError: a scene cannot be read, holds no confidences, or has no place beside others.
-        OutputError: an output exists and is not of such a run, or cannot be written.
+            is an input, or holds outputs of other scenes or options.
+        InputError: a scene cannot be read, holds no confidences, or has no georeference.
+        OutputError: an output exists that no such run has made, or cannot be written.
         ModelError: the model is missing or damaged, or does not fit.
         ClusterError: the Dask cluster cannot be reached, or was lost.
 
@@ -279,7 +278,7 @@ def _part(run: Run, unit: PlannedUnit) -> RefinedPart:
 
 
 def _tell_grids(grids: Sequence[Surface], files: Examination, many: Many) -> None:
-    """Say that files lie on several grids, which nobody may have meant."""
+    """Warn of scenes on several grids, which may be a mistake."""
     if len(grids) == 1 or many.separately:
         return
     shown = "; ".join(

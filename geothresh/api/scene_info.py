@@ -1,4 +1,4 @@
-"""Metadata of one confidence raster, and whether a model reads its pixels."""
+"""Metadata of a confidence raster, and whether its pixel size fits a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from geothresh.run.resolution import PixelSize, pixel_size, sampled_share, sampl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneInfo:
-    """Metadata of a scene, as `refine` goes by it."""
+    """Metadata of a scene, as `refine` uses it."""
 
     path: str
     """As it was given."""
@@ -47,8 +47,8 @@ class SceneInfo:
     georeference: str
     """``transform``, ``control points``, ``RPCs`` or ``none``."""
     pixel_size: tuple[float, float] | None
-    """Metres on the ground along a row and down a column, at the centre of the scene; None where it
-    does not say."""
+    """Metres on the ground along a row and down a column, at the centre of the scene; None =
+    unknown."""
     block_height: int
     """Rows of a block on the disk."""
     block_width: int
@@ -56,10 +56,10 @@ class SceneInfo:
     compression: str
     """GDAL's name of it."""
     model: str
-    """Name of the model that the scene is held against."""
+    """Name of the model that the scene is compared with."""
     fits: bool | None
-    """Whether the scene's pixels are those of the model, or are brought to them; None where one of
-    the two does not tell their size."""
+    """Whether the scene's pixels have the size of the model's, or are resampled to it; None where
+    one of the sizes is unknown."""
     fit: str
     """The same in words."""
 
@@ -73,7 +73,7 @@ class SceneInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Against:
-    """The model that scenes are held against."""
+    """The model that scenes are compared with."""
 
     name: str
     """As `SceneInfo.model` has it."""
@@ -92,7 +92,7 @@ class Against:
 
 
 def describe(opened: Scene, model: Against) -> SceneInfo:
-    """Tell what an open scene is; some windows of it are read.
+    """Describe an open scene; some windows of it are read.
 
     Raises:
         InputError: a block cannot be decoded, or a value contradicts the scaling.
@@ -133,7 +133,7 @@ def describe(opened: Scene, model: Against) -> SceneInfo:
 def _fit(
     scope: ModelScope, pixel: PixelSize | None, measured: Callable[[], float | None]
 ) -> tuple[bool | None, str]:
-    """Whether a model reads such pixels, in words too; `measured` is the foreground's width."""
+    """Whether pixels fit a model, and in words; `measured` measures the foreground's width."""
     if pixel is None:
         if scope.widths is None:
             return None, "the size of the pixels on the ground is not known"

@@ -1,4 +1,4 @@
-"""Train a ThreshNet: data is checked and split, the network fitted, the best epoch kept."""
+"""Train a ThreshNet: check and split the data, fit the network, keep the best epoch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from geothresh.training.tuning import Tuning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainCallbacks(Options):
-    """Functions that are told how far a training is."""
+    """Progress callbacks of a training."""
 
     on_check: OnCheck | None = option(
         None, "Called with the parts of the data that are checked, and all of them.", Function()
@@ -69,7 +69,7 @@ class TrainCallbacks(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """Where the model is and how far it came."""
+    """Paths of the model and the files beside it, and statistics of the training."""
 
     model: Path
     """Best epoch by the mean of validation miou and Boundary IoU; with folds the last."""
@@ -91,8 +91,8 @@ class TrainResult:
     unit: Literal["maps", "blocks"] = "maps"
     """What was trained on."""
     tuning: Tuning | None = None
-    """What training was worth on the held-out maps against the cut at 0.5 and the model that it
-    started from; None where it started from nothing and there are no folds."""
+    """Gain on the held-out maps over the cut at 0.5 and over the initial model; None where there is
+    neither an initial model nor folds."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, fit for JSON."""
@@ -138,7 +138,7 @@ def train(
         overwrite: start anew and replace an existing model and what stands beside it.
         device: auto, cpu, cuda, cuda:i or mps.
         loader_workers: processes that prepare chips.
-        callbacks: told how far it is.
+        callbacks: progress.
 
     Returns:
         The model and the files beside it, and how many maps or tiles it was trained on.

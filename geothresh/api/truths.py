@@ -1,4 +1,4 @@
-"""Scenes and the masks that are their truth: one of each, several in one order, or by name."""
+"""Match scenes with the masks that are their ground truth: in order, or by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from geothresh.errors import InputError, UsageError, names
 from geothresh.many.inputs import find_inputs, names_several
 
 _ENDINGS = ("", "_mask", "_truth")
-"""What a mask's name may have beyond its scene's."""
+"""Suffixes of a mask's name after its scene's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenePair:
-    """A scene, and the mask that is its truth."""
+    """A scene and its ground truth."""
 
     name: str
     """The scene's, without folder and ending."""
@@ -24,7 +24,7 @@ class ScenePair:
 
 
 def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
-    """Put scenes and masks together.
+    """Match scenes and masks.
 
     Args:
         data: scenes, or one directory, list or tile index of them.
@@ -32,7 +32,7 @@ def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
             masks of the same names, which may end in ``_mask`` or ``_truth``.
 
     Raises:
-        UsageError: they are not as many, two scenes have one name, or a folder is held against a
+        UsageError: their numbers differ, two scenes have one name, or a folder is given with a
             file.
         InputError: a directory, list or index cannot be read, or a scene has no mask there.
     """

@@ -1,4 +1,4 @@
-"""The vector file of a run that refines: polygons of its mask, noted down in its journal."""
+"""Write the vector output of `refine`: polygons of its mask, logged in its journal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from geothresh.vector.styles import take_over_styles
 
 
 class Notes(Protocol):
-    """What remembers which files a run has made."""
+    """A journal or record of the files that a run has made."""
 
     def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
-        """Note finished files down before they are renamed into place, and facts about them."""
+        """Log finished files, and facts about them, before they are renamed into place."""
 
 
 def write_polygons(
@@ -28,21 +28,21 @@ def write_polygons(
     confidence: Path | Sequence[Path] | None,
     style: bool,
 ) -> None:
-    """Write the foreground of a mask that is in place, or of many as one, as polygons.
+    """Write the foreground of a finished mask, or of many as one, as polygons.
 
     Args:
         mask: of the run.
         vector: the file to write.
-        journal: notes it down, with ``features``.
-        confidence: of the run, if it is written.
-        style: whether a style for QGIS goes with it.
+        journal: logs it, with ``features``.
+        confidence: the refined confidence, if it was written.
+        style: whether a style for QGIS is written with it.
 
     Raises:
         OutputError: it cannot be written.
     """
     temporary = create_beside(vector)
     try:
-        # In the folder of the temporary file, under its own name, which tells the format.
+        # In the folder of the temporary file, under its final name, which determines the format.
         made = temporary.with_name(vector.name)
         try:
             result = vectorize(

@@ -45,7 +45,7 @@ from geothresh.vector.units import MapUnits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorizeResult:
-    """What was written, and what the mask held."""
+    """Path, layers and statistics of what was written."""
 
     output: Path
     """The GeoPackage."""
@@ -57,11 +57,11 @@ class VectorizeResult:
     """The layer with the nodes between centrelines, if it was asked for."""
 
     kind: Kind
-    """What was drawn."""
+    """Polygons or centrelines."""
 
     geometry_type: str
-    """``Polygon`` or ``LineString``; that of several parts where a simplified polygon could not be
-    valid otherwise, or something crosses the 180th meridian."""
+    """``Polygon`` or ``LineString``; a multi-part type where a simplified polygon could not be
+    valid otherwise, or a feature crosses the 180th meridian."""
 
     crs: str | None
     """Such as ``EPSG:32633``, or WKT where there is no such code; None if the mask names none."""
@@ -88,10 +88,10 @@ class VectorizeResult:
     """Points where centrelines end or meet; None for polygons."""
 
     bridges: int | None
-    """Centrelines that lead over a gap of the mask; None for polygons."""
+    """Centrelines that bridge a gap of the mask; None for polygons."""
 
     length_unit: str
-    """``m``; ``units`` where the CRS does not tell its unit, ``px`` for pixel coordinates."""
+    """``m``; ``units`` where the unit of the CRS is unknown, ``px`` for pixel coordinates."""
 
     fields: tuple[str, ...]
     """Names of the attributes."""
@@ -143,21 +143,21 @@ def vectorize(
     Args:
         mask: GeoTIFF, path or open rasterio dataset: 1 = foreground, 0 = background, 255 =
             nodata. Where only 0 and 255 occur and 255 is not tagged as nodata, 255 is foreground.
-            Or many on one pixel grid, which are read as one, so that what lies across their borders
-            is whole: a sequence of paths, a directory of GeoTIFFs, ``@list.txt`` with one name a
-            line, a GDAL tile index (.gti.gpkg).
+            Or many masks on one pixel grid, which are read as one, so that features are whole
+            across their borders: a sequence of paths, a directory of GeoTIFFs, ``@list.txt`` with
+            one name a line, a GDAL tile index (.gti.gpkg).
         output: the file to write; by default the mask's name with the ending ``.gpkg``, beside it.
-            Of many it is to be named.
-        confidence: raster on the mask's grid, or many likewise. With a threshold, it is `mask`
-            itself by default.
+            Required for many masks.
+        confidence: one or many rasters on the mask's grid. With a threshold, `mask` itself by
+            default.
         draw: polygons or centrelines, and their options.
-        foreground: the threshold where `mask` holds confidences, and what is sieved.
+        foreground: the threshold where `mask` holds confidences, and what is removed or filled.
         reading: band of `mask`; scale and nodata of the confidences.
-        writing: layer, format and CRS of the output, and what becomes of a file that exists.
+        writing: layer, format and CRS of the output, and what happens to a file that exists.
         progress: called with (parts read, parts in all), once for each pass over the mask.
 
     Returns:
-        The file and the layers that were written, and how many features, of which length or area.
+        The file and its layers, and the number, length or area of the features.
 
     Raises:
         UsageError: options contradict each other, or the output is one of the inputs.
@@ -186,8 +186,7 @@ def vectorize(
             metadata=_metadata(inputs, draw, foreground), progress=progress,
         )  # fmt: skip
     layers, crs = target.placed(drawn.layers, band)
-    # With pyogrio come a hundred megabytes, which are not there yet when memory is at its highest:
-    # while GDAL makes the polygons.
+    # Imported late: pyogrio takes a hundred megabytes, and memory peaks while GDAL makes polygons.
     from geothresh.vector.writing import write_vectors
 
     types = write_vectors(
@@ -217,12 +216,12 @@ def vectorize(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """Where the vectors are written, checked before any work."""
+    """The vector output, checked before any work."""
 
     path: Path
     form: VectorFormat
     layers: tuple[str, ...]
-    """Names: of what is drawn, and of its nodes where they are asked for."""
+    """Names: of polygons or lines, and of the nodes where they are asked for."""
     crs: Any
     """CRS (pyproj) that the vectors are brought to; None = the mask's own."""
 
@@ -236,7 +235,7 @@ class _Target:
     ) -> _Target:
         """Errors as `vectorize`."""
         output = _output_of(inputs[0], output, writing.format)
-        # What is added to a file is told apart there by the mask that it comes from.
+        # A layer that is added to a file is named after its mask.
         named = Path(inputs[0].name) if writing.append else output
         layer = writing.layer or layer_name_from(named.stem, draw.kind, longest=MOST - len(NODES))
         layers: tuple[str, ...] = (layer,)
@@ -258,10 +257,10 @@ class _Target:
         return cls(path=path, form=form, layers=layers, crs=asked)
 
     def placed(self, layers: Sequence[Layer], mask: Mask) -> tuple[Sequence[Layer], Any]:
-        """Layers of a mask brought to the CRS of the output, and that CRS; None = unknown.
+        """Layers of a mask in the CRS of the output, and that CRS; None = unknown.
 
         Raises:
-            InputError: the mask has no CRS, or what is drawn has no place in the other one.
+            InputError: the mask has no CRS, or a feature has no place in the other one.
         """
         own = mask.box.parsed_crs if mask.box.has_transform else None
         if own is None:
@@ -283,7 +282,7 @@ class _Target:
 
 
 def _require_use(draw: Polygons | Centerlines, reading: Reading, *, confident: bool) -> None:
-    """Refuse options that would do nothing, and be thought to."""
+    """Refuse options that would be ignored."""
     require_only(reading, *READ_WHOLE, why="is for `geothresh refine`")
     if confident:
         return
@@ -318,7 +317,7 @@ def _opened(
     beside: Path,
     progress: Progress | None,
 ) -> tuple[Mask, Confidences | None]:
-    """The mask and the confidences, which are those that the mask is cut from, or on its grid."""
+    """The mask, and the confidences that it is cut from, or that lie on its grid, if any."""
     mask, *others = inputs
     scene: Confidences | None = None
     same: dict[str, Any] = {"beside": beside, "progress": progress}
@@ -363,7 +362,7 @@ def _sieved(
         mask,
         regions=foreground.sieve,
         holes=max(foreground.sieve, holes),
-        # As thinning sees it, and as polygons are.
+        # 8-connected for thinning, 4-connected for polygons.
         diagonal=isinstance(draw, Centerlines),
         beside=beside,
     )
@@ -384,7 +383,7 @@ def _units_of(mask: Mask, allow_pixel_coords: bool) -> MapUnits:
 def _metadata(
     inputs: Sequence[Rasters], draw: Polygons | Centerlines, foreground: Foreground
 ) -> dict[str, str]:
-    """How a layer came about, as text that is kept with it."""
+    """Metadata of a layer that says how it was made."""
     mask = inputs[0]
     # With a threshold the mask is cut from confidences, which are measured too.
     measured = inputs[-1] if len(inputs) > 1 or foreground.threshold is not None else None
