@@ -1,8 +1,8 @@
-"""The command line: a group that loads each command when it is asked for.
+"""The command line: a click group that imports each command when it is used.
 
-It is reached as ``geothresh`` and, as a plugin, as ``rio geothresh``; in the second case and under
-click's test runner only the group's ``invoke`` is called, so everything that turns an exception
-into a message and an exit code happens there.
+It runs as ``geothresh`` and, as a plugin of rasterio, as ``rio geothresh``; in the second case and
+under click's test runner only the group's ``invoke`` is called, so that exceptions become messages
+and exit codes there.
 
 Exit codes: 0 done; 1 a fault of ours; 2 wrong usage; 3 input; 4 output; 5 model; 128 + n for a
 signal n (130 interrupt, 143 termination, 141 when the reader of stdout went away).
@@ -43,7 +43,7 @@ class Frame(LazyGroup):
     """The outermost group: it turns exceptions into messages and exit codes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; what it quotes of the arguments cannot command a terminal."""
+        """As click; control characters in quoted arguments are escaped."""
         with usage_escaped():
             return super().parse_args(ctx, args)
 
@@ -53,7 +53,7 @@ class Frame(LazyGroup):
             return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """As click does, with standard streams that are there and take every name."""
+        """As click, with standard streams that exist and can print any file name."""
         _fill_missing_streams()
         # A UTF-8 file name must be printable in the C locale too.
         for stream in (sys.stdout, sys.stderr):
@@ -63,15 +63,15 @@ class Frame(LazyGroup):
 
 
 def _fill_missing_streams() -> None:
-    """Let the standard streams that whoever started us has closed lead nowhere.
+    """Open closed standard streams on the null device.
 
-    Else the next file that is opened takes their number, and gets all that a library prints.
+    Else the next file that is opened gets their descriptor, and everything that libraries print.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest number that is free: this one.
+            # Gets the lowest free descriptor: this one.
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""What a command does when it fails, warns or is interrupted: one line on stderr, one exit code."""
+"""Errors, warnings, logs and signals of a command: one line on stderr each, and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from geothresh.errors import GeothreshError, GeothreshWarning, OutputError
 
 _LOGGER = logging.getLogger("geothresh")
 
-# Bytes of address space; the network needs somewhat more, and then a refusal is told in order.
+# Bytes of address space below which libraries crash when they are loaded.
 _LEAST_ADDRESS_SPACE = 1 << 30
 
 
@@ -38,7 +38,7 @@ class Failure(click.ClickException):
 
 
 class Interruption(click.ClickException):
-    """A run that a signal ended; the message is no error, the exit code is 128 + signal."""
+    """A run that a signal ended; shown without the word Error, with exit code 128 + signal."""
 
     def __init__(self, signum: int, notes: str = "") -> None:
         super().__init__(one_line(f"Stopped by {signal.Signals(signum).name}{notes}") + ".")
@@ -50,9 +50,9 @@ class Interruption(click.ClickException):
 
 
 class Terminated(BaseException):
-    """Raised in the main thread by a signal that asks the process to end, so that it cleans up.
+    """Raised in the main thread on SIGTERM or SIGHUP, so that the process cleans up.
 
-    Not an ``Exception``: nothing that handles failures may take it for one.
+    Not an ``Exception``, so that no handler of failures catches it.
     """
 
     def __init__(self, signum: int) -> None:
@@ -62,7 +62,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def usage_escaped() -> Iterator[None]:
-    """Wrong usage quotes what was typed, and a * of the shell types names of files."""
+    """Escape control characters in messages about wrong usage, which may quote file names."""
     try:
         yield
     except click.ClickException as error:
@@ -116,31 +116,30 @@ def reported(ctx: click.Context) -> Iterator[None]:
 
 @contextmanager
 def _errors_as_json(ctx: click.Context) -> Iterator[None]:
-    """Under ``--json`` say an error on stdout too, as the one object there.
+    """With ``--json``, print errors on stdout too, as the one JSON object there.
 
-    The arguments are looked at as they were typed: of wrong ones nothing was parsed.
+    ``--json`` is searched in the raw arguments, as wrong ones are not parsed.
     """
     asked = "--json" in takewhile(lambda argument: argument != "--", ctx.args)
     try:
         yield
     except click.ClickException as error:
         if asked:
-            # A stdout that cannot be written is no news beside this error, which stderr tells.
+            # If stdout cannot be written either, stderr still has the first error.
             with suppress(OutputError, OSError):
                 print_json({"error": error.format_message(), "exit_code": error.exit_code})
         raise
 
 
 def _notes(error: BaseException) -> str:
-    """What was added to an error on its way up, such as how a run goes on."""
+    """The notes that were added to an error, such as how the run is resumed."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _require_address_space() -> None:
-    """Raise MemoryError under a limit in which the libraries cannot even be loaded.
+    """Raise MemoryError if the limit on memory is too low to load the libraries.
 
-    OpenBLAS asks for its memory again and again, for ever, where it gets none; torch and what it
-    loads end the process by a signal.
+    OpenBLAS would retry its allocations forever; torch would end the process by a signal.
     """
     try:
         import resource
@@ -155,13 +154,13 @@ def _require_address_space() -> None:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether the machine, or a limit on the process, is at fault and not the program."""
+    """Whether an error means that memory is exhausted."""
     if isinstance(error, ImportError):
-        # The dynamic loader has no other way to say so.
+        # The dynamic loader reports it so.
         texts = ("failed to map segment", "cannot allocate memory")
         return any(text in str(error).lower() for text in texts)
     if isinstance(error, RuntimeError):
-        # For a thread's stack, in C++, and as the system has it, in torch's words.
+        # For the stack of a thread, in C++, and by the system, as torch reports it.
         told = ("can't start new thread", "std::bad_alloc", "Cannot allocate memory")
         return any(text in str(error) for text in told)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
@@ -173,7 +172,7 @@ def _show_traceback(ctx: click.Context) -> None:
 
 
 def _leave_closed_stdout() -> None:
-    """Point stdout at nothing, else the interpreter's last flush complains about the pipe."""
+    """Redirect a closed stdout to the null device, or the interpreter's last flush fails."""
     try:
         descriptor = sys.stdout.fileno()
     except (AttributeError, OSError):
@@ -185,7 +184,7 @@ def _leave_closed_stdout() -> None:
 
 @contextmanager
 def _warnings_as_lines(ctx: click.Context) -> Iterator[None]:
-    """Print each distinct GeothreshWarning once; the libraries' own warnings go to the log."""
+    """Print each distinct GeothreshWarning once; warnings of libraries go to the log."""
     seen: set[str] = set()
 
     def show(
@@ -211,7 +210,7 @@ def _warnings_as_lines(ctx: click.Context) -> Iterator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever stderr is at the time: a test runner replaces it."""
+    """Writes to the current stderr, which a test runner may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print_line(escaped(self.format(record)))
@@ -231,7 +230,7 @@ def _logs_as_lines(ctx: click.Context) -> Iterator[None]:
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     _LOGGER.addHandler(handler)
-    faults = _LOGGER.getChild("faults")  # of libraries, which were dealt with
+    faults = _LOGGER.getChild("faults")  # errors of libraries that were handled
     level = faults.level
     if debug(ctx):
         faults.setLevel(logging.INFO)
@@ -242,16 +241,16 @@ def _logs_as_lines(ctx: click.Context) -> Iterator[None]:
         _LOGGER.removeHandler(handler)
 
 
-# Signals that asked this process to end. What their handlers raise is lost where Python ignores
-# exceptions, in a callback at a fork or in a destructor.
+# Signals that asked this process to end. Exceptions of their handlers are lost where Python ignores
+# exceptions: in a callback at a fork, or in a destructor.
 _ASKED: list[int] = []
 
 
 def require_not_stopped(*_: Any) -> None:
-    """End the run if a signal asked for it and went unheard; for callbacks of long runs.
+    """Raise the exception of a signal again if it was lost; called in long runs.
 
     Raises:
-        KeyboardInterrupt, Terminated: as the handler did.
+        KeyboardInterrupt, Terminated: a signal asked for the end.
     """
     if _ASKED:
         raise _raised(_ASKED[0])
@@ -265,9 +264,8 @@ def _raised(signum: int) -> BaseException:
 def _signals_raised() -> Iterator[None]:
     """Raise an exception in the main thread on the first signal that asks the process to end.
 
-    So ``finally`` runs: `KeyboardInterrupt` on SIGINT, `Terminated` on SIGTERM and SIGHUP. The
-    second signal does not wait for that: it ends the process at once. Nothing is lost by it that
-    was not lost already, for what is to survive is on the disk at any moment.
+    `KeyboardInterrupt` on SIGINT, `Terminated` on SIGTERM and SIGHUP, so that ``finally`` runs. A
+    second signal ends the process at once; finished work is on the disk by then.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -277,7 +275,7 @@ def _signals_raised() -> Iterator[None]:
         raise _raised(signum)
 
     usual: dict[signal.Signals, Any] = {}
-    # A handler can be set from the main thread only; one that somebody else set (nohup ignores
+    # Handlers can be set in the main thread only; one that is not the default (nohup ignores
     # SIGHUP) is left alone.
     if threading.current_thread() is threading.main_thread():
         usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -290,8 +288,8 @@ def _signals_raised() -> Iterator[None]:
     try:
         yield
     finally:
-        # Not while the process is ending: a second signal, which a terminal's and a supervisor's
-        # may well be, would come out as a traceback.
+        # Not while the process is ending: a second signal, of a terminal or a supervisor, would
+        # print a traceback.
         if not _ASKED:
             for signum, way in usual.items():
                 signal.signal(signum, way)

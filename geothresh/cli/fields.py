@@ -1,4 +1,4 @@
-"""Command-line options made from the dataclasses of `geothresh.options`."""
+"""Make click options from dataclasses of options (`geothresh.fields`)."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def options_of(
     help: Mapping[str, str] | None = None,
     make: Callable[..., Any] | None = None,
 ) -> Decorator:
-    """The click options of a class, which the command gets as one value.
+    """The click options of a class, which the command receives as one value.
 
     Args:
         kind: the class.
         parameter: of the command.
-        only: the fields that the command has; all of them if left out.
-        help: lines in place of the fields' own, by field.
-        make: what makes the value of them, by keyword; the class if left out. With ``dict`` the
-            command can add what is no option.
+        only: names of the fields that the command has; empty = all.
+        help: help texts in place of the fields' own, by field.
+        make: called with the fields by keyword to make the value; None = the class. With ``dict``
+            the command can add fields that are no options.
     """
     names = only or list(known(kind))
 
@@ -110,7 +110,7 @@ def _click_option(name: str, option: Option, default: Any, help: str, heading: s
 
 
 def _metavar(accepts: Accepted) -> str | None:
-    """A letter for numbers, where click would write INTEGER RANGE."""
+    """N or X for numbers, where click would write INTEGER RANGE."""
     if isinstance(accepts, Number):
         return "N" if accepts.whole else "X"
     return None

@@ -1,7 +1,7 @@
-"""What ``--help`` shows: the common options first, the others under headings, then examples.
+"""The output of ``--help``: common options first, the others under headings, then examples.
 
-An option has its heading from the class that it is a field of, see `HEADINGS`, or from the
-decorator that makes it. A command lifts those that most people need to the top.
+The heading of an option is that of its class in `HEADINGS`, or given by the decorator that makes
+it. A command lists the options that most users need at the top.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 COMMON = "Options"
-"""Above what most people need, and what no class and no decorator puts elsewhere."""
+"""Heading of common options, and of those without another heading."""
 MESSAGES = "Messages"
-"""Above the options that every command has."""
+"""Heading of the options that every command has."""
 WRITING = "Files that are written"
 
 HEADINGS = {
@@ -67,12 +67,12 @@ class HelpfulCommand(click.Command):
         examples: Mapping[str, str] | None = None,
         **attrs: Any,
     ) -> None:
-        """Take what stands at the top and at the end, besides what a click command takes.
+        """Make a click command with common options and examples.
 
         Args:
             args, attrs: as click's.
             common: names of the parameters to list first, in this order.
-            examples: command lines that work, by what they do.
+            examples: command lines, by what they do.
         """
         super().__init__(*args, **attrs)
         self.common = tuple(common)
@@ -87,7 +87,7 @@ class HelpfulCommand(click.Command):
         return param.heading if isinstance(param, HeadedOption) else COMMON
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, each group of them as a list of its own."""
+        """Write the options, one list for each heading."""
         groups: dict[str, list[tuple[str, str]]] = {COMMON: [], MESSAGES: []}
         for param in sorted(self.get_params(ctx), key=self._rank):
             record = param.get_help_record(ctx)
@@ -100,7 +100,7 @@ class HelpfulCommand(click.Command):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, which are never wrapped: they are to be copied."""
+        """Write the examples without wrapping them, so that they can be copied."""
         if self.examples:
             with formatter.section("Examples"):
                 for what, line in self.examples.items():
@@ -109,6 +109,6 @@ class HelpfulCommand(click.Command):
         super().format_epilog(ctx, formatter)
 
     def _rank(self, param: click.Parameter) -> int:
-        """The place among the common ones; all others after them, as they stand."""
+        """The index among the common options; all others follow in their order."""
         name = param.name or ""
         return self.common.index(name) if name in self.common else len(self.common)

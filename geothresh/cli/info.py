@@ -1,4 +1,4 @@
-"""``geothresh info``: what confidence rasters are, and how they would be read."""
+"""``geothresh info``: metadata of confidence rasters, and how they would be read."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def info(scene: tuple[str, ...], model: str, reading: Reading, as_json: bool) ->
 
 
 def _table(files: Sequence[SceneInfo]) -> list[str]:
-    """A line for each file, below headings; nothing where there is no file."""
+    """A table with a line for each file; empty without files."""
     if not files:
         return []
     rows = [_HEADING, *map(_row, files)]
@@ -94,7 +94,7 @@ def _row(one: SceneInfo) -> tuple[str, ...]:
 
 
 def _totals(found: ManyInfo) -> list[str]:
-    """What is true of all files, what does not fit, and what cannot be read."""
+    """Totals, files that do not fit the model, and files that cannot be read."""
     files = found.files
     lines = [
         f"{_count(len(files), 'file')}, {found.pixels:,} pixels, "
@@ -124,7 +124,7 @@ def _fits(fits: bool | None) -> str:
 
 
 def _shown(name: str, value: Any, facts: Mapping[str, Any]) -> str:
-    """A fact for people."""
+    """A value as text for people."""
     match name:
         case "transform":
             return ", ".join(f"{number:.12g}" for number in value)

@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when they are looked up, so that --help is quick."""
+"""A click group that imports its commands when they are used, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group of commands, each in a module that holds it under its own name."""
+    """A group of commands, each in a module of its own, under its own name."""
 
     def __init__(self, *args: Any, homes: Mapping[str, str], **attrs: Any) -> None:
-        """Take the module of each command, besides what a click group takes."""
+        """Make a click group; `homes` has the module of each command by name."""
         super().__init__(*args, **attrs)
         self.homes = homes
 

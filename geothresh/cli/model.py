@@ -1,4 +1,4 @@
-"""``geothresh model``: what is in a model file, and model files for other programs."""
+"""``geothresh model``: list, show and export models."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def export(
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """What is known of a model file, in JSON types."""
+    """Name, card and digest of a model file, as JSON types."""
     from geothresh.nn.modelfile import digest, read_card
 
     card = read_card(path)

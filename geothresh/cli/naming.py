@@ -1,8 +1,8 @@
 """Options in messages: `name` in Python, --name on the command line.
 
-Below the command line an error or warning names an option as Python does, in backticks: `scale`,
-`scale=255`, `allow_vrt=True`. Here they become --scale, --scale 255 and --allow-vrt, as the command
-that runs spells them, or another one does. What is no option of any stays as it is.
+The library names options in errors and warnings as Python does, in backticks: `scale`, `scale=255`,
+`allow_vrt=True`. Here they become --scale, --scale 255 and --allow-vrt, as the running command, or
+else another one, spells them. Other words in backticks stay as they are.
 """
 
 from __future__ import annotations

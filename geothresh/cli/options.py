@@ -1,6 +1,6 @@
-"""The options that several commands share besides those of `geothresh.options`.
+"""Click options that several commands share, besides those of `geothresh.options`.
 
-One spelling, one meaning, one help text. Each name at the end is a decorator.
+Each name at the end is a decorator.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def was_given(name: str) -> bool:
 
 
 def model_given(model: str, refining: Refining) -> str | Path:
-    """The model; where a calibration is followed and one was given, its file.
+    """The model; with a calibration, the file of a model that was given explicitly.
 
-    The default stands for the model of the calibration, and so does not say that of its name.
+    With a calibration the default means the calibration's model: the file says that it is not the
+    default.
     """
     if refining.calibration is None or not was_given("model"):
         return model
@@ -104,7 +105,7 @@ def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 message = partial(click.option, cls=HeadedOption, heading=MESSAGES)
-"""Makes an option about what is said."""
+"""Makes an option of the heading `MESSAGES`."""
 
 
 def common(command: Command) -> Command:

@@ -1,16 +1,16 @@
-"""How far a command is, on stderr, by one of three displays.
+"""Progress of a command on stderr: a bar, lines, or JSON.
 
-The library reports to a callback. On a terminal that is a bar, elsewhere a line a minute, and with
-``--progress json`` a line of JSON for programs. Such a line is an object with
+The library reports to a callback. On a terminal it draws a bar, elsewhere it prints a line a
+minute, and with ``--progress json`` lines of JSON for programs. Such a line is an object with
 
 - ``kind``: the work, such as refine, train, predict;
-- ``event``: ``progress``, at most five times a second; ``epoch`` with the scores of one; at last
-  ``end``, which a run that fails or is stopped does not have;
-- ``done``, ``total``, ``unit``: of the work in all, in tiles, parts, maps or steps;
-- ``seconds`` since the work began, and ``eta``, those that it still takes, null where unknown;
+- ``event``: ``progress``, at most five times a second; ``epoch`` with its scores; at last ``end``,
+  unless the run fails or is stopped;
+- ``done``, ``total``, ``unit``: of the whole work, in tiles, parts, maps or steps;
+- ``seconds`` since the work began, and ``eta``, the seconds left, null where unknown;
 - for trainings, ``loss`` and ``stage``, such as "epoch 3/10".
 
-Errors and warnings stay what they are: lines that begin with Error or Warning.
+Errors and warnings remain plain lines that begin with Error or Warning.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ from geothresh.options import Progress
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# Seconds between two lines: for people who read a log, for a program that draws a bar.
+# Seconds between two lines: in a log, and for a program.
 _LINE_EVERY = 60.0
 _JSON_EVERY = 0.2
-# Of a terminal that does not tell its size, as pseudo-terminals of other programs do not.
+# Size of a terminal that does not tell its own, as some pseudo-terminals do not.
 _COLUMNS, _ROWS = 80, 24
-# The last steps of a training whose mean loss is told at its end.
+# Last steps of a training whose mean loss is printed at its end.
 _RECENT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """How far a work is."""
+    """The progress of a work."""
 
     kind: str
     """The work in a word."""
     stage: str
-    """What a bar is called: the kind, or where in it the run is, such as "epoch 3/10"."""
+    """Label of the bar: the kind, or the stage of it, such as "epoch 3/10"."""
     unit: str
-    """Of what is counted, in the singular."""
+    """What is counted, in the singular."""
     done: int
     total: int
     seconds: float
     """Since the work began."""
     eta: float | None
-    """Seconds that are left; None before there are two reports to tell it from."""
+    """Seconds left; None before the second report."""
     loss: float | None = None
     """Of the last step of a training."""
 
 
 class Display(ABC):
-    """Shows how far a work is."""
+    """Shows the progress of a work."""
 
     @abstractmethod
     def show(self, update: Update) -> None:
-        """Show it, or let it pass, where the last one was shown a moment ago."""
+        """Show an update, or skip it if the last one was shown a moment ago."""
 
     def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
         """Show the losses and scores of an epoch: a line."""
@@ -83,7 +83,7 @@ class Display(ABC):
 
 @dataclass(slots=True, kw_only=True)
 class Pace:
-    """The time that a work has taken, and takes still."""
+    """Measures the time that a work has taken, and estimates the time left."""
 
     clock: Callable[[], float] = time.monotonic
     _begin: float = field(init=False)
@@ -109,7 +109,7 @@ class Pace:
 
 
 class Bar(Display):
-    """A bar on a terminal, shown from the first report on: before, the total is not known."""
+    """A bar on a terminal, shown from the first report on, as the total is unknown before."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -143,7 +143,7 @@ class Bar(Display):
 
 
 class Lines(Display):
-    """A line a minute, for logs; a work that takes less says nothing."""
+    """A line a minute, for logs; nothing for shorter works."""
 
     def __init__(self, every: float = _LINE_EVERY) -> None:
         """Take the seconds from one line to the next."""
@@ -170,7 +170,7 @@ class Json(Display):
     """Lines of JSON, for programs."""
 
     def __init__(self, every: float = _JSON_EVERY) -> None:
-        """Take the seconds that pass at least from one line to the next."""
+        """Take the least number of seconds from one line to the next."""
         self._every = every
         self._next = 0.0
 
@@ -208,7 +208,7 @@ class Json(Display):
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:
-    """Print an object in a line; numbers that JSON does not have are null."""
+    """Print an object in a line; NaN and infinities are null."""
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in facts.items()
@@ -217,7 +217,7 @@ def _print_json(facts: Mapping[str, Any]) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: "40 s", "3 min 20 s", "5 h 10 min"."""
+    """A duration as text: "40 s", "3 min 20 s", "5 h 10 min"."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     if not minutes:
@@ -241,13 +241,13 @@ class Counter:
     """The callback ``(done, total)`` of a work."""
 
     def __init__(self, display: Display, kind: str, unit: str, *, until_full: bool = False) -> None:
-        """Take where it is shown, and what.
+        """Make a counter.
 
         Args:
-            display: which is ended and closed by the counter.
+            display: shows it; ended and closed by the counter.
             kind: the work in a word.
-            unit: of what is counted, in the singular.
-            until_full: whether the work is done when all is.
+            unit: what is counted, in the singular.
+            until_full: whether the work ends when everything is counted.
         """
         self._display: Display | None = display
         self._kind, self._unit, self._until_full = kind, unit, until_full
@@ -284,12 +284,12 @@ class Counter:
 def reporting(
     how: str, kind: str, unit: str = "tile", *, until_full: bool = False
 ) -> Iterator[Progress | None]:
-    """Give a callback ``(done, total)`` that shows how far a work is, or None.
+    """Give a callback ``(done, total)`` that shows progress, or None.
 
     Args:
         how: the value of ``--progress``.
         kind: the work in a word.
-        unit: of what is counted.
+        unit: what is counted.
         until_full: see `Counter`.
     """
     display = display_of(how)
@@ -305,15 +305,15 @@ def reporting(
 
 
 def checking(how: str) -> AbstractContextManager[Progress | None]:
-    """The same for the look at the data, which ends hours before the training does."""
+    """`reporting` for the check of the data, which ends before the training starts."""
     return reporting(how, "check data", "map", until_full=True)
 
 
 class Steps:
-    """Told of each step of a training: shows it, and ends the run where a signal asked for it."""
+    """The callback of training steps: shows them, and ends the run if a signal asked for it."""
 
     def __init__(self, display: Display | None, *, clock: Callable[[], float] = time.monotonic):
-        """Take where it is shown, None for nowhere."""
+        """Take the display; None = steps are not shown."""
         self._display = display
         self._clock = clock
         self._pace = Pace(clock=clock)
@@ -325,8 +325,8 @@ class Steps:
         """Show a step.
 
         Args:
-            stage: where in the training, such as "epoch 3/10".
-            done, total: steps of the whole training; fewer than before begin another one.
+            stage: stage of the training, such as "epoch 3/10".
+            done, total: steps of the whole training; fewer than before = another training began.
             loss: of the step.
 
         Raises:
@@ -352,18 +352,18 @@ class Steps:
             self._display.tell_epoch("train", row)
 
     def scores(self, epoch: int) -> str | None:
-        """The scores of an epoch in words; None where another run has trained it."""
+        """The scores of an epoch in words; None if an earlier run trained it."""
         return self._scores.get(epoch)
 
     def recent_loss(self) -> str | None:
-        """The mean loss of the last steps of this run, in words; None where there was no step."""
+        """The mean loss of the last steps of this run, in words; None without a step."""
         n = len(self._losses)
         return f"loss {sum(self._losses) / n:.4f} over the last {n} steps" if n else None
 
 
 @contextmanager
 def training_steps(how: str) -> Iterator[Steps]:
-    """Give what a training tells of its steps and epochs; `how` is the value of ``--progress``."""
+    """Give the callbacks of a training's steps and epochs; `how` is the value of ``--progress``."""
     display = display_of(how)
     steps = Steps(display)
     try:
@@ -376,7 +376,7 @@ def training_steps(how: str) -> Iterator[Steps]:
 
 
 def _columns() -> int:
-    """Columns of the terminal on stderr; 0 where there is none, or it does not tell."""
+    """Columns of the terminal on stderr; 0 if there is none or its size is unknown."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
@@ -384,7 +384,7 @@ def _columns() -> int:
 
 
 def _epoch_line(row: Mapping[str, Any]) -> str:
-    """The row of an epoch in words: epoch 0 has no loss, and of folds only the last are scored."""
+    """The row of an epoch as text; some have no loss (epoch 0) or no scores (folds)."""
     fold = ""
     if "fold" in row:
         fold = " (all maps)" if row["fold"] == "all" else f" (fold {row['fold']})"

@@ -1,4 +1,4 @@
-"""``geothresh qgis``: the plugin that brings the commands into QGIS's Processing toolbox."""
+"""``geothresh qgis``: install or remove the plugin for QGIS's Processing toolbox."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def uninstall(profile: str | None, as_json: bool) -> None:
 
 
 def vocabulary() -> dict[str, Any]:
-    """What the plugin knows of the commands, as JSON has it: see `geothresh.qgis.vocabulary`."""
+    """The options of the commands, as `geothresh.qgis.vocabulary` reads them; JSON types."""
     from geothresh.cli import main
     from geothresh.nn.packaged import packaged_models
 
@@ -104,7 +104,7 @@ def vocabulary() -> dict[str, Any]:
 
 
 def _described(option: click.Option) -> dict[str, Any]:
-    """One option, as `geothresh.qgis.vocabulary.Option` has it."""
+    """One option, with the fields of `geothresh.qgis.vocabulary.Option`."""
     found: dict[str, Any] = {
         "name": option.name,
         "flag": max(option.opts, key=len),

@@ -1,4 +1,4 @@
-"""The options of a recipe: one for every number of it, each left at the recipe's unless given."""
+"""The options of ``--recipe``, and one for each number of a recipe, which overrides it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _HOMES: dict[str, type[Recipe] | type[LossWeights]] = {
 
 
 def recipe(command: Command) -> Command:
-    """``--recipe`` and an option for each number; the command gets one `Recipe`.
+    """``--recipe`` and an option for each number; the command receives one `Recipe`.
 
-    Below the options of `NetworkChoice`: with a model to start from another recipe is usual.
+    Applied below the options of `NetworkChoice`, as the default recipe depends on ``--init``.
     """
 
     @wraps(command)

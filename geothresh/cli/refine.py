@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geothresh.api.refine_many import RefineManyResult
 
 BAD_INPUT, NOT_MADE = 3, 4
-"""Exit codes of runs that left out inputs that cannot be read, and parts that kill workers."""
+"""Exit codes of runs over many files: some inputs could not be read; workers died on some parts."""
 
 
 @click.command(
@@ -135,7 +135,7 @@ def refine(
 
 
 def _refuse_single(output: Path | None, outputs: Outputs) -> None:
-    """Refuse to name one file where there are many."""
+    """Refuse options that name a single output file."""
     single = {name for name in given(outputs) if name != "vector"}
     for name in ("output",) if output is not None else sorted(single):
         raise UsageError(
@@ -171,7 +171,7 @@ def _refine_many(
 
 
 def summary_of_many(result: RefineManyResult) -> list[str]:
-    """What was done, in a few lines for people."""
+    """A summary for people, in a few lines."""
     surfaces = "one surface" if result.surfaces == 1 else f"{result.surfaces} surfaces"
     made = len(result.parts) - result.kept
     threshold = result.parameters["threshold"]
@@ -194,7 +194,7 @@ def summary_of_many(result: RefineManyResult) -> list[str]:
 
 
 def summary(result: RefineResult) -> list[str]:
-    """What was done, in a few lines for people."""
+    """A summary for people, in a few lines."""
     theme = f" ({result.theme})" if result.theme else ""
     tta = "" if result.tta == "none" else f", TTA {result.tta}"
     kept = result.keep_threshold
@@ -227,7 +227,7 @@ def summary(result: RefineResult) -> list[str]:
 
 
 def _read_at(result: RefineResult) -> str:
-    """At which resolution the model has read the scene."""
+    """The resolution at which the model read the scene."""
     if result.pixel_size is None:
         own, read = "unknown size", ""
     else:

@@ -1,7 +1,7 @@
-r"""What goes to a terminal: text of strangers, such as file names, must not command it.
+r"""Print to the terminal with control characters escaped.
 
-A file may be called anything, ``\x1b]0;`` and worse included, and model files and rasters carry
-texts of their own. So no command writes past this module.
+Names of files may hold ``\x1b]0;`` and worse, and model files and rasters carry text of their own.
+So all commands print through this module.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from geothresh.errors import OutputError
 
 
 def escaped(text: str) -> str:
-    """The text with its lines and tabs, and every other control character spelled out."""
+    """Escape the control characters of a text, except line breaks and tabs."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
     )
 
 
 def one_line(text: str) -> str:
-    """Join the lines of `text` and escape control characters, which a file name may hold."""
+    """Join the lines of a text, and escape control characters."""
     joined = " ".join(part.strip() for part in text.splitlines() if part.strip())
     return escaped(joined).replace("\t", "\\t")
 
 
 def say(line: str) -> None:
-    """Print a line for people, to stderr."""
+    """Print a line for people on stderr."""
     click.echo(one_line(line), err=True)
 
 
 def give(result: object) -> None:
-    """Print a result, such as the path of a file, to stdout.
+    """Print a result, such as the path of a file, on stdout.
 
-    Programs get it as it is: they have to find the file. On a terminal it is escaped.
+    Escaped on a terminal, unchanged for programs, which must find the file.
     """
     text = str(result)
     try:
-        # Left to itself, click takes colours out of what goes to a program.
+        # By default click strips escape codes from output to programs.
         click.echo(escaped(text) if sys.stdout.isatty() else text, color=True)
     except BrokenPipeError:
         raise

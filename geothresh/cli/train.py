@@ -146,7 +146,7 @@ def train(
 
 
 def _chosen(result: TrainResult, folds: int | None) -> str:
-    """Which epoch the model is of."""
+    """The epoch that was kept, or the folds."""
     units = "maps" if result.unit == "maps" else "tiles"
     if folds is not None:
         return f"{result.validation_maps} {units} held out in {folds} folds"
@@ -156,7 +156,7 @@ def _chosen(result: TrainResult, folds: int | None) -> str:
 def _data(
     data: tuple[Path, ...], maps: dict[str, Any], scenes: dict[str, Any], reading: Reading
 ) -> FolderData | SceneData:
-    """Rasters with labels, or folders with masks; an option that is for the other is refused."""
+    """Rasters with labels, or folders with masks; options for the other kind are refused."""
     both = {"ground_sample_distance": maps["ground_sample_distance"]}
     if scenes["labels"] or any(path.is_file() for path in data):
         options.refuse(

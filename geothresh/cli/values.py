@@ -1,8 +1,7 @@
-"""Types of values on the command line.
+"""Click types of values on the command line.
 
-Paths are passed on without a look at the disk: whether a file is there is the library's to find
-out, with the exit code of a bad input (3) or output (4), where click's own check would call it
-wrong usage (2).
+Whether a path exists is checked by the library, with the exit code of a bad input (3) or output
+(4), where click's check would give that of wrong usage (2).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class ChoiceOf(click.Choice):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | int:
-        """The word or number as it was given to the class."""
+        """The word or number as given to the class."""
         return self.values[super().convert(str(value), param, ctx)]
 
 
@@ -44,7 +43,7 @@ class NumberOrWord(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float | str:
-        """The number, or the word in small letters."""
+        """The number, or the word in lower case."""
         if isinstance(value, str) and value.lower() in self.words:
             return value.lower()
         try:
@@ -55,14 +54,14 @@ class NumberOrWord(click.ParamType):
 
 
 class SizeRange(click.ParamType):
-    """One size above 0, or the least and the greatest with a comma between: two numbers."""
+    """A size above 0, or the least and the greatest separated by a comma."""
 
     name = "size"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float]:
-        """The least and the greatest; of one size, twice that."""
+        """The least and the greatest; equal for a single size."""
         if isinstance(value, tuple):
             return value
         try:
@@ -75,7 +74,7 @@ class SizeRange(click.ParamType):
 
 
 class BoundsType(click.ParamType):
-    """Left, bottom, right, top: four numbers with commas between."""
+    """Left, bottom, right, top: four numbers separated by commas."""
 
     name = "bounds"
 

@@ -25,7 +25,7 @@ _KINDS: dict[str, type[Polygons] | type[Centerlines]] = {
 
 
 def _draw(command: Command) -> Command:
-    """``--kind`` and the options of each; the command gets what is to be drawn as ``draw``."""
+    """``--kind`` and the options of each kind; the command receives them as ``draw``."""
     every = {name: kind for kind in _KINDS.values() for name in known(kind)}
 
     @wraps(command)
