@@ -15,23 +15,16 @@ from geothresh.errors import InputError, names
 from geothresh.files import paths_of
 from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import find_masks, find_pictures_of, laid_out_pictures, picture_files
-from geothresh.raster.pairs import mask_facts, read_mask, require_usable
+from geothresh.raster.pairs import Labelled, mask_facts, read_mask, require_usable
 from geothresh.raster.pictures import read_rgb, resized
 from geothresh.types import BoolArray, UInt8Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePair:
-    """One image and the ground truth of the same ground."""
+class ImagePair(Labelled):
+    """One image and the ground truth of the same place."""
 
-    id: str
-    """Name of the place."""
     image: Path
-    mask: Path
-    dataset: str
-    """Name of the folder that holds both."""
-    resize: int | None = None
-    """Side that both are brought to when they are read; None = as they are."""
 
     def read(self) -> tuple[UInt8Array, BoolArray]:
         """Image (H, W, 3) and mask (H, W); InputError where one is unusable."""
@@ -40,10 +33,6 @@ class ImagePair:
     def read_image(self) -> UInt8Array:
         """The image alone."""
         return resized(read_rgb(self.image), self.resize)
-
-    def read_truth(self) -> BoolArray:
-        """The mask alone."""
-        return resized(read_mask(self.mask), self.resize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,19 +33,29 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One confidence map and the ground truth of the same ground."""
+class Labelled:
+    """The ground truth of a place, in a data set."""
 
     id: str
     """Name of the place: maps of several base networks share it."""
-    confidence: Path
     mask: Path
     dataset: str
     """Name of the folder that holds the masks."""
+    resize: int | None = None
+    """Side that pictures are resized to when they are read; None = as they are."""
+
+    def read_truth(self) -> NDArray[np.bool_]:
+        """The mask alone."""
+        return resized(read_mask(self.mask), self.resize)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair(Labelled):
+    """One confidence map and the ground truth of the same place."""
+
+    confidence: Path
     source: str
     """Name of the folder that holds the maps: the base network."""
-    resize: int | None = None
-    """Side that both are brought to when they are read; None = as they are."""
 
     def read(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map and mask (H, W), as `read_confidence` and `read_mask`.
@@ -69,10 +79,6 @@ class Pair:
     def read_map(self) -> NDArray[np.float32]:
         """The map alone."""
         return resized(read_confidence(self.confidence), self.resize)
-
-    def read_truth(self) -> NDArray[np.bool_]:
-        """The mask alone."""
-        return resized(read_mask(self.mask), self.resize)
 
 
 def find_pairs(

@@ -8,7 +8,7 @@ longer than everything else, so each is checked once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -72,6 +72,12 @@ class PolygonBatch:
     """Polygons that were smaller than the smallest area."""
 
 
+# The fields with an entry for each polygon.
+_PER_POLYGON = tuple(
+    one.name for one in fields(PolygonBatch) if one.name not in ("pixels", "left_out")
+)
+
+
 def make_polygons(
     outlines: Iterable[Mapping[str, Any]],
     *,
@@ -96,44 +102,23 @@ def make_polygons(
         area.
     """
     batches = [_make_batch(chunk, box, units, min_area) for chunk in _chunks(outlines)]
-    if not batches:
-        batches = [_make_batch([], box, units, min_area)]
-    first_pixel = np.concatenate([batch.first_pixel for batch in batches])
-    order = np.argsort(first_pixel)
-
-    def joined(name: str) -> Any:
-        return np.concatenate([getattr(batch, name) for batch in batches])[order]
-
-    pixels = sum(batch.pixels for batch in batches)
-    left_out = sum(batch.left_out for batch in batches)
-    if smooth or simplify > 0:
-        geometry = joined("geometry")
-        if smooth:
-            geometry = without_staircases(geometry, box)
-        if simplify > 0:
-            geometry = simplified(geometry, simplify, units)
-        area, perimeter = units.areas_and_perimeters(geometry)
-        return _measured(
-            geometry,
-            area,
-            perimeter,
-            units,
-            first_pixel=first_pixel[order],
-            pixels=pixels,
-            left_out=left_out,
-        )
-    return PolygonBatch(
-        geometry=joined("geometry"),
-        area=joined("area"),
-        perimeter=joined("perimeter"),
-        compactness=joined("compactness"),
-        length=joined("length"),
-        width=joined("width"),
-        orientation=joined("orientation"),
-        first_pixel=first_pixel[order],
-        pixels=pixels,
-        left_out=left_out,
-    )
+    batches = batches or [_make_batch([], box, units, min_area)]
+    order = np.argsort(np.concatenate([batch.first_pixel for batch in batches]))
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(batch, name) for batch in batches])[order]
+        for name in _PER_POLYGON
+    }
+    whole = PolygonBatch(
+        **arrays, pixels=sum(batch.pixels for batch in batches),
+        left_out=sum(batch.left_out for batch in batches),
+    )  # fmt: skip
+    if not smooth and simplify <= 0:
+        return whole
+    geometry = without_staircases(whole.geometry, box) if smooth else whole.geometry
+    if simplify > 0:
+        geometry = simplified(geometry, simplify, units)
+    area, perimeter = units.areas_and_perimeters(geometry)
+    return replace(whole, **_measures(geometry, area, perimeter, units))
 
 
 def _chunks(outlines: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
@@ -158,41 +143,28 @@ def _make_batch(
         # Pixels times the area of one is exact where sums over map coordinates are rounded.
         area = pixels * (box.pixel_area * units.plane_area)
     kept = area >= min_area
-    geometry, area, perimeter = geometry[kept], area[kept], perimeter[kept]
-    return _measured(
-        geometry,
-        area,
-        perimeter,
-        units,
+    return PolygonBatch(
+        **_measures(geometry[kept], area[kept], perimeter[kept], units),
         first_pixel=first_pixel[kept],
         pixels=round(float(pixels.sum())),
         left_out=int(np.count_nonzero(~kept)),
     )
 
 
-def _measured(
-    geometry: Geometries,
-    area: Float64Array,
-    perimeter: Float64Array,
-    units: MapUnits,
-    *,
-    first_pixel: Int64Array,
-    pixels: int,
-    left_out: int,
-) -> PolygonBatch:
+def _measures(
+    geometry: Geometries, area: Float64Array, perimeter: Float64Array, units: MapUnits
+) -> dict[str, Any]:
+    """The fields of `PolygonBatch` that follow from its geometries."""
     length, width, orientation = rectangles(geometry, units)
-    return PolygonBatch(
-        geometry=geometry,
-        area=area,
-        perimeter=perimeter,
-        compactness=4 * np.pi * area / perimeter**2,
-        length=length,
-        width=width,
-        orientation=orientation,
-        first_pixel=first_pixel,
-        pixels=pixels,
-        left_out=left_out,
-    )
+    return {
+        "geometry": geometry,
+        "area": area,
+        "perimeter": perimeter,
+        "compactness": 4 * np.pi * area / perimeter**2,
+        "length": length,
+        "width": width,
+        "orientation": orientation,
+    }
 
 
 def rectangles(
