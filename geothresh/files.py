@@ -238,7 +238,7 @@ def create_beside(target: Path) -> Path:
     try:
         folder, descriptor = _locked_folder(target)
         temporary = folder / f"file{_TEMPORARY}"
-        # O_EXCL: never a file, nor a link, that somebody else put there.
+        # O_EXCL: never an existing file or link.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:
         raise OutputError(
@@ -359,7 +359,7 @@ def publish(temporary: Path, target: Path, *, replaced: Iterable[Path] = ()) -> 
 
     Args:
         temporary: from `create_beside`.
-        target: where the file is to be.
+        target: its final path.
         replaced: files beside `target` that describe the old file: they are removed first, so that
             they never lie beside the new one, and restored if the rename fails.
 
@@ -431,7 +431,7 @@ def discard(temporary: Path) -> None:
 def _remove_folder(temporary: Path) -> None:
     """Remove the folder that `create_beside` made for a file, if it did.
 
-    An interrupt in the middle of it is no harm: whoever handles it calls this again.
+    May be interrupted and called again.
     """
     if temporary in _LOCKS:
         shutil.rmtree(temporary.parent, ignore_errors=True)

@@ -177,7 +177,8 @@ class ChunkPlan:
     chunk_height: int = 512
     """Rows of a strip; a multiple of the output's block, so that no block is written in parts."""
     chunk_width: int = 4096
-    """Columns of a chunk, likewise; a raster at most this wide has one chunk in a strip."""
+    """Columns of a chunk; a multiple of the block, too. A raster up to this wide has one chunk a
+    strip."""
     group_tiles: int = 8
     """Most tiles in one group."""
 

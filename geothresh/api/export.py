@@ -44,11 +44,10 @@ def export_onnx(
 ) -> ExportResult:
     """Write a model as ONNX, its batch norms folded into the convolutions.
 
-    The input ``confidence`` is (B, 1, T, T) float32 in [0, 1], the output ``refined`` likewise; B
-    is free, T is fixed. The properties of the file say where it comes from: ``model``,
-    ``model_sha256``, ``patch``, ``tile_size``, ``ground_sample_distance`` (the least and the
-    greatest in metres, where it is known) and ``geothresh``, the version. The same model gives the
-    same bytes.
+    Input ``confidence`` and output ``refined`` are (B, 1, T, T) float32 in [0, 1]; B is free, T is
+    fixed. The metadata of the file has ``model``, ``model_sha256``, ``patch``, ``tile_size``,
+    ``ground_sample_distance`` (the least and the greatest in metres, if known) and ``geothresh``,
+    the version. The same model gives the same bytes.
 
     Args:
         model: a packaged model's name, or a model file.

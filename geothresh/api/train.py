@@ -135,7 +135,7 @@ def train(
         resume: True goes on with the run that was stopped and fails where there is none; None goes
             on with it if there is one, so that the same call again is all it takes; False never
             does.
-        overwrite: start anew and replace an existing model and what stands beside it.
+        overwrite: start anew and replace an existing model and the files beside it.
         device: auto, cpu, cuda, cuda:i or mps.
         loader_workers: processes that prepare chips.
         callbacks: progress.
@@ -161,10 +161,10 @@ def train(
     start = None if network.init is None else find_model(network.init)
     with training_output(
         output, THRESHNET, _endings(splitting), resume=resume,
-        # The start must outlive the run: whoever goes on with it, or reads its card, looks for it.
+        # The initial model must not be overwritten: a resumed run, and its card, refer to it.
         overwrite=overwrite, inputs=() if start is None else (start,),
     ) as making:  # fmt: skip
-        # The data takes long to read: all that may be wrong elsewhere is found before.
+        # Before the data, which takes long to read: find all other errors first.
         config = choose_sizes(network, recipe, start)
         smooth = recipe.smooth or (start is not None and Start.of(start).scope.smooth)
         recipe = dataclasses.replace(
@@ -180,7 +180,7 @@ def train(
         manifest = beside(making.model, ".split.json")
 
         def keep_split() -> None:
-            # A run that goes on has its manifest; without a state, it would be taken for another's.
+            # A resumed run has its manifest; without a state it would be that of another run.
             if making.state is None or not manifest.exists():
                 write_text(manifest, gathered.manifest)
 
@@ -208,7 +208,7 @@ def _result(
     tuning: Tuning | None,
     unit: Literal["maps", "blocks"],
 ) -> TrainResult:
-    """What a run that is finished has made."""
+    """The result of a finished run."""
     return TrainResult(
         model=model,
         last=beside(model, ".last.safetensors"),
@@ -226,7 +226,7 @@ def _result(
 
 
 def _endings(splitting: Splitting) -> list[str]:
-    """Of the files that come beside the model."""
+    """Endings of the files beside the model."""
     folds = range(1, (splitting.folds or 0) + 1) if splitting.fold_models else ()
     kept = [f".fold{number}.safetensors" for number in folds]
     return [".split.json", ".last.safetensors", ".csv", *kept]
@@ -255,7 +255,7 @@ def _data(
 def _facts(
     gathered: TrainingData, config: NetworkConfig, start: Path | None, *, smooth: bool
 ) -> dict[str, Any]:
-    """What the model file and the state say of the run, beside network and recipe."""
+    """Facts about the run in the model file and the state, besides network and recipe."""
     facts: dict[str, Any] = {"preset": preset_of(config), "data": gathered.described}
     if smooth:
         facts["smooth"] = True
@@ -288,7 +288,7 @@ def _check_recipe(recipe: Recipe, config: NetworkConfig, device: str) -> None:
 def _known_splitting(
     making: TrainingOutput, splitting: Splitting, config: NetworkConfig, recipe: Recipe
 ) -> Splitting:
-    """What is asked for; of a run that goes on, its own split where nothing is.
+    """The splitting as given; for a resumed run without one, its own split.
 
     Raises:
         ModelError: the run was started with another network or recipe.
@@ -296,7 +296,7 @@ def _known_splitting(
     """
     saved, manifest = making.saved, beside(making.model, ".split.json")
     if saved is not None:
-        # Before the data is read, which takes long; whether that is the same is seen after.
+        # Before the data is read, which takes long; whether the data is the same is checked later.
         known = {"config": config.as_dict(), "recipe": recipe.as_dict()}
         saved.require_same({**saved.run, **known})
         drawn = splitting.folds is None and splitting.split is None and not splitting.given
@@ -316,7 +316,7 @@ def _gather(
     patch: int,
     progress: OnCheck | None,
 ) -> TrainingData:
-    """Open, check and split the data; what belongs to the other kind of it is refused."""
+    """Open, check and split the data; options for the other kind of data are refused."""
     scenes = isinstance(data, SceneData)
     paths = data.scenes if isinstance(data, SceneData) else data.folders
     if not paths:

@@ -26,18 +26,18 @@ OnBaseStep = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseTrainResult:
-    """Where the base network is, and what it has learnt from."""
+    """Paths of the base network and its split, and numbers of images."""
 
     model: Path
     snapshots: list[Path]
-    """Models of moments on the way."""
+    """Models saved during the training."""
     split: Path
     """Manifest of the ids trained on and kept back."""
     steps: int
     images: int
     """Trained on."""
     held_out: int
-    """Kept back."""
+    """Held out."""
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def train_base(
 def _split(
     pairs: Sequence[ImagePair], facts: dict[str, ImageFacts], *, fraction: float, **how: Any
 ) -> Split:
-    """The sides of the split; all ids are trained on where nothing is to be kept back."""
+    """The split; all ids are trained on where nothing is held out."""
     if fraction == 0 and not how["hold_out"]:
         return Split(train=tuple(sorted(pair.id for pair in pairs)), validation=())
     datasets = {pair.id: pair.dataset for pair in pairs}

@@ -4,7 +4,7 @@ It runs as ``geothresh`` and, as a plugin of rasterio, as ``rio geothresh``; in 
 under click's test runner only the group's ``invoke`` is called, so that exceptions become messages
 and exit codes there.
 
-Exit codes: 0 done; 1 a fault of ours; 2 wrong usage; 3 input; 4 output; 5 model; 128 + n for a
+Exit codes: 0 done; 1 internal fault; 2 wrong usage; 3 input; 4 output; 5 model; 128 + n for a
 signal n (130 interrupt, 143 termination, 141 when the reader of stdout went away).
 """
 

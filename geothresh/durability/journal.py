@@ -182,7 +182,7 @@ class Journal:
         """Log the digests of finished files before they are renamed into place.
 
         Args:
-            made: by the path where it is to be, the finished temporary file.
+            made: the finished temporary file by its final path.
             facts: for `noted`.
 
         Raises:

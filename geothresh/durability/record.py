@@ -142,7 +142,7 @@ class Record:
         """Log vector files of all finished units before they are renamed into place.
 
         Args:
-            made: by the path where it is to be, the finished temporary file.
+            made: the finished temporary file by its final path.
             facts: counts, such as of features.
         """
         digests = {str(path.absolute()): file_digest(file) for path, file in made.items()}

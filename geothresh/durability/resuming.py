@@ -61,7 +61,7 @@ def noting(where: Callable[[], str | None], *, overwrite: bool = False) -> Itera
     """Add a note to the exception that ends the block: how the run is resumed.
 
     Args:
-        where: says where it goes on, as in "after epoch 3"; None where nothing is kept.
+        where: says from where the run is resumed, such as "after epoch 3"; None = nothing is kept.
         overwrite: the run was started with `overwrite`, which would start it anew.
     """
     try:
@@ -151,7 +151,7 @@ def find_state(newest: Path, require_whole: RequireWhole) -> Path | None:
 def state_to_resume(
     newest: Path, require_whole: RequireWhole, *, resume: bool | None, overwrite: bool
 ) -> Path | None:
-    """The state that a run goes on from, None where it starts anew.
+    """The state from which a run is resumed; None where it starts anew.
 
     Args:
         newest: where the newest state is, if there is one.

@@ -85,7 +85,7 @@ def run(
 
     Raises:
         Failed: it ended with an error, or could not be started.
-        Canceled: the user has cancelled; the same run goes on from what is done.
+        Canceled: the user has cancelled; the same run can be resumed.
     """
     feedback.pushCommandInfo(shown(words))
     try:

@@ -100,7 +100,7 @@ class RasterClass:
 
     @property
     def transparent(self) -> bool:
-        """Whether maps show what lies below it."""
+        """Whether it is transparent on maps."""
         return self.colour == EMPTY
 
 

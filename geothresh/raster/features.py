@@ -56,7 +56,7 @@ def confidence_sums(
     Args:
         mask: open.
         scene: the confidence, on the same grid.
-        progress: told (strips read, strips in all).
+        progress: called with (strips read, strips in all).
 
     Raises:
         InputError: a raster cannot be read.

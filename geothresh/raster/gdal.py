@@ -35,7 +35,7 @@ _OPTIONS: dict[str, str | float] = {
     "GDAL_HTTP_MAX_RETRY": 2,
     # Seconds, doubled each time: GDAL's own 30 let a server that is busy hold a run for minutes.
     "GDAL_HTTP_RETRY_DELAY": 0.5,
-    # A server that has not sent a byte for so many seconds is given up, without another try.
+    # A server that sends no byte for this many seconds is given up, without another attempt.
     "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
     "GDAL_HTTP_LOW_SPEED_TIME": 10,
     "PROJ_NETWORK": "OFF",

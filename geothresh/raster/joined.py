@@ -71,7 +71,7 @@ def joined_mask(
         sources: the masks.
         bidx: the band, counted from 1; needed where there are several.
         beside: a path in whose directory the temporary mask is put.
-        progress: told (files counted and windows joined, how many of both there are).
+        progress: called with (files counted and windows joined, how many of both there are).
 
     Raises:
         InputError: one cannot be read or is no mask, or they lie on several pixel grids.

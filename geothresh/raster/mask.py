@@ -118,7 +118,7 @@ def open_mask(
         mask: path, URL, or open rasterio dataset, or what `find_raster` made of one.
         bidx: the band, counted from 1; needed where there are several.
         allow_vrt: accept a VRT.
-        progress: told (strips read, strips in all).
+        progress: called with (strips read, strips in all).
 
     Raises:
         InputError: the raster cannot be read, or is no mask.

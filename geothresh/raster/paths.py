@@ -1,4 +1,4 @@
-"""Find the raster that the user names: TIFF files, VRTs where trusted, remote files where typed."""
+"""Check the path or URL of a raster: TIFF, VRT if allowed, remote files if given by the user."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from urllib.parse import unquote, urlsplit
 from geothresh.errors import InputError, UsageError
 from geothresh.files import head_of, require_file
 
-# Names that GDAL takes for something else than the file of that name.
+# Names that GDAL does not take for the path of a file.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
 _SCHEMES = ("https", "http", "s3", "gs", "az", "oss")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _VSI = re.compile(r"^/vsi[a-z0-9_]+[/?]")
-# Never a raster of the user's: another process's pipe, or the memory of this one's plugins.
+# Never a raster of the user: pipes, and the memory of plugins.
 _REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
 _HOST = re.compile(r"(?:https?:/|ftp:/|/vsicurl\w*/|url=)(?=/*(?:[^/?#]*@)?([^/:?#&]+))", re.I)
-# What gives the secrets of a machine in a cloud away to whoever asks from inside it.
+# Metadata services, which give the credentials of a cloud machine to any request from inside it.
 _METADATA_HOSTS = {
     "instance-data",
     "instance-data.ec2.internal",
@@ -65,7 +65,7 @@ _OTHER_STARTS = (
 
 # Of the XML of one VRT, bytes: mosaics of ten thousand scenes stay below it.
 _MOST_BYTES = 64 * 2**20
-# A VRT names VRTs that name others; more of them than this are a mistake or an attack.
+# Most VRTs that a VRT names, directly or not; more are a mistake or an attack.
 _MOST_VRTS = 1000
 _RAW_BAND = re.compile(rb"VRTRawRasterBand", re.I)
 _VRT_SOURCE = re.compile(rb"<SourceFilename([^>]*)>([^<]*)</SourceFilename>", re.I)
@@ -74,10 +74,10 @@ _RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1[\"']", re.I)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterSource:
-    """A raster that may be opened: where, with which driver, and how its file looked."""
+    """A raster that may be opened: location, driver, and size and time of its file."""
 
     name: str
-    """What to call it in messages: as the user wrote it."""
+    """Name in messages, as the user wrote it."""
     location: str
     """What GDAL opens: an absolute path, a URL or a /vsi path."""
     driver: str
@@ -91,10 +91,9 @@ class RasterSource:
 
     @property
     def access(self) -> dict[str, bool]:
-        """What `gdal_environment` must know of it.
+        """Arguments for `gdal_environment`.
 
-        Only what the user typed is fetched, never what a file names: a VRT, that is, for which
-        that is allowed.
+        Only locations that the user gave are fetched, never those that a local VRT names.
         """
         return {"remote": self.remote, "offline": self.driver == "VRT" and not self.remote}
 
@@ -121,9 +120,9 @@ def head_digest(source: RasterSource) -> str | None:
 
 
 def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False) -> RasterSource:
-    """Check what `scene` names: a path, a URL, or an open rasterio dataset (its name is used).
+    """Check a path, a URL, or an open rasterio dataset, whose name is used.
 
-    What was found before is given back as it is.
+    A `RasterSource` is returned unchanged.
 
     Raises:
         InputError: it is no regular file, cannot be read, or is no TIFF.
@@ -177,10 +176,10 @@ def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
 
 
 def _plain(name: str) -> str:
-    """The name as whoever opens it may come to read it.
+    """The name as GDAL or libcurl may decode it.
 
-    GDAL and libcurl both take percent signs out, and libcurl takes the wide digits and full stops
-    of other scripts for the usual ones.
+    Both decode percent signs, and libcurl maps wide digits and full stops of other scripts to
+    ASCII.
     """
     for _ in range(8):
         shorter = unquote(name)
@@ -191,23 +190,23 @@ def _plain(name: str) -> str:
 
 
 def _possible_hosts(plain: str) -> Iterator[str]:
-    """Whatever in a remote name libcurl might take for a host, and some that it would not.
+    """All parts of a remote name that libcurl might take for a host, and some that it would not.
 
-    It takes one to three slashes after the scheme, a scheme left out, and anything before the last
-    @ for a user: an exact reading would have to be the same as its own, of every version.
+    It accepts one to three slashes after the scheme, a missing scheme, and anything before the last
+    @ as a user: an exact parser would have to match every version of it.
     """
     for part in re.split(r"[/\\?#&=@\s]+", plain):
         bracketed = re.fullmatch(r"\[([^\]]*)\](:\d*)?", part)
         host = bracketed.group(1) if bracketed else re.sub(r":\d*$", "", part)
         if _address(host) is not None:
             yield host
-    # A directory may be called metadata: of names, only those that stand where hosts do.
+    # Names only in the position of a host, as a directory may be called metadata.
     for match in _HOST.finditer(plain):
         yield match.group(1)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is, written in any of the ways that C accepts; None for a name."""
+    """The address of a host written in any form that C accepts; None for a name."""
     try:
         # inet_aton knows 0xa9fea9fe, 2852039166 and 169.254.43518 too, as libcurl does.
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
@@ -220,7 +219,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_internal(host: str) -> bool:
-    """Whether a host is link-local or gives out metadata: as an address, or by its name."""
+    """Whether a host is link-local or a metadata service, by address or name."""
     if host.lower().rstrip(".") in _METADATA_HOSTS:
         return True
     address = _address(host)
@@ -279,7 +278,7 @@ def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
 
 
 def _check_mask_file(name: str, path: Path) -> None:
-    """Refuse a side file NAME.msk of another kind: GDAL would open it with any driver."""
+    """Refuse a sidecar NAME.msk that is no TIFF: GDAL would open it with any driver."""
     mask = path.with_name(path.name + ".msk")
     if mask.is_file() and not is_tiff(mask):
         raise InputError(f"{name}: the mask file {mask.name} beside it is not a TIFF; remove it")
@@ -288,7 +287,7 @@ def _check_mask_file(name: str, path: Path) -> None:
 def require_rasters(name: str, path: Path) -> None:
     """Refuse a VRT that reads raw bytes, itself or in a VRT that it names.
 
-    GDAL reads them from any file that the process may read: a stranger's VRT would carry a secret
+    GDAL reads them from any file that the process may read: an untrusted VRT could copy a secret
     into the mask.
 
     Args:
@@ -337,5 +336,5 @@ def _is_vrt(path: Path) -> bool:
         with path.open("rb") as file:
             return b"<VRTDataset" in file.read(512)
     except OSError:
-        # GDAL will say so, if it needs the file.
+        # GDAL will report it if it needs the file.
         return False

@@ -228,7 +228,7 @@ def _require_small(file: Path, width: int, height: int) -> None:
 
 
 def png_bytes(pixels: NDArray[np.uint8], *, colours: int = 64) -> bytes:
-    """A picture (H, W, 3) as a PNG of at most so many colours, for pages that must stay small."""
+    """A picture (H, W, 3) as a PNG with at most `colours` colours, for small pages."""
     picture = Image.fromarray(pixels).quantize(colours, dither=Image.Dither.NONE)
     file = BytesIO()
     picture.save(file, format="PNG", optimize=True)

@@ -84,7 +84,7 @@ def cut_scene(
         threshold: in [0, 1].
         windows: in which it is read; they cover it.
         beside: a path in whose directory the mask is put, which lives as long as the block.
-        progress: told (strips read, strips in all).
+        progress: called with (strips read, strips in all).
 
     Raises:
         InputError: the scene cannot be read.

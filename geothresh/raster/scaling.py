@@ -64,7 +64,7 @@ class Scaling:
         Raises:
             Contradiction: a valid value lies outside [-0.01, 1.01] after scaling.
         """
-        # What stands in a hole may be anything, inf and 1e300 included.
+        # Values of missing data may be anything, inf and 1e300 included.
         with np.errstate(over="ignore", invalid="ignore"):
             # In two steps: a division that also converts takes twice as long.
             scaled: NDArray[np.float32] = values.astype(np.float32)

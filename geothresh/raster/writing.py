@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
 
 _LOGGER = logging.getLogger(__name__)
-# Confidences are summed as whole numbers of this part, so that no order of sums changes anything.
+# Confidences are summed as multiples of 1 / _PARTS, so that sums do not depend on the order.
 _PARTS = 2**16
-# Of so many, squares and all, float64 holds the exact sum.
+# Values whose sums, also of squares, are exact in float64.
 _AT_ONCE = 2**20
 _LEVELS = np.arange(256)
 
@@ -83,8 +83,8 @@ def stored_confidence(
 class RasterWriter:
     """A one-band GeoTIFF in the making, written window by window by one thread at a time.
 
-    ``finish`` proves it and ``publish`` puts it in place; leaving the ``with`` block before that,
-    by whatever exception, removes all that was written.
+    ``finish`` verifies it and ``publish`` renames it into place; leaving the ``with`` block before,
+    by any exception, removes what was written.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class RasterWriter:
         """Create the temporary file.
 
         Args:
-            target: where the file is to be in the end, as ``check_output`` returned it.
+            target: final path, as ``check_output`` returned it.
             box: size and georeference.
             band: what the values mean.
             tags: metadata of the file.
             creation_options: GDAL's, in place of the defaults.
-            cog: whether it is to be a Cloud Optimised GeoTIFF, with overviews.
-            overviews: whether it has overviews where it is none.
+            cog: write a Cloud Optimised GeoTIFF, which has overviews.
+            overviews: add overviews to a plain GeoTIFF.
 
         Raises:
             UsageError: a creation option is unknown, would lose data, or makes no COG.
@@ -116,7 +116,7 @@ class RasterWriter:
         options = gtiff_options(creation_options or {}, band.dtype)
         self._cog_options = cog_options(options) if cog else None
         self._overviews = overviews and not cog
-        # Nearest: the value that is most frequent around a pixel is hardly ever a road.
+        # Nearest for classes: the most frequent value around a pixel is hardly ever road.
         self._resampling = Resampling.nearest if band.classes else Resampling.average
         self._statistics = BandStatistics()
         self.target = target
@@ -160,7 +160,7 @@ class RasterWriter:
 
     @property
     def finished_file(self) -> Path:
-        """The file that `finish` has proven and `publish` is to put in place."""
+        """The file that `finish` has verified and `publish` will rename."""
         if self._dataset is not None:
             raise ValueError(f"{self.target}: asked for before it was finished")
         return self._temporary
@@ -194,12 +194,12 @@ class RasterWriter:
             raise OutputError(f"{self._failure(window.text)} ({reason(error)})") from error
 
     def finish(self) -> None:
-        """Close the file and prove it: every block is there and decodes to what was written.
+        """Close the file and verify that every block exists and decodes to what was written.
 
-        A COG or overviews are made then, and proven likewise.
+        Then a COG or overviews are made, and verified too.
 
         Raises:
-            OutputError: it is not so; the disk is full as a rule.
+            OutputError: the file is not as written; usually the disk is full.
         """
         dataset = self._open()
         self._dataset = None
@@ -220,8 +220,8 @@ class RasterWriter:
     def _make_cog(self, options: Mapping[str, str]) -> None:
         plain, self._temporary = self._temporary, create_beside(self.target)
         try:
-            # The COG driver (https://gdal.org/drivers/raster/cog.html) copies whole files:
-            # overviews come before the pixels, which only a second pass can do.
+            # The COG driver (https://gdal.org/drivers/raster/cog.html) copies a finished file, as
+            # overviews come before the pixels.
             rasterio.shutil.copy(
                 plain, self._temporary, driver="COG",
                 OVERVIEW_RESAMPLING=self._resampling.name.upper(), **options,
@@ -230,7 +230,7 @@ class RasterWriter:
             discard(plain)
 
     def _add_overviews(self) -> None:
-        """Down to where the whole raster is a block or less."""
+        """Add overviews down to the size of a block."""
         with rasterio.open(
             self._temporary, "r+", driver="GTiff", sharing=False, num_threads=self._threads
         ) as written:
@@ -257,7 +257,7 @@ class RasterWriter:
             self._warn_of_crs(Georeference.of(written))
 
     def _reopened(self, **options: int) -> DatasetReader:
-        """The file by a handle of its own, which has seen nothing of what was written."""
+        """The file opened anew, so that nothing is read from the cache of the writer."""
         return rasterio.open(
             self._temporary, driver="GTiff", sharing=False, num_threads=self._threads, **options
         )
@@ -289,7 +289,7 @@ class RasterWriter:
         )
 
     def publish(self) -> None:
-        """Put the finished file in place, in one step; what described an old one goes.
+        """Rename the finished file into place; sidecar files of an old one are removed.
 
         Raises:
             OutputError: it cannot be flushed to the disk or renamed.
@@ -304,7 +304,7 @@ class RasterWriter:
                 with gdal_environment(writing=True), filtered_warnings():
                     dataset.close()
         except RASTER_ERRORS as error:
-            # The disk that brought us here may be full still; the file goes in any case.
+            # The disk may still be full; the file is removed in any case.
             _LOGGER.debug("%s: closed with %s", self.target, reason(error))
         finally:
             discard(self._temporary)
@@ -321,9 +321,9 @@ def _checksum(values: LayerArray) -> int:
 
 
 class BandStatistics:
-    """Least, greatest, mean and standard deviation of what is written, as GDAL keeps them.
+    """Minimum, maximum, mean and standard deviation of a band, as GDAL's metadata items.
 
-    They do not depend on how the raster is cut into windows, nor on their order.
+    They do not depend on the windows that are added, nor on their order.
 
     Example:
         >>> seen = BandStatistics()
@@ -339,7 +339,7 @@ class BandStatistics:
         self._least, self._greatest = math.inf, -math.inf
 
     def add(self, values: LayerArray) -> None:
-        """Take in a window: uint8 of which 255 is no data, or float32 in [0, 1] or NaN."""
+        """Add a window: uint8 with 255 for no data, or float32 in [0, 1] or NaN."""
         self._all += values.size
         if values.dtype == np.uint8:
             self._add_levels(np.array(Image.fromarray(values).histogram()))

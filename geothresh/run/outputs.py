@@ -1,6 +1,6 @@
-"""Outputs of a run: their names, checked before any work, and rasters that survive its end.
+"""Outputs of a run: paths checked before any work, and rasters written strip by strip.
 
-Rasters are made strip by strip, and what is finished survives whatever ends the run.
+Finished strips survive whatever ends the run.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from geothresh.sidecars import check_side_files, put_description, put_style
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
-"""What else is known of the run so far, beside what was counted."""
+"""Further counts of the run so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFiles:
-    """The outputs of one run, checked."""
+    """Paths of the outputs of a run, checked."""
 
     mask: Path
     """GeoTIFF."""
@@ -59,7 +59,7 @@ class OutputFiles:
 
     @property
     def rasters(self) -> tuple[Path, ...]:
-        """Those that are made chunk by chunk."""
+        """The rasters, which are written chunk by chunk."""
         four = (self.mask, self.confidence, self.changes, self.thresholds)
         return tuple(path for path in four if path is not None)
 
@@ -87,10 +87,10 @@ def check_outputs(
 
     Args:
         source: the scene.
-        mask: the output that is always made.
-        outputs: the others.
+        mask: the mask.
+        outputs: the other outputs.
         overwrite: whether they may exist.
-        finished: those that may in any case: an interrupted run that goes on has made them.
+        finished: outputs that may exist in any case, as the run that is resumed has made them.
 
     Raises:
         UsageError: an output is the scene, two are one file, or a raster has the name of another
@@ -114,7 +114,7 @@ def check_outputs(
             require_tiff_name(path)
         ours = path.absolute() in finished
         target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
-        # Links and `..` in mind: the second file would replace the first without a word.
+        # By real path: with links or `..` the second file would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
         if path not in (vector, report, manifest):
@@ -138,7 +138,7 @@ def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> N
     # geopandas is not needed before the mask is there.
     from geothresh.vector.outputs import Existing, check_vector_output
 
-    # Of a shapefile, the other files come before the one that is named.
+    # The parts of a shapefile are renamed before the .shp.
     stem = vector.absolute().with_suffix("")
     ours = any(path.with_suffix("") == stem for path in finished)
     existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
@@ -153,7 +153,7 @@ class Engine(Protocol):
 
 
 def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
-    """Fingerprint of an input file: its name, size, time of change, and digest of both ends.
+    """Fingerprint of an input file: name, size, time of change, and digest of its ends.
 
     Raises:
         InputError: it cannot be read.
@@ -168,7 +168,7 @@ def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
 
 @cache
 def installed(package: str) -> str:
-    """The version of an installed package; asking takes milliseconds."""
+    """The version of an installed package, cached as looking it up takes milliseconds."""
     return version(package)
 
 
@@ -198,10 +198,10 @@ def parameter_tags(described: Mapping[str, object], **more: object) -> dict[str,
 def require_room(
     outputs: Mapping[Path, BandFormat], size: RasterSize, creation_options: Mapping[str, str]
 ) -> None:
-    """Check that the disk has room for the least that the outputs can take.
+    """Check the free space against a lower bound of the sizes of the outputs.
 
     Raises:
-        OutputError: a directory has less room than the output needs at the very least.
+        OutputError: a directory has less free space.
     """
     for output, band in outputs.items():
         least = least_bytes(size, creation_options, band.dtype)
@@ -223,12 +223,12 @@ def make_strips(
     facts: Facts = dict,
     part: PixelWindow | None = None,
 ) -> None:
-    """Write strip by strip what an interrupted run has stored, then what the engine makes.
+    """Write the strips that an interrupted run has stored, then run the engine for the others.
 
-    Each strip is stored and noted down when its last chunk is finished, with its facts, the sums of
-    what `finish` counted, and ``tiles_refined`` and ``tiles_skipped``. Chunks are whole blocks, by
-    default those of the first writer. The outputs show the `part` of the raster that the engine
-    makes; None = all of it.
+    Each strip is stored and logged when its last chunk is finished, with `facts`, the sums of the
+    counts of `finish`, ``tiles_refined`` and ``tiles_skipped``. Chunks are whole blocks, by default
+    of the first writer. The outputs show the `part` of the raster that the engine makes; None = all
+    of it.
 
     Raises:
         GeothreshError: the engine's errors; OutputError where a disk is full or fails.
@@ -263,7 +263,7 @@ def make_strips(
 
 
 def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
-    """Verify what was written, log its digests, and rename the files into place.
+    """Verify the written files, log their digests, and rename them into place.
 
     Raises:
         OutputError: a file does not hold what was written, or cannot be put in place.
@@ -276,14 +276,13 @@ def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
 
 
 def describe(outputs: Mapping[Path, BandFormat], *, style: bool) -> None:
-    """Put styles and names of classes beside rasters that are in place.
+    """Write styles and class names beside rasters that are in place.
 
-    They come after the rasters, so that none of them ever describes another one, and whenever a
-    run goes on.
+    After the rasters, so that none ever describes another raster, and again when a run is resumed.
 
     Args:
-        outputs: what each raster holds.
-        style: whether they are wanted; if not, a style that an earlier run wrote goes.
+        outputs: the band format of each raster.
+        style: whether they are written; if not, a style that an earlier run wrote is removed.
 
     Raises:
         OutputError: one cannot be written.
@@ -312,7 +311,7 @@ def write_manifest(manifest: Path, journal: Journal) -> None:
 
 
 def write_small(target: Path, text: str, journal: Journal) -> None:
-    """Put a text file in place, and note down that it was made.
+    """Write a text file atomically, and log it in the journal.
 
     Raises:
         OutputError: it cannot be written.

@@ -190,7 +190,7 @@ def centerline_network(
         size: of the mask.
         confidence: gives windows of confidences, sampled along the lines.
         side, halo: of the blocks, see `thin_blocks`.
-        progress: told (blocks done, blocks in all), of thinning and then of tracing.
+        progress: called with (blocks done, blocks in all), of thinning and then of tracing.
 
     Returns:
         The network with spurs, which `Network.pruned` removes.

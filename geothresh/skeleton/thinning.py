@@ -144,7 +144,7 @@ def thin_blocks(
         size: of the mask.
         side: of a block in pixels, at least `halo`.
         halo: pixels around a block, at least 2.
-        progress: told (blocks done, blocks in all) of each pass.
+        progress: called with (blocks done, blocks in all) of each pass.
     """
     state = BlockedMask.empty(size, side)
     grid = state.grid

@@ -34,7 +34,7 @@ class Width:
     buffer: float | None = None
     """Distance to each side."""
     field: str | None = None
-    """Attribute with the full width; `buffer` stands in where it holds no number above 0."""
+    """Attribute with the full width; `buffer` is used where it holds no number above 0."""
 
     def __post_init__(self) -> None:
         if self.buffer is not None and not 0 < self.buffer < np.inf:
