@@ -179,9 +179,7 @@ def summary_of_many(result: RefineManyResult) -> list[str]:
         f"{result.scenes} scenes on {surfaces}; model {result.model}, threshold {threshold:g}",
         f"{made} parts made, {result.kept} kept of an earlier run; {result.tiles_refined} tiles "
         f"refined, {result.tiles_skipped} without data skipped; {result.seconds:.1f} s",
-        f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
-        f"{result.changed_pixels:,} changed ({100 * result.changed_share:.2f} % of "
-        f"{result.valid_pixels:,} with data)",
+        _changed(result),
     ]
     if result.removed:
         lines.append(f"{len(result.removed)} parts of scenes that are gone: outputs removed")
@@ -204,26 +202,30 @@ def summary(result: RefineResult) -> list[str]:
         f"{theme}{tta}, threshold {result.threshold:g}{keep}",
         f"{result.tiles_refined} tiles refined, {result.tiles_skipped} without data skipped; "
         f"{result.seconds:.1f} s",
-        f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
-        f"{result.changed_pixels:,} changed ({100 * result.changed_share:.2f} % of "
-        f"{result.valid_pixels:,} with data)",
+        _changed(result),
     ]
     lines.insert(1, _read_at(result))
     if result.calibration is not None:
         lines.insert(1, f"calibrated, {result.calibration}")
     if result.strips_resumed:
         lines.append(f"went on after {result.strips_resumed} strips of an interrupted run")
-    if result.confidence is not None:
-        lines.append(f"refined confidence: {result.confidence}")
-    if result.changes is not None:
-        lines.append(f"what changed: {result.changes}")
-    if result.thresholds is not None:
-        lines.append(f"region-specific thresholds: {result.thresholds}")
-    if result.vector is not None:
-        lines.append(f"{result.features} polygons: {result.vector}")
-    if result.report is not None:
-        lines.append(f"page to look at: {result.report}")
-    return lines
+    further = {
+        "refined confidence": result.confidence,
+        "what changed": result.changes,
+        "region-specific thresholds": result.thresholds,
+        f"{result.features} polygons": result.vector,
+        "page to look at": result.report,
+    }
+    return [*lines, *(f"{what}: {path}" for what, path in further.items() if path is not None)]
+
+
+def _changed(result: RefineResult | RefineManyResult) -> str:
+    """Pixels before and after refining."""
+    return (
+        f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels, "
+        f"{result.changed_pixels:,} changed ({100 * result.changed_share:.2f} % of "
+        f"{result.valid_pixels:,} with data)"
+    )
 
 
 def _read_at(result: RefineResult) -> str:

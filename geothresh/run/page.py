@@ -42,6 +42,7 @@ from geothresh.windows import PixelWindow
 
 # Opaque here.
 _THRESHOLDS = tuple((cut, colour) for cut, colour, _ in THRESHOLD_RAMP)
+_CHANGES = {"added": ADDED, "removed": REMOVED, "unchanged foreground": FOREGROUND}
 # Of one picture. Four of the whole scene and 24 of places, in base64, stay below 5 MB.
 _MOST_BYTES = 550_000
 # How light a confidence of 1 is behind the mask of a place.
@@ -141,13 +142,7 @@ def _places(made: _Refined, seen: Survey) -> Html:
     if not seen.places:
         return note("Nothing changed.")
     where = _where(made.box, seen.places)
-    colours = legend(
-        {
-            "added": ADDED,
-            "removed": REMOVED,
-            "unchanged foreground": FOREGROUND,
-        }
-    )
+    colours = legend(_CHANGES)
     hint = note("Behind the mask the confidences of the input, the lighter the higher.")
     every = zip(seen.places, where, strict=True)
     drawn = [_place(made, k, place, text) for k, (place, text) in enumerate(every, start=1)]
@@ -202,13 +197,7 @@ def _maps(seen: Survey) -> Html:
         _picture(changes, "Map of what became foreground and background"),
         Html("What changed. Small changes are drawn stronger than their share of a pixel."),
     )
-    colours = legend(
-        {
-            "added": ADDED,
-            "removed": REMOVED,
-            "unchanged foreground": FOREGROUND,
-        }
-    )
+    colours = legend(_CHANGES)
     cuts = figure(
         _picture(_thresholds(seen), "Map of the region-specific thresholds"),
         Html(
