@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ from geothresh.raster.gdal import (
 )
 from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.types import BoolArray, UInt8Array
-
-if TYPE_CHECKING:
-    from rasterio.io import DatasetReader
 
 _FORMATS = ("PNG", "JPEG")
 # What Pillow raises on a damaged picture, its own kinds being OSErrors.
@@ -152,7 +149,9 @@ def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
         check_block(str(file), dataset)
         try:
             pixels: NDArray[Any] = dataset.read(1)
-            missing = 0 if gaps or dataset.nodata == 0 else _missing(dataset)
+            missing = 0
+            if not gaps and dataset.nodata != 0:
+                missing = int(np.count_nonzero(dataset.read_masks(1) == 0))
         except RASTER_ERRORS as error:
             raise InputError(
                 f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
@@ -166,11 +165,6 @@ def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
     if (scale, offset) != (1.0, 0.0):
         pixels = (pixels * scale + offset).astype(np.float32)
     return pixels
-
-
-def _missing(dataset: DatasetReader) -> int:
-    """Pixels without data by the nodata value or the mask of the band."""
-    return int(np.count_nonzero(dataset.read_masks(1) == 0))
 
 
 def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any]]) -> NDArray[Any]:

@@ -63,7 +63,7 @@ class Frames:
             return cls(
                 to_scene=None, metric=None, layer_crs=None, scene_crs=None, unit=1.0, chord=np.inf
             )
-        metric, unit = _measuring(scene_crs, raster)
+        metric, unit = measuring(scene_crs, raster.bounds(), raster.name)
         same = layer.crs.equals(scene_crs, ignore_axis_order=True)
         chord = np.inf
         if not same:
@@ -72,7 +72,8 @@ class Frames:
                 f"{short_name(scene_crs)}, the CRS of {raster.name}"
             )
             back = Transformer.from_crs(scene_crs, layer.crs, always_xy=True)
-            left, bottom, right, top = _transformed_bounds(back, raster, 0.0)
+            found = back.transform_bounds(*raster.bounds(), densify_pts=21)
+            left, bottom, right, top = _finite(found, raster)
             chord = max(right - left, top - bottom) / 256
         return cls(
             to_scene=None if same else Transformer.from_crs(layer.crs, scene_crs, always_xy=True),
@@ -120,10 +121,6 @@ class Frames:
             # A straight edge in one map is a curve in the other.
             shapes = shapely.segmentize(shapes, self.chord)
         return reprojected(shapes, transformer)
-
-
-def _measuring(crs: CRS, raster: GeoBox) -> tuple[CRS | None, float]:
-    return measuring(crs, raster.bounds(), raster.name)
 
 
 def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
@@ -182,11 +179,6 @@ def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
         return False
     scales = np.array([factors.tissot_semimajor, factors.tissot_semiminor])
     return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
-
-
-def _transformed_bounds(transformer: Transformer, raster: GeoBox, margin: float) -> Bounds:
-    found = transformer.transform_bounds(*raster.bounds(margin), densify_pts=21)
-    return _finite(found, raster)
 
 
 def _finite(bounds: tuple[float, ...], raster: GeoBox) -> Bounds:
