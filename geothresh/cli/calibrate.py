@@ -17,9 +17,7 @@ from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.options import IN_THIS_PROCESS, Compute, Reading, Refining, Tiling
-from geothresh.training.options import SCENE_READING, SceneData
-
-_SCENES = ("labels", "layer", "buffer", "width_field", "aoi")
+from geothresh.training.options import SCENE_LABELS, SCENE_READING, SceneData
 
 
 @click.command(
@@ -42,7 +40,7 @@ _SCENES = ("labels", "layer", "buffer", "width_field", "aoi")
     "[default: all packaged models]",
 )  # fmt: skip
 @options_of(Maps, "maps")
-@options_of(SceneData, "scenes", only=_SCENES, make=dict)
+@options_of(SceneData, "scenes", only=SCENE_LABELS, make=dict)
 @options_of(Reading, "reading", only=SCENE_READING)
 @options_of(Calibrating, "calibrating")
 @options_of(Refining, "refining", only=("tta", "resolution"))
@@ -82,7 +80,7 @@ def calibrate(
     if scenes["labels"]:
         given: Any = SceneData(scenes=data, reading=reading, **scenes)
     else:
-        options.refuse({*_SCENES, *SCENE_READING}, "is for a scene, with --labels")
+        options.refuse({*SCENE_LABELS, *SCENE_READING}, "is for a scene, with --labels")
         given = data
     named = None if not models else () if models == ("none",) else models
     with reporting(progress, "calibrate", unit="map") as report:

@@ -17,6 +17,7 @@ from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
 from geothresh.options import Reading
 from geothresh.training.options import (
+    SCENE_LABELS,
     SCENE_READING,
     FolderData,
     NetworkChoice,
@@ -27,9 +28,6 @@ from geothresh.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from geothresh.api.train import TrainResult
-
-# The size of pixels is that of any data.
-_SCENES = ("labels", "layer", "buffer", "width_field", "aoi")
 
 
 @click.command(
@@ -64,7 +62,7 @@ _SCENES = ("labels", "layer", "buffer", "width_field", "aoi")
     "the log (CSV) and the split come beside it.",
 )  # fmt: skip
 @options_of(FolderData, "maps", make=dict)
-@options_of(SceneData, "scenes", only=_SCENES, make=dict)
+@options_of(SceneData, "scenes", only=SCENE_LABELS, make=dict)
 @options_of(Reading, "reading", only=SCENE_READING)
 @options_of(NetworkChoice, "network", make=dict)
 @recipe_options

@@ -64,6 +64,8 @@ class FolderData(Options):
 
 SCENE_READING = ("bidx", "scale", "nodata")
 """The fields of `Reading` that are for training."""
+SCENE_LABELS = ("labels", "layer", "buffer", "width_field", "aoi")
+"""The fields of `SceneData` about labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
