@@ -24,7 +24,7 @@ from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import IN_THIS_PROCESS, Compute, PathLike, Progress, Refining, Tiling
 from geothresh.raster.pictures import reliability_picture, write_png
-from geothresh.run.models import ChosenModel, choose_model
+from geothresh.run.models import Choose, ChosenModel, choose_model
 from geothresh.training.options import FolderData, SceneData
 from geothresh.training.recipe import Recipe
 
@@ -95,7 +95,7 @@ def calibrate(
     output, diagram = _outputs(calibrating, folders if scene is None else scene.scenes)
     files = _models(models)
 
-    def chooser(model: str | Path) -> Callable[..., ChosenModel]:
+    def chooser(model: str | Path) -> Choose:
         return partial(
             choose_model, model, compute, tta=refining.tta, resolution=refining.resolution
         )
@@ -208,7 +208,7 @@ def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
 
 def count_maps(
     maps: LabelledMaps,
-    choose: Mapping[str, Callable[..., ChosenModel]],
+    choose: Mapping[str, Choose],
     tiling: Tiling,
     calibrating: Calibrating,
     progress: Progress | None,

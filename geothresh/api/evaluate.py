@@ -39,7 +39,7 @@ from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import told_together
 from geothresh.run.calibrated import follow
-from geothresh.run.models import ChosenModel, Model, choose_model
+from geothresh.run.models import Choose, ChosenModel, Model, choose_model
 from geothresh.run.resolution import chosen_for
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
@@ -52,7 +52,7 @@ DEFAULT_PATCH = 64
 class _Plan:
     """How maps are refined and scored, the same for folders and for rasters."""
 
-    model: Callable[..., ChosenModel] | None
+    model: Choose | None
     """The model for ``metres`` and ``width`` of a raster, see `choose_model`; None = no model."""
     keep: float | None
     """Refined confidence down to which foreground of the input stays."""

@@ -16,13 +16,11 @@ from geothresh.calibration.counts import CountedMaps, MapCounter
 from geothresh.errors import InputError
 from geothresh.evaluation.scoring import Sample
 from geothresh.options import Tiling
-from geothresh.run.models import ChosenModel
+from geothresh.run.models import Choose, ChosenModel
 from geothresh.training.folds import fold_model
 from geothresh.training.options import FolderData, NetworkChoice, Splitting
 from geothresh.training.recipe import RECIPES, Recipe
 
-Choose: TypeAlias = Callable[..., ChosenModel]
-"""Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
 Told: TypeAlias = Callable[[float], None]
 """Called with the share of the training that is done, 0 to 1."""
 

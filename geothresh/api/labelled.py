@@ -19,7 +19,7 @@ from geothresh.evaluation.samples import CELL, by_source, cells, pair_samples
 from geothresh.evaluation.scoring import Sample
 from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, check_pairs
-from geothresh.run.models import ChosenModel
+from geothresh.run.models import Choose
 from geothresh.run.resolution import chosen_for
 from geothresh.splitting import deal_places, places_of
 from geothresh.training.options import SceneData
@@ -28,8 +28,6 @@ from geothresh.training.scenes import LabelledScene
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
-Choose: TypeAlias = Callable[..., ChosenModel]
-"""Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
 Take: TypeAlias = Callable[[Sample], None]
 """Called with each map."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from geothresh.mosaic import (
 )
 from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
-from geothresh.run.models import ChosenModel
+from geothresh.run.models import Choose, ChosenModel
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
 
@@ -86,7 +86,7 @@ class MapRefinement:
     @classmethod
     def of(
         cls,
-        model: Callable[..., ChosenModel],
+        model: Choose,
         metres: float | None,
         pairs: Sequence[Pair],
         tiling: Tiling,

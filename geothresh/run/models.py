@@ -113,6 +113,10 @@ class ChosenModel:
         )
 
 
+Choose: TypeAlias = Callable[..., ChosenModel]
+"""Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
+
+
 def _resolved_where(compute: Compute) -> tuple[str, Precision]:
     """The kind of device and the number format that workers use.
 

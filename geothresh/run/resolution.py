@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     # They import the engine and most of scipy, which `geothresh info` does without.
     from geothresh.mosaic import RasterReader
     from geothresh.run.jobs import Placed
-    from geothresh.run.models import ChosenModel
+    from geothresh.run.models import Choose, ChosenModel
 
 # Windows along each side that are looked at, and pixels along each side of a window.
 _WINDOWS, _WINDOW = 4, 512
@@ -107,7 +106,7 @@ def _starts(side: int) -> list[int]:
     return [round(k * max(side - _WINDOW, 0) / max(count - 1, 1)) for k in range(count)]
 
 
-def chosen_for(scene: Placed, choose: Callable[..., ChosenModel]) -> ChosenModel:
+def chosen_for(scene: Placed, choose: Choose) -> ChosenModel:
     """Choose a model's resolution for a scene; warns where it was trained on other pixels.
 
     Args:
