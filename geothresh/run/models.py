@@ -140,6 +140,19 @@ def _resolved_where(compute: Compute) -> tuple[str, Precision]:
     return taken.pop()
 
 
+def _raster_ratio(
+    scope: ModelScope,
+    resolution: Resolution,
+    metres: float | None,
+    width: Callable[[], float | None] | None,
+) -> float:
+    """See `ModelScope.raster_ratio`; the width is measured only where it decides."""
+    measured = None
+    if resolution == "auto" and metres is None and scope.widths is not None and width is not None:
+        measured = width()
+    return scope.raster_ratio(resolution, metres=metres, width=measured)
+
+
 def choose_model(
     model: Model,
     compute: Compute,
@@ -179,11 +192,7 @@ def choose_model(
     elif not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
     scope = getattr(model, "scope", UNKNOWN)
-    measured = None
-    if resolution == "auto" and metres is None and scope.widths is not None and width is not None:
-        measured = width()
-    ratio = scope.raster_ratio(resolution, metres=metres, width=measured)
-    patch = resampled_patch(model.patch, ratio)
+    patch = resampled_patch(model.patch, _raster_ratio(scope, resolution, metres, width))
     refiner = wrapped(
         model,
         tta=tta,
