@@ -13,8 +13,8 @@ from geothresh.types import LayerArray
 # The fastest, for what is packed is read once at most. Looking for runs of one byte alone takes a
 # tenth less time than looking for any repetition, and packs a mask to half as much.
 _LEVEL = 1
-# Values are compared as these, so that NaN is like NaN.
-_BITS = {1: np.uint8, 4: np.uint32}
+# Values are compared as these, by their bits, so that NaN is like NaN.
+_COMPARED = {8: np.uint8, 32: np.uint32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,35 +25,44 @@ class PackedLayer:
     width: int
     data: bytes
     """A zlib stream; or the one value that is everywhere, as in land without data."""
-    item_bytes: int = 1
-    """Of a value: 1 for uint8, 4 for float32."""
+    item_bits: int = 8
+    """Of a value in the stream: 32 for float32, 8 for uint8, or 1 for uint8 of 0 and 1 alone."""
 
     @classmethod
     def of(cls, values: LayerArray) -> PackedLayer:
         """Pack a layer of at least one pixel; zlib leaves other threads running meanwhile."""
         height, width = values.shape
-        item_bytes = values.dtype.itemsize
-        bits = np.ascontiguousarray(values).view(_BITS[item_bytes])
-        first = bits[0, 0]
-        if (bits == first).all():
+        item_bits = 8 * values.dtype.itemsize
+        stored = np.ascontiguousarray(values).view(_COMPARED[item_bits])
+        first = stored[0, 0]
+        if (stored == first).all():
             data = first.tobytes()
         else:
+            if item_bits == 8 and stored.max() == 1:
+                # A mask without gaps: an eighth to look through takes a fifth of the time.
+                stored, item_bits = np.packbits(stored), 1
             packing = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
-            data = packing.compress(bits.data) + packing.flush()
-        return cls(height=height, width=width, data=data, item_bytes=item_bytes)
+            data = packing.compress(stored.data) + packing.flush()
+        return cls(height=height, width=width, data=data, item_bits=item_bits)
 
     @property
     def is_flat(self) -> bool:
         """Whether the data is one value for all pixels."""
-        return len(self.data) == self.item_bytes
+        return len(self.data) == self.flat_bytes(self.item_bits)
+
+    @staticmethod
+    def flat_bytes(item_bits: int) -> int:
+        """Length of the data of a flat layer; a zlib stream is longer."""
+        return max(1, item_bits // 8)
 
     def unpack(self) -> LayerArray:
         """The layer again."""
-        dtype: Any = np.uint8 if self.item_bytes == 1 else np.float32
+        dtype: Any = np.float32 if self.item_bits == 32 else np.uint8
         shape = self.height, self.width
-        values: LayerArray
         if self.is_flat:
-            values = np.full(shape, np.frombuffer(self.data, dtype)[0], dtype)
-        else:
-            values = np.frombuffer(zlib.decompress(self.data), dtype).reshape(shape)
+            return np.full(shape, np.frombuffer(self.data, dtype)[0], dtype)
+        stored: Any = np.frombuffer(zlib.decompress(self.data), dtype)
+        if self.item_bits == 1:
+            stored = np.unpackbits(stored, count=self.height * self.width)
+        values: LayerArray = stored.reshape(shape)
         return values

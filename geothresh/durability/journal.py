@@ -19,7 +19,7 @@ from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
 
 _RUN, _LOG = "run.json", "journal.jsonl"
-_FORMAT = 2
+_FORMAT = 3
 
 Fingerprint = Mapping[str, str | int | float | None]
 """All that the bytes of the output depend on, by name, as messages show it."""

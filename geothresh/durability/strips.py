@@ -2,7 +2,7 @@
 
 They are written by Python, which raises on a full disk. A strip file is a magic word and then, for
 each chunk of the strip from left to right, a header (window and number of layers, little-endian)
-and the packed layers: bytes of a value, length of a zlib stream and the stream, or length 0 and the
+and the packed layers: bits of a value, length of a zlib stream and the stream, or length 0 and the
 one value of all pixels. The log holds one JSON object a line, each with a checksum; the CRC-32 of
 each strip file is in it.
 """
@@ -26,7 +26,7 @@ from geothresh.windows import PixelWindow
 # Eight hexadecimal digits and a space before the JSON.
 _PREFIX = 9
 
-_MAGIC = b"GTSTRIP2"
+_MAGIC = b"GTSTRIP3"
 _HEADER = struct.Struct("<QQQQI")
 _LAYER = struct.Struct("<BQ")
 _READ_AT_ONCE = 2**20
@@ -162,7 +162,7 @@ class StripFile:
         self._write(_HEADER.pack(*numbers))
         for layer in layers:
             length = 0 if layer.is_flat else len(layer.data)
-            self._write(_LAYER.pack(layer.item_bytes, length))
+            self._write(_LAYER.pack(layer.item_bits, length))
             self._write(layer.data)
 
     def commit(self) -> None:
@@ -206,9 +206,9 @@ def read_strip(path: Path) -> Iterator[StoredChunk]:
             row, col, height, width, count = _HEADER.unpack(header)
             layers = []
             for _ in range(count):
-                item_bytes, length = _LAYER.unpack(file.read(_LAYER.size))
-                data = file.read(length or item_bytes)
-                packed = PackedLayer(height=height, width=width, data=data, item_bytes=item_bytes)
+                item_bits, length = _LAYER.unpack(file.read(_LAYER.size))
+                data = file.read(length or PackedLayer.flat_bytes(item_bits))
+                packed = PackedLayer(height=height, width=width, data=data, item_bits=item_bits)
                 layers.append(packed.unpack())
             window = PixelWindow(row=row, col=col, height=height, width=width)
             yield StoredChunk(window=window, layers=tuple(layers))

@@ -36,6 +36,8 @@ BLENDS: Final[tuple[Blend, ...]] = get_args(Blend)
 
 _UNITS = 2.0**30
 # The weights of a pixel add up to 1 and confidences are at most 1: sums stay below 2**31.
+_BLENDED_AT_ONCE = 64
+"""Rows of a chunk: their sums stay in a core's cache until they are confidences."""
 _PRODUCT_BYTES = 16 * 2**20
 """Weights of whole tiles that are kept: of the usual tiles all nine that there are."""
 
@@ -200,30 +202,41 @@ class Blended:
 
 def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
     """Add up the parts of one chunk, in any order; they must be all that touch it."""
-    shape = (window.height, window.width)
-    total = np.zeros(shape, np.int32)
-    valid = np.ones(shape, np.bool_)
-    refined = skipped = 0
+    parts = list(parts)
+    valid = np.ones((window.height, window.width), np.bool_)
     for part in parts:
-        refined += part.tiles_refined
-        skipped += part.tiles_skipped
-        if part.total is not None:
-            total[part.window.within(window)] += part.total
         if part.owned is not None and part.valid is not None:
             valid[part.owned.within(window)] = part.valid
-    confidence = np.multiply(total, np.float32(1 / _UNITS), dtype=np.float32, casting="unsafe")
-    # Rounded weights can add up to a hair more than 1. Looking takes a tenth of what cutting does.
-    if confidence.max() > 1:
-        np.minimum(confidence, np.float32(1), out=confidence)
+    sums = [(part.window, part.total) for part in parts if part.total is not None]
+    confidence = np.empty(valid.shape, np.float32)
+    for row in range(window.row, window.row_stop, _BLENDED_AT_ONCE):
+        stop = min(row + _BLENDED_AT_ONCE, window.row_stop)
+        rows = PixelWindow.between(row, stop, window.col, window.col_stop)
+        _add_up(sums, rows, out=confidence[rows.within(window)])
     if not valid.all():
         confidence[~valid] = 0  # partly valid tiles were refined there too
     return Blended(
         window=window,
         confidence=confidence,
         valid=valid,
-        tiles_refined=refined,
-        tiles_skipped=skipped,
+        tiles_refined=sum(part.tiles_refined for part in parts),
+        tiles_skipped=sum(part.tiles_skipped for part in parts),
     )
+
+
+def _add_up(
+    sums: Iterable[tuple[PixelWindow, NDArray[np.int32]]], window: PixelWindow, *, out: Float32Array
+) -> None:
+    """Make the confidences of a window of the weighted sums that touch it."""
+    total = np.zeros(out.shape, np.int32)
+    for place, addend in sums:
+        common = place.intersection(window)
+        if common is not None:
+            total[common.within(window)] += addend[common.within(place)]
+    np.multiply(total, np.float32(1 / _UNITS), out=out, dtype=np.float32, casting="unsafe")
+    # Rounded weights can add up to a hair more than 1. Looking takes a tenth of what cutting does.
+    if out.max() > 1:
+        np.minimum(out, np.float32(1), out=out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What `refine` does beside refining: step by step, and what survival costs.
 
 python tests/benchmarks/bench_overhead.py parts     # where the time around the network goes
+python tests/benchmarks/bench_overhead.py feed      # pixels a second, to the host alone
 python tests/benchmarks/bench_overhead.py survival  # what journal and verification cost
 """
 
@@ -11,12 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from identity import Identity
-from measuring import machine, table, timed
+from measuring import Seconds, in_turn, least, machine, table, timed
 from scenes import SCENE, repeated
 
 import geothresh
@@ -27,6 +29,7 @@ from geothresh.mosaic import refining, threads
 from geothresh.options import Outputs, Writing
 from geothresh.raster.dataset import OpenBand
 from geothresh.raster.writing import RasterWriter
+from geothresh.types import Float32Array
 
 
 @click.group()
@@ -98,6 +101,57 @@ def parts(side: int, repeat: int) -> None:
     ]
     print(f"\n{side} x {side}, mask and confidence, medians of {repeat}\n")
     print(table(["step", "ms of the processor for a million pixels"], rows))
+
+
+class Free(Identity):
+    """A model that costs nothing, and whose runs can be resumed."""
+
+    digest = "free"
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Give them back."""
+        return tiles
+
+
+@main.command()
+@click.option("--side", default=9_000, help="Rows and columns.")
+@click.option("--repeat", default=5, help="Rounds.")
+def feed(side: int, repeat: int) -> None:
+    """Print what the host makes of a scene from file to file, with a model that costs nothing.
+
+    It is what no accelerator can be faster than.
+    """
+    print(machine("numpy", "dask", "rasterio"))
+    zstd = {"COMPRESS": "ZSTD", "ZSTD_LEVEL": "1"}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        source = repeated(folder / "in.tif", height=side, width=side)
+
+        def run(confidence: bool, creation_options: dict[str, str]) -> Seconds:
+            outputs = Outputs(confidence=folder / "refined.tif" if confidence else None)
+            writing = Writing(overwrite=True, creation_options=creation_options)
+            return timed(
+                lambda: geothresh.refine(
+                    source, folder / "mask.tif", model=Free(), outputs=outputs, writing=writing
+                )
+            )
+
+        run(True, {})  # first calls and imports are not what is measured
+        runs = in_turn(
+            {
+                f"{layers}, {method}": partial(run, layers != "mask", options)
+                for layers in ("mask", "mask and confidence")
+                for method, options in (("deflate", {}), ("ZSTD, level 1", zstd))
+            },
+            repeat,
+        )
+    rows = []
+    for name, found in runs.items():
+        best = least(found)
+        cpu = statistics.median(one.cpu for one in found)
+        rows.append([name, f"{side**2 / 1e6 / best.wall:.0f}", f"{1e9 * cpu / side**2:.1f}"])
+    print(f"\n{side} x {side}, {repeat} rounds\n")
+    print(table(["", "MP/s at best", "ms of the processor for a million pixels"], rows))
 
 
 @main.command()

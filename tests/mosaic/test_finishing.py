@@ -60,10 +60,21 @@ def test_what_is_not_asked_for_is_not_packed() -> None:
     assert Finished.of(blended(4, 7), layers, pack=False).packed == ()
 
 
-@pytest.mark.parametrize("values", [(0,), (255,), (7, 7), (7, 8)])
+@pytest.mark.parametrize("values", [(0,), (255,), (7, 7), (7, 8), (0, 1), (1,) * 9 + (0,)])
 def test_the_smallest_layers_are_packed(values: tuple[int, ...]) -> None:
     layer = np.array([values], np.uint8)
     np.testing.assert_array_equal(PackedLayer.of(layer).unpack(), layer)
+
+
+def test_masks_without_gaps_are_packed_as_bits() -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (41, 67), np.uint8)
+    gaps = mask.copy()
+    gaps[0, 0] = 255
+    packed = [PackedLayer.of(layer) for layer in (mask, gaps)]
+    assert [layer.item_bits for layer in packed] == [1, 8]
+    for layer, values in zip(packed, (mask, gaps), strict=True):
+        np.testing.assert_array_equal(layer.unpack(), values)
+        assert layer.unpack().dtype == np.uint8
 
 
 def test_dask_knows_how_large_results_are() -> None:
