@@ -2,22 +2,28 @@
 
     python tests/benchmarks/bench_training.py
     python tests/benchmarks/bench_training.py --chip-size 512 --batch-size 4 --steps 5
+    python tests/benchmarks/bench_training.py --before ../geothresh-of-yesterday --preset small
 
 Each preset in fp32 and, where the device has instructions for it, in bf16, in turn, on chips of
-random confidences. By default two chips of 256 x 256; what a step takes goes with the pixels.
+bands with soft edges. By default two chips of 256 x 256; what a step takes goes with the pixels.
+With ``--before``, a checkout to compare with, each case is run with that one and with this one
+right after it, in processes of their own, and how far the losses of the steps differ is told.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
-import time
-from dataclasses import dataclass
+import subprocess
+import sys
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import machine, peak_megabytes, table
+from measuring import machine, peak_megabytes, table, timed
 
 from geothresh.nn.config import PRESETS
 from geothresh.nn.device import pick_device, pick_dtype
@@ -25,6 +31,8 @@ from geothresh.training.data import Cut
 from geothresh.training.loop import _step
 from geothresh.training.recipe import recipe_of
 from geothresh.training.threshnet import ThreshNetTask
+
+HERE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,18 @@ class NoMap:
         raise AssertionError("the batch is made beforehand: nothing is cut")
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step, forward and backward."""
+
+    wall: float
+    """Seconds by the clock."""
+    cpu: float
+    """Seconds of processors, in all threads."""
+    loss: float
+    """Before it."""
+
+
 class Training:
     """A ThreshNet with its optimiser and its dtype."""
 
@@ -50,11 +70,114 @@ class Training:
         self._task.network.train()
         self._batch = batch
 
-    def step(self) -> float:
-        """Seconds of one step; its losses are read, so that a GPU has finished."""
-        start = time.perf_counter()
-        _step(self._task, self._batch, 0)
-        return time.perf_counter() - start
+    def step(self) -> Step:
+        """Take one; its losses are read, so that a GPU has finished."""
+        losses: list[float] = []
+        taken = timed(lambda: losses.append(_step(self._task, self._batch, 0)["total"]))
+        return Step(taken.wall, taken.cpu, losses[0])
+
+
+def chips(count: int, side: int) -> list[torch.Tensor]:
+    """A batch: bands with soft edges, their confidences off by smooth noise."""
+    shape = (count, 1, side, side)
+    generator = torch.Generator().manual_seed(0)
+
+    def field(cells: int) -> torch.Tensor:
+        noise = torch.randn((count, 1, cells, cells), generator=generator)
+        return torch.nn.functional.interpolate(noise, size=shape[-2:], mode="bicubic")
+
+    height = field(side // 16)
+    confidence = torch.sigmoid(8 * (0.3 - height.abs()) + field(side // 8))
+    return [
+        confidence,
+        (confidence > 0.7).float(),
+        (height.abs() < 0.3).float(),
+        torch.ones(shape, dtype=torch.bool),
+    ]
+
+
+def in_checkout(checkout: Path, case: tuple[str, str], arguments: argparse.Namespace) -> list[Step]:
+    """The steps of one case with the package of a checkout, in a process of its own."""
+    command = [
+        sys.executable, __file__, "--preset", case[0], "--precision", case[1], "--json",
+        "--chip-size", str(arguments.chip_size), "--batch-size", str(arguments.batch_size),
+        "--steps", str(arguments.steps), "--device", arguments.device,
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(checkout.absolute())}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return [Step(*step) for step in json.loads(done.stdout.splitlines()[-1])]
+
+
+def compare(cases: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
+    """Print what steps take, before and now."""
+    rows = []
+    for case in cases:
+        pairs = []
+        for _ in range(arguments.repeat):
+            before, now = (in_checkout(c, case, arguments) for c in (arguments.before, HERE))
+            pairs.append((before, now))
+        least = [
+            min(step.cpu for run in runs for step in run[1:]) for runs in zip(*pairs, strict=True)
+        ]
+        apart = max(
+            abs(a.loss - b.loss) / abs(a.loss)
+            for before, now in pairs
+            for a, b in zip(before, now, strict=True)
+        )
+        ratios = [
+            min(step.cpu for step in now[1:]) / min(step.cpu for step in before[1:])
+            for before, now in pairs
+        ]
+        rows.append(
+            [
+                ", ".join(case),
+                *(f"{seconds:.3f}" for seconds in least),
+                f"{statistics.median(ratios):.2f}",
+                f"{apart:.1e}",
+            ]
+        )
+    print(f"\n{described(arguments)}, {arguments.repeat} pairs\n")
+    head = ["", "processor s a step, before", "now", "of before", "losses differ at most by"]
+    print(table(head, rows))
+
+
+def described(arguments: argparse.Namespace) -> str:
+    """The steps in words."""
+    side = arguments.chip_size
+    return (
+        f"{arguments.batch_size} chips of {side} x {side}, {arguments.steps} steps each on "
+        f"{arguments.device}, {torch.get_num_threads()} threads"
+    )
+
+
+def measure(cases: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
+    """Print what steps take, all cases in one process."""
+    batch = chips(arguments.batch_size, arguments.chip_size)
+    trainings = {case: Training(*case, batch, arguments.device) for case in cases}
+    steps: dict[tuple[str, str], list[Step]] = {case: [] for case in cases}
+    for _ in range(arguments.steps + 1):
+        for case, training in trainings.items():
+            steps[case].append(training.step())
+    if arguments.json:
+        (only,) = steps.values()
+        print(json.dumps([astuple(step) for step in only]))
+        return
+    rows = []
+    for case, taken in steps.items():
+        walls = [step.wall for step in taken[1:]]
+        first = [step.wall for step in steps[cases[0]][1:]]
+        over = [mine / other for mine, other in zip(walls, first, strict=True)]
+        rows.append(
+            [
+                ", ".join(case),
+                f"{min(walls):.2f}",
+                f"{min(walls) / arguments.batch_size:.2f}",
+                f"{statistics.median(over):.2f}",
+            ]
+        )
+    print(f"\n{described(arguments)}\n")
+    print(table(["", "s a step", "s a chip", f"over {', '.join(cases[0])}"], rows))
+    print(f"\npeak memory with all of them in one process: {peak_megabytes():.0f} MB")
 
 
 def main() -> None:
@@ -65,46 +188,27 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="measured, after one that is not")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--preset", choices=list(PRESETS), help="this one alone")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], help="this one alone")
+    parser.add_argument("--before", type=Path, help="a checkout to compare with")
+    parser.add_argument("--repeat", type=int, default=3, help="pairs of before and now")
+    parser.add_argument("--json", action="store_true", help="of one case, each step as numbers")
     arguments = parser.parse_args()
-    shape = (arguments.batch_size, 1, arguments.chip_size, arguments.chip_size)
-    generator = torch.Generator().manual_seed(0)
-    confidence = torch.rand(shape, generator=generator)
-    truth = (confidence + 0.3 * torch.randn(shape, generator=generator) > 0.8).float()
-    batch = [confidence, (confidence > 0.7).float(), truth, torch.ones(shape, dtype=torch.bool)]
-    print(machine("torch", "numpy"))
     precisions = ["fp32"]
     if pick_dtype("auto", pick_device(arguments.device)) == torch.bfloat16:
         precisions.append("bf16")
     else:
         print("no instructions for bf16, which would be emulated and is not measured")
-    cases = {
-        (preset, precision): Training(preset, precision, batch, arguments.device)
-        for preset in PRESETS
-        for precision in precisions
-    }
-    seconds: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
-    for number in range(arguments.steps + 1):
-        for case, training in cases.items():
-            took = training.step()
-            if number:
-                seconds[case].append(took)
-    rows = []
-    for (preset, precision), taken in seconds.items():
-        over = [mine / full for mine, full in zip(taken, seconds["full", "fp32"], strict=True)]
-        rows.append(
-            [
-                f"{preset}, {precision}",
-                f"{min(taken):.2f}",
-                f"{min(taken) / arguments.batch_size:.2f}",
-                f"{statistics.median(over):.2f}",
-            ]
-        )
-    print(
-        f"\n{arguments.batch_size} chips of {arguments.chip_size} x {arguments.chip_size}, "
-        f"{arguments.steps} steps each on {arguments.device}, {torch.get_num_threads()} threads\n"
-    )
-    print(table(["", "s a step", "s a chip", "over full, fp32"], rows))
-    print(f"\npeak memory with all of them in one process: {peak_megabytes():.0f} MB")
+    cases = [
+        (preset, precision)
+        for preset in ([arguments.preset] if arguments.preset else PRESETS)
+        for precision in ([arguments.precision] if arguments.precision else precisions)
+    ]
+    print(machine("torch", "numpy"), flush=True)
+    if arguments.before is None:
+        measure(cases, arguments)
+    else:
+        compare(cases, arguments)
 
 
 if __name__ == "__main__":
