@@ -62,7 +62,8 @@ def main() -> None:
     calls = {
         "naive loop": lambda: naive_target(confidence, truth, USUAL),
         "histogram": lambda: region_target(confidence, truth, patch=USUAL),
-        "histogram, six patch sizes": sizes,
+        f"histogram, P = {PATCHES[0]}": lambda: region_target(confidence, truth, patch=PATCHES[0]),
+        f"histogram, six patch sizes from {PATCHES[0]} on": sizes,
     }
 
     def second(call: Callable[[], object]) -> Seconds:
