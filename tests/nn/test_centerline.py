@@ -74,3 +74,12 @@ def test_the_term_joins_the_total_where_it_has_a_weight() -> None:
     )
     assert weighed["centerline"].item() == pytest.approx(expected, rel=1e-5)
     assert (weighed["total"] - plain["total"]).item() == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+def test_a_skeleton_is_the_same_with_and_without_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Few levels, so that neighbours are often alike.
+    chips = torch.randint(0, 5, (3, 1, 23, 31), generator=generator) / 4
+    followed = soft_skeleton(chips.clone().requires_grad_(), iterations=4)
+    assert followed.requires_grad
+    assert torch.equal(soft_skeleton(chips, iterations=4), followed)

@@ -180,3 +180,14 @@ def test_the_border_of_missing_data_is_no_edge() -> None:
     edges = losses.edge_map(flat, valid)
     assert not edges[valid == 1].any()
     assert losses.edge_map(flat)[valid == 1].any()
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss is not losses.centerline_loss])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_branches_together_give_the_mean_over_branches(loss, gaps: bool) -> None:
+    first, target = maps(15)
+    second, _ = maps(16)
+    valid = holes(17) if gaps else None
+    both = loss(prediction=torch.stack([first, second]), target=target, valid=valid)
+    alone = [loss(prediction=p, target=target, valid=valid).item() for p in (first, second)]
+    assert both.item() == pytest.approx(np.mean(alone), rel=1e-12)
