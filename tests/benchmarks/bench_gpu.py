@@ -4,6 +4,7 @@
     python tests/benchmarks/bench_gpu.py refine       # a large raster over bare forward
     python tests/benchmarks/bench_gpu.py training     # steps/s of training, without data
     python tests/benchmarks/bench_gpu.py kernels      # where a pass spends its time
+    python tests/benchmarks/bench_gpu.py all          # one after the other
 
 Needs a GPU with CUDA. Presets have untrained weights, which correct nothing: what they give
 compresses as the input does. "Busy" is how often the driver found a kernel at work.
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -285,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=["network", "refine", "training", "kernels"])
+    parser.add_argument("part", choices=["network", "refine", "training", "kernels", "all"])
     parser.add_argument("--preset", action="append", choices=list(PRESETS))
     parser.add_argument("--side", type=int, default=18000)
     parser.add_argument("--repeat", type=int, default=2)
@@ -297,14 +299,15 @@ def main() -> None:
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"dask {version('dask')}, rasterio {version('rasterio')}"
     )
-    if chosen.part == "network":
-        network(presets)
-    elif chosen.part == "refine":
-        refine(presets, chosen.side, chosen.repeat)
-    elif chosen.part == "training":
-        training(presets)
-    else:
-        kernels(presets)
+    parts = {
+        "network": partial(network, presets),
+        "refine": partial(refine, presets, chosen.side, chosen.repeat),
+        "training": partial(training, presets),
+        "kernels": partial(kernels, presets),
+    }
+    for name, part in parts.items():
+        if chosen.part in (name, "all"):
+            part()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def main() -> None:
 @main.command()
 @click.option("--side", default=9_000, help="Rows and columns.")
 @click.option("--repeat", default=5, help="Rounds.")
-def parts(side: int, repeat: int) -> None:
+@click.option("--mask-alone", is_flag=True, help="Without the confidence.")
+def parts(side: int, repeat: int, mask_alone: bool) -> None:
     """Print what `refine` takes of the processor, step by step, with a model that costs nothing."""
     print(machine("torch", "numpy", "dask", "rasterio"))
     steps: dict[str, tuple[Any, str]] = {
@@ -79,13 +80,14 @@ def parts(side: int, repeat: int) -> None:
     rounds = []
     with tempfile.TemporaryDirectory() as scratch:
         source = repeated(Path(scratch) / "in.tif", height=side, width=side)
+        outputs = Outputs(confidence=None if mask_alone else Path(scratch) / "refined.tif")
 
         def run() -> None:
             geothresh.refine(
                 source,
                 Path(scratch) / "mask.tif",
                 model=free,
-                outputs=Outputs(confidence=Path(scratch) / "refined.tif"),
+                outputs=outputs,
                 writing=Writing(overwrite=True),
             )
 
@@ -99,7 +101,8 @@ def parts(side: int, repeat: int) -> None:
         [name, f"{statistics.median(1e9 * found[name] / side**2 for found in rounds):.1f}"]
         for name in (*steps, "all else", "")
     ]
-    print(f"\n{side} x {side}, mask and confidence, medians of {repeat}\n")
+    made = "mask" if mask_alone else "mask and confidence"
+    print(f"\n{side} x {side}, {made}, medians of {repeat}\n")
     print(table(["step", "ms of the processor for a million pixels"], rows))
 
 
