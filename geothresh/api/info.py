@@ -19,6 +19,7 @@ from geothresh.options import PathLike, Reading
 from geothresh.raster.alike import examine_each
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.grids import surfaces_of
+from geothresh.raster.mask import Progress
 from geothresh.raster.scene import BandKind, Examined, SceneSpec, open_scene
 from geothresh.raster.surface import decide_together, one_spelling, told_together
 
@@ -58,19 +59,28 @@ def info(
     reading: Reading = ...,
     *,
     model: str | Path = ...,
+    progress: Progress | None = ...,
 ) -> ManyInfo: ...
 
 
 # Whether a name stands for many scenes is known at run time only: it may be a directory.
 @overload
 def info(
-    scene: PathLike | Any, reading: Reading = ..., *, model: str | Path = ...
+    scene: PathLike | Any,
+    reading: Reading = ...,
+    *,
+    model: str | Path = ...,
+    progress: Progress | None = ...,
 ) -> SceneInfo | Any: ...
 
 
 @checked()
 def info(
-    scene: PathLike | Any, reading: Reading = Reading(), *, model: str | Path = DEFAULT_MODEL
+    scene: PathLike | Any,
+    reading: Reading = Reading(),
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    progress: Progress | None = None,
 ) -> SceneInfo | ManyInfo:
     """Metadata of a scene, or of many, and how `refine` would read them.
 
@@ -80,6 +90,8 @@ def info(
         reading: as for `refine`; the area is ignored.
         model: a packaged model's name, or a model file, whose pixel sizes the scene's are compared
             with.
+        progress: called with (files done, files in all) of many: first of those whose directories
+            are read, then of those of which some pixels are.
 
     Returns:
         What ``geothresh info`` prints; ``as_dict()`` is what it prints with --json. Of many, the
@@ -97,12 +109,19 @@ def info(
     """
     against = Against.of(model)
     if isinstance(scene, list | tuple) or names_several(scene):
-        return _of_many(scene if isinstance(scene, list | tuple) else [scene], reading, against)
+        named = scene if isinstance(scene, list | tuple) else [scene]
+        return _of_many(named, reading, against, progress or _unseen)
     with open_scene(scene, reading) as opened:
         return describe(opened, against)
 
 
-def _of_many(named: Sequence[PathLike], reading: Reading, against: Against) -> ManyInfo:
+def _unseen(done: int, total: int) -> None:
+    """Nobody asks how far it is."""
+
+
+def _of_many(
+    named: Sequence[PathLike], reading: Reading, against: Against, progress: Progress
+) -> ManyInfo:
     found = list_inputs(named, allow_vrt=reading.allow_vrt)
     reasons: dict[str, str] = {}
 
@@ -123,7 +142,8 @@ def _of_many(named: Sequence[PathLike], reading: Reading, against: Against) -> M
     with told_together(names):
         sound: list[Examined] = []
         examinations = examine_each(found.sources, reading, MOST_PIXELS)
-        for name, one in zip(names, examinations, strict=True):
+        for number, (name, one) in enumerate(zip(names, examinations, strict=True), 1):
+            progress(number, len(names))
             if isinstance(one, InputError):
                 leave_out(name, one)
             else:
@@ -133,7 +153,8 @@ def _of_many(named: Sequence[PathLike], reading: Reading, against: Against) -> M
         pool = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS))
         try:
             looks = pool.map(look, [specs[one] for one in left])
-            for one, facts in zip(left, looks, strict=True):
+            for number, (one, facts) in enumerate(zip(left, looks, strict=True), 1):
+                progress(number, len(left))
                 if isinstance(facts, InputError):
                     leave_out(one.spec.source.name, facts)
                     continue

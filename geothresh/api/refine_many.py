@@ -34,7 +34,7 @@ from geothresh.raster.grids import Surface
 from geothresh.raster.joined import one_surface
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.jobs import RunOptions
-from geothresh.run.models import Model
+from geothresh.run.models import Model, find_source
 from geothresh.run.outcome import remarks
 from geothresh.run.outputs import check_vector
 
@@ -186,7 +186,8 @@ def refine_many(
     if polygons is not None:
         one_surface(files.boxes)
     options = RunOptions(
-        model=model, reading=reading, refining=refining, tiling=tiling, compute=compute,
+        model=model if refining.calibration is not None else find_source(model, compute),
+        reading=reading, refining=refining, tiling=tiling, compute=compute,
         writing=writing,
     )  # fmt: skip
     surfaces = [plan_surface(grid, files, many, options) for grid in grids]

@@ -10,6 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
+from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, one_line
 from geothresh.errors import InputError
 from geothresh.options import READ_WHOLE, Reading
@@ -35,9 +36,12 @@ _HEADING = ("file", "size", "type", "read as", "pixel", "data", "fits")
 @click.argument("scene", nargs=-1, required=True, metavar="SCENE...")
 @options.model
 @options_of(Reading, "reading", only=READ_WHOLE)
+@options.progress
 @options.as_json
 @options.common
-def info(scene: tuple[str, ...], model: str, reading: Reading, as_json: bool) -> None:
+def info(
+    scene: tuple[str, ...], model: str, reading: Reading, progress: str, as_json: bool
+) -> None:
     """Show what SCENE is and how `geothresh refine` would read it.
 
     Its size, type, blocks, georeference and the size of its pixels on the ground, where data is
@@ -51,7 +55,9 @@ def info(scene: tuple[str, ...], model: str, reading: Reading, as_json: bool) ->
     from geothresh.api.info import ManyInfo
     from geothresh.api.info import info as look
 
-    found = look(scene[0] if len(scene) == 1 else scene, reading, model=model)
+    with reporting(progress, "info", "file") as report:
+        named = scene[0] if len(scene) == 1 else scene
+        found = look(named, reading, model=model, progress=report)
     facts = found.as_dict()
     if as_json:
         options.print_json(facts)

@@ -12,6 +12,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Protocol, get_args
@@ -68,8 +69,11 @@ def require_packages(what: str, *packages: str) -> None:
         )
 
 
+@cache
 def versioned(backend: Backend) -> str:
     """A backend's name and version: the last bits of what it gives depend on both.
+
+    It takes milliseconds to ask for them, and is asked of each of many rasters.
 
     Raises:
         UsageError: it is not installed.

@@ -153,6 +153,28 @@ def _raster_ratio(
     return scope.raster_ratio(resolution, metres=metres, width=measured)
 
 
+def find_source(model: Model, compute: Compute) -> Refiner | RefinerSource:
+    """Look up the file of a model; what loads or is a refiner is given back as it is.
+
+    The file is read for it: of what is chosen for thousands of rasters this is asked once before.
+
+    Raises:
+        ModelError, UsageError: as `choose_model`.
+    """
+    if isinstance(model, str | os.PathLike):
+        return ModelSource.find(
+            model if isinstance(model, str) else Path(model),
+            device=compute.device,
+            precision=compute.precision,
+            batch_size=compute.batch_size,
+            all_gpus=not compute.remote,
+            backend=compute.backend,
+        )
+    if not callable(model) and not hasattr(model, "load"):
+        raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
+    return model
+
+
 def choose_model(
     model: Model,
     compute: Compute,
@@ -180,17 +202,7 @@ def choose_model(
             backend is not installed, or the raster's pixels are out of its reach.
         InputError: the device is not there.
     """
-    if isinstance(model, str | os.PathLike):
-        model = ModelSource.find(
-            model if isinstance(model, str) else Path(model),
-            device=compute.device,
-            precision=compute.precision,
-            batch_size=compute.batch_size,
-            all_gpus=not compute.remote,
-            backend=compute.backend,
-        )
-    elif not callable(model) and not hasattr(model, "load"):
-        raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
+    model = find_source(model, compute)
     scope = getattr(model, "scope", UNKNOWN)
     patch = resampled_patch(model.patch, _raster_ratio(scope, resolution, metres, width))
     refiner = wrapped(

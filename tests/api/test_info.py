@@ -48,6 +48,15 @@ def test_of_many_each_is_told_as_by_itself(tmp_path: Path) -> None:
     assert geothresh.info([paths[0]]).files == found.files[:1]
 
 
+def test_each_file_is_reported_when_it_is_examined_and_when_it_is_looked_at(tmp_path: Path) -> None:
+    for column in range(3):
+        beside(tmp_path, f"{column}.tif", column * 40)
+    (tmp_path / "bad.tif").write_bytes(b"no raster")
+    told: list[tuple[int, int]] = []
+    geothresh.info(tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+
+
 def test_a_tile_index_is_what_it_names(tmp_path: Path) -> None:
     paths = [beside(tmp_path, name, 40 * k) for k, name in enumerate("ab")]
     rasters = []

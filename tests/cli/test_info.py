@@ -76,6 +76,16 @@ def test_many_are_a_table_with_totals(tmp_path: Path) -> None:
     assert unfit.startswith(f"1 file unlike what the model roads reads, first {tmp_path / 'b.tif'}")
 
 
+def test_how_far_the_look_at_many_is_is_told(tmp_path: Path) -> None:
+    for name in "abc":
+        scene(tmp_path / f"{name}.tif", 1)
+    result = runner().invoke(main, ["info", str(tmp_path), "--progress", "json"])
+    last = [json.loads(line) for line in result.stderr.splitlines()][-1]
+    assert (last["kind"], last["event"], last["unit"]) == ("info", "end", "file")
+    assert (last["done"], last["total"]) == (3, 3)
+    assert runner().invoke(main, ["info", str(tmp_path)]).stderr == ""
+
+
 def test_bad_files_are_named_below_the_table_and_end_in_code_3(tmp_path: Path) -> None:
     good, bad = scene(tmp_path / "a.tif", 1), tmp_path / "b.tif"
     bad.write_bytes(b"no raster")

@@ -75,7 +75,7 @@ def write_scenes(folder: Path) -> Path:
 
 def drawn(path: Path) -> tuple[list[bytes], list[list[float]]]:
     """The geometries and the attributes of a GeoPackage."""
-    _, _, geometry, fields = raw.read(path)
+    _, _, geometry, fields = raw.read(path, layer=path.stem)
     return geometry.tolist(), [field.tolist() for field in fields]
 
 
