@@ -7,7 +7,6 @@ the ``.shp`` comes after all others.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +21,9 @@ from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
 from geothresh.sidecars import put_style
 from geothresh.vector.formats import VectorFormat, ogr_path
+from geothresh.vector.geoparquet import in_spatial_order, read_geometries, write_geoparquet
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
-from geothresh.vector.ogr import OGR_ERRORS, write_layer
+from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
 from geothresh.vector.styles import style_of
 from geothresh.vector.units import Geometries
 
@@ -75,21 +75,13 @@ def write_file(
                 options = {"RFC7946": "YES"} if in_degrees else {}
                 write_layer(file, layer, kind, geometry, crs, driver=form.driver, **options)
                 found = shapely.from_wkb(raw.read(ogr_path(file), columns=[])[2])
+                # FlatGeobuf puts features in the order of its spatial index.
+                _compare(
+                    np.asarray(found, object), geometry, tolerance=tolerance,
+                    sort=form.name == "flatgeobuf",
+                )  # fmt: skip
             else:
-                # Takes half a second to import, and nothing else needs it.
-                import geopandas
-
-                frame = geopandas.GeoDataFrame(
-                    dict(layer.attributes), geometry=list(geometry), crs=crs
-                )
-                frame.to_parquet(file, compression="zstd", write_covering_bbox=True)
-                _describe_parquet(file, layer)
-                found = geopandas.read_parquet(file, columns=["geometry"]).geometry.to_numpy()
-            # FlatGeobuf puts features in the order of its spatial index.
-            _compare(
-                np.asarray(found, object), geometry, tolerance=tolerance,
-                sort=form.name == "flatgeobuf",
-            )  # fmt: skip
+                _write_parquet(file, layer, kind, geometry, crs)
         except (*OGR_ERRORS, OSError) as error:
             text = " ".join(str(error).replace(str(folder), str(target.parent)).split())
             raise OutputError(
@@ -115,19 +107,19 @@ def write_file(
     return kind
 
 
-def _describe_parquet(file: Path, layer: Layer) -> None:
-    """Add to the metadata of a file how its layer came about: keys of Parquet, as JSON."""
-    import pyarrow.parquet
-
-    whole = file.with_suffix(".described")
-    with pyarrow.parquet.ParquetFile(file) as source:
-        told = {"description": layer.description, **layer.metadata}
-        metadata = {**source.schema_arrow.metadata, b"geothresh": json.dumps(told).encode()}
-        schema = source.schema_arrow.with_metadata(metadata)
-        with pyarrow.parquet.ParquetWriter(whole, schema, compression="zstd") as writer:
-            for batch in source.iter_batches():
-                writer.write_batch(batch)
-    whole.replace(file)
+def _write_parquet(
+    file: Path, layer: Layer, kind: str, geometry: Geometries, crs: str | None
+) -> None:
+    """Write a GeoParquet in spatial order, and read it back, by row groups."""
+    order = in_spatial_order(geometry)
+    groups = parts_of(geometry[order])
+    write_geoparquet(file, layer, kind, geometry, crs, order=order, groups=groups)
+    count = 0
+    for group, found in zip(groups, read_geometries(file), strict=False):
+        _compare(found, geometry[order[group]], tolerance=0.0, sort=False)
+        count += len(found)
+    if count != len(geometry):
+        raise Mismatch(f"{count} of {len(geometry)} features")
 
 
 def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort: bool) -> None:

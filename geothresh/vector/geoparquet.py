@@ -1,0 +1,114 @@
+"""GeoParquet by row groups: what lies together is in one, and each tells the boxes of its features.
+
+A reader that wants a part of a country looks at the statistics of the column of boxes, and passes
+over all row groups that lie elsewhere. Groups are written and read back one at a time, so that
+beside the layer itself memory holds one of them.
+
+Source: GeoParquet 1.1.0, https://geoparquet.org/releases/v1.1.0/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from pyproj import CRS
+
+from geothresh.types import Int64Array
+from geothresh.vector.layers import Layer
+from geothresh.vector.units import Geometries
+
+_GEOMETRY, _BOX = "geometry", "bbox"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def in_spatial_order(geometry: Geometries) -> Int64Array:
+    """The order of geometries along a Hilbert curve, by which neighbours mostly follow each other.
+
+    Args:
+        geometry: (n,); n may be 0.
+
+    Returns:
+        (n,) indices.
+    """
+    if not len(geometry):
+        return np.zeros(0, np.int64)
+    # Takes half a second to import, and nothing else needs it.
+    import geopandas
+
+    along = geopandas.GeoSeries(geometry).hilbert_distance().to_numpy()
+    return np.argsort(along, kind="stable")
+
+
+def write_geoparquet(
+    file: Path,
+    layer: Layer,
+    kind: str,
+    geometry: Geometries,
+    crs: str | None,
+    *,
+    order: Int64Array,
+    groups: Sequence[slice],
+) -> None:
+    """Write a layer with its attributes, and how it came about as the key ``geothresh``.
+
+    Args:
+        file: the file.
+        layer: whose attributes, description and metadata are written.
+        kind, geometry: from `of_one_type`.
+        crs: as WKT, None where it is not known.
+        order: in which features are written.
+        groups: of that order, what goes into a row group each.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    numbers = {name: pyarrow.array(values[:0]) for name, values in layer.attributes.items()}
+    box = pyarrow.struct([(side, pyarrow.float64()) for side in _SIDES])
+    fields = [pyarrow.field(name, empty.type) for name, empty in numbers.items()]
+    fields += [pyarrow.field(_GEOMETRY, pyarrow.binary()), pyarrow.field(_BOX, box)]
+    told = {"description": layer.description, **layer.metadata}
+    schema = pyarrow.schema(
+        fields,
+        {"geo": json.dumps(_metadata(kind, geometry, crs)), "geothresh": json.dumps(told)},
+    )
+    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in groups:
+            some = order[group]
+            shapes = geometry[some]
+            sides = shapely.bounds(shapes).reshape(-1, 4)
+            columns = [
+                # Missing numbers are NaN here, and null there.
+                pyarrow.array(values[some], from_pandas=True)
+                for values in layer.attributes.values()
+            ]
+            columns.append(pyarrow.array(shapely.to_wkb(shapes), pyarrow.binary()))
+            columns.append(pyarrow.StructArray.from_arrays(list(sides.T), fields=list(box)))
+            writer.write_table(pyarrow.table(columns, schema))
+
+
+def _metadata(kind: str, geometry: Geometries, crs: str | None) -> dict[str, Any]:
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": [kind],
+        "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
+        "covering": {_BOX: {side: [_BOX, side] for side in _SIDES}},
+    }
+    if len(geometry):
+        column["bbox"] = shapely.total_bounds(geometry).tolist()
+    return {"version": "1.1.0", "primary_column": _GEOMETRY, "columns": {_GEOMETRY: column}}
+
+
+def read_geometries(file: Path) -> Iterator[Geometries]:
+    """The geometries of each row group of a file, one group at a time."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file) as source:
+        for group in range(source.num_row_groups):
+            table = source.read_row_group(group, columns=[_GEOMETRY])
+            found: Geometries = shapely.from_wkb(table[_GEOMETRY].to_numpy())
+            yield found
