@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import dask
 from dask.distributed import Client, LocalCluster, Nanny
 from distributed.core import Status
 from distributed.utils import LoopRunner
@@ -53,6 +54,13 @@ _STARTS = 4
 _SOON_SECONDS = 0.05
 """How often is looked whether workers are there, or gone."""
 _ENDED = (Status.closed, Status.failed)
+# Each server of Dask's in this process would look fifty times a second whether its loop is late,
+# and twice at the machine, which nobody asks for: 2 % of a core for two workers, more for more.
+_LOOKS = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.cycle": "10s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 _ALIKE = ("geothresh", "dask", "distributed", "numpy")
 """Packages of which client and workers must have the same versions."""
 
@@ -144,6 +152,7 @@ def local_client(workers: int) -> Iterator[Client]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
+        dask.config.set(_LOOKS),
         _quiet_dask(),  # until the loop has ended: what it breaks off tells of that
         loop_without_interrupts() as loop,
         _OwnCluster(loop, workers, scratch) as cluster,

@@ -34,7 +34,7 @@ Made = TypeVar("Made", covariant=True)
 
 MOST_DEATHS = 3
 """Workers that may die of a unit before it is set aside."""
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 """How often is looked whether workers are gone while units are in work."""
 _LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
 _stopped: deque[str] = deque(maxlen=64)
