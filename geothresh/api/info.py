@@ -15,11 +15,10 @@ from geothresh.geobox import GeoBox
 from geothresh.machine import usable_cores
 from geothresh.many.inputs import BadFile, list_inputs, names_several
 from geothresh.nn.packaged import DEFAULT_MODEL
-from geothresh.options import PathLike, Reading
+from geothresh.options import PathLike, Progress, Reading
 from geothresh.raster.alike import examine_each
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.grids import surfaces_of
-from geothresh.raster.mask import Progress
 from geothresh.raster.scene import BandKind, Examined, SceneSpec, open_scene
 from geothresh.raster.surface import decide_together, one_spelling, told_together
 
