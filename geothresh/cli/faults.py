@@ -21,7 +21,7 @@ import click
 from geothresh.cli.naming import as_options
 from geothresh.cli.options import debug, print_json, running, verbosity
 from geothresh.cli.terminal import escaped, one_line
-from geothresh.errors import GeothreshError, GeothreshWarning, OutputError
+from geothresh.errors import GeothreshError, GeothreshWarning, InputError, OutputError
 
 _LOGGER = logging.getLogger("geothresh")
 
@@ -102,6 +102,10 @@ def reported(ctx: click.Context) -> Iterator[None]:
                 _leave_closed_stdout()
                 raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
             _show_traceback(ctx)
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                # Any path may be so, and each is used in places of its own.
+                text = f"{error.filename}: the name is too long for the file system; shorten it"
+                raise Failure(text, InputError.exit_code) from error
             if _lacks_memory(error):
                 what = str(error) or type(error).__name__
                 text = (

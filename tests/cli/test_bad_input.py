@@ -99,6 +99,7 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
     "scale of nought": (good, "x.tif --scale 0", 2, "--scale"),
     # Bad input
     "missing": (lambda: None, "x.tif", 3, "no such file"),
+    "name of 300 letters": (lambda: None, 300 * "x", 3, "too long for the file system"),
     "empty": (content(b""), "x.tif", 3, "empty"),
     "directory": (lambda: Path("x.tif").mkdir(), "x.tif", 3, "is a directory"),
     "broken link": (lambda: Path("x.tif").symlink_to("gone"), "x.tif", 3, "gone"),
