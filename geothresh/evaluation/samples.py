@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.errors import GeothreshWarning, InputError, UsageError, names
+from geothresh.errors import InputError, UsageError, names, warn
 from geothresh.evaluation.scoring import Sample
 from geothresh.options import Side
 from geothresh.raster.mask import Mask
@@ -132,11 +131,9 @@ def choose(pairs: Sequence[Pair], ids: Ids) -> list[Pair]:
             f"{len(known)} of the data ({names(known, 2)})"
         )
     if lost and ids.listed:
-        warnings.warn(
+        warn(
             f"{ids.origin}: {len(lost)} of its {len(ids.ids)} ids ({names(lost, 2)}) are not among "
-            f"the {len(known)} of the data, and are left out",
-            GeothreshWarning,
-            stacklevel=3,
+            f"the {len(known)} of the data, and are left out"
         )
     return [pair for pair in pairs if pair.id in ids.ids]
 

@@ -20,7 +20,6 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -34,7 +33,7 @@ from dask.distributed import Client, LocalCluster, Nanny
 from distributed.core import Status
 from distributed.utils import LoopRunner
 
-from geothresh.errors import ClusterError, GeothreshWarning, UsageError
+from geothresh.errors import ClusterError, UsageError, warn
 from geothresh.machine import usable_cores
 from geothresh.mosaic.protocols import Scheduler
 
@@ -278,11 +277,9 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
     address = scheduler.address
     host = _host(address)
     if address.startswith("tcp:") and not _is_this_machine(host):
-        warnings.warn(
+        warn(
             f"scheduler {address}: the connection is neither encrypted nor authenticated; whoever "
-            "reaches it can run code on all workers: use tls:// outside a network that you trust",
-            GeothreshWarning,
-            stacklevel=5,
+            "reaches it can run code on all workers: use tls:// outside a network that you trust"
         )
     with _quiet_dask():
         try:

@@ -13,7 +13,6 @@ each core works on its own tile, as far as memory allows.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from geothresh.errors import DeviceLostError, GeothreshWarning, InputError, ModelError, UsageError
+from geothresh.errors import DeviceLostError, InputError, ModelError, UsageError, warn
 from geothresh.machine import has_bf16
 from geothresh.nn.config import NetworkConfig
 from geothresh.options import BatchSize, Precision
@@ -81,12 +80,10 @@ def pick_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         if _has_nvidia_gpu():
-            warnings.warn(
+            warn(
                 "the GPU of this machine cannot be used and the network runs on the CPU, many "
                 "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
-                "`device=cpu`",
-                GeothreshWarning,
-                stacklevel=3,
+                "`device=cpu`"
             )
             return torch.device("cpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

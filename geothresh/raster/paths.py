@@ -10,6 +10,7 @@ import re
 import socket
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,11 +208,9 @@ def _possible_hosts(plain: str) -> Iterator[str]:
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address of a host written in any form that C accepts; None for a name."""
-    try:
-        # inet_aton knows 0xa9fea9fe, 2852039166 and 169.254.43518 too, as libcurl does.
+    # inet_aton knows 0xa9fea9fe, 2852039166 and 169.254.43518 too, as libcurl does.
+    with suppress(OSError, ValueError):
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-    except (OSError, ValueError):
-        pass
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ import rasterio.shutil
 from PIL import Image
 from rasterio.enums import Resampling
 
-from geothresh.errors import GeothreshWarning, OutputError
+from geothresh.errors import OutputError, warn
 from geothresh.files import create_beside, discard, free_bytes, publish
 from geothresh.options import Dtype
 from geothresh.raster.creation import (
@@ -274,11 +273,9 @@ class RasterWriter:
 
     def _warn_of_crs(self, written: Georeference) -> None:
         if written.parsed_crs != self._box.parsed_crs and not self._box.gcps:
-            warnings.warn(
+            warn(
                 f"{self.target}: a GeoTIFF cannot hold the input's coordinate reference system "
-                "exactly; compare the two before measuring",
-                GeothreshWarning,
-                stacklevel=4,
+                "exactly; compare the two before measuring"
             )
 
     def _failure(self, what: str) -> str:

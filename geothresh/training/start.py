@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geothresh.errors import GeothreshWarning, names
+from geothresh.errors import names, warn
 from geothresh.nn.modelfile import beside, digest, read_card
 from geothresh.nn.scope import ENTRY, GroundSampleDistance, ModelScope
 from geothresh.splitting import Split
@@ -59,7 +58,7 @@ class Start:
         if pixels is None:
             return facts
         if seen is None:
-            _warn(
+            warn(
                 "the data does not tell the size of its pixels on the ground, and it is taken for "
                 f"that of {self.name}, {pixels.text}; say otherwise with `ground_sample_distance`"
             )
@@ -67,7 +66,7 @@ class Start:
             if scope.widths is not None:
                 facts["widths"] = [scope.widths.least, scope.widths.greatest]
         elif pixels.differs(seen.least) or pixels.differs(seen.greatest):
-            _warn(
+            warn(
                 f"pixels of {seen.text} are unlike those of {pixels.text} that {self.name} was "
                 "trained on, and are read as they are; `refine` would bring them to these: so does "
                 f"`resolution={pixels.least if seen.least < pixels.least else pixels.greatest:g}`"
@@ -86,12 +85,8 @@ class Start:
         every = set(held)
         seen = every & set(Split.load(manifest).train)
         if seen:
-            _warn(
+            warn(
                 f"{self.name} was trained on {len(seen)} of {len(every)} held-out ids itself "
                 f"({names(seen, 3)}), by {manifest.name}; there is little to gain on them, and "
                 "that tells nothing of others: hold out ids that it has not seen"
             )
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, GeothreshWarning, stacklevel=4)
