@@ -172,11 +172,12 @@ def _refine_many(
 
 def summary_of_many(result: RefineManyResult) -> list[str]:
     """A summary for people, in a few lines."""
+    scenes = "one scene" if result.scenes == 1 else f"{result.scenes} scenes"
     surfaces = "one surface" if result.surfaces == 1 else f"{result.surfaces} surfaces"
     made = len(result.parts) - result.kept
     threshold = result.parameters["threshold"]
     lines = [
-        f"{result.scenes} scenes on {surfaces}; model {result.model}, threshold {threshold:g}",
+        f"{scenes} on {surfaces}; model {result.model}, threshold {threshold:g}",
         f"{made} parts made, {result.kept} kept of an earlier run; {result.tiles_refined} tiles "
         f"refined, {result.tiles_skipped} without data skipped; {result.seconds:.1f} s",
         _changed(result),
