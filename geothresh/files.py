@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from geothresh.addresses import is_remote, lost_a_slash, path_of
 from geothresh.errors import InputError, OutputError, UsageError
 
 # The end of the names of temporary folders.
@@ -31,8 +32,8 @@ LONGEST_NAME = 255
 
 
 def paths_of(some: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """One path or several, as a list."""
-    return [Path(one) for one in ([some] if isinstance(some, str | os.PathLike) else some)]
+    """One path or several, as a list; of an object in a store, GDAL's path."""
+    return [path_of(one) for one in ([some] if isinstance(some, str | os.PathLike) else some)]
 
 
 def require_file(name: str, path: Path) -> os.stat_result:
@@ -112,6 +113,10 @@ def check_output(
         try:
             parent = target.parent.stat()
         except OSError as error:
+            if is_remote(path) or lost_a_slash(path):
+                raise OutputError(
+                    f"{path}: is not on this machine; this output is written to a local file only"
+                ) from error
             raise OutputError(
                 f"{target}: the directory {target.parent} does not exist; create it first"
             ) from error

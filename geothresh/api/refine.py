@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,22 @@ from geothresh.run.models import Model
 from geothresh.run.outcome import remarks
 from geothresh.run.outputs import check_outputs, default_mask, write_manifest, write_small
 from geothresh.run.resolution import pixel_size, sampled_width
+from geothresh.run.staging import Staging
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineResult:
     """Paths of the outputs, and what refinement changed."""
 
-    mask: Path
-    """The mask: 0 background, 1 foreground, 255 nodata."""
-    confidence: Path | None
+    mask: Path | str
+    """The mask: 0 background, 1 foreground, 255 nodata. This and the other rasters are texts where
+    they are in an object store."""
+    confidence: Path | str | None
     """The refined confidence (0-254 for 0-1, 255 nodata), if it was asked for."""
-    changes: Path | None
+    changes: Path | str | None
     """What refinement changed: 0 nothing, 1 became foreground, 2 became background, 255 nodata, if
     it was asked for."""
-    thresholds: Path | None
+    thresholds: Path | str | None
     """The region-specific thresholds (5 to 95 for 0.05 to 0.95, 255 nodata), if they were asked
     for."""
     vector: Path | None
@@ -130,6 +132,8 @@ def refine(
     Args:
         scene: confidence raster: path, URL or open rasterio dataset.
         output: GeoTIFF for the mask; by default the scene's name with ``_mask.tif``, beside it.
+            It and the other rasters may be in an object store (``s3://``, ``gs://``, ``az://``):
+            they are made on this machine and sent when all are finished.
         model: a packaged model's name, a model file, a refiner or a refiner source.
         outputs: further outputs: refined confidence, changes, thresholds, polygons, report page.
         reading: band, scale and nodata of the scene, and the part of it that is refined.
@@ -161,10 +165,16 @@ def refine(
     started = time.perf_counter()
     require_creation(writing)
     source = find_raster(scene, allow_vrt=reading.allow_vrt)
-    mask = default_mask(source) if output is None else Path(os.fspath(output))
-    finished = finished_outputs(mask) if writing.resumes else frozenset()
-    files = check_outputs(source, mask, outputs, writing.overwrite, finished)
-    with open_scene(source, reading) as opened:
+    named = default_mask(source) if output is None else output
+    staging = Staging.of(named, outputs)
+    finished = finished_outputs(staging.mask) if writing.resumes else frozenset()
+    with ExitStack() as stack:
+        ready = staging.ready(source, overwrite=writing.overwrite, finished=finished)
+        stack.enter_context(ready)
+        files = check_outputs(
+            source, staging.mask, staging.outputs, writing.overwrite, finished, staging.addresses
+        )
+        opened = stack.enter_context(open_scene(source, reading))
         if files.vector is not None and not opened.box.has_transform:
             raise InputError(
                 f"{opened.name}: has no georeference, so that polygons have no place on the map; "
@@ -177,30 +187,36 @@ def refine(
         method = Method.of(opened, options)
         job = Job(scene=opened, files=files, method=method)
         keep = writing.resume and bool(method.chosen.digest)
-        with Journal(mask, job.fingerprint(), restart=writing.restart, keep=keep) as journal:
-            resumed = len(journal.strips)
-            job.make(journal, progress)
-            _warn_of(job, journal)
-            if files.vector is not None and not journal.is_made([files.vector]):
-                from geothresh.api.vector_output import write_polygons
+        journal = stack.enter_context(
+            Journal(files.mask, job.fingerprint(), restart=writing.restart, keep=keep)
+        )
+        resumed = len(journal.strips)
+        job.make(journal, progress)
+        _warn_of(job, journal)
+        if files.vector is not None and not journal.is_made([files.vector]):
+            from geothresh.api.vector_output import write_polygons
 
-                write_polygons(
-                    files.mask, files.vector, journal, confidence=files.confidence,
-                    style=writing.style,
-                )  # fmt: skip
-            if files.report is not None and not journal.is_made([files.report]):
-                write_small(files.report, _page(job, journal), journal)
-            if files.manifest is not None:
-                write_manifest(files.manifest, journal)
-            journal.finish()
-    return _result(job, journal, resumed=resumed, seconds=time.perf_counter() - started)
+            write_polygons(
+                files.mask, files.vector, journal, confidence=files.confidence,
+                style=writing.style,
+            )  # fmt: skip
+        if files.report is not None and not journal.is_made([files.report]):
+            write_small(files.report, _page(job, journal), journal)
+        if files.manifest is not None:
+            write_manifest(files.manifest, journal)
+        staging.send(overwrite=writing.overwrite)
+        journal.finish()
+    seconds = time.perf_counter() - started
+    return _result(job, journal, staging, resumed=resumed, seconds=seconds)
 
 
-def _result(job: Job, journal: Journal, *, resumed: int, seconds: float) -> RefineResult:
+def _result(
+    job: Job, journal: Journal, staging: Staging, *, resumed: int, seconds: float
+) -> RefineResult:
     chosen, pixel = job.method.chosen, pixel_size(job.scene.box)
     counts = ChangeCounts.of(journal.total)
     return RefineResult(
-        **asdict(job.files),
+        **staging.named(job.files),
         **counts.as_results(),
         changed_share=counts.changed_share,
         height=job.method.grid.size.height,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
 from geothresh.many.inputs import BadFile, find_inputs
 from geothresh.many.options import Many
+from geothresh.many.places import place_of, require_other_objects
 from geothresh.many.planning import (
     PlannedSurface,
     PlannedUnit,
@@ -26,7 +27,7 @@ from geothresh.many.planning import (
     require_apart,
 )
 from geothresh.many.running import Run
-from geothresh.many.units import output_path
+from geothresh.many.units import output_name
 from geothresh.mosaic import Progress
 from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import require_creation
@@ -50,8 +51,8 @@ class RefinedPart:
     """Base of the names of its outputs."""
     scene: str
     """The scene, as it was given."""
-    outputs: dict[str, Path]
-    """The file of each layer."""
+    outputs: Mapping[str, Path | str]
+    """The file of each layer; texts where they are in an object store."""
     kept: bool
     """Whether an earlier run had made it, and it was kept."""
     valid_pixels: int
@@ -68,8 +69,8 @@ class RefinedPart:
 class RefineManyResult:
     """Outputs of many scenes, and what refinement changed in all."""
 
-    output_dir: Path
-    """Directory of the outputs."""
+    output_dir: Path | str
+    """Directory of the outputs; a text if in an object store."""
     parts: tuple[RefinedPart, ...]
     """One for each scene, or piece of one."""
     vector: Path | None
@@ -147,7 +148,9 @@ def refine_many(
     Args:
         scenes: paths, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and
             GDAL tile indexes (.gti.gpkg).
-        output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there.
+        output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there. In
+            an object store (``s3://BUCKET/NAME``, ``gs://``, ``az://``) each is sent as soon as it
+            is finished; no indexes are written there.
         model: a packaged model's name, a model file, a refiner or a refiner source.
         many: layers, pieces, polygons of all masks together, and how bad and changed scenes are
             treated.
@@ -177,7 +180,8 @@ def refine_many(
     """
     started = time.perf_counter()
     require_creation(writing)
-    directory = Path(os.fspath(output_dir))
+    place = place_of(output_dir)
+    directory = place.directory
     inputs = find_inputs(scenes, directory, allow_vrt=reading.allow_vrt, skip_bad=many.skip_bad)
     files = examine_all(inputs.sources, reading, many)
     grids = group(files, separately=many.separately)
@@ -193,19 +197,23 @@ def refine_many(
     surfaces = [plan_surface(grid, files, many, options) for grid in grids]
     units = plan_units(surfaces, many)
     require_apart(units, many, directory)
+    names = [output_name(unit.name, layer) for unit in units for layer in many.written]
+    require_other_objects(place, names, (source.location for source in inputs.sources))
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
-    make_directory(directory, parents=writing.parents)
+    make_directory(directory, parents=writing.parents or place.address is not None)
     with record.opened(directory) as kept:
         run = Run(
-            directory=directory, units=units, many=many, compute=compute, writing=writing,
+            place=place, units=units, many=many, compute=compute, writing=writing,
             record=kept, progress=progress,
         )  # fmt: skip
         if polygons is not None:
             check_vector(polygons, writing.overwrite, kept.vector_files())
         run.do()
         done = run.done.values()
-        indexes = () if many.separately else write_indexes(directory, surfaces, done, many)
+        indexes: tuple[Path, ...] = ()
+        if not many.separately and place.address is None:
+            indexes = write_indexes(directory, surfaces, done, many)
         if polygons is not None and done:
             _draw(run, polygons)
         kept.end()
@@ -225,8 +233,8 @@ def _draw(run: Run, vector: Path) -> None:
     if run.record.vectors is not None and vector.absolute() in run.record.vector_files():
         return
 
-    def files(layer: str) -> list[Path]:
-        return [output_path(run.directory, name, layer) for name in run.done]
+    def files(layer: str) -> list[PathLike]:
+        return [run.place.output(name, layer) for name in run.done]
 
     confident = "confidence" in run.many.written
     write_polygons(
@@ -250,7 +258,7 @@ def _result(
     return RefineManyResult(
         **counts.as_results(),
         changed_share=counts.changed_share,
-        output_dir=run.directory,
+        output_dir=run.directory if run.place.address is None else run.place.address.name,
         parts=tuple(_part(run, unit) for unit in run.done.values()),
         vector=vector,
         features=None if vector is None else (run.record.vectors or {}).get("features"),
@@ -271,7 +279,7 @@ def _result(
 
 def _part(run: Run, unit: PlannedUnit) -> RefinedPart:
     facts = run.record.finished[unit.name].facts
-    layers = {layer: output_path(run.directory, unit.name, layer) for layer in run.many.written}
+    layers = {layer: run.place.output(unit.name, layer) for layer in run.many.written}
     return RefinedPart(
         name=unit.name, scene=unit.source, outputs=layers, kept=unit.name in run.kept,
         **ChangeCounts.of(facts.__getitem__).as_results(),

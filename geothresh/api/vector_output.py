@@ -9,6 +9,7 @@ from typing import Protocol
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
+from geothresh.options import PathLike
 from geothresh.vector.options import VectorWriting
 from geothresh.vector.styles import take_over_styles
 
@@ -21,11 +22,11 @@ class Notes(Protocol):
 
 
 def write_polygons(
-    mask: Path | Sequence[Path],
+    mask: PathLike | Sequence[PathLike],
     vector: Path,
     journal: Notes,
     *,
-    confidence: Path | Sequence[Path] | None,
+    confidence: PathLike | Sequence[PathLike] | None,
     style: bool,
 ) -> None:
     """Write the foreground of a finished mask, or of many as one, as polygons.

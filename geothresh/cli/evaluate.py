@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from geothresh.addresses import path_of
 from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
-from geothresh.cli.values import PATH
+from geothresh.cli.values import ADDRESS
 from geothresh.evaluation.options import Maps, Scoring
 from geothresh.fields import known
 from geothresh.many.inputs import names_several
@@ -57,9 +58,9 @@ _FOR_MODELS = {
         ),
     },
 )
-@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.argument("data", nargs=-1, required=True, type=ADDRESS)
 @click.option(
-    "--mask", type=PATH, metavar="FILE", multiple=True,
+    "--mask", type=ADDRESS, metavar="FILE", multiple=True,
     help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data; of "
     "several rasters one each, in their order, or of a folder one with masks. Or DATA is a file of "
     "lines, and this the truth, as lines or as a mask whose centrelines are taken.",
@@ -116,6 +117,7 @@ def evaluate(
     then completeness, correctness and quality within --buffer are printed, and how the lines hang
     together.
     """
+    data, mask = tuple(map(path_of, data)), tuple(map(path_of, mask))
     if data[0].suffix.lower() in _VECTORS and not names_several(data[0]):
         every = {param.name or "" for param in click.get_current_context().command.params}
         options.refuse(every - _FOR_ALL - _FOR_LINES, "is for rasters and folders of maps")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from geothresh.cli.helping import COMMON, HEADINGS, HeadedOption
-from geothresh.cli.values import PATH, BoundsType, ChoiceOf, NumberOrWord, SizeRange
+from geothresh.cli.values import ADDRESS, BoundsType, ChoiceOf, NumberOrWord, SizeRange
 from geothresh.fields import (
     Accepted,
     Choice,
@@ -125,7 +125,7 @@ def _type_of(accepts: Accepted) -> click.ParamType:
         case Choice():
             return ChoiceOf(accepts.words)
         case File():
-            return PATH
+            return ADDRESS
         case Rectangle():
             return BoundsType()
         case Metres():

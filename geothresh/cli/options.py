@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from geothresh.cli.fields import option_of
 from geothresh.cli.helping import HEADINGS, MESSAGES, HeadedOption
 from geothresh.cli.terminal import give
-from geothresh.cli.values import PATH
+from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
 from geothresh.options import Compute, Refining, Writing
 
@@ -130,7 +130,7 @@ def common(command: Command) -> Command:
 
 # Paths
 output = click.option(
-    "-o", "--output", type=PATH, help="File to write; the default is named by the command."
+    "-o", "--output", type=ADDRESS, help="File to write; the default is named by the command."
 )
 
 # Options of commands that take one field of a class only

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +12,11 @@ from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
-from geothresh.cli.values import PATH
+from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
 from geothresh.fields import given
 from geothresh.many.options import Many
-from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
+from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
 
 if TYPE_CHECKING:
     from geothresh.api.refine import RefineResult
@@ -65,7 +64,7 @@ BAD_INPUT, NOT_MADE = 3, 4
 @options.output
 @click.option(
     "--output-dir",
-    type=PATH,
+    type=ADDRESS,
     metavar="DIR",
     help="Directory for the outputs of many SCENEs, which are refined as one surface; made if it "
     "is not there. SCENE may be a directory, @list.txt or a tile index (.gti.gpkg) then.",
@@ -84,8 +83,8 @@ BAD_INPUT, NOT_MADE = 3, 4
 @options.common
 def refine(
     scene: tuple[str, ...],
-    output: Path | None,
-    output_dir: Path | None,
+    output: PathLike | None,
+    output_dir: PathLike | None,
     outputs: Outputs,
     many: Many,
     model: str,
@@ -134,7 +133,7 @@ def refine(
             say(line)
 
 
-def _refuse_single(output: Path | None, outputs: Outputs) -> None:
+def _refuse_single(output: PathLike | None, outputs: Outputs) -> None:
     """Refuse options that name a single output file."""
     single = {name for name in given(outputs) if name != "vector"}
     for name in ("output",) if output is not None else sorted(single):
@@ -146,7 +145,7 @@ def _refuse_single(output: Path | None, outputs: Outputs) -> None:
 
 def _refine_many(
     scenes: tuple[str, ...],
-    output_dir: Path,
+    output_dir: PathLike,
     many: Many,
     progress: str,
     as_json: bool,

@@ -13,8 +13,22 @@ from typing import Any
 
 import click
 
-# The type of every path on the command line.
+from geothresh.addresses import is_remote
+
+
+class PathOrAddress(click.Path):
+    """A path; a URL stays a text, of which a Path would lose a slash."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A Path, or the address as it is."""
+        if isinstance(value, str) and is_remote(value):
+            return value
+        return super().convert(value, param, ctx)
+
+
+# The type of every path on the command line, and of those that may be on another machine.
 PATH = click.Path(path_type=Path)
+ADDRESS = PathOrAddress(path_type=Path)
 
 
 class ChoiceOf(click.Choice):

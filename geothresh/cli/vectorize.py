@@ -13,7 +13,7 @@ from geothresh.cli.fields import Command, option_of, options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
-from geothresh.cli.values import PATH
+from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
 from geothresh.fields import default_of, known
 from geothresh.options import READ_WHOLE, Reading
@@ -67,10 +67,10 @@ def _draw(command: Command) -> Command:
         ),
     },
 )
-@click.argument("mask", nargs=-1, required=True, type=PATH, metavar="MASK...")
+@click.argument("mask", nargs=-1, required=True, type=ADDRESS, metavar="MASK...")
 @options.output
 @click.option(
-    "--confidence", type=PATH, metavar="FILE",
+    "--confidence", type=ADDRESS, metavar="FILE",
     help="Raster on the same grid, or many as MASK; adds its mean, minimum and tenth percentile.",
 )  # fmt: skip
 @options_of(Foreground, "foreground")

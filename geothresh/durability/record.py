@@ -64,10 +64,6 @@ class Finished:
     facts: Mapping[str, int]
     """What was counted."""
 
-    def is_whole(self, directory: Path) -> bool:
-        """Whether all its files exist unchanged."""
-        return all(made.is_at(directory / name) for name, made in self.files.items())
-
 
 @dataclass(frozen=True, slots=True)
 class Vectors:

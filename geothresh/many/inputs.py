@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geothresh.addresses import is_remote
 from geothresh.errors import InputError, UsageError
 from geothresh.options import PathLike
 from geothresh.raster.paths import RasterSource, find_raster
@@ -193,7 +194,7 @@ def _of_list(path: Path) -> Iterator[tuple[str, str]]:
 
 def _refuse_remote(index: Path, names: Iterable[str]) -> None:
     """A table that nobody reads must not send the reader out on the network."""
-    remote = next((name for name in names if _is_remote(name)), None)
+    remote = next((name for name in names if is_remote(name)), None)
     if remote is not None:
         raise InputError(
             f"{index}: names {remote}, which is not a local file, and indexes may name local files "
@@ -201,12 +202,8 @@ def _refuse_remote(index: Path, names: Iterable[str]) -> None:
         )
 
 
-def _is_remote(name: str) -> bool:
-    return "://" in name or name.startswith("/vsi")
-
-
 def _beside(file: Path, names: Iterable[str], place: str) -> Iterator[tuple[str, str]]:
     """Names that count from where a file lies; URLs and absolute ones stay."""
     for name in names:
-        plain = _is_remote(name) or Path(name).is_absolute()
+        plain = is_remote(name) or Path(name).is_absolute()
         yield (name if plain else str(file.parent / name)), place

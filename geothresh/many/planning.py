@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
+from geothresh.addresses import identity
 from geothresh.errors import UsageError
 from geothresh.many.examining import Examination, WholeSurface
 from geothresh.many.options import Many
@@ -149,7 +150,7 @@ class PlannedUnit:
 def _identity(spec: SceneSpec) -> list[Any]:
     """What tells a file, and how it is read, from another."""
     source = spec.source
-    name = source.location if source.remote else source.location.rpartition("/")[2]
+    name = identity(source.location) if source.remote else source.location.rpartition("/")[2]
     return [
         name, source.file_size, source.modified_ns, spec.bidx, spec.mask_band, spec.has_mask,
         spec.nodata, spec.scaling.text, spec.scaling.divisor, spec.scaling.offset,

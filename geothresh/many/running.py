@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from geothresh.durability import finished_outputs
 from geothresh.durability.record import Finished, Record
 from geothresh.durability.resuming import require_same_run
 from geothresh.errors import OutputError, UsageError, names
 from geothresh.files import remove_stale
 from geothresh.many.inputs import BadFile
-from geothresh.many.options import LAYERS, Many
+from geothresh.many.options import Many
+from geothresh.many.places import Place, is_whole
 from geothresh.many.planning import PlannedUnit
-from geothresh.many.units import MakeUnit, Unit, UnitFailed, UnitMade, output_path, try_unit
+from geothresh.many.units import MakeUnit, Unit, UnitFailed, UnitMade, output_name, try_unit
 from geothresh.mosaic import Progress, Threads, where_asked
 from geothresh.options import Compute, Writing
-from geothresh.raster.provenance import unit_of
 from geothresh.raster.surface import OpenScenes
-from geothresh.sidecars import put_style, side_files
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Run:
     """A run over the units of a plan, in a directory whose record it holds."""
 
-    directory: Path
+    place: Place
     units: Sequence[PlannedUnit]
     many: Many
     compute: Compute
@@ -51,6 +48,11 @@ class Run:
     _replaced: set[str] = field(default_factory=set)
     _tiles_done: int = 0
     _tiles: int = 0
+
+    @property
+    def directory(self) -> Path:
+        """On this machine."""
+        return self.place.directory
 
     def do(self) -> None:
         """Do all units that are not finished.
@@ -95,21 +97,22 @@ class Run:
 
     def _remove_others(self) -> None:
         for name in self.removed:
-            if self.record.finished[name].is_whole(self.directory):
-                for layer in LAYERS:
-                    _remove(output_path(self.directory, name, layer))
+            entry = self.record.finished[name]
+            if is_whole(self.place, entry):
+                self.place.remove(name, entry)
             self.record.drop(name)
 
     def _sorted(self, *, anew: bool, free: bool) -> list[PlannedUnit]:
         """The units that are to be done; those that are finished are noted in `done`."""
-        there = set(os.listdir(self.directory))
+        layers = self.many.written
+        there = self.place.existing(
+            output_name(unit.name, layer) for unit in self.units for layer in layers
+        )
         waiting = []
         for unit in self.units:
             entry = self.record.finished.get(unit.name)
             existing = [
-                path
-                for layer in self.many.written
-                if (path := output_path(self.directory, unit.name, layer)).name in there
+                name for layer in layers if (name := output_name(unit.name, layer)) in there
             ]
             if entry is not None and not anew and self._is_kept(unit, entry, free=free):
                 self.done[unit.name] = unit
@@ -122,32 +125,30 @@ class Run:
 
     def _is_kept(self, unit: PlannedUnit, entry: Finished, *, free: bool) -> bool:
         if entry.digest == unit.digest():
-            return entry.is_whole(self.directory)
+            return is_whole(self.place, entry)
         if free:
             return False
         raise UsageError(
-            f"{output_path(self.directory, unit.name, 'mask')}: was made of other inputs, or "
+            f"{self.place.output(unit.name, 'mask')}: was made of other inputs, or "
             "beside others, or with other options; add `update=True` to make anew what "
             "has changed, or choose another directory"
         )
 
     def _require_ours(
-        self, unit: PlannedUnit, entry: Finished | None, existing: Sequence[Path]
+        self, unit: PlannedUnit, entry: Finished | None, existing: Sequence[str]
     ) -> None:
         """Refuse to replace outputs that no such run has made, without leave to do so."""
         if self.writing.overwrite:
             return
         if entry is not None:
-            made = entry.files
-            ours = all(p.name in made and made[p.name].is_at(p) for p in existing)
+            ours = all(self.place.is_as_made(name, entry) for name in existing)
         else:
             digest = unit.digest()
-            finished = finished_outputs(existing[0].with_name(f"{unit.name}_mask.tif"))
-            ours = all(p.absolute() in finished or unit_of(p) == digest for p in existing)
+            ours = all(self.place.is_of(name, unit.name, digest) for name in existing)
         if not ours:
             raise OutputError(
-                f"{existing[0]}: exists already, and is not as a run like this has left it; choose "
-                "another directory or add `overwrite=True`"
+                f"{self.place.address or self.directory}/{existing[0]}: exists already, and is not "
+                "as a run like this has left it; choose another directory or add `overwrite=True`"
             )
         self._replaced.add(unit.name)
 
@@ -190,7 +191,7 @@ class Run:
     def _unit(self, planned: PlannedUnit) -> Unit:
         return Unit(
             name=planned.name, part=planned.part(), method=planned.home.method,
-            digest=planned.digest(), directory=self.directory,
+            digest=planned.digest(), directory=self.directory, address=self.place.address,
             layers=self.many.written, replaces=planned.name in self._replaced,
             anew=self.many.update or self.writing.overwrite,
         )  # fmt: skip
@@ -208,13 +209,3 @@ class Run:
     def _watch(self, before: int, done: int, of: int) -> None:
         if self.progress is not None:
             self.progress(before + done, self._tiles)
-
-
-def _remove(output: Path) -> None:
-    """Remove an output of ours, and what describes it."""
-    try:
-        for path in (*side_files(output), output):
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be removed ({error.strerror})") from error
-    put_style(output, None, "raster")

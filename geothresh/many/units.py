@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from geothresh.addresses import Address
 from geothresh.durability import Journal, finished_outputs, left_by_another
 from geothresh.durability.record import Finished, MadeFile
 from geothresh.errors import InputError
-from geothresh.files import check_output
+from geothresh.files import check_output, make_directory
 from geothresh.many.options import LAYERS
 from geothresh.mosaic import Progress, load_refiner
 from geothresh.raster.surface import OpenScenes, SurfacePart
 from geothresh.run.jobs import Job, Method
 from geothresh.run.outputs import OutputFiles
+from geothresh.run.staging import send_finished, work_place
 from geothresh.sidecars import check_side_files
 
 FACTS = (
@@ -41,6 +43,8 @@ class Unit:
     """Which are written."""
     replaces: bool
     """Whether outputs that exist may be replaced."""
+    address: Address | None = None
+    """To what they are sent; the directory is that of the machine where they are made then."""
     anew: bool
     """Whether what an interrupted run of other inputs or options left is thrown away."""
 
@@ -70,7 +74,12 @@ class UnitFailed:
 
 def output_path(directory: Path, name: str, layer: str) -> Path:
     """Where a layer of a unit is written."""
-    return directory / f"{name}_{layer}.tif"
+    return directory / output_name(name, layer)
+
+
+def output_name(name: str, layer: str) -> str:
+    """What the file with a layer of a unit is called."""
+    return f"{name}_{layer}.tif"
 
 
 def make_unit(unit: Unit, scenes: OpenScenes, progress: Progress | None = None) -> UnitMade:
@@ -80,9 +89,15 @@ def make_unit(unit: Unit, scenes: OpenScenes, progress: Progress | None = None) 
         GeothreshError: as `refine`.
     """
     writing = unit.method.writing
+    if unit.address is not None:
+        unit = replace(unit, directory=work_place(unit.address))
+        make_directory(unit.directory, parents=True)
     files = _checked_files(unit)
     scene = unit.part.open(scenes)
-    job = Job(scene=scene, files=files, method=unit.method, part=unit.part, unit=unit.digest)
+    method = unit.method
+    if unit.address is not None:  # nothing goes beside an object
+        method = replace(method, writing=replace(writing, style=False))
+    job = Job(scene=scene, files=files, method=method, part=unit.part, unit=unit.digest)
     keep = writing.resume and bool(unit.method.chosen.digest)
     fingerprint = job.fingerprint()
     restart = writing.restart or (unit.anew and left_by_another(files.mask, fingerprint))
@@ -94,7 +109,14 @@ def make_unit(unit: Unit, scenes: OpenScenes, progress: Progress | None = None) 
             for path in files.rasters
         }
         facts = {name: journal.total(name) for name in FACTS}
+        if unit.address is not None:
+            for path in files.rasters:
+                leave = writing.overwrite or unit.replaces
+                send_finished(path, unit.address / path.name, replace=leave)
         journal.finish()
+    if unit.address is not None:
+        for path in files.rasters:
+            path.unlink(missing_ok=True)
     done = Finished(digest=unit.digest, files=made, facts=facts)
     return UnitMade(name=unit.name, finished=done, resumed=resumed)
 
@@ -111,6 +133,8 @@ def _checked_files(unit: Unit) -> OutputFiles:
     inputs = [source.location for source in sources if not source.remote]
     for path in files.rasters:
         overwrite = writing.overwrite or unit.replaces or path.absolute() in ours
+        # What is not sent yet is nobody's.
+        overwrite = overwrite or unit.address is not None
         check_output(path, overwrite=overwrite, inputs=inputs, cleared=True)
         check_side_files(path, overwrite=overwrite)
     return files

@@ -13,6 +13,8 @@ from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv
 from rasterio.errors import CRSError, NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
+from geothresh.addresses import without_secrets
+
 # rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
 # damaged file. CRSError is no RasterioError, and metadata may not be UTF-8.
 RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
@@ -60,6 +62,18 @@ _WRITING_OPTIONS: dict[str, str | int] = {
     "GDAL_PAM_ENABLED": "NO",
 }
 
+_SENDING_OPTIONS: dict[str, str | float] = {
+    # A part of a large object is 50 MB, which takes a slow line minutes: who sends is given up by
+    # silence alone, and a store that joins the parts may be silent for a while.
+    "GDAL_HTTP_TIMEOUT": 3600,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_MAX_RETRY": 5,
+    # What is read back comes from the store, not from what was read before.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3:/vsigs:/vsiaz",
+    # One object, without what describes it.
+    "GDAL_PAM_ENABLED": "NO",
+}
+
 
 @contextmanager
 def gdal_environment(
@@ -67,6 +81,7 @@ def gdal_environment(
     remote: bool = False,
     offline: bool = False,
     writing: bool = False,
+    sending: bool = False,
     cache_bytes: int | None = None,
 ) -> Iterator[None]:
     """GDAL's options for opening, reading or writing: cache, drivers and network are bounded.
@@ -78,6 +93,7 @@ def gdal_environment(
         remote: the raster is not on a local disk.
         offline: the raster names other files, none of which may be fetched over a network.
         writing: the raster is written.
+        sending: whole files are sent to an object store, or fetched from it.
         cache_bytes: size of the block cache, which all datasets of the process share; None = that
             of the surrounding environment, or 64 MB.
     """
@@ -91,6 +107,8 @@ def gdal_environment(
         options |= _OFFLINE_OPTIONS
     if writing:
         options |= _WRITING_OPTIONS
+    if sending:
+        options |= _SENDING_OPTIONS
     if options.items() <= around.items():
         yield
         return
@@ -99,11 +117,14 @@ def gdal_environment(
 
 
 def reason(error: BaseException) -> str:
-    """GDAL's message in one line: of the cause that rasterio chained to its exception, if any."""
+    """GDAL's message in one line: of the cause that rasterio chained to its exception, if any.
+
+    Passwords and signatures of URLs are left out.
+    """
     cause = error
     while isinstance(cause.__cause__, RASTER_ERRORS):
         cause = cause.__cause__
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return without_secrets(" ".join(str(cause).split())) or type(cause).__name__
 
 
 # Warnings that are ignored or become errors.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from geothresh.addresses import without_secrets
 from geothresh.errors import InputError, UsageError
 from geothresh.files import head_of, require_file
 
@@ -78,7 +79,7 @@ class RasterSource:
     """A raster that may be opened: location, driver, and size and time of its file."""
 
     name: str
-    """Name in messages, as the user wrote it."""
+    """Name in messages, as the user wrote it, without passwords and signatures."""
     location: str
     """What GDAL opens: an absolute path, a URL or a /vsi path."""
     driver: str
@@ -158,7 +159,7 @@ def _name_of(scene: Any) -> str:
 
 
 def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
-    plain = _plain(name)
+    plain, name, location = _plain(name), without_secrets(name), name
     if scheme is not None and scheme not in _SCHEMES:
         raise InputError(
             f"{name}: the scheme {scheme} is not supported; use one of {', '.join(_SCHEMES)}"
@@ -172,7 +173,12 @@ def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
             )
     driver = "VRT" if allow_vrt and plain.lower().endswith(".vrt") else "GTiff"
     return RasterSource(
-        name=name, location=name, driver=driver, remote=True, file_size=None, modified_ns=None
+        name=name,
+        location=location,
+        driver=driver,
+        remote=True,
+        file_size=None,
+        modified_ns=None,
     )
 
 

@@ -11,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from geothresh.addresses import is_remote
 from geothresh.errors import OutputError
 
 Arguments = ParamSpec("Arguments")
@@ -34,7 +35,11 @@ def with_directories(function: Callable[Arguments, Result]) -> Callable[Argument
         named = [given.get("output")]
         if "outputs" in given:
             named += asdict(given["outputs"]).values()
-        files = [Path(os.fspath(file)) for file in named if isinstance(file, str | os.PathLike)]
+        files = [
+            Path(os.fspath(file))
+            for file in named
+            if isinstance(file, str | os.PathLike) and not is_remote(file)
+        ]
         with directories_of(files):
             return function(*arguments, **options)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from geothresh._version import __version__
+from geothresh.addresses import identity
 from geothresh.durability import Journal
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output, create_beside, discard, free_bytes, publish, require_page
@@ -82,6 +83,7 @@ def check_outputs(
     outputs: Outputs,
     overwrite: bool,
     finished: Collection[Path] = (),
+    sent: Collection[Path] = (),
 ) -> OutputFiles:
     """Check every output before any work is done.
 
@@ -91,6 +93,8 @@ def check_outputs(
         outputs: the other outputs.
         overwrite: whether they may exist.
         finished: outputs that may exist in any case, as the run that is resumed has made them.
+        sent: outputs that go to an object store; what is there of them on this machine may be
+            replaced, and there is no manifest, which could not name them.
 
     Raises:
         UsageError: an output is the scene, two are one file, or a raster has the name of another
@@ -104,7 +108,7 @@ def check_outputs(
         None if path is None else Path(os.fspath(path)) for path in asdict(outputs).values()
     )
     others = (confidence, changes, thresholds, vector, report)
-    manifest = mask.with_suffix(".manifest.json") if any(others) else None
+    manifest = mask.with_suffix(".manifest.json") if any(others) and not sent else None
     if report is not None:
         require_page(report)
     for path in (mask, *others, manifest):
@@ -112,7 +116,7 @@ def check_outputs(
             continue
         if path not in (vector, report, manifest):
             require_tiff_name(path)
-        ours = path.absolute() in finished
+        ours = path.absolute() in finished or path in sent
         target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # By real path: with links or `..` the second file would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
@@ -159,7 +163,7 @@ def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
         InputError: it cannot be read.
     """
     return {
-        "input": source.location if source.remote else Path(source.location).name,
+        "input": identity(source.location) if source.remote else Path(source.location).name,
         "input size": source.file_size,
         "input time (ns)": source.modified_ns,
         "input head (sha256)": head_digest(source),

@@ -36,9 +36,10 @@ def scene(tmp_path: Path) -> Path:
 
 
 def run(scene: Path, outputs: Outputs = Outputs(), **writing: Any) -> Path:
-    return refine(
+    made = refine(
         scene, model=IdentityRefiner(16), tiling=TILING, outputs=outputs, writing=Writing(**writing)
-    ).mask
+    )
+    return Path(made.mask)
 
 
 def test_what_described_an_old_raster_goes_with_it(scene: Path) -> None:

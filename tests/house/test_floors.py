@@ -16,6 +16,7 @@ PACKAGE = Path(geothresh.__file__).parent
 # what the rooms hold, stand above them all.
 FLOORS = {
     "_version": -1,
+    "addresses": -1,
     "fields": -1,
     "machine": -1,
     "qgis": -1,

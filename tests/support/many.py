@@ -30,7 +30,7 @@ def write_part(path: Path, values: NDArray[Any], window: PixelWindow, **options:
     return write_raster(path, values[window.slices()], transform=transform, **options)
 
 
-def run(files: Sequence[Path | str], folder: Path, **options: Any) -> RefineManyResult:
+def run(files: Sequence[Path | str], folder: Path | str, **options: Any) -> RefineManyResult:
     many = options.pop("many", Many())
     model = options.pop("model", None) or Recognisable()
     return refine_many(files, folder, model=model, many=many, **grouped(**TILES | options))
