@@ -80,6 +80,7 @@ def test_how_far_the_look_at_many_is_is_told(tmp_path: Path) -> None:
     for name in "abc":
         scene(tmp_path / f"{name}.tif", 1)
     result = runner().invoke(main, ["info", str(tmp_path), "--progress", "json"])
+    assert result.exit_code == 0, result.output
     last = [json.loads(line) for line in result.stderr.splitlines()][-1]
     assert (last["kind"], last["event"], last["unit"]) == ("info", "end", "file")
     assert (last["done"], last["total"]) == (3, 3)
