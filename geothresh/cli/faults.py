@@ -227,6 +227,7 @@ def print_line(text: str) -> None:
         click.echo(text, err=True)
     else:
         tqdm.tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
 
 @contextmanager

@@ -77,6 +77,8 @@ def test_many_are_a_table_with_totals(tmp_path: Path) -> None:
 
 
 def test_how_far_the_look_at_many_is_is_told(tmp_path: Path) -> None:
+    import tqdm  # noqa: F401 (what is loaded decides how lines are written)
+
     for name in "abc":
         scene(tmp_path / f"{name}.tif", 1)
     result = runner().invoke(main, ["info", str(tmp_path), "--progress", "json"])
