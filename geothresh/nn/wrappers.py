@@ -218,14 +218,14 @@ class UnchangedSource:
 class Wrapping:
     """Which wrappers go around a refiner."""
 
-    tta: Tta
     patch: int
     """Side of the model's patch, in pixels of the raster."""
-    strength: float
+    tta: Tta = "none"
+    strength: float = 1.0
     """Share of the refined logit in what the refiner gives."""
-    smooth: bool
+    smooth: bool = False
     """Whether the refiner sees smoothed tiles."""
-    transformation: Transformation | None
+    transformation: Transformation | None = None
     """What is done to its tiles; None = nothing."""
 
     def __call__(self, refiner: Refiner) -> Refiner:
@@ -293,9 +293,7 @@ def wrapped(
     wrapping = Wrapping(
         tta=tta, patch=patch, strength=strength, smooth=smooth, transformation=transformation
     )
-    if wrapping == Wrapping(
-        tta="none", patch=model.patch, strength=1.0, smooth=False, transformation=None
-    ):
+    if wrapping == Wrapping(patch=model.patch):
         return model
     if callable(model):
         return wrapping(model)

@@ -103,38 +103,29 @@ def check_outputs(
     """
     inputs = [] if source.remote else [source.location]
     checked: list[Path] = []
-    # In the order of their fields.
-    confidence, changes, thresholds, vector, report = (
-        None if path is None else Path(os.fspath(path)) for path in asdict(outputs).values()
-    )
-    others = (confidence, changes, thresholds, vector, report)
-    manifest = mask.with_suffix(".manifest.json") if any(others) and not sent else None
-    if report is not None:
-        require_page(report)
-    for path in (mask, *others, manifest):
-        if path is None:
-            continue
-        if path not in (vector, report, manifest):
+    others = {
+        name: None if path is None else Path(os.fspath(path))
+        for name, path in asdict(outputs).items()
+    }
+    manifest = mask.with_suffix(".manifest.json") if any(others.values()) and not sent else None
+    files = OutputFiles(mask=mask, manifest=manifest, **others)
+    if files.report is not None:
+        require_page(files.report)
+    for path in files:
+        is_raster = path in files.rasters
+        if is_raster:
             require_tiff_name(path)
         ours = path.absolute() in finished or path in sent
         target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # By real path: with links or `..` the second file would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
-        if path not in (vector, report, manifest):
+        if is_raster:
             check_side_files(target, overwrite=overwrite)
         checked.append(target)
-    if vector is not None:
-        check_vector(vector, overwrite, finished)
-    return OutputFiles(
-        mask=mask,
-        confidence=confidence,
-        changes=changes,
-        thresholds=thresholds,
-        vector=vector,
-        report=report,
-        manifest=manifest,
-    )
+    if files.vector is not None:
+        check_vector(files.vector, overwrite, finished)
+    return files
 
 
 def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -26,21 +25,13 @@ from geothresh.raster.uploading import is_same
 from geothresh.run import staging
 from tests.support.cli_runner import runner
 from tests.support.fakes import Recognisable
-from tests.support.objects import Fault, ObjectStore, object_store
+from tests.support.objects import Fault, ObjectStore
 from tests.support.rasters import write_raster
 
 TILING = Tiling(tile_size=64, overlap=16)
 KEY = "bucket/out/mask.tif"
 MASK = f"s3://{KEY}"
 OLD = b"an old object of somebody's"
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
-    monkeypatch.setenv(staging.WORK, str(tmp_path / "work"))
-    with object_store() as found:
-        found.use(monkeypatch)
-        yield found
 
 
 @pytest.fixture

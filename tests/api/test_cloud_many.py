@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,12 @@ import pytest
 
 from geothresh import Many, RefineManyResult
 from geothresh.errors import OutputError, UsageError
-from geothresh.run import staging
 from tests.support.fakes import FakeSource, Recognisable
 from tests.support.many import WINDOWS, run, write_tiles
-from tests.support.objects import ObjectStore, object_store
+from tests.support.objects import ObjectStore
 
 OUT = "s3://bucket/out"
 NAMES = sorted(f"bucket/out/{name}_mask.tif" for name in WINDOWS)
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
-    monkeypatch.setenv(staging.WORK, str(tmp_path / "work"))
-    with object_store() as found:
-        found.use(monkeypatch)
-        yield found
 
 
 @pytest.fixture
