@@ -200,7 +200,7 @@ def summary(result: RefineResult) -> list[str]:
     lines = [
         f"{result.width} x {result.height} pixels, {result.scaling}; model {result.model}"
         f"{theme}{tta}, threshold {result.threshold:g}{keep}",
-        f"{result.tiles_refined} tiles refined, {result.tiles_skipped} without data skipped; "
+        f"tiles: {result.tiles_refined} refined, {result.tiles_skipped} without data skipped; "
         f"{result.seconds:.1f} s",
         _changed(result),
     ]

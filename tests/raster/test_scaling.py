@@ -93,6 +93,7 @@ def test_other_options_are_refused(option: Any) -> None:
     [
         (facts("uint8", 0, 1), "only 0 and 1", [0, 1]),
         (facts("uint8", 0, 100), "`scale=100`", [0, 100 / 255]),
+        (facts("uint8", 0, 255), "looks like a mask", [0, 1]),
         (facts("float32", -0.005, 1.005), "clipped", [0, 1]),
     ],
 )
