@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 
 from geothresh._version import __version__
-from geothresh.errors import UsageError
 from geothresh.fields import checked, plain, require_only
-from geothresh.files import check_output
 from geothresh.metrics import Counts
 from geothresh.options import PathLike, Progress, Writing
-from geothresh.raster.creation import BLOCK, CHANGES, require_tiff_name
+from geothresh.raster.creation import BLOCK, CHANGES
 from geothresh.raster.mask import Mask, open_labels
-from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.paths import find_raster
 from geothresh.raster.writing import RasterWriter, mask_values
 from geothresh.run.changes import change_values
 from geothresh.run.directories import with_directories
-from geothresh.run.outputs import describe
-from geothresh.sidecars import check_side_files
+from geothresh.run.outputs import check_raster, describe
 from geothresh.windows import PixelWindow, RegularGrid
 
 # Columns of a part: many blocks, so that few calls read and write them, and little memory.
@@ -102,13 +99,8 @@ def compare(
     started = time.perf_counter()
     require_only(writing, *_OPTIONS, why="is for `geothresh refine`")
     sources = find_raster(before), find_raster(after)
-    target = check_output(
-        _beside(sources[1]) if output is None else output,
-        overwrite=writing.overwrite,
-        inputs=[source.location for source in sources if not source.remote],
-    )
-    require_tiff_name(target)
-    check_side_files(target, overwrite=writing.overwrite)
+    named = sources[1].beside("_changes.tif", "changes") if output is None else output
+    target = check_raster(named, sources, overwrite=writing.overwrite)
     with open_labels(sources[0]) as first, open_labels(sources[1]) as second:
         second.box.require_same(first.box)
         tags = {
@@ -142,14 +134,6 @@ def compare(
         iou=counts.iou(),
         seconds=time.perf_counter() - started,
     )
-
-
-def _beside(after: RasterSource) -> Path:
-    """NAME_changes.tif beside the second mask."""
-    if after.remote:
-        raise UsageError(f"{after.name}: is not a local file; name the changes with `output`")
-    path = Path(after.location)
-    return path.with_name(f"{path.stem}_changes.tif")
 
 
 def _write_changes(

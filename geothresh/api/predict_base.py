@@ -29,14 +29,15 @@ from geothresh.mosaic import (
 )
 from geothresh.nn.refiner import resolved
 from geothresh.options import BaseTiling, Compute, Dtype, PathLike, Reading, Writing
-from geothresh.raster.creation import confidence_band, require_creation, require_tiff_name
+from geothresh.raster.creation import confidence_band, require_creation
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures
-from geothresh.raster.paths import RasterSource, find_raster, is_tiff
+from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.raster.pictures import read_rgb, write_png
 from geothresh.raster.writing import RasterWriter, stored_confidence
 from geothresh.run.directories import with_directories
 from geothresh.run.outputs import (
+    check_raster,
     describe,
     make_strips,
     parameter_tags,
@@ -44,7 +45,6 @@ from geothresh.run.outputs import (
     require_room,
     run_fingerprint,
 )
-from geothresh.sidecars import check_side_files
 from geothresh.tiling import TileGrid
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
@@ -226,7 +226,11 @@ def _predict_scene(
     progress: Progress | None,
 ) -> tuple[Path, _Counts]:
     source = find_raster(image, allow_vrt=reading.allow_vrt)
-    target = _check_target(source, output, writing)
+    named = source.beside("_confidence.tif", "confidence") if output is None else output
+    target = Path(os.fspath(named))
+    finished = finished_outputs(target) if writing.resumes else frozenset()
+    ours = target.absolute() in finished
+    check_raster(target, [source], overwrite=writing.overwrite or ours)
     fill = read_base_card(network.source.path).config.mean
     with open_image(image, nodata=reading.nodata, allow_vrt=reading.allow_vrt, fill=fill) as scene:
         grid = network.grid(scene.size)
@@ -255,25 +259,6 @@ def _predict_scene(
                 warn(f"{scene.name}: holds no data at all; neither does the confidence")
             journal.finish()
     return target, _Counts(pixels=journal.total("pixels"), foreground=journal.total("foreground"))
-
-
-def _check_target(source: RasterSource, output: PathLike | None, writing: Writing) -> Path:
-    """The file to write, checked."""
-    if output is None:
-        if source.remote:
-            raise UsageError(f"{source.name}: is not a local file; name the output with `output`")
-        local = Path(source.location)
-        output = local.with_name(f"{local.stem}_confidence.tif")
-    target = Path(os.fspath(output))
-    require_tiff_name(target)
-    finished = finished_outputs(target) if writing.resumes else frozenset()
-    checked = check_output(
-        target,
-        overwrite=writing.overwrite or target.absolute() in finished,
-        inputs=[] if source.remote else [source.location],
-    )
-    check_side_files(checked, overwrite=writing.overwrite)
-    return checked
 
 
 def _write_confidence(

@@ -22,7 +22,7 @@ from geothresh.run.directories import with_directories
 from geothresh.run.jobs import Job, Method, RunOptions
 from geothresh.run.models import Model
 from geothresh.run.outcome import remarks
-from geothresh.run.outputs import check_outputs, default_mask, write_manifest, write_small
+from geothresh.run.outputs import check_outputs, write_manifest, write_small
 from geothresh.run.resolution import pixel_size, sampled_width
 from geothresh.run.staging import Staging
 
@@ -165,7 +165,7 @@ def refine(
     started = time.perf_counter()
     require_creation(writing)
     source = find_raster(scene, allow_vrt=reading.allow_vrt)
-    named = default_mask(source) if output is None else output
+    named = source.beside("_mask.tif", "mask") if output is None else output
     staging = Staging.of(named, outputs)
     finished = finished_outputs(staging.mask) if writing.resumes else frozenset()
     with ExitStack() as stack:

@@ -303,10 +303,7 @@ def _output_of(mask: Rasters, output: PathLike | None, form: str | None) -> Path
     if mask.several:
         raise UsageError(f"{mask.name}: is many masks; say with `output` where to write")
     (source,) = mask.sources
-    if source.remote:
-        raise UsageError(f"{source.name}: is not a local file; say with `output` where to write")
-    path = Path(source.name) if "://" not in source.name else Path(source.location)
-    return path.with_suffix(ending_of(form))
+    return source.beside(ending_of(form), "vectors")
 
 
 def _opened(

@@ -11,7 +11,7 @@ from typing import Any
 from geothresh.addresses import is_remote
 from geothresh.errors import InputError, UsageError
 from geothresh.options import PathLike
-from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.paths import RasterSource, find_raster, local_files
 
 TILE_INDEX = ".gti.gpkg"
 """What names of GDAL's raster tile indexes end in."""
@@ -51,7 +51,7 @@ class Rasters:
     @property
     def local(self) -> list[str]:
         """The files that are on this machine."""
-        return [source.location for source in self.sources if not source.remote]
+        return local_files(self.sources)
 
 
 def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:

@@ -11,14 +11,13 @@ from geothresh.addresses import Address
 from geothresh.durability import Journal, finished_outputs, left_by_another
 from geothresh.durability.record import Finished, MadeFile
 from geothresh.errors import InputError
-from geothresh.files import check_output, make_directory
+from geothresh.files import make_directory
 from geothresh.many.options import LAYERS
 from geothresh.mosaic import Progress, load_refiner
 from geothresh.raster.surface import OpenScenes, SurfacePart
 from geothresh.run.jobs import Job, Method
-from geothresh.run.outputs import OutputFiles
+from geothresh.run.outputs import OutputFiles, check_raster
 from geothresh.run.staging import send_finished, work_place
-from geothresh.sidecars import check_side_files
 
 FACTS = (
     "valid", "foreground_before", "foreground_after", "changed", "tiles_refined", "tiles_skipped",
@@ -130,13 +129,11 @@ def _checked_files(unit: Unit) -> OutputFiles:
     )  # fmt: skip
     ours = finished_outputs(files.mask) if writing.resumes else frozenset()
     sources = [placed.spec.source for placed in (unit.part.own, *unit.part.others)]
-    inputs = [source.location for source in sources if not source.remote]
     for path in files.rasters:
         overwrite = writing.overwrite or unit.replaces or path.absolute() in ours
         # What is not sent yet is nobody's.
         overwrite = overwrite or unit.address is not None
-        check_output(path, overwrite=overwrite, inputs=inputs, cleared=True)
-        check_side_files(path, overwrite=overwrite)
+        check_raster(path, sources, overwrite=overwrite, cleared=True)
     return files
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,22 @@ class RasterSource:
         Only locations that the user gave are fetched, never those that a local VRT names.
         """
         return {"remote": self.remote, "offline": self.driver == "VRT" and not self.remote}
+
+    def beside(self, end: str, what: str) -> Path:
+        """A file beside this one, with its name and another end: ``NAME_mask.tif``.
+
+        Raises:
+            UsageError: this one is remote; the message calls the other `what`.
+        """
+        if self.remote:
+            raise UsageError(f"{self.name}: is not a local file; name the {what} with `output`")
+        path = Path(self.location if "://" in self.name else self.name)
+        return path.with_name(f"{path.stem}{end}")
+
+
+def local_files(sources: Iterable[RasterSource]) -> list[str]:
+    """Paths of those rasters that are on this machine."""
+    return [source.location for source in sources if not source.remote]
 
 
 def head_digest(source: RasterSource) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -21,10 +21,10 @@ from geothresh.durability import Journal
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output, create_beside, discard, free_bytes, publish, require_page
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
-from geothresh.options import Outputs
+from geothresh.options import Outputs, PathLike
 from geothresh.packed import PackedLayer
 from geothresh.raster.creation import BandFormat, least_bytes, require_tiff_name
-from geothresh.raster.paths import RasterSource, head_digest
+from geothresh.raster.paths import RasterSource, head_digest, local_files
 from geothresh.raster.styles import class_description, raster_style
 from geothresh.raster.writing import RasterWriter
 from geothresh.sidecars import check_side_files, put_description, put_style
@@ -65,18 +65,6 @@ class OutputFiles:
         return tuple(path for path in four if path is not None)
 
 
-def default_mask(source: RasterSource) -> Path:
-    """NAME_mask.tif beside the scene.
-
-    Raises:
-        UsageError: the scene is remote.
-    """
-    if source.remote:
-        raise UsageError(f"{source.name}: is not a local file; name the mask with `output`")
-    scene = Path(source.location if "://" in source.name else source.name)
-    return scene.with_name(f"{scene.stem}_mask.tif")
-
-
 def check_outputs(
     source: RasterSource,
     mask: Path,
@@ -101,7 +89,6 @@ def check_outputs(
             format than GeoTIFF.
         OutputError: one exists and `overwrite` is false, or cannot be written.
     """
-    inputs = [] if source.remote else [source.location]
     checked: list[Path] = []
     others = {
         name: None if path is None else Path(os.fspath(path))
@@ -112,20 +99,40 @@ def check_outputs(
     if files.report is not None:
         require_page(files.report)
     for path in files:
-        is_raster = path in files.rasters
-        if is_raster:
-            require_tiff_name(path)
-        ours = path.absolute() in finished or path in sent
-        target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
+        may_exist = overwrite or path.absolute() in finished or path in sent
+        if path in files.rasters:
+            target = check_raster(path, [source], overwrite=may_exist)
+        else:
+            target = check_output(path, overwrite=may_exist, inputs=local_files([source]))
         # By real path: with links or `..` the second file would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
-        if is_raster:
-            check_side_files(target, overwrite=overwrite)
         checked.append(target)
     if files.vector is not None:
         check_vector(files.vector, overwrite, finished)
     return files
+
+
+def check_raster(
+    path: PathLike, sources: Iterable[RasterSource], *, overwrite: bool, cleared: bool = False
+) -> Path:
+    """Return `path` as a Path if a GeoTIFF may be written there.
+
+    Args:
+        path: the file.
+        sources: rasters that must not be overwritten.
+        overwrite: whether it, or what describes one of that name, may exist.
+        cleared: as of `geothresh.files.check_output`.
+
+    Raises:
+        UsageError: it is one of `sources`, or has the name of another format.
+        OutputError: it exists, or no file can be written there.
+    """
+    target = Path(os.fspath(path))
+    require_tiff_name(target)
+    target = check_output(target, overwrite=overwrite, inputs=local_files(sources), cleared=cleared)
+    check_side_files(target, overwrite=overwrite)
+    return target
 
 
 def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> None:
