@@ -362,6 +362,10 @@ class Writing(Options):
         }
 
 
+WRITE_IN_ONE_GO = ("creation_options", "cog", "overviews", "style", "parents", "overwrite")
+"""The fields of `Writing` where a raster of classes is written and nothing is resumed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs(Options):
     """What `refine` writes besides the mask; None = not."""

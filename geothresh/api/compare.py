@@ -12,7 +12,7 @@ import numpy as np
 from geothresh._version import __version__
 from geothresh.fields import checked, plain, require_only
 from geothresh.metrics import Counts
-from geothresh.options import PathLike, Progress, Writing
+from geothresh.options import WRITE_IN_ONE_GO, PathLike, Progress, Writing
 from geothresh.raster.creation import BLOCK, CHANGES
 from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.paths import find_raster
@@ -24,7 +24,6 @@ from geothresh.windows import PixelWindow, RegularGrid
 
 # Columns of a part: many blocks, so that few calls read and write them, and little memory.
 _PART_WIDTH = 8 * BLOCK
-_OPTIONS = ("creation_options", "cog", "overviews", "style", "parents", "overwrite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ def compare(
         0.0123
     """
     started = time.perf_counter()
-    require_only(writing, *_OPTIONS, why="is for `geothresh refine`")
+    require_only(writing, *WRITE_IN_ONE_GO, why="is for `geothresh refine`")
     sources = find_raster(before), find_raster(after)
     named = sources[1].beside("_changes.tif", "changes") if output is None else output
     target = check_raster(named, sources, overwrite=writing.overwrite)
@@ -109,13 +108,7 @@ def compare(
             "GEOTHRESH_AFTER": second.name,
         }
         with RasterWriter(
-            target,
-            box=second.box,
-            band=CHANGES,
-            tags=tags,
-            creation_options=writing.creation_options,
-            cog=writing.cog,
-            overviews=writing.overviews,
+            target, box=second.box, band=CHANGES, tags=tags, writing=writing
         ) as writer:
             counts = _write_changes(first, second, writer, progress)
             writer.finish()

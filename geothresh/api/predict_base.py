@@ -272,9 +272,8 @@ def _write_confidence(
     """Predict the scene into a temporary file, verify it, and rename it into place."""
     dtype = writing.confidence_dtype
     with RasterWriter(
-        target, box=scene.box, band=confidence_band(dtype), tags=tags,
-        creation_options=writing.creation_options, cog=writing.cog, overviews=writing.overviews,
-    ) as writer:  # fmt: skip
+        target, box=scene.box, band=confidence_band(dtype), tags=tags, writing=writing
+    ) as writer:
         make_strips(engine, journal, [writer], finish=_ConfidenceLayer(dtype=dtype))
         scene.require_unchanged()
         put_in_place(journal, [writer])

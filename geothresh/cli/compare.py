@@ -12,7 +12,7 @@ from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import give, say
-from geothresh.options import Writing
+from geothresh.options import WRITE_IN_ONE_GO, Writing
 
 
 @click.command(
@@ -31,7 +31,7 @@ from geothresh.options import Writing
 @options_of(
     Writing,
     "writing",
-    only=("creation_options", "cog", "overviews", "style", "parents", "overwrite"),
+    only=WRITE_IN_ONE_GO,
 )
 @options.progress
 @options.as_json

@@ -22,7 +22,7 @@ from rasterio.enums import Resampling
 
 from geothresh.errors import OutputError, warn
 from geothresh.files import create_beside, discard, free_bytes, publish
-from geothresh.options import Dtype
+from geothresh.options import Dtype, Writing
 from geothresh.raster.creation import (
     BLOCK,
     CONFIDENCE_STEPS,
@@ -93,9 +93,7 @@ class RasterWriter:
         box: Georeference,
         band: BandFormat,
         tags: Mapping[str, str],
-        creation_options: Mapping[str, str] | None = None,
-        cog: bool = False,
-        overviews: bool = False,
+        writing: Writing = Writing(),
     ) -> None:
         """Create the temporary file.
 
@@ -104,17 +102,15 @@ class RasterWriter:
             box: size and georeference.
             band: what the values mean.
             tags: metadata of the file.
-            creation_options: GDAL's, in place of the defaults.
-            cog: write a Cloud Optimised GeoTIFF, which has overviews.
-            overviews: add overviews to a plain GeoTIFF.
+            writing: creation options, and whether it is a COG or has overviews.
 
         Raises:
             UsageError: a creation option is unknown, would lose data, or makes no COG.
             OutputError: the file cannot be created.
         """
-        options = gtiff_options(creation_options or {}, band.dtype)
-        self._cog_options = cog_options(options) if cog else None
-        self._overviews = overviews and not cog
+        options = gtiff_options(writing.creation_options, band.dtype)
+        self._cog_options = cog_options(options) if writing.cog else None
+        self._overviews = writing.overviews and not writing.cog
         # Nearest for classes: the most frequent value around a pixel is hardly ever road.
         self._resampling = Resampling.nearest if band.classes else Resampling.average
         self._statistics = BandStatistics()

@@ -208,14 +208,10 @@ def _write_rasters(job: Job, journal: Journal, progress: Progress | None) -> Non
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                RasterWriter(
-                    target, box=scene.box, band=band, tags=tags,
-                    creation_options=writing.creation_options, cog=writing.cog,
-                    overviews=writing.overviews,
-                )
+                RasterWriter(target, box=scene.box, band=band, tags=tags, writing=writing)
             )
             for target, band in job.bands.items()
-        ]  # fmt: skip
+        ]
         finish = MaskLayers(
             threshold=threshold,
             keep=method.keep,

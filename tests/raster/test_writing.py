@@ -24,6 +24,7 @@ from rasterio.transform import Affine
 
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output, replacing, write_bytes, write_text
+from geothresh.options import Writing
 from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.scene import open_scene
@@ -179,7 +180,7 @@ def asdict_of(point: GroundControlPoint) -> dict[str, Any]:
 def test_creation_options(tmp_path: Path, wished: dict[str, str], expected: Any) -> None:
     values = pattern(700, 800)
     values[:512] = 0
-    path = write(tmp_path / "m.tif", values, creation_options=wished)
+    path = write(tmp_path / "m.tif", values, writing=Writing(creation_options=wished))
     with rasterio.open(path) as dataset:
         np.testing.assert_array_equal(dataset.read(1), values)
         assert expected.items() <= dataset.profile.items()
@@ -227,7 +228,7 @@ def test_a_block_that_was_not_written_is_found(tmp_path: Path) -> None:
     box = Georeference(size=RasterSize(height=1024, width=512))
     options = {"SPARSE_OK": "TRUE"}
     with RasterWriter(
-        tmp_path / "m.tif", box=box, band=MASK, tags={}, creation_options=options
+        tmp_path / "m.tif", box=box, band=MASK, tags={}, writing=Writing(creation_options=options)
     ) as writer:
         window = PixelWindow(row=0, col=0, height=512, width=512)
         writer.write(window, pattern(512, 512))
@@ -391,7 +392,8 @@ def test_the_bytes_do_not_depend_on_the_threads_that_compress(tmp_path: Path) ->
         path = tmp_path / f"{threads}.tif"
         box = Georeference(size=RasterSize(height=1100, width=1700))
         options = {"NUM_THREADS": threads}
-        with RasterWriter(path, box=box, band=MASK, tags={}, creation_options=options) as writer:
+        writing = Writing(creation_options=options)
+        with RasterWriter(path, box=box, band=MASK, tags={}, writing=writing) as writer:
             for row in range(0, 1100, 512):
                 height = min(512, 1100 - row)
                 window = PixelWindow(row=row, col=0, height=height, width=1700)
