@@ -104,13 +104,13 @@ def put_description(raster: Path, description: str) -> None:
         write_text(path, description)
 
 
-def side_files(raster: Path) -> list[Path]:
+def sidecars_of(raster: Path) -> list[Path]:
     """The files of `RASTER_ENDINGS` that exist beside a raster."""
     paths = (raster.with_name(raster.name + ending) for ending in RASTER_ENDINGS)
     return [path for path in paths if _fits(path) and os.path.lexists(path)]
 
 
-def check_side_files(raster: Path, *, overwrite: bool) -> None:
+def check_sidecars(raster: Path, *, overwrite: bool) -> None:
     """Refuse an output that would inherit sidecar files of a raster that is gone.
 
     Args:
@@ -122,7 +122,7 @@ def check_side_files(raster: Path, *, overwrite: bool) -> None:
     """
     if overwrite or os.path.lexists(raster):
         return
-    for path in side_files(raster):
+    for path in sidecars_of(raster):
         if path == description_path(raster) and is_ours(_read(path) or "", "raster"):
             continue
         raise OutputError(

@@ -19,7 +19,7 @@ from geothresh.options import PathLike
 from geothresh.raster.provenance import unit_of
 from geothresh.raster.uploading import remove, unit_there
 from geothresh.run.staging import work_place
-from geothresh.sidecars import put_style, side_files
+from geothresh.sidecars import put_style, sidecars_of
 
 # Objects that are asked for at once: a store answers in tens of milliseconds, whatever it is asked.
 _AT_ONCE = 16
@@ -100,7 +100,7 @@ class Directory:
         for layer in LAYERS:
             output = output_path(self.directory, unit, layer)
             try:
-                for path in (*side_files(output), output):
+                for path in (*sidecars_of(output), output):
                     path.unlink(missing_ok=True)
             except OSError as error:
                 raise OutputError(f"{output}: cannot be removed ({error.strerror})") from error

@@ -34,7 +34,7 @@ from geothresh.raster.creation import (
 from geothresh.raster.dataset import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.georeference import Georeference
-from geothresh.sidecars import side_files
+from geothresh.sidecars import sidecars_of
 from geothresh.types import Float32Array, LayerArray
 from geothresh.windows import PixelWindow
 
@@ -287,7 +287,7 @@ class RasterWriter:
         Raises:
             OutputError: it cannot be flushed to the disk or renamed.
         """
-        publish(self.finished_file, self.target, replaced=side_files(self.target))
+        publish(self.finished_file, self.target, replaced=sidecars_of(self.target))
 
     def discard(self) -> None:
         """Remove what was written, unless it was published."""

@@ -27,7 +27,7 @@ from geothresh.raster.creation import BandFormat, least_bytes, require_tiff_name
 from geothresh.raster.paths import RasterSource, head_digest, local_files
 from geothresh.raster.styles import class_description, raster_style
 from geothresh.raster.writing import RasterWriter
-from geothresh.sidecars import check_side_files, put_description, put_style
+from geothresh.sidecars import check_sidecars, put_description, put_style
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
@@ -131,7 +131,7 @@ def check_raster(
     target = Path(os.fspath(path))
     require_tiff_name(target)
     target = check_output(target, overwrite=overwrite, inputs=local_files(sources), cleared=cleared)
-    check_side_files(target, overwrite=overwrite)
+    check_sidecars(target, overwrite=overwrite)
     return target
 
 

@@ -93,7 +93,7 @@ def write_file(
                 f"{target}: the {form.title} does not hold what was written: {error}; is the disk "
                 "full? nothing was left behind"
             ) from error
-        for ending in form.side_endings:
+        for ending in form.part_endings:
             part, there = file.with_suffix(ending), target.with_suffix(ending)
             if part.exists():
                 publish(part, there)

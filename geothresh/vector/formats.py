@@ -33,7 +33,7 @@ class VectorFormat:
     """Of OGR; empty where OGR does not write it."""
     endings: tuple[str, ...]
     """Endings of its files, the default first."""
-    side_endings: tuple[str, ...] = ()
+    part_endings: tuple[str, ...] = ()
     """Endings of further files of the same data set."""
     crs: str | None = None
     """The only CRS that it can hold; None = any."""
@@ -56,7 +56,7 @@ FORMATS = (
     ),
     VectorFormat(
         name="shapefile", title="shapefile", driver="ESRI Shapefile", endings=(".shp",),
-        side_endings=(".shx", ".dbf", ".prj", ".cpg"), index_endings=(".qix", ".sbn", ".sbx"),
+        part_endings=(".shx", ".dbf", ".prj", ".cpg"), index_endings=(".qix", ".sbn", ".sbx"),
     ),
 )  # fmt: skip
 

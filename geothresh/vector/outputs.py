@@ -14,7 +14,7 @@ from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.vector.formats import GEOPACKAGE, format_of, ogr_path, require_library
 
-_SIDE_FILES = ("-journal", "-wal", "-shm")
+_SQLITE_ENDINGS = ("-journal", "-wal", "-shm")
 
 # Seconds to wait for a program that is writing in a database.
 _PATIENCE = 10.0
@@ -78,12 +78,12 @@ def check_vector_output(
                 "`nodes` out, or write a .gpkg"
             )
     replaces = existing is not Existing.REFUSE
-    for ending in kind.side_endings:
+    for ending in kind.part_endings:
         check_output(target.with_suffix(ending), overwrite=replaces, inputs=inputs)
     target = check_output(target, overwrite=replaces, inputs=inputs)
     if kind is not GEOPACKAGE:
         return target
-    for side in side_files(target):
+    for side in sqlite_files(target):
         # SQLite would apply what it finds there to the new file.
         if side.exists():
             raise OutputError(
@@ -126,6 +126,6 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{place}?mode=ro", uri=True, timeout=_PATIENCE)
 
 
-def side_files(path: Path) -> list[Path]:
+def sqlite_files(path: Path) -> list[Path]:
     """What SQLite may leave beside a database."""
-    return [path.with_name(path.name + ending) for ending in _SIDE_FILES]
+    return [path.with_name(path.name + ending) for ending in _SQLITE_ENDINGS]

@@ -28,7 +28,7 @@ from geothresh.vector.exchange import write_file
 from geothresh.vector.formats import GEOPACKAGE, check_layer_name, format_of, ogr_path
 from geothresh.vector.layers import Layer, Mismatch, of_one_type
 from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
-from geothresh.vector.outputs import Existing, check_vector_output, connect, side_files
+from geothresh.vector.outputs import Existing, check_vector_output, connect, sqlite_files
 from geothresh.vector.styles import styles_there, write_styles
 from geothresh.vector.units import Geometries
 
@@ -109,7 +109,7 @@ def _write_database(
     target: Path, layers: Sequence[Layer], *, crs: str | None, existing: Existing, style: bool
 ) -> list[str]:
     types = []
-    with replacing(target) as temporary, _without_side_files(temporary), _known_warnings():
+    with replacing(target) as temporary, _without_sqlite_files(temporary), _known_warnings():
         before = _state(target)
         # GDAL drops those of a layer that it replaces.
         users = styles_there(target, [layer.name for layer in layers])
@@ -191,15 +191,15 @@ def _check_geometry(path: Path, layer: str, geometry: Geometries) -> None:
 
 
 @contextmanager
-def _without_side_files(path: Path) -> Iterator[None]:
+def _without_sqlite_files(path: Path) -> Iterator[None]:
     """Leave none of SQLite's files beside `path`, however the block ends."""
     try:
         yield
-        for side in side_files(path):
+        for side in sqlite_files(path):
             if side.exists():
                 raise OutputError(f"{path}: SQLite left {side.name}: the file is not complete")
     finally:
-        for side in side_files(path):
+        for side in sqlite_files(path):
             with suppress(OSError):
                 side.unlink(missing_ok=True)
 
