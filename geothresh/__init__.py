@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from geothresh.api.models import load_model
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.refine_many import RefineManyResult, refine_many
-    from geothresh.api.scene_info import SceneInfo
     from geothresh.api.train import TrainCallbacks, TrainResult, train
     from geothresh.api.train_base import BaseTrainResult, train_base
     from geothresh.api.vectorize import VectorizeResult, vectorize
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from geothresh.many.options import Many
     from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
+    from geothresh.run.scene_info import SceneInfo
     from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
     from geothresh.training.recipe import Recipe
     from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
@@ -86,7 +86,7 @@ _HOMES = {
     "Refining": "geothresh.options",
     "Report": "geothresh.evaluation.report",
     "SceneData": "geothresh.training.options",
-    "SceneInfo": "geothresh.api.scene_info",
+    "SceneInfo": "geothresh.run.scene_info",
     "Scoring": "geothresh.evaluation.options",
     "Splitting": "geothresh.training.options",
     "Tiling": "geothresh.options",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
-from geothresh.api.fine_tuning import FineTuning, best_start, with_tuned
-from geothresh.api.labelled import Dealt, FolderMaps, LabelledMaps, SceneMaps
+from geothresh.api.train import TrainCallbacks, train
 from geothresh.calibration.candidates import STRENGTHS, image_free, of_model
 from geothresh.calibration.choosing import Choice
 from geothresh.calibration.counts import CountedMaps, MapCounter
@@ -24,9 +26,11 @@ from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import IN_THIS_PROCESS, Compute, PathLike, Progress, Refining, Tiling
 from geothresh.raster.pictures import reliability_picture, write_png
+from geothresh.run.labelled import Dealt, FolderMaps, SceneMaps, count_maps
 from geothresh.run.models import Choose, ChosenModel, choose_model
-from geothresh.training.options import FolderData, SceneData
-from geothresh.training.recipe import Recipe
+from geothresh.training.folds import fold_model
+from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
+from geothresh.training.recipe import RECIPES, Recipe
 
 # Options of `Calibrating` that apply to a scene, whose places are squares.
 _FOR_SCENES = ("folds", "seed", "patch", "images", "output", "overwrite")
@@ -34,6 +38,9 @@ _DENSE_CRF = (
     "not tried: a calibration, which `refine` follows without the image, cannot hold it; "
     "geothresh.rivals.densecrf has it to compare with"
 )
+
+_Told: TypeAlias = Callable[[float], None]
+"""Called with the share of the training that is done, 0 to 1."""
 
 
 @checked()
@@ -108,8 +115,8 @@ def calibrate(
     counted, dealt = count_maps(labelled, choose, tiling, calibrating, progress)
     called: dict[str, str] = {}
     if tuning is not None and isinstance(labelled, FolderMaps):
-        start = best_start(counted, found)
-        counted, last = with_tuned(
+        start = _best_start(counted, found)
+        counted, last = _with_tuned(
             counted, labelled, dealt, tuning, chooser, start=find_model(files[start]),
             tiling=tiling, told=_told_of_training(progress, labelled.number, len(choose)),
         )  # fmt: skip
@@ -135,6 +142,115 @@ def _folders(data: PathLike | Sequence[PathLike]) -> list[Path]:
     return folders
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FineTuning:
+    """Data, recipe and output of a fine-tuning."""
+
+    data: FolderData
+    recipe: Recipe | None
+    """None = that of `geothresh train` for a start."""
+    place_pattern: str | None
+    seed: int
+    """Of the folds."""
+    device: str
+    output: Path
+    """Base of the names of the models and the files beside them."""
+    overwrite: bool
+
+    def trained(self, start: Path, dealt: Dealt, told: _Told | None) -> Path:
+        """Train a model without each fold, and one on everything, whose path is returned.
+
+        Args:
+            start: the model to start from.
+            dealt: the folds, which are those of the training.
+            told: called after each step with the share that is done.
+
+        Raises:
+            InputError: the data cannot be used, or changed since it was dealt.
+            OutputError: there is another model of that name.
+        """
+        recipe = RECIPES["tune"] if self.recipe is None else self.recipe
+        epochs = recipe.epochs * (len(dealt.folds) + 1)
+
+        def on_step(epoch: int, step: int, steps: int, _: float) -> None:
+            if told is not None:
+                told((epoch - 1 + step / steps) / epochs)
+
+        done = train(
+            self.data, self.output.with_suffix(".safetensors"),
+            network=NetworkChoice(init=start), recipe=replace(recipe, seed=self.seed),
+            splitting=Splitting(
+                folds=len(dealt.folds), place_pattern=self.place_pattern, fold_models=True
+            ),
+            device=self.device, overwrite=self.overwrite,
+            callbacks=TrainCallbacks(on_step=on_step),
+        )  # fmt: skip
+        folds = [set(ids) for ids in json.loads(done.split.read_text())["folds"]]
+        if folds != [{name.rpartition("/")[2] for name in fold} for fold in dealt.folds]:
+            raise InputError(f"{done.split}: the maps changed while they were read; start again")
+        return done.last
+
+    def counted(
+        self, maps: FolderMaps, dealt: Dealt, choose: Callable[[Path], Choose], tiling: Tiling
+    ) -> MapCounter:
+        """Count the maps of each fold, refined by the model that has not seen them."""
+        counter = MapCounter(1)
+        name = f"{self.output.stem}.last"
+
+        def count(sample: Sample) -> None:
+            counter.add_refined(sample, name, STRENGTHS)
+
+        for number, fold in enumerate(dealt.folds, start=1):
+            model = fold_model(self.output.with_suffix(".safetensors"), number)
+            maps.refined(choose(model), tiling, count, only=frozenset(fold))
+        return counter
+
+
+def _best_start(counted: CountedMaps, models: Mapping[str, ChosenModel]) -> str:
+    """Name of the model with the highest mean IoU over places, as `refine` uses it."""
+
+    def score(name: str) -> float:
+        usual = of_model(name, models[name].scope.keep)[0]
+        return float(counted.weights @ usual.fit(counted).iou(counted))
+
+    return max(models, key=score)
+
+
+def _with_tuned(
+    counted: CountedMaps,
+    maps: FolderMaps,
+    dealt: Dealt,
+    tuning: _FineTuning,
+    choose: Callable[[Path], Choose],
+    *,
+    start: Path,
+    tiling: Tiling,
+    told: _Told | None,
+) -> tuple[CountedMaps, Path]:
+    """Add the counts of a fine-tuned model; returns them, and the file of that model.
+
+    Args:
+        counted: the maps as they are and refined by other models.
+        maps: the labelled maps.
+        dealt: the folds, each of which is refined by a model that has not seen it.
+        tuning: what is trained.
+        choose: chooses a model for ``metres`` and ``width``, by its file.
+        start: the model to start from.
+        tiling: how maps are cut.
+        told: called after each step of the training.
+
+    Raises:
+        InputError: the data cannot be used.
+        OutputError: there is another model of that name.
+    """
+    last = tuning.trained(start, dealt, told)
+    started = time.perf_counter()
+    counter = tuning.counted(maps, dealt, choose, tiling)
+    # Times are per megapixel.
+    seconds = (time.perf_counter() - started) / counted.megapixels
+    return counted.with_sources(counter.sources(counted.ids), {last.stem: seconds}), last
+
+
 def _tuning(
     folders: Sequence[Path],
     maps: Maps,
@@ -142,7 +258,7 @@ def _tuning(
     recipe: Recipe | None,
     device: str,
     has_models: bool,
-) -> FineTuning | None:
+) -> _FineTuning | None:
     """The fine-tuning, if it is asked for: errors as `calibrate`."""
     if not calibrating.fine_tune or calibrating.output is None:
         return None
@@ -153,7 +269,7 @@ def _tuning(
             "`fine_tune` trains on whole folders, and `ids` names some of their maps; put these "
             "into a folder of their own"
         )
-    return FineTuning(
+    return _FineTuning(
         data=FolderData(
             folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,
             layout=maps.layout, resize=maps.resize,
@@ -164,9 +280,7 @@ def _tuning(
     )  # fmt: skip
 
 
-def _told_of_training(
-    progress: Progress | None, maps: int, models: int
-) -> Callable[[float], None] | None:
+def _told_of_training(progress: Progress | None, maps: int, models: int) -> _Told | None:
     """Progress of a training, which counts as one more pass over the maps."""
     if progress is None:
         return None
@@ -204,61 +318,6 @@ def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
             )
         found[source.name] = model if isinstance(model, str) else Path(model)
     return found
-
-
-def count_maps(
-    maps: LabelledMaps,
-    choose: Mapping[str, Choose],
-    tiling: Tiling,
-    calibrating: Calibrating,
-    progress: Progress | None,
-) -> tuple[CountedMaps, Dealt]:
-    """Count all maps, as they are and refined by each model.
-
-    Args:
-        maps: the labelled maps.
-        choose: chooses a model for ``metres`` and ``width``, by its name.
-        tiling: how maps are cut.
-        calibrating: folds, places and regions.
-        progress: as of `calibrate`.
-
-    Returns:
-        The counts, and the places and folds of the maps.
-
-    Raises:
-        InputError: there is only one place, or a map cannot be read.
-    """
-    counter = MapCounter(calibrating.patch)
-    seconds: dict[str, float] = {}
-    done, total = 0, maps.number * (1 + len(choose))
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    def count(sample: Sample) -> None:
-        counter.add(sample)
-        step()
-
-    started = time.perf_counter()
-    maps.as_they_are(count)
-    megapixels = counter.pixels / 1e6
-    seconds[""] = (time.perf_counter() - started) / megapixels
-    # Cells of a scene without a valid pixel were not counted.
-    total = done * (1 + len(choose))
-    dealt = maps.deal(calibrating)
-    for name, model in choose.items():
-
-        def count_refined(sample: Sample, name: str = name) -> None:
-            counter.add_refined(sample, name, STRENGTHS)
-            step()
-
-        started = time.perf_counter()
-        maps.refined(model, tiling, count_refined)
-        seconds[name] = (time.perf_counter() - started) / megapixels
-    return counter.counted(dealt.place_of, seconds), dealt
 
 
 def _report(

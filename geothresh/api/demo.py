@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from geothresh.api.drawing import NODES
 from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.fields import checked, plain
@@ -35,6 +34,7 @@ from geothresh.raster.scene import open_scene
 from geothresh.raster.styles import raster_style
 from geothresh.sidecars import put_style
 from geothresh.types import BoolArray, Float32Array, UInt8Array
+from geothresh.vector.drawing import NODES
 from geothresh.vector.layers import Geometry, Layer
 from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
 from geothresh.vector.styles import style_of

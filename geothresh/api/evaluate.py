@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
-from geothresh.api.truths import ScenePair, scene_pairs
 from geothresh.errors import OutputError, UsageError
 from geothresh.evaluation.figures import figure
 from geothresh.evaluation.gallery import Gallery
@@ -22,6 +20,7 @@ from geothresh.evaluation.scenes import SceneScore
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output, make_directory, paths_of, require_page, write_text
+from geothresh.many.truths import ScenePair, scene_pairs
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.options import (
     IN_THIS_PROCESS,
@@ -39,6 +38,7 @@ from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import told_together
 from geothresh.run.calibrated import follow
+from geothresh.run.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
 from geothresh.run.models import Choose, ChosenModel, Model, choose_model
 from geothresh.run.resolution import chosen_for
 from geothresh.types import BoolArray, Float32Array

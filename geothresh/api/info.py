@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-from geothresh.api.scene_info import Against, SceneInfo, describe
 from geothresh.errors import InputError
 from geothresh.fields import checked
 from geothresh.geobox import GeoBox
@@ -21,6 +20,7 @@ from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.grids import surfaces_of
 from geothresh.raster.scene import BandKind, Examined, SceneSpec, open_scene
 from geothresh.raster.surface import decide_together, one_spelling, told_together
+from geothresh.run.scene_info import Against, SceneInfo, describe
 
 # More threads gain nothing, as decoding alternates with Python code.
 _MOST_THREADS = 16

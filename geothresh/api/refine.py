@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from geothresh.run.directories import with_directories
 from geothresh.run.jobs import Job, Method, RunOptions
 from geothresh.run.models import Model
 from geothresh.run.outcome import remarks
-from geothresh.run.outputs import check_outputs, write_manifest, write_small
+from geothresh.run.outputs import OutputFiles, check_outputs, write_manifest, write_small
 from geothresh.run.resolution import pixel_size, sampled_width
 from geothresh.run.staging import Staging
+from geothresh.vector.options import VectorWriting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +196,7 @@ def refine(
         job.make(journal, progress)
         _warn_of(job, journal)
         if files.vector is not None and not journal.is_made([files.vector]):
-            from geothresh.api.vector_output import write_polygons
-
-            write_polygons(
-                files.mask, files.vector, journal, confidence=files.confidence,
-                style=writing.style,
-            )  # fmt: skip
+            _draw(files, files.vector, journal, style=writing.style)
         if files.report is not None and not journal.is_made([files.report]):
             write_small(files.report, _page(job, journal), journal)
         if files.manifest is not None:
@@ -256,6 +253,20 @@ def _width_read(job: Job) -> float | None:
         return None
     width = sampled_width(job.scene)
     return None if width is None else width * job.method.chosen.resampling
+
+
+def _draw(files: OutputFiles, vector: Path, journal: Journal, *, style: bool) -> None:
+    # geopandas is not needed before the mask is there.
+    from geothresh.api.vectorize import vectorize
+    from geothresh.run.vectors import put_vectors
+
+    draw = partial(
+        vectorize,
+        files.mask,
+        confidence=files.confidence,
+        writing=VectorWriting(overwrite=True, style=style),
+    )
+    put_vectors(draw, vector, journal)
 
 
 def _page(job: Job, journal: Journal) -> str:

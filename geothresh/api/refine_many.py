@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from geothresh.run.jobs import RunOptions
 from geothresh.run.models import Model, find_source
 from geothresh.run.outcome import remarks
 from geothresh.run.outputs import check_vector
+from geothresh.vector.options import VectorWriting
 
 # Grids that a message names.
 _SHOWN = 3
@@ -228,7 +230,8 @@ def refine_many(
 
 def _draw(run: Run, vector: Path) -> None:
     """Write the polygons of all masks, unless an earlier run has done so."""
-    from geothresh.api.vector_output import write_polygons
+    from geothresh.api.vectorize import vectorize
+    from geothresh.run.vectors import put_vectors
 
     if run.record.vectors is not None and vector.absolute() in run.record.vector_files():
         return
@@ -236,11 +239,13 @@ def _draw(run: Run, vector: Path) -> None:
     def files(layer: str) -> list[PathLike]:
         return [run.place.output(name, layer) for name in run.done]
 
-    confident = "confidence" in run.many.written
-    write_polygons(
-        files("mask"), vector, run.record, confidence=files("confidence") if confident else None,
-        style=run.writing.style,
-    )  # fmt: skip
+    draw = partial(
+        vectorize,
+        files("mask"),
+        confidence=files("confidence") if "confidence" in run.many.written else None,
+        writing=VectorWriting(overwrite=True, style=run.writing.style),
+    )
+    put_vectors(draw, vector, run.record)
 
 
 def _result(

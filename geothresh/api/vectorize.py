@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
-from geothresh.api.drawing import NODES, draw_layers
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import Value, checked, decisive, plain, require_only
 from geothresh.many.examining import WholeSurface, examine_all
@@ -28,6 +27,7 @@ from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import OpenScenes
 from geothresh.run.directories import with_directories
 from geothresh.vector.centerlines import pixel_side
+from geothresh.vector.drawing import NODES, draw_layers
 from geothresh.vector.formats import (
     MOST,
     VectorFormat,

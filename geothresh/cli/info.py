@@ -17,7 +17,7 @@ from geothresh.options import READ_WHOLE, Reading
 
 if TYPE_CHECKING:
     from geothresh.api.info import ManyInfo
-    from geothresh.api.scene_info import SceneInfo
+    from geothresh.run.scene_info import SceneInfo
 
 _GAP = "  "
 _HEADING = ("file", "size", "type", "read as", "pixel", "data", "fits")

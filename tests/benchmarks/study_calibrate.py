@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 
 from geothresh import Calibrating, Compute, Maps, Tiling
-from geothresh.api.calibrate import count_maps
-from geothresh.api.labelled import FolderMaps
 from geothresh.calibration.candidates import Candidate, image_free, of_model
 from geothresh.calibration.choosing import Choice
 from geothresh.calibration.counts import CountedMaps
 from geothresh.raster.pairs import find_pairs
+from geothresh.run.labelled import FolderMaps, count_maps
 from geothresh.run.models import ChosenModel, choose_model
 
 TIMES = 10

@@ -32,6 +32,7 @@ FLOORS = {
     "geobox": 1,
     "metrics": 1,
     "pages": 1,
+    "profiles": 1,
     "project": 1,
     "sidecars": 1,
     "skeleton": 1,
@@ -39,8 +40,8 @@ FLOORS = {
     "thresholding": 1,
     "mosaic": 2,
     "raster": 2,
-    "vector": 2,
     "nn": 3,
+    "vector": 3,
     "evaluation": 4,
     "rivals": 4,
     "training": 4,
@@ -144,6 +145,25 @@ def _fault(room: str, name: str) -> str | None:
 
 def test_the_package_keeps_its_floors() -> None:
     assert violations(PACKAGE) == []
+
+
+def test_the_api_holds_public_functions_alone() -> None:
+    """Each module has one, and no other: names of the package, or what a command calls."""
+    called = {
+        name
+        for path in (PACKAGE / "cli").rglob("*.py")
+        for _, name in imported(ast.parse(path.read_text("utf-8")), (), is_package=False)
+    }
+    for path in (PACKAGE / "api").glob("[!_]*.py"):
+        functions = {
+            node.name
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+        }
+        here = f"geothresh.api.{path.stem}"
+        public = {name for name in functions if f"{here}.{name}" in called}
+        assert functions, path
+        assert functions - public <= set(geothresh.__all__), path
 
 
 def test_every_room_exists() -> None:

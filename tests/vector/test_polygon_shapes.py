@@ -161,7 +161,7 @@ def test_an_interruption_while_shapes_are_drawn_is_quiet(
 
     unheard: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", unheard.append)
-    monkeypatch.setattr("geothresh.api.drawing.make_polygons", interrupted)
+    monkeypatch.setattr("geothresh.vector.drawing.make_polygons", interrupted)
     with pytest.raises(KeyboardInterrupt), rasterio.Env():
         vectorize(path, tmp_path / "v.gpkg")
     gc.collect()

@@ -1,16 +1,13 @@
-"""Write the vector output of `refine`: polygons of its mask, logged in its journal."""
+"""Put the vectors that a run draws in place, logged in its journal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from geothresh.api.vectorize import vectorize
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, discard, publish
-from geothresh.options import PathLike
-from geothresh.vector.options import VectorWriting
 from geothresh.vector.styles import take_over_styles
 
 
@@ -21,22 +18,25 @@ class Notes(Protocol):
         """Log finished files, and facts about them, before they are renamed into place."""
 
 
-def write_polygons(
-    mask: PathLike | Sequence[PathLike],
-    vector: Path,
-    journal: Notes,
-    *,
-    confidence: PathLike | Sequence[PathLike] | None,
-    style: bool,
-) -> None:
-    """Write the foreground of a finished mask, or of many as one, as polygons.
+class Drawn(Protocol):
+    """What `vectorize` tells of the file that it has written."""
+
+    @property
+    def layer(self) -> str:
+        """The layer in it."""
+
+    @property
+    def features(self) -> int:
+        """In the layer."""
+
+
+def put_vectors(draw: Callable[[Path], Drawn], vector: Path, journal: Notes) -> None:
+    """Draw vectors into a temporary file, log it, and rename it into place.
 
     Args:
-        mask: of the run.
+        draw: writes them to the path that it is given.
         vector: the file to write.
         journal: logs it, with ``features``.
-        confidence: the refined confidence, if it was written.
-        style: whether a style for QGIS is written with it.
 
     Raises:
         OutputError: it cannot be written.
@@ -46,20 +46,15 @@ def write_polygons(
         # In the folder of the temporary file, under its final name, which determines the format.
         made = temporary.with_name(vector.name)
         try:
-            result = vectorize(
-                mask,
-                made,
-                confidence=confidence,
-                writing=VectorWriting(overwrite=True, style=style),
-            )
+            drawn = draw(made)
         except OutputError as error:
             raise OutputError(str(error).replace(str(made), str(vector))) from error
         temporary.unlink()
-        take_over_styles(made, vector, result.layer)
+        take_over_styles(made, vector, drawn.layer)
         # A shapefile is several files, of which the one that was named comes last.
         parts = sorted(made.parent.iterdir(), key=lambda file: file == made)
         journal.record_made(
-            {vector.with_name(part.name): part for part in parts}, features=result.features
+            {vector.with_name(part.name): part for part in parts}, features=drawn.features
         )
         for part in parts:
             publish(part, vector.with_name(part.name))

@@ -1,8 +1,9 @@
-"""Labelled maps for `calibrate`: maps of folders, or cells of a scene; and their places."""
+"""Labelled maps for `calibrate`: maps of folders, or cells of a scene; their places and counts."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from geothresh.api.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
-from geothresh.calibration.counts import require_few
+from geothresh.calibration.candidates import STRENGTHS
+from geothresh.calibration.counts import CountedMaps, MapCounter, require_few
 from geothresh.calibration.options import Calibrating
 from geothresh.errors import InputError, UsageError, names
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.samples import CELL, by_source, cells, pair_samples
 from geothresh.evaluation.scoring import Sample
-from geothresh.options import Tiling
+from geothresh.options import Progress, Tiling
 from geothresh.raster.pairs import Pair, check_pairs
+from geothresh.run.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
 from geothresh.run.models import Choose
 from geothresh.run.resolution import chosen_for
 from geothresh.splitting import deal_places, places_of
@@ -241,6 +243,61 @@ class SceneMaps:
             truth=truth,
             valid=valid,
         )
+
+
+def count_maps(
+    maps: LabelledMaps,
+    choose: Mapping[str, Choose],
+    tiling: Tiling,
+    calibrating: Calibrating,
+    progress: Progress | None,
+) -> tuple[CountedMaps, Dealt]:
+    """Count all maps, as they are and refined by each model.
+
+    Args:
+        maps: the labelled maps.
+        choose: chooses a model for ``metres`` and ``width``, by its name.
+        tiling: how maps are cut.
+        calibrating: folds, places and regions.
+        progress: as of `calibrate`.
+
+    Returns:
+        The counts, and the places and folds of the maps.
+
+    Raises:
+        InputError: there is only one place, or a map cannot be read.
+    """
+    counter = MapCounter(calibrating.patch)
+    seconds: dict[str, float] = {}
+    done, total = 0, maps.number * (1 + len(choose))
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    def count(sample: Sample) -> None:
+        counter.add(sample)
+        step()
+
+    started = time.perf_counter()
+    maps.as_they_are(count)
+    megapixels = counter.pixels / 1e6
+    seconds[""] = (time.perf_counter() - started) / megapixels
+    # Cells of a scene without a valid pixel were not counted.
+    total = done * (1 + len(choose))
+    dealt = maps.deal(calibrating)
+    for name, model in choose.items():
+
+        def count_refined(sample: Sample, name: str = name) -> None:
+            counter.add_refined(sample, name, STRENGTHS)
+            step()
+
+        started = time.perf_counter()
+        maps.refined(model, tiling, count_refined)
+        seconds[name] = (time.perf_counter() - started) / megapixels
+    return counter.counted(dealt.place_of, seconds), dealt
 
 
 def _valid(sample: Sample) -> BoolArray:
