@@ -89,3 +89,29 @@ class GeoBox:
             if math.ulp(across) > max(abs(along), abs(down)):
                 return f"{shown} maps neighbouring pixels to the same coordinates"
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSize:
+    """Ground sample distance of a raster at its centre, in metres."""
+
+    x: float
+    """Along a row."""
+    y: float
+    """Down a column."""
+
+    @property
+    def mean(self) -> float:
+        """The side of the square of the same area: what models are compared with.
+
+        For oblong pixels (degrees, far from the equator) one side is then too small and the other
+        too large by the same factor: resampling keeps their shape.
+        """
+        return math.sqrt(self.x * self.y)
+
+    @property
+    def text(self) -> str:
+        """Such as ``0.5 m``, or ``0.5 x 0.7 m`` where the sides differ by a hundredth and more."""
+        if max(self.x / self.y, self.y / self.x) < 1.01:
+            return f"{self.mean:.3g} m"
+        return f"{self.x:.3g} x {self.y:.3g} m"

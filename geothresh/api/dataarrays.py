@@ -10,6 +10,7 @@ import numpy as np
 
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import Number, checked, decisive, require, require_only
+from geothresh.geobox import PixelSize
 from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
 from geothresh.options import IN_THIS_PROCESS, Compute, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
@@ -21,13 +22,12 @@ from geothresh.run.changes import MaskLayers
 from geothresh.run.models import ChosenModel, Model
 from geothresh.run.outputs import parameter_tags
 from geothresh.run.resolution import (
-    PixelSize,
-    pixel_size,
     sampled_width,
     warn_of_mismatch,
     width_windows,
 )
 from geothresh.types import BoolArray, Float32Array
+from geothresh.vector.pixelsize import pixel_size
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:

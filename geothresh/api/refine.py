@@ -24,9 +24,10 @@ from geothresh.run.jobs import Job, Method, RunOptions
 from geothresh.run.models import Model
 from geothresh.run.outcome import remarks
 from geothresh.run.outputs import OutputFiles, check_outputs, write_manifest, write_small
-from geothresh.run.resolution import pixel_size, sampled_width
+from geothresh.run.resolution import sampled_width
 from geothresh.run.staging import Staging
 from geothresh.vector.options import VectorWriting
+from geothresh.vector.pixelsize import pixel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ def _table(files: Sequence[SceneInfo]) -> list[str]:
 
 
 def _row(one: SceneInfo) -> tuple[str, ...]:
-    from geothresh.run.resolution import PixelSize
+    from geothresh.geobox import PixelSize
 
     x_y = one.pixel_size
     return (

@@ -1,17 +1,16 @@
-"""Pixel size of a raster on the ground, width of its foreground, and whether a model fits both."""
+"""Width of a raster's foreground, share of its data, and whether a model fits its pixels."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 from geothresh.errors import warn
-from geothresh.geobox import GeoBox
+from geothresh.geobox import PixelSize
 from geothresh.nn.scope import TOLERANCE
 from geothresh.thresholding import foreground_width
+from geothresh.vector.pixelsize import pixel_size
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
@@ -22,46 +21,6 @@ if TYPE_CHECKING:
 
 # Windows along each side that are looked at, and pixels along each side of a window.
 _WINDOWS, _WINDOW = 4, 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelSize:
-    """Ground sample distance of a raster at its centre, in metres."""
-
-    x: float
-    """Along a row."""
-    y: float
-    """Down a column."""
-
-    @property
-    def mean(self) -> float:
-        """The side of the square of the same area: what models are compared with.
-
-        For oblong pixels (degrees, far from the equator) one side is then too small and the other
-        too large by the same factor: resampling keeps their shape.
-        """
-        return math.sqrt(self.x * self.y)
-
-    @property
-    def text(self) -> str:
-        """Such as ``0.5 m``, or ``0.5 x 0.7 m`` where the sides differ by a hundredth and more."""
-        if max(self.x / self.y, self.y / self.x) < 1.01:
-            return f"{self.mean:.3g} m"
-        return f"{self.x:.3g} x {self.y:.3g} m"
-
-
-def pixel_size(box: GeoBox) -> PixelSize | None:
-    """The size of a raster's pixels; None without a CRS and a transform, or where they do not say.
-
-    Control points and RPCs are ignored: under them pixels have no single size.
-    """
-    if box.crs is None or not box.has_transform:
-        return None
-    # pyproj takes a tenth of a second to import.
-    from geothresh.vector.pixelsize import pixel_size as measured
-
-    sizes = measured(box)
-    return None if sizes is None else PixelSize(x=sizes[0], y=sizes[1])
 
 
 def sampled_width(reader: RasterReader) -> float | None:

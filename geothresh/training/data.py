@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from geothresh.errors import UsageError
+from geothresh.geobox import PixelSize
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.nn.transformation import clipped_logit
 from geothresh.options import Size
@@ -55,7 +56,7 @@ class Pixels:
         return cls(given=tuple(given), resolution=resolution)
 
     def sizes(
-        self, data: Sequence[Path], measured: Sequence[GroundSampleDistance | None] | None = None
+        self, data: Sequence[Path], measured: Sequence[PixelSize | None] | None = None
     ) -> list[GroundSampleDistance | None]:
         """Ground sample distance of each data set: as given, else as measured.
 
@@ -63,7 +64,11 @@ class Pixels:
             UsageError: neither one size nor one for each was given.
         """
         if not self.given:
-            return [None] * len(data) if measured is None else list(measured)
+            known = [None] * len(data) if measured is None else measured
+            return [
+                None if one is None else GroundSampleDistance(least=one.mean, greatest=one.mean)
+                for one in known
+            ]
         if len(self.given) not in (1, len(data)):
             raise UsageError(
                 f"{len(self.given)} ground sample distances for {len(data)} sets of data; give one "

@@ -14,7 +14,6 @@ import numpy as np
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.geobox import GeoBox
-from geothresh.nn.scope import GroundSampleDistance
 from geothresh.options import PathLike
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
@@ -83,7 +82,7 @@ def gather_scenes(
         for path, source in zip(paths, labels, strict=True)
     ]
     _require_names(opened)
-    sizes = pixels.sizes(paths, [_pixel_size(one.box) for one in opened])
+    sizes = pixels.sizes(paths, [pixel_size(one.box) for one in opened])
     factors = pixels.factors(paths, sizes)
     surveys = _surveys(opened, two_areas=splitting.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
@@ -365,14 +364,3 @@ def _describe(
             "aoi": None if data.aoi is None else Path(data.aoi).name,
         },
     }
-
-
-def _pixel_size(box: GeoBox) -> GroundSampleDistance | None:
-    """Ground sample distance of a scene; None where it is not georeferenced."""
-    if not box.has_transform or box.crs is None:
-        return None
-    found = pixel_size(box)
-    if found is None:
-        return None
-    side = math.sqrt(found[0] * found[1])
-    return GroundSampleDistance(least=side, greatest=side)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError, ProjError
 
-from geothresh.geobox import GeoBox
+from geothresh.geobox import GeoBox, PixelSize
 from geothresh.types import Float64Array
 
+# pyproj takes a tenth of a second to import, which rasters without a CRS do without.
+if TYPE_CHECKING:
+    from pyproj import CRS
 
-def pixel_size(box: GeoBox) -> tuple[float, float] | None:
+
+def pixel_size(box: GeoBox) -> PixelSize | None:
     """Metres on the ground along a row and down a column, from one pixel to the next.
 
     Measured along geodesics at the raster's centre, so that it is right for feet, degrees, rotated
     grids and projections whose scale varies (Mercator). A plane without an ellipsoid is measured in
-    its own unit.
+    its own unit. Control points and RPCs are ignored: under them pixels have no single size.
 
     Returns:
-        (x, y), both above 0; None where the raster names no CRS, the CRS does not say, or the
-        centre lies outside of what it is made for.
+        Both above 0; None where the raster names no CRS or has no transform, the CRS does not say,
+        or the centre lies outside of what it is made for.
     """
-    if box.crs is None:
+    if box.crs is None or not box.has_transform:
         return None
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
     try:
         crs = CRS.from_wkt(box.crs).to_2d()
     except CRSError:
@@ -41,7 +47,7 @@ def pixel_size(box: GeoBox) -> tuple[float, float] | None:
         sizes = math.hypot(a, d) * unit, math.hypot(b, e) * unit
     if sizes is None or not all(math.isfinite(size) and size > 0 for size in sizes):
         return None
-    return sizes
+    return PixelSize(x=sizes[0], y=sizes[1])
 
 
 def longitude_latitude(box: GeoBox, points: Float64Array) -> Float64Array | None:
@@ -57,6 +63,9 @@ def longitude_latitude(box: GeoBox, points: Float64Array) -> Float64Array | None
     """
     if box.crs is None:
         return None
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import CRSError, ProjError
+
     try:
         crs = CRS.from_wkt(box.crs).to_2d()
         if crs.geodetic_crs is None:
@@ -73,6 +82,9 @@ def _on_the_ground(
     crs: CRS, xs: tuple[float, ...], ys: tuple[float, ...]
 ) -> tuple[float, float] | None:
     """Metres from the first point to the second and to the third."""
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
     geodetic, geod = crs.geodetic_crs, crs.get_geod()
     if geodetic is None or geod is None:
         return None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 from rasterio.transform import Affine
 
-from geothresh.geobox import GeoBox
+from geothresh.geobox import IDENTITY, GeoBox
 from geothresh.vector import pixelsize
 from geothresh.windows import RasterSize
 
@@ -28,7 +28,8 @@ def pixel_size(
     crs: str, transform: tuple[float, ...], *, height: int, width: int
 ) -> tuple[float, float] | None:
     size = RasterSize(height=height, width=width)
-    return pixelsize.pixel_size(GeoBox(size=size, transform=transform, crs=crs))
+    found = pixelsize.pixel_size(GeoBox(size=size, transform=transform, crs=crs))
+    return None if found is None else (found.x, found.y)
 
 
 @pytest.mark.parametrize("turn", [0.0, 33.0, 90.0, 180.0])
@@ -85,6 +86,7 @@ def test_a_local_plane_is_measured_in_its_unit() -> None:
     ("crs", "transform"),
     [
         ("no WKT", at(0, 0, 1, 1)),
+        (wkt(32632), IDENTITY),  # control points, or nothing at all
         (wkt(4978), at(0, 0, 1, 1)),  # geocentric
         (wkt(32632), at(1e30, 1e30, 1, 1)),  # nowhere on the map
     ],
