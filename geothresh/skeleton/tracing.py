@@ -17,7 +17,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from geothresh.skeleton.ground import UNIT
-from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
+from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 from geothresh.windows import PixelWindow
 
 #: Pixels around a block that `trace` needs.
@@ -158,42 +158,15 @@ def trace(
         width: columns of the raster.
     """
     padded = np.pad(skeleton, 1)
-    flat, pitch = padded.ravel(), padded.shape[1]
-    inside = np.zeros(padded.shape, np.bool_)
-    # The block and one pixel around it: ends of links.
-    rows, cols = core.within(outer)
-    inside[rows.start : rows.stop + 2, cols.start : cols.stop + 2] = True
-    places = np.flatnonzero(flat & inside.ravel())
-    if not places.size:
+    kinds, ends = _links(padded, core.within(outer))
+    if not ends.size:
         return []
-    n, ne, e, se, s, sw, w, nw = (
-        flat[places + offset]
-        for offset in (-pitch, 1 - pitch, 1, pitch + 1, pitch, pitch - 1, -1, -1 - pitch)
-    )
-    # Corner links, where neither pixel beside the corner is of the skeleton.
-    to_ne, to_se, to_sw, to_nw = (
-        corner & ~one & ~other
-        for corner, one, other in ((ne, n, e), (se, s, e), (sw, s, w), (nw, n, w))
-    )
-    links = sum(part.astype(np.uint8) for part in (n, e, s, w, to_ne, to_se, to_sw, to_nw))
-    square = (n & ne & e) | (e & se & s) | (s & sw & w) | (w & nw & n)
-    kinds = np.zeros(flat.size, np.uint8)
-    kinds[places] = np.where(square | (links > 2), _KNOT, np.where(links == 2, _PASSED, _END))
-
-    inside[:] = False
-    inside[rows.start + 1 : rows.stop + 1, cols.start + 1 : cols.stop + 1] = True
-    owned = inside.ravel()[places]
-    ways = ((e, 1), (to_sw, pitch - 1), (s, pitch), (to_se, pitch + 1))
-    starts = np.concatenate([places[owned & there] for there, _ in ways])
-    stops = np.concatenate([places[owned & there] + offset for there, offset in ways])
-    if not starts.size:
-        return []
-    vertices, ends = np.unique(np.stack([starts, stops], axis=1), return_inverse=True)
+    vertices, ends = np.unique(ends, return_inverse=True)
     ends = ends.reshape(-1, 2).astype(np.int64)
     meeting = np.bincount(ends.ravel(), minlength=vertices.size)
     passed = (kinds[vertices] == _PASSED) & (meeting == 2)
 
-    row, col = np.divmod(vertices, pitch)
+    row, col = np.divmod(vertices, padded.shape[1])
     numbers = (row - 1 + outer.row) * width + (col - 1 + outer.col)
     measured = samples.reshape(-1, samples.shape[-1])[(row - 1) * outer.width + col - 1]
     found = chain(ends, passed)
@@ -212,6 +185,47 @@ def trace(
             )
         )
     return traces
+
+
+def _links(padded: BoolArray, block: tuple[slice, slice]) -> tuple[UInt8Array, Int64Array]:
+    """The links of a block, between pixels by their places in the flattened skeleton.
+
+    Args:
+        padded: (h + 2, w + 2) the skeleton with a pixel without skeleton on all sides.
+        block: rows and columns of the skeleton.
+
+    Returns:
+        ((h + 2) * (w + 2),) the kind of each pixel of the block and one pixel around it, 0
+        elsewhere; and (m, 2) the two ends of each link that belongs to the block.
+    """
+    rows, cols = block
+    flat, pitch = padded.ravel(), padded.shape[1]
+    inside = np.zeros(padded.shape, np.bool_)
+    # The block and one pixel around it: ends of links.
+    inside[rows.start : rows.stop + 2, cols.start : cols.stop + 2] = True
+    places = np.flatnonzero(flat & inside.ravel())
+    n, ne, e, se, s, sw, w, nw = (
+        flat[places + offset]
+        for offset in (-pitch, 1 - pitch, 1, pitch + 1, pitch, pitch - 1, -1, -1 - pitch)
+    )
+    # Corner links, where neither pixel beside the corner is of the skeleton.
+    to_ne, to_se, to_sw, to_nw = (
+        corner & ~one & ~other
+        for corner, one, other in ((ne, n, e), (se, s, e), (sw, s, w), (nw, n, w))
+    )
+    links = sum(part.astype(np.uint8) for part in (n, e, s, w, to_ne, to_se, to_sw, to_nw))
+    square = (n & ne & e) | (e & se & s) | (s & sw & w) | (w & nw & n)
+    kinds = np.zeros(flat.size, np.uint8)
+    kinds[places] = np.where(square | (links > 2), _KNOT, np.where(links == 2, _PASSED, _END))
+
+    inside[:] = False
+    inside[rows.start + 1 : rows.stop + 1, cols.start + 1 : cols.stop + 1] = True
+    owned = inside.ravel()[places]
+    ends = []
+    for there, offset in ((e, 1), (to_sw, pitch - 1), (s, pitch), (to_se, pitch + 1)):
+        starts = places[owned & there]
+        ends.append(np.stack([starts, starts + offset], axis=1))
+    return kinds, np.concatenate(ends)
 
 
 def join(traces: Iterable[Trace]) -> list[Trace]:
