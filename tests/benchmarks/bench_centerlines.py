@@ -11,10 +11,7 @@ Prints a table in Markdown.
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -23,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from measuring import peak_megabytes
+from measuring import in_process, peak_megabytes, script_parser, table
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -121,7 +118,7 @@ def meetings_of(skeleton: Any, ndimage: Any) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("--side", type=int, default=6000, help="rows and columns of the mask")
     parser.add_argument("--folder", type=Path, help="where to put the raster; default temporary")
     parser.add_argument("--case", choices=CASES, help="run one case here, print JSON")
@@ -133,13 +130,11 @@ def main() -> None:
         make(Path(name) / "mask.tif", arguments.side)
         columns = ("seconds", "megabytes", "length", "meetings", "lines", "nodes", "skan length")
         print(f"streets, {arguments.side} x {arguments.side}\n")
-        print(f"| {'case':<13} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+        rows = []
         for case in CASES:
-            command = [sys.executable, __file__, "--folder", name, "--case", case]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = json.loads(done.stdout)
-            cells = [f"{row[c]:,.1f}" if c in row else "" for c in columns]
-            print(f"| {case:<13} | {' | '.join(cells)} |")
+            row = in_process(__file__, "--folder", name, "--case", case)
+            rows.append([case, *(f"{row[c]:,.1f}" if c in row else "" for c in columns)])
+        print(table(["case", *columns], rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ one machine has to do however many workers there are elsewhere, but for writing.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 from dask.distributed import Client, LocalCluster
 from distributed import Worker
 from identity import IdentitySource, MaskAndConfidence
-from measuring import machine
+from measuring import machine, script_parser
 from scenes import OVERLAP, TILE, random_bytes
 
 from geothresh.mosaic import Layers, Scheduler, Sink, mosaic
@@ -56,9 +55,7 @@ def sent_bytes(dask_worker: Worker) -> int:
 
 def main() -> None:
     """Run one mosaic and print what it took."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--side", type=int, default=16384, help="rows and columns of the raster")
     parser.add_argument("--chunk-width", type=int, default=4096, help="columns of a chunk")

@@ -12,7 +12,6 @@ compresses as the input does. "Busy" is how often the driver found a kernel at w
 
 from __future__ import annotations
 
-import argparse
 import platform
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import script_parser
 from scenes import TILE, repeated
 
 import geothresh
@@ -284,9 +284,7 @@ def kernels(presets: list[str]) -> None:
 
 def main() -> None:
     """Parse the command line, and do one part."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("part", choices=["network", "refine", "training", "kernels", "all"])
     parser.add_argument("--preset", action="append", choices=list(PRESETS))
     parser.add_argument("--side", type=int, default=18000)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -25,7 +24,17 @@ from typing import Any
 import numpy as np
 import rasterio
 from identity import Identity
-from measuring import in_process, in_turn, least, machine, peak_megabytes, ratio, table, timed
+from measuring import (
+    in_process,
+    in_turn,
+    least,
+    machine,
+    peak_megabytes,
+    ratio,
+    script_parser,
+    table,
+    timed,
+)
 from rasterio.windows import Window
 from scenes import PLACE, TILED, random_bytes
 
@@ -211,7 +220,7 @@ def strips() -> None:
     """Print peak memory at two widths."""
     rows = []
     for height, width in ((600, 25_000), (600, 400_000)):
-        found = in_process(__file__, str(height), str(width))
+        found = in_process(__file__, "case", str(height), str(width))
         rows.append(
             [
                 f"{height} x {width:,}",
@@ -226,9 +235,7 @@ def strips() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("what", choices=["vrt", "http", "strip", "case"])
     parser.add_argument("case", nargs="*", type=int, help="for the processes that this one starts")
     parser.add_argument("--side", type=int, default=4096, help="rows and columns")

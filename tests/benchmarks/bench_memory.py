@@ -54,7 +54,7 @@ def main() -> None:
     """Print a line for each size."""
     print(machine("numpy", "torch", "dask", "rasterio"))
     for model, height, width in CASES:
-        figures = in_process(__file__, model, height, width)
+        figures = in_process(__file__, "case", model, height, width)
         print(
             f"{model:8} {height:6} x {width:6}: peak {figures['peak']:4.0f} MB "
             f"({figures['peak'] - figures['before']:4.0f} MB above the start of refine), "

@@ -14,7 +14,6 @@ the local decoder, in a Python loop, nothing folded. It has 299 GFLOP where thei
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import statistics
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import script_parser
 from scenes import scene_tiles
 from torch import nn
 
@@ -204,7 +204,7 @@ def _machine() -> str:
 
 def main() -> None:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each way")
     parser.add_argument("--presets", nargs="+", default=["full", "small"], choices=list(PRESETS))
     parser.add_argument("--tiles", type=int, default=8, help="for the differences; 0 for none")

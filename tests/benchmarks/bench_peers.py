@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring import machine, put_between, table
+from measuring import machine, put_between, script_parser, table
 
 ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).parent / "peers"
@@ -224,9 +224,7 @@ def figures(runs: Sequence[Run], ours: Sequence[Run]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--python", default=sys.executable, help="of the peers' environment")
     parser.add_argument("--scenes", type=int, default=8, help="demo scenes below each other")
     parser.add_argument("--repeat", type=int, default=3, help="rounds")

@@ -10,7 +10,6 @@ ratios of processor time. MONAI's `SlidingWindowInferer` is measured where monai
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import tempfile
@@ -29,6 +28,7 @@ from measuring import (
     machine,
     peak_megabytes,
     ratio,
+    script_parser,
     table,
     timed,
 )
@@ -253,7 +253,7 @@ def run_case(kind: str, *case: str) -> None:
 
 
 def _seconds(*case: str | int) -> Seconds:
-    figures = in_process(__file__, *case)
+    figures = in_process(__file__, "case", *case)
     return Seconds(figures["wall"], figures["cpu"])
 
 
@@ -287,7 +287,7 @@ def speed(side: int, repeat: int) -> None:
 def memory() -> None:
     """Print peak memory at several sizes, and how it grows with height and with width."""
     sizes = [(4000, 4000), (64000, 4000), (4000, 20000), (4000, 80000)]
-    figures = {size: in_process(__file__, "endless", *size) for size in sizes}
+    figures = {size: in_process(__file__, "case", "endless", *size) for size in sizes}
     rows = [
         [
             f"{height} x {width}",
@@ -306,9 +306,7 @@ def memory() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("what", choices=["speed", "memory", "case"])
     parser.add_argument("case", nargs="*", help="for the processes that this one starts")
     parser.add_argument("--side", type=int, default=8192, help="rows and columns")

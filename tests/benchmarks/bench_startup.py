@@ -9,7 +9,6 @@ checkout to compare with, each command is run with that one and with this one ri
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import statistics
@@ -23,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import rasterio
-from measuring import Seconds, in_turn, machine, ratio, table
+from measuring import Seconds, in_turn, machine, ratio, script_parser, table
 from rasterio.windows import Window
 from scenes import SCENE, TILE
 
@@ -85,9 +84,7 @@ def run(arguments: list[str], source: Path, folder: Path) -> Seconds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--repeat", type=int, default=10, help="rounds")
     parser.add_argument("--before", type=Path, help="a checkout to compare with")
     arguments = parser.parse_args()

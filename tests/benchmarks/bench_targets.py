@@ -10,14 +10,13 @@ makes the targets of six patch sizes at once.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from measuring import Seconds, in_turn, least, machine, table, timed
+from measuring import Seconds, in_turn, least, machine, script_parser, table, timed
 
 from geothresh.thresholding import (
     best_thresholds,
@@ -43,9 +42,7 @@ def chip(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--side", type=int, default=512, help="rows and columns of the map")
     parser.add_argument("--repeat", type=int, default=100, help="rounds")
     arguments = parser.parse_args()

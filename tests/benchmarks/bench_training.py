@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import machine, peak_megabytes, table, timed
+from measuring import machine, peak_megabytes, script_parser, table, timed
 
 from geothresh.nn.config import PRESETS
 from geothresh.nn.device import pick_device, pick_dtype
@@ -181,9 +181,7 @@ def measure(cases: list[tuple[str, str]], arguments: argparse.Namespace) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--chip-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="measured, after one that is not")

@@ -9,18 +9,15 @@ memory the peak resident size of the process, imports included: pandas loads pya
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from measuring import peak_megabytes
+from measuring import in_process, peak_megabytes, script_parser, table
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -91,7 +88,7 @@ def measure(case: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("--side", type=int, default=8000, help="rows and columns of the mask")
     parser.add_argument("--objects", type=int, default=2500)
     parser.add_argument("--folder", type=Path, help="where to put the rasters; default temporary")
@@ -105,15 +102,12 @@ def main() -> None:
         arrow = "with" if importlib.util.find_spec("pyarrow") else "without"
         print(f"mask of {arguments.side} x {arguments.side}, {arguments.objects} objects; ", end="")
         print(f"{arrow} pyarrow\n")
-        print(f"| {'case':<22} | seconds | MB peak | polygons |\n|{'-' * 24}|---|---|---|")
+        rows = []
         for case in CASES:
-            command = [sys.executable, __file__, "--folder", name, "--case", case]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = json.loads(done.stdout)
-            print(
-                f"| {case:<22} | {row['seconds']:.2f} | {row['megabytes']:.0f} "
-                f"| {row['polygons']} |"
-            )
+            row = in_process(__file__, "--folder", name, "--case", case)
+            figures = f"{row['seconds']:.2f}", f"{row['megabytes']:.0f}", f"{row['polygons']}"
+            rows.append([case, *figures])
+        print(table(["case", "seconds", "MB peak", "polygons"], rows))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ pixel, and specks, foreground of four pixels and less, before and after.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from measuring import script_parser
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -43,7 +43,7 @@ def specks(confidence: NDArray[np.float32]) -> int:
 
 def main() -> None:
     """Refine the maps twice and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--confidence", type=Path, required=True)
     parser.add_argument("--model", default="roads")

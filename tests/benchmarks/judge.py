@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import script_parser
 from scipy.special import expit, logit
 
 from geothresh.api.models import load_model
@@ -65,7 +66,7 @@ def gain(values: list[float], base: list[float]) -> tuple[float, float, float]:
 
 def main() -> None:
     """Print the table, and write it as JSON where that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--maps", type=Path, required=True)

@@ -17,7 +17,6 @@ says what was made with which command. With two cores all of it takes some hours
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -27,6 +26,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+from measuring import script_parser
 
 ENCODER = "tu-tf_efficientnet_lite0"
 ROADS = ("cil", "handannotated", "massachusetts", "newyork", "penang")
@@ -162,7 +163,7 @@ class Maker:
 
 def main() -> None:
     """Make the maps of all jobs, or of those that are named."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--weights", type=Path, required=True, help=f"state dict of {ENCODER}")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the maps")

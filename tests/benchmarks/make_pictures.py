@@ -7,7 +7,6 @@ code makes now.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import geopandas
 import numpy as np
 import shapely
 import shapely.ops
+from measuring import script_parser
 from PIL import Image, ImageDraw
 
 from geothresh.api.demo import demo
@@ -105,6 +105,6 @@ def make_pictures(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("--output", type=Path, default=DOCS, help="folder (default: docs)")
     make_pictures(parser.parse_args().output)

@@ -1,7 +1,8 @@
-"""What the benchmarks share: the machine in one line, cases in turn, peak memory, tables."""
+"""What the benchmarks share: arguments, the machine in one line, cases in turn, memory, tables."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,6 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+
+def script_parser(text: str | None) -> argparse.ArgumentParser:
+    """A parser of the arguments of a script, whose help begins with the script's own text."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
 
 
 def machine(*packages: str) -> str:
@@ -88,9 +94,9 @@ def peak_megabytes() -> float:
     raise RuntimeError("no VmHWM in /proc/self/status")
 
 
-def in_process(file: str, *case: str | int) -> dict[str, float]:
-    """Run `python file case ...` and read the figures that it prints as JSON in its last line."""
-    command = [sys.executable, file, "case", *map(str, case)]
+def in_process(file: str, *words: str | int) -> dict[str, float]:
+    """Run `python file words ...` and read the figures that it prints as JSON in its last line."""
+    command = [sys.executable, file, *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures

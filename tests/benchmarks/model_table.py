@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measuring import put_between
+from measuring import put_between, script_parser
 
 import geothresh
 from geothresh.evaluation.options import Maps, Scoring
@@ -100,7 +100,7 @@ def summary(known: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--maps", type=Path, required=True)

@@ -13,11 +13,11 @@ percentile. What is given is what has measured better: scenes beyond are read at
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
+from measuring import script_parser
 
 from geothresh.nn.modelfile import load_weights, read_card, save_model
 from geothresh.nn.scope import ENTRY, GroundSampleDistance, ModelScope
@@ -38,7 +38,7 @@ def widths_of(data: Path, zoom: float) -> list[float]:
 
 def main() -> None:
     """Write the model with its card."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folders of masks trained on")
     parser.add_argument("--theme", required=True)

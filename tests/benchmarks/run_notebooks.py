@@ -7,11 +7,11 @@ Each runs in an empty folder of its own; `tests/house/test_notebooks.py` checks 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import nbformat
+from measuring import script_parser
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -33,7 +33,7 @@ def run(path: Path) -> None:
 
 def main() -> None:
     """Run those that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("name", nargs="*")
     names = parser.parse_args().name or sorted(path.stem for path in FOLDER.glob("*.ipynb"))
     for name in names:

@@ -12,13 +12,13 @@ the processor time of a tile of 512 x 512 before and after.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import script_parser
 from torch.utils.flop_counter import FlopCounterMode
 
 from geothresh.api.models import load_model
@@ -51,7 +51,7 @@ def milliseconds(path: Path, *, repeat: int = 15) -> float:
 
 def main() -> None:
     """Write the smaller model."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("model", help="packaged model or model file")
     parser.add_argument("--branches", choices=["both", "global", "local"], default="both")
     parser.add_argument("--blocks", required=True, help="of the four levels, as 1,1,1,1")

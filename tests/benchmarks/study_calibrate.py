@@ -12,7 +12,6 @@ the JSON file is not measured again. `--most` takes so many maps of each set, ev
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import script_parser
 
 from geothresh import Calibrating, Compute, Maps, Tiling
 from geothresh.calibration.candidates import Candidate, image_free, of_model
@@ -114,7 +114,7 @@ def row(name: str, found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure each set."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("sets", nargs="+", metavar="MASKS=MAPS[:FRAMES]")
     parser.add_argument("--model", action="append", default=[], help="packaged; may be repeated")
     parser.add_argument("--most", type=int, default=120, help="maps of each set")

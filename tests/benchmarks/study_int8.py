@@ -10,7 +10,6 @@ gates in fp32. Both libraries run it on one thread, in turn with OpenVINO's fp32
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from measuring import in_turn, least, machine, table, timed
+from measuring import in_turn, least, machine, script_parser, table, timed
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -110,9 +109,7 @@ def scores(refined: list[Float32Array], truths: list[BoolArray]) -> tuple[float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--maps", type=int, default=20, help="of each set and network")
     parser.add_argument("--repeat", type=int, default=10, help="rounds of speed")

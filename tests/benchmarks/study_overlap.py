@@ -16,13 +16,12 @@ another grid, and the other blends, take it from memory.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from measuring import machine, table
+from measuring import machine, script_parser, table
 from scenes import SCENE
 
 import geothresh
@@ -136,9 +135,7 @@ def study(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--scene", type=Path, default=SCENE, help="default: the demo's")
     parser.add_argument("--labels", type=Path, help="mask of the same size, above 0 = foreground")
     parser.add_argument("--model", default="roads")

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from measuring import script_parser
+
 #: Sizes of pixels on the ground in metres; sets without a known size have none.
 PIXELS = {
     "roads-cil": "0.3,0.5",
@@ -114,7 +116,7 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
 
 def main() -> None:
     """Lay the data out and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("theme", choices=sorted(THEMES))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--maps", type=Path, required=True)
