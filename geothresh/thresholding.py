@@ -11,7 +11,8 @@ lower border of a map that is no multiple of ``P`` are smaller.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -303,3 +304,9 @@ def foreground_width(foreground: BoolArray) -> float | None:
     # Distances are to the centre of the nearest background pixel, half a pixel beyond the edge.
     distance = ndimage.distance_transform_edt(foreground)[foreground] - 0.5
     return float(4 * distance.mean())
+
+
+def median_width(foregrounds: Iterable[BoolArray]) -> float | None:
+    """Median of the `foreground_width` of those masks that have one; None where none has."""
+    widths = [width for one in foregrounds if (width := foreground_width(one)) is not None]
+    return median(widths) if widths else None

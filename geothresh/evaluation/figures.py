@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
 from geothresh.raster.pictures import Panel, change_picture, confidence_picture, mask_picture, sheet
@@ -33,8 +31,7 @@ def figure(
     Returns:
         uint8 (height, width, 3).
     """
-    truth = sample.truth
-    valid = np.ones(truth.shape, np.bool_) if sample.valid is None else sample.valid
+    truth, valid = sample.truth, sample.counted
     masks = {f"cut at {CUT}": sample.confidence >= CUT}
     refined = sample.mask(threshold, keep)
     if refined is not None:

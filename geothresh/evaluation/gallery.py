@@ -108,7 +108,7 @@ class Gallery:
 
     def add(self, sample: Sample) -> None:
         """Count one map, and keep it if it is among the best or the worst so far."""
-        valid = np.ones(sample.truth.shape, np.bool_) if sample.valid is None else sample.valid
+        valid = sample.counted
         self.input.add(sample.confidence, sample.truth, valid)
         if sample.refined is not None:
             self.refined.add(sample.refined, sample.truth, valid)

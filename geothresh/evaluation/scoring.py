@@ -108,6 +108,11 @@ class Sample:
     refined: Float32Array | None = None
     """(H, W) refined confidence in [0, 1], 0 at invalid pixels; None = not refined."""
 
+    @property
+    def counted(self) -> BoolArray:
+        """(H, W), True = counted: `valid`, or everywhere."""
+        return np.ones(self.truth.shape, np.bool_) if self.valid is None else self.valid
+
     def mask(self, threshold: float, keep: float | None) -> BoolArray | None:
         """The refined mask, see `cut_mask`; None = not refined."""
         if self.refined is None:

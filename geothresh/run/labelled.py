@@ -199,7 +199,7 @@ class SceneMaps:
             sample = self._sample(cell)
             if sample is not None:
                 self._seen[sample.id] = cell
-                foreground += int(np.count_nonzero(sample.truth & _valid(sample)))
+                foreground += int(np.count_nonzero(sample.truth & sample.counted))
                 take(sample)
         if not foreground:
             raise InputError(
@@ -298,7 +298,3 @@ def count_maps(
         maps.refined(model, tiling, count_refined)
         seconds[name] = (time.perf_counter() - started) / megapixels
     return counter.counted(dealt.place_of, seconds), dealt
-
-
-def _valid(sample: Sample) -> BoolArray:
-    return np.ones(sample.truth.shape, np.bool_) if sample.valid is None else sample.valid

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 from geothresh.errors import UsageError
 from geothresh.evaluation.options import Maps
@@ -27,7 +26,7 @@ from geothresh.mosaic import (
 from geothresh.options import Tiling
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.run.models import Choose, ChosenModel
-from geothresh.thresholding import foreground_width
+from geothresh.thresholding import median_width
 from geothresh.windows import RasterSize
 
 # Maps of a data set in which the width of the foreground is measured.
@@ -135,6 +134,4 @@ def refine_in_cells(
 def _width(pairs: Sequence[Pair]) -> float | None:
     """The width of the foreground of a data set's maps in pixels: the median of some of them."""
     some = pairs[:: max(1, len(pairs) // _SAMPLED)]
-    widths = [foreground_width(pair.read_map() >= 0.5) for pair in some]
-    known = [width for width in widths if width is not None]
-    return median(known) if known else None
+    return median_width(pair.read_map() >= 0.5 for pair in some)

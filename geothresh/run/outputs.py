@@ -19,7 +19,7 @@ from geothresh._version import __version__
 from geothresh.addresses import identity
 from geothresh.durability import Journal
 from geothresh.errors import OutputError, UsageError
-from geothresh.files import check_output, create_beside, discard, free_bytes, publish, require_page
+from geothresh.files import check_output, free_bytes, replacing, require_page
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.options import Outputs, PathLike
 from geothresh.packed import PackedLayer
@@ -318,12 +318,9 @@ def write_small(target: Path, text: str, journal: Journal) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    temporary = create_beside(target)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        journal.record_made({target: temporary})
-        publish(temporary, target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        discard(temporary)
+    with replacing(target) as temporary:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            journal.record_made({target: temporary})
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written ({error.strerror})") from error

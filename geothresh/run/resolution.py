@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING
 
 from geothresh.errors import warn
 from geothresh.geobox import PixelSize
 from geothresh.nn.scope import TOLERANCE
-from geothresh.thresholding import foreground_width
+from geothresh.thresholding import median_width
 from geothresh.vector.pixelsize import pixel_size
 from geothresh.windows import PixelWindow, RasterSize
 
@@ -28,13 +27,8 @@ def sampled_width(reader: RasterReader) -> float | None:
 
     None where no window has foreground and background.
     """
-    widths = []
-    for window in width_windows(reader.size):
-        confidence, valid = reader.read(window)
-        width = foreground_width((confidence >= 0.5) & valid)
-        if width is not None:
-            widths.append(width)
-    return median(widths) if widths else None
+    parts = map(reader.read, width_windows(reader.size))
+    return median_width((confidence >= 0.5) & valid for confidence, valid in parts)
 
 
 def sampled_share(reader: RasterReader) -> float:

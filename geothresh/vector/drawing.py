@@ -25,10 +25,9 @@ from geothresh.vector.centerlines import (
     make_centerlines,
     pixel_side,
 )
-from geothresh.vector.layers import Layer
+from geothresh.vector.layers import Layer, rounded
 from geothresh.vector.options import Centerlines, Polygons
 from geothresh.vector.polygons import PolygonBatch, make_polygons
-from geothresh.vector.rounding import rounded
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geothresh.vector.rounding import rounded
+from geothresh.vector.layers import rounded
 
 VALUE = 12.3456789
 
