@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from geothresh.api.models import load_model
 from geothresh.base import pretrained
@@ -34,6 +33,7 @@ from geothresh.nn.network import ThreshNet
 from geothresh.raster.image_pairs import ImagePair, find_images
 from geothresh.training import loop
 from tests.support.imagery import image_set, in_one_pass
+from tests.support.networks import encoder_file
 
 SMALL = BaseConfig(network="linknet", encoder="mobilenet_v2")
 QUICK = BaseRecipe(steps=4, crop_size=64, batch_size=2, precision="fp32")
@@ -156,12 +156,6 @@ def test_the_normalisation_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatc
     )
     config = describe_network("linknet", "resnet18", "imagenet")
     assert (config.mean, config.std) == ((0.2, 0.4, 0.5), (1.0, 0.2, 0.2))
-
-
-def encoder_file(path: Path, encoder: str = "resnet18") -> dict[str, torch.Tensor]:
-    tensors = segmentation_models().encoders.get_encoder(encoder, weights=None).state_dict()
-    save_file(tensors, path)
-    return dict(tensors)
 
 
 @pytest.mark.parametrize("network", ["linknet", "dlinknet", "pspnet", "fcn8s"])

@@ -21,7 +21,7 @@ from geothresh.errors import ModelError, UsageError
 from geothresh.nn.modelfile import BASE, save_model
 from geothresh.raster.pairs import read_mask
 from geothresh.raster.pictures import read_rgb, resized
-from tests.base.test_networks import encoder_file
+from tests.support.networks import encoder_file
 
 PAPER = ("resunet", "resunetpp", "rfcn", "pfan")
 POLYPS = Path(__file__).parents[3] / "shared" / "data" / "polyps-clinicdb"

@@ -14,9 +14,9 @@ from geothresh.evaluation.gallery import BINS, MOST, Gallery, Reliability
 from geothresh.evaluation.options import Maps, Scoring
 from geothresh.metrics import Counts
 from geothresh.options import Tiling
-from tests.evaluation.test_evaluation import SharperRefiner, sample
 from tests.support.blobs import write_pairs
 from tests.support.html import require_sound
+from tests.support.samples import SharperRefiner, sample
 
 
 def test_the_best_and_worst_are_those_of_a_sorted_list() -> None:

@@ -97,6 +97,13 @@ def test_pages_name_files_that_are_there(page: str) -> None:
     assert not lost
 
 
+def test_test_files_do_not_import_each_other() -> None:
+    pattern = re.compile(r"^from tests\.\S*\btest_\w+ ", re.MULTILINE)
+    files = (ROOT / "tests").rglob("*.py")
+    found = [str(path) for path in files if pattern.search(path.read_text("utf-8"))]
+    assert found == []
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest is not None

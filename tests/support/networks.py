@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from geothresh.base.pretrained import segmentation_models
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import save_model
 from geothresh.nn.network import ThreshNet
@@ -31,3 +33,10 @@ def write_model(path: Path, *, patch: int = 16, **training: Any) -> Path:
     config = NetworkConfig(widths=(2, 2, 2, 2), blocks=(1, 1, 1, 1), patch=patch)
     save_model(path, tensors=ThreshNet(config).state_dict(), config=config, training=training)
     return path
+
+
+def encoder_file(path: Path, encoder: str = "resnet18") -> dict[str, torch.Tensor]:
+    """Write the weights of an encoder of a base network, random ones, and return them."""
+    tensors = segmentation_models().encoders.get_encoder(encoder, weights=None).state_dict()
+    save_file(tensors, path)
+    return dict(tensors)

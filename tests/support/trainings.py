@@ -51,3 +51,7 @@ def images_and_plan(
         for kind in (ImageData, BasePlan)
     )
     return replace(ImageData.of(data), **images), BasePlan(**plan)
+
+
+class Killed(BaseException):
+    """What a kill is to the run: nothing handles it."""

@@ -3,59 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import subprocess
 import sys
 import warnings
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
 import pytest
 import shapely
-from pyogrio import list_layers, raw, read_info
-from pyproj import CRS
+from pyogrio import raw, read_info
 
-from geothresh.durability.locking import only_run
 from geothresh.errors import OutputError, UsageError
-from geothresh.sidecars import is_ours
-from geothresh.vector import ogr, outputs
+from geothresh.vector import ogr
 from geothresh.vector.formats import check_layer_name, layer_name_from
-from geothresh.vector.layers import Layer
-from geothresh.vector.ogr import write_layer
 from geothresh.vector.outputs import Existing, check_vector_output
-from geothresh.vector.styles import style_of
-from geothresh.vector.writing import write_geopackage
-
-UTM = CRS.from_epsg(32633).to_wkt()
-
-
-def squares(count: int) -> Any:
-    left = np.arange(count) * 2.0
-    return shapely.box(left, 0.0, left + 1.0, 1.0)
-
-
-def write(path: Path, count: int = 3, **options: Any) -> str:
-    geometry = options.pop("geometry", squares(count))
-    attributes = {"area_m2": np.arange(len(geometry)) + 0.5}
-    arguments = {"name": "roads", "attributes": attributes, "kind": "Polygon", **options}
-    how = {name: arguments.pop(name) for name in ("crs", "existing") if name in arguments}
-    layer = Layer(geometry=geometry, **arguments)
-    (written,) = write_geopackage(path, [layer], **{"crs": UTM, **how})
-    return written
-
-
-def layers_of(path: Path) -> list[str]:
-    return [str(name) for name in list_layers(path)[:, 0]]
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+from tests.support.geopackages import names_in, squares, write
 
 
 def test_a_gis_reads_what_was_written(tmp_path: Path) -> None:
@@ -252,235 +218,3 @@ def test_bad_layer_names(name: str) -> None:
 )  # fmt: skip
 def test_layer_names_from_files(stem: str, name: str) -> None:
     assert layer_name_from(stem) == name
-
-
-def test_layers_are_added_to_a_copy_and_others_stay(tmp_path: Path) -> None:
-    path = tmp_path / "all.gpkg"
-    write(path, 3)
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("CREATE TABLE notes (text TEXT)")
-        file.execute("INSERT INTO notes VALUES ('of somebody else')")
-        file.commit()
-    assert write(path, 5, name="slides", existing=Existing.ADD) == "Polygon"
-    assert [len(geopandas.read_file(path, layer=n)) for n in ("roads", "slides")] == [3, 5]
-    before = path.read_bytes()
-    for name in ("roads", "SLIDES"):
-        with pytest.raises(OutputError, match=f"has a layer {name} already.*`overwrite_layer"):
-            write(path, 2, name=name, existing=Existing.ADD)
-    assert path.read_bytes() == before
-    write(path, 2, existing=Existing.REPLACE_LAYER, crs=CRS.from_epsg(4326).to_wkt())
-    roads, slides = (geopandas.read_file(path, layer=n) for n in ("roads", "slides"))
-    assert (len(roads), len(slides)) == (2, 5)
-    assert (roads.crs.to_epsg(), slides.crs.to_epsg()) == (4326, 32633)
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT text FROM notes").fetchone() == ("of somebody else",)
-    assert names_in(tmp_path) == ["all.gpkg"]
-    # Where there is no file yet, there is nothing to keep.
-    write(tmp_path / "new.gpkg", 4, existing=Existing.ADD)
-    assert len(geopandas.read_file(tmp_path / "new.gpkg")) == 4
-
-
-def test_two_additions_at_once_lose_no_layer(tmp_path: Path) -> None:
-    path = tmp_path / "roads.gpkg"
-    write(path, name="first")
-    with only_run(path), pytest.raises(OutputError, match="another run is making it"):
-        write(path, name="second", existing=Existing.ADD)
-    assert "first" in layers_of(path) and "second" not in layers_of(path)
-
-
-def test_what_another_program_writes_meanwhile_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "roads.gpkg"
-    write(path, name="first")
-
-    def edited(*given: Any, **options: Any) -> None:
-        write_layer(*given, **options)
-        with closing(sqlite3.connect(path)) as file:
-            file.execute("CREATE TABLE noted (what TEXT)")
-            file.commit()
-
-    monkeypatch.setattr("geothresh.vector.writing.write_layer", edited)
-    with pytest.raises(OutputError, match="another program has written to it meanwhile"):
-        write(path, name="second", existing=Existing.ADD)
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT count(*) FROM noted").fetchone() == (0,)
-    assert "first" in layers_of(path) and "second" not in layers_of(path)
-    assert os.listdir(tmp_path) == ["roads.gpkg"]
-
-
-def test_a_failed_addition_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "all.gpkg"
-    write(path, 3)
-    before = path.read_bytes()
-
-    def fail(*args: Any, **rest: Any) -> None:
-        real(*args, **rest)
-        raise OSError(28, "No space left on device")
-
-    real = raw.write
-    monkeypatch.setattr(raw, "write", fail)
-    with pytest.raises(OutputError, match="nothing was left behind"):
-        write(path, 5, name="more", existing=Existing.ADD)
-    assert path.read_bytes() == before and names_in(tmp_path) == ["all.gpkg"]
-
-
-def test_only_a_sound_geopackage_is_added_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outputs, "_PATIENCE", 0.2)
-    path = tmp_path / "roads.gpkg"
-    write(path, 200)
-    whole = path.read_bytes()
-    cases = {
-        "text": b"not a database at all, but long enough to be looked at " * 40,
-        "empty": b"",
-        "cut": whole[: len(whole) // 2],
-    }
-    for name, content in cases.items():
-        other = tmp_path / f"{name}.gpkg"
-        other.write_bytes(content)
-        with pytest.raises(OutputError, match=r"no layer can be added|is damaged"):
-            write(other, 2, name="more", existing=Existing.ADD)
-        assert other.read_bytes() == content
-    with closing(sqlite3.connect(path)) as held:
-        held.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(OutputError, match="database is locked"):
-            write(path, 2, name="more", existing=Existing.ADD)
-        held.rollback()
-    assert path.read_bytes() == whole
-
-
-def styles(path: Path) -> dict[str, ElementTree.Element]:
-    """The default style of each layer, as QGIS looks for it."""
-    with closing(sqlite3.connect(path)) as file:
-        rows = file.execute(
-            "SELECT f_table_name, styleQML FROM layer_styles WHERE useAsDefault = 1 "
-            "AND f_table_catalog = '' AND f_table_schema = '' AND f_geometry_column = 'geom'"
-        ).fetchall()
-        (kind,) = file.execute(
-            "SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'"
-        ).fetchone()
-    assert kind == "attributes" and len(rows) == len({name for name, _ in rows})
-    return {name: ElementTree.fromstring(text) for name, text in rows}
-
-
-def test_layers_carry_their_style(tmp_path: Path) -> None:
-    path = tmp_path / "all.gpkg"
-    lines = np.array([shapely.LineString([(0, 0), (9, 9)])] * 2)
-    marks = {"bridged": np.array([True, False])}
-    layers = [
-        Layer(name="areas", kind="Polygon", geometry=squares(2), attributes={}),
-        Layer(name="lines", kind="LineString", geometry=lines, attributes={}),
-        Layer(name="gaps", kind="LineString", geometry=lines, attributes=marks),
-        Layer(name="nodes", kind="Point", geometry=shapely.points([[0, 0]]), attributes={}),
-    ]
-    write_geopackage(path, layers, crs=UTM)
-    found = styles(path)
-    renderers = {name: style.find("renderer-v2") for name, style in found.items()}
-    assert {name: one.get("type") for name, one in renderers.items()} == {
-        "areas": "singleSymbol", "lines": "singleSymbol", "gaps": "categorizedSymbol",
-        "nodes": "singleSymbol",
-    }  # fmt: skip
-    kinds = {name: one.find("symbols/symbol").get("type") for name, one in renderers.items()}
-    assert kinds == {"areas": "fill", "lines": "line", "gaps": "line", "nodes": "marker"}
-    values = [one.get("value") for one in renderers["gaps"].findall("categories/category")]
-    assert values == ["false", "true"]
-    numbers = [one.get("name") for one in renderers["gaps"].findall("symbols/symbol")]
-    assert numbers == ["0", "1"]
-
-
-def rows(path: Path) -> list[tuple[str, str, int]]:
-    """Name, style and default of all that is kept, in order."""
-    with closing(sqlite3.connect(path)) as file:
-        found = file.execute(
-            "SELECT styleName, styleQML, useAsDefault FROM layer_styles ORDER BY id"
-        ).fetchall()
-    return [
-        (name, "ours" if is_ours(style, "vector") else style, use) for name, style, use in found
-    ]
-
-
-@pytest.mark.parametrize("existing", [Existing.REPLACE_LAYER, Existing.REPLACE])
-def test_styles_that_the_user_saved_stay(tmp_path: Path, existing: Existing) -> None:
-    path = tmp_path / "all.gpkg"
-    write(path)
-    write(path, name="slides", existing=Existing.ADD)
-    assert rows(path) == [("roads", "ours", 1), ("slides", "ours", 1)]
-    with closing(sqlite3.connect(path)) as file:  # as QGIS saves another one, as default
-        file.execute("UPDATE layer_styles SET useAsDefault = 0 WHERE f_table_name = 'roads'")
-        file.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
-            "f_geometry_column, styleName, styleQML, useAsDefault, description, update_time) "
-            "VALUES ('', '', 'roads', 'geom', 'mine', '<qgis>mine</qgis>', 1, 'of March', 'then')"
-        )
-        file.commit()
-    for _ in range(2):
-        write(path, existing=existing)
-        kept = [row for row in rows(path) if row[0] in ("mine", "roads")]
-        assert sorted(kept) == [("mine", "<qgis>mine</qgis>", 1), ("roads", "ours", 0)]
-    assert styles(path)["roads"].text == "mine"
-    with closing(sqlite3.connect(path)) as file:
-        (time,) = file.execute(
-            "SELECT update_time FROM layer_styles WHERE styleName = 'mine'"
-        ).fetchone()
-    assert time == "then"
-
-
-def test_a_style_of_ours_that_was_changed_is_theirs(tmp_path: Path) -> None:
-    path = tmp_path / "all.gpkg"
-    write(path)
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE layer_styles SET styleQML = replace(styleQML, 'solid', 'dash')")
-        file.commit()
-    write(path, existing=Existing.REPLACE_LAYER)
-    assert [(kind == "ours", use) for _, kind, use in rows(path)] == [(False, 1), (True, 0)]
-
-
-def test_those_of_earlier_versions_are_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "all.gpkg"
-    write(path)
-    with closing(sqlite3.connect(path)) as file:
-        former = '<qgis version="3.22" styleCategories="Symbology">red</qgis>'
-        file.execute("UPDATE layer_styles SET styleQML = ?", (former,))
-        file.commit()
-    write(path, existing=Existing.REPLACE_LAYER)
-    assert rows(path) == [("roads", "ours", 1)]
-
-
-def test_no_styles(tmp_path: Path) -> None:
-    path = tmp_path / "all.gpkg"
-    for _ in range(2):
-        layers = [Layer(name="roads", kind="Polygon", geometry=squares(2), attributes={})]
-        write_geopackage(path, layers, crs=UTM, existing=Existing.REPLACE_LAYER, style=False)
-        assert layers_of(path) == ["roads"]
-    write(path, existing=Existing.REPLACE_LAYER)
-    write_geopackage(path, layers, crs=UTM, existing=Existing.REPLACE_LAYER, style=False)
-    assert rows(path) == []
-
-
-def test_styles_conform_to_the_standard(tmp_path: Path) -> None:
-    path = tmp_path / "all.gpkg"
-    write(path, name="a" * 60)
-    with closing(sqlite3.connect(path)) as file:
-        name, time = file.execute("SELECT styleName, update_time FROM layer_styles").fetchone()
-    assert len(name) == 30
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # GDAL warned of the time whenever the file was read
-        geopandas.read_file(path, layer="layer_styles")
-    with pytest.raises(UsageError, match="layer_styles"):
-        write(path, name="layer_styles", existing=Existing.ADD)
-
-
-def test_the_legend_of_lines_says_what_they_are(tmp_path: Path) -> None:
-    lines = np.array([shapely.LineString([(0, 0), (9, 9)])])
-    layer = Layer(
-        name="slips", kind="LineString", geometry=lines,
-        attributes={"bridged": np.array([False])}, metadata={"geothresh_theme": "landslides"},
-    )  # fmt: skip
-    style = ElementTree.fromstring(style_of(layer))
-    labels = [one.get("label") for one in style.iter("category")]
-    assert labels == ["landslides", "gap bridged"]
-    unknown = replace(layer, metadata={})
-    assert 'label="foreground"' in style_of(unknown)

@@ -1,0 +1,126 @@
+"""What `refine` refuses or fails at leaves what was there, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import geothresh
+from geothresh.errors import InputError, ModelError, OutputError, UsageError
+from geothresh.options import Compute, Outputs, Writing
+from geothresh.types import Float32Array
+from geothresh.vector.options import VectorWriting
+from tests.support.fakes import IdentityRefiner
+from tests.support.outputs import without_sides
+from tests.support.rasters import write_raster
+from tests.support.refining import refine, smooth
+
+
+def test_polygons_without_a_place_are_refused_at_once(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(20, 20), crs=None, transform=None)
+    with pytest.raises(InputError, match="no place on the map"):
+        refine(scene, outputs=Outputs(vector=tmp_path / "x.gpkg"))
+    assert os.listdir(tmp_path) == ["x.tif"]
+
+
+class FailingRefiner(IdentityRefiner):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(16)
+        self.error = error
+
+    def refine(self, tiles: Float32Array) -> Float32Array:
+        if self.tiles > 2:
+            raise self.error
+        return tiles.copy()
+
+
+@pytest.mark.parametrize("error", [ModelError("broken"), RuntimeError("bug"), MemoryError()])
+def test_a_run_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: Exception
+) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(300, 90))
+    mask = tmp_path / "x_mask.tif"
+    mask.write_text("old")
+    with pytest.raises(type(error)):
+        refine(
+            scene,
+            model=FailingRefiner(error),
+            outputs=Outputs(confidence=tmp_path / "c.tif"),
+            compute=Compute(batch_size=1),
+            writing=Writing(overwrite=True),
+        )
+    assert without_sides(tmp_path) == ["x.tif", "x_mask.tif"]
+    assert mask.read_text() == "old"
+    assert not [t for t in threading.enumerate() if t.name.startswith("geothresh-mosaic")]
+
+
+@pytest.mark.catalogue(22)
+def test_a_scene_that_changes_meanwhile(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(100, 90))
+    with pytest.raises(InputError, match="changed"):
+        refine(scene, progress=lambda done, total: os.utime(scene, ns=(done, done)))
+    assert os.listdir(tmp_path) == ["x.tif"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"threshold": 1.5}, UsageError, "threshold"),
+        ({"threshold": float("nan")}, UsageError, "threshold"),
+        ({"tile_size": 70}, UsageError, "tile size 70"),
+        ({"overlap": 64}, UsageError, "overlap 64"),
+        ({"overlap": 8}, UsageError, "overlap 8"),
+        ({"batch_size": 0}, UsageError, "batch_size"),
+        ({"workers": -1}, UsageError, "workers"),
+        ({"bidx": 2}, UsageError, "from 1 to 1"),
+        ({"creation_options": {"COMPRESS": "JPEG"}}, UsageError, "COMPRESS"),
+        ({"model": "no-such-model"}, ModelError, "no-such-model"),
+        ({"model": None}, UsageError, "None is no model"),
+        ({"output": "none/m.tif"}, OutputError, "does not exist"),
+        ({"output": "x.tif"}, UsageError, "is the input"),
+        ({"confidence": "x_mask.tif"}, UsageError, "two outputs"),
+        ({"confidence": "../{here}/x_mask.tif"}, UsageError, "two outputs"),
+        ({"vector": "x.kml"}, UsageError, "tells no format"),
+        ({"workers": 1, "model": IdentityRefiner(16)}, UsageError, "workers"),
+    ],
+)
+def test_what_is_refused_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    error: type[Exception],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_raster(Path("x.tif"), smooth(20, 20))
+    options = {
+        key: value.format(here=tmp_path.name) if isinstance(value, str) else value
+        for key, value in options.items()
+    }
+    with pytest.raises(error) as caught:
+        refine("x.tif", **options)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
+    assert os.listdir() == ["x.tif"]
+
+
+def test_directories_are_made_where_asked_and_go_if_nothing_comes(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "scene.tif", np.full((40, 50), 0.7, np.float32))
+    out = tmp_path / "a" / "b" / "mask.tif"
+    kept = Outputs(confidence=tmp_path / "c" / "refined.tif")
+    with pytest.raises(OutputError, match=r"a/b does not exist"):
+        refine(path, out)
+    making = Writing(parents=True)
+    with pytest.raises(InputError, match="no such file"):
+        refine(tmp_path / "nothing.tif", out, outputs=kept, writing=making)
+    assert {file.name for file in tmp_path.iterdir()} == {"scene.tif"}
+    result = refine(path, out, outputs=kept, writing=making)
+    assert result.mask.is_file() and result.confidence is not None and result.confidence.is_file()
+    shapes = geothresh.vectorize(
+        out, tmp_path / "d" / "roads.gpkg", writing=VectorWriting(parents=True)
+    )
+    assert shapes.output.is_file()
