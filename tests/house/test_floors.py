@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -164,6 +165,13 @@ def test_the_api_holds_public_functions_alone() -> None:
         public = {name for name in functions if f"{here}.{name}" in called}
         assert functions, path
         assert functions - public <= set(geothresh.__all__), path
+
+
+def test_the_page_on_the_house_has_every_room_on_its_floor() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (-?\d+) \| (.*?) \|", page, re.MULTILINE)
+    told = {(room, int(floor)) for floor, text in rows for room in re.findall(r"`(\w+)/?`", text)}
+    assert {one for one in FLOORS.items() if not one[0].startswith("__")} <= told
 
 
 def test_every_room_exists() -> None:
