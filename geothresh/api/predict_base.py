@@ -230,7 +230,7 @@ def _predict_scene(
     target = Path(os.fspath(named))
     finished = finished_outputs(target) if writing.resumes else frozenset()
     ours = target.absolute() in finished
-    check_raster(target, [source], overwrite=writing.overwrite or ours)
+    check_raster(target, [source], overwrite=writing.overwrite, ours=ours)
     fill = read_base_card(network.source.path).config.mean
     with open_image(image, nodata=reading.nodata, allow_vrt=reading.allow_vrt, fill=fill) as scene:
         grid = network.grid(scene.size)

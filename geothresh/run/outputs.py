@@ -99,11 +99,11 @@ def check_outputs(
     if files.report is not None:
         require_page(files.report)
     for path in files:
-        may_exist = overwrite or path.absolute() in finished or path in sent
+        ours = path.absolute() in finished or path in sent
         if path in files.rasters:
-            target = check_raster(path, [source], overwrite=may_exist)
+            target = check_raster(path, [source], overwrite=overwrite, ours=ours)
         else:
-            target = check_output(path, overwrite=may_exist, inputs=local_files([source]))
+            target = check_output(path, overwrite=overwrite or ours, inputs=local_files([source]))
         # By real path: with links or `..` the second file would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
@@ -114,7 +114,12 @@ def check_outputs(
 
 
 def check_raster(
-    path: PathLike, sources: Iterable[RasterSource], *, overwrite: bool, cleared: bool = False
+    path: PathLike,
+    sources: Iterable[RasterSource],
+    *,
+    overwrite: bool,
+    ours: bool = False,
+    cleared: bool = False,
 ) -> Path:
     """Return `path` as a Path if a GeoTIFF may be written there.
 
@@ -122,6 +127,7 @@ def check_raster(
         path: the file.
         sources: rasters that must not be overwritten.
         overwrite: whether it, or what describes one of that name, may exist.
+        ours: whether it may exist in any case, but nothing else's sidecars.
         cleared: as of `geothresh.files.check_output`.
 
     Raises:
@@ -130,7 +136,9 @@ def check_raster(
     """
     target = Path(os.fspath(path))
     require_tiff_name(target)
-    target = check_output(target, overwrite=overwrite, inputs=local_files(sources), cleared=cleared)
+    target = check_output(
+        target, overwrite=overwrite or ours, inputs=local_files(sources), cleared=cleared
+    )
     check_sidecars(target, overwrite=overwrite)
     return target
 
