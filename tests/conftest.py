@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from tests.support.rasters import coordinate_array
+from tests.support.rasters import coordinate_array, write_raster
 
 # A law that a test gives no number of examples is tried on so many.
 settings.register_profile(
@@ -67,19 +66,7 @@ def coordinate_raster(
     def write(height: int, width: int) -> tuple[Path, NDArray[np.float32]]:
         values = coordinate_array(height, width)
         path = tmp_path / f"coordinates_{height}x{width}.tif"
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            height=height,
-            width=width,
-            count=1,
-            dtype="float32",
-            crs="EPSG:32632",
-            transform=rotated_transform,
-        ) as dataset:
-            dataset.write(values, 1)
-        return path, values
+        return write_raster(path, values, transform=rotated_transform), values
 
     return write
 

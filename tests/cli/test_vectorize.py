@@ -26,6 +26,7 @@ from rasterio.transform import Affine
 
 import geothresh
 from geothresh.cli import main
+from tests.support.rasters import write_raster
 
 TRANSFORM = Affine(10.0, 0.0, 5e5, 0.0, -10.0, 6e6)
 RNG = np.random.default_rng(3)
@@ -43,15 +44,7 @@ def fields_in(unit: str) -> list[str]:
 
 
 def save(path: Path, values: Any, **options: Any) -> Path:
-    height, width = values.shape[-2:]
-    given = {"crs": "EPSG:32633", "transform": TRANSFORM, **options}
-    count = values.shape[0] if values.ndim == 3 else 1
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=values.dtype,
-        **{name: value for name, value in given.items() if value is not None},
-    ) as dataset:  # fmt: skip
-        dataset.write(values.reshape(count, height, width))
-    return path
+    return write_raster(path, values, **{"crs": "EPSG:32633", "transform": TRANSFORM, **options})
 
 
 @pytest.fixture

@@ -26,23 +26,6 @@ from tests.support.rasters import write_raster
 from tests.support.samples import SharperRefiner, naive_iou
 
 
-def write_tif(path: Path, values: np.ndarray, **profile: Any) -> Path:
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=values.shape[0],
-        width=values.shape[1],
-        count=1,
-        dtype=values.dtype,
-        crs="EPSG:32632",
-        transform=rasterio.Affine(1, 0, 400_000, 0, -1, 5_000_000),
-        **profile,
-    ) as dataset:
-        dataset.write(values, 1)
-    return path
-
-
 def test_folders_are_refined_and_scored(tmp_path: Path) -> None:
     data, first = write_pairs(tmp_path, range(3))
     _, second = write_pairs(tmp_path, range(3), network="other")
@@ -93,8 +76,8 @@ def test_a_raster_is_scored_in_cells_that_add_up_to_the_whole(tmp_path: Path) ->
     labels = truth.astype(np.uint8)
     labels[300:340] = 255
     valid = (levels != 255) & (labels != 255)
-    raster = write_tif(tmp_path / "scene.tif", levels, nodata=255)
-    mask = write_tif(tmp_path / "labels.tif", labels, nodata=255)
+    raster = write_raster(tmp_path / "scene.tif", levels, nodata=255)
+    mask = write_raster(tmp_path / "labels.tif", labels, nodata=255)
     plain = evaluate(raster, mask=mask, model=None, reading=Reading(scale=255.0))
     refined = evaluate(
         raster,
@@ -125,9 +108,9 @@ def test_a_raster_is_scored_in_cells_that_add_up_to_the_whole(tmp_path: Path) ->
 
 def test_a_nodata_value_of_0_hides_no_background(tmp_path: Path) -> None:
     levels, truth = scene(5, 40, 50)
-    raster = write_tif(tmp_path / "scene.tif", levels)
+    raster = write_raster(tmp_path / "scene.tif", levels)
     masks = [
-        write_tif(tmp_path / f"labels{nodata}.tif", truth.astype(np.uint8), nodata=nodata)
+        write_raster(tmp_path / f"labels{nodata}.tif", truth.astype(np.uint8), nodata=nodata)
         for nodata in (None, 0)
     ]
     plain, tagged = (
@@ -156,11 +139,11 @@ def test_a_raster_unlike_the_models_data_is_warned_of(tmp_path: Path) -> None:
 
 def test_labels_off_the_raster_are_refused(tmp_path: Path) -> None:
     levels, truth = scene(5, 40, 50)
-    raster = write_tif(tmp_path / "scene.tif", levels)
-    small = write_tif(tmp_path / "small.tif", truth[:30].astype(np.uint8))
+    raster = write_raster(tmp_path / "scene.tif", levels)
+    small = write_raster(tmp_path / "small.tif", truth[:30].astype(np.uint8))
     with pytest.raises(InputError, match="50 x 30 pixels.*50 x 40"):
         evaluate(raster, mask=small, model=None, reading=Reading(scale=255.0))
-    moved = write_tif(tmp_path / "moved.tif", truth.astype(np.uint8))
+    moved = write_raster(tmp_path / "moved.tif", truth.astype(np.uint8))
     with rasterio.open(moved, "r+") as dataset:
         dataset.transform = dataset.transform @ rasterio.Affine.translation(0.5, 0)
     with pytest.raises(InputError, match="0.5 pixels off"):

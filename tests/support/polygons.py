@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
@@ -22,6 +20,7 @@ from geothresh.vector.polygons import (
     make_polygons,
 )
 from geothresh.vector.units import MapUnits
+from tests.support.rasters import write_raster
 
 UTM = "EPSG:32633"
 
@@ -39,19 +38,10 @@ TRANSFORMS = {
 
 def write(path: Path, values: NDArray[Any], **options: Any) -> Path:
     """A small raster in blocks of 16 x 16, so that polygons cross many of them."""
-    height, width = values.shape
     given = {"crs": UTM, "transform": TRANSFORMS["north-up"], **options}
     scale = given.pop("scale", None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype,
-            tiled=True, blockxsize=16, blockysize=16, **given,
-        ) as dataset:  # fmt: skip
-            dataset.write(values, 1)
-            if scale:
-                dataset.scales = [scale]
-    return path
+    given["scale"] = None if scale is None else (scale, 0.0)
+    return write_raster(path, values, tiled=True, blockxsize=16, blockysize=16, **given)
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import rasterio
 from affine import Affine
 
 import geothresh
 from tests.support.flat import grouped_vectors
+from tests.support.rasters import write_raster
 
 UTM: dict[str, Any] = {"crs": "EPSG:32633", "transform": Affine(0.5, 0.0, 5e5, 0.0, -0.5, 6e6)}
 
@@ -31,13 +31,7 @@ OBLONG = {
 
 def save(path: Path, values: Any, **options: Any) -> Path:
     given = {"nodata": 255 if values.dtype == np.uint8 else None, **UTM, **options}
-    height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype,
-        tiled=True, blockxsize=64, blockysize=64, **given,
-    ) as dataset:  # fmt: skip
-        dataset.write(values, 1)
-    return path
+    return write_raster(path, values, tiled=True, blockxsize=64, blockysize=64, **given)
 
 
 def town() -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
@@ -275,18 +274,12 @@ def test_nodata_is_no_foreground(tmp_path: Path, kind: str) -> None:
 
 
 def write_masked(path: Path, mask: NDArray[Any], hole: NDArray[np.bool_], *, alpha: bool) -> None:
-    height, width = mask.shape
     opaque = np.where(hole, 0, 255).astype(np.uint8)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=2 if alpha else 1,
-        dtype="uint8", crs=UTM, transform=TRANSFORMS["north-up"],
-        **({"alpha": "yes"} if alpha else {}),
-    ) as dataset:  # fmt: skip
-        dataset.write(mask, 1)
-        if alpha:
-            dataset.write(opaque, 2)
-        else:
-            dataset.write_mask(opaque)
+    place: dict[str, Any] = {"crs": UTM, "transform": TRANSFORMS["north-up"]}
+    if alpha:
+        write_raster(path, np.stack([mask, opaque]), alpha="yes", **place)
+    else:
+        write_raster(path, mask, mask=opaque, **place)
 
 
 @pytest.mark.parametrize("zeros", [True, False])
