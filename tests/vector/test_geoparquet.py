@@ -69,7 +69,7 @@ def test_the_content_is_that_of_geopandas(tmp_path: Path) -> None:
     layer = squares(50)
     write_vectors(tmp_path / "ours.parquet", [layer], crs=UTM)
     theirs = geopandas.GeoDataFrame(dict(layer.attributes), geometry=list(layer.geometry), crs=UTM)
-    theirs.to_parquet(tmp_path / "theirs.parquet", write_covering_bbox=True)
+    theirs.to_parquet(tmp_path / "theirs.parquet", write_covering_bbox=True, schema_version="1.1.0")
     ours, expected = (
         pyarrow.parquet.read_schema(tmp_path / f"{name}.parquet") for name in ("ours", "theirs")
     )
