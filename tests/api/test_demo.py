@@ -10,7 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
-from click.testing import CliRunner, Result
+from click.testing import Result
 from make_pictures import network_picture
 from PIL import Image
 from shapely import Point
@@ -19,19 +19,20 @@ from geothresh.api.demo import OUTPUTS, _busiest, _pieces
 from geothresh.cli import main
 from geothresh.colours import ADDED, FOREGROUND, NO_DATA, REMOVED
 from geothresh.raster.pictures import change_picture, shrunk
+from tests.support.cli_runner import runner
 from tests.support.outputs import without_sides
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     directory = tmp_path_factory.mktemp("demo") / "here"
-    return directory, CliRunner().invoke(main, ["demo", "-o", str(directory), "--json"])
+    return directory, runner().invoke(main, ["demo", "-o", str(directory), "--json"])
 
 
 @pytest.mark.slow
 def test_the_demo_writes_what_it_says(run: tuple[Path, Result]) -> None:
     directory, result = run
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert {said[field] for field in OUTPUTS} == {
         str(directory / name) for name in without_sides(directory)
@@ -112,16 +113,16 @@ def test_the_packaged_scene_tells_its_scale(run: tuple[Path, Result]) -> None:
 def test_the_demo_replaces_its_files_only_when_told_so(run: tuple[Path, Result]) -> None:
     directory, _ = run
     times = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    result = CliRunner().invoke(main, ["demo", "-o", str(directory)])
+    result = runner().invoke(main, ["demo", "-o", str(directory)])
     assert result.exit_code == 4
-    assert "--overwrite" in result.output and len(result.output.splitlines()) == 1
+    assert "--overwrite" in result.stderr and len(result.stderr.splitlines()) == 1
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == times
 
 
 def test_the_demo_needs_a_place_to_write(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path / "none" / "there")])
+    result = runner().invoke(main, ["demo", "-o", str(tmp_path / "none" / "there")])
     assert result.exit_code == 4
-    assert "cannot be made" in result.output
+    assert "cannot be made" in result.stderr
 
 
 def test_pieces_are_joined_by_their_sides() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sqlite3
@@ -19,13 +18,14 @@ import pyarrow.parquet
 import pytest
 import rasterio
 import shapely
-from click.testing import CliRunner, Result
+from click.testing import Result
 from pyogrio import read_info
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 import geothresh
 from geothresh.cli import main
+from tests.support.cli_runner import runner
 from tests.support.rasters import write_raster
 
 TRANSFORM = Affine(10.0, 0.0, 5e5, 0.0, -10.0, 6e6)
@@ -52,12 +52,8 @@ def mask(tmp_path: Path) -> Path:
     return save(tmp_path / "scene mask.tif", MASK, nodata=255)
 
 
-# click 8.1 joins the two streams unless it is told not to; later versions know no such option.
-SPLIT = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
-
-
 def run(*arguments: object) -> Result:
-    return CliRunner(**SPLIT).invoke(main, ["vectorize", *map(str, arguments)])
+    return runner().invoke(main, ["vectorize", *map(str, arguments)])
 
 
 def refused(code: int, words: str, *arguments: object) -> None:
