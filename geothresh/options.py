@@ -41,6 +41,8 @@ Blend: TypeAlias = Literal["hann", "gaussian", "linear", "crop"]
 """How overlapping tiles are weighted; ``crop`` takes each pixel from exactly one tile."""
 Bounds: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right, top."""
+Compile: TypeAlias = Literal["auto", "yes", "no"]
+"""Whether torch compiles the network before it runs."""
 Dtype: TypeAlias = Literal["uint8", "float32"]
 """Type of the values of a confidence raster."""
 LayoutOption: TypeAlias = Literal["auto", "deepglobe", "plain", "kvasir", "duts"]
@@ -275,6 +277,12 @@ class Compute(Options):
         "geothresh[onnx] and geothresh[openvino].",
         Choice(get_args(Backend)),
     )
+    compile: Compile = option(
+        "auto",
+        "Have torch compile the network first, which takes up to some minutes once; auto does for "
+        "large rasters and networks on a GPU, where it pays.",
+        Choice(get_args(Compile)),
+    )
     workers: int = option(
         0,
         "Worker processes on this machine, each of which loads the model anew: for several GPUs, "
@@ -297,6 +305,8 @@ class Compute(Options):
                 f"{self.workers} workers and the scheduler {self.scheduler}: name the one or the "
                 "other"
             )
+        if self.compile == "yes" and self.backend != "torch":
+            raise UsageError(f"`compile=yes` and `backend={self.backend}`: torch alone compiles")
 
     @property
     def remote(self) -> bool:
@@ -304,7 +314,7 @@ class Compute(Options):
         return self.workers > 0 or self.scheduler is not None
 
 
-IN_THIS_PROCESS = ("batch_size", "device", "precision", "backend")
+IN_THIS_PROCESS = ("batch_size", "device", "precision", "backend", "compile")
 """The fields of `Compute` where no other processes do the work."""
 
 

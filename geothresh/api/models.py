@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geothresh.errors import UsageError
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import Backend, BatchSize, Precision
@@ -21,6 +23,7 @@ def load_model(
     precision: Precision = "auto",
     batch_size: BatchSize = "auto",
     backend: Backend = "torch",
+    compiled: bool = False,
 ) -> TorchRefiner | CompiledRefiner:
     """Load a packaged model or a model file as a refiner of numpy tiles.
 
@@ -30,6 +33,7 @@ def load_model(
         precision: number format inside the network: auto, fp32, bf16 or fp16.
         batch_size: tiles per forward pass; auto: 1 on a CPU, 16 on a GPU.
         backend: the library that runs the network: torch, onnxruntime or openvino.
+        compiled: whether torch compiles the network at its first call, for batches of this size.
 
     Returns:
         A function of (N, T, T) float32 tiles from 0 to 1, which gives refined ones of that shape.
@@ -37,13 +41,17 @@ def load_model(
     Raises:
         ModelError: it is missing, damaged or not a geothresh model.
         InputError: the device is not there.
-        UsageError: the backend is not installed, or lacks the device or the precision.
+        UsageError: the backend is not installed, or lacks the device or the precision; torch finds
+            no compiler.
 
     Example:
         >>> model = load_model("roads", device="cpu")
         >>> model(np.zeros((1, 512, 512), np.float32)).shape
         (1, 512, 512)
     """
-    return ModelSource.find(
+    source = ModelSource.find(
         model, device=device, precision=precision, batch_size=batch_size, backend=backend
-    ).load()
+    )
+    if compiled and backend != "torch":
+        raise UsageError(f"`compiled` and `backend={backend}`: torch alone compiles")
+    return replace(source, compiled=compiled).load()

@@ -51,6 +51,7 @@ class Refiner(Protocol):
     """A model that corrects confidence tiles, or makes confidences of tiles of an image.
 
     It is called by one thread at a time; one that has an attribute ``parallel_calls``, by so many.
+    One whose ``takes_views`` is True gets tiles that it must not write to: they overlap in memory.
     """
 
     @property

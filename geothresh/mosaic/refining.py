@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from geothresh.errors import ModelError
@@ -44,6 +45,8 @@ class GuardedRefiner:
         self.refiner = refiner
         self.parallel_calls = parallel_calls(refiner)
         """Threads that may be in the refiner at once."""
+        self.takes_views = bool(getattr(refiner, "takes_views", False))
+        """Whether tiles may be views of one array, which it does not write to."""
         self._places = threading.Semaphore(self.parallel_calls)
         self._flat_lock = threading.Lock()
         self._flat: OrderedDict[tuple[bytes, int], Float32Array] = OrderedDict()
@@ -212,7 +215,11 @@ def refine_group(
     done(len(tiles) - len(several))
     for start in range(0, len(several), batch_size):
         batch = several[start : start + batch_size]
-        refined = refiner(np.stack([tiles[k] for k in batch]))
+        if refiner.takes_views and batch[-1] - batch[0] == len(batch) - 1:
+            given = _views(padded, batch[0], batch[-1], tile=tile, stride=stride)
+        else:
+            given = np.stack([tiles[k] for k in batch])
+        refined = refiner(given)
         if shares is not None:
             for k, confidence in zip(batch, refined, strict=True):
                 shares.add(k, confidence)
@@ -227,6 +234,20 @@ def refine_group(
         )
         for chunk in group.chunks
     }
+
+
+def _views(padded: Float32Array, first: int, last: int, *, tile: int, stride: int) -> Float32Array:
+    """Neighbouring tiles of a row of tiles, read-only: (tiles, [bands,] tile, tile).
+
+    Args:
+        padded: the row, ([bands,] tile, width).
+        first: the first of them.
+        last: the last of them.
+        tile: side of a tile in pixels.
+        stride: pixels from one to the next.
+    """
+    row = padded[..., first * stride : last * stride + tile]
+    return np.moveaxis(sliding_window_view(row, tile, axis=-1)[..., ::stride, :], -2, 0)
 
 
 class _Shares:

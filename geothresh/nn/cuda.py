@@ -12,11 +12,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
+from geothresh.nn.compiling import compile_in_place, compiler_errors_reported
 from geothresh.nn.network import ThreshNet
 from geothresh.types import Float32Array
 
@@ -39,11 +40,14 @@ class _Recorded:
     host_out: torch.Tensor
 
 
-def recorded_size(n_tiles: int, *, most: int) -> int:
+def recorded_size(n_tiles: int, *, most: int, compiled: bool = False) -> int:
     """Tiles of the graph that takes ``n_tiles``: 1, 2, a multiple of 4, or ``most``.
 
     Rows of a scene seldom are whole batches; with fewer sizes, more of a batch would be padding.
+    A compiled network has one size, as each takes half a minute to compile.
     """
+    if compiled:
+        return most
     return min(most, n_tiles if n_tiles <= 2 else -(-n_tiles // 4) * 4)
 
 
@@ -53,7 +57,9 @@ class GraphStream:
     def __init__(self, network: ThreshNet, device: torch.device) -> None:
         """Take a network that is on the device; several streams may share it."""
         self.device = device
-        self._network = network
+        self.network = network
+        self.compiled = False
+        """Whether its first pass with a shape compiles it for that: see `StreamPool.compile`."""
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[tuple[int, int, int], _Recorded] = {}
@@ -64,7 +70,8 @@ class GraphStream:
         A batch is filled up to the next of few sizes, for each of which a graph is recorded.
         """
         n_tiles = len(tiles)
-        shape = (recorded_size(n_tiles, most=most), *tiles.shape[1:])
+        size = recorded_size(n_tiles, most=most, compiled=self.compiled)
+        shape = (size, *tiles.shape[1:])
         recorded = self._recorded.get(shape)
         if recorded is None:
             with _capturing:
@@ -96,8 +103,9 @@ class GraphStream:
             torch.cuda.stream(self._stream),
         ):
             device_in = host_in.to(self.device)
-            for _ in range(_WARM_UPS):
-                self._network.refine(device_in[:, None])
+            with compiler_errors_reported("cuda") if self.compiled else nullcontext():
+                for _ in range(_WARM_UPS):
+                    self.network.refine(device_in[:, None])
             self._stream.synchronize()
             torch.cuda.empty_cache()  # a graph has memory of its own, beside what the warm-up took
             graph = torch.cuda.CUDAGraph()
@@ -108,7 +116,7 @@ class GraphStream:
                 stream=self._stream,
                 capture_error_mode="thread_local",
             ):
-                device_out = self._network.refine(device_in[:, None])[:, 0].contiguous()
+                device_out = self.network.refine(device_in[:, None])[:, 0].contiguous()
         return _Recorded(
             graph=graph,
             host_in=host_in,
@@ -163,6 +171,13 @@ class StreamPool:
     def on(cls, networks: Sequence[tuple[ThreshNet, torch.device]]) -> StreamPool:
         """A pool of `STREAMS_PER_DEVICE` streams on each device, which take turns."""
         return cls([GraphStream(*pair) for _ in range(STREAMS_PER_DEVICE) for pair in networks])
+
+    def compile(self) -> None:
+        """Have the networks compiled before they are recorded, each for one size of batch."""
+        for network in {id(stream.network): stream.network for stream in self._all}.values():
+            compile_in_place(network)
+        for stream in self._all:
+            stream.compiled = True
 
     def __len__(self) -> int:
         return len(self._all)

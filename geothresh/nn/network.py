@@ -299,6 +299,10 @@ class FoldedConv(nn.Module):
             self._at_once = self._agree(x, plus)
         return self._rectified(x, plus) if self._at_once else self._step_by_step(x, plus)
 
+    def keep_apart(self) -> None:
+        """Use the separate steps from now on."""
+        self._at_once = False
+
     def _step_by_step(self, x: Tensor, plus: Tensor | None) -> Tensor:
         y: Tensor = self.conv(x)
         if plus is not None:
@@ -374,6 +378,16 @@ def fold_norms(network: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, ConvNorm):
                 setattr(module, name, FoldedConv(child))
+
+
+def take_apart(network: nn.Module) -> None:
+    """Have folded convolutions, sums and rectifiers run step by step, in place.
+
+    For compilers, which join the steps themselves.
+    """
+    for module in network.modules():
+        if isinstance(module, FoldedConv):
+            module.keep_apart()
 
 
 def lower_precision(network: ThreshNet, dtype: torch.dtype) -> None:

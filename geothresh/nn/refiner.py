@@ -6,6 +6,7 @@ Only `TorchRefiner` imports torch, when it is created; the other backends do not
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geothresh.nn.backends import require_backend
+from geothresh.nn.compiling import compile_in_place, compiler_errors_reported, require_compiler
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import (
     GPU_BATCH,
@@ -66,6 +68,8 @@ class ModelSource:
     processes do."""
     backend: Backend = "torch"
     """The library that runs the network."""
+    compiled: bool = False
+    """Whether torch compiles the network for the shape of its batches."""
 
     @classmethod
     def find(
@@ -113,7 +117,8 @@ class ModelSource:
         Raises:
             ModelError: the file changed since it was looked up, or is damaged.
             InputError: the device is not there.
-            UsageError: the backend is not installed, or lacks the device or the precision.
+            UsageError: the backend is not installed, or lacks the device or the precision; torch
+                finds no compiler.
         """
         require_digest(self.path, self.sha256)
         config = read_card(self.path).config
@@ -124,7 +129,7 @@ class ModelSource:
             from geothresh.nn.backends import CompiledRefiner
 
             make = partial(CompiledRefiner, load_arrays(self.path, config), backend=self.backend)
-        return make(
+        refiner = make(
             config,
             name=self.name,
             sha256=self.sha256,
@@ -134,6 +139,9 @@ class ModelSource:
             batch_size=self.batch_size,
             cores=cores,
         )
+        if self.compiled and isinstance(refiner, TorchRefiner):
+            refiner.compile()
+        return refiner
 
 
 class TorchRefiner:
@@ -147,6 +155,7 @@ class TorchRefiner:
     """
 
     backend: Backend = "torch"
+    takes_views = True
 
     def __init__(
         self,
@@ -169,6 +178,8 @@ class TorchRefiner:
         self.patch = config.patch
         self.device = pick_device(device)
         self.dtype = pick_dtype(precision, self.device)
+        self.compiled = False
+        """Whether torch compiles the network: see `compile`."""
         self._batches = Batches(batch_size, self.device)
         on_cpu = self.device.type == "cpu"
         self._threads = compute_threads(passes_at_once(config, cores) if on_cpu else 1, cores)
@@ -177,6 +188,8 @@ class TorchRefiner:
         if self.device.type == "cuda":
             gpus = devices_of(self.device)
             self._streams = self._stream_pool(weights, gpus if all_gpus else gpus[:1], batch_size)
+        self._first_passes: set[tuple[int, ...]] = set()
+        self._compiling = threading.Lock()
 
     def _network(self, weights: dict[str, torch.Tensor], device: torch.device) -> ThreshNet:
         import torch
@@ -205,6 +218,22 @@ class TorchRefiner:
                 for network, device in networks
             )
         return StreamPool.on(networks)
+
+    def compile(self) -> None:
+        """Have torch compile the network in the first call.
+
+        It is compiled for batches of ``batch_size`` tiles of the size that is asked for first, and
+        smaller batches are filled up with empty tiles, so that each is compiled once.
+
+        Raises:
+            UsageError: torch cannot compile here.
+        """
+        require_compiler(self.device.type)
+        self.compiled = True
+        if self._streams is None:
+            compile_in_place(self.network)
+        else:
+            self._streams.compile()
 
     @property
     def precision(self) -> Precision:
@@ -240,11 +269,29 @@ class TorchRefiner:
 
         from geothresh.nn.network import memory_layout
 
+        n_tiles = len(tiles)
+        if self.compiled:
+            tiles = _filled_up(tiles, self.batch_size)
         # Moved to the device first: a single channel has no layout that could be changed here.
         batch = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))[:, None].to(self.device)
         batch = batch.contiguous(memory_format=memory_layout(self.config))
         with torch.inference_mode():
-            return np.asarray(self.network.refine(batch)[:, 0].cpu().numpy())
+            if self.compiled and tiles.shape not in self._first_passes:
+                # Of threads that come at once, each would compile.
+                with self._compiling, compiler_errors_reported(self.device.type):
+                    refined = self.network.refine(batch)
+                    self._first_passes.add(tiles.shape)
+            else:
+                refined = self.network.refine(batch)
+            return np.asarray(refined[:n_tiles, 0].cpu().numpy())
+
+
+def _filled_up(tiles: Float32Array, size: int) -> Float32Array:
+    """Tiles (B, T, T) with tiles of zeros behind, ``size`` in all."""
+    missing = size - len(tiles)
+    if missing <= 0:
+        return tiles
+    return np.concatenate([tiles, np.zeros((missing, *tiles.shape[1:]), np.float32)])
 
 
 def resolved(

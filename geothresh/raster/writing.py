@@ -335,7 +335,7 @@ class BandStatistics:
         """Add a window: uint8 with 255 for no data, or float32 in [0, 1] or NaN."""
         self._all += values.size
         if values.dtype == np.uint8:
-            self._add_levels(np.array(Image.fromarray(values).histogram()))
+            self._add_levels(_histogram(values))
             return
         self._parts = _PARTS
         flat = values.astype(np.float32, copy=False).reshape(-1)
@@ -376,3 +376,13 @@ class BandStatistics:
             "VALID_PERCENT": 100 * self._valid / self._all,
         }
         return {f"STATISTICS_{name}": f"{value!r}" for name, value in found.items()}
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels of each of the 256 values; of 0 and 1 alone, as in a mask, in a tenth of the time."""
+    if values.size and values.max() <= 1:
+        ones = np.count_nonzero(values)
+        counts = np.zeros(256, np.int64)
+        counts[:2] = values.size - ones, ones
+        return counts
+    return np.array(Image.fromarray(values).histogram())

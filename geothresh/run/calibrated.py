@@ -13,11 +13,13 @@ from geothresh.files import file_digest
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model, packaged_models
 from geothresh.nn.transformation import Transformation
 from geothresh.nn.wrappers import UnchangedSource
-from geothresh.options import Compute, Refining
+from geothresh.options import Compute, Refining, Tiling
 from geothresh.run.models import ChosenModel, Model, choose_model
+from geothresh.windows import RasterSize
 
 # Digits of a sha256 that are shown.
 _DIGITS = 12
+_USUAL_TILING = Tiling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +40,14 @@ class Following:
         *,
         metres: float | None = None,
         width: Callable[[], float | None] | None = None,
+        size: RasterSize | None = None,
+        tiling: Tiling = _USUAL_TILING,
     ) -> ChosenModel:
         """Choose the model; arguments and errors as of `choose_model`."""
         return choose_model(
             self.model, compute, tta=self.refining.tta, resolution=self.refining.resolution,
-            metres=metres, width=width, transformation=self.transformation,
+            metres=metres, width=width, size=size, tiling=tiling,
+            transformation=self.transformation,
         )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ class MaskLayers:
         if self.thresholds:
             source = reader.source if isinstance(reader, ThresholdedInput) else reader
             values.append(threshold_values(source.read(window)[0], mask))
-        return Layers(values=tuple(values), counts=asdict(count_changes(before, mask == 1, valid)))
+        return Layers(values=tuple(values), counts=asdict(count_changes(before, foreground, valid)))
 
 
 def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
@@ -182,9 +182,11 @@ def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
 
 def count_changes(before: BoolArray, after: BoolArray, valid: BoolArray) -> ChangeCounts:
     """Count the pixels of a chunk, given where input and output reach the threshold."""
-    before, after = before & valid, after & valid
+    n_valid = int(np.count_nonzero(valid))
+    if n_valid < valid.size:
+        before, after = before & valid, after & valid
     return ChangeCounts(
-        valid=int(np.count_nonzero(valid)),
+        valid=n_valid,
         foreground_before=int(np.count_nonzero(before)),
         foreground_after=int(np.count_nonzero(after)),
         changed=int(np.count_nonzero(before != after)),

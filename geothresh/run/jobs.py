@@ -90,7 +90,7 @@ class Method:
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.
         following = follow(options.model, options.refining)
-        chosen = chosen_for(scene, partial(following.choose, options.compute))
+        chosen = chosen_for(scene, partial(following.choose, options.compute, tiling=tiling))
         return cls(
             area=area, chosen=chosen, grid=chosen.grid(scene.size, tiling),
             refining=following.refining, calibration=following.described, tiling=tiling,

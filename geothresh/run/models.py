@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from geothresh.errors import UsageError
 from geothresh.mosaic import Refiner, RefinerSource, Scheduler, load_refiner
 from geothresh.nn.backends import versioned
+from geothresh.nn.compiling import lacking_compiler, pays
 from geothresh.nn.device import GPU_BATCH
+from geothresh.nn.modelfile import read_card
 from geothresh.nn.refiner import ModelSource, resolved
 from geothresh.nn.scope import UNKNOWN, ModelScope, resampled_patch
 from geothresh.nn.transformation import Transformation
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
 Model: TypeAlias = str | os.PathLike[str] | Refiner | RefinerSource
 """A packaged model's name, a model file, a refiner, or a source that loads one."""
 
+_LOGGER = logging.getLogger(__name__)
 # Tiles in one call of a refiner without a batch size of its own.
 _BATCH = 8
 # Default overlap of neighbouring tiles.
 _OVERLAP = 128
 # Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
 _BATCH_PIXELS = 2**24
+_USUAL_TILING = Tiling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,8 @@ class ChosenModel:
     """Kind of device that it runs on, of a cluster's workers too."""
     precision: str
     """Number format inside it, on a cluster's workers too."""
+    compiled: bool = False
+    """Whether torch compiles it, on a cluster's workers too."""
 
     @property
     def resampling(self) -> float:
@@ -74,6 +81,7 @@ class ChosenModel:
             "device": self.device,
             "precision": self.precision,
             "resampling": f"{self.patch}/{self.raster_patch}",
+            **({"compiled": "yes"} if self.compiled else {}),
         }
 
     def keep(self, refining: Refining) -> float | None:
@@ -90,10 +98,7 @@ class ChosenModel:
         of one patch cannot overlap: `grid` refuses the default then, so that seams are never made
         unless overlap 0 is given.
         """
-        if tiling.overlap is not None:
-            return tiling.overlap
-        usual = -(-_OVERLAP // self.patch) * self.patch
-        return min(usual, tiling.tile_size - self.patch) if tiling.tile_size > self.patch else usual
+        return _overlap(self.patch, tiling)
 
     def grid(self, size: RasterSize, tiling: Tiling) -> TileGrid:
         """The tiles over a raster.
@@ -101,20 +106,33 @@ class ChosenModel:
         Raises:
             UsageError: their size and overlap are no multiples of the patch.
         """
-        tile, overlap = tiling.tile_size, self.overlap(tiling)
-        asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=self.patch)
-        if self.patch == self.raster_patch:
-            return asked
-        return TileGrid(
-            size=size,
-            tile=tile // self.patch * self.raster_patch,
-            overlap=overlap // self.patch * self.raster_patch,
-            patch=self.raster_patch,
-        )
+        return _grid(size, tiling, self.patch, self.raster_patch)
+
+
+def _overlap(patch: int, tiling: Tiling) -> int:
+    """See `ChosenModel.overlap`."""
+    if tiling.overlap is not None:
+        return tiling.overlap
+    usual = -(-_OVERLAP // patch) * patch
+    return min(usual, tiling.tile_size - patch) if tiling.tile_size > patch else usual
+
+
+def _grid(size: RasterSize, tiling: Tiling, patch: int, raster_patch: int) -> TileGrid:
+    """See `ChosenModel.grid`."""
+    tile, overlap = tiling.tile_size, _overlap(patch, tiling)
+    asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
+    if patch == raster_patch:
+        return asked
+    return TileGrid(
+        size=size,
+        tile=tile // patch * raster_patch,
+        overlap=overlap // patch * raster_patch,
+        patch=raster_patch,
+    )
 
 
 Choose: TypeAlias = Callable[..., ChosenModel]
-"""Chooses a model for ``metres`` and ``width`` of a raster, see `choose_model`."""
+"""Chooses a model for ``metres``, ``width`` and ``size`` of a raster, see `choose_model`."""
 
 
 def _resolved_where(compute: Compute) -> tuple[str, Precision]:
@@ -138,6 +156,27 @@ def _resolved_where(compute: Compute) -> tuple[str, Precision]:
             f"({ways}), and so would the pixels; name `device` and `precision`"
         )
     return taken.pop()
+
+
+def _compiled(model: ModelSource, compute: Compute, n_tiles: int) -> ModelSource:
+    """The source of a model that is compiled where that is asked for, or pays and works."""
+    if compute.compile != "auto" or model.compiled or model.backend != "torch":
+        return replace(model, compiled=model.compiled or compute.compile == "yes")
+    config = read_card(model.path).config
+    if not pays(config, device=lambda: _resolved_where(compute)[0], n_tiles=n_tiles):
+        return model
+    if compute.scheduler is None:
+        reasons = [lacking_compiler("cuda")]
+    else:
+        # Imports distributed, which other runs do without.
+        from geothresh.mosaic.clients import run_on_workers
+
+        where = Scheduler(address=compute.scheduler)
+        reasons = list(run_on_workers(where, lacking_compiler, "cuda"))
+    reason = next(filter(None, reasons), None)
+    said = "compiled" if reason is None else f"not compiled ({reason})"
+    _LOGGER.info("compile auto: %s; %d tiles", said, n_tiles)
+    return replace(model, compiled=reason is None)
 
 
 def _raster_ratio(
@@ -183,6 +222,8 @@ def choose_model(
     resolution: Resolution = "native",
     metres: float | None = None,
     width: Callable[[], float | None] | None = None,
+    size: RasterSize | None = None,
+    tiling: Tiling = _USUAL_TILING,
     transformation: Transformation | None = None,
 ) -> ChosenModel:
     """Find a model and check that it fits; it is loaded here unless workers load it.
@@ -194,6 +235,8 @@ def choose_model(
         resolution: pixel size that the model reads, see `ModelScope.raster_ratio`.
         metres: size of the raster's pixels on the ground; None = unknown.
         width: measures the width of the raster's foreground in its pixels; called only if needed.
+        size: of the raster, which decides whether compiling pays; None = not known.
+        tiling: how it is cut, likewise.
         transformation: what a calibration does to each tile, see `geothresh.run.calibrated`.
 
     Raises:
@@ -205,6 +248,10 @@ def choose_model(
     model = find_source(model, compute)
     scope = getattr(model, "scope", UNKNOWN)
     patch = resampled_patch(model.patch, _raster_ratio(scope, resolution, metres, width))
+    if isinstance(model, ModelSource):
+        n_tiles = 0 if size is None else _grid(size, tiling, model.patch, patch).n_tiles
+        model = _compiled(model, compute, n_tiles)
+    compiled = bool(getattr(model, "compiled", False))
     refiner = wrapped(
         model,
         tta=tta,
@@ -241,4 +288,5 @@ def choose_model(
         backend="other" if runner is None else versioned(runner),
         device=device,
         precision=precision,
+        compiled=compiled,
     )

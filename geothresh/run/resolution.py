@@ -64,11 +64,11 @@ def chosen_for(scene: Placed, choose: Choose) -> ChosenModel:
 
     Args:
         scene: open.
-        choose: takes ``metres`` and ``width``, see `choose_model`.
+        choose: takes ``metres``, ``width`` and ``size``, see `choose_model`.
     """
     pixel = pixel_size(scene.box)
     metres = None if pixel is None else pixel.mean
-    chosen = choose(metres=metres, width=partial(sampled_width, scene))
+    chosen = choose(metres=metres, width=partial(sampled_width, scene), size=scene.size)
     warn_of_mismatch(scene.name, pixel, chosen)
     return chosen
 

@@ -25,6 +25,7 @@ import geothresh
 from geothresh import packed
 from geothresh.api.models import load_model
 from geothresh.durability import Journal
+from geothresh.machine import keep_freed_memory
 from geothresh.mosaic import refining, threads
 from geothresh.options import Outputs, Writing
 from geothresh.raster.dataset import OpenBand
@@ -35,6 +36,7 @@ from geothresh.types import Float32Array
 @click.group()
 def main() -> None:
     """Benchmarks of what `refine` does around the network; each is one command."""
+    keep_freed_memory()  # as the command does
 
 
 @main.command()
@@ -110,6 +112,7 @@ class Free(Identity):
     """A model that costs nothing, and whose runs can be resumed."""
 
     digest = "free"
+    takes_views = True
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
         """Give them back."""
