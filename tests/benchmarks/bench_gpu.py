@@ -1,6 +1,7 @@
 """Speed and memory on a GPU: the network alone in several forms, and `refine` around it.
 
     python tests/benchmarks/bench_gpu.py network      # tiles/s and memory, batch by batch
+    python tests/benchmarks/bench_gpu.py compile      # --compile yes beside no, and its seconds
     python tests/benchmarks/bench_gpu.py refine       # a large raster over bare forward
     python tests/benchmarks/bench_gpu.py training     # steps/s of training, without data
     python tests/benchmarks/bench_gpu.py kernels      # where a pass spends its time
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,32 @@ def network(presets: list[str]) -> None:
         _row(preset, f"{STREAMS_PER_DEVICE} threads", _called(preset, threads=STREAMS_PER_DEVICE))
         for size in (1, 16):
             print(f"{preset:6}memory at batch {size}, one pass: {_memory(folded, size):,.0f} MB")
+
+
+def compiled(presets: list[str], batch: int = 16) -> None:
+    """Print what `--compile yes` takes and gives, beside the plain pass in turn.
+
+    Compiling takes its full time in the first run on a machine alone: torch keeps the code.
+    """
+    for preset in presets:
+        plain, made = refiner(preset, batch_size=batch), refiner(preset, batch_size=batch)
+        tiles = np.random.default_rng(0).random((batch, TILE, TILE), np.float32)
+        expected = plain(tiles)
+        start = time.perf_counter()
+        made.compile()
+        found = made(tiles)
+        first = time.perf_counter() - start
+        rounds = [[seconds(partial(one, tiles)) for one in (plain, made)] for _ in range(3)]
+        before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
+        graphs = [_replayed(one)(batch) for one in (plain, made)]
+        other = ((found >= 0.5) != (expected >= 0.5)).mean()
+        pays = first / max(before / batch - after / batch, 1e-9)
+        print(
+            f"{preset:6}batch {batch}: compiled in {first:.1f} s; as a CUDA graph "
+            f"{graphs[0]:.1f} -> {graphs[1]:.1f} tiles/s, with copies {batch / before:.1f} -> "
+            f"{batch / after:.1f}; pays from {pays:,.0f} tiles on; mask differs in "
+            f"{100 * other:.4f} %, confidence by {np.abs(found - expected).max():.1e} at most"
+        )
 
 
 def _row(preset: str, name: str, tiles_per_second: Callable[[int], float]) -> None:
@@ -197,8 +225,10 @@ def refine(presets: list[str], side: int, repeat: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         scene = Path(scratch) / "scene.tif"
         repeated(scene, height=side, width=side)
-        for preset in presets:
+        for preset, by_torch in product(presets, (False, True)):
             made = refiner(preset)
+            if by_torch:
+                made.compile()
             size = made.batch_size
             tiles = np.random.default_rng(0).random((size, TILE, TILE), np.float32)
             made(tiles)
@@ -221,7 +251,8 @@ def refine(presets: list[str], side: int, repeat: int) -> None:
                     if run == 0:
                         continue
                     print(
-                        f"{preset:6}{side} x {side}, batch {size}, mask"
+                        f"{preset:6}{'compiled, ' if by_torch else ''}"
+                        f"{side} x {side}, batch {size}, mask"
                         f"{' and confidence' if outputs else '':15} {done.tiles_refined} tiles "
                         f"in {whole:6.2f} s: {done.tiles_refined / whole:7.1f} tiles/s, "
                         f"{side * side / 1e6 / whole:6.1f} MP/s; bare forward with copies "
@@ -285,7 +316,8 @@ def kernels(presets: list[str]) -> None:
 def main() -> None:
     """Parse the command line, and do one part."""
     parser = script_parser(__doc__)
-    parser.add_argument("part", choices=["network", "refine", "training", "kernels", "all"])
+    parts = ["network", "compile", "refine", "training", "kernels", "all"]
+    parser.add_argument("part", choices=parts)
     parser.add_argument("--preset", action="append", choices=list(PRESETS))
     parser.add_argument("--side", type=int, default=18000)
     parser.add_argument("--repeat", type=int, default=2)
@@ -297,13 +329,14 @@ def main() -> None:
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"dask {version('dask')}, rasterio {version('rasterio')}"
     )
-    parts = {
+    calls = {
         "network": partial(network, presets),
+        "compile": partial(compiled, presets),
         "refine": partial(refine, presets, chosen.side, chosen.repeat),
         "training": partial(training, presets),
         "kernels": partial(kernels, presets),
     }
-    for name, part in parts.items():
+    for name, part in calls.items():
         if chosen.part in (name, "all"):
             part()
 

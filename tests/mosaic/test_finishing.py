@@ -90,6 +90,25 @@ def test_dask_knows_how_large_results_are() -> None:
     assert sizeof(part) == 40 * 70 * 4
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])
+def test_counts_are_those_of_the_valid_pixels(missing: float) -> None:
+    rng = np.random.default_rng(5)
+    before, refined = rng.random((2, 30, 40), np.float32)
+    valid = rng.random((30, 40)) >= missing
+    confidence = np.where(valid, refined, np.float32(0))
+    finish = MaskLayers(threshold=0.4, keep=0.2, confidence=None)
+    whole = PixelWindow(row=0, col=0, height=30, width=40)
+    made = finish(ArrayReader(before), whole, confidence, valid)
+    first, last = before >= 0.4, (refined >= 0.4) | ((before >= 0.4) & (refined >= 0.2))
+    assert made.counts == {
+        "valid": valid.sum(),
+        "foreground_before": (first & valid).sum(),
+        "foreground_after": (last & valid).sum(),
+        "changed": ((first != last) & valid).sum(),
+    }
+    np.testing.assert_array_equal(made.values[0], np.where(valid, last, 255))
+
+
 def test_workers_finish_chunks_as_threads_do(tmp_path: Path) -> None:
     confidence = np.random.default_rng(2).random((150, 170), dtype=np.float32)
     confidence[40:90, 30:120] = np.nan

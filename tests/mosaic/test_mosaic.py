@@ -123,6 +123,26 @@ def test_batch_chunks_and_threads_do_not_matter_to_the_last_bit(
     assert first.tobytes() == second.tobytes()
 
 
+class ViewsRefiner(UnevenRefiner):
+    """One that does not write to its tiles, so that they may overlap in memory."""
+
+    takes_views = True
+
+    def refine(self, tiles: Float32Array) -> Float32Array:
+        if len(tiles) > 1 and np.shares_memory(tiles[0], tiles[1]):
+            assert not tiles.flags.writeable
+        return super().refine(tiles)
+
+
+@given(holed_arrays(), tile_options(), run_options())
+def test_tiles_as_views_and_as_copies_give_the_same_to_the_last_bit(
+    confidence: Float32Array, tiles: dict[str, int], options: dict[str, Any]
+) -> None:
+    copied = mosaic_array(confidence, UnevenRefiner(), **tiles, **options)
+    viewed = mosaic_array(confidence, ViewsRefiner(), **tiles, **options)
+    assert copied.tobytes() == viewed.tobytes()
+
+
 @given(sides, sides, tile_options(), blends, run_options())
 def test_the_coordinate_raster_comes_back_unmoved(
     height: int, width: int, tiles: dict[str, int], blend: Blend, options: dict[str, Any]

@@ -75,7 +75,13 @@ def test_gdal_reads_the_description(tmp_path: Path, band: BandFormat) -> None:
 
 
 @given(
-    values=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)),
+    values=st.sampled_from([(0, 1), (0, 1, 255), tuple(range(256))]).flatmap(
+        lambda found: hnp.arrays(
+            np.uint8,
+            hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+            elements=st.sampled_from(found),
+        )
+    ),
     cut=st.integers(1, 8),
 )
 def test_statistics_are_those_of_the_valid_values(values: np.ndarray, cut: int) -> None:
