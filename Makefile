@@ -104,6 +104,7 @@ bench: $(TESTING)  ## print the tables of the benchmarks, on a machine that does
 	$(BIN)/python tests/benchmarks/bench_overhead.py survival
 	$(BIN)/python tests/benchmarks/bench_overhead.py parts
 	$(BIN)/python tests/benchmarks/bench_network.py
+	$(BIN)/python tests/benchmarks/bench_compile.py
 	$(BIN)/python tests/benchmarks/bench_refine.py nodata
 	$(BIN)/python tests/benchmarks/bench_inputs.py vrt
 	$(BIN)/python tests/benchmarks/bench_inputs.py http

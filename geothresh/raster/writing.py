@@ -378,7 +378,7 @@ class BandStatistics:
         return {f"STATISTICS_{name}": f"{value!r}" for name, value in found.items()}
 
 
-def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _histogram(values: LayerArray) -> NDArray[np.int64]:
     """Pixels of each of the 256 values; of 0 and 1 alone, as in a mask, in a tenth of the time."""
     if values.size and values.max() <= 1:
         ones = np.count_nonzero(values)

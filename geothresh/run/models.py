@@ -160,8 +160,10 @@ def _resolved_where(compute: Compute) -> tuple[str, Precision]:
 
 def _compiled(model: ModelSource, compute: Compute, n_tiles: int) -> ModelSource:
     """The source of a model that is compiled where that is asked for, or pays and works."""
-    if compute.compile != "auto" or model.compiled or model.backend != "torch":
-        return replace(model, compiled=model.compiled or compute.compile == "yes")
+    if model.compiled or model.backend != "torch":
+        return model
+    if compute.compile != "auto":
+        return replace(model, compiled=compute.compile == "yes")
     config = read_card(model.path).config
     if not pays(config, device=lambda: _resolved_where(compute)[0], n_tiles=n_tiles):
         return model
@@ -242,7 +244,8 @@ def choose_model(
     Raises:
         ModelError: it is missing or damaged.
         UsageError: it is nothing that names or is a model, workers cannot load this model, the
-            backend is not installed, or the raster's pixels are out of its reach.
+            backend is not installed, torch cannot compile it as asked, or the raster's pixels are
+            out of its reach.
         InputError: the device is not there.
     """
     model = find_source(model, compute)
@@ -252,6 +255,11 @@ def choose_model(
         n_tiles = 0 if size is None else _grid(size, tiling, model.patch, patch).n_tiles
         model = _compiled(model, compute, n_tiles)
     compiled = bool(getattr(model, "compiled", False))
+    if compute.compile == "yes" and not compiled:
+        raise UsageError(
+            "`compile=yes`: is for the name or the file of a model that torch runs; give one, or "
+            "make the refiner by load_model(..., compiled=True)"
+        )
     refiner = wrapped(
         model,
         tta=tta,

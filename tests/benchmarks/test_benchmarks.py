@@ -19,6 +19,11 @@ BENCHMARKS = Path(__file__).parent
             "small  torch fp32, NCHW",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "bench_compile.py --model roads-tiny --repeat 1",
+            "yes over no, median of pairs",
+            marks=pytest.mark.slow,
+        ),
         ("bench_targets.py --side 128 --repeat 1", "| naive loop |"),
         ("bench_pipeline.py case file engine 1024", '"wall"'),
         ("bench_memory.py case identity 1024 1024", '"peak"'),
