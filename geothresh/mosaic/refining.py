@@ -215,11 +215,7 @@ def refine_group(
     done(len(tiles) - len(several))
     for start in range(0, len(several), batch_size):
         batch = several[start : start + batch_size]
-        if refiner.takes_views and batch[-1] - batch[0] == len(batch) - 1:
-            given = _views(padded, batch[0], batch[-1], tile=tile, stride=stride)
-        else:
-            given = np.stack([tiles[k] for k in batch])
-        refined = refiner(given)
+        refined = refiner(_given(padded, batch, plan.grid, views=refiner.takes_views))
         if shares is not None:
             for k, confidence in zip(batch, refined, strict=True):
                 shares.add(k, confidence)
@@ -236,18 +232,20 @@ def refine_group(
     }
 
 
-def _views(padded: Float32Array, first: int, last: int, *, tile: int, stride: int) -> Float32Array:
-    """Neighbouring tiles of a row of tiles, read-only: (tiles, [bands,] tile, tile).
+def _given(padded: Float32Array, batch: list[int], grid: TileGrid, *, views: bool) -> Float32Array:
+    """Some tiles of a row of tiles, as a refiner gets them: (batch, [bands,] tile, tile).
 
     Args:
         padded: the row, ([bands,] tile, width).
-        first: the first of them.
-        last: the last of them.
-        tile: side of a tile in pixels.
-        stride: pixels from one to the next.
+        batch: which of its tiles, counted from its first one, in order.
+        grid: what they are cut by.
+        views: whether neighbours may be read-only views of the row, which saves a copy.
     """
-    row = padded[..., first * stride : last * stride + tile]
-    return np.moveaxis(sliding_window_view(row, tile, axis=-1)[..., ::stride, :], -2, 0)
+    tile, stride = grid.tile, grid.stride
+    if views and batch[-1] - batch[0] == len(batch) - 1:
+        row = padded[..., batch[0] * stride : batch[-1] * stride + tile]
+        return np.moveaxis(sliding_window_view(row, tile, axis=-1)[..., ::stride, :], -2, 0)
+    return np.stack([padded[..., k * stride : k * stride + tile] for k in batch])
 
 
 class _Shares:

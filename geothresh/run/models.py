@@ -158,15 +158,37 @@ def _resolved_where(compute: Compute) -> tuple[str, Precision]:
     return taken.pop()
 
 
-def _compiled(model: ModelSource, compute: Compute, n_tiles: int) -> ModelSource:
-    """The source of a model that is compiled where that is asked for, or pays and works."""
-    if model.compiled or model.backend != "torch":
-        return model
-    if compute.compile != "auto":
-        return replace(model, compiled=compute.compile == "yes")
+def _compiled(
+    model: Refiner | RefinerSource, compute: Compute, n_tiles: Callable[[int], int]
+) -> Refiner | RefinerSource:
+    """A model, compiled where that is asked for, or pays and works.
+
+    Args:
+        model: as it was found.
+        compute: says whether.
+        n_tiles: of the raster, for the model's patch; 0 where its size is not known.
+
+    Raises:
+        UsageError: it cannot be compiled as asked.
+    """
+    if isinstance(model, ModelSource) and model.backend == "torch" and not model.compiled:
+        asked = compute.compile == "yes"
+        if compute.compile == "auto":
+            asked = _pays_and_works(model, compute, n_tiles(model.patch))
+        model = replace(model, compiled=asked)
+    if compute.compile == "yes" and not getattr(model, "compiled", False):
+        raise UsageError(
+            "`compile=yes`: is for the name or the file of a model that torch runs; give one, or "
+            "make the refiner by load_model(..., compiled=True)"
+        )
+    return model
+
+
+def _pays_and_works(model: ModelSource, compute: Compute, n_tiles: int) -> bool:
+    """What ``auto`` decides about compiling; it says so and why."""
     config = read_card(model.path).config
     if not pays(config, device=lambda: _resolved_where(compute)[0], n_tiles=n_tiles):
-        return model
+        return False
     if compute.scheduler is None:
         reasons = [lacking_compiler("cuda")]
     else:
@@ -178,7 +200,7 @@ def _compiled(model: ModelSource, compute: Compute, n_tiles: int) -> ModelSource
     reason = next(filter(None, reasons), None)
     said = "compiled" if reason is None else f"not compiled ({reason})"
     _LOGGER.info("compile auto: %s; %d tiles", said, n_tiles)
-    return replace(model, compiled=reason is None)
+    return reason is None
 
 
 def _raster_ratio(
@@ -251,15 +273,9 @@ def choose_model(
     model = find_source(model, compute)
     scope = getattr(model, "scope", UNKNOWN)
     patch = resampled_patch(model.patch, _raster_ratio(scope, resolution, metres, width))
-    if isinstance(model, ModelSource):
-        n_tiles = 0 if size is None else _grid(size, tiling, model.patch, patch).n_tiles
-        model = _compiled(model, compute, n_tiles)
-    compiled = bool(getattr(model, "compiled", False))
-    if compute.compile == "yes" and not compiled:
-        raise UsageError(
-            "`compile=yes`: is for the name or the file of a model that torch runs; give one, or "
-            "make the refiner by load_model(..., compiled=True)"
-        )
+    model = _compiled(
+        model, compute, lambda own: 0 if size is None else _grid(size, tiling, own, patch).n_tiles
+    )
     refiner = wrapped(
         model,
         tta=tta,
@@ -296,5 +312,5 @@ def choose_model(
         backend="other" if runner is None else versioned(runner),
         device=device,
         precision=precision,
-        compiled=compiled,
+        compiled=bool(getattr(model, "compiled", False)),
     )
