@@ -9,14 +9,13 @@ nothing of it yet: run it twice, or as in the second line. For a GPU: `bench_gpu
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
 from functools import partial
 
 import numpy as np
-from measuring import in_turn, least, machine, ratio, table, timed
+from measuring import in_turn, least, machine, ratio, script_parser, table, timed
 from scenes import scene_tiles
 
 from geothresh.api.models import load_model
@@ -24,9 +23,7 @@ from geothresh.api.models import load_model
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--model", default="roads", help="name or file")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--repeat", type=int, default=10, help="rounds")

@@ -178,7 +178,11 @@ def test_refine_by_a_compiled_network_differs_in_less_than_a_thousandth_of_the_m
     for compile in ("no", "yes"):
         out = tmp_path / f"{compile}.tif"
         geothresh.refine(
-            small, out, tiling=Tiling(tile_size=256), compute=Compute(device="cpu", compile=compile)
+            small,
+            out,
+            model="roads-tiny",
+            tiling=Tiling(tile_size=256),
+            compute=Compute(device="cpu", compile=compile),
         )
         with rasterio.open(out) as mask:
             masks[compile] = mask.read(1)
