@@ -50,8 +50,9 @@ def keep_freed_memory() -> None:
     """Have the memory of freed arrays kept for the next ones, for the rest of this process.
 
     glibc gives arrays of some megabytes back to the system when they are freed, and the next ones
-    of their size come page by page anew: a fifth of the time that a tile takes beside the network.
-    The greatest use of memory stays what it is. Other C libraries are left as they are.
+    of their size come page by page anew: a fifth of the time that a tile takes beside the network,
+    which a GPU waits for. Other C libraries are left as they are. The process keeps what it has
+    once had: up to a gigabyte.
 
     https://man7.org/linux/man-pages/man3/mallopt.3.html
     """

@@ -22,7 +22,6 @@ from geothresh._version import __version__
 from geothresh.cli import options
 from geothresh.cli.faults import reported, usage_escaped
 from geothresh.cli.lazy import LazyGroup
-from geothresh.machine import keep_freed_memory
 
 # A command's module holds its click command under its own name and imports nothing heavy.
 COMMANDS = {
@@ -50,7 +49,6 @@ class Frame(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exceptions end in one line and an exit code."""
-        keep_freed_memory()
         with reported(ctx):
             return super().invoke(ctx)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geothresh.machine import keep_freed_memory
 from geothresh.nn.backends import require_backend
 from geothresh.nn.compiling import compile_in_place, compiler_errors_reported, require_compiler
 from geothresh.nn.config import NetworkConfig
@@ -209,6 +210,7 @@ class TorchRefiner:
     ) -> StreamPool:
         from geothresh.nn.cuda import StreamPool, batch_that_fits
 
+        keep_freed_memory()
         first, *others = gpus
         networks = [(self.network, first)]
         networks += [(self._network(weights, device), device) for device in others]
@@ -273,7 +275,9 @@ class TorchRefiner:
         if self.compiled:
             tiles = _filled_up(tiles, self.batch_size)
         # Moved to the device first: a single channel has no layout that could be changed here.
-        batch = torch.from_numpy(np.ascontiguousarray(tiles, np.float32))[:, None].to(self.device)
+        # Views of the raster are read-only, of which torch would make no tensor without a warning.
+        writable = np.require(tiles, np.float32, ["C", "W"])
+        batch = torch.from_numpy(writable)[:, None].to(self.device)
         batch = batch.contiguous(memory_format=memory_layout(self.config))
         with torch.inference_mode():
             if self.compiled and tiles.shape not in self._first_passes:

@@ -36,7 +36,7 @@ from geothresh.types import Float32Array
 @click.group()
 def main() -> None:
     """Benchmarks of what `refine` does around the network; each is one command."""
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as where a GPU is fed
 
 
 @main.command()

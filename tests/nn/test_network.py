@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_memory_that_the_processor_lacks_is_known_as_such(monkeypatch: pytest.Mo
     monkeypatch.setattr(refiner, "_forward", limited)
     assert refiner(np.zeros((2, 64, 64), np.float32)).shape == (2, 64, 64)
     assert asked == [2, 2, 1, 1]
+
+
+def test_tiles_that_may_not_be_written_to_are_taken_without_a_warning() -> None:
+    refiner = TorchRefiner(network(TINY).state_dict(), TINY, device="cpu", precision="fp32")
+    tiles = np.random.default_rng(0).random((1, 64, 64), np.float32)
+    expected = refiner(tiles)
+    tiles.setflags(write=False)
+    torch.set_warn_always(True)  # else once in a process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(refiner(tiles), expected)
+    finally:
+        torch.set_warn_always(False)
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"precision": "fp8"}, {"device": "tpu"}])
