@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_training.py
     python tests/benchmarks/bench_training.py --chip-size 512 --batch-size 4 --steps 5
     python tests/benchmarks/bench_training.py --before ../geothresh-of-yesterday --preset small
+    python tests/benchmarks/bench_training.py --shares --preset small --precision bf16
 
 Each preset in fp32 and, where the device has instructions for it, in bf16, in turn, on chips of
 bands with soft edges. By default two chips of 256 x 256; what a step takes goes with the pixels.
@@ -141,6 +142,24 @@ def compare(cases: list[tuple[str, str]], arguments: argparse.Namespace) -> None
     print(table(head, rows))
 
 
+def shares(cases: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
+    """Print which of torch's operators a step spends its time in, one case after the other."""
+    for case in cases:
+        batch = chips(arguments.batch_size, arguments.chip_size)
+        training = Training(*case, batch, arguments.device)
+        training.step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            training.step()
+        operators = sorted(profile.key_averages(), key=lambda one: -one.self_cpu_time_total)
+        whole = sum(one.self_cpu_time_total for one in operators)
+        rows = [
+            [one.key, f"{100 * one.self_cpu_time_total / whole:.1f} %", str(one.count)]
+            for one in operators[:20]
+        ]
+        print(f"\n{', '.join(case)}: {described(arguments)}\n")
+        print(table(["operator", "of a step", "calls"], rows))
+
+
 def described(arguments: argparse.Namespace) -> str:
     """The steps in words."""
     side = arguments.chip_size
@@ -190,6 +209,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], help="this one alone")
     parser.add_argument("--before", type=Path, help="a checkout to compare with")
     parser.add_argument("--repeat", type=int, default=3, help="pairs of before and now")
+    parser.add_argument("--shares", action="store_true", help="of torch's operators in a step")
     parser.add_argument("--json", action="store_true", help="of one case, each step as numbers")
     arguments = parser.parse_args()
     precisions = ["fp32"]
@@ -203,7 +223,9 @@ def main() -> None:
         for precision in ([arguments.precision] if arguments.precision else precisions)
     ]
     print(machine("torch", "numpy"), flush=True)
-    if arguments.before is None:
+    if arguments.shares:
+        shares(cases, arguments)
+    elif arguments.before is None:
         measure(cases, arguments)
     else:
         compare(cases, arguments)
