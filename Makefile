@@ -26,6 +26,7 @@ RUNS ?= 20
 TRAINING_KILLS ?= 100
 VECTOR_KILLS ?= 100
 MANY_KILLS ?= 60
+STORE_KILLS ?= 15
 MANY_WORKER_KILLS ?= 20
 
 BIN := $(VENV)/bin
@@ -86,6 +87,7 @@ storm: $(TESTING)  ## kills, signals, full disks: make storm KILLS=20 CHAINS=5 S
 	$(STORM)/storm_vectorize.py --kills $(VECTOR_KILLS) --limits $(LIMITS)
 	$(STORM)/storm_many.py --kills $(MANY_KILLS)
 	$(STORM)/storm_many.py --kills $(MANY_WORKER_KILLS) --workers 2
+	$(STORM)/storm_store.py --kills $(STORE_KILLS) --faults 0.03
 
 report: $(TESTING)  ## pages in a headless Chromium (Debian's is installed, if one is root)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ "$$(id -u)" != 0 ] \

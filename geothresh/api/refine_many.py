@@ -6,15 +6,17 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geothresh.addresses import Address
 from geothresh.durability import record
 from geothresh.errors import OutputError, warn
 from geothresh.fields import checked, plain
-from geothresh.files import make_directory
+from geothresh.files import file_digest, make_directory
 from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
 from geothresh.many.inputs import BadFile, find_inputs
@@ -34,11 +36,14 @@ from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writ
 from geothresh.raster.creation import require_creation
 from geothresh.raster.grids import Surface
 from geothresh.raster.joined import one_surface
+from geothresh.raster.paths import RasterSource
+from geothresh.raster.uploading import digest_of
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.jobs import RunOptions
 from geothresh.run.models import Model, find_source
 from geothresh.run.outcome import remarks
 from geothresh.run.outputs import check_vector
+from geothresh.run.staging import staged
 from geothresh.vector.options import VectorWriting
 
 # Grids that a message names.
@@ -75,12 +80,12 @@ class RefineManyResult:
     """Directory of the outputs; a text if in an object store."""
     parts: tuple[RefinedPart, ...]
     """One for each scene, or piece of one."""
-    vector: Path | None
-    """Polygons of all masks together, if they were asked for."""
+    vector: Path | str | None
+    """Polygons of all masks together, if they were asked for; a text if in an object store."""
     features: int | None
     """Polygons in it."""
-    indexes: tuple[Path, ...]
-    """Files that GDAL and QGIS open as one raster, of each layer."""
+    indexes: tuple[Path | str, ...]
+    """Files that GDAL and QGIS open as one raster, of each layer; texts if in an object store."""
     bad: tuple[BadFile, ...]
     """Scenes that were left out because they cannot be read."""
     set_aside: tuple[str, ...]
@@ -148,11 +153,11 @@ def refine_many(
     a run is interrupted: the same call resumes it.
 
     Args:
-        scenes: paths, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and
-            GDAL tile indexes (.gti.gpkg).
+        scenes: paths, URLs, directories of GeoTIFFs (``s3://BUCKET/NAME/`` in a store),
+            ``@list.txt`` with one name a line, and GDAL tile indexes (.gti.gpkg).
         output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there. In
             an object store (``s3://BUCKET/NAME``, ``gs://``, ``az://``) each is sent as soon as it
-            is finished; no indexes are written there.
+            is finished.
         model: a packaged model's name, a model file, a refiner or a refiner source.
         many: layers, pieces, polygons of all masks together, and how bad and changed scenes are
             treated.
@@ -184,12 +189,13 @@ def refine_many(
     require_creation(writing)
     place = place_of(output_dir)
     directory = place.directory
-    inputs = find_inputs(scenes, directory, allow_vrt=reading.allow_vrt, skip_bad=many.skip_bad)
+    inputs = find_inputs(
+        scenes, place.address or directory, allow_vrt=reading.allow_vrt, skip_bad=many.skip_bad
+    )
     files = examine_all(inputs.sources, reading, many)
     grids = group(files, separately=many.separately)
     _tell_grids(grids, files, many)
-    polygons = None if many.vector is None else Path(os.fspath(many.vector))
-    if polygons is not None:
+    if many.vector is not None:
         one_surface(files.boxes)
     options = RunOptions(
         model=model if refining.calibration is not None else find_source(model, compute),
@@ -204,48 +210,122 @@ def refine_many(
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
     make_directory(directory, parents=writing.parents or place.address is not None)
-    with record.opened(directory) as kept:
+    place.fetch_record()
+    with ExitStack() as stack:
+        kept = stack.enter_context(record.opened(directory))
+        polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack)
         run = Run(
             place=place, units=units, many=many, compute=compute, writing=writing,
             record=kept, progress=progress,
         )  # fmt: skip
-        if polygons is not None:
-            check_vector(polygons, writing.overwrite, kept.vector_files())
         run.do()
         done = run.done.values()
-        indexes: tuple[Path, ...] = ()
-        if not many.separately and place.address is None:
-            indexes = write_indexes(directory, surfaces, done, many)
+        indexes = () if many.separately else write_indexes(place, surfaces, done, many)
         if polygons is not None and done:
-            _draw(run, polygons)
+            polygons.draw(run)
         kept.end()
-    totals = Counter[str]()
-    for name in run.done:
-        totals.update(kept.finished[name].facts)
+        place.keep_record(now=True)
+    totals = _totals(run)
     _warn(surfaces, totals)
     bad = (*inputs.bad, *files.bad, *run.bad)
-    drawn = polygons if done else None
+    drawn = polygons.name if polygons is not None and done else None
     return _result(run, surfaces, totals, bad, drawn, indexes, started)
 
 
-def _draw(run: Run, vector: Path) -> None:
-    """Write the polygons of all masks, unless an earlier run has done so."""
-    from geothresh.api.vectorize import vectorize
-    from geothresh.run.vectors import put_vectors
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Polygons:
+    """The vector file of all masks, checked before any work."""
 
-    if run.record.vectors is not None and vector.absolute() in run.record.vector_files():
-        return
+    name: Path | str
+    """As the user calls it."""
+    key: str
+    """In the record."""
+    file: Path
+    """Where it is made on this machine."""
+    sent: bool
+    """Whether it goes to a store."""
+    drawn: bool
+    """Whether it is there as it would be drawn of what was finished before."""
 
-    def files(layer: str) -> list[PathLike]:
-        return [run.place.output(name, layer) for name in run.done]
+    @classmethod
+    def of(
+        cls,
+        vector: PathLike | None,
+        kept: record.Record,
+        writing: Writing,
+        inputs: Sequence[RasterSource],
+        stack: ExitStack,
+    ) -> _Polygons | None:
+        """Take what is asked for; what is drawn is sent when the stack is left.
 
-    draw = partial(
-        vectorize,
-        files("mask"),
-        confidence=files("confidence") if "confidence" in run.many.written else None,
-        writing=VectorWriting(overwrite=True, style=run.writing.style),
-    )
-    put_vectors(draw, vector, run.record)
+        Raises:
+            UsageError, OutputError: as of `refine`'s.
+        """
+        if vector is None:
+            return None
+        address = Address.of(vector)
+        if address is None:
+            path = Path(os.fspath(vector))
+            check_vector(path, writing.overwrite, kept.vector_files())
+            return cls(name=path, key=str(path.absolute()), file=path, sent=False, drawn=False)
+        there = digest_of(address)
+        ours = kept.has_drawn(address.location, there)
+        file = stack.enter_context(
+            staged(
+                vector, overwrite=writing.overwrite or ours, inputs=[one.location for one in inputs]
+            )
+        )
+        check_vector(file, True, ())
+        return cls(
+            name=address.name, key=address.location, file=file, sent=True,
+            drawn=kept.is_drawn(address.location, there),
+        )  # fmt: skip
+
+    def draw(self, run: Run) -> None:
+        """Write the polygons of all masks, unless an earlier run has done so."""
+        from geothresh.api.vectorize import vectorize
+        from geothresh.run.vectors import put_vectors
+
+        if self._is_drawn(run.record):
+            return
+
+        def files(layer: str) -> list[PathLike]:
+            return [run.place.output(name, layer) for name in run.done]
+
+        draw = partial(
+            vectorize,
+            files("mask"),
+            confidence=files("confidence") if "confidence" in run.many.written else None,
+            writing=VectorWriting(overwrite=True, style=run.writing.style),
+        )
+        put_vectors(draw, self.file, _Renamed(run.record, self.key) if self.sent else run.record)
+
+    def _is_drawn(self, kept: record.Record) -> bool:
+        if self.sent:
+            return self.drawn and kept.vectors is not None
+        return kept.vectors is not None and self.file.absolute() in kept.vector_files()
+
+
+@dataclass(frozen=True, slots=True)
+class _Renamed:
+    """Notes of a vector file that is made under another name than it gets."""
+
+    record: record.Record
+    key: str
+
+    def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
+        """Log it before it is sent; a style beside it stays here."""
+        leaf = self.key.rpartition("/")[2]
+        file = next(made[path] for path in made if path.name == leaf)
+        self.record.record_vectors({self.key: file_digest(file)}, **facts)
+
+
+def _totals(run: Run) -> Counter[str]:
+    """What was counted of all units that are finished."""
+    totals = Counter[str]()
+    for name in run.done:
+        totals.update(run.record.finished[name].facts)
+    return totals
 
 
 def _result(
@@ -253,8 +333,8 @@ def _result(
     surfaces: Sequence[PlannedSurface],
     totals: Counter[str],
     bad: Sequence[BadFile],
-    vector: Path | None,
-    indexes: tuple[Path, ...],
+    vector: Path | str | None,
+    indexes: tuple[Path | str, ...],
     started: float,
 ) -> RefineManyResult:
     chosen = surfaces[0].method.chosen

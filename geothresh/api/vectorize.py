@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh._version import __version__
+from geothresh.addresses import Address
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import Value, checked, decisive, plain, require_only
 from geothresh.many.examining import WholeSurface, examine_all
@@ -26,6 +27,7 @@ from geothresh.raster.rewriting import Confidences, cut_scene, plain_mask
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import OpenScenes
 from geothresh.run.directories import with_directories
+from geothresh.run.staging import staged
 from geothresh.vector.centerlines import pixel_side
 from geothresh.vector.drawing import NODES, draw_layers
 from geothresh.vector.formats import (
@@ -38,7 +40,7 @@ from geothresh.vector.formats import (
 )
 from geothresh.vector.layers import Layer
 from geothresh.vector.options import Centerlines, Foreground, Kind, Polygons, VectorWriting
-from geothresh.vector.outputs import check_vector_output
+from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.reprojection import crs_of, short_name, to_crs
 from geothresh.vector.units import MapUnits
 
@@ -47,8 +49,8 @@ from geothresh.vector.units import MapUnits
 class VectorizeResult:
     """Path, layers and statistics of what was written."""
 
-    output: Path
-    """The GeoPackage."""
+    output: Path | str
+    """The GeoPackage, or file of another format; a text if in an object store."""
 
     layer: str
     """The layer in it."""
@@ -176,25 +178,29 @@ def vectorize(
     inputs = [find_rasters(mask, allow_vrt=reading.allow_vrt)]
     if confidence is not None:
         inputs.append(find_rasters(confidence, allow_vrt=reading.allow_vrt))
-    target = _Target.of(inputs, output, draw, writing)
-    with ExitStack() as stack:
-        found, scene = _opened(stack, inputs, foreground, reading, target.path, progress)
-        units = _units_of(found, writing.allow_pixel_coords)
-        band = stack.enter_context(_sieved(found, units, foreground, draw, target.path))
-        drawn = draw_layers(
-            band, scene, units, draw, name=target.layers[0],
-            metadata=_metadata(inputs, draw, foreground), progress=progress,
-        )  # fmt: skip
-    layers, crs = target.placed(drawn.layers, band)
-    # Imported late: pyogrio takes a hundred megabytes, and memory peaks while GDAL makes polygons.
-    from geothresh.vector.writing import write_vectors
+    named = _output_of(inputs[0], output, writing.format)
+    with ExitStack() as outer:
+        file = outer.enter_context(_local(named, inputs, writing))
+        target = _Target.of(inputs, file, draw, writing)
+        with ExitStack() as stack:
+            found, scene = _opened(stack, inputs, foreground, reading, target.path, progress)
+            units = _units_of(found, writing.allow_pixel_coords)
+            band = stack.enter_context(_sieved(found, units, foreground, draw, target.path))
+            drawn = draw_layers(
+                band, scene, units, draw, name=target.layers[0],
+                metadata=_metadata(inputs, draw, foreground), progress=progress,
+            )  # fmt: skip
+        layers, crs = target.placed(drawn.layers, band)
+        # Imported late: pyogrio takes a hundred megabytes, and memory peaks while GDAL makes
+        # polygons.
+        from geothresh.vector.writing import write_vectors
 
-    types = write_vectors(
-        target.path, layers, crs=crs.to_wkt() if crs else None, existing=writing.existing,
-        form=target.form.name, style=writing.style,
-    )  # fmt: skip
+        types = write_vectors(
+            target.path, layers, crs=crs.to_wkt() if crs else None, existing=writing.existing,
+            form=target.form.name, style=writing.style,
+        )  # fmt: skip
     return VectorizeResult(
-        output=target.path,
+        output=named,
         layer=layers[0].name,
         nodes_layer=layers[1].name if len(layers) > 1 else None,
         kind=draw.kind,
@@ -229,12 +235,11 @@ class _Target:
     def of(
         cls,
         inputs: Sequence[Rasters],
-        output: PathLike | None,
+        output: Path,
         draw: Polygons | Centerlines,
         writing: VectorWriting,
     ) -> _Target:
         """Errors as `vectorize`."""
-        output = _output_of(inputs[0], output, writing.format)
         # A layer that is added to a file is named after its mask.
         named = Path(inputs[0].name) if writing.append else output
         layer = writing.layer or layer_name_from(named.stem, draw.kind, longest=MOST - len(NODES))
@@ -297,9 +302,23 @@ def _require_use(draw: Polygons | Centerlines, reading: Reading, *, confident: b
         )
 
 
-def _output_of(mask: Rasters, output: PathLike | None, form: str | None) -> Path:
+def _local(
+    output: Path | str, inputs: Sequence[Rasters], writing: VectorWriting
+) -> AbstractContextManager[Path]:
+    """The file that is written here, and sent if it is an object."""
+    if Address.of(output) is not None and writing.existing.keeps:
+        raise UsageError(
+            f"{output}: layers can be added to a local GeoPackage, not to an object; leave "
+            "`append` and `overwrite_layer` out, or fetch it first"
+        )
+    locations = [source.location for one in inputs for source in one.sources]
+    return staged(output, overwrite=writing.existing is Existing.REPLACE, inputs=locations)
+
+
+def _output_of(mask: Rasters, output: PathLike | None, form: str | None) -> Path | str:
     if output is not None:
-        return Path(os.fspath(output))
+        address = Address.of(output)
+        return Path(os.fspath(output)) if address is None else address.name
     if mask.several:
         raise UsageError(f"{mask.name}: is many masks; say with `output` where to write")
     (source,) = mask.sources

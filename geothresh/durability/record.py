@@ -19,7 +19,8 @@ from geothresh.durability.strips import Log
 from geothresh.errors import OutputError
 from geothresh.files import file_digest
 
-_NAME = ".geothresh.jsonl"
+RECORD = ".geothresh.jsonl"
+"""What the record is called, in the directory of the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Vectors:
     of: str = ""
     """Digest of the units."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """sha256 of each file, by its absolute path."""
+    """sha256 of each file, by its absolute path; of an object, by GDAL's path."""
     facts: Mapping[str, int] = field(default_factory=dict)
     """Counts, such as of features."""
 
@@ -89,6 +90,7 @@ class Record:
         self.method: Mapping[str, Any] | None = None
         """Parameters of all units of the last run, by name; None where there was none."""
         self._vectors = Vectors()
+        self._drawn: set[tuple[str, str]] = set()
         self.complete = False
         """Whether the last run was complete."""
         for entry in log.entries:
@@ -103,6 +105,7 @@ class Record:
             self.finished.pop(entry["dropped"], None)
         if "made" in entry:
             self._vectors = Vectors(entry["of"], entry["made"], entry["facts"])
+            self._drawn.update(self._vectors.files.items())
         if "unit" in entry:
             files = {name: MadeFile(*made) for name, made in entry["files"].items()}
             self.finished[entry["unit"]] = Finished(
@@ -114,8 +117,8 @@ class Record:
             self._log.append(entry)
         except OSError as error:
             raise OutputError(
-                f"{self._directory}: its record {_NAME} cannot be written ({error.strerror}); make "
-                "room and run again"
+                f"{self._directory}: its record {RECORD} cannot be written ({error.strerror}); "
+                "make room and run again"
             ) from error
         self._log.entries.clear()
         self._take(entry)
@@ -141,16 +144,29 @@ class Record:
             made: the finished temporary file by its final path.
             facts: counts, such as of features.
         """
-        digests = {str(path.absolute()): file_digest(file) for path, file in made.items()}
-        self._note({"made": digests, "facts": facts, "of": self._state})
+        self.record_vectors(
+            {str(path.absolute()): file_digest(file) for path, file in made.items()}, **facts
+        )
+
+    def record_vectors(self, digests: Mapping[str, str], **facts: int) -> None:
+        """The same of files with known digests, by their names; objects, before they are sent."""
+        self._note({"made": dict(digests), "facts": facts, "of": self._state})
 
     @property
     def vectors(self) -> dict[str, int] | None:
         """Counts of the vector file; None where it was made of other units."""
         return dict(self._vectors.facts) if self._vectors.of == self._state else None
 
+    def is_drawn(self, name: str, sha256: str | None) -> bool:
+        """Whether a vector file of this digest was made of what is finished now."""
+        return self.vectors is not None and self._vectors.files.get(name) == sha256
+
+    def has_drawn(self, name: str, sha256: str | None) -> bool:
+        """Whether a run made a vector file of this digest, of whichever units."""
+        return (name, sha256) in self._drawn
+
     def vector_files(self) -> frozenset[Path]:
-        """Vector files that are unchanged since a run made them, of whichever units."""
+        """Vector files that are unchanged since the last run made them, of whichever units."""
         made = ((Path(name), digest) for name, digest in self._vectors.files.items())
         return frozenset(
             path for path, digest in made if path.is_file() and file_digest(path) == digest
@@ -174,13 +190,13 @@ def opened(directory: Path) -> Iterator[Record]:
     Raises:
         OutputError: another run is at work there, or the record cannot be read or written.
     """
-    path = directory / _NAME
+    path = directory / RECORD
     with only_run(path):
         try:
             log = Log(path)
         except OSError as error:
             raise OutputError(
-                f"{directory}: its record {_NAME} cannot be read and written ({error.strerror}); "
+                f"{directory}: its record {RECORD} cannot be read and written ({error.strerror}); "
                 "choose another directory"
             ) from error
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from geothresh.files import write_text
 from geothresh.many.inputs import TILE_INDEX
 from geothresh.many.options import Many
+from geothresh.many.places import Place
 from geothresh.many.planning import PlannedSurface, PlannedUnit
 from geothresh.many.units import output_path
 from geothresh.raster.creation import BandFormat
@@ -17,26 +18,26 @@ from geothresh.run.outputs import describe
 
 
 def write_indexes(
-    directory: Path,
+    place: Place,
     surfaces: Sequence[PlannedSurface],
     units: Collection[PlannedUnit],
     many: Many,
-) -> tuple[Path, ...]:
+) -> tuple[Path | str, ...]:
     """Write ``mask.vrt`` and ``mask.gti.gpkg``, and the same of other layers.
 
     Of several surfaces each has its own: ``mask_1.vrt`` and so on. A tile index is written where
     pixels are north up and have a place, which it cannot do without.
 
     Args:
-        directory: of the outputs.
+        place: of the outputs, which they name from there.
         surfaces: what they are parts of.
         units: those that are made.
         many: which layers there are.
 
     Raises:
-        OutputError: one cannot be written.
+        OutputError: one cannot be written or sent.
     """
-    written: list[Path] = []
+    written: list[Path | str] = []
     by_home: dict[int, list[PlannedUnit]] = {}
     for unit in units:
         by_home.setdefault(id(unit.home), []).append(unit)
@@ -47,9 +48,10 @@ def write_indexes(
         end = "" if len(surfaces) == 1 else f"_{number}"
         for layer in many.written:
             band = home.method.bands[layer]
-            made = _write(directory, f"{layer}{end}", layer, home, mine, band)
-            describe(dict.fromkeys(made, band), style=home.method.writing.style)
-            written += made
+            made = _write(place.directory, f"{layer}{end}", layer, home, mine, band)
+            if place.address is None:  # nothing goes beside an object
+                describe(dict.fromkeys(made, band), style=home.method.writing.style)
+            written += map(place.keep, made)
     return tuple(written)
 
 

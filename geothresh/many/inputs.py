@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from geothresh.addresses import is_remote
+from geothresh.addresses import OBJECT_STORES, Address, is_remote
 from geothresh.errors import InputError, UsageError
 from geothresh.options import PathLike
 from geothresh.raster.paths import RasterSource, find_raster, local_files
+from geothresh.raster.uploading import fetch_file, names_in
 
 TILE_INDEX = ".gti.gpkg"
 """What names of GDAL's raster tile indexes end in."""
@@ -78,12 +80,23 @@ def names_several(one: Any) -> bool:
     if not isinstance(one, str | os.PathLike):
         return False
     text = os.fsdecode(one)
-    return text.startswith("@") or text.endswith(TILE_INDEX) or Path(text).is_dir()
+    if text.startswith("@") or text.endswith(TILE_INDEX):
+        return True
+    return _is_store_directory(text) or Path(text).is_dir()
+
+
+def _is_store_directory(text: str) -> bool:
+    """Whether a name is that of a directory in a store: a bucket, or it ends in a slash."""
+    location = Address.in_store(text)
+    store = next((one for one in OBJECT_STORES.values() if location.startswith(one)), None)
+    if store is None:
+        return False
+    return location.endswith("/") or "/" not in location.removeprefix(store)
 
 
 def find_inputs(
     named: Sequence[PathLike],
-    output_dir: Path | None = None,
+    output_dir: Path | Address | None = None,
     *,
     allow_vrt: bool,
     skip_bad: bool = False,
@@ -91,8 +104,9 @@ def find_inputs(
     """Find all rasters that are named.
 
     Args:
-        named: files, URLs, directories of GeoTIFFs, ``@list.txt`` with one name a line, and tile
-            indexes (.gti.gpkg); names in lists and indexes count from where these lie.
+        named: files, URLs, directories of GeoTIFFs, also of stores (a bucket, or a name that ends
+            in a slash), ``@list.txt`` with one name a line, and tile indexes (.gti.gpkg); names in
+            lists and indexes count from where these lie.
         output_dir: where outputs go, if it is a directory: none of those that are named.
         allow_vrt: whether a VRT is accepted, as a single scene.
         skip_bad: list bad files instead of raising for the first.
@@ -110,7 +124,7 @@ def find_inputs(
 
 def list_inputs(
     named: Sequence[PathLike],
-    output_dir: Path | None = None,
+    output_dir: Path | Address | None = None,
     *,
     allow_vrt: bool,
     skip_bad: bool = True,
@@ -134,7 +148,9 @@ def list_inputs(
     return Inputs(sources=tuple(sources), bad=tuple(bad))
 
 
-def _expanded(named: Sequence[PathLike], output_dir: Path | None) -> Iterator[tuple[str, str]]:
+def _expanded(
+    named: Sequence[PathLike], output_dir: Path | Address | None
+) -> Iterator[tuple[str, str]]:
     """Each name, and where it stands, for a message."""
     if not named:
         raise UsageError("no scene is named; give files, directories, @list.txt or an index")
@@ -142,6 +158,10 @@ def _expanded(named: Sequence[PathLike], output_dir: Path | None) -> Iterator[tu
         text = os.fspath(one)
         if text.startswith("@"):
             yield from _of_list(Path(text[1:]))
+        elif _is_store_directory(text):
+            yield from _of_store(text, output_dir)
+        elif text.endswith(TILE_INDEX) and Address.of(text) is not None:
+            yield from _of_index_in_store(text)
         elif text.endswith(TILE_INDEX) and Path(text).is_file():
             # With it comes geopandas, which others do without.
             from geothresh.vector.tile_index import indexed_files
@@ -156,12 +176,9 @@ def _expanded(named: Sequence[PathLike], output_dir: Path | None) -> Iterator[tu
             yield text, ""
 
 
-def _of_directory(directory: Path, output_dir: Path | None) -> Iterator[tuple[str, str]]:
-    if output_dir is not None and output_dir.exists() and directory.samefile(output_dir):
-        raise UsageError(
-            f"{output_dir}: the output directory is the input {directory}; name another with "
-            "`output_dir`"
-        )
+def _of_directory(directory: Path, output_dir: Path | Address | None) -> Iterator[tuple[str, str]]:
+    if isinstance(output_dir, Path) and output_dir.exists() and directory.samefile(output_dir):
+        raise _is_input(output_dir, directory)
     try:
         found = sorted(
             entry.path
@@ -173,6 +190,53 @@ def _of_directory(directory: Path, output_dir: Path | None) -> Iterator[tuple[st
     if not found:
         raise InputError(f"{directory}: holds no .tif file; name a directory with GeoTIFFs")
     yield from ((path, "") for path in found)
+
+
+def _is_input(output_dir: Path | Address, directory: Path | str) -> UsageError:
+    return UsageError(
+        f"{output_dir}: the output directory is the input {directory}; name another with "
+        "`output_dir`"
+    )
+
+
+def _of_store(text: str, output_dir: Path | Address | None) -> Iterator[tuple[str, str]]:
+    address = Address.of(text, several=True)
+    if address is None:
+        raise UsageError(f"{text}: is no directory of an object store")
+    if isinstance(output_dir, Address) and output_dir.location == address.location:
+        raise _is_input(output_dir, text)
+    found = [
+        leaf
+        for leaf in names_in(address)
+        if leaf.lower().endswith(_TIFF) and not leaf.startswith(".")
+    ]
+    if not found:
+        raise InputError(f"{text}: holds no .tif object; name a directory with GeoTIFFs")
+    yield from ((f"{address.name}/{leaf}", "") for leaf in found)
+
+
+def _of_index_in_store(text: str) -> Iterator[tuple[str, str]]:
+    """Of an index that somebody else may have written, only names of what lies beside it."""
+    from geothresh.vector.tile_index import indexed_files
+
+    address = Address.of(text)
+    if address is None:
+        raise UsageError(f"{text}: is no object of a store")
+    with TemporaryDirectory(prefix="geothresh-") as folder:
+        file = Path(folder) / "index.gpkg"
+        if not fetch_file(address, file):
+            raise InputError(f"{text}: is not there; name an index that is")
+        try:
+            names = indexed_files(file)
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), text)) from error
+    for name in names:
+        if "/" in name or is_remote(name):
+            raise InputError(
+                f"{text}: names {name}, which does not lie beside it; name what you trust "
+                "yourself, or in a list: @list.txt"
+            )
+        yield address.beside(name).name, f" (named in {text})"
 
 
 def _of_list(path: Path) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,18 +12,20 @@ from typing import Protocol
 
 from geothresh.addresses import Address
 from geothresh.durability import finished_outputs
-from geothresh.durability.record import Finished
+from geothresh.durability.record import RECORD, Finished
 from geothresh.errors import OutputError, UsageError
 from geothresh.many.options import LAYERS
 from geothresh.many.units import output_name, output_path
 from geothresh.options import PathLike
 from geothresh.raster.provenance import unit_of
-from geothresh.raster.uploading import remove, unit_there
+from geothresh.raster.uploading import fetch_file, remove, send, unit_there
 from geothresh.run.staging import work_place
 from geothresh.sidecars import put_style, sidecars_of
 
 # Objects that are asked for at once: a store answers in tens of milliseconds, whatever it is asked.
 _AT_ONCE = 16
+# Between two copies of the record in the store.
+_RECORD_SECONDS = 60.0
 
 
 class Place(Protocol):
@@ -50,6 +53,15 @@ class Place(Protocol):
 
     def remove(self, unit: str, entry: Finished) -> None:
         """Remove the outputs of a unit."""
+
+    def fetch_record(self) -> None:
+        """Have the record of a run on another machine, if there is none on this one."""
+
+    def keep_record(self, *, now: bool) -> None:
+        """Let other machines have the record: now, or if that was some time ago."""
+
+    def keep(self, made: Path) -> Path | str:
+        """Have a finished file beside the outputs; gives it as the user calls it."""
 
 
 def place_of(output_dir: PathLike) -> Place:
@@ -106,8 +118,18 @@ class Directory:
                 raise OutputError(f"{output}: cannot be removed ({error.strerror})") from error
             put_style(output, None, "raster")
 
+    def fetch_record(self) -> None:
+        """See `Place`: it is here."""
 
-@dataclass(frozen=True, slots=True)
+    def keep_record(self, *, now: bool) -> None:
+        """See `Place`: it is here."""
+
+    def keep(self, made: Path) -> Path:
+        """See `Place`: it is here."""
+        return made
+
+
+@dataclass(slots=True)
 class Store:
     """Objects whose names begin alike, and a directory on this machine in which they are made.
 
@@ -119,6 +141,8 @@ class Store:
     address: Address
     _units: dict[str, str | None] = field(default_factory=dict)
     """What is known of objects: the digest in their tags, empty without one, None if not there."""
+    _kept: float = field(default_factory=time.monotonic)
+    """When the record was last sent, or the run began."""
 
     def output(self, unit: str, layer: str) -> str:
         """See `Place`."""
@@ -154,6 +178,37 @@ class Store:
         """See `Place`."""
         for name in entry.files:
             remove(self._at(name))
+
+    def fetch_record(self) -> None:
+        """See `Place`.
+
+        Raises:
+            OutputError: the store does not tell, or it cannot be written here.
+        """
+        here = self.directory / RECORD
+        if not here.exists():
+            fetch_file(self._at(RECORD), here)
+
+    def keep_record(self, *, now: bool) -> None:
+        """See `Place`: what is done meanwhile, another machine would do anew.
+
+        Raises:
+            OutputError: the store did not take it.
+        """
+        if now or time.monotonic() - self._kept > _RECORD_SECONDS:
+            send(self.directory / RECORD, self._at(RECORD), replace=True)
+            self._kept = time.monotonic()
+
+    def keep(self, made: Path) -> str:
+        """See `Place`.
+
+        Raises:
+            OutputError: the store did not take it.
+        """
+        address = self._at(made.name)
+        send(made, address, replace=True)
+        made.unlink()
+        return address.name
 
 
 def require_other_objects(place: Place, names: Sequence[str], inputs: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,11 +25,15 @@ from geothresh.mosaic.blending import AxisWeights
 from geothresh.mosaic.readers import window_read
 from geothresh.options import Blend
 from geothresh.raster.grids import Surface, pieces_of
+from geothresh.raster.paths import version_of
 from geothresh.raster.scene import SceneSpec
 from geothresh.raster.surface import OpenScenes, PlacedScene, SurfacePart
 from geothresh.run.jobs import Method, RunOptions
 from geothresh.run.outputs import installed
 from geothresh.windows import PixelWindow
+
+# Objects that a store is asked for at once.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,7 @@ def plan_surface(
     shared = _shared(method, many)
     return PlannedSurface(
         surface=surface, specs=specs, method=method, shared=shared,
-        common=_digest(shared), identities=tuple(map(_identity, specs)),
+        common=_digest(shared), identities=_identities(specs),
     )  # fmt: skip
 
 
@@ -147,13 +152,22 @@ class PlannedUnit:
         return _digest([home.common, home.tiles_over(window), read])
 
 
+def _identities(specs: Sequence[SceneSpec]) -> tuple[list[Any], ...]:
+    """What tells each file, and how it is read, from others; stores are asked at once."""
+    if not any(spec.source.remote for spec in specs):
+        return tuple(map(_identity, specs))
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="geothresh-objects") as pool:
+        return tuple(pool.map(_identity, specs))
+
+
 def _identity(spec: SceneSpec) -> list[Any]:
-    """What tells a file, and how it is read, from another."""
+    """Of one file."""
     source = spec.source
     name = identity(source.location) if source.remote else source.location.rpartition("/")[2]
     return [
-        name, source.file_size, source.modified_ns, spec.bidx, spec.mask_band, spec.has_mask,
-        spec.nodata, spec.scaling.text, spec.scaling.divisor, spec.scaling.offset,
+        name, version_of(source) if source.remote else source.file_size, source.modified_ns,
+        spec.bidx, spec.mask_band, spec.has_mask, spec.nodata,
+        spec.scaling.text, spec.scaling.divisor, spec.scaling.offset,
     ]  # fmt: skip
 
 

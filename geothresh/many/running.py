@@ -203,6 +203,7 @@ class Run:
             self.record.add(made.name, made.finished)
             self.strips_resumed += made.resumed
             self.done[unit.name] = unit
+            self.place.keep_record(now=False)
         self._watch(self._tiles_done, unit.tiles, unit.tiles)
         self._tiles_done += unit.tiles
 

@@ -65,10 +65,13 @@ def examine_each(
     Raises:
         UsageError: as of `open_scene`.
     """
-    batches = [sources[at : at + _BATCH] for at in range(0, len(sources), _BATCH)]
+    remote = any(source.remote for source in sources)
+    at_once = 1 if remote else _BATCH
+    batches = [sources[at : at + at_once] for at in range(0, len(sources), at_once)]
     # Of what GDAL examines nine tenths of the time are its own and PROJ's, which let other threads
-    # go on.
-    threads = min(usable_cores(), _MOST_THREADS, len(batches))
+    # go on. Who asks a store waits for it.
+    cores = _MOST_THREADS if remote else usable_cores()
+    threads = min(cores, _MOST_THREADS, len(batches))
     pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="geothresh-examine")
     look = _Look(reading, most_pixels, _Kinds(), _alone(sources, few))
     try:

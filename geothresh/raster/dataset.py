@@ -18,7 +18,13 @@ import numpy as np
 import rasterio
 
 from geothresh.errors import InputError
-from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
+from geothresh.raster.gdal import (
+    RASTER_ERRORS,
+    filtered_warnings,
+    gdal_environment,
+    reason,
+    tried_again,
+)
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
@@ -163,9 +169,15 @@ def open_dataset(source: RasterSource, **options: str) -> DatasetReader:
     """
     try:
         with gdal_environment(**source.access), filtered_warnings():
-            return rasterio.open(source.location, driver=source.driver, sharing=False, **options)
+            return tried_again(
+                lambda: rasterio.open(
+                    source.location, driver=source.driver, sharing=False, **options
+                )
+            )
     except (*RASTER_ERRORS, ValueError) as error:
         advice = "address, network and credentials" if source.remote else "that it is complete"
+        if source.remote and "." not in source.location.rpartition("/")[2]:
+            advice += "; the name of a directory in a store ends in a slash"
         raise InputError(
             f"{source.name}: cannot be opened as {source.driver} ({reason(error)}); check {advice}"
         ) from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import rasterio
 from rasterio._err import CPLE_BaseError
@@ -14,6 +15,11 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import CRSError, NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 from geothresh.addresses import without_secrets
+
+Result = TypeVar("Result")
+
+# Seconds to wait before a server is asked again that gave no answer.
+_AGAIN_AFTER = (0.5, 1.0)
 
 # rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
 # damaged file. CRSError is no RasterioError, and metadata may not be UTF-8.
@@ -114,6 +120,21 @@ def gdal_environment(
         return
     with rasterio.Env(**options):
         yield
+
+
+def tried_again(work: Callable[[], Result]) -> Result:
+    """Do what opens a raster of a server, also after a connection that was cut without an answer.
+
+    GDAL tries again where a server is busy, and gives up where it says nothing.
+    """
+    for seconds in _AGAIN_AFTER:
+        try:
+            return work()
+        except RASTER_ERRORS as error:
+            if not reason(error).startswith("CURL error"):
+                raise
+            time.sleep(seconds)
+    return work()
 
 
 def reason(error: BaseException) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from geothresh.addresses import without_secrets
+from geothresh.addresses import OBJECT_STORES, Address, without_secrets
 from geothresh.errors import InputError, UsageError
 from geothresh.files import head_of, require_file
+from geothresh.raster.objects import StoreError, version
 
 # Names that GDAL does not take for the path of a file.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -119,11 +120,14 @@ def local_files(sources: Iterable[RasterSource]) -> list[str]:
 def head_digest(source: RasterSource) -> str | None:
     """sha256 of a local file's first and last 64 KiB, where TIFFs keep their directories.
 
-    Together with size and time of change it tells one file from another; None if remote.
+    Together with size and time of change it tells one file from another. Of an object in a store
+    it is what that calls its content (`version_of`); None of other remote files.
 
     Raises:
         InputError: the file cannot be read.
     """
+    if source.remote:
+        return version_of(source)
     if source.remote or source.file_size is None:
         return None
     found = hashlib.sha256()
@@ -135,6 +139,26 @@ def head_digest(source: RasterSource) -> str | None:
     except OSError as error:
         raise InputError(f"{source.name}: cannot be read ({error.strerror})") from error
     return found.hexdigest()
+
+
+def version_of(source: RasterSource) -> str | None:
+    """What a store calls the present content of an object; None of what is in none.
+
+    Raises:
+        InputError: it is not there, or the store does not tell.
+    """
+    location = Address.in_store(source.location)
+    if not location.startswith(tuple(OBJECT_STORES.values())):
+        return None
+    try:
+        found = version(location)
+    except StoreError as error:
+        raise InputError(
+            f"{source.name}: cannot be looked at ({error}); check network and credentials"
+        ) from error
+    if found is None:
+        raise InputError(f"{source.name}: is not there any more")
+    return found
 
 
 def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False) -> RasterSource:

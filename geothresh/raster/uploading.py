@@ -1,25 +1,33 @@
-"""Rasters in object stores: whether one is there, and sending a finished file, whole or not at all.
+"""Files in object stores: whether one is there, and sending a finished file, whole or not at all.
 
-GDAL sends, by rasterio: its file systems know the stores, their credentials and how to try again.
-What it does when sending fails was measured (rasterio 1.4.4, GDAL 3.10.3; the cases are those of
-``tests/raster/test_uploading.py``): it tells of every failure, never leaves a part of an object,
-and deletes the object of that name, an old one too. So what replaces an object is sent under
-another name, read back, and copied within the store, which leaves the old object where it fails.
+GDAL sends (`geothresh.raster.objects`), and a store shows an object when it has all of it. So a
+file of any size is sent under its own name, and what is there of that name is replaced in one step.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import rasterio
-import rasterio.shutil
 
 from geothresh.addresses import Address
-from geothresh.errors import OutputError
-from geothresh.files import create_beside, discard, file_digest
-from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
+from geothresh.errors import InputError, OutputError
+from geothresh.files import create_beside, discard, file_digest, publish
+from geothresh.raster import objects
+from geothresh.raster.gdal import (
+    RASTER_ERRORS,
+    filtered_warnings,
+    gdal_environment,
+    reason,
+    tried_again,
+)
+from geothresh.raster.objects import StoreError, digest, fetch, files_in, put
+
+Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger(__name__)
 # GDAL's number of the error that an object of S3 is not there (cpl_error.h), and what it says of
@@ -47,7 +55,9 @@ def unit_there(address: Address) -> str | None:
     try:
         with (
             gdal_environment(remote=True, sending=True), filtered_warnings(),
-            rasterio.open(address.location, driver="GTiff", sharing=False) as found,
+            tried_again(
+                lambda: rasterio.open(address.location, driver="GTiff", sharing=False)
+            ) as found,
         ):  # fmt: skip
             return str(found.tags().get("GEOTHRESH_UNIT", ""))
     except RASTER_ERRORS as error:
@@ -64,29 +74,58 @@ def unit_there(address: Address) -> str | None:
 
 
 def is_same(address: Address, file: Path) -> bool:
-    """Whether an object holds, byte for byte, what a local TIFF holds.
-
-    Args:
-        address: of an object, which is read from its first to its last byte.
-        file: beside which there is room for as much again.
+    """Whether an object holds, byte for byte, what a local file holds.
 
     Raises:
         OutputError: it cannot be read.
     """
-    fetched = create_beside(file)
+    return digest_of(address) == file_digest(file)
+
+
+def digest_of(address: Address) -> str | None:
+    """The sha256 of an object, None if it is not there; errors as `is_same`."""
     try:
-        _copy(address.location, str(fetched))
-        return file_digest(fetched) == file_digest(file)
-    except RASTER_ERRORS as error:
-        if _NO_TIFF in reason(error):
-            return False
-        raise OutputError(f"{address}: cannot be read back ({reason(error)})") from error
+        return in_thread(lambda: digest(address.location))
+    except StoreError as error:
+        raise OutputError(f"{address}: cannot be read back ({error})") from error
+
+
+def names_in(address: Address) -> list[str]:
+    """Last names of the objects directly in a directory of a store, sorted.
+
+    Raises:
+        InputError: the store does not list it.
+    """
+    try:
+        return in_thread(lambda: files_in(address.location))
+    except StoreError as error:
+        raise InputError(
+            f"{address}: cannot be listed ({error}); check bucket, network and credentials"
+        ) from error
+
+
+def fetch_file(address: Address, file: Path) -> bool:
+    """Write what an object holds to a local file, atomically; False if it is not there.
+
+    Raises:
+        OutputError: it cannot be read, or the file cannot be written.
+    """
+    temporary = create_beside(file)
+    try:
+        found = in_thread(lambda: fetch(address.location, temporary))
+        if found:
+            publish(temporary, file)
+        return found
+    except StoreError as error:
+        raise OutputError(f"{address}: cannot be read ({error})") from error
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written ({error.strerror})") from error
     finally:
-        discard(fetched)
+        discard(temporary)
 
 
 def send(file: Path, address: Address, *, replace: bool) -> None:
-    """Send a finished TIFF, and read it back.
+    """Send a finished file, and read it back.
 
     Args:
         file: the local file.
@@ -94,67 +133,53 @@ def send(file: Path, address: Address, *, replace: bool) -> None:
         replace: whether another object may be there.
 
     Raises:
-        OutputError: another object is there, or the store did not take the file, or holds other
-            bytes than were sent. What was there is there still.
+        OutputError: another object is there, or the store did not take the file, in which case what
+            was there is there still; or it holds other bytes than were sent.
     """
-    there = is_there(address)
-    if there:
+    if is_there(address):
         if is_same(address, file):
             return  # sent before, by a run that did not hear of it
         if not replace:
             raise OutputError(
                 f"{address}: exists already; choose another name or add `overwrite=True`"
             )
-    first = address.beside(f".{address.leaf}.geothresh") if there else address
-    _LOGGER.info("sending %s to %s", file, first)
+    _LOGGER.info("sending %s to %s", file, address)
     try:
-        _copy(str(file), first.location)
-        _require_same(first, file)
-        if there:
-            _copy(first.location, address.location)
-            _require_same(address, file)
-    except (*RASTER_ERRORS, OutputError) as error:
-        # Nobody who is interrupted waits for it: the next run takes the same name.
-        if there:
-            _clear(first)
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{address}: could not be sent ({reason(error)})") from error
-    if there:
-        _clear(first)
-
-
-def _require_same(address: Address, file: Path) -> None:
-    if not is_there(address) or not is_same(address, file):
+        in_thread(lambda: put(file, address.location))
+    except StoreError as error:
+        raise OutputError(f"{address}: could not be sent ({error})") from error
+    except OSError as error:
+        raise OutputError(f"{address}: {file} cannot be read ({error.strerror})") from error
+    if not is_same(address, file):
         raise OutputError(
             f"{address}: the store took it, and does not hold what was sent; remove it there"
         )
 
 
-def _copy(source: str, target: str) -> None:
-    """Copy a TIFF, byte for byte; errors are GDAL's own.
+def in_thread(work: Callable[[], Result]) -> Result:
+    """Do what may take minutes in GDAL, during which Python answers no signal of its own thread.
 
-    In a thread, for Python answers no signal while GDAL sends, which may take minutes; who is
-    interrupted leaves it behind, and it ends with the process.
+    Who is interrupted leaves it behind, and it ends with the process.
     """
+    results: list[Result] = []
     faults: list[BaseException] = []
 
-    def work() -> None:
+    def done() -> None:
         try:
-            with gdal_environment(remote=True, sending=True), filtered_warnings():
-                rasterio.shutil.copyfiles(source, target)
+            results.append(work())
         except BaseException as error:  # raised where it is waited for
             faults.append(error)
 
-    copying = threading.Thread(target=work, name="geothresh-copy", daemon=True)
-    copying.start()
-    copying.join()
+    thread = threading.Thread(target=done, name="geothresh-object", daemon=True)
+    thread.start()
+    thread.join()
     if faults:
         raise faults[0]
+    return results[0]
 
 
 def remove(address: Address) -> None:
-    """Remove a raster, if it is there.
+    """Remove an object, if it is there.
 
     Raises:
         OutputError: it cannot be removed.
@@ -162,16 +187,6 @@ def remove(address: Address) -> None:
     if not is_there(address):
         return
     try:
-        with gdal_environment(remote=True, sending=True), filtered_warnings():
-            rasterio.shutil.delete(address.location, driver="GTiff")
-    except RASTER_ERRORS as error:
-        raise OutputError(f"{address}: cannot be removed ({reason(error)})") from error
-
-
-def _clear(address: Address) -> None:
-    """Remove an object that was needed for a while."""
-    try:
-        remove(address)
-    except OutputError as error:
-        # It harms nobody.
-        _LOGGER.warning("%s: is left behind (%s); remove it", address, error)
+        in_thread(lambda: objects.remove(address.location))
+    except StoreError as error:
+        raise OutputError(f"{address}: cannot be removed ({error})") from error

@@ -109,7 +109,7 @@ def check_outputs(
             raise UsageError(f"{target}: two outputs have this name; give each its own")
         checked.append(target)
     if files.vector is not None:
-        check_vector(files.vector, overwrite, finished)
+        check_vector(files.vector, overwrite or files.vector in sent, finished)
     return files
 
 

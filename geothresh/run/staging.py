@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.addresses import Address
-from geothresh.errors import OutputError, UsageError
-from geothresh.files import make_directory
+from geothresh.errors import GeothreshError, OutputError, UsageError
+from geothresh.files import create_beside, discard, make_directory, remove_stale
 from geothresh.options import Outputs, PathLike
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.uploading import is_there, send
@@ -26,7 +26,6 @@ from geothresh.run.outputs import OutputFiles
 
 WORK = "GEOTHRESH_WORK"
 """The environment variable that names the directory in which those of all outputs are."""
-_RASTERS = ("mask", "confidence", "changes", "thresholds")
 # Of the name of a directory, beside the digest.
 _MOST_CHARACTERS = 60
 
@@ -50,11 +49,24 @@ def work_place(address: Address) -> Path:
     return work_home() / f"{address.leaf[:_MOST_CHARACTERS]}-{digest}"
 
 
-def send_finished(local: Path, address: Address, *, replace: bool) -> None:
-    """Send a finished raster, as `send` does.
+def require_one_file(output: Address) -> None:
+    """Refuse an output that would be several files: objects appear one by one.
 
     Raises:
-        OutputError: as `send`; the message says where the raster is kept.
+        UsageError: it is a shapefile.
+    """
+    if output.leaf.lower().endswith(".shp"):
+        raise UsageError(
+            f"{output}: a shapefile is several files, which do not appear at once in an object "
+            "store; write a .gpkg, .fgb or .parquet"
+        )
+
+
+def send_finished(local: Path, address: Address, *, replace: bool) -> None:
+    """Send a finished file, as `send` does.
+
+    Raises:
+        OutputError: as `send`; the message says where the file is kept.
     """
     try:
         send(local, address, replace=replace)
@@ -76,24 +88,23 @@ class Staging:
         """Sort out which outputs are sent, and where they are made; nothing is made yet.
 
         Raises:
-            UsageError: an output can only be a local file, or two have one address.
+            UsageError: an output would be several objects, or two have one address.
         """
         addresses: dict[Path, Address] = {}
 
-        def place(name: str, output: PathLike) -> Path:
+        def place(output: PathLike) -> Path:
             address = Address.of(output)
             if address is None:
                 return Path(os.fspath(output))
-            if name not in _RASTERS:
-                raise UsageError(f"{output}: `{name}` is written to a local file only; name one")
+            require_one_file(address)
             local = work_place(address) / address.leaf
             if local in addresses:
                 raise UsageError(f"{address}: two outputs have this name; give each its own")
             addresses[local] = address
             return local
 
-        first = place("mask", mask)
-        others = {name: None if path is None else place(name, path)
+        first = place(mask)
+        others = {name: None if path is None else place(path)
                   for name, path in asdict(outputs).items()}  # fmt: skip
         return cls(mask=first, outputs=Outputs(**others), addresses=addresses)
 
@@ -151,3 +162,49 @@ class Staging:
         """The outputs by their fields, as the user calls them: by its address what was sent."""
         return {name: self.addresses[path].name if path in self.addresses else path
                 for name, path in asdict(files).items()}  # fmt: skip
+
+
+@contextmanager
+def staged(output: PathLike, *, overwrite: bool, inputs: Iterable[str] = ()) -> Iterator[Path]:
+    """Where an output is made that a single step writes: its own path, or one whose file is sent.
+
+    Args:
+        output: a local file, or an object.
+        overwrite: whether an object may be there already.
+        inputs: what GDAL opens of the inputs, none of which may be the object.
+
+    Yields:
+        The local file. If it is to be sent, nothing is there, and what the block made is sent when
+        it ends well; nothing stays there.
+
+    Raises:
+        UsageError: it is an input, or would be several objects.
+        OutputError: it is there already and may not be, or was not taken.
+    """
+    address = Address.of(output)
+    if address is None:
+        yield Path(os.fspath(output))
+        return
+    require_one_file(address)
+    if any(address.is_at(location) for location in inputs):
+        raise UsageError(f"{address}: the output is an input; name another")
+    if is_there(address) and not overwrite:
+        raise OutputError(f"{address}: exists already; choose another name or add `overwrite=True`")
+    home = work_place(address)
+    make_directory(home, parents=True)
+    remove_stale(home)
+    temporary = create_beside(home / address.leaf)
+    # Under its own name, which determines the format.
+    local = temporary.with_name(address.leaf)
+    try:
+        yield local
+        if local.exists():
+            send(local, address, replace=True)
+    except GeothreshError as error:
+        if str(local) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(local), address.name)) from error
+    finally:
+        discard(temporary)
+        with suppress(OSError):  # something else is in it
+            home.rmdir()

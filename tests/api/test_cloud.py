@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 
 import geothresh
+from geothresh import VectorWriting, vectorize
 from geothresh.addresses import Address
 from geothresh.cli import main
 from geothresh.durability import Journal
-from geothresh.errors import OutputError, UsageError
+from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.options import Outputs, Tiling, Writing
-from geothresh.raster.uploading import is_same
+from geothresh.raster import objects
+from geothresh.raster.objects import files_in
+from geothresh.raster.uploading import is_same, send
 from geothresh.run import staging
 from tests.support.cli_runner import runner
 from tests.support.fakes import Recognisable
@@ -123,7 +127,7 @@ def test_what_could_not_be_sent_is_kept_and_the_same_command_sends_it(
     (kept,) = (tmp_path / "work").glob("mask.tif-*/mask.tif")
     assert str(kept) in str(caught.value) and kept.read_bytes() == whole
     assert "the same command goes on" in " ".join(caught.value.__notes__)
-    assert not store.objects
+    assert store.objects == ({KEY: whole} if fault == "cut after" else {})
     store.always.clear()
     refiner = Recognisable()
     result = refine(scene, refiner=refiner)
@@ -182,6 +186,26 @@ def test_a_run_that_is_stopped_goes_on_from_its_strips(
     assert store.objects == {KEY: (tmp_path / "mask.tif").read_bytes()}
 
 
+def test_a_run_does_not_go_on_from_strips_of_an_object_that_changed(
+    store: ObjectStore, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(3).random((2200, 70)).astype(np.float32)
+    store.objects["bucket/scene.tif"] = write_raster(scene, values).read_bytes()
+
+    class Stopped(Journal):
+        def commit(self, facts: Any) -> None:
+            super().commit(facts)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as now, pytest.raises(KeyboardInterrupt):
+        now.setattr("geothresh.api.refine.Journal", Stopped)
+        refine("s3://bucket/scene.tif")
+    store.objects["bucket/scene.tif"] = write_raster(scene, 1 - values).read_bytes()
+    with pytest.raises(InputError, match="another input head"):
+        refine("s3://bucket/scene.tif")
+    assert refine("s3://bucket/scene.tif", restart=True).strips_resumed == 0
+
+
 def test_no_secret_is_told(
     store: ObjectStore, scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -232,12 +256,101 @@ def test_places_where_nothing_can_be_written_are_refused(
     assert set(store.objects) == {"bucket/scene.tif"}
 
 
+PLACES = {"vector": "s3://bucket/out/roads.gpkg", "report": "s3://bucket/out/page.html"}
+
+
+def same_vectors(store: ObjectStore, local: Path, folder: Path, key: str) -> bool:
+    """Whether an object is a vector file with the features of another."""
+    fetched = folder / f"fetched{local.suffix}"
+    fetched.write_bytes(store.objects[key])
+    one, other = geopandas.read_file(fetched), geopandas.read_file(local)
+    return len(one) > 0 and one.equals(other)
+
+
+def test_polygons_and_pages_arrive_too(store: ObjectStore, scene: Path, tmp_path: Path) -> None:
+    local = Outputs(vector=tmp_path / "roads.gpkg", report=tmp_path / "page.html")
+    refine(scene, tmp_path / "mask.tif", outputs=local)
+    result = refine(scene, outputs=Outputs(**PLACES))
+    assert (result.vector, result.report, result.manifest) == (*PLACES.values(), None)
+    assert set(store.objects) == {KEY, "bucket/out/roads.gpkg", "bucket/out/page.html"}
+    assert same_vectors(store, tmp_path / "roads.gpkg", tmp_path, "bucket/out/roads.gpkg")
+    page = store.objects["bucket/out/page.html"].decode()
+    assert "<html" in page and str(tmp_path / "work") not in page
+    assert not left(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["busy", "forbidden", "cut", "cut after", "gone", "slow"])
+@pytest.mark.parametrize("which", ["roads.gpkg", "page.html"])
+def test_polygons_and_pages_that_could_not_be_sent_are_kept_too(
+    store: ObjectStore, scene: Path, tmp_path: Path, fault: Fault, which: str
+) -> None:
+    store.always.append((f"PUT.*{which}", fault))
+    if fault != "slow":
+        with pytest.raises(OutputError, match=which):
+            refine(scene, outputs=Outputs(**PLACES))
+        assert KEY in store.objects
+        (kept,) = (tmp_path / "work").glob(f"{which}-*/{which}")
+        made = kept.read_bytes()
+        assert store.objects.get(f"bucket/out/{which}") in ({None, made})
+        store.always.clear()
+    refiner = Recognisable()
+    refine(scene, refiner=refiner, outputs=Outputs(**PLACES))
+    assert bool(refiner.tiles) == (fault == "slow") and len(store.objects) == 3
+    if fault != "slow":
+        assert store.objects[f"bucket/out/{which}"] == made
+    assert not left(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["vector", "report"])
-def test_what_is_no_raster_stays_here(store: ObjectStore, scene: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="local file"):
-        refine(scene, outputs=Outputs(**{name: "s3://bucket/out/x.gpkg"}))
-    result = runner().invoke(main, ["vectorize", str(scene), "-o", "s3://bucket/roads.gpkg"])
-    assert result.exit_code == 4 and "not on this machine" in result.stderr
+def test_polygons_and_pages_of_others_are_refused_before_any_work(
+    store: ObjectStore, scene: Path, tmp_path: Path, name: str
+) -> None:
+    key = PLACES[name].removeprefix("s3://")
+    store.objects[key] = OLD
+    refiner = Recognisable()
+    with pytest.raises(OutputError, match=f"{PLACES[name]}: exists already"):
+        refine(scene, refiner=refiner, outputs=Outputs(**PLACES))
+    assert not refiner.tiles and store.objects == {key: OLD} and not left(tmp_path)
+    refine(scene, outputs=Outputs(**PLACES), overwrite=True)
+    assert store.objects[key] != OLD and len(store.objects) == 3
+
+
+@pytest.mark.parametrize("name", ["x.shp", "x.xyz"])
+def test_what_cannot_be_an_object_is_told_before_any_work(
+    store: ObjectStore, scene: Path, tmp_path: Path, name: str
+) -> None:
+    refiner = Recognisable()
+    with pytest.raises(UsageError, match="several files|format"):
+        refine(scene, refiner=refiner, outputs=Outputs(vector=f"s3://bucket/{name}"))
+    with pytest.raises(UsageError, match="several files|format"):
+        vectorize(scene, f"s3://bucket/{name}")
+    assert not refiner.tiles and not store.objects and not left(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["roads.gpkg", "roads.parquet", "roads.fgb"])
+def test_a_mask_in_a_store_is_drawn_into_it(store: ObjectStore, tmp_path: Path, name: str) -> None:
+    mask = write_raster(tmp_path / "m.tif", np.eye(200, 150, dtype=np.uint8))
+    store.objects["bucket/m.tif"] = mask.read_bytes()
+    address = f"s3://bucket/out/{name}"
+    store.always.append(("PUT", "busy"))
+    with pytest.raises(OutputError, match=f"{address}: could not be sent"):
+        vectorize("s3://bucket/m.tif", address)
+    assert len(store.objects) == 1 and not left(tmp_path)
+    store.always.clear()
+    assert vectorize("s3://bucket/m.tif", address).output == address
+    vectorize(mask, tmp_path / name)
+    read = geopandas.read_parquet if name.endswith("parquet") else geopandas.read_file
+    (tmp_path / f"f{name}").write_bytes(store.objects[f"bucket/out/{name}"])
+    assert read(tmp_path / f"f{name}").equals(read(tmp_path / name))
+    assert not left(tmp_path)
+    with pytest.raises(OutputError, match=f"{address}: exists already"):
+        vectorize("s3://bucket/m.tif", address)
+    writing = VectorWriting(overwrite=True)
+    with pytest.raises(UsageError, match="the output is an input"):
+        vectorize("s3://bucket/m.tif", "/vsis3/bucket/m.tif", writing=writing)
+    vectorize("s3://bucket/m.tif", address, writing=writing)
+    with pytest.raises(UsageError, match="local GeoPackage"):
+        vectorize("s3://bucket/m.tif", address, writing=VectorWriting(append=True))
 
 
 def test_a_store_without_an_answer_is_told_before_any_work(
@@ -310,5 +423,18 @@ def test_a_server_of_others_takes_it_too(
         assert is_same(Address("", f"/vsis3/{KEY}"), tmp_path / "mask.tif")
         with pytest.raises(OutputError, match="bucket does not exist"):
             refine(scene, "s3://nothing/mask.tif")
+        # In parts, over an old object; and a list of more names than one answer holds.
+        monkeypatch.setattr(objects, "PART", 6 * 2**20)
+        large = tmp_path / "large.gpkg"
+        large.write_bytes(np.random.default_rng(0).bytes(13 * 2**20))
+        address = Address.of("s3://bucket/many/large.gpkg")
+        send(scene, address, replace=False)
+        send(large, address, replace=True)
+        assert is_same(address, large)
+        for number in range(1100):
+            place = f"{theirs.url}/bucket/many/t{number:04}.tif"
+            urlopen(Request(place, method="PUT", data=b"x")).close()
+        names = files_in("/vsis3/bucket/many")
+        assert len(names) == 1101 and names[-1] == "t1099.tif"
     finally:
         serving.stop()

@@ -24,6 +24,7 @@ STORMS = Path(__file__).parent
         ("storm_train.py", ["--kills", "3", "--limits", "2"]),
         ("storm_vectorize.py", ["--kills", "5", "--limits", "5"]),
         ("storm_many.py", ["--kills", "4"]),
+        ("storm_store.py", ["--kills", "3", "--faults", "0.03"]),
     ],
 )
 def test_a_short_storm_leaves_nothing_wrong(script: str, options: list[str]) -> None:
@@ -33,4 +34,4 @@ def test_a_short_storm_leaves_nothing_wrong(script: str, options: list[str]) -> 
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "wrong files" in done.stdout
+    assert "| wrong " in done.stdout

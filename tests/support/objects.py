@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from geothresh.raster import gdal
+from geothresh.raster import gdal, objects
 
 Fault = Literal["busy", "forbidden", "cut", "cut after", "slow", "torn", "held", "gone"]
 """503; 403; the connection ends before the body was read; after it was stored; an answer after a
@@ -48,6 +48,8 @@ class ObjectStore:
     """Parts of uploads that are not complete, by their id."""
     before: Callable[[str], None] | None = None
     """Called with ``METHOD /path?query`` before anything else."""
+    page: int = 1000
+    """Keys in an answer to who asks for a list."""
     released: threading.Event = field(default_factory=threading.Event)
     """Of what is held."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,6 +83,8 @@ class ObjectStore:
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setitem(gdal._OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
+        monkeypatch.setattr(objects, "_DELAY", 0.01)
+        monkeypatch.setattr(gdal, "_AGAIN_AFTER", (0.01, 0.01))
         monkeypatch.setitem(gdal._SENDING_OPTIONS, "GDAL_HTTP_MAX_RETRY", 2)
 
     def puts(self, key: str) -> int:
@@ -175,6 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
             source = self.headers.get("x-amz-copy-source")
             if source is not None:
                 body = store.objects[unquote(source).lstrip("/")]
+            if query.get("comp") == ["block"]:  # of Azure's
+                store.uploads.setdefault(key, {})[int(query["blockid"][0])] = body
+                return 201, b"", {}
+            if query.get("comp") == ["blocklist"]:
+                blocks = store.uploads.pop(key)
+                body = b"".join(blocks[int(one)] for one in re.findall(rb"<Latest>(\d+)<", body))
+                store.objects[key] = body
+                return 201, b"", {"ETag": _etag(body)}
             if "partNumber" in query:
                 store.uploads[query["uploadId"][0]][int(query["partNumber"][0])] = body
             else:
@@ -218,20 +230,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, bucket: str, query: dict[str, list[str]]) -> bytes:
         prefix = query.get("prefix", [""])[0]
-        found = {
-            name.split("/", 1)[1]: content
-            for name, content in sorted(self.store.objects.items())
-            if name.startswith(f"{bucket}/{prefix}")
-        }
-        entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size>"
-            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-            for key, content in found.items()
-        )
+        end = query.get("delimiter", [""])[0]
+        entries = {}
+        for name, content in sorted(self.store.objects.items()):
+            if not name.startswith(f"{bucket}/{prefix}"):
+                continue
+            key = name.split("/", 1)[1]
+            inside, found, _ = key.removeprefix(prefix).partition(end) if end else (key, "", "")
+            if found:
+                folder = escape(f"{prefix}{inside}{end}")
+                entries[folder] = f"<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"
+            else:
+                entries[key] = (
+                    f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size>"
+                    f"<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+                )
+        after = query.get("marker", [""])[0]
+        page = [key for key in sorted(entries) if key > after]
+        more = len(page) > self.store.page
+        page = page[: self.store.page]
+        last = f"<NextMarker>{escape(page[-1])}</NextMarker>" if more else ""
         return _xml(
             "ListBucketResult",
-            f"<Name>{bucket}</Name><Prefix>{escape(prefix)}</Prefix>"
-            f"<IsTruncated>false</IsTruncated>{entries}",
+            f"<Name>{bucket}</Name><Prefix>{escape(prefix)}</Prefix>{last}"
+            f"<IsTruncated>{str(more).lower()}</IsTruncated>"
+            + "".join(entries[key] for key in page),
         )
 
     def _answer(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
