@@ -158,8 +158,9 @@ class Record:
         return dict(self._vectors.facts) if self._vectors.of == self._state else None
 
     def is_drawn(self, name: str, sha256: str | None) -> bool:
-        """Whether a vector file of this digest was made of what is finished now."""
-        return self.vectors is not None and self._vectors.files.get(name) == sha256
+        """Whether a vector file of this digest, None if not there, was made of what is finished."""
+        made = self._vectors.files.get(name)
+        return self.vectors is not None and made is not None and made == sha256
 
     def has_drawn(self, name: str, sha256: str | None) -> bool:
         """Whether a run made a vector file of this digest, of whichever units."""
