@@ -12,7 +12,9 @@ folder and not done again; other options want another folder.
 
 Where DATA is not the paper's, say so with --stand-in, which the table then says. --frames N makes N
 images in a row one place, --most takes so many of them, evenly spread. --steps, --epochs and
---chips-per-epoch shorten trainings; the table says how long they were.
+--chips-per-epoch shorten trainings; the table says how long they were. --maps takes out-of-fold
+maps of another network in place of the table's; then masks are enough, and without images there is
+no DenseCRF.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from geothresh.errors import GeothreshError, InputError
 from geothresh.metrics import MapScore, Summary
 from geothresh.nn.config import PRESETS
 from geothresh.raster.image_pairs import find_images
+from geothresh.raster.layouts import find_pictures_of
 from geothresh.raster.pairs import Pair, find_pairs
 from geothresh.rivals.cascadepsp import CascadePSP
 from geothresh.rivals.densecrf import DenseCRF, search
@@ -62,7 +65,10 @@ class Run:
         told = {key: str(value) for key, value in vars(self.given).items() if key not in free}
         file = self.output / "run.json"
         if file.exists():
-            differing = [k for k, v in json.loads(file.read_text()).items() if told.get(k) != v]
+            before = json.loads(file.read_text())
+            keys = sorted(told.keys() | before.keys())
+            # An option that a folder's run did not have yet was not given.
+            differing = [k for k in keys if told.get(k, "None") != before.get(k, "None")]
             if differing:
                 what = ", ".join(differing)
                 raise SystemExit(f"{self.output}: made with another {what}; choose another folder")
@@ -71,16 +77,33 @@ class Run:
     def _linked(self) -> Path:
         """A folder of links in the plain layout, whose ids begin with their place."""
         given = self.given
-        every = find_images(given.data, layout=given.layout)
         folder = self.output / "data" / given.data.name
+        every = list(self._files(folder))
         step = max(1, math.ceil(len(every) / (given.most or len(every))))
-        for number, pair in list(enumerate(every))[::step]:
-            for kind, file in (("image", pair.image), ("mask", pair.mask)):
-                link = folder / kind / f"{number // given.frames}+{pair.id}{file.suffix}"
-                link.parent.mkdir(parents=True, exist_ok=True)
+        for number, (name, files) in list(enumerate(every))[::step]:
+            for target, file in files.items():
+                link = target / f"{number // given.frames}+{name}{file.suffix}"
+                target.mkdir(parents=True, exist_ok=True)
                 if not link.is_symlink():
                     link.symlink_to(file.resolve())
         return folder
+
+    def _files(self, folder: Path) -> Iterator[tuple[str, dict[Path, Path]]]:
+        """The files of each place, by the folders that they are linked into."""
+        given, images, masks = self.given, folder / "image", folder / "mask"
+        if given.maps is None:
+            for found in find_images(given.data, layout=given.layout):
+                yield found.id, {images: found.image, masks: found.mask}
+            return
+        pictures = find_pictures_of(given.data, given.layout)
+        for pair in find_pairs(given.data, [given.maps], layout=given.layout):
+            image = {images: pictures[pair.id]} if pair.id in pictures else {}
+            yield pair.id, {**image, masks: pair.mask, self.ready: pair.confidence}
+
+    @property
+    def ready(self) -> Path:
+        """The links to maps that are given."""
+        return self.output / "maps" / str(self.given.maps.name)
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """The result of a step, made once."""
@@ -114,6 +137,8 @@ class Run:
     def maps(self, network: str) -> Path:
         """Out-of-fold maps of a base network."""
         given, words = self.given, []
+        if given.maps is not None:
+            return self.ready
         for name in ("encoder", "encoder_weights", "steps", "crop_size", "learning_rate"):
             if getattr(given, name) is not None:
                 words += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
@@ -172,6 +197,8 @@ class Run:
 
     def rival(self, make: Callable[[], Rival], maps: Path, ids: set[str]) -> dict[str, Any]:
         """What a refiner scores, or why it cannot be had."""
+        if not (self.data / "image").is_dir():
+            return {"reason": "it reads the image, and there are none"}
         try:
             refine = make()
         except GeothreshError as error:
@@ -262,11 +289,17 @@ HEAD = (
 def heading(name: str, of: Table, given: argparse.Namespace, held: int) -> str:
     """What the figures are of."""
     which = of.data if given.stand_in is None else f"{given.stand_in}, a stand-in for {of.data}"
+    base = ("encoder", "steps", "folds", "crop_size")
     trained = ", ".join(
         f"{key.replace('_', ' ')} {value}"
-        for key in ("steps", "folds", "epochs", "chips_per_epoch", "preset", "resize", "most")
+        for key in (
+            *(base if given.maps is None else ()),
+            "epochs", "chips_per_epoch", "chip_size", "preset", "resize", "most",
+        )
         if (value := getattr(given, key)) is not None
-    )
+    )  # fmt: skip
+    if given.maps is not None:
+        which += f", maps of {given.maps.name}, which is no network of the table"
     return f"Table {name}: {of.title.lower()}. Data: {which}; {held} maps held out; {trained}."
 
 
@@ -317,7 +350,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--stand-in", metavar="NAME", help="what DATA is, if not the paper's")
-    parser.add_argument("--network", action="append", help="of the table; may be repeated")
+    networks = parser.add_mutually_exclusive_group()
+    networks.add_argument("--network", action="append", help="of the table; may be repeated")
+    networks.add_argument("--maps", type=Path, help="out-of-fold maps of another network")
     parser.add_argument("--frames", type=int, default=1, help="images in a row of one place")
     parser.add_argument("--most", type=int, help="images, evenly spread")
     parser.add_argument("--held", type=float, default=0.2, help="share of places held out")
@@ -330,13 +365,32 @@ def main() -> None:
     for name in ("steps", "crop-size", "epochs", "chips-per-epoch", "chip-size"):
         parser.add_argument(f"--{name}", type=int)
     given = parser.parse_args()
+    try:
+        make(given)
+    except GeothreshError as error:
+        raise SystemExit(f"Error: {error}") from error
+
+
+def _networks(of: Table, given: argparse.Namespace) -> list[Network]:
+    """The networks whose rows are made."""
+    if given.maps is not None:
+        return [Network(name=given.maps.name)]
+    names = [network.name for network in of.networks]
+    strange = [name for name in given.network or () if name not in names]
+    if strange:
+        raise InputError(f"table {given.table} has no network {strange[0]}, but {', '.join(names)}")
+    return [n for n in of.networks if not given.network or n.name in given.network]
+
+
+def make(given: argparse.Namespace) -> None:
+    """Make the table that is asked for, print it and keep it."""
     run = Run(given)
     print(machine("torch", "numpy"), file=sys.stderr)
     if given.table == "7":
         text = memory(run)
     else:
         of = TABLES[given.table]
-        chosen = [n for n in of.networks if not given.network or n.name in given.network]
+        chosen = _networks(of, given)
         rows, held = [], 0
         for network in chosen:
             found = list(network_rows(run, of, network))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import reproduce
 from paper_tables import RECIPES, TABLES
+from PIL import Image
 
 from tests.support.imagery import image_set
 
@@ -49,3 +50,46 @@ def test_a_table_is_made_and_not_made_again(tmp_path: Path) -> None:
     assert again.stdout == first.stdout
     other = subprocess.run([*command, "--folds", "3"], capture_output=True, text=True, check=False)
     assert other.returncode == 1 and "made with another folds; choose" in other.stderr
+
+
+@pytest.mark.slow
+def test_maps_that_are_there_need_no_images(tmp_path: Path) -> None:
+    data = image_set(tmp_path / "objects", 12)
+    maps = tmp_path / "isnet"
+    maps.mkdir()
+    for image in data.glob("*_sat.png"):
+        name = image.name.replace("_sat", "")
+        Image.open(image).convert("L").point(lambda v: 60 + v // 2).save(maps / name)
+        image.unlink()
+    command = [
+        sys.executable, str(SCRIPT), "3", "--data", str(data), "-o", str(tmp_path / "run"),
+        "--maps", str(maps), "--epochs", "1", "--chips-per-epoch", "4", "--chip-size", "64",
+        "--preset", "small", "--stand-in", "roads made here", "--most", "8",
+    ]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "$ geothresh base" not in first.stderr
+    text = (tmp_path / "run" / "table-3.md").read_text()
+    assert "a stand-in for DUTS, maps of isnet, which is no network of the table" in text
+    lines = [line for line in text.splitlines() if line.startswith("| isnet")]
+    assert [line.split(" | ")[1] for line in lines][2:4] == ["DenseCRF", "CascadePSP"]
+    assert all("not had: it reads the image" in line for line in lines[2:4])
+    assert all("not had" not in line for line in (*lines[:2], *lines[4:]))
+    assert len(list((tmp_path / "run" / "data" / "objects" / "mask").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--network", "pfan"), "Error: table 2 has no network pfan, but unet, resunet, resunetpp"),
+        (("--maps", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_made_is_told_in_one_line(
+    tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    data = image_set(tmp_path / "data", 2)
+    command = [sys.executable, str(SCRIPT), "2", "--data", str(data), "-o", str(tmp_path / "run")]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert told in last and "Traceback" not in done.stderr
