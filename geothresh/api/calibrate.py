@@ -17,7 +17,8 @@ from geothresh.calibration.counts import CountedMaps, MapCounter
 from geothresh.calibration.file import Calibration
 from geothresh.calibration.options import Calibrating
 from geothresh.calibration.report import CalibrationReport
-from geothresh.errors import InputError, UsageError
+from geothresh.calibration.with_images import DENSE_CRF, MapsWithImages, with_dense_crf
+from geothresh.errors import UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
@@ -33,11 +34,7 @@ from geothresh.training.options import FolderData, NetworkChoice, SceneData, Spl
 from geothresh.training.recipe import RECIPES, Recipe
 
 # Options of `Calibrating` that apply to a scene, whose places are squares.
-_FOR_SCENES = ("folds", "seed", "patch", "images", "output", "overwrite")
-_DENSE_CRF = (
-    "not tried: a calibration, which `refine` follows without the image, cannot hold it; "
-    "geothresh.rivals.densecrf has it to compare with"
-)
+_FOR_SCENES = ("folds", "seed", "patch", "output", "overwrite")
 
 _Told: TypeAlias = Callable[[float], None]
 """Called with the share of the training that is done, 0 to 1."""
@@ -70,7 +67,7 @@ def calibrate(
         models: packaged models' names or model files; None = all packaged ones, () = none.
         maps: of folders, which maps are taken, and the size of their pixels on the ground.
         refining: test-time augmentation and resolution of the models.
-        calibrating: folds, places, and what is written.
+        calibrating: folds, places, images to compare DenseCRF with, and what is written.
         recipe: how a model is fine-tuned; None = the recipe ``tune``.
         tiling: as for `refine`.
         compute: as for `refine`, without workers.
@@ -82,7 +79,8 @@ def calibrate(
 
     Raises:
         UsageError: options contradict each other.
-        InputError: maps or masks are missing, damaged, do not fit each other, or show one place.
+        InputError: maps, masks or images are missing, damaged, do not fit each other, or show one
+            place.
         OutputError: the calibration cannot be written.
         ModelError: a model is missing or damaged.
 
@@ -97,8 +95,6 @@ def calibrate(
     if scene is not None:
         require_only(maps, why="is for folders of maps")
         require_only(calibrating, *_FOR_SCENES, why="is for folders of maps")
-    if calibrating.images is not None and not Path(calibrating.images).is_dir():
-        raise InputError(f"{calibrating.images}: no such folder of images; name another `images`")
     output, diagram = _outputs(calibrating, folders if scene is None else scene.scenes)
     files = _models(models)
 
@@ -112,13 +108,21 @@ def calibrate(
     # Before the data is read, to find faults of models first.
     found = {name: make() for name, make in choose.items()}
     labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
+    images = None
+    if calibrating.images is not None and isinstance(labelled, FolderMaps):
+        images = MapsWithImages.of(labelled.named, Path(calibrating.images))
     counted, dealt = count_maps(labelled, choose, tiling, calibrating, progress)
+    passes = 1 + len(choose)
+    if images is not None:
+        told = _told_of_pass(progress, labelled.number, passes)
+        counted = with_dense_crf(counted, images, [fold for fold in dealt.folds if fold], told)
+        passes += 1
     called: dict[str, str] = {}
     if tuning is not None and isinstance(labelled, FolderMaps):
         start = _best_start(counted, found)
         counted, last = _with_tuned(
             counted, labelled, dealt, tuning, chooser, start=find_model(files[start]),
-            tiling=tiling, told=_told_of_training(progress, labelled.number, len(choose)),
+            tiling=tiling, told=_told_of_training(progress, labelled.number, passes),
         )  # fmt: skip
         found[last.stem] = chooser(last)()
         called[last.stem] = f"{start} fine-tuned"
@@ -280,16 +284,29 @@ def _tuning(
     )  # fmt: skip
 
 
-def _told_of_training(progress: Progress | None, maps: int, models: int) -> _Told | None:
+def _told_of_training(progress: Progress | None, maps: int, passes: int) -> _Told | None:
     """Progress of a training, which counts as one more pass over the maps."""
     if progress is None:
         return None
-    before = maps * (1 + models)
+    before = maps * passes
 
     def told(share: float) -> None:
         progress(before + round(share * maps), before + maps)
 
     return told
+
+
+def _told_of_pass(progress: Progress | None, maps: int, passes: int) -> Callable[[], None]:
+    """Progress of one more pass over the maps."""
+    done = maps * passes
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, maps * (passes + 1))
+
+    return step
 
 
 def _outputs(
@@ -338,14 +355,15 @@ def _report(
         with_model = of_model(name, model.scope.keep, called.get(name))
         candidates += with_model
         seconds |= {one.key: counted.seconds[name] for one in with_model}
+    compared = [DENSE_CRF] if DENSE_CRF.source in counted.counts else []
+    seconds |= {one.key: counted.seconds[one.key] for one in compared}
     return CalibrationReport(
-        choice=Choice.of(counted, candidates, _numbers(counted, dealt)),
+        choice=Choice.of(counted, candidates, _numbers(counted, dealt), compared),
         tiles=len(counted.ids),
         places=len(set(counted.places)),
         folds=len(dealt.folds),
         unit=unit,
         seconds=seconds,
-        missing={} if calibrating.images is None else {"DenseCRF": _DENSE_CRF},
         output=output,
         diagram=diagram,
     )

@@ -191,6 +191,8 @@ class Choice:
 
     candidates: Sequence[Candidate]
     """The first one does nothing."""
+    compared: Sequence[Candidate]
+    """Scored beside them, and never advised."""
     outcomes: Mapping[str, Outcome]
     """By key, on maps that the candidates were not fitted to."""
     gains: Mapping[str, Gain]
@@ -212,8 +214,12 @@ class Choice:
         maps: CountedMaps,
         candidates: Sequence[Candidate],
         folds: Sequence[Sequence[int]],
+        compared: Sequence[Candidate] = (),
     ) -> Choice:
-        """Cross-validate the candidates and choose; arguments as of `cross_validated`."""
+        """Cross-validate the candidates and choose; arguments as of `cross_validated`.
+
+        What is compared is scored in the same way; neither test nor advice know of it.
+        """
         outcomes = cross_validated(maps, candidates, folds)
         nothing = outcomes[candidates[0].key].iou
         chance = p_values(gains_by_place(maps, outcomes))
@@ -221,6 +227,8 @@ class Choice:
         for one, luck in zip(candidates, chance.tolist(), strict=True):
             gain = Gain.of(maps, outcomes[one.key].iou - nothing)
             gains[one.key] = replace(gain, chance=luck)
+        beside = cross_validated(maps, compared, folds)
+        gains |= {key: Gain.of(maps, one.iou - nothing) for key, one in beside.items()}
         best = advised(maps, candidates, outcomes)
         scores = iou_of_advice(maps, candidates, folds)
         expected = None if scores is None else Gain.of(maps, scores - nothing)
@@ -228,7 +236,8 @@ class Choice:
             best = candidates[0]
         return cls(
             candidates=candidates,
-            outcomes=outcomes,
+            compared=compared,
+            outcomes=outcomes | beside,
             gains=gains,
             base=float(maps.weights @ nothing),
             bound=Gain.of(maps, maps.regions - nothing),

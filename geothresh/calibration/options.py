@@ -34,8 +34,8 @@ class Calibrating(Options):
     )
     images: PathLike | None = option(
         None,
-        "Folder of the images: lists DenseCRF, which needs them, in the table, and why it is not "
-        "tried.",
+        "Folder of the images: DenseCRF, which reads them, is compared with, its grid searched on "
+        "other folds. It is not advised: refine reads no image. Not for a scene.",
         File(),
         metavar="DIR",
     )

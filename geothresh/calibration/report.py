@@ -9,7 +9,7 @@ from typing import Any
 
 from geothresh.calibration.candidates import Candidate
 from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain
-from geothresh.evaluation.layout import GAP, aligned, filled, widths
+from geothresh.evaluation.layout import aligned, filled, widths
 
 _HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
 
@@ -27,8 +27,6 @@ class CalibrationReport:
     """Word for one map: "tile" or "cell"."""
     seconds: Mapping[str, float]
     """Seconds for a megapixel by key of the candidate, reading included."""
-    missing: Mapping[str, str]
-    """Reasons why candidates were not tried, by label."""
     output: Path | None
     """The calibration file; None = not written."""
     diagram: Path | None
@@ -106,19 +104,19 @@ class CalibrationReport:
             f"{self.unit}s": self.tiles,
             "places": self.places,
             "folds": self.folds,
-            "candidates": {
-                one.key: {
-                    "label": one.label,
-                    "iou": self._iou(one),
-                    **asdict(choice.gains[one.key]),
-                    "ece": choice.outcomes[one.key].reliability.error,
-                    "seconds_per_megapixel": self.seconds[one.key],
-                }
-                for one in choice.candidates
-            },
+            "candidates": {one.key: self._figures_of(one) for one in choice.candidates},
+            "compared": {one.key: self._figures_of(one) for one in choice.compared},
             "bound": asdict(choice.bound),
             "expected": None if choice.expected is None else asdict(choice.expected),
-            "missing": dict(self.missing),
+        }
+
+    def _figures_of(self, one: Candidate) -> dict[str, Any]:
+        return {
+            "label": one.label.rstrip("*"),
+            "iou": self._iou(one),
+            **asdict(self.choice.gains[one.key]),
+            "ece": self.choice.outcomes[one.key].reliability.error,
+            "seconds_per_megapixel": self.seconds[one.key],
         }
 
     def _iou(self, one: Candidate) -> float:
@@ -131,11 +129,9 @@ class CalibrationReport:
         rows = [["", *_HEADINGS], *([one.label, *self._line(one)] for one in choice.candidates)]
         bound = f"{100 * (choice.base + choice.bound.mean):.2f}"
         rows.append(["bound*", bound, *_figures(choice.bound), "", "", ""])
-        labels, *others = widths(rows)
-        labels = max(labels, *map(len, self.missing), 0)
+        rows += [[one.label, *self._line(one)] for one in choice.compared]
         printed = [f"{self.tiles} {self.unit}s of {self.places} places, {self.folds} folds"]
-        printed += aligned(rows, [labels, *others])
-        printed += [f"{label:<{labels}}{GAP}{why}" for label, why in self.missing.items()]
+        printed += aligned(rows, widths(rows))
         return "\n".join([*printed, "", *map(filled, self.sentences())])
 
     def sentences(self) -> Sequence[str]:
@@ -146,6 +142,8 @@ class CalibrationReport:
             "how often chance gives the best of all rows as much. *the best threshold of each "
             "region, which the truth alone tells."
         )
+        if self.choice.compared:
+            notes += " **reads the image: to compare with, since `refine` reads none."
         told = [notes, "", self.advice]
         return told if self.expectation is None else [*told, self.expectation]
 

@@ -118,6 +118,11 @@ class FolderMaps:
             number=len(pairs),
         )
 
+    @property
+    def named(self) -> dict[str, Pair]:
+        """Maps by the names that they are passed under."""
+        return {f"{s}/{pair.id}": pair for s, pairs in by_source(self.pairs) for pair in pairs}
+
     def as_they_are(self, take: Take) -> None:
         """See `LabelledMaps`."""
         for source, pairs in by_source(self.pairs):

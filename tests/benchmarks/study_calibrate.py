@@ -7,7 +7,8 @@ Each argument is a folder of masks, a folder of maps, and after a colon how many
 are one place, if more than one. Places are halved at random, ten times: the advice that one half
 gives is followed on the other, and the gain over the cut at 0.5 is averaged by place over all
 times that it was not learned from. A row is printed as soon as it is known, as Markdown; what is in
-the JSON file is not measured again. `--most` takes so many maps of each set, evenly spread.
+the JSON file is not measured again. `--most` takes so many maps of each set, evenly spread;
+`--unseen` leaves out the maps whose ids a model was trained on, by the manifests beside the models.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import json
 import math
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,8 @@ from geothresh import Calibrating, Compute, Maps, Tiling
 from geothresh.calibration.candidates import Candidate, image_free, of_model
 from geothresh.calibration.choosing import Choice
 from geothresh.calibration.counts import CountedMaps
-from geothresh.raster.pairs import find_pairs
+from geothresh.nn.packaged import find_model
+from geothresh.raster.pairs import Pair, find_pairs
 from geothresh.run.labelled import FolderMaps, count_maps
 from geothresh.run.models import ChosenModel, choose_model
 
@@ -38,12 +42,37 @@ advice, times of 20 |
 |---|---|---|---|---|---|---|---|"""
 
 
-def linked(argument: str, most: int, folder: Path) -> tuple[Path, Path]:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What packaged models were trained on."""
+
+    ids: Mapping[str, frozenset[str]]
+    """Ids by the name of the model; those of `general` begin with the name of their set."""
+
+    @classmethod
+    def by(cls, models: Sequence[str]) -> Seen:
+        """Read the manifests beside the models."""
+        files = {name: find_model(name).with_suffix(".split.json") for name in models}
+        return cls({k: frozenset(json.loads(f.read_text())["train"]) for k, f in files.items()})
+
+    def holds(self, pair: Pair) -> bool:
+        """Whether a model was trained on a map of this place."""
+        theme = pair.dataset.partition("-")[0]
+        return any(
+            f"{pair.dataset}.{pair.id}" in ids
+            # Sets of several themes number their places alike.
+            or (name.partition("-")[0] == theme and pair.id in ids)
+            for name, ids in self.ids.items()
+        )
+
+
+def linked(argument: str, most: int, folder: Path, seen: Seen) -> tuple[Path, Path]:
     """Folders of links to masks and maps, whose names begin with their place."""
     masks, _, rest = argument.partition("=")
     maps, _, frames = rest.partition(":")
-    pairs = find_pairs(masks, [maps], skip_unpaired=True)
-    first = {pair.id: number for number, pair in enumerate(pairs)}
+    every = find_pairs(masks, [maps], skip_unpaired=True)
+    first = {pair.id: number for number, pair in enumerate(every)}
+    pairs = [pair for pair in every if not seen.holds(pair)]
     data, confidence = folder / Path(masks).name, folder / Path(maps).name
     for each in (data, confidence):
         each.mkdir()
@@ -118,6 +147,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="+", metavar="MASKS=MAPS[:FRAMES]")
     parser.add_argument("--model", action="append", default=[], help="packaged; may be repeated")
     parser.add_argument("--most", type=int, default=120, help="maps of each set")
+    parser.add_argument("--unseen", action="store_true", help="maps that no model learned from")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON")
     arguments = parser.parse_args()
     known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
@@ -125,13 +155,14 @@ def main() -> None:
     candidates = image_free()
     for name, model in models.items():
         candidates += of_model(name, model.scope.keep)
+    seen = Seen.by(arguments.model if arguments.unseen else [])
     print(HEAD)
     for argument in arguments.sets:
         masks, _, rest = argument.partition("=")
         name = f"{Path(masks).name}/{Path(rest.partition(':')[0]).name}"
         if name not in known:
             with tempfile.TemporaryDirectory() as folder:
-                data, confidence = linked(argument, arguments.most, Path(folder))
+                data, confidence = linked(argument, arguments.most, Path(folder), seen)
                 known[name] = followed(counted(data, confidence, models), candidates)
             arguments.output.write_text(json.dumps(known, indent=1) + "\n")
         print(row(name, known[name]), flush=True)
