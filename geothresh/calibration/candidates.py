@@ -75,7 +75,12 @@ class Candidate(Protocol):
 
     @property
     def label(self) -> str:
-        """Name in the table."""
+        """Name in sentences; with a model ``MODEL, WAY``."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Name of its model in the table; empty = none."""
         ...
 
     @property
@@ -95,6 +100,7 @@ class AsIs:
     key: str
     label: str
     source: Source
+    model: str = ""
     keep: float | None = None
     rank: int = 0
 
@@ -112,6 +118,7 @@ class BestThreshold:
     label: str
     sources: Sequence[Source]
     rank: int
+    model: str = ""
     scaled: bool = False
     """Whether temperature and bias are fitted too, which does not change the mask."""
 
@@ -137,6 +144,7 @@ class TemperatureAndBias:
 
     key: str = "platt"
     label: str = "temperature and bias"
+    model: str = ""
     rank: int = 2
 
     def fit(self, maps: CountedMaps) -> Fitted:
@@ -151,6 +159,7 @@ class Isotonic:
 
     key: str = "isotonic"
     label: str = "isotonic curve"
+    model: str = ""
     rank: int = 4
 
     def fit(self, maps: CountedMaps) -> Fitted:
@@ -171,6 +180,7 @@ class Kept:
     label: str
     source: Source
     rank: int
+    model: str = ""
 
     def fit(self, maps: CountedMaps) -> Fitted:
         """Try all cuts up to 0.5 for the foreground of the input."""
@@ -210,21 +220,26 @@ def of_model(name: str, keep: float | None, called: str | None = None) -> list[C
     called = called or name
     *weaker, full = (Source(name, strength) for strength in STRENGTHS)
     return [
-        AsIs(key=name, label=f"{called}, as refine does", source=full, keep=keep, rank=5),
+        AsIs(
+            key=name, label=f"{called}, as refine does", model=called, source=full, keep=keep,
+            rank=5,
+        ),
         *(
             AsIs(
                 key=f"{name}@{mix.strength:g}", label=f"{called}, strength {mix.strength:g}",
-                source=mix, rank=6,
+                model=called, source=mix, rank=6,
             )
             for mix in weaker
         ),
-        Kept(key=f"{name}+keep", label=f"{called}, hysteresis", source=full, rank=7),
+        Kept(
+            key=f"{name}+keep", label=f"{called}, hysteresis", model=called, source=full, rank=7
+        ),
         BestThreshold(
-            key=f"{name}+threshold", label=f"{called}, strength and threshold",
+            key=f"{name}+threshold", label=f"{called}, strength and threshold", model=called,
             sources=[*weaker, full], rank=8,
         ),
         BestThreshold(
-            key=f"{name}+platt", label=f"{called}, strength, threshold, scaling",
+            key=f"{name}+platt", label=f"{called}, strength, threshold, scaling", model=called,
             sources=[*weaker, full], rank=9, scaled=True,
         ),
     ]  # fmt: skip

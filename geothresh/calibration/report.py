@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +127,13 @@ class CalibrationReport:
     def table(self) -> str:
         """Table of all candidates and the bound, with the advice below."""
         choice = self.choice
-        rows = [["", *_HEADINGS], *([one.label, *self._line(one)] for one in choice.candidates)]
+        rows = [["", *_HEADINGS]]
+        for model, ways in itertools.groupby(choice.candidates, key=lambda one: one.model):
+            if model:
+                rows.append([model, *[""] * len(_HEADINGS)])
+            for one in ways:
+                label = f"  {one.label.removeprefix(f'{model}, ')}" if model else one.label
+                rows.append([label, *self._line(one)])
         bound = f"{100 * (choice.base + choice.bound.mean):.2f}"
         rows.append(["bound*", bound, *_figures(choice.bound), "", "", ""])
         rows += [[one.label, *self._line(one)] for one in choice.compared]

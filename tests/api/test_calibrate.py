@@ -182,6 +182,7 @@ def test_a_model_is_tried_at_several_strengths(data: Path, model: Path, tmp_path
     table = report.table()
     assert table.startswith("12 tiles of 12 places, 3 folds")
     assert "bound*" in table and "DenseCRF" not in table
+    assert "\nrandom\n  as refine does  " in table and "\n  strength, threshold, scaling  " in table
     values = json.loads(output.read_text())["figures"]
     assert set(values["candidates"]["random"]) == {
         "label", "iou", "mean", "error", "share_worse", "chance", "ece", "seconds_per_megapixel",
