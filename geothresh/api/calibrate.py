@@ -18,7 +18,7 @@ from geothresh.calibration.file import Calibration
 from geothresh.calibration.options import Calibrating
 from geothresh.calibration.report import CalibrationReport
 from geothresh.calibration.with_images import DENSE_CRF, MapsWithImages, with_dense_crf
-from geothresh.errors import UsageError
+from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only

@@ -120,7 +120,9 @@ class Run:
         device = [] if "--no-refine" in words else ["--device", self.given.device]
         call = [sys.executable, "-m", "geothresh", *words, *device, "--json"]
         print("$ geothresh", shlex.join(call[3:]), file=sys.stderr, flush=True)
-        done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:  # it has said why
+            raise SystemExit(f"`geothresh {words[0]}` ended with exit code {done.returncode}")
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 

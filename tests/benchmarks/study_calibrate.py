@@ -36,6 +36,7 @@ from geothresh.run.labelled import FolderMaps, count_maps
 from geothresh.run.models import ChosenModel, choose_model
 
 TIMES = 10
+MOST_TOLD = 3  # advices of a row by name
 HEAD = """\
 | maps | n | places | cut at 0.5 | bound | following the advice (s.e.) | lose more than a point | \
 advice, times of 20 |
@@ -133,7 +134,10 @@ def followed(maps: CountedMaps, candidates: list[Candidate]) -> dict[str, Any]:
 
 def row(name: str, found: dict[str, Any]) -> str:
     """One line of the table."""
-    told = "; ".join(f"{label} {number}" for label, number in found["advice"].items())
+    counts = sorted(found["advice"].items(), key=lambda one: -one[1])
+    shown, others = counts[:MOST_TOLD], sum(number for _, number in counts[MOST_TOLD:])
+    told = "; ".join(f"{label} {number}" for label, number in shown)
+    told += f"; others {others}" if others else ""
     return (
         f"| {name} | {found['n']} | {found['places']} | {100 * found['cut']:.2f} "
         f"| {100 * found['bound']:.2f} | {100 * found['gain']:+.2f} ({100 * found['error']:.2f}) "

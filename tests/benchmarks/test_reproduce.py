@@ -82,6 +82,7 @@ def test_maps_that_are_there_need_no_images(tmp_path: Path) -> None:
     [
         (("--network", "pfan"), "Error: table 2 has no network pfan, but unet, resunet, resunetpp"),
         (("--maps", "nowhere"), "nowhere"),
+        (("--encoder-weights", "nowhere.pth"), "`geothresh base` ended with exit code 2"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_one_line(
