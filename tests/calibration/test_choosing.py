@@ -69,6 +69,15 @@ def test_the_chance_of_a_single_candidate_is_that_of_flipped_signs() -> None:
     assert p_values(np.zeros((4, 1))).tolist() == [1.0]
 
 
+def test_what_is_compared_changes_no_advice() -> None:
+    maps = plain_maps(12, model_gains=0.3)
+    alone = Choice.of(maps, [NOTHING], folds_of(12))
+    beside = Choice.of(maps, [NOTHING], folds_of(12), [GOOD])
+    assert beside.does_nothing and beside.gains["good"].mean > 0.05
+    assert beside.gains["good"].chance is None and beside.gains["nothing"] == alone.gains["nothing"]
+    assert (beside.best, beside.expected) == (alone.best, alone.expected)
+
+
 def test_a_real_gain_is_advised_and_nothing_without_one() -> None:
     helped = Choice.of(plain_maps(12, model_gains=0.3), [NOTHING, GOOD], folds_of(12))
     assert helped.best is GOOD and helped.gains["good"].chance == 1 / 2**12

@@ -11,14 +11,12 @@ from PIL import Image
 from scipy import ndimage
 
 from geothresh import Calibrating, InputError, SceneData, UsageError, calibrate
-from geothresh.calibration.choosing import Choice
-from geothresh.calibration.counts import INPUT, CountedMaps, MapCounter
+from geothresh.calibration.counts import INPUT, MapCounter
 from geothresh.calibration.with_images import DENSE_CRF, MapsWithImages, with_dense_crf
 from geothresh.evaluation.scoring import Sample
 from geothresh.metrics import Counts
 from geothresh.raster.pairs import find_pairs
 from geothresh.rivals.densecrf import DenseCRF, search
-from tests.calibration.test_choosing import GOOD, NOTHING, folds_of, plain_maps
 from tests.support.rasters import write_raster
 
 SIDE = 40
@@ -82,15 +80,6 @@ def test_it_stands_in_the_table_and_is_not_advised(data: Path, tmp_path: Path) -
     for key, figures in bare["candidates"].items():
         for name in ("iou", "mean", "error", "chance", "ece"):
             assert kept["candidates"][key][name] == figures[name]
-
-
-def test_what_is_compared_changes_no_advice() -> None:
-    maps: CountedMaps = plain_maps(12, model_gains=0.3)
-    alone = Choice.of(maps, [NOTHING], folds_of(12))
-    beside = Choice.of(maps, [NOTHING], folds_of(12), [GOOD])
-    assert beside.does_nothing and beside.gains["good"].mean > 0.05
-    assert beside.gains["good"].chance is None and beside.gains["nothing"] == alone.gains["nothing"]
-    assert (beside.best, beside.expected) == (alone.best, alone.expected)
 
 
 def test_images_that_do_not_fit_are_refused_at_once(data: Path, tmp_path: Path) -> None:
