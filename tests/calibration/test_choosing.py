@@ -126,6 +126,7 @@ class Spy:
     seen: list[set[str]] = field(default_factory=list)
     key: str = "spy"
     label: str = "spy"
+    model: str = ""
     rank: int = 1
 
     def fit(self, maps: CountedMaps) -> Fitted:
