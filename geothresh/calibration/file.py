@@ -43,6 +43,12 @@ class Calibration:
     figures: Mapping[str, Any]
     """What was measured, by name; `refine` does not use it."""
 
+    @property
+    def text(self) -> str:
+        """What is done, in words; once where its name says all: ``cut at 0.5``."""
+        what = self.transformation.text()
+        return what if what == self.candidate else f"{self.candidate}: {what}"
+
     def save(self, path: Path) -> None:
         """Write the file.
 

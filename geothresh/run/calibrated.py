@@ -81,7 +81,7 @@ def follow(model: Model, refining: Refining) -> Following:
         ),
         transformation=change,
         described={
-            "calibration": f"{calibration.candidate}: {change.text()}",
+            "calibration": calibration.text,
             "calibration_sha256": file.sha256,
         },
     )

@@ -217,8 +217,9 @@ def test_maps_that_are_right_are_left_alone(tmp_path: Path) -> None:
     report = calibrate(folder, models=(), calibrating=Calibrating(output=output))
     assert report.advice.startswith("Leave it at 0.5: none of 4 ways is better on 12 places")
     scene = scene_of(folder, tmp_path / "scene.tif")
-    mask, _ = read(refine(scene, refining=Refining(calibration=output)).mask)
+    mask, tags = read(refine(scene, refining=Refining(calibration=output)).mask)
     assert (mask == (read_gray(folder / "confidence" / "p00_0.png") >= 128)).all()
+    assert tags["GEOTHRESH_CALIBRATION"] == "cut at 0.5"
 
 
 def test_the_maps_of_two_networks_of_one_place_are_one_place(data: Path, tmp_path: Path) -> None:
