@@ -4,19 +4,23 @@ r"""Make a packaged model of a trained one: what it is for goes into its card.
         --theme "roads and streets" --pixels 0.8,2.08 --widths 3.6,12 \
         -o geothresh/nn/models/roads.safetensors
 
-A model of a start that reads smoothed maps has that in its card already; ``--smooth`` adds it.
-Where they are not given, the pixel sizes are those of its training, widened by the root of the zoom
-that its chips had, and so are the widths of the foreground of its masks, the 5th to the 95th
-percentile. What is given is what has measured better: scenes beyond are read at the nearest. With
-``--native`` the card has no sizes at all, and scenes are read as they are, whatever their pixels.
+Of several models of one start, say with other seeds, the mean of their weights is taken, with the
+card of the first. A model of a start that reads smoothed maps has that in its card already;
+``--smooth`` adds it. Where they are not given, the pixel sizes are those of its training, widened
+by the root of the zoom that its chips had, and so are the widths of the foreground of its masks,
+the 5th to the 95th percentile. What is given is what has measured better: scenes beyond are read at
+the nearest. With ``--native`` the card has no sizes at all, and scenes are read as they are,
+whatever their pixels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from measuring import script_parser
 
 from geothresh.nn.modelfile import load_weights, read_card, save_model
@@ -36,10 +40,16 @@ def widths_of(data: Path, zoom: float) -> list[float]:
     ]
 
 
+def mean_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of tensors of one shape and type, in their type."""
+    total = torch.stack([tensor.double() for tensor in tensors]).mean(dim=0)
+    return total.to(tensors[0].dtype)
+
+
 def main() -> None:
     """Write the model with its card."""
     parser = script_parser(__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
     parser.add_argument("--data", type=Path, required=True, help="folders of masks trained on")
     parser.add_argument("--theme", required=True)
     parser.add_argument("--keep", type=float)
@@ -50,7 +60,7 @@ def main() -> None:
     parser.add_argument("--smooth", action="store_true", help="it reads maps smoothed")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    card = read_card(arguments.model)
+    card = read_card(arguments.models[0])
     training = dict(card.training)
     zoom = float(training["recipe"]["zoom"])
     known = GroundSampleDistance.of_card(training)
@@ -72,7 +82,8 @@ def main() -> None:
         training["strength"] = arguments.strength
     if arguments.smooth:
         training["smooth"] = True
-    weights = load_weights(arguments.model, card.config)
+    loaded = [load_weights(model, card.config) for model in arguments.models]
+    weights = {name: mean_of([one[name] for one in loaded]) for name in loaded[0]}
     save_model(arguments.output, tensors=weights, config=card.config, training=training)
     scope = ModelScope.of_card(read_card(arguments.output).training)
     print(
