@@ -19,7 +19,6 @@ from urllib.parse import unquote, urlsplit
 from geothresh.addresses import OBJECT_STORES, Address, without_secrets
 from geothresh.errors import InputError, UsageError
 from geothresh.files import head_of, require_file
-from geothresh.raster.objects import StoreError, version
 
 # Names that GDAL does not take for the path of a file.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -150,6 +149,8 @@ def version_of(source: RasterSource) -> str | None:
     location = Address.in_store(source.location)
     if not location.startswith(tuple(OBJECT_STORES.values())):
         return None
+    from geothresh.raster.objects import StoreError, version  # rasterio, which no help waits for
+
     try:
         found = version(location)
     except StoreError as error:
