@@ -13,7 +13,6 @@ from geothresh.addresses import OBJECT_STORES, Address, is_remote
 from geothresh.errors import InputError, UsageError
 from geothresh.options import PathLike
 from geothresh.raster.paths import RasterSource, find_raster, local_files
-from geothresh.raster.uploading import fetch_file, names_in
 
 TILE_INDEX = ".gti.gpkg"
 """What names of GDAL's raster tile indexes end in."""
@@ -200,6 +199,8 @@ def _is_input(output_dir: Path | Address, directory: Path | str) -> UsageError:
 
 
 def _of_store(text: str, output_dir: Path | Address | None) -> Iterator[tuple[str, str]]:
+    from geothresh.raster.uploading import names_in  # rasterio, which no help waits for
+
     address = Address.of(text, several=True)
     if address is None:
         raise UsageError(f"{text}: is no directory of an object store")
@@ -217,6 +218,7 @@ def _of_store(text: str, output_dir: Path | Address | None) -> Iterator[tuple[st
 
 def _of_index_in_store(text: str) -> Iterator[tuple[str, str]]:
     """Of an index that somebody else may have written, only names of what lies beside it."""
+    from geothresh.raster.uploading import fetch_file
     from geothresh.vector.tile_index import indexed_files
 
     address = Address.of(text)
