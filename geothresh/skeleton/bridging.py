@@ -211,7 +211,8 @@ def _way(
 def _steps(values: Float32Array, passable: BoolArray, shape: Float64Array) -> csr_array:
     """Graph of the costs of steps between neighbouring pixels."""
     cost = _STEP - np.log(np.maximum(np.nan_to_num(values), _LEAST)).astype(np.float64)
-    number = np.arange(values.size).reshape(values.shape)
+    # int32: the dijkstra of SciPy 1.14 takes no other indices
+    number = np.arange(values.size, dtype=np.int32).reshape(values.shape)
     parts = []
     for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
         height, width = values.shape
