@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geothresh.api.dataarrays import refine_dataarray
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
-    from geothresh.api.info import ManyInfo, info
+    from geothresh.api.info import info
     from geothresh.api.models import load_model
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.refine_many import RefineManyResult, refine_many
@@ -70,7 +70,7 @@ _HOMES = {
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
     "Many": "geothresh.many.options",
-    "ManyInfo": "geothresh.api.info",
+    "ManyInfo": "geothresh.many.overview",
     "Maps": "geothresh.evaluation.options",
     "ModelError": "geothresh.errors",
     "NetworkChoice": "geothresh.training.options",

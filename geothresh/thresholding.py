@@ -12,7 +12,6 @@ lower border of a map that is no multiple of ``P`` are smaller.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -308,5 +307,8 @@ def foreground_width(foreground: BoolArray) -> float | None:
 
 def median_width(foregrounds: Iterable[BoolArray]) -> float | None:
     """Median of the `foreground_width` of those masks that have one; None where none has."""
+    # Imported here, because it brings exact fractions and decimals, and is rarely needed.
+    from statistics import median
+
     widths = [width for one in foregrounds if (width := foreground_width(one)) is not None]
     return median(widths) if widths else None

@@ -16,7 +16,7 @@ from geothresh.errors import InputError
 from geothresh.options import READ_WHOLE, Reading
 
 if TYPE_CHECKING:
-    from geothresh.api.info import ManyInfo
+    from geothresh.many.overview import ManyInfo
     from geothresh.run.scene_info import SceneInfo
 
 _GAP = "  "
@@ -52,8 +52,8 @@ def info(
     each file, on how many pixel grids they are, and which files cannot be read, and why; if there
     are such, the exit code is 3.
     """
-    from geothresh.api.info import ManyInfo
     from geothresh.api.info import info as look
+    from geothresh.run.scene_info import SceneInfo
 
     with reporting(progress, "info", "file") as report:
         named = scene[0] if len(scene) == 1 else scene
@@ -61,14 +61,14 @@ def info(
     facts = found.as_dict()
     if as_json:
         options.print_json(facts)
-    elif isinstance(found, ManyInfo):
+    elif not isinstance(found, SceneInfo):
         for line in [*_table(found.files), *_totals(found)]:
             give(line)
     else:
         width = max(map(len, facts))
         for name, value in facts.items():
             give(f"{name.replace('_', ' '):{width}}  {_shown(name, value, facts)}")
-    if isinstance(found, ManyInfo) and found.bad:
+    if not isinstance(found, SceneInfo) and found.bad:
         raise click.exceptions.Exit(InputError.exit_code)
 
 

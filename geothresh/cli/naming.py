@@ -8,20 +8,27 @@ else another one, spells them. Other words in backticks stay as they are.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import click
 
-from geothresh.evaluation.options import Maps, Scoring
 from geothresh.fields import known
-from geothresh.many.options import Many
-from geothresh.options import Compute, Reading, Refining, Tiling, Writing
 
-_SHARED = {
-    name: option.flags[-1] if option.flags else f"--{name.replace('_', '-')}"
-    for kind in (Compute, Many, Maps, Reading, Refining, Scoring, Tiling, Writing)
-    for name, option in known(kind).items()
-}
 _MARKED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+
+
+@cache
+def _flags() -> dict[str, str]:
+    """The options that several commands have, by name; looked up when a message names one."""
+    from geothresh.evaluation.options import Maps, Scoring
+    from geothresh.many.options import Many
+    from geothresh.options import Compute, Reading, Refining, Tiling, Writing
+
+    return {
+        name: option.flags[-1] if option.flags else f"--{name.replace('_', '-')}"
+        for kind in (Compute, Many, Maps, Reading, Refining, Scoring, Tiling, Writing)
+        for name, option in known(kind).items()
+    }
 
 
 def as_options(text: str, command: click.Command | None) -> str:
@@ -31,13 +38,13 @@ def as_options(text: str, command: click.Command | None) -> str:
     def spelled(found: re.Match[str]) -> str:
         name, value = found.groups()
         param = params.get(name)
-        if param is None and name not in _SHARED:
+        if param is None and name not in _flags():
             return found[0]
         if isinstance(param, click.Argument):
             return param.human_readable_name.removesuffix("...")
         if value == "False" and param is not None and param.secondary_opts:
             return param.secondary_opts[0]
-        flag = _SHARED[name] if param is None else max(param.opts, key=len)
+        flag = _flags()[name] if param is None else max(param.opts, key=len)
         return flag if value in (None, "True") else f"{flag} {value}"
 
     return _MARKED.sub(spelled, text)

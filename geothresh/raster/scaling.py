@@ -261,7 +261,9 @@ def _uint8(facts: BandFacts) -> Scaling:
             f"{facts.name}: the highest value of the uint8 band is 100; "
             "it is divided by 255, use `scale=100` if it is a percentage"
         )
-    if {*np.unique(facts.sample).tolist()} == {0, 255}:
+    # np.unique would load numpy's masked arrays.
+    cut = highest == 255 and facts.sample.min() == 0
+    if cut and not ((facts.sample > 0) & (facts.sample < 255)).any():
         warn(
             f"{facts.name}: uint8 that holds only 0 and 255 looks like a mask that has been cut; "
             "give the confidences that it was cut from: of a mask refining changes next to nothing"
