@@ -12,6 +12,8 @@ lower border of a map that is no multiple of ``P`` are smaller.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ def patch_histograms(
         valid: (H, W), True = counted; all pixels if left out.
 
     Returns:
-        (R, C, 2, 20) counts; class 0 is background, class 1 foreground.
+        (2, 20, R, C) counts; class 0 is background, class 1 foreground.
     """
     _require_alike(confidence, truth)
     return _histograms(threshold_bins(confidence), truth, patch, valid)
@@ -71,80 +73,80 @@ def _require_alike(confidence: NDArray[np.floating], truth: BoolArray) -> None:
         raise ValueError(f"two maps of one shape expected, got {confidence.shape}, {truth.shape}")
 
 
+# Pixels whose class, bin and patch are noted at once: what the cache holds.
+_AT_ONCE = 2**18
+
+
 def _histograms(
     bins: UInt8Array, truth: BoolArray, patch: int, valid: BoolArray | None
 ) -> Int64Array:
     """What `patch_histograms` gives, of the bins of its map."""
     height, width = bins.shape
     n_rows, n_cols = -(-height // patch), -(-width // patch)
-    # Class and bin fit in a byte; class, bin and patch of a row mostly in two.
-    kinds = bins + truth.view(np.uint8) * np.uint8(N_BINS)
-    n_kinds = n_cols * 2 * N_BINS
-    first = (np.arange(width) // patch * (2 * N_BINS)).astype(np.min_scalar_type(n_kinds))
-    counts = np.empty((n_rows, n_kinds), np.int64)
-    for row in range(n_rows):
-        place = slice(row * patch, (row + 1) * patch)
-        found = kinds[place] + first
-        counted = found.ravel() if valid is None else found[valid[place]]
-        counts[row] = np.bincount(counted, minlength=n_kinds)
-    return counts.reshape(n_rows, n_cols, 2, N_BINS)
+    n_kinds = 2 * N_BINS * n_cols
+    # Class, bin and patch of a row fit mostly in two bytes.
+    kind = np.min_scalar_type(n_kinds)
+    column = (np.arange(width) // patch).astype(kind)
+    counts = np.empty((2 * N_BINS, n_rows, n_cols), np.int64)
+    several = max(1, _AT_ONCE // (patch * width)) * patch
+    for top in range(0, height, several):
+        place = slice(top, top + several)
+        found = (bins[place] + truth[place].view(np.uint8) * np.uint8(N_BINS)) * kind.type(n_cols)
+        found += column
+        for start in range(0, len(found), patch):
+            row = slice(start, start + patch)
+            counted = found[row].ravel() if valid is None else found[row][valid[place][row]]
+            tally = np.bincount(counted, minlength=n_kinds)
+            counts[:, (top + start) // patch] = tally.reshape(2 * N_BINS, n_cols)
+    return counts.reshape(2, N_BINS, n_rows, n_cols)
 
 
-def coarsen(histograms: Int64Array, factor: int) -> Int64Array:
-    """Histograms of patches ``factor`` times as wide, by summing ``factor x factor`` of them."""
-    n_rows, n_cols = histograms.shape[:2]
+def coarsen(counts: Int64Array, factor: int) -> Int64Array:
+    """Counts (..., R, C) of patches ``factor`` times as wide: sums of ``factor x factor``."""
+    n_rows, n_cols = counts.shape[-2:]
     if n_rows % factor or n_cols % factor:
-        pad = [(0, -n_rows % factor), (0, -n_cols % factor), (0, 0), (0, 0)]
-        histograms = np.pad(histograms, pad)
-    # Rows first, so that what is summed is contiguous.
-    n_rows, n_cols = histograms.shape[:2]
-    rows = histograms.reshape(n_rows // factor, factor, n_cols, 2 * N_BINS).sum(axis=1)
-    coarse = rows.reshape(len(rows), n_cols // factor, factor, 2 * N_BINS).sum(axis=2)
-    return np.asarray(coarse.reshape(*coarse.shape[:2], 2, N_BINS))
+        pad = [(0, 0)] * (counts.ndim - 2) + [(0, -n_rows % factor), (0, -n_cols % factor)]
+        counts = np.pad(counts, pad)
+    # Sums of whole arrays: numpy's own over an axis this short take many times as long.
+    rows = reduce(np.add, [counts[..., k::factor, :] for k in range(factor)])
+    return np.asarray(reduce(np.add, [rows[..., k::factor] for k in range(factor)]))
 
 
-# Bin ``b`` reaches threshold ``k`` where ``b > k``.
-_REACHES = np.tri(N_BINS, N_BINS - 1, -1)
+def _reaching(histograms: Int64Array) -> Int64Array:
+    """(2, 20, ...) pixels of each class in each bin or a higher one, of `patch_histograms`.
 
-
-def counts_at_thresholds(histograms: Int64Array) -> tuple[Float64Array, Float64Array, Int64Array]:
-    """True positives, false positives (each ``(..., 19)``) and foreground pixels (``(...)``).
-
-    Counts are exact below 2^53, as floats of a matrix product, which takes a third of the time of a
-    cumulative sum over so few bins.
+    The first are all pixels, the others those that reach each of the 19 thresholds.
     """
-    shape = histograms.shape[:-1]
-    reached = histograms.reshape(-1, N_BINS).astype(np.float64) @ _REACHES
-    reached = reached.reshape(*shape, N_BINS - 1)
-    return reached[..., 1, :], reached[..., 0, :], histograms[..., 1, :].sum(axis=-1)
+    reaching = np.empty_like(histograms)
+    reaching[:, -1] = histograms[:, -1]
+    # numpy's own cumulative sum over an axis that is not the last takes ten times as long.
+    for k in range(N_BINS - 2, -1, -1):
+        np.add(histograms[:, k], reaching[:, k + 1], out=reaching[:, k])
+    return reaching
 
 
 def iou_at_thresholds(histograms: Int64Array) -> Float64Array:
-    """IoU of each histogram cut at each of the 19 thresholds; empty against empty is 1."""
-    return _iou(*counts_at_thresholds(histograms))
-
-
-def _iou(hits: Float64Array, false_alarms: Float64Array, foreground: Int64Array) -> Float64Array:
-    union = foreground[..., None] + false_alarms
-    return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
+    """IoU of each histogram (2, 20, ...) cut at each threshold (19, ...); empty and empty: 1."""
+    background, foreground = _reaching(histograms)
+    union = foreground[0] + background[1:]
+    return np.where(union > 0, foreground[1:] / np.maximum(union, 1), 1.0)
 
 
 def best_thresholds(histograms: Int64Array) -> Float32Array:
-    """The threshold that maximises IoU for each histogram, shape ``histograms.shape[:-2]``.
+    """The threshold that maximises IoU for each histogram, shape ``histograms.shape[2:]``.
 
     It is the first of equal maxima. Without foreground in the truth, IoU is 0 or 1, and the lowest
     threshold with the fewest false positives is taken.
     """
-    return np.asarray(THRESHOLDS[_best(histograms)])
+    return np.asarray(THRESHOLDS[_best(_reaching(histograms).astype(np.float64))])
 
 
-def _best(histograms: Int64Array) -> Int64Array:
-    """Indices in `THRESHOLDS` of `best_thresholds`."""
-    hits, false_alarms, foreground = counts_at_thresholds(histograms)
-    worth = hits / (np.maximum(foreground, 1)[..., None] + false_alarms)
-    empty = foreground == 0
-    worth[empty] = -false_alarms[empty]
-    return np.asarray(np.argmax(worth, axis=-1))
+def _best(reaching: Float64Array) -> Int64Array:
+    """Indices in `THRESHOLDS` of `best_thresholds`; counts are exact below 2^53."""
+    background, foreground = reaching
+    worth = foreground[1:] / (np.maximum(foreground[0], 1) + background[1:])
+    np.copyto(worth, -background[1:], where=foreground[0] == 0)
+    return np.asarray(np.argmax(worth, axis=0))
 
 
 def apply_thresholds(
@@ -213,24 +215,25 @@ def region_targets(
         [[[False, True], [True, False]], [[False, True], [True, True]]]
     """
     _require_alike(confidence, truth)
+    for finer, patch in pairwise(patches):
+        if patch % finer:
+            raise ValueError(f"patches of {patch} are no multiple of those of {finer}")
     bins = threshold_bins(confidence)
-    histograms: list[Int64Array] = []
-    for k, patch in enumerate(patches):
-        if k == 0:
-            histograms.append(_histograms(bins, truth, patch, valid))
-            continue
-        if patch % patches[k - 1]:
-            raise ValueError(f"patches of {patch} are no multiple of those of {patches[k - 1]}")
-        histograms.append(coarsen(histograms[-1], patch // patches[k - 1]))
+    reaching = [_reaching(_histograms(bins, truth, patches[0], valid))]
+    for finer, patch in pairwise(patches):
+        reaching.append(coarsen(reaching[-1], patch // finer))
     # One call for all sizes, because most of its time is overhead.
-    best = _best(np.concatenate([h.reshape(-1, 2, N_BINS) for h in histograms]))
+    best = _best(
+        np.concatenate([one.reshape(2, N_BINS, -1) for one in reaching], axis=2, dtype=np.float64)
+    )
+    # Bins take fewer bytes than confidences; one above a threshold's index reaches that threshold.
+    limits = best.astype(np.uint8)
     targets, start = [], 0
-    for patch, of_size in zip(patches, histograms, strict=True):
-        shape = of_size.shape[:2]
-        stop = start + shape[0] * shape[1]
-        # A bin above a threshold's index reaches that threshold; bins take fewer bytes.
-        limits = best[start:stop].reshape(shape).astype(np.uint8)
-        targets.append(_cut_by_patch(np.greater, bins, limits, patch))
+    for patch, one in zip(patches, reaching, strict=True):
+        n_rows, n_cols = one.shape[2:]
+        stop = start + n_rows * n_cols
+        of_size = limits[start:stop].reshape(n_rows, n_cols)
+        targets.append(_cut_by_patch(np.greater, bins, of_size, patch))
         start = stop
     return targets
 

@@ -85,7 +85,7 @@ def test_iou_at_every_threshold_equals_the_naive_one() -> None:
     ious = iou_at_thresholds(patch_histograms(confidence, truth, patch=40))
     for k, threshold in enumerate(THRESHOLDS):
         prediction = confidence >= threshold
-        assert ious[0, 0, k] == (prediction & truth).sum() / (prediction | truth).sum()
+        assert ious[k, 0, 0] == (prediction & truth).sum() / (prediction | truth).sum()
 
 
 @given(
@@ -214,7 +214,7 @@ def test_invalid_pixels_have_no_say() -> None:
     valid = rng.random((32, 48)) < 0.7
     histograms = patch_histograms(confidence, truth, patch=16, valid=valid)
     assert histograms.sum() == valid.sum()
-    assert histograms.shape == (2, 3, 2, N_BINS)
+    assert histograms.shape == (2, N_BINS, 2, 3)
     other = np.where(valid, confidence, rng.random((32, 48), dtype=np.float32))
     np.testing.assert_array_equal(
         histograms, patch_histograms(other, truth ^ ~valid, patch=16, valid=valid)

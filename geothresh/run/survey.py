@@ -142,7 +142,7 @@ def _add_thresholds(
 ) -> None:
     histograms = patch_histograms(confidence, after, patch=REGION, valid=valid)
     best = best_thresholds(histograms)
-    best[histograms.sum(axis=(2, 3)) == 0] = np.nan
+    best[histograms.sum(axis=(0, 1)) == 0] = np.nan
     if seen.factor <= REGION:
         repeated = best.repeat(REGION // seen.factor, axis=0).repeat(REGION // seen.factor, axis=1)
     else:
