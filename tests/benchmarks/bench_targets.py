@@ -5,7 +5,8 @@
 The loop is the oracle of the tests. All are measured in turn, each the second of two calls, whose
 data is in the cache, and the least of each is told: they are so short that whatever else runs would
 show. That they choose the same threshold in every patch is checked, not measured. The last line
-makes the targets of six patch sizes at once.
+makes the targets of six patch sizes at once. ``--before`` takes another checkout, whose targets are
+made in turn with these.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from measuring import Seconds, in_turn, least, machine, script_parser, table, timed
@@ -41,10 +44,21 @@ def chip(side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.where(truth, 0.6, 0.3) + noise, 0, 1).astype(np.float32), truth
 
 
+def thresholding_of(checkout: Path) -> ModuleType:
+    """The module `geothresh.thresholding` of another checkout, beside this one's."""
+    spec = spec_from_file_location("thresholding_before", checkout / "geothresh/thresholding.py")
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{checkout}: no checkout of geothresh")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--side", type=int, default=512, help="rows and columns of the map")
     parser.add_argument("--repeat", type=int, default=100, help="rounds")
+    parser.add_argument("--before", type=Path, help="a checkout to compare with")
     arguments = parser.parse_args()
     print(machine("numpy"))
     confidence, truth = chip(arguments.side)
@@ -62,6 +76,18 @@ def main() -> None:
         f"histogram, P = {PATCHES[0]}": lambda: region_target(confidence, truth, patch=PATCHES[0]),
         f"histogram, six patch sizes from {PATCHES[0]} on": sizes,
     }
+
+    if arguments.before is not None:
+        before = thresholding_of(arguments.before).region_targets
+        for name, patches in {
+            "histogram": [USUAL],
+            f"six patch sizes from {PATCHES[0]} on": PATCHES,
+        }.items():
+            calls[f"{name}, before"] = partial(before, confidence, truth, patches=patches)
+        for made, as_before in zip(
+            sizes(), before(confidence, truth, patches=PATCHES), strict=True
+        ):
+            assert (made == as_before).all()
 
     def second(call: Callable[[], object]) -> Seconds:
         call()

@@ -24,6 +24,11 @@ BENCHMARKS = Path(__file__).parent
             "yes over no, median of pairs",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "bench_fp32.py --threads 1 --rounds 1",
+            "| 1 | torch, as refine has it |",
+            marks=pytest.mark.slow,
+        ),
         ("bench_targets.py --side 128 --repeat 1", "| naive loop |"),
         ("bench_pipeline.py case file engine 1024", '"wall"'),
         ("bench_memory.py case identity 1024 1024", '"peak"'),

@@ -34,7 +34,17 @@ from geothresh.errors import (
 from geothresh.options import Compute, Reading, Writing
 from tests.support.cli_runner import runner
 
-HEAVY = ["dask", "geopandas", "numpy", "pyogrio", "rasterio", "scipy", "shapely", "torch"]
+HEAVY = [
+    "dask",
+    "geopandas",
+    "numpy",
+    "numpy.ma",
+    "pyogrio",
+    "rasterio",
+    "scipy",
+    "shapely",
+    "torch",
+]
 SCENE = Path(geothresh.__file__).parent / "data" / "demo_scene.tif"
 
 
