@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ from geothresh.windows import PixelWindow
 
 # Objects that a store is asked for at once.
 _AT_ONCE = 16
+# Of a larger unit most tiles are its own. A remembered tile takes 1 MB.
+_FEW_TILES = 64
+_STRIP_TILES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +126,21 @@ class PlannedUnit:
         rows, cols = self.home.method.grid.over(self.window)
         return len(rows) * len(cols)
 
+    @property
+    def shares_tiles(self) -> bool:
+        """Whether it is so small that many of its tiles are those of its neighbours too."""
+        return self.tiles <= _FEW_TILES and self.window.size != self.home.method.grid.size
+
+    def turn(self) -> tuple[int, ...]:
+        """By what units are sorted that share tiles, so that these are remembered until then.
+
+        Columns as wide as the way from tile to tile, in strips of so many rows of tiles that those
+        over a column and the next one fit into the memory, and few lie on two strips.
+        """
+        stride = self.home.method.grid.stride
+        row, col = self.window.row, self.window.col
+        return row // (_STRIP_TILES * stride), col // stride, row, col
+
     def part(self) -> SurfacePart:
         """What is read for it: its file, and those that lie in the tiles that it needs."""
         home = self.home
@@ -194,6 +213,19 @@ def plan_units(surfaces: Sequence[PlannedSurface], many: Many) -> list[PlannedUn
                     )
                 units.append(PlannedUnit(name, home, member, piece.shifted(file.row, file.col)))
     return units
+
+
+def in_turn(units: Sequence[PlannedUnit]) -> list[PlannedUnit]:
+    """Planned units in the order in which they are made: those that share tiles in succession."""
+    ordered = []
+    for _, of_surface in groupby(units, key=lambda unit: id(unit.home)):
+        same = list(of_surface)
+        ordered += sorted(same, key=PlannedUnit.turn) if _share_tiles(same) else same
+    return ordered
+
+
+def _share_tiles(units: Sequence[PlannedUnit]) -> bool:
+    return all(unit.shares_tiles for unit in units)
 
 
 def require_apart(units: Sequence[PlannedUnit], many: Many, directory: Path) -> None:

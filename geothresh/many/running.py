@@ -15,9 +15,9 @@ from geothresh.files import remove_stale
 from geothresh.many.inputs import BadFile
 from geothresh.many.options import Many
 from geothresh.many.places import Place, is_whole
-from geothresh.many.planning import PlannedUnit
+from geothresh.many.planning import PlannedUnit, in_turn
 from geothresh.many.units import MakeUnit, Unit, UnitFailed, UnitMade, output_name, try_unit
-from geothresh.mosaic import Progress, Threads, where_asked
+from geothresh.mosaic import Progress, Threads, TileMemory, where_asked
 from geothresh.options import Compute, Writing
 from geothresh.raster.surface import OpenScenes
 
@@ -168,12 +168,14 @@ class Run:
     def _make(self, waiting: Sequence[PlannedUnit]) -> None:
         where = where_asked(self.compute.workers, self.compute.scheduler)
         planned = {unit.name: unit for unit in waiting}
+        waiting = in_turn(waiting)
         if isinstance(where, Threads):
+            memory = TileMemory()
             with OpenScenes() as scenes:
                 for unit in waiting:
                     made = try_unit(
-                        self._unit(unit), scenes, partial(self._watch, self._tiles_done),
-                        skip_bad=self.many.skip_bad,
+                        self._unit(unit), scenes, memory,
+                        partial(self._watch, self._tiles_done), skip_bad=self.many.skip_bad,
                     )  # fmt: skip
                     self._take(unit, made)
             return
@@ -193,7 +195,7 @@ class Run:
             name=planned.name, part=planned.part(), method=planned.home.method,
             digest=planned.digest(), directory=self.directory, address=self.place.address,
             layers=self.many.written, replaces=planned.name in self._replaced,
-            anew=self.many.update or self.writing.overwrite,
+            shares_tiles=planned.shares_tiles, anew=self.many.update or self.writing.overwrite,
         )  # fmt: skip
 
     def _take(self, unit: PlannedUnit, made: UnitMade | UnitFailed) -> None:

@@ -13,7 +13,7 @@ from geothresh.durability.record import Finished, MadeFile
 from geothresh.errors import InputError
 from geothresh.files import make_directory
 from geothresh.many.options import LAYERS
-from geothresh.mosaic import Progress, load_refiner
+from geothresh.mosaic import Progress, TileMemory, load_refiner
 from geothresh.raster.surface import OpenScenes, SurfacePart
 from geothresh.run.jobs import Job, Method
 from geothresh.run.outputs import OutputFiles, check_raster
@@ -44,6 +44,8 @@ class Unit:
     """Whether outputs that exist may be replaced."""
     address: Address | None = None
     """To what they are sent; the directory is that of the machine where they are made then."""
+    shares_tiles: bool
+    """Whether many of its tiles are those of its neighbours too, and are remembered for them."""
     anew: bool
     """Whether what an interrupted run of other inputs or options left is thrown away."""
 
@@ -81,8 +83,16 @@ def output_name(name: str, layer: str) -> str:
     return f"{name}_{layer}.tif"
 
 
-def make_unit(unit: Unit, scenes: OpenScenes, progress: Progress | None = None) -> UnitMade:
+def make_unit(
+    unit: Unit, scenes: OpenScenes, memory: TileMemory, progress: Progress | None = None
+) -> UnitMade:
     """Refine a part of a surface, and put its outputs in place.
+
+    Args:
+        unit: the part.
+        scenes: opens the files.
+        memory: of the tiles that units made before have shared with it.
+        progress: as of `refine`.
 
     Raises:
         GeothreshError: as `refine`.
@@ -94,6 +104,9 @@ def make_unit(unit: Unit, scenes: OpenScenes, progress: Progress | None = None) 
     files = _checked_files(unit)
     scene = unit.part.open(scenes)
     method = unit.method
+    if unit.shares_tiles:
+        refiner = memory.of(method.chosen.refiner)
+        method = replace(method, chosen=replace(method.chosen, refiner=refiner))
     if unit.address is not None:  # nothing goes beside an object
         method = replace(method, writing=replace(writing, style=False))
     job = Job(scene=scene, files=files, method=method, part=unit.part, unit=unit.digest)
@@ -157,7 +170,8 @@ class MakeUnit:
         refiner = load_refiner(chosen.refiner, cores=cores).refiner
         compute = replace(unit.method.compute, workers=0, scheduler=None)
         method = replace(unit.method, compute=compute, chosen=replace(chosen, refiner=refiner))
-        return try_unit(replace(unit, method=method), _scenes(), watch, skip_bad=self.skip_bad)
+        unit = replace(unit, method=method)
+        return try_unit(unit, _scenes(), _memory(), watch, skip_bad=self.skip_bad)
 
 
 class RunEnded(Exception):
@@ -170,12 +184,23 @@ def _scenes() -> OpenScenes:
     return OpenScenes()
 
 
+@cache
+def _memory() -> TileMemory:
+    """That of a worker process."""
+    return TileMemory()
+
+
 def try_unit(
-    unit: Unit, scenes: OpenScenes, progress: Progress | None, *, skip_bad: bool
+    unit: Unit,
+    scenes: OpenScenes,
+    memory: TileMemory,
+    progress: Progress | None,
+    *,
+    skip_bad: bool,
 ) -> UnitMade | UnitFailed:
     """`make_unit`, of which a bad input is told, if it is to be skipped."""
     try:
-        return make_unit(unit, scenes, progress)
+        return make_unit(unit, scenes, memory, progress)
     except InputError as error:
         if not skip_bad:
             raise

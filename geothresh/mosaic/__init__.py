@@ -22,6 +22,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.readers import ArrayReader, PiecesReader
 from geothresh.mosaic.refining import GuardedRefiner, load_refiner, parallel_calls
+from geothresh.mosaic.remembering import TileMemory
 
 __all__ = [
     "ArrayReader",
@@ -41,6 +42,7 @@ __all__ = [
     "Sink",
     "StripDone",
     "Threads",
+    "TileMemory",
     "Where",
     "Workers",
     "load_refiner",

@@ -22,7 +22,8 @@ from geothresh import Many, RefineManyResult, refine
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
 from geothresh.geobox import GeoBox
 from geothresh.options import Outputs
-from geothresh.windows import PixelWindow
+from geothresh.tiling import TileGrid
+from geothresh.windows import PixelWindow, RasterSize
 from tests.support.fakes import Recognisable
 from tests.support.flat import grouped
 from tests.support.many import (
@@ -176,6 +177,30 @@ def test_an_index_opens_as_one_raster(
         assert dataset.crs.to_epsg() == 32632
 
 
+def test_tiles_of_small_files_are_refined_once(
+    whole: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    """Each of them is seen by many files; here it was refined for each of these."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    windows = {
+        f"s{row:02d}_{col:02d}": PixelWindow(row=row * 20, col=col * 20, height=20, width=20)
+        for row in range(5)
+        for col in range(15)
+    }
+    for name, window in windows.items():
+        write_part(folder / f"{name}.tif", VALUES, window)
+    model = Recognisable()
+    result = run([folder], tmp_path / "out", model=model, many=Many(layers="mask,confidence"))
+    grid = TileGrid(size=RasterSize(height=100, width=300), tile=64, overlap=32, patch=16)
+    assert model.tiles == grid.n_tiles == 27
+    assert result.tiles_refined > 4 * grid.n_tiles
+    assert [part.name for part in result.parts] == list(windows)
+    for part in result.parts:
+        for layer, path in part.outputs.items():
+            np.testing.assert_array_equal(read(path), whole[layer][windows[part.name].slices()])
+
+
 def test_where_files_overlap_their_own_data_comes_first(tmp_path: Path) -> None:
     """Two files of other values: what a tile sees of the common stretch is its own file's."""
     values = scene_values(100, 140)
@@ -293,7 +318,7 @@ def write_index(path: Path, locations: Sequence[str]) -> None:
     write_tile_index(path, rasters, whole=box, dtype="uint8", nodata=255)
 
 
-@pytest.mark.parametrize("stop_at", [1, 9])
+@pytest.mark.parametrize("stop_at", [1, 5])
 def test_an_interrupted_run_goes_on(tiles: Path, tmp_path: Path, stop_at: int) -> None:
     expected = contents(Path(run([tiles], tmp_path / "expected").output_dir))
     with pytest.raises(KeyboardInterrupt) as stopped:
