@@ -3,6 +3,8 @@
 python tests/benchmarks/bench_many.py plan --files 10000    # sparse files of 512 x 512 pixels
 python tests/benchmarks/bench_many.py parent --workers 2    # a model that costs nothing
 python tests/benchmarks/bench_many.py borders --piece 16384
+python tests/benchmarks/bench_many.py small --files 1024    # of 96 x 96 pixels, side by side
+python tests/benchmarks/bench_many.py speedup               # of two workers, over one
 """
 
 from __future__ import annotations
@@ -14,22 +16,41 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import click
+import numpy as np
 import rasterio
-from identity import IdentitySource
+from identity import Costly, CostlySource, Identity, IdentitySource
 from measuring import machine, peak_megabytes, table
 from rasterio.transform import Affine
-from scenes import repeated
+from rasterio.windows import Window
+from scenes import TILE, repeated
 
-from geothresh import Compute, Many, Reading, Refining, Tiling, Writing, refine_many
+from geothresh import (
+    Compute,
+    Many,
+    Reading,
+    RefineManyResult,
+    Refining,
+    Tiling,
+    Writing,
+    refine_many,
+)
 from geothresh.many.examining import examine_all, group
 from geothresh.many.inputs import find_inputs
 from geothresh.many.planning import PlannedSurface, plan_surface, plan_units, require_apart
 from geothresh.mosaic import fleet
 from geothresh.run.jobs import RunOptions
+from geothresh.tiling import TileGrid
+from geothresh.types import Float32Array
+from geothresh.windows import RasterSize
 
 Made = TypeVar("Made")
 #: The corner of the first file, whose bytes are told from all others of a TIFF.
@@ -111,7 +132,30 @@ def plan(count: int) -> None:
 @click.option("--piece", default=2048)
 def parent(workers: int, side: int, piece: int) -> None:
     """Print what this process takes, and what goes between processes, while workers work."""
-    told = {"bytes": 0, "units": 0, "cpu": 0.0, "wall": 0.0}
+    with tempfile.TemporaryDirectory() as scratch:
+        scene = repeated(Path(scratch) / "scene.tif", height=side, width=side)
+        with watched_fleet() as told:
+            result = on_workers(scene, workers, piece, IdentitySource())
+    tiles = result.tiles_refined + result.tiles_skipped
+    print(
+        f"{side} x {side} in {told['units']:.0f} pieces, {tiles} tiles, {workers} workers: "
+        f"{told['wall']:.1f} s"
+    )
+    print(
+        f"this process: {told['cpu']:.2f} s of processor time, "
+        f"{told['cpu'] / tiles * 1e3:.3f} ms a tile, {told['cpu'] / told['units'] * 1e3:.1f} ms a "
+        "piece"
+    )
+    print(
+        f"between processes: {told['bytes'] / told['units']:.0f} bytes a piece, "
+        f"{told['bytes'] / side**2:.5f} a pixel"
+    )
+
+
+@contextmanager
+def watched_fleet() -> Iterator[dict[str, float]]:
+    """What goes between processes meanwhile, and time from the first unit to the last result."""
+    told = {"bytes": 0.0, "units": 0.0, "cpu": 0.0, "wall": 0.0}
     run_units = fleet.run_units
 
     def counting(work: Any, units: Iterable[Any], where: Any) -> Iterator[Any]:
@@ -132,25 +176,112 @@ def parent(workers: int, side: int, piece: int) -> None:
             told["wall"] = time.perf_counter() - begun[0][1]
 
     fleet.run_units = counting
+    try:
+        yield told
+    finally:
+        fleet.run_units = run_units
+
+
+def on_workers(scene: Path, workers: int, piece: int, model: Any) -> RefineManyResult:
+    """Refine a scene in pieces, into a directory that is thrown away."""
     with tempfile.TemporaryDirectory() as scratch:
-        scene = repeated(Path(scratch) / "scene.tif", height=side, width=side)
-        result = refine_many(
-            [scene], Path(scratch) / "out", model=IdentitySource(), many=Many(piece=piece),
+        return refine_many(
+            [scene], Path(scratch) / "out", model=model, many=Many(piece=piece),
             compute=Compute(workers=workers, device="cpu"),
         )  # fmt: skip
-    tiles = result.tiles_refined + result.tiles_skipped
+
+
+@main.command()
+@click.option("--side", default=8192, help="Rows and columns.")
+@click.option("--piece", default=2048)
+@click.option("--cost", default=20, help="Sines of each pixel that the model takes.")
+@click.option("--rounds", default=3)
+def speedup(side: int, piece: int, cost: int, rounds: int) -> None:
+    """Print the throughput of one worker and of two, in turn, with a model that costs one core.
+
+    Beside it that of one and two processes that do the model's work alone: what the cores give.
+    """
+    gains, given = [], []
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        scene = repeated(Path(scratch) / "scene.tif", height=side, width=side)
+        for number in range(1, rounds + 1):
+            rates, bare = [], []
+            for workers in (1, 2):
+                with watched_fleet() as told:
+                    result = on_workers(scene, workers, piece, CostlySource(cost))
+                tiles = result.tiles_refined + result.tiles_skipped
+                rates.append(tiles / told["wall"])
+                bare.append(_bare_rate(workers, tiles, cost))
+            gains.append(rates[1] / rates[0] / 2)
+            given.append(bare[1] / bare[0] / 2)
+            numbers = [*rates, gains[-1], *bare, given[-1]]
+            rows.append([str(number), *(f"{one:.2f}" for one in numbers)])
+    heads = ["round", "1 worker, tiles/s", "2 workers", "of twice one"]
+    print(table([*heads, "1 bare process", "2 of them", "of twice one"], rows))
     print(
-        f"{side} x {side} in {told['units']} pieces, {tiles} tiles, {workers} workers: "
-        f"{told['wall']:.1f} s"
+        f"median: two workers {median(gains):.2f} of twice one, bare processes {median(given):.2f}"
+    )
+
+
+def _bare_rate(processes: int, tiles: int, cost: int) -> float:
+    """Tiles per second of processes that do the model's work on tiles in memory alone."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_work, [1] * processes, [1] * processes))
+        started = time.perf_counter()
+        list(pool.map(_work, [cost] * processes, [tiles // processes] * processes))
+        return tiles // processes * processes / (time.perf_counter() - started)
+
+
+def _work(cost: int, tiles: int) -> None:
+    model, tile = Costly(cost), np.full((1, TILE, TILE), 0.5, np.float32)
+    for _ in range(tiles):
+        model(tile)
+
+
+class Counting(Identity):
+    """A model that costs nothing, and counts its tiles."""
+
+    tiles = 0
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Count, and give back a copy."""
+        self.tiles += len(tiles)
+        return super().__call__(tiles)
+
+
+@main.command()
+@click.option("--files", "count", default=1024, help="A square number.")
+@click.option("--side", default=96, help="Rows and columns of each.")
+def small(count: int, side: int) -> None:
+    """Print what small files side by side take: tiles that they see, and that are refined."""
+    across = math.isqrt(count)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "files"
+        folder.mkdir()
+        scene = repeated(Path(scratch) / "scene.tif", height=across * side, width=across * side)
+        with rasterio.open(scene) as whole:
+            for row, col in product(range(across), range(across)):
+                window = Window(col * side, row * side, side, side)
+                with rasterio.open(
+                    folder / f"t{row:03d}_{col:03d}.tif", "w", driver="GTiff", height=side,
+                    width=side, count=1, dtype="uint8", crs=whole.crs,
+                    transform=whole.window_transform(window),
+                ) as file:  # fmt: skip
+                    file.write(whole.read(1, window=window), 1)
+        model = Counting()
+        cpu, wall = time.process_time(), time.perf_counter()
+        result = refine_many([folder], Path(scratch) / "out", model=model)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    grid = TileGrid(size=RasterSize(height=across * side, width=across * side))
+    seen = result.tiles_refined + result.tiles_skipped
+    print(
+        f"{across**2} files of {side} x {side}: {grid.n_tiles} tiles lie over them, their files "
+        f"see {seen}, {model.tiles} were refined"
     )
     print(
-        f"this process: {told['cpu']:.2f} s of processor time, "
-        f"{told['cpu'] / tiles * 1e3:.3f} ms a tile, {told['cpu'] / told['units'] * 1e3:.1f} ms a "
-        "piece"
-    )
-    print(
-        f"between processes: {told['bytes'] / told['units']:.0f} bytes a piece, "
-        f"{told['bytes'] / side**2:.5f} a pixel"
+        f"{cpu / across**2 * 1e3:.0f} ms of processors a file, {wall / across**2 * 1e3:.0f} by "
+        "the clock"
     )
 
 

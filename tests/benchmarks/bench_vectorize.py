@@ -1,6 +1,7 @@
 """Time and memory of `geothresh vectorize` against `rasterio.features.shapes` on a whole array.
 
     python tests/benchmarks/bench_vectorize.py --side 24000 --objects 2500
+    python tests/benchmarks/bench_vectorize.py --side 20000 --objects 250000 --only polygons
 
 Each row is a process of its own: the time is the wall time of the work without the imports, the
 memory the peak resident size of the process, imports included: pandas loads pyarrow, the optional
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=2500)
     parser.add_argument("--folder", type=Path, help="where to put the rasters; default temporary")
     parser.add_argument("--case", choices=CASES, help="run one case here, print JSON")
+    parser.add_argument("--only", choices=CASES, help="run one case, in a process of its own")
     arguments = parser.parse_args()
     if arguments.case:
         print(json.dumps(measure(arguments.case, arguments.folder)))
@@ -103,7 +105,7 @@ def main() -> None:
         print(f"mask of {arguments.side} x {arguments.side}, {arguments.objects} objects; ", end="")
         print(f"{arrow} pyarrow\n")
         rows = []
-        for case in CASES:
+        for case in CASES if arguments.only is None else (arguments.only,):
             row = in_process(__file__, "--folder", name, "--case", case)
             figures = f"{row['seconds']:.2f}", f"{row['megabytes']:.0f}", f"{row['polygons']}"
             rows.append([case, *figures])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from geothresh.mosaic import Layers, RasterReader
 from geothresh.raster.writing import confidence_values, mask_values
 from geothresh.types import BoolArray, Float32Array
@@ -31,6 +33,36 @@ class IdentitySource:
     def load(self, *, cores: int | None = None) -> Identity:
         """Make one."""
         return Identity()
+
+
+class Costly(Identity):
+    """A model that gives back what it gets, after work for one core."""
+
+    name = "costly"
+
+    def __init__(self, rounds: int) -> None:
+        """Take a sine of all pixels so many times."""
+        self.rounds = rounds
+
+    def __call__(self, tiles: Float32Array) -> Float32Array:
+        """Work, and give back a copy."""
+        for tile in tiles:
+            values = tile
+            for _ in range(self.rounds):
+                values = np.sin(values)
+        return tiles.copy()
+
+
+@dataclass(frozen=True)
+class CostlySource:
+    """Loads the model that works on one core."""
+
+    rounds: int = 20
+    patch: int = 64
+
+    def load(self, *, cores: int | None = None) -> Costly:
+        """Make one."""
+        return Costly(self.rounds)
 
 
 @dataclass(frozen=True)

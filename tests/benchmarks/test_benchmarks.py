@@ -47,6 +47,12 @@ BENCHMARKS = Path(__file__).parent
         ("bench_inputs.py vrt --side 1024 --pieces 2 --repeat 1", "| VRT of 4 files |"),
         ("bench_inputs.py http --side 1024", "| sound server |"),
         ("bench_many.py plan --files 40", "| examine |"),
+        ("bench_many.py small --files 4", "4 files of 96 x 96: 1 tiles lie over them"),
+        pytest.param(
+            "bench_many.py speedup --side 1024 --piece 512 --cost 1 --rounds 1",
+            "median: two workers",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "bench_many.py borders --side 4096 --piece 1024",
             "in 16 pieces of 1024",
