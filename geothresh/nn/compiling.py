@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geothresh.errors import UsageError
 from geothresh.nn.config import NetworkConfig
@@ -64,7 +64,7 @@ def lacking_compiler(device: str, /) -> str | None:
     try:
         # Vectorised code, for which a compiler is asked in more ways than for a single number.
         numbers = torch.zeros(64, device=device)
-        torch.compile(_one_more, dynamic=False, fullgraph=True)(numbers)
+        torch.compile(_one_more, dynamic=False, fullgraph=True, options=_options(device))(numbers)
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -111,7 +111,24 @@ def compile_in_place(network: ThreshNet) -> None:
     from geothresh.nn.network import take_apart
 
     take_apart(network)
-    network.compile(dynamic=False, fullgraph=True)
+    device = next(network.parameters()).device.type
+    network.compile(dynamic=False, fullgraph=True, options=_options(device))
+
+
+def _options(device: str) -> dict[str, str | int | bool | Callable[..., Any]] | None:
+    """What torch's compiler is told: the length of this CPU's vectors, in bits.
+
+    It takes the longest by itself, but its cache does not tell lengths apart: kernels made for
+    vectors of 256 bits (another machine with the same cache, or ATEN_CPU_CAPABILITY=avx2) were
+    built again for those of 512, and wrote past the ends of their arrays. Options are part of the
+    cache's key. Measured with torch 2.13.
+    """
+    import torch
+
+    if device != "cpu":
+        return None
+    bits = {"AVX2": 256, "AVX512": 512}.get(torch.backends.cpu.get_cpu_capability())
+    return None if bits is None else {"cpp.simdlen": bits}
 
 
 def _refusal(device: str, reason: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +192,26 @@ def test_refine_by_a_compiled_network_differs_in_less_than_a_thousandth_of_the_m
             assert mask.tags().get("GEOTHRESH_COMPILED", "no") == compile
     assert (masks["no"] == 1).any()
     assert (masks["no"] != masks["yes"]).mean() < 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512",
+    reason="needs a CPU with AVX-512, which can be told to leave it alone",
+)
+def test_kernels_for_shorter_vectors_are_not_taken_from_the_cache(tmp_path: Path) -> None:
+    """They would be built again for longer ones, and write past the ends of their arrays."""
+    code = "from geothresh.nn.compiling import require_compiler; require_compiler('cpu')"
+
+    def kernels(**environment: str) -> set[str]:
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **environment},
+            check=True,
+        )
+        sources = [path.read_text() for path in tmp_path.rglob("*.cpp")]
+        return {text.split("Python bindings")[0] for text in sources if "loadu(" in text}
+
+    short = kernels(ATEN_CPU_CAPABILITY="avx2")
+    (long,) = kernels() - short
+    assert len(short) == 1 and "static_cast<int64_t>(16)" in long
