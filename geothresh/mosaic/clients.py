@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 
 import dask
 from dask.distributed import Client, LocalCluster, Nanny
+from distributed.comm.core import CommClosedError
 from distributed.core import Status
 from distributed.utils import LoopRunner
 
@@ -351,13 +352,15 @@ def _require_same_versions(client: Client, address: str) -> None:
             "distributed": str(scheduler["packages"]["distributed"]),
         }
     }
-    try:
-        found |= client.run(_versions)
-    except Exception as error:  # whatever the workers' unpickling raises
-        raise UsageError(
-            f"scheduler {address}: its workers cannot run geothresh ({error}); install "
-            f"geothresh {own['geothresh']} on every worker"
-        ) from error
+    for worker, answer in client.run(_versions, on_error="return").items():
+        if isinstance(answer, CommClosedError):
+            continue  # lost since it was counted; a run sees to that
+        if isinstance(answer, Exception):  # whatever the worker's unpickling raises
+            raise UsageError(
+                f"scheduler {address}: its workers cannot run geothresh ({answer}); install "
+                f"geothresh {own['geothresh']} on every worker"
+            ) from answer
+        found[worker] = answer
     for place, packages in found.items():
         for name, there in packages.items():
             here = own[name]

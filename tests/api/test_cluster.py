@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from dask.distributed import LocalCluster
+from dask.distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 
 import geothresh.mosaic.clients
 from geothresh import Compute, refine
@@ -107,6 +108,38 @@ def test_versions_must_agree(
     there = here("numpy")
     assert f"has numpy {there}, this process has 0.1; install the same version" in str(caught.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (CommClosedError("Stream is closed"), None),
+        (ModuleNotFoundError("No module named 'geothresh'"), "cannot run geothresh (No module"),
+    ],
+)
+def test_a_worker_lost_while_versions_are_asked_for_is_not_one_without_geothresh(
+    answer: Exception,
+    said: str | None,
+    cluster: LocalCluster,
+    scene: Path,
+    expected: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is missed by the run itself, or replaced."""
+    plain = Client.run
+
+    def run(self: Client, *args: Any, **options: Any) -> dict[str, Any]:
+        assert options == {"on_error": "return"}
+        return {**plain(self, *args, **options), "tcp://127.0.0.1:1": answer}
+
+    monkeypatch.setattr(Client, "run", run)
+    if said is None:
+        assert on(cluster.scheduler_address, scene, tmp_path).mask.read_bytes() == expected
+    else:
+        with pytest.raises(UsageError) as caught:
+            on(cluster.scheduler_address, scene, tmp_path)
+        assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +305,8 @@ def test_workers_that_die_at_the_start_are_started_again(
 
 SCHEDULER = """
 import sys, time
-from dask.distributed import LocalCluster
+from dask.distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 
 if __name__ == "__main__":
     cluster = LocalCluster(
