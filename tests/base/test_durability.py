@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from geothresh.api.train_base import train_base
 from geothresh.base.config import BasePlan, BaseRecipe
 from geothresh.errors import ModelError, UsageError
 from geothresh.training import loop
-from tests.support.trainings import Killed
+from tests.support.trainings import Killed, killed_at_a_rename
 
 BASE = BaseRecipe(steps=4, crop_size=64, batch_size=2, precision="fp32")
 
@@ -38,20 +37,11 @@ def test_a_base_network_comes_out_the_same_wherever_its_training_was_killed(
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     image_set(tmp_path / "images", 3)
     whole = base(tmp_path, "whole")
-    replace, left = os.replace, 0
-
-    def counted(*names: Any) -> None:
-        nonlocal left
-        replace(*names)
-        left -= 1
-        if left == 0:
-            raise Killed
-
-    monkeypatch.setattr(os, "replace", counted)
+    kill_after = killed_at_a_rename(monkeypatch)
     kills = 1
     while True:
         kills += apart
-        left = kills
+        kill_after(kills)
         name = f"k{kills}"
         try:
             part = base(tmp_path, name)

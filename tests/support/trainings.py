@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from geothresh.api.train import TrainCallbacks, TrainResult, train
 from geothresh.base.config import BasePlan, ImageData
@@ -55,3 +58,22 @@ def images_and_plan(
 
 class Killed(BaseException):
     """What a kill is to the run: nothing handles it."""
+
+
+def killed_at_a_rename(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A function that sets after how many renames of files from now on the run is killed."""
+    rename, left = os.replace, 0
+
+    def counted(*names: Any) -> None:
+        nonlocal left
+        rename(*names)
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    def after(renames: int) -> None:
+        nonlocal left
+        left = renames
+
+    monkeypatch.setattr(os, "replace", counted)
+    return after

@@ -31,7 +31,7 @@ from geothresh.nn.network import ThreshNet
 from geothresh.training import Recipe, loop
 from tests.support.cli_runner import runner
 from tests.support.roads import make_roads
-from tests.support.trainings import Killed, train_flat
+from tests.support.trainings import Killed, killed_at_a_rename, train_flat
 
 QUICK = Recipe(
     epochs=2,
@@ -107,20 +107,11 @@ def test_the_same_call_again_goes_on_wherever_it_was_killed(
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     place = folder.parent / tmp_path.name
     place.mkdir()
-    replace, left = os.replace, 0
-
-    def counted(*names: Any) -> None:
-        nonlocal left
-        replace(*names)
-        left -= 1
-        if left == 0:
-            raise Killed
-
-    monkeypatch.setattr(os, "replace", counted)
+    kill_after = killed_at_a_rename(monkeypatch)
     kills = 0
     while True:
         kills += apart
-        left = kills
+        kill_after(kills)
         name = f"k{kills}"
         try:
             run(place, name)

@@ -33,7 +33,7 @@ from geothresh.training.tuning import Mean, Tuning, TuningFigures
 from geothresh.training.validation import Figures, means, refine_map
 from tests.support.cli_runner import runner
 from tests.support.roads import make_roads
-from tests.support.trainings import train_flat
+from tests.support.trainings import Killed, train_flat
 
 QUICK = Recipe(
     head="confidence", epochs=2, chip_size=32, batch_size=2, chips_per_epoch=2, precision="fp32",
@@ -45,10 +45,6 @@ CARD = {"theme": "lines", "ground_sample_distance": [0.8, 2.0], "widths": [3.0, 
 MADE = (".safetensors", ".last.safetensors", ".split.json")
 
 pytestmark = pytest.mark.filterwarnings("ignore:the data does not tell the size of its pixels")
-
-
-class Killed(BaseException):
-    """What a kill is to the run: nothing handles it."""
 
 
 @pytest.fixture(scope="module")
