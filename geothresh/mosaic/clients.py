@@ -352,7 +352,14 @@ def _require_same_versions(client: Client, address: str) -> None:
             "distributed": str(scheduler["packages"]["distributed"]),
         }
     }
-    for worker, answer in client.run(_versions, on_error="return").items():
+    try:
+        answers = client.run(_versions, on_error="return")
+    except CommClosedError as error:
+        raise ClusterError(
+            f"scheduler {address}: was lost while versions were compared ({error}); check it and "
+            "run again"
+        ) from error
+    for worker, answer in answers.items():
         if isinstance(answer, CommClosedError):
             continue  # lost since it was counted; a run sees to that
         if isinstance(answer, Exception):  # whatever the worker's unpickling raises

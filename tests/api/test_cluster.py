@@ -142,6 +142,18 @@ def test_a_worker_lost_while_versions_are_asked_for_is_not_one_without_geothresh
         assert said in str(caught.value)
 
 
+def test_a_scheduler_lost_while_versions_are_compared_is_told(
+    cluster: LocalCluster, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: Client, *args: Any, **options: Any) -> dict[str, Any]:
+        raise CommClosedError("Stream is closed")
+
+    monkeypatch.setattr(Client, "run", run)
+    with pytest.raises(ClusterError, match="was lost while versions were compared"):
+        on(cluster.scheduler_address, scene, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "address", ["localhost:8786", "http://localhost:1", "tcp://", "tcp://localhost", "tcp://x:y"]
 )
