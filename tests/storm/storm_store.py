@@ -43,6 +43,13 @@ from geothresh.run.staging import WORK  # noqa: E402
 from tests.support.objects import ObjectStore, object_store  # noqa: E402
 
 BUCKET = "bucket"
+#: Without the first moto hides objects from whoever asks, though it does not look at the signature;
+#: without the second it takes what is put for a form, and stores nothing.
+HEADERS = {
+    "Authorization": "AWS4-HMAC-SHA256 Credential=storm/20260101/us-east-1/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0",
+    "Content-Type": "application/octet-stream",
+}
 #: An object that is put to let the store fail from then on.
 FAIL = "fail/now"
 #: Runs that the store may end, one after another, before one comes to its end.
@@ -119,7 +126,7 @@ class Bucket:
     def _ask(self, path: str, method: str = "GET", data: bytes | None = None) -> bytes:
         for _ in range(20):  # the store fails at times
             with suppress(OSError), urlopen(
-                Request(f"{self.url}/{BUCKET}{path}", method=method, data=data)
+                Request(f"{self.url}/{BUCKET}{path}", method=method, data=data, headers=HEADERS)
             ) as answer:  # fmt: skip
                 content: bytes = answer.read()
                 return content
