@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,13 +124,6 @@ def _reaching(histograms: Int64Array) -> Int64Array:
     return reaching
 
 
-def iou_at_thresholds(histograms: Int64Array) -> Float64Array:
-    """IoU of each histogram (2, 20, ...) cut at each threshold (19, ...); empty and empty: 1."""
-    background, foreground = _reaching(histograms)
-    union = foreground[0] + background[1:]
-    return np.where(union > 0, foreground[1:] / np.maximum(union, 1), 1.0)
-
-
 def best_thresholds(histograms: Int64Array) -> Float32Array:
     """The threshold that maximises IoU for each histogram, shape ``histograms.shape[2:]``.
 
@@ -149,28 +141,19 @@ def _best(reaching: Float64Array) -> Int64Array:
     return np.asarray(np.argmax(worth, axis=0))
 
 
-def apply_thresholds(
-    confidence: NDArray[np.floating], thresholds: Float32Array, *, patch: int
-) -> BoolArray:
-    """Cut a map (H, W) patch by patch with ``thresholds`` (R, C); True = foreground."""
-    return _cut_by_patch(np.greater_equal, confidence, thresholds, patch)
-
-
-def _cut_by_patch(
-    cut: np.ufunc, values: NDArray[Any], limits: NDArray[Any], patch: int
-) -> BoolArray:
-    """Compare a map (H, W) patch by patch with limits (R, C)."""
-    height, width = values.shape
-    found = np.empty(values.shape, np.bool_)
+def _above_limits(bins: UInt8Array, limits: UInt8Array, patch: int) -> BoolArray:
+    """True where the bins (H, W) are above the limit (R, C) of their patch."""
+    height, width = bins.shape
+    above = np.empty(bins.shape, np.bool_)
     spread = limits.repeat(patch, axis=1)[:, :width]
     # All rows of whole patches at once, then the last, smaller ones.
     whole = height // patch
     place = slice(0, whole * patch)
     shape = (whole, patch, width)
-    cut(values[place].reshape(shape), spread[:whole, None], out=found[place].reshape(shape))
+    np.greater(bins[place].reshape(shape), spread[:whole, None], out=above[place].reshape(shape))
     if whole < len(spread):
-        cut(values[whole * patch :], spread[whole], out=found[whole * patch :])
-    return found
+        np.greater(bins[whole * patch :], spread[whole], out=above[whole * patch :])
+    return above
 
 
 def region_target(
@@ -233,7 +216,7 @@ def region_targets(
         n_rows, n_cols = one.shape[2:]
         stop = start + n_rows * n_cols
         of_size = limits[start:stop].reshape(n_rows, n_cols)
-        targets.append(_cut_by_patch(np.greater, bins, of_size, patch))
+        targets.append(_above_limits(bins, of_size, patch))
         start = stop
     return targets
 

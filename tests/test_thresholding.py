@@ -11,12 +11,10 @@ from hypothesis.extra.numpy import arrays
 from geothresh.thresholding import (
     N_BINS,
     THRESHOLDS,
-    apply_thresholds,
     best_thresholds,
     coarsen,
     cut_mask,
     foreground_width,
-    iou_at_thresholds,
     patch_histograms,
     region_target,
     region_targets,
@@ -78,16 +76,6 @@ def test_best_thresholds_equal_the_naive_loop_on_random_patches(kind: str) -> No
     np.testing.assert_array_equal(best_thresholds(histograms)[0], expected)
 
 
-def test_iou_at_every_threshold_equals_the_naive_one() -> None:
-    rng = np.random.default_rng(3)
-    confidence = random_patches(rng, 1, 40, "bytes")[0]
-    truth = random_truth(rng, np.stack([confidence] * 3))[2]
-    ious = iou_at_thresholds(patch_histograms(confidence, truth, patch=40))
-    for k, threshold in enumerate(THRESHOLDS):
-        prediction = confidence >= threshold
-        assert ious[k, 0, 0] == (prediction & truth).sum() / (prediction | truth).sum()
-
-
 @given(
     seed=st.integers(0, 2**32 - 1),
     height=st.integers(1, 70),
@@ -146,7 +134,9 @@ def test_targets_of_several_sizes_are_those_of_each(
     made = region_targets(confidence, truth, patches=patches, valid=valid)
     for patch, target in zip(patches, made, strict=True):
         best = best_thresholds(patch_histograms(confidence, truth, patch=patch, valid=valid))
-        np.testing.assert_array_equal(target, apply_thresholds(confidence, best, patch=patch))
+        spread = best.repeat(patch, axis=0).repeat(patch, axis=1)
+        cut = confidence >= spread[: confidence.shape[0], : confidence.shape[1]]
+        np.testing.assert_array_equal(target, cut)
 
 
 def test_sizes_that_are_no_multiples_are_refused() -> None:
@@ -219,14 +209,6 @@ def test_invalid_pixels_have_no_say() -> None:
     np.testing.assert_array_equal(
         histograms, patch_histograms(other, truth ^ ~valid, patch=16, valid=valid)
     )
-
-
-def test_thresholds_are_applied_to_their_own_patches() -> None:
-    thresholds = np.array([[0.2, 0.9], [0.9, 0.2]], dtype=np.float32)
-    cut = apply_thresholds(np.full((6, 7), 0.5, dtype=np.float32), thresholds, patch=4)
-    expected = np.zeros((6, 7), dtype=bool)
-    expected[:4, :4] = expected[4:, 4:] = True
-    np.testing.assert_array_equal(cut, expected)
 
 
 def test_maps_of_two_shapes_are_refused() -> None:

@@ -43,8 +43,6 @@ class Run:
     """Those of which every worker died."""
     removed: list[str] = field(default_factory=list)
     """Those of earlier runs that are none any more."""
-    strips_resumed: int = 0
-    """Strips that an interrupted run had finished of units that it had not."""
     _replaced: set[str] = field(default_factory=set)
     _tiles_done: int = 0
     _tiles: int = 0
@@ -203,7 +201,6 @@ class Run:
             self.bad.append(BadFile(name=unit.source, reason=made.reason))
         else:
             self.record.add(made.name, made.finished)
-            self.strips_resumed += made.resumed
             self.done[unit.name] = unit
             self.place.keep_record(now=False)
         self._watch(self._tiles_done, unit.tiles, unit.tiles)

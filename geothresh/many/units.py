@@ -60,8 +60,6 @@ class UnitMade:
 
     name: str
     finished: Finished
-    resumed: int
-    """Strips that an interrupted run had finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +112,6 @@ def make_unit(
     fingerprint = job.fingerprint()
     restart = writing.restart or (unit.anew and left_by_another(files.mask, fingerprint))
     with Journal(files.mask, fingerprint, restart=restart, keep=keep) as journal:
-        resumed = len(journal.strips)
         job.make(journal, progress)
         made = {
             path.name: MadeFile.of(path, journal.digests[str(path.absolute())])
@@ -130,7 +127,7 @@ def make_unit(
         for path in files.rasters:
             path.unlink(missing_ok=True)
     done = Finished(digest=unit.digest, files=made, facts=facts)
-    return UnitMade(name=unit.name, finished=done, resumed=resumed)
+    return UnitMade(name=unit.name, finished=done)
 
 
 def _checked_files(unit: Unit) -> OutputFiles:

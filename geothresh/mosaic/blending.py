@@ -45,7 +45,7 @@ _GAUSSIAN_SIGMA = 1 / 8
 """Standard deviation over the tile's side; the profile falls to 3e-4 at the tile's edge."""
 
 
-def blend_profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float32]:
+def blend_profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float64]:
     """Weight of one inner tile along one axis, before division by the sum over tiles.
 
     Args:
@@ -56,15 +56,11 @@ def blend_profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float32]:
         overlap: Pixels shared with the next tile; only ``crop`` depends on it.
 
     Returns:
-        float32 of shape (tile,), in [0, 1].
+        float64 of shape (tile,), in [0, 1].
 
     Raises:
         UsageError: ``kind`` is none of the four.
     """
-    return _profile(kind, tile, overlap).astype(np.float32)
-
-
-def _profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float64]:
     # Pixel centres: half a pixel in from both edges, so the outermost weight is never zero.
     centre = np.arange(tile, dtype=np.float64) + 0.5
     if kind == "hann":
@@ -104,7 +100,7 @@ class AxisWeights:
         stride = tile - overlap
         reach = -(-tile // stride) - 1
         distinct = min(count, 2 * reach + 1)
-        profiles = np.tile(_profile(kind, tile, overlap), (distinct, 1))
+        profiles = np.tile(blend_profile(kind, tile, overlap), (distinct, 1))
         if kind == "crop":
             # Nobody else covers the outer margins of the outermost tiles.
             margin = overlap // 2

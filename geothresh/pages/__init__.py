@@ -14,7 +14,6 @@ from geothresh.pages.parts import (
     legend,
     note,
     numbers,
-    preformatted,
     slider,
     table,
 )
@@ -38,7 +37,6 @@ __all__ = [
     "note",
     "numbers",
     "page",
-    "preformatted",
     "slider",
     "table",
 ]

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from geothresh.colours import Rgb, hexadecimal
 from geothresh.pages.html import Html, fill, joined
 
 _SLIDER = """<figure>
@@ -86,12 +87,6 @@ def note(text: str) -> Html:
     return fill('<p class="note">$text</p>', text=text)
 
 
-def preformatted(text: str, label: str) -> Html:
-    """Text with aligned columns; it can be scrolled by keyboard."""
-    return fill('<pre tabindex="0" role="region" aria-label="$label">$text</pre>', text=text,
-                label=label)  # fmt: skip
-
-
 def facts(values: Mapping[str, object]) -> Html:
     """A list of names and values."""
     entry = "<div><dt>$name</dt><dd>$value</dd></div>"
@@ -106,7 +101,7 @@ def numbers(values: Mapping[str, str]) -> Html:
     return fill('<ul class="numbers">\n$inside\n</ul>', inside=inside)
 
 
-def legend(colours: Mapping[str, tuple[int, int, int]]) -> Html:
+def legend(colours: Mapping[str, Rgb]) -> Html:
     """A legend of colours.
 
     Args:
@@ -117,8 +112,7 @@ def legend(colours: Mapping[str, tuple[int, int, int]]) -> Html:
         'fill="$colour" stroke="currentColor"/></svg>$name</li>'
     )
     inside = joined(
-        fill(entry, name=name, colour="#{:02x}{:02x}{:02x}".format(*colour))
-        for name, colour in colours.items()
+        fill(entry, name=name, colour=hexadecimal(colour)) for name, colour in colours.items()
     )
     return fill('<ul class="legend">\n$inside\n</ul>', inside=inside)
 

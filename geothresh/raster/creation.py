@@ -147,9 +147,6 @@ def mask_band(theme: str = "") -> BandFormat:
     )
 
 
-MASK = mask_band()
-"""The format of a mask whose theme is unknown."""
-
 CHANGES = BandFormat(
     description="changes",
     classes=(

@@ -127,7 +127,7 @@ def head_digest(source: RasterSource) -> str | None:
     """
     if source.remote:
         return version_of(source)
-    if source.remote or source.file_size is None:
+    if source.file_size is None:
         return None
     found = hashlib.sha256()
     try:

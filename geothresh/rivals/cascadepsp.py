@@ -29,7 +29,6 @@ class CascadePSP:
     """
 
     name = "CascadePSP"
-    needs_image = True
 
     def __init__(self, weights: PathLike, *, device: str = "cpu", fast: bool = False) -> None:
         """Load the weights.

@@ -68,7 +68,6 @@ class DenseCRF:
 
     settings: CRFSettings = field(default_factory=CRFSettings)
     name: str = "DenseCRF"
-    needs_image: bool = True
 
     def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
         """See `Rival`."""

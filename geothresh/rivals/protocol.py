@@ -16,11 +16,6 @@ class Rival(Protocol):
         """Name in tables."""
         ...
 
-    @property
-    def needs_image(self) -> bool:
-        """Whether it cannot do without the image."""
-        ...
-
     def __call__(self, confidence: Float32Array, image: UInt8Array | None = None) -> Float32Array:
         """Refine a map.
 

@@ -17,7 +17,7 @@ from geothresh import refine
 from geothresh.errors import OutputError
 from geothresh.files import create_beside, publish
 from geothresh.options import Compute, Outputs, Tiling, Writing
-from geothresh.raster.creation import CHANGES, CONFIDENCE, MASK
+from geothresh.raster.creation import CHANGES, CONFIDENCE, mask_band
 from geothresh.raster.scene import open_scene
 from geothresh.raster.styles import raster_style
 from geothresh.sidecars import is_ours
@@ -115,7 +115,7 @@ def test_a_description_of_nothing_is_not_inherited(scene: Path) -> None:
 def test_every_raster_has_its_own(scene: Path, tmp_path: Path) -> None:
     outputs = {name: tmp_path / f"{name}.tif" for name in ("confidence", "changes", "thresholds")}
     run(scene, Outputs(**outputs))
-    for name, band in (("x_mask", MASK), ("confidence", CONFIDENCE), ("changes", CHANGES)):
+    for name, band in (("x_mask", mask_band()), ("confidence", CONFIDENCE), ("changes", CHANGES)):
         assert (tmp_path / f"{name}.qml").read_text() == raster_style(band)
     sides = {name for name in os.listdir(tmp_path) if name.endswith(".aux.xml")}
     assert sides == {"x_mask.tif.aux.xml", "changes.tif.aux.xml"}

@@ -128,7 +128,7 @@ def with_accumulators(values: Uint8Array) -> Uint8Array:
     full = ((rows - 1) * stride + TILE, (cols - 1) * stride + TILE)
     pad = ((0, full[0] - height), (0, full[1] - width))
     padded = np.pad(values, pad, mode="symmetric").astype(np.float32) / np.float32(255)
-    profile = blend_profile("hann", TILE, OVERLAP)
+    profile = blend_profile("hann", TILE, OVERLAP).astype(np.float32)
     weight = np.outer(profile, profile)
     total, weights = np.zeros(full), np.zeros(full)
     model = Identity()

@@ -77,7 +77,7 @@ def naive_mosaic(
             place = np.s_[row * stride : row * stride + tile, col * stride : col * stride + tile]
             factors = []
             for index, count in ((row, rows), (col, cols)):
-                profile = blend_profile(blend, tile, overlap).astype(float)
+                profile = blend_profile(blend, tile, overlap)
                 if blend == "crop" and index == 0:
                     profile[: overlap // 2] = 1
                 if blend == "crop" and index == count - 1:

@@ -201,7 +201,7 @@ def test_results_are_loaded_and_drawn_with_their_styles(
 
 def test_a_mask_is_drawn_over_what_lies_below(in_qgis: Any, scene: Path, tmp_path: Path) -> None:
     """Background and nodata are transparent, the foreground has its colour and its name."""
-    from geothresh.raster.creation import MASK
+    from geothresh.raster.creation import mask_band
 
     mask, picture = tmp_path / "mask.tif", tmp_path / "map.png"
     facts = in_qgis(
@@ -214,7 +214,7 @@ def test_a_mask_is_drawn_over_what_lies_below(in_qgis: Any, scene: Path, tmp_pat
     with Image.open(picture) as drawn:
         colours = Counter(drawn.convert("RGB").getdata())
     pixels = sum(colours.values())
-    foreground = dict(MASK.colours)[1]
+    foreground = dict(mask_band().colours)[1]
     assert layer["classes"] == {"0.0": "background", "1.0": "roads and streets"}
     assert colours[(0, 255, 0)] / pixels == pytest.approx(1 - share, abs=0.02)
     assert colours[foreground] / pixels == pytest.approx(share, abs=0.02)

@@ -17,7 +17,6 @@ from geothresh.raster.creation import (
     CHANGES,
     CONFIDENCE,
     CONFIDENCE_FLOAT,
-    MASK,
     THRESHOLD,
     BandFormat,
     mask_band,
@@ -26,7 +25,14 @@ from geothresh.raster.styles import class_description, raster_style
 from geothresh.raster.writing import BandStatistics
 from geothresh.sidecars import is_ours
 
-ALL = [MASK, mask_band("roads & <streets>"), CHANGES, THRESHOLD, CONFIDENCE, CONFIDENCE_FLOAT]
+ALL = [
+    mask_band(),
+    mask_band("roads & <streets>"),
+    CHANGES,
+    THRESHOLD,
+    CONFIDENCE,
+    CONFIDENCE_FLOAT,
+]
 
 
 def entries(style: str) -> list[dict[str, str]]:
@@ -53,7 +59,7 @@ def test_each_thing_has_one_colour() -> None:
     assert added["color"] == colours.hexadecimal(colours.ADDED) and added["label"] == "added"
     assert removed["color"] == colours.hexadecimal(colours.REMOVED)
     assert CHANGES.colours[1] == colours.ADDED and CHANGES.colours[2] == colours.REMOVED
-    assert MASK.colours[1] == colours.FOREGROUND
+    assert mask_band().colours[1] == colours.FOREGROUND
 
 
 @pytest.mark.parametrize("band", [one for one in ALL if one.classes])

@@ -25,7 +25,7 @@ from rasterio.transform import Affine
 from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output, replacing, write_bytes, write_text
 from geothresh.options import Writing
-from geothresh.raster.creation import CONFIDENCE, MASK, gtiff_options
+from geothresh.raster.creation import CONFIDENCE, gtiff_options, mask_band
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.scene import open_scene
 from geothresh.raster.writing import RasterWriter, confidence_values, mask_values
@@ -41,7 +41,7 @@ def pattern(height: int, width: int) -> Any:
 def write(path: Path, values: Any, box: Georeference | None = None, **options: Any) -> Path:
     height, width = values.shape
     box = box or Georeference(size=RasterSize(height=height, width=width))
-    options = {"band": MASK, "tags": {"GEOTHRESH_MODEL": "m"}, **options}
+    options = {"band": mask_band(), "tags": {"GEOTHRESH_MODEL": "m"}, **options}
     with RasterWriter(path, box=box, **options) as writer:
         for row in range(0, height, 512):
             window = PixelWindow(row=row, col=0, height=min(512, height - row), width=width)
@@ -214,7 +214,7 @@ def test_nothing_stays_of_a_run_that_failed(
     box = Georeference(size=RasterSize(height=9, width=9))
     with (
         pytest.raises(error),
-        RasterWriter(target, box=box, band=MASK, tags={}) as writer,
+        RasterWriter(target, box=box, band=mask_band(), tags={}) as writer,
     ):
         assert target.read_text() == "old"
         writer.write(PixelWindow(row=0, col=0, height=9, width=9), pattern(9, 9))
@@ -228,7 +228,11 @@ def test_a_block_that_was_not_written_is_found(tmp_path: Path) -> None:
     box = Georeference(size=RasterSize(height=1024, width=512))
     options = {"SPARSE_OK": "TRUE"}
     with RasterWriter(
-        tmp_path / "m.tif", box=box, band=MASK, tags={}, writing=Writing(creation_options=options)
+        tmp_path / "m.tif",
+        box=box,
+        band=mask_band(),
+        tags={},
+        writing=Writing(creation_options=options),
     ) as writer:
         window = PixelWindow(row=0, col=0, height=512, width=512)
         writer.write(window, pattern(512, 512))
@@ -241,7 +245,10 @@ def test_a_block_that_was_not_written_is_found(tmp_path: Path) -> None:
 
 def test_pixels_that_read_back_otherwise_are_found(tmp_path: Path) -> None:
     with RasterWriter(
-        tmp_path / "m.tif", box=Georeference(size=RasterSize(height=9, width=9)), band=MASK, tags={}
+        tmp_path / "m.tif",
+        box=Georeference(size=RasterSize(height=9, width=9)),
+        band=mask_band(),
+        tags={},
     ) as writer:
         window = PixelWindow(row=0, col=0, height=9, width=9)
         writer.write(window, pattern(9, 9))
@@ -255,7 +262,7 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from geothresh.errors import OutputError
-from geothresh.raster.creation import MASK
+from geothresh.raster.creation import mask_band
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.writing import RasterWriter
 from geothresh.windows import PixelWindow, RasterSize
@@ -269,7 +276,7 @@ for line in sys.stdin:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         with RasterWriter(
-            Path(sys.argv[1]), box=Georeference(size=size), band=MASK, tags={}
+            Path(sys.argv[1]), box=Georeference(size=size), band=mask_band(), tags={}
         ) as writer:
             for row in (0, 512):
                 window = PixelWindow(row=row, col=0, height=512, width=1024)
@@ -393,7 +400,7 @@ def test_the_bytes_do_not_depend_on_the_threads_that_compress(tmp_path: Path) ->
         box = Georeference(size=RasterSize(height=1100, width=1700))
         options = {"NUM_THREADS": threads}
         writing = Writing(creation_options=options)
-        with RasterWriter(path, box=box, band=MASK, tags={}, writing=writing) as writer:
+        with RasterWriter(path, box=box, band=mask_band(), tags={}, writing=writing) as writer:
             for row in range(0, 1100, 512):
                 height = min(512, 1100 - row)
                 window = PixelWindow(row=row, col=0, height=height, width=1700)
