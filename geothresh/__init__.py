@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from geothresh.evaluation.options import Maps, Scoring
     from geothresh.evaluation.report import Report
     from geothresh.many.options import Many
+    from geothresh.many.overview import ManyInfo
     from geothresh.mosaic import Refiner, RefinerSource
     from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
     from geothresh.run.scene_info import SceneInfo

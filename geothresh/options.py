@@ -57,7 +57,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format inside the network."""
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with what is done and how much there is in all, in tiles, maps, files or other parts."""
+"""Called with what is done and how much there is in all, in tiles, maps, files or other parts.
+Never called by two threads at once."""
 Resolution: TypeAlias = float | Literal["auto", "native"]
 """Pixel size that the network reads, in metres; the raster's own; or decided automatically."""
 ScaleOption: TypeAlias = float | Literal["auto", "logit"]

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geothresh.fields import Number, checked, require, require_only
-from geothresh.mosaic import Progress, mosaic_array, where_asked
-from geothresh.options import IN_THIS_PROCESS, Compute, Refining, Tiling
+from geothresh.mosaic import mosaic_array, where_asked
+from geothresh.nn.packaged import DEFAULT_MODEL
+from geothresh.options import IN_THIS_PROCESS, Compute, Progress, Refining, Tiling
 from geothresh.run.calibrated import follow
 from geothresh.run.models import Model
 from geothresh.thresholding import foreground_width
@@ -25,7 +26,7 @@ _SIDE = 1024
 def refine_array(
     confidence: NDArray[Any] | Sequence[Sequence[float]],
     *,
-    model: Model = "roads",
+    model: Model = DEFAULT_MODEL,
     refining: Refining = Refining(),
     ground_sample_distance: float | None = None,
     tiling: Tiling = Tiling(),

@@ -11,8 +11,9 @@ import numpy as np
 from geothresh.errors import InputError, UsageError
 from geothresh.fields import Number, checked, decisive, require, require_only
 from geothresh.geobox import PixelSize
-from geothresh.mosaic import PiecesReader, Progress, RasterReader, Sink, mosaic
-from geothresh.options import IN_THIS_PROCESS, Compute, Reading, Refining, Tiling
+from geothresh.mosaic import PiecesReader, RasterReader, Sink, mosaic
+from geothresh.nn.packaged import DEFAULT_MODEL
+from geothresh.options import IN_THIS_PROCESS, Compute, Progress, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
 from geothresh.raster.dataarray import Plane, StoredConfidences
 from geothresh.raster.dataset import evenly_spread, valid_values
@@ -84,7 +85,7 @@ class _Mask:
 def refine_dataarray(
     array: DataArray,
     *,
-    model: Model = "roads",
+    model: Model = DEFAULT_MODEL,
     layer: Layer = "confidence",
     reading: Reading = Reading(),
     refining: Refining = Refining(),

@@ -17,6 +17,7 @@ from geothresh.api.refine import refine
 from geothresh.api.vectorize import vectorize
 from geothresh.fields import checked, plain
 from geothresh.files import check_output, make_directory, write_bytes
+from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import Outputs, Progress, Refining, Writing
 from geothresh.project import ProjectLayer, write_project
 from geothresh.raster.creation import CHANGES, CONFIDENCE, BandFormat, mask_band
@@ -118,7 +119,7 @@ class DemoResult:
 def demo(
     output: str | PathLike[str] = "geothresh-demo",
     *,
-    model: str | Path = "roads",
+    model: str | Path = DEFAULT_MODEL,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DemoResult:

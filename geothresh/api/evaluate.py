@@ -22,6 +22,7 @@ from geothresh.fields import checked, require_only
 from geothresh.files import check_output, make_directory, paths_of, require_page, write_text
 from geothresh.many.truths import ScenePair, scene_pairs
 from geothresh.metrics import PAPER_DISTANCE
+from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import (
     IN_THIS_PROCESS,
     READ_WHOLE,
@@ -95,7 +96,7 @@ def evaluate(
     data: PathLike | Sequence[PathLike],
     *,
     mask: PathLike | Sequence[PathLike] | None = None,
-    model: Model | None = "roads",
+    model: Model | None = DEFAULT_MODEL,
     maps: Maps = Maps(),
     refining: Refining = Refining(),
     scoring: Scoring = Scoring(),

@@ -15,6 +15,7 @@ from geothresh.nn.modelfile import digest, load_arrays, read_card
 from geothresh.nn.onnx_graph import OPSET, threshnet_graph
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import ModelScope
+from geothresh.options import PathLike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,8 @@ class ExportResult:
 
 
 def export_onnx(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    output: str | os.PathLike[str] | None = None,
+    model: PathLike = DEFAULT_MODEL,
+    output: PathLike | None = None,
     *,
     tile_size: int = 512,
     overwrite: bool = False,

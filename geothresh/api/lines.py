@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import UsageError
+from geothresh.options import PathLike
 from geothresh.vector.comparing import LineScores, compare_lines, read_in_metres
 from geothresh.vector.options import Centerlines
 from geothresh.vector.reading import find_layer, is_vector_file
-
-StrPath = str | os.PathLike[str]
 
 #: Metres to each side within which a line is right: three pixels of a metre.
 BUFFER = 3.0
@@ -63,8 +61,8 @@ class LineReport:
 
 
 def evaluate_lines(
-    lines: StrPath,
-    truth: StrPath,
+    lines: PathLike,
+    truth: PathLike,
     *,
     layer: str | None = None,
     truth_layer: str | None = None,

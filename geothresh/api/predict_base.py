@@ -21,14 +21,13 @@ from geothresh.files import check_output, make_directory
 from geothresh.mosaic import (
     Layers,
     MosaicStats,
-    Progress,
     RasterReader,
     load_refiner,
     mosaic,
     where_asked,
 )
 from geothresh.nn.refiner import resolved
-from geothresh.options import BaseTiling, Compute, Dtype, PathLike, Reading, Writing
+from geothresh.options import BaseTiling, Compute, Dtype, PathLike, Progress, Reading, Writing
 from geothresh.raster.creation import confidence_band, require_creation
 from geothresh.raster.image import ImageScene, open_image
 from geothresh.raster.image_pairs import find_pictures

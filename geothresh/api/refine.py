@@ -13,8 +13,17 @@ from typing import Any
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import InputError, warn
 from geothresh.fields import checked, plain
-from geothresh.mosaic import Progress
-from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
+from geothresh.nn.packaged import DEFAULT_MODEL
+from geothresh.options import (
+    Compute,
+    Outputs,
+    PathLike,
+    Progress,
+    Reading,
+    Refining,
+    Tiling,
+    Writing,
+)
 from geothresh.raster.creation import require_creation
 from geothresh.raster.paths import find_raster
 from geothresh.raster.scene import open_scene
@@ -116,7 +125,7 @@ def refine(
     scene: PathLike | Any,
     output: PathLike | None = None,
     *,
-    model: Model = "roads",
+    model: Model = DEFAULT_MODEL,
     outputs: Outputs = Outputs(),
     reading: Reading = Reading(),
     refining: Refining = Refining(),

@@ -31,8 +31,8 @@ from geothresh.many.planning import (
 )
 from geothresh.many.running import Run
 from geothresh.many.units import output_name
-from geothresh.mosaic import Progress
-from geothresh.options import Compute, PathLike, Reading, Refining, Tiling, Writing
+from geothresh.nn.packaged import DEFAULT_MODEL
+from geothresh.options import Compute, PathLike, Progress, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import require_creation
 from geothresh.raster.grids import Surface
 from geothresh.raster.joined import one_surface
@@ -134,7 +134,7 @@ def refine_many(
     scenes: Sequence[PathLike],
     output_dir: PathLike,
     *,
-    model: Model = "roads",
+    model: Model = DEFAULT_MODEL,
     many: Many = Many(),
     reading: Reading = Reading(),
     refining: Refining = Refining(),

@@ -20,6 +20,7 @@ from geothresh.cli.helping import HEADINGS, MESSAGES, HeadedOption
 from geothresh.cli.terminal import give
 from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
+from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import Compute, Refining, Writing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -157,7 +158,7 @@ def match_resolution(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 model = click.option(
-    "-m", "--model", default="roads", show_default=True, metavar="NAME|FILE",
+    "-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE",
     help="A packaged model (see `geothresh model list`) or a .safetensors file.",
 )  # fmt: skip
 as_json = message(

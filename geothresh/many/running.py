@@ -17,8 +17,8 @@ from geothresh.many.options import Many
 from geothresh.many.places import Place, is_whole
 from geothresh.many.planning import PlannedUnit, in_turn
 from geothresh.many.units import MakeUnit, Unit, UnitFailed, UnitMade, output_name, try_unit
-from geothresh.mosaic import Progress, Threads, TileMemory, where_asked
-from geothresh.options import Compute, Writing
+from geothresh.mosaic import Threads, TileMemory, where_asked
+from geothresh.options import Compute, Progress, Writing
 from geothresh.raster.surface import OpenScenes
 
 

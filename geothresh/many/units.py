@@ -13,7 +13,8 @@ from geothresh.durability.record import Finished, MadeFile
 from geothresh.errors import InputError
 from geothresh.files import make_directory
 from geothresh.many.options import LAYERS
-from geothresh.mosaic import Progress, TileMemory, load_refiner
+from geothresh.mosaic import TileMemory, load_refiner
+from geothresh.options import Progress
 from geothresh.raster.surface import OpenScenes, SurfacePart
 from geothresh.run.jobs import Job, Method
 from geothresh.run.outputs import OutputFiles, check_raster

@@ -44,7 +44,6 @@ from geothresh.mosaic.protocols import (
     Finish,
     LayerSink,
     MosaicStats,
-    Progress,
     RasterReader,
     ReaderSpec,
     RefinerSource,
@@ -53,7 +52,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.refining import GuardedRefiner, load_refiner, refine_group
 from geothresh.mosaic.sizes import tell_dask
-from geothresh.options import Blend
+from geothresh.options import Blend, Progress
 from geothresh.tiling import ChunkPlan, TileGroup
 from geothresh.windows import PixelWindow
 

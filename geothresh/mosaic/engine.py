@@ -12,7 +12,6 @@ from geothresh.errors import UsageError
 from geothresh.mosaic.blending import StripCounter, Weights
 from geothresh.mosaic.protocols import (
     MosaicStats,
-    Progress,
     RasterReader,
     ReaderSpec,
     Refiner,
@@ -24,7 +23,7 @@ from geothresh.mosaic.protocols import (
 )
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.mosaic.refining import load_refiner
-from geothresh.options import Blend
+from geothresh.options import Blend, Progress
 from geothresh.tiling import ChunkPlan, TileGrid
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow

@@ -11,9 +11,6 @@ from geothresh.packed import PackedLayer
 from geothresh.types import BoolArray, Float32Array, LayerArray
 from geothresh.windows import PixelWindow, RasterSize
 
-Progress = Callable[[int, int], None]
-"""Called with (tiles done, tiles in total), never by two threads at once; skipped tiles count."""
-
 
 class RasterReader(Protocol):
     """A raster that tiles are read from: confidences, or an image of several bands.

@@ -26,8 +26,9 @@ from geothresh.mosaic.blending import (
     blend_chunk,
     deliver,
 )
-from geothresh.mosaic.protocols import MosaicStats, Progress, RasterReader, Sink
+from geothresh.mosaic.protocols import MosaicStats, RasterReader, Sink
 from geothresh.mosaic.refining import GuardedRefiner, refine_group
+from geothresh.options import Progress
 from geothresh.tiling import ChunkPlan, TileGroup
 
 CHUNKS_PREFETCHED = 4

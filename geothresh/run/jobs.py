@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from geothresh.durability import Journal
 from geothresh.fields import decisive
-from geothresh.mosaic import MosaicStats, Progress, RasterReader, mosaic, where_asked
-from geothresh.options import Compute, Reading, Refining, Tiling, Writing
+from geothresh.mosaic import MosaicStats, RasterReader, mosaic, where_asked
+from geothresh.options import Compute, Progress, Reading, Refining, Tiling, Writing
 from geothresh.raster.creation import CHANGES, THRESHOLD, BandFormat, confidence_band, mask_band
 from geothresh.raster.scene import Scene
 from geothresh.raster.surface import PartReader, SurfacePart

@@ -14,7 +14,6 @@ from geothresh.evaluation.samples import CELL, Refine, choose, pair_samples, rea
 from geothresh.evaluation.scoring import Sample
 from geothresh.mosaic import (
     ChunkSink,
-    Progress,
     RasterReader,
     Refiner,
     RefinerSource,
@@ -23,7 +22,7 @@ from geothresh.mosaic import (
     mosaic,
     mosaic_array,
 )
-from geothresh.options import Tiling
+from geothresh.options import Progress, Tiling
 from geothresh.raster.pairs import Pair, by_dataset, find_pairs
 from geothresh.run.models import Choose, ChosenModel
 from geothresh.thresholding import median_width

@@ -126,6 +126,19 @@ def test_public_names_load_from_their_homes() -> None:
         _ = geothresh.nothing
 
 
+def test_type_checkers_find_every_public_name_where_it_is_loaded_from() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    homes = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert homes == geothresh._HOMES
+
+
 def test_every_public_function_tells_what_it_takes_gives_and_raises_and_shows_how() -> None:
     for name in geothresh.__all__:
         value = getattr(geothresh, name)
