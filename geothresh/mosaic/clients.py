@@ -20,7 +20,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from multiprocessing import resource_tracker
@@ -36,7 +38,7 @@ from distributed.utils import LoopRunner
 
 from geothresh.errors import ClusterError, UsageError, warn
 from geothresh.machine import usable_cores
-from geothresh.mosaic.protocols import Scheduler
+from geothresh.mosaic.protocols import Scheduler, Workers
 
 _FAULTS = logging.getLogger("geothresh.faults")
 """Faults inside libraries that come back as an exception as well, or of what is ending: no news,
@@ -48,6 +50,7 @@ Answer = TypeVar("Answer")
 _LOGGER = logging.getLogger(__name__)
 WORKERLESS_SECONDS = 60.0
 """How long a cluster may be without any worker."""
+LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
 _CONNECT_SECONDS = 30.0
 _STARTS = 4
 """Attempts to start own workers."""
@@ -295,10 +298,57 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
             yield client
 
 
-def run_on_workers(
+@contextmanager
+def client_of_run(where: Workers | Scheduler, run: str) -> Iterator[Client]:
+    """Client for one run: of worker processes that end with this block, or of a running cluster.
+
+    Args:
+        where: the workers.
+        run: the run's identifier, for `is_stopped`.
+
+    Raises:
+        ClusterError: the scheduler or all workers were lost, or cannot be reached.
+        UsageError: the cluster's versions are other ones.
+    """
+    own = isinstance(where, Workers)
+    opened = local_client(where.number) if isinstance(where, Workers) else running_client(where)
+    with opened as client:
+        try:
+            yield client
+        except (CancelledError, CommClosedError) as error:
+            # Nobody cancels here: the client has lost its scheduler.
+            raise ClusterError(LOST) from error
+        except BaseException:
+            # Workers of our own end at once. Others', which go on, need not do so with this run.
+            if not own and client.status == "running":
+                client.run(_stop, run, on_error="ignore")
+            raise
+
+
+_stopped: deque[str] = deque(maxlen=64)
+"""In a worker: the last runs that failed elsewhere. A worker may serve many, one after another."""
+
+
+def _stop(run: str) -> None:
+    _stopped.append(run)
+
+
+def is_stopped(run: str) -> bool:
+    """In a worker: whether a run has failed elsewhere, so that its results are not wanted."""
+    return run in _stopped
+
+
+def workerless() -> ClusterError:
+    """The error of a cluster that has been without workers for too long."""
+    return ClusterError(
+        f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; start some"
+    )
+
+
+def ask_workers(
     scheduler: Scheduler, function: Callable[..., Answer], *arguments: Any
 ) -> list[Answer]:
-    """What a function gives on each worker of a running cluster.
+    """Call a function on each worker of a running cluster, and return the results.
 
     Raises:
         UsageError, ClusterError: as `running_client`; and whatever the function raises.

@@ -15,13 +15,11 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Collection
-from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
 from dask.distributed import Client, Future, KilledWorker, get_worker, wait
-from distributed.comm.core import CommClosedError
 
 from geothresh.errors import ClusterError, DeadlyTileError
 from geothresh.mosaic.blending import (
@@ -34,10 +32,12 @@ from geothresh.mosaic.blending import (
     deliver,
 )
 from geothresh.mosaic.clients import (
+    LOST,
     WORKERLESS_SECONDS,
-    local_client,
-    running_client,
+    client_of_run,
+    is_stopped,
     start_missing,
+    workerless,
 )
 from geothresh.mosaic.protocols import (
     ChunkSink,
@@ -66,8 +66,6 @@ _LOOK_SECONDS = 5.0
 
 tell_dask()
 _opening = threading.Lock()
-_stopped: deque[str] = deque(maxlen=64)
-"""In a worker: the last runs that failed elsewhere. A worker may serve many, one after another."""
 
 
 class _Stop:
@@ -77,7 +75,7 @@ class _Stop:
         self._run = run
 
     def is_set(self) -> bool:
-        return self._run in _stopped
+        return is_stopped(self._run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +133,6 @@ def _refine(job: WorkerJob, group: TileGroup, run: str) -> dict[int, Part]:
     )
 
 
-def _halt(run: str) -> None:
-    _stopped.append(run)
-
-
 def _pick(parts: dict[int, Part], chunk: int) -> Part:
     return parts[chunk]
 
@@ -169,23 +163,12 @@ def run_on_workers(
         UsageError: the cluster's versions are other ones.
     """
     workers = where.number if isinstance(where, Workers) else 0
-    with local_client(workers) if isinstance(where, Workers) else running_client(where) as client:
-        run = _ClusterRun(
-            client=client, job=job, sink=sink, workers=workers, strips=strips, progress=progress
-        )
-        try:
-            return run.do()
-        except (CancelledError, CommClosedError) as error:
-            # Nobody cancels here: the client has lost its scheduler.
-            raise ClusterError(_LOST) from error
-        except BaseException:
-            # Workers of our own end at once. Others', which go on, need not do so with this run.
-            if not workers and client.status == "running":
-                client.run(_halt, run.id, on_error="ignore")
-            raise
-
-
-_LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
+    run = uuid.uuid4().hex
+    with client_of_run(where, run) as client:
+        return _ClusterRun(
+            client=client, job=job, sink=sink, workers=workers, strips=strips, progress=progress,
+            id=run,
+        ).do()  # fmt: skip
 
 
 class _WorkersDied(Exception):
@@ -207,7 +190,7 @@ class _ClusterRun:
     """To be kept alive here; 0 of another's cluster."""
     strips: StripCounter
     progress: Progress | None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str
 
     def do(self) -> MosaicStats:
         """Do all chunks that are left, in order."""
@@ -296,7 +279,7 @@ class _ClusterRun:
                     raise  # the task's own
                 # The worker that held it has died since. It is made again, if there is another.
                 if future.done() and not self.client.nthreads():
-                    raise _workerless() from error
+                    raise workerless() from error
 
     def _wait(self, future: Future[Result]) -> None:
         """Wait for a future for as long as the cluster is alive."""
@@ -307,18 +290,12 @@ class _ClusterRun:
                     wait(future, timeout=_LOOK_SECONDS)
             except TimeoutError as error:
                 if self.client.status != "running":
-                    raise ClusterError(_LOST) from error
+                    raise ClusterError(LOST) from error
                 start_missing(self.client, self.workers)
                 if self.client.nthreads():
                     seen = time.monotonic()
                 elif time.monotonic() - seen > WORKERLESS_SECONDS:
-                    raise _workerless() from error
-
-
-def _workerless() -> ClusterError:
-    return ClusterError(
-        f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; start some"
-    )
+                    raise workerless() from error
 
 
 def chunks_in_flight(threads: Collection[int], *, workers: int) -> int:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from dask.distributed import Client, Future, get_worker, wait
-from distributed.comm.core import CommClosedError
 
 from geothresh.errors import ClusterError
 from geothresh.mosaic.clients import (
+    LOST,
     WORKERLESS_SECONDS,
+    client_of_run,
     cores_of_worker,
-    local_client,
-    running_client,
+    is_stopped,
     start_missing,
+    workerless,
 )
 from geothresh.mosaic.protocols import Scheduler, Workers
 
@@ -36,9 +36,6 @@ MOST_DEATHS = 3
 """Workers that may die of a unit before it is set aside."""
 _LOOK_SECONDS = 1.0
 """How often is looked whether workers are gone while units are in work."""
-_LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
-_stopped: deque[str] = deque(maxlen=64)
-"""In a worker: the last runs that have ended elsewhere. A worker may serve many."""
 
 
 class Work(Protocol[Given, Made]):
@@ -65,11 +62,7 @@ class Deadly(Generic[Unit]):
 
 def _do(work: Work[Unit, Result], unit: Unit, run: str, cores: int | None) -> Result:
     mine = get_worker().state.nthreads if cores is None else cores
-    return work(unit, cores=mine, stopped=lambda: run in _stopped)
-
-
-def _halt(run: str) -> None:
-    _stopped.append(run)
+    return work(unit, cores=mine, stopped=partial(is_stopped, run))
 
 
 def run_units(
@@ -91,18 +84,10 @@ def run_units(
     """
     workers = where.number if isinstance(where, Workers) else 0
     cores = cores_of_worker(workers) if workers else None
-    with local_client(workers) if isinstance(where, Workers) else running_client(where) as client:
-        fleet = _Fleet(client=client, work=work, workers=workers, cores=cores)
-        try:
-            yield from fleet.do(iter(units))
-        except (CancelledError, CommClosedError) as error:
-            # Nobody cancels here: the client has lost its scheduler.
-            raise ClusterError(_LOST) from error
-        except BaseException:
-            # Workers of our own end at once. Others', which go on, need not do so with this run.
-            if not workers and client.status == "running":
-                client.run(_halt, fleet.id, on_error="ignore")
-            raise
+    run = uuid.uuid4().hex
+    with client_of_run(where, run) as client:
+        fleet = _Fleet(client=client, work=work, workers=workers, cores=cores, id=run)
+        yield from fleet.do(iter(units))
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -112,7 +97,7 @@ class _Fleet(Generic[Unit, Result]):
     workers: int
     """To be kept alive here; 0 of another's cluster."""
     cores: int | None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str
     _running: dict[Future[Any], tuple[str, Unit]] = field(default_factory=dict)
     """By future, the worker that has the unit, and the unit."""
     _again: list[Unit] = field(default_factory=list)
@@ -158,7 +143,7 @@ class _Fleet(Generic[Unit, Result]):
                 )
         except TimeoutError:
             if self.client.status != "running":
-                raise ClusterError(_LOST) from None
+                raise ClusterError(LOST) from None
             yield from self._buried()
             return
         # Where units are short there is always one that has come back, and no wait is in vain.
@@ -197,11 +182,9 @@ class _Fleet(Generic[Unit, Result]):
         began = time.monotonic()
         while not self.client.nthreads():
             if self.client.status != "running":
-                raise ClusterError(_LOST)
+                raise ClusterError(LOST)
             if time.monotonic() - began > WORKERLESS_SECONDS:
-                raise ClusterError(
-                    f"the Dask cluster has had no worker for {WORKERLESS_SECONDS:g} s; start some"
-                )
+                raise workerless()
             start_missing(self.client, self.workers)
             time.sleep(_LOOK_SECONDS)
 

@@ -146,9 +146,9 @@ def _resolved_where(compute: Compute) -> tuple[str, Precision]:
     if compute.scheduler is None:
         return resolved(*asked)
     # Imports distributed, which other runs do without.
-    from geothresh.mosaic.clients import run_on_workers
+    from geothresh.mosaic.clients import ask_workers
 
-    taken = set(run_on_workers(Scheduler(address=compute.scheduler), resolved, *asked))
+    taken = set(ask_workers(Scheduler(address=compute.scheduler), resolved, *asked))
     if len(taken) > 1:
         ways = "; ".join(sorted(" ".join(way) for way in taken))
         raise UsageError(
@@ -193,10 +193,10 @@ def _pays_and_works(model: ModelSource, compute: Compute, n_tiles: int) -> bool:
         reasons = [lacking_compiler("cuda")]
     else:
         # Imports distributed, which other runs do without.
-        from geothresh.mosaic.clients import run_on_workers
+        from geothresh.mosaic.clients import ask_workers
 
         where = Scheduler(address=compute.scheduler)
-        reasons = list(run_on_workers(where, lacking_compiler, "cuda"))
+        reasons = list(ask_workers(where, lacking_compiler, "cuda"))
     reason = next(filter(None, reasons), None)
     said = "compiled" if reason is None else f"not compiled ({reason})"
     _LOGGER.info("compile auto: %s; %d tiles", said, n_tiles)

@@ -338,7 +338,7 @@ def test_the_workers_tell_device_and_number_format(
     assert (chosen.device, chosen.precision) == resolved("auto", "auto")
     monkeypatch.setattr(
         geothresh.mosaic.clients,
-        "run_on_workers",
+        "ask_workers",
         lambda *_: [("cuda", "fp16"), ("cpu", "bf16"), ("cpu", "bf16")],
     )
     with pytest.raises(UsageError, match=r"differ .* \(cpu bf16; cuda fp16\)"):
