@@ -13,7 +13,7 @@ from geothresh.fields import Number, checked, require, require_only
 from geothresh.mosaic import mosaic_array, where_asked
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import IN_THIS_PROCESS, Compute, Progress, Refining, Tiling
-from geothresh.run.calibrated import follow
+from geothresh.run.calibrated import apply_calibration
 from geothresh.run.models import Model
 from geothresh.thresholding import foreground_width
 from geothresh.windows import RasterSize
@@ -69,7 +69,7 @@ def refine_array(
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # np.asarray returns the values under the mask.
         values = confidence.filled(np.nan)
-    chosen = follow(model, refining).choose(
+    chosen = apply_calibration(model, refining).choose(
         compute, metres=ground_sample_distance, width=partial(_width, values)
     )
     tiles = chosen.grid(RasterSize(height=1, width=1), tiling)

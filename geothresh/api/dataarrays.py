@@ -18,7 +18,7 @@ from geothresh.raster.creation import NODATA
 from geothresh.raster.dataarray import Plane, StoredConfidences
 from geothresh.raster.dataset import evenly_spread, valid_values
 from geothresh.raster.scaling import Scaling, decide_scaling, telling_values
-from geothresh.run.calibrated import follow
+from geothresh.run.calibrated import apply_calibration
 from geothresh.run.changes import MaskLayers
 from geothresh.run.models import ChosenModel, Model
 from geothresh.run.outputs import parameter_tags
@@ -152,9 +152,9 @@ def refine_dataarray(
     )
     pixel = pixel_size(plane.box())
     metres = pixel.mean if ground_sample_distance is None and pixel else ground_sample_distance
-    following = follow(model, refining)
-    refining = following.refining
-    chosen = following.choose(compute, metres=metres, width=partial(_width, plane, stored, decode))
+    applied = apply_calibration(model, refining)
+    refining = applied.refining
+    chosen = applied.choose(compute, metres=metres, width=partial(_width, plane, stored, decode))
     warn_of_mismatch(plane.name, None if metres is None else PixelSize(x=metres, y=metres), chosen)
     made: _Confidences | _Mask = _Confidences()
     if layer == "mask":
@@ -170,7 +170,7 @@ def refine_dataarray(
             tiling,
             tta=refining.tta,
             **made.described(),
-            **following.described,
+            **applied.described,
         ),
     )
 

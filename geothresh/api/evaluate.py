@@ -37,8 +37,8 @@ from geothresh.raster.mask import Mask, open_labels
 from geothresh.raster.pairs import Pair
 from geothresh.raster.pictures import write_png
 from geothresh.raster.scene import Scene, open_scene
-from geothresh.raster.surface import told_together
-from geothresh.run.calibrated import follow
+from geothresh.raster.surface import merged_warnings
+from geothresh.run.calibrated import apply_calibration
 from geothresh.run.maps import MapRefinement, chosen_pairs, pixel_sizes, refine_in_cells
 from geothresh.run.models import Choose, ChosenModel, Model, choose_model
 from geothresh.run.resolution import chosen_for
@@ -153,12 +153,12 @@ def evaluate(
     if shown is not None:
         require_page(shown)
     sizes = pixel_sizes(folders, maps, as_raster=bool(pairs))
-    following = None if model is None else follow(model, refining)
-    refining = refining if following is None else following.refining
+    applied = None if model is None else apply_calibration(model, refining)
+    refining = refining if applied is None else applied.refining
     # For its name, digest and patch; each data set has its own resolution.
-    chosen = None if following is None else choose_model(following.model, compute)
+    chosen = None if applied is None else choose_model(applied.model, compute)
     plan = _Plan(
-        model=None if following is None else partial(following.choose, compute),
+        model=None if applied is None else partial(applied.choose, compute),
         keep=None if chosen is None else chosen.keep(refining),
         patch=scoring.patch or (DEFAULT_PATCH if chosen is None else chosen.patch),
         figures=_figures_folder(scoring),
@@ -285,7 +285,7 @@ def _evaluate_several(
     """Score the cells of several scenes together, with the scene's name in their ids."""
     tally = plan.tally(PAPER_DISTANCE)
     scenes: list[SceneScore] = []
-    with told_together([str(pair.scene) for pair in pairs]):
+    with merged_warnings([str(pair.scene) for pair in pairs]):
         for pair in pairs:
 
             def add(sample: Sample, scene: str = pair.name) -> None:

@@ -10,7 +10,7 @@ from geothresh.many.inputs import names_several
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import PathLike, Progress, Reading
 from geothresh.raster.scene import open_scene
-from geothresh.run.scene_info import Against, SceneInfo, describe
+from geothresh.run.scene_info import ComparedModel, SceneInfo, describe
 
 # Loaded where there are many: a scene by itself does without most of it.
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ def info(
         >>> geothresh.info("tiles").grids           # doctest: +SKIP
         1
     """
-    against = Against.of(model)
+    compared = ComparedModel.of(model)
     if isinstance(scene, list | tuple) or names_several(scene):
         named = scene if isinstance(scene, list | tuple) else [scene]
         from geothresh.many.overview import look_at_each
 
-        return look_at_each(named, reading, against, progress or _unseen)
+        return look_at_each(named, reading, compared, progress or _unseen)
     with open_scene(scene, reading) as opened:
-        return describe(opened, against)
+        return describe(opened, compared)
 
 
 def _unseen(done: int, total: int) -> None:

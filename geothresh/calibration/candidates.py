@@ -25,7 +25,7 @@ from geothresh.calibration.counts import (
     iou_at_cuts,
     iou_of_mask,
 )
-from geothresh.evaluation.gallery import Reliability
+from geothresh.evaluation.reliability import Reliability
 from geothresh.nn.transformation import Transformation, clipped_logit
 from geothresh.types import BoolArray, Float64Array
 

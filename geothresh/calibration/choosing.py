@@ -20,7 +20,7 @@ import numpy as np
 
 from geothresh.calibration.candidates import Candidate, Fitted
 from geothresh.calibration.counts import CountedMaps
-from geothresh.evaluation.gallery import Reliability
+from geothresh.evaluation.reliability import Reliability
 from geothresh.types import Float64Array
 
 LEVEL = 0.05

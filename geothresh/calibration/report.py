@@ -10,7 +10,7 @@ from typing import Any
 
 from geothresh.calibration.candidates import Candidate
 from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain
-from geothresh.evaluation.layout import aligned, filled, widths
+from geothresh.evaluation.plaintext import aligned, filled, widths
 
 _HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
 

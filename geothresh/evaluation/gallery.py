@@ -1,20 +1,17 @@
-"""What a report page shows of many maps: the best and the worst in pictures, reliability."""
+"""Keep what a report page shows of many maps: pictures of the best and worst, and reliability."""
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from geothresh.evaluation.figures import error_picture
+from geothresh.evaluation.reliability import Reliability
 from geothresh.evaluation.scoring import CUT, Sample
 from geothresh.metrics import Counts
 from geothresh.raster.pictures import shrunk
-from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
+from geothresh.types import BoolArray, UInt8Array
 
-BINS = 10
-"""Equal parts of [0, 1] of the reliability diagram."""
 MOST = 6
 """Number of best maps, and of worst maps, that are kept."""
 _SIDE = 384
@@ -38,55 +35,6 @@ class Exhibit:
     def merit(self) -> float:
         """What maps are ranked by: the gain in IoU, or the IoU itself where nothing was refined."""
         return self.before if self.after is None else self.after - self.before
-
-
-@dataclass(slots=True)
-class Reliability:
-    """Reliability diagram: how often pixels of each confidence are truly foreground."""
-
-    counts: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    """Pixels of each bin."""
-    foreground: Int64Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    """Truly foreground pixels of each bin."""
-    sums: Float64Array = field(default_factory=lambda: np.zeros(BINS, np.float64))
-    """Sum of the confidences of each bin."""
-
-    def add(self, confidence: Float32Array, truth: BoolArray, valid: BoolArray) -> None:
-        """Count the valid pixels of a map."""
-        values, right = confidence[valid], truth[valid]
-        bins = np.minimum((values * np.float32(BINS)).astype(np.intp), BINS - 1)
-        self.counts += np.bincount(bins, minlength=BINS)
-        self.foreground += np.bincount(bins[right], minlength=BINS)
-        self.sums += np.bincount(bins, weights=values, minlength=BINS)
-
-    def add_levels(
-        self, confidences: Float32Array, background: Int64Array, foreground: Int64Array
-    ) -> None:
-        """Count pixels given as histograms.
-
-        Args:
-            confidences: (N,) in [0, 1].
-            background: (N,) truly background pixels of each confidence.
-            foreground: (N,) truly foreground pixels of each confidence.
-        """
-        bins = np.minimum((confidences * np.float32(BINS)).astype(np.intp), BINS - 1)
-        total = background + foreground
-        np.add.at(self.counts, bins, total)
-        np.add.at(self.foreground, bins, foreground)
-        np.add.at(self.sums, bins, total * confidences.astype(np.float64))
-
-    def points(self) -> list[tuple[float, float, int]]:
-        """Mean confidence, share of foreground and number of pixels of each bin that has any."""
-        return [
-            (float(total / count), float(right / count), int(count))
-            for total, right, count in zip(self.sums, self.foreground, self.counts, strict=True)
-            if count
-        ]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error (ECE), 0 to 1."""
-        return float(np.abs(self.sums - self.foreground).sum() / max(1, self.counts.sum()))
 
 
 @dataclass(slots=True, kw_only=True)

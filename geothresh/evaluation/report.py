@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geothresh.evaluation.layout import GAP, aligned, filled, widths
+from geothresh.evaluation.plaintext import GAP, aligned, filled, widths
 from geothresh.evaluation.scenes import SceneScore, scene_table, worst_sentence
 from geothresh.evaluation.verdict import Changes, Verdict
 from geothresh.metrics import Summary

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geothresh.evaluation.layout import aligned, widths
+from geothresh.evaluation.plaintext import aligned, widths
 from geothresh.metrics import Counts, MapScore
 
 

@@ -19,9 +19,9 @@ from geothresh.raster.scene import Examined, SceneSpec
 from geothresh.raster.surface import (
     OpenScenes,
     SurfaceReader,
+    crs_normaliser,
     decide_together,
-    one_spelling,
-    told_together,
+    merged_warnings,
 )
 
 # Of a raster that is cut into pieces, where nothing grows with the whole.
@@ -55,7 +55,7 @@ def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -
             raise error
         bad.append(BadFile(name=source.name, reason=str(error)))
 
-    with told_together([source.name for source in sources]):
+    with merged_warnings([source.name for source in sources]):
         found: list[Examined] = []
         for source, one in zip(sources, examine_each(sources, reading, most), strict=True):
             if isinstance(one, InputError):
@@ -66,10 +66,10 @@ def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -
     left = [one for one in found if one in read]
     if not left:
         raise InputError(f"no raster is left to refine; {bad[0].reason}")
-    spell = one_spelling()
+    normalised = crs_normaliser()
     boxes = tuple(
         GeoBox(
-            size=one.box.size, transform=one.box.transform, crs=spell(one.box.crs),
+            size=one.box.size, transform=one.box.transform, crs=normalised(one.box.crs),
             name=one.box.name,
         )
         for one in left

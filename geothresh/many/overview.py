@@ -16,8 +16,8 @@ from geothresh.raster.alike import examine_each
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.grids import surfaces_of
 from geothresh.raster.scene import BandKind, Examined, SceneSpec
-from geothresh.raster.surface import decide_together, one_spelling, told_together
-from geothresh.run.scene_info import Against, SceneInfo, describe
+from geothresh.raster.surface import crs_normaliser, decide_together, merged_warnings
+from geothresh.run.scene_info import ComparedModel, SceneInfo, describe
 
 # More threads gain nothing, as decoding alternates with Python code.
 _MOST_THREADS = 16
@@ -50,7 +50,7 @@ class ManyInfo:
 
 
 def look_at_each(
-    named: Sequence[PathLike], reading: Reading, against: Against, progress: Progress
+    named: Sequence[PathLike], reading: Reading, compared: ComparedModel, progress: Progress
 ) -> ManyInfo:
     """Metadata of all files that are named; see `geothresh.info`."""
     found = list_inputs(named, allow_vrt=reading.allow_vrt)
@@ -62,15 +62,15 @@ def look_at_each(
     def look(spec: SceneSpec) -> SceneInfo | InputError:
         try:
             with spec.open() as opened:
-                return describe(opened, against)
+                return describe(opened, compared)
         except InputError as error:
             return error
 
     names = [source.name for source in found.sources]
     files: list[SceneInfo] = []
     boxes: list[GeoBox] = []
-    spell = one_spelling()
-    with told_together(names):
+    normalised = crs_normaliser()
+    with merged_warnings(names):
         sound: list[Examined] = []
         examinations = examine_each(found.sources, reading, MOST_PIXELS)
         for number, (name, one) in enumerate(zip(names, examinations, strict=True), 1):
@@ -91,7 +91,7 @@ def look_at_each(
                     continue
                 files.append(facts)
                 if one.box.has_transform:
-                    boxes.append(replace(one.box, crs=spell(one.box.crs)))
+                    boxes.append(replace(one.box, crs=normalised(one.box.crs)))
         finally:
             pool.shutdown(cancel_futures=True)
     return ManyInfo(

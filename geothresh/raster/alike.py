@@ -1,8 +1,8 @@
 """Examine many rasters: a few of each kind by GDAL, those that are like them by comparison.
 
 A raster is like another if their directories say the same but for where pixels lie on the ground
-and where blocks lie in the file (`geothresh.raster.directories`), and nothing beside it says more.
-What GDAL has found of the one is then true of the other. Of whatever is odd GDAL is asked.
+and where blocks lie in the file (`geothresh.raster.tiff_directories`), and nothing beside it says
+more. What GDAL has found of the one is then true of the other. Whatever is odd is left to GDAL.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from geothresh.machine import usable_cores
 from geothresh.options import Reading
 from geothresh.raster.checks import usable_nodata, warn_of_absent_blocks, warn_of_georeference
 from geothresh.raster.dataset import BlockInventory, open_raster
-from geothresh.raster.directories import Directories, read_directories
 from geothresh.raster.gdal import filtered_warnings, gdal_environment
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.scene import Examined, SceneSpec, examined
+from geothresh.raster.tiff_directories import Directories, read_directories
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader

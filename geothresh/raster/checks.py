@@ -268,11 +268,11 @@ def complete_blocks(
         return None
     layout = BlockLayout.of(dataset, bidx)
     inventory = BlockInventory.of(dataset, bidx, layout)
-    if inventory.homeless:
+    if inventory.without_offset:
         # Whether GDAL reports the fault depends on the next call.
         raise InputError(
-            f"{source.name}: the metadata cannot be understood ({inventory.homeless} blocks have "
-            "a size and no place in the file); write it again with gdal_translate"
+            f"{source.name}: the metadata cannot be understood ({inventory.without_offset} blocks "
+            "have a size and no place in the file); write it again with gdal_translate"
         )
     beyond = inventory.first_beyond(source.file_size)
     if beyond is not None:

@@ -23,7 +23,7 @@ from geothresh.raster.gdal import (
     filtered_warnings,
     gdal_environment,
     reason,
-    tried_again,
+    with_retries,
 )
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
@@ -102,7 +102,7 @@ class BlockInventory:
     """For each, the position in the file after its last byte; 0 where it is absent."""
     one_strip: bool = False
     """The raster is a single strip (`BlockLayout.is_one_strip`); `examined` is its first row."""
-    homeless: int = 0
+    without_offset: int = 0
     """Examined blocks that have a size and no offset: GDAL reads them from the file's header."""
 
     @classmethod
@@ -119,19 +119,21 @@ class BlockInventory:
         """
         examined = evenly_spread(layout.count, _MOST_BLOCKS)
         ends = np.zeros(len(examined), np.int64)
-        homeless = 0
+        without_offset = 0
         for place, index in enumerate(examined.tolist()):
             row, column = divmod(index, layout.columns)
             where = f"{column}_{row}"
             offset = dataset.get_tag_item(f"BLOCK_OFFSET_{where}", "TIFF", bidx, overview)
             size = int(dataset.get_tag_item(f"BLOCK_SIZE_{where}", "TIFF", bidx, overview) or 0)
             if offset is None or int(offset) == 0:
-                homeless += size > 0
+                without_offset += size > 0
                 continue
             ends[place] = min(int(offset) + size, _NOWHERE)
         if layout.is_one_strip(np.flatnonzero(ends)):
-            return cls(examined=examined[:1], ends=ends[:1], one_strip=True, homeless=homeless)
-        return cls(examined=examined, ends=ends, homeless=homeless)
+            return cls(
+                examined=examined[:1], ends=ends[:1], one_strip=True, without_offset=without_offset
+            )
+        return cls(examined=examined, ends=ends, without_offset=without_offset)
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -169,7 +171,7 @@ def open_dataset(source: RasterSource, **options: str) -> DatasetReader:
     """
     try:
         with gdal_environment(**source.access), filtered_warnings():
-            return tried_again(
+            return with_retries(
                 lambda: rasterio.open(
                     source.location, driver=source.driver, sharing=False, **options
                 )

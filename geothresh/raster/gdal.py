@@ -122,10 +122,10 @@ def gdal_environment(
         yield
 
 
-def tried_again(work: Callable[[], Result]) -> Result:
-    """Do what opens a raster of a server, also after a connection that was cut without an answer.
+def with_retries(work: Callable[[], Result]) -> Result:
+    """Open a raster of a server, and try again where a connection was cut without an answer.
 
-    GDAL tries again where a server is busy, and gives up where it says nothing.
+    GDAL itself tries again where a server is busy, but not where it says nothing.
     """
     for seconds in _AGAIN_AFTER:
         try:

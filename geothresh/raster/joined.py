@@ -20,7 +20,7 @@ from geothresh.raster.grids import Surface, surfaces_of
 from geothresh.raster.mask import Mask, MaskSpec, count_mask, decided_value
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.rewriting import rewritten
-from geothresh.raster.surface import OpenScenes, SurfaceReader, one_spelling
+from geothresh.raster.surface import OpenScenes, SurfaceReader, crs_normaliser
 from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
@@ -82,8 +82,8 @@ def joined_mask(
         counted.append(count_mask(source, bidx))
         if progress:
             progress(done, len(sources))
-    spell = one_spelling()
-    surface = one_surface([replace(one.box, crs=spell(one.box.crs)) for one in counted])
+    normalised = crs_normaliser()
+    surface = one_surface([replace(one.box, crs=normalised(one.box.crs)) for one in counted])
     name = surface.box.name
     value = decided_value(name, counted)
     specs = [replace(one.spec, value=value) for one in counted]

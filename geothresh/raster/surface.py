@@ -100,7 +100,7 @@ def _decide(
     return decide_scaling(kind.facts(name, values), reading.scale)
 
 
-def one_spelling() -> Callable[[str | None], str | None]:
+def crs_normaliser() -> Callable[[str | None], str | None]:
     """A function that gives the same WKT for every spelling of one CRS."""
     first: dict[str, str] = {}
 
@@ -117,7 +117,7 @@ def one_spelling() -> Callable[[str | None], str | None]:
 
 
 @contextmanager
-def told_together(files: Sequence[str]) -> Iterator[None]:
+def merged_warnings(files: Sequence[str]) -> Iterator[None]:
     """Merge equal warnings about many files into one, with the name of the first file.
 
     Messages begin with the name of a file and a colon.

@@ -23,7 +23,7 @@ from geothresh.raster.gdal import (
     filtered_warnings,
     gdal_environment,
     reason,
-    tried_again,
+    with_retries,
 )
 from geothresh.raster.objects import StoreError, digest, fetch, files_in, put
 
@@ -55,7 +55,7 @@ def unit_there(address: Address) -> str | None:
     try:
         with (
             gdal_environment(remote=True, sending=True), filtered_warnings(),
-            tried_again(
+            with_retries(
                 lambda: rasterio.open(address.location, driver="GTiff", sharing=False)
             ) as found,
         ):  # fmt: skip

@@ -23,7 +23,7 @@ _USUAL_TILING = Tiling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Following:
+class AppliedCalibration:
     """Model, options and transformation of a run, after a calibration was applied."""
 
     model: Model
@@ -51,7 +51,7 @@ class Following:
         )  # fmt: skip
 
 
-def follow(model: Model, refining: Refining) -> Following:
+def apply_calibration(model: Model, refining: Refining) -> AppliedCalibration:
     """Apply the calibration in `refining`; without one everything stays as given.
 
     Args:
@@ -64,11 +64,11 @@ def follow(model: Model, refining: Refining) -> Following:
         UsageError: it needs no model, and one is given.
     """
     if refining.calibration is None:
-        return Following(model=model, refining=refining, described={})
+        return AppliedCalibration(model=model, refining=refining, described={})
     file = CalibrationFile.load(Path(refining.calibration))
     calibration = file.calibration
     change = calibration.transformation
-    return Following(
+    return AppliedCalibration(
         model=_model(file, model),
         refining=replace(
             refining,

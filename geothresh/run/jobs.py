@@ -18,7 +18,7 @@ from geothresh.raster.creation import CHANGES, THRESHOLD, BandFormat, confidence
 from geothresh.raster.scene import Scene
 from geothresh.raster.surface import PartReader, SurfacePart
 from geothresh.raster.writing import RasterWriter
-from geothresh.run.calibrated import follow
+from geothresh.run.calibrated import apply_calibration
 from geothresh.run.changes import REGION, MaskLayers, ThresholdedInput
 from geothresh.run.models import ChosenModel, Model
 from geothresh.run.outputs import (
@@ -89,11 +89,11 @@ class Method:
 
             area = find_area(scene, reading)
         # After all that is quick to check: loading a model takes seconds.
-        following = follow(options.model, options.refining)
-        chosen = chosen_for(scene, partial(following.choose, options.compute, tiling=tiling))
+        applied = apply_calibration(options.model, options.refining)
+        chosen = chosen_for(scene, partial(applied.choose, options.compute, tiling=tiling))
         return cls(
             area=area, chosen=chosen, grid=chosen.grid(scene.size, tiling),
-            refining=following.refining, calibration=following.described, tiling=tiling,
+            refining=applied.refining, calibration=applied.described, tiling=tiling,
             compute=options.compute, writing=options.writing,
         )  # fmt: skip
 

@@ -74,7 +74,7 @@ class SceneInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Against:
+class ComparedModel:
     """The model that scenes are compared with."""
 
     name: str
@@ -83,7 +83,7 @@ class Against:
     """The pixels that it was trained on."""
 
     @classmethod
-    def of(cls, model: str | Path) -> Against:
+    def of(cls, model: str | Path) -> ComparedModel:
         """Take a packaged model's name, or a model file.
 
         Raises:
@@ -93,7 +93,7 @@ class Against:
         return cls(name=file.stem, scope=ModelScope.of_card(read_card(file).training))
 
 
-def describe(opened: Scene, model: Against) -> SceneInfo:
+def describe(opened: Scene, model: ComparedModel) -> SceneInfo:
     """Describe an open scene; some windows of it are read.
 
     Raises:

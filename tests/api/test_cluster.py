@@ -237,7 +237,8 @@ def test_workers_that_die_are_replaced(scene: Path, expected: bytes, tmp_path: P
 def test_a_result_that_is_lost_with_the_last_worker_is_not_waited_for(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geothresh.mosaic.cluster, "WORKERLESS_SECONDS", 1.0)
+    for module in (geothresh.mosaic.cluster, geothresh.mosaic.clients):
+        monkeypatch.setattr(module, "WORKERLESS_SECONDS", 1.0)
     monkeypatch.setattr(geothresh.mosaic.cluster, "_LOOK_SECONDS", 0.5)
     with (
         LocalCluster(

@@ -15,7 +15,7 @@ from geothresh.calibration.candidates import (
     of_model,
 )
 from geothresh.calibration.counts import LEVELS, CountedMaps, MapCounter
-from geothresh.evaluation.gallery import Reliability
+from geothresh.evaluation.reliability import Reliability
 from geothresh.evaluation.scoring import Sample
 from geothresh.metrics import Counts
 from geothresh.nn.transformation import clipped_logit

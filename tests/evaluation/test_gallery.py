@@ -10,8 +10,9 @@ import pytest
 
 from geothresh.api.evaluate import evaluate
 from geothresh.errors import OutputError
-from geothresh.evaluation.gallery import BINS, MOST, Gallery, Reliability
+from geothresh.evaluation.gallery import MOST, Gallery
 from geothresh.evaluation.options import Maps, Scoring
+from geothresh.evaluation.reliability import BINS, Reliability
 from geothresh.metrics import Counts
 from geothresh.options import Tiling
 from tests.support.blobs import write_pairs

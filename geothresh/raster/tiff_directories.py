@@ -1,9 +1,8 @@
-"""What the directories of a TIFF say, byte for byte: files may differ in their place alone.
+"""Read the image file directories (IFDs) of a TIFF, byte for byte, to compare files without GDAL.
 
 GDAL takes a millisecond and a half to open a file and to answer what must be asked of it, most of
 it the same for each of a hundred thousand files of one writer. To compare two files takes a
-fiftieth of that. Nothing is understood here but where things stand: what is unusual is nobody's
-like.
+fiftieth of that. Only positions are interpreted here; a file with anything odd is like no other.
 
 Source: TIFF 6.0 and the BigTIFF design, whose header, entries and types these are; GeoTIFF 1.1 for
 the tie point.
