@@ -95,20 +95,20 @@ def resizing() -> Any:
 
 def making_directories() -> Any:
     """The option of making directories of outputs, for any class that has it."""
-    return option(False, "Make the directories of the outputs that are not there.", FLAG)
+    return option(False, "Create missing directories of the outputs.", FLAG)
 
 
 def overwriting() -> Any:
     """The option of replacing outputs, for any class that has it."""
-    return option(False, "Replace the outputs that exist.", FLAG)
+    return option(False, "Replace existing outputs.", FLAG)
 
 
 def styling() -> Any:
     """The option of styles with outputs, for any class that has it."""
     return option(
         True,
-        "Write how outputs look in QGIS and what their classes are called: .qml and .aux.xml "
-        "beside them, within a GeoPackage. What you have changed of it stays.",
+        "Write styles for QGIS and names of classes: .qml and .aux.xml beside the outputs, or "
+        "inside a GeoPackage. A style that you have changed stays.",
         FLAG,
     )
 
@@ -172,15 +172,15 @@ class Refining(Options):
     )
     resolution: Resolution = option(
         "auto",
-        "Pixels that the model reads, in metres on the ground, or the raster's own: native. auto "
-        "takes its own where the model has seen such pixels, else the nearest that it has; the "
-        "changes are brought back to the raster's own pixels.",
+        "Size of the pixels that the model reads: in metres on the ground, or native, the raster's "
+        "own. auto is native where the model was trained on such pixels, else the nearest size "
+        "that it was trained on. Outputs have the raster's own pixels.",
         Number(least=0, above=True, words=("auto", "native")),
         metavar="auto|native|M",
     )
     threshold: float = option(
         0.5,
-        "Refined confidence from which on a pixel is foreground.",
+        "A pixel is foreground where its refined confidence is at least this.",
         SHARE,
         pixels=True,
     )
@@ -274,8 +274,8 @@ class Compute(Options):
     )
     backend: Backend = option(
         "torch",
-        "Library that runs the network; the others than torch are for CPUs, and come with "
-        "geothresh[onnx] and geothresh[openvino].",
+        "Library that runs the network; onnxruntime and openvino come with geothresh[onnx] and "
+        "geothresh[openvino].",
         Choice(get_args(Backend)),
     )
     compile: Compile = option(
@@ -286,8 +286,8 @@ class Compute(Options):
     )
     workers: int = option(
         0,
-        "Worker processes on this machine, each of which loads the model anew: for several GPUs, "
-        "or dozens of cores and thousands of tiles. 0 works in threads of this one.",
+        "Worker processes on this machine, each with its own copy of the model: for several GPUs, "
+        "or dozens of cores and thousands of tiles. 0 = threads of this process.",
         Number(whole=True, least=0),
         metavar="N",
     )
@@ -335,8 +335,8 @@ class Writing(Options):
     )
     overviews: bool = option(
         False,
-        "Add overviews, by which large rasters are drawn fast: the nearest pixel of classes, so "
-        "that thin roads do not vanish, and the mean of confidences. A COG has them anyway.",
+        "Add overviews, with which large rasters are drawn fast: the nearest pixel of classes, so "
+        "that thin roads do not vanish, and the mean of confidences. A COG always has them.",
         FLAG,
     )
     confidence_dtype: Dtype = option(
@@ -348,11 +348,11 @@ class Writing(Options):
     style: bool = styling()
     resume: bool = option(
         True,
-        "Keep finished work on the disk, and go on from that of an interrupted run.",
+        "Keep finished work on the disk, and resume an interrupted run from it.",
         FLAG,
     )
     restart: bool = option(
-        False, "Throw away what an interrupted run left, and start afresh.", FLAG
+        False, "Delete what an interrupted run left, and start from the beginning.", FLAG
     )
     parents: bool = making_directories()
     overwrite: bool = overwriting()
@@ -412,8 +412,8 @@ class Outputs(Options):
     )
     report: PathLike | None = option(
         None,
-        "Write a page to look at too, .html: before and after, where most changed, how it was "
-        "made; one file without a network.",
+        "Write a report page too, .html: before and after, where most changed, how it was made. "
+        "One file, which loads nothing.",
         File(),
         metavar="FILE",
     )

@@ -61,6 +61,7 @@ class BasePredictor:
         # Not on the meta device: some encoders keep constants that are not among the weights.
         network = build_network(self.config)
         network.load_state_dict(weights)
+        # torch's stubs have no memory_format beside a device.
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval().requires_grad_(False)
 

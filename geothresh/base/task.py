@@ -70,6 +70,7 @@ class BaseTask(Task):
         place, dtype = training_place(device, recipe.precision)
         torch.manual_seed(recipe.seed)
         network = build_network(config, NONE if resumed else plan.encoder_weights)
+        # torch's stubs have no memory_format beside a device.
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         run = {
             "config": config.as_dict(),

@@ -75,7 +75,7 @@ def _fill_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # For as long as the process lives.
+            # Not closed: it stays open as long as the process lives.
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 

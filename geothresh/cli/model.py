@@ -78,7 +78,7 @@ def show(name: str, as_json: bool) -> None:
 )  # fmt: skip
 @options.output
 @click.option(
-    "--tile-size", default=512, show_default=True, type=click.IntRange(min=1),
+    "--tile-size", default=512, show_default=True, type=click.IntRange(min=1), metavar="N",
     help="Side of the tiles that the exported model takes; a multiple of its patch.",
 )  # fmt: skip
 @options.overwrite

@@ -114,15 +114,15 @@ def common(command: Command) -> Command:
     for decorate in (
         message(
             "--debug", is_flag=True, expose_value=False, callback=_debug,
-            help="Show where an error comes from.",
+            help="Show the traceback of an error.",
         ),
         message(
             "-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet,
-            help="Say nothing on stderr but errors.",
+            help="Print only errors on stderr.",
         ),
         message(
             "-v", "--verbose", count=True, expose_value=False, callback=_louder,
-            help="Say more on stderr; twice for all.",
+            help="Print more on stderr; -vv prints all.",
         ),
     ):  # fmt: skip
         command = decorate(command)
@@ -131,7 +131,7 @@ def common(command: Command) -> Command:
 
 # Paths
 output = click.option(
-    "-o", "--output", type=ADDRESS, help="File to write; the default is named by the command."
+    "-o", "--output", type=ADDRESS, help="File to write; its default is described above."
 )
 
 # Options of commands that take one field of a class only
@@ -165,12 +165,12 @@ as_json = message(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON object on stdout, of an error too, and nothing else there.",
+    help="Print the result, or the error, as one JSON object on stdout.",
 )
 resume = click.option(
     "--resume/--no-resume", default=None,
-    help="Go on with the run that was stopped; by default where there is one of the same output. "
-    "--resume fails where there is none, --no-resume refuses it as any file in the way.",
+    help="Resume a run that was stopped. By default one is resumed if there is one; --resume fails "
+    "if there is none, --no-resume never resumes, and refuses its files as any that exist.",
 )  # fmt: skip
 
 
@@ -185,6 +185,6 @@ def progress(command: Callable[..., Any]) -> Callable[..., Any]:
     return message(
         "--progress", type=click.Choice(["auto", "bar", "lines", "json", "none"]),
         default="auto", show_default=True,
-        help="How to say on stderr how far it is: a bar, a line a minute, or JSON for programs. "
-        "auto draws a bar on a terminal and writes lines elsewhere.",
+        help="How progress is shown on stderr: a bar, a line a minute, or JSON for programs. auto "
+        "is a bar on a terminal, and lines elsewhere.",
     )(chosen)  # fmt: skip

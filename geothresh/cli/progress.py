@@ -77,7 +77,7 @@ class Display(ABC):
     def end(self, last: Update | None) -> None:  # noqa: B027 (nothing to do is the usual case)
         """Called when the work is done; `last` is what was reported last, shown or not."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027 (as `end`)
         """Called when the work is done or has failed."""
 
 

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 @recipe_options
 @options_of(Splitting, "splitting")
 @click.option(
-    "--loader-workers", type=click.IntRange(min=0), default=0, show_default=True,
+    "--loader-workers", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
     help="Processes that prepare chips.",
 )  # fmt: skip
 @options.device

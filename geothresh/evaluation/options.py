@@ -82,8 +82,8 @@ class Scoring(Options):
     )
     report: PathLike | None = option(
         None,
-        "Write a page to look at, .html: the table, what each map gains, the best and worst maps, "
-        "calibration; one file without a network.",
+        "Write a report page, .html: the table, what each map gains, the best and worst maps, "
+        "reliability. One file, which loads nothing.",
         File(),
         metavar="FILE",
     )

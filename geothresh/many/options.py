@@ -21,8 +21,8 @@ class Many(Options):
 
     layers: str = option(
         "mask",
-        "What is written of each SCENE, with commas between: mask, confidence, changes, "
-        "thresholds. The mask always is.",
+        "Layers to write of each SCENE, separated by commas: mask, confidence, changes, "
+        "thresholds. The mask is always written.",
         Text(),
         metavar="LAYER,...",
     )
@@ -32,9 +32,7 @@ class Many(Options):
         "multiple of 64, best of 512.",
         COUNT,
     )
-    separately: bool = option(
-        False, "Refine each SCENE for itself: its neighbours are not looked at.", FLAG
-    )
+    separately: bool = option(False, "Refine each SCENE alone: its neighbours are not read.", FLAG)
     skip_bad: bool = option(
         False,
         "Go on without scenes that cannot be read; they are listed at the end, and the exit code "

@@ -241,7 +241,7 @@ class OnnxRuntime:
 
         def forward(tiles: Float32Array) -> Float32Array:
             (refined,) = session.run(None, {INPUT: tiles})
-            return refined  # type: ignore[no-any-return]
+            return refined  # type: ignore[no-any-return] # onnxruntime has no types
 
         return forward
 

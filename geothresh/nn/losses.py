@@ -177,6 +177,7 @@ class _Laplacian(torch.autograd.Function):
 
 
 def _laplacian(values: Tensor) -> Tensor:
+    # torch does not annotate Function.apply.
     laplacian: Tensor = _Laplacian.apply(values)  # type: ignore[no-untyped-call]
     return laplacian
 

@@ -232,6 +232,7 @@ class ThreshNet(nn.Module):
         if config.head == "correction":
             for decoder in self.decoders():
                 nn.init.zeros_(decoder.head.weight)
+                # A Conv2d may have no bias; this one was made with it.
                 nn.init.zeros_(decoder.head.bias)  # type: ignore[arg-type]
 
     def decoders(self) -> list[Decoder]:

@@ -203,6 +203,7 @@ class TorchRefiner:
         network.eval().requires_grad_(False)
         fold_norms(network)
         lower_precision(network, self.dtype)
+        # torch's stubs have no memory_format beside a device.
         return network.to(device, memory_format=memory_layout(self.config))  # type: ignore[call-overload,no-any-return]
 
     def _stream_pool(
