@@ -27,6 +27,12 @@ _LOCKS: dict[Path, int] = {}
 # Folders that held no temporary one when they were last changed, at that time.
 _CLEAN: dict[Path, int] = {}
 
+# Errors of file systems without locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# Errors of file systems that cannot flush a directory.
+_NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# Targets of the links /dev/stdout and /dev/fd/N of a process.
+_STREAMS = ("/proc/", "/dev/fd/")
 # The longest file name, in bytes, on every file system in common use.
 LONGEST_NAME = 255
 
@@ -135,15 +141,6 @@ def check_output(
             "directory"
         )
     return target
-
-
-# Errors of file systems without locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-# Errors of file systems that cannot flush a directory.
-_NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-
-# Targets of the links /dev/stdout and /dev/fd/N of a process.
-_STREAMS = ("/proc/", "/dev/fd/")
 
 
 def require_page(path: Path) -> None:
