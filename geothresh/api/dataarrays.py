@@ -17,6 +17,7 @@ from geothresh.options import IN_THIS_PROCESS, Compute, Progress, Reading, Refin
 from geothresh.raster.creation import NODATA
 from geothresh.raster.dataarray import Plane, StoredConfidences
 from geothresh.raster.dataset import evenly_spread, valid_values
+from geothresh.raster.pixelsize import pixel_size
 from geothresh.raster.scaling import Scaling, decide_scaling, telling_values
 from geothresh.run.calibrated import apply_calibration
 from geothresh.run.changes import MaskLayers
@@ -28,7 +29,6 @@ from geothresh.run.resolution import (
     width_windows,
 )
 from geothresh.types import BoolArray, Float32Array
-from geothresh.vector.pixelsize import pixel_size
 from geothresh.windows import PixelWindow
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from geothresh.options import (
 )
 from geothresh.raster.creation import require_creation
 from geothresh.raster.paths import find_raster
+from geothresh.raster.pixelsize import pixel_size
 from geothresh.raster.scene import open_scene
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.directories import with_directories
@@ -36,7 +37,6 @@ from geothresh.run.outputs import OutputFiles, check_outputs, write_manifest, wr
 from geothresh.run.resolution import sampled_width
 from geothresh.run.staging import Staging
 from geothresh.vector.options import VectorWriting
-from geothresh.vector.pixelsize import pixel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

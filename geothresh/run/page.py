@@ -33,6 +33,7 @@ from geothresh.raster.creation import NODATA
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.paths import find_raster
 from geothresh.raster.pictures import page_picture
+from geothresh.raster.pixelsize import longitude_latitude
 from geothresh.raster.scene import open_scene
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.outputs import OutputFiles
@@ -175,9 +176,6 @@ def _where(box: GeoBox | None, places: Sequence[PixelWindow]) -> list[str]:
     """The centres of places on the map, in words."""
     if box is None:
         return ["no georeference"] * len(places)
-    # With it comes pyproj.
-    from geothresh.vector.pixelsize import longitude_latitude
-
     centres = [(place.col + place.width / 2, place.row + place.height / 2) for place in places]
     points = box.to_map(np.array(centres, np.float64))
     texts = [f"x {x:.10g}, y {y:.10g}" for x, y in points]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from geothresh.errors import warn
 from geothresh.geobox import PixelSize
 from geothresh.nn.scope import TOLERANCE
+from geothresh.raster.pixelsize import pixel_size
 from geothresh.thresholding import median_width
-from geothresh.vector.pixelsize import pixel_size
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from geothresh.geobox import PixelSize
 from geothresh.nn.modelfile import read_card
 from geothresh.nn.packaged import find_model
 from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
+from geothresh.raster.pixelsize import pixel_size
 from geothresh.raster.scene import Scene
 from geothresh.run.resolution import sampled_share, sampled_width
-from geothresh.vector.pixelsize import pixel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

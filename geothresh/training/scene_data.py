@@ -17,6 +17,7 @@ from geothresh.geobox import GeoBox
 from geothresh.options import PathLike
 from geothresh.raster.mask import MaskSpec, open_labels
 from geothresh.raster.paths import is_tiff
+from geothresh.raster.pixelsize import pixel_size
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.training.data import Fold, OnCheck, Pixels, TrainingData, ValidationMap
 from geothresh.training.holdout import (
@@ -43,7 +44,6 @@ from geothresh.training.scenes import (
     Survey,
     survey,
 )
-from geothresh.vector.pixelsize import pixel_size
 from geothresh.vector.placing import PlacedShapes, Width, place
 from geothresh.vector.reading import find_layer
 

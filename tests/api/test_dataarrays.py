@@ -36,8 +36,8 @@ from geothresh import (
 )
 from geothresh.mosaic import mosaic_array
 from geothresh.raster.dataarray import Plane
+from geothresh.raster.pixelsize import pixel_size
 from geothresh.types import Float32Array
-from geothresh.vector.pixelsize import pixel_size
 from tests.support.fakes import UnevenRefiner
 from tests.support.rasters import NORTH_UP, coordinate_array, write_raster
 

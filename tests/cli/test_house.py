@@ -40,6 +40,7 @@ HEAVY = [
     "numpy",
     "numpy.ma",
     "pyogrio",
+    "pyproj",
     "rasterio",
     "scipy",
     "shapely",
