@@ -5,6 +5,7 @@ python tests/benchmarks/bench_many.py parent --workers 2    # a model that costs
 python tests/benchmarks/bench_many.py borders --piece 16384
 python tests/benchmarks/bench_many.py small --files 1024    # of 96 x 96 pixels, side by side
 python tests/benchmarks/bench_many.py speedup               # of two workers, over one
+python tests/benchmarks/bench_many.py network               # likewise, with a real network
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from geothresh import (
     Writing,
     refine_many,
 )
+from geothresh.machine import usable_cores
 from geothresh.many.examining import examine_all, group
 from geothresh.many.inputs import find_inputs
 from geothresh.many.planning import PlannedSurface, plan_surface, plan_units, require_apart
@@ -208,10 +210,8 @@ def speedup(side: int, piece: int, cost: int, rounds: int) -> None:
         for number in range(1, rounds + 1):
             rates, bare = [], []
             for workers in (1, 2):
-                with watched_fleet() as told:
-                    result = on_workers(scene, workers, piece, CostlySource(cost))
-                tiles = result.tiles_refined + result.tiles_skipped
-                rates.append(tiles / told["wall"])
+                rate, tiles = _rate(scene, workers, piece, CostlySource(cost))
+                rates.append(rate)
                 bare.append(_bare_rate(workers, tiles, cost))
             gains.append(rates[1] / rates[0] / 2)
             given.append(bare[1] / bare[0] / 2)
@@ -222,6 +222,33 @@ def speedup(side: int, piece: int, cost: int, rounds: int) -> None:
     print(
         f"median: two workers {median(gains):.2f} of twice one, bare processes {median(given):.2f}"
     )
+
+
+@main.command()
+@click.option("--side", default=6144, help="Rows and columns.")
+@click.option("--piece", default=1536)
+@click.option("--model", default="roads", help="A packaged model.")
+@click.option("--rounds", default=3)
+def network(side: int, piece: int, model: str, rounds: int) -> None:
+    """Print the throughput of a network in one worker with all cores, and in one for each core."""
+    cores = usable_cores()
+    gains, rows = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        scene = repeated(Path(scratch) / "scene.tif", height=side, width=side)
+        for number in range(1, rounds + 1):
+            rates = [_rate(scene, workers, piece, model)[0] for workers in (1, cores)]
+            gains.append(rates[1] / rates[0])
+            rows.append([str(number), *(f"{one:.2f}" for one in [*rates, gains[-1]])])
+    print(table(["round", "1 worker, tiles/s", f"{cores} workers", "of one"], rows))
+    print(f"median: {cores} workers {median(gains):.2f} of one with all cores")
+
+
+def _rate(scene: Path, workers: int, piece: int, model: Any) -> tuple[float, int]:
+    """Tiles per second from the first piece given out to the last one done, and tiles."""
+    with watched_fleet() as told:
+        result = on_workers(scene, workers, piece, model)
+    tiles = result.tiles_refined + result.tiles_skipped
+    return tiles / told["wall"], tiles
 
 
 def _bare_rate(processes: int, tiles: int, cost: int) -> float:
