@@ -64,7 +64,8 @@ def lacking_compiler(device: str, /) -> str | None:
     try:
         # Vectorised code, for which a compiler is asked in more ways than for a single number.
         numbers = torch.zeros(64, device=device)
-        torch.compile(_one_more, dynamic=False, fullgraph=True, options=_options(device))(numbers)
+        options = compiler_options(device)
+        torch.compile(_one_more, dynamic=False, fullgraph=True, options=options)(numbers)
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -112,10 +113,10 @@ def compile_in_place(network: ThreshNet) -> None:
 
     take_apart(network)
     device = next(network.parameters()).device.type
-    network.compile(dynamic=False, fullgraph=True, options=_options(device))
+    network.compile(dynamic=False, fullgraph=True, options=compiler_options(device))
 
 
-def _options(device: str) -> dict[str, str | int | bool | Callable[..., Any]] | None:
+def compiler_options(device: str) -> dict[str, str | int | bool | Callable[..., Any]] | None:
     """What torch's compiler is told: the length of this CPU's vectors, in bits.
 
     It takes the longest by itself, but its cache does not tell lengths apart: kernels made for

@@ -74,7 +74,11 @@ class Task(ABC):
         self.optimizer = self.new_optimizer()
 
     def new_optimizer(self) -> torch.optim.AdamW:
-        """A new AdamW."""
+        """A new AdamW.
+
+        Not torch's fused one: on a CPU it takes weights and moments in the order of memory, which
+        differs between channels-last weights and the moments of a state file.
+        """
         return torch.optim.AdamW(
             self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
