@@ -23,7 +23,7 @@ from geothresh.raster.joined import joined_mask, one_surface, windows_of
 from geothresh.raster.mask import Mask, open_mask, strips
 from geothresh.raster.provenance import Provenance
 from geothresh.raster.regions import sieved_mask
-from geothresh.raster.rewriting import Confidences, cut_scene, plain_mask
+from geothresh.raster.rewriting import Confidences, cut_scene
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.raster.surface import OpenScenes
 from geothresh.run.directories import with_directories
@@ -42,6 +42,7 @@ from geothresh.vector.layers import Layer
 from geothresh.vector.options import Centerlines, Foreground, Kind, Polygons, VectorWriting
 from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.reprojection import crs_of, short_name, to_crs
+from geothresh.vector.spill import spilling
 from geothresh.vector.units import MapUnits
 
 
@@ -182,17 +183,18 @@ def vectorize(
     with ExitStack() as outer:
         file = outer.enter_context(_local(named, inputs, writing))
         target = _Target.of(inputs, file, draw, writing)
+        spill = outer.enter_context(spilling(target.path))
         with ExitStack() as stack:
             found, scene = _opened(stack, inputs, foreground, reading, target.path, progress)
             units = _units_of(found, writing.allow_pixel_coords)
             band = stack.enter_context(_sieved(found, units, foreground, draw, target.path))
             drawn = draw_layers(
                 band, scene, units, draw, name=target.layers[0],
-                metadata=_metadata(inputs, draw, foreground), progress=progress,
+                metadata=_metadata(inputs, draw, foreground), progress=progress, spill=spill,
             )  # fmt: skip
         layers, crs = target.placed(drawn.layers, band)
-        # Imported late: pyogrio takes a hundred megabytes, and memory peaks while GDAL makes
-        # polygons.
+        # Imported late, when what it takes to draw is out of memory: pyogrio takes a hundred
+        # megabytes.
         from geothresh.vector.writing import write_vectors
 
         types = write_vectors(
@@ -349,10 +351,9 @@ def _opened(
     elif mask.several:
         found = stack.enter_context(joined_mask(mask.sources, bidx=reading.bidx, **same))
     else:
-        opened = stack.enter_context(
+        found = stack.enter_context(
             open_mask(mask.sources[0], bidx=reading.bidx, progress=progress)
         )
-        found = stack.enter_context(plain_mask(opened, beside=beside))
     for confidence in others:
         # The band is the mask's.
         scene = _confidences(stack, confidence, replace(reading, bidx=None))

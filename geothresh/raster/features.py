@@ -1,51 +1,38 @@
-"""Polygonize a mask, sum confidences over its regions, and rasterize polygons.
-
-GDAL's polygoniser reads the band row by row and closes each polygon across all blocks: without
-seams, and without an array of the whole raster.
-"""
+"""Outline the regions of a mask, sum confidences over them, and rasterize polygons."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.features import rasterize, shapes
+from rasterio.features import rasterize
 from rasterio.transform import Affine
 
-from geothresh.errors import InputError
 from geothresh.options import Progress
-from geothresh.raster.dataset import open_dataset
-from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
-from geothresh.raster.mask import Mask
+from geothresh.raster.gdal import filtered_warnings, gdal_environment
+from geothresh.raster.mask import Mask, strips
+from geothresh.raster.outlines import outlines
 from geothresh.raster.regions import RegionSums, RegionTable
 from geothresh.raster.rewriting import Confidences
+from geothresh.raster.rings import Outlines
 from geothresh.windows import PixelWindow
 
 
-def mask_shapes(mask: Mask) -> Generator[Mapping[str, Any], None, None]:
-    """Polygonize the foreground: its 4-connected regions as GeoJSON, in pixels (column, row).
+def mask_outlines(mask: Mask) -> Generator[Outlines, None, None]:
+    """Outlines of the 4-connected regions of the foreground, whole across all blocks.
 
-    Memory is that of all polygons: GDAL makes them all before it returns the first.
+    Yields:
+        Polygons, some at a time, in no particular order; see `geothresh.raster.outlines`.
 
     Raises:
         InputError: the mask cannot be read.
     """
-    spec = mask.spec
-    with gdal_environment(**spec.source.access), filtered_warnings():
-        try:
-            # Without its georeference the file gives the whole numbers of the pixel grid.
-            with open_dataset(spec.source, GEOREF_SOURCES="NONE") as dataset:
-                band = rasterio.band(dataset, spec.bidx)
-                # GDAL reads the band by rows of pixels.
-                with gdal_environment(cache_bytes=mask.layout.row_cache(mask.dtype)):
-                    for outline, value in shapes(band, mask=band, connectivity=4):
-                        if value == spec.value:
-                            yield outline
-        except RASTER_ERRORS as error:
-            raise InputError(f"{mask.name}: cannot be read ({reason(error)})") from error
+    # A row of blocks stays in the cache while its strips are read.
+    with gdal_environment(cache_bytes=mask.layout.row_cache(mask.dtype)):
+        windows = strips(mask.size, mask.layout.part_height, cached=True)
+        yield from outlines((mask.foreground(window) for window in windows), mask.size.width)
 
 
 def confidence_sums(

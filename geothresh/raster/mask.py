@@ -1,8 +1,7 @@
 """Read masks; a first pass over the pixels finds which value is foreground.
 
-GDAL's polygoniser reports no failed reads, and makes a polygon of every pixel of a confidence
-raster. So the band is read once before: that finds damage and rasters that are no masks, and counts
-the foreground that the polygons must cover.
+Before anything is made of a mask, the band is read once: that finds damage and rasters that are no
+masks, and counts the foreground that polygons must cover.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Temporary masks: thresholded confidences, and masks that GDAL's polygoniser cannot read."""
+"""Temporary masks, such as thresholded confidences."""
 
 from __future__ import annotations
 
@@ -17,42 +17,10 @@ from geothresh.options import Progress
 from geothresh.raster.dataset import open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.georeference import Georeference
-from geothresh.raster.mask import Mask, MaskSpec, strips
+from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.paths import find_raster
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow, RasterSize
-
-
-def _is_plain(mask: Mask) -> bool:
-    """Whether GDAL's polygoniser can read the file: uint8, with foreground by its value alone."""
-    spec = mask.spec
-    return (
-        spec.source.driver == "GTiff"
-        and mask.dtype == np.uint8
-        and spec.mask_band is None
-        and not spec.has_mask
-        and spec.nodata != 1
-    )
-
-
-@contextmanager
-def plain_mask(mask: Mask, *, beside: Path) -> Iterator[Mask]:
-    """The mask itself where GDAL's polygoniser can read it, else a temporary copy.
-
-    Args:
-        mask: open; copied if it is not uint8 or has a mask band.
-        beside: a path in whose directory the copy is put, which lives as long as the block.
-
-    Raises:
-        OutputError: the copy cannot be written.
-    """
-    if _is_plain(mask):
-        yield mask
-        return
-    windows = strips(mask.size, mask.layout.part_height)
-    parts = ((window, mask.foreground(window)) for window in windows)
-    with rewritten(mask.name, mask.box, parts, beside) as copy:
-        yield copy
 
 
 class Confidences(Protocol):

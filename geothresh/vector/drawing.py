@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geothresh.errors import InputError
 from geothresh.options import Progress
-from geothresh.raster.features import confidence_sums, mask_shapes
+from geothresh.raster.features import confidence_sums, mask_outlines
 from geothresh.raster.mask import Mask
 from geothresh.raster.rewriting import Confidences
 from geothresh.skeleton.bridging import bridged
@@ -28,6 +28,7 @@ from geothresh.vector.centerlines import (
 from geothresh.vector.layers import Layer, rounded
 from geothresh.vector.options import Centerlines, Polygons
 from geothresh.vector.polygons import PolygonBatch, make_polygons
+from geothresh.vector.spill import Spill
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 
@@ -57,6 +58,7 @@ def draw_layers(
     name: str,
     metadata: Mapping[str, str],
     progress: Progress | None,
+    spill: Spill | None = None,
 ) -> Drawn:
     """Draw the foreground as polygons, or as centrelines with or without their nodes.
 
@@ -68,14 +70,16 @@ def draw_layers(
         name: of the layer.
         metadata: of the layer.
         progress: called with (parts read, parts in all).
+        spill: where polygons are kept, see `make_polygons`.
 
     Raises:
         InputError: a raster cannot be read, or the polygons do not cover the foreground.
+        OutputError: the polygons cannot be kept.
     """
     same: dict[str, Any] = {"name": name, "metadata": metadata, "progress": progress}
     if isinstance(draw, Centerlines):
         return _centerlines(mask, scene, units, draw, **same)
-    return _polygons(mask, scene, units, draw, **same)
+    return _polygons(mask, scene, units, draw, spill=spill, **same)
 
 
 def _polygons(
@@ -87,9 +91,10 @@ def _polygons(
     name: str,
     metadata: Mapping[str, str],
     progress: Progress | None,
+    spill: Spill | None,
 ) -> Drawn:
     # Closed here: after an interruption it might be collected when its GDAL environments are gone.
-    with closing(mask_shapes(mask)) as outlines:
+    with closing(mask_outlines(mask)) as outlines:
         polygons = make_polygons(
             outlines,
             box=mask.box,
@@ -97,6 +102,7 @@ def _polygons(
             min_area=options.min_area,
             smooth=options.smooth,
             simplify=options.simplify,
+            spill=spill,
         )
     _require_all_pixels(mask, polygons)
     rectangle_length, rectangle_width = units.rectangle_fields

@@ -22,8 +22,9 @@ from geothresh.files import create_beside, discard, publish
 from geothresh.sidecars import put_style
 from geothresh.vector.formats import VectorFormat, ogr_path
 from geothresh.vector.geoparquet import in_spatial_order, read_geometries, write_geoparquet
-from geothresh.vector.layers import Layer, Mismatch, of_one_type
-from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
+from geothresh.vector.layers import Layer, Mismatch
+from geothresh.vector.ogr import OGR_ERRORS, write_layer
+from geothresh.vector.spill import Shapes, of_one_type, parts_of, taken
 from geothresh.vector.styles import style_of
 from geothresh.vector.units import Geometries
 
@@ -67,7 +68,7 @@ def write_file(
     tolerance = _DEGREES if in_degrees else 0.0
     if form.name == "shapefile":
         layer = replace(layer, attributes={_short(k): v for k, v in layer.attributes.items()})
-    kind, geometry = of_one_type(layer)
+    kind, geometry = of_one_type(layer.geometry, layer.kind)
     with _folder_beside(target) as folder:
         file = folder / f"{layer.name}{target.suffix.lower()}"
         try:
@@ -77,7 +78,7 @@ def write_file(
                 found = shapely.from_wkb(raw.read(ogr_path(file), columns=[])[2])
                 # FlatGeobuf puts features in the order of its spatial index.
                 _compare(
-                    np.asarray(found, object), geometry, tolerance=tolerance,
+                    np.asarray(found, object), geometry[:], tolerance=tolerance,
                     sort=form.name == "flatgeobuf",
                 )  # fmt: skip
             else:
@@ -107,12 +108,10 @@ def write_file(
     return kind
 
 
-def _write_parquet(
-    file: Path, layer: Layer, kind: str, geometry: Geometries, crs: str | None
-) -> None:
+def _write_parquet(file: Path, layer: Layer, kind: str, geometry: Shapes, crs: str | None) -> None:
     """Write a GeoParquet in spatial order, and read it back, by row groups."""
     order = in_spatial_order(geometry)
-    groups = parts_of(geometry[order])
+    groups = parts_of(taken(geometry, order))
     write_geoparquet(file, layer, kind, geometry, crs, order=order, groups=groups)
     count = 0
     for group, found in zip(groups, read_geometries(file), strict=False):

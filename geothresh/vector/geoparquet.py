@@ -20,13 +20,14 @@ from pyproj import CRS
 
 from geothresh.types import Int64Array
 from geothresh.vector.layers import Layer
+from geothresh.vector.spill import Shapes, bounds_of, parts_of, wkb_of
 from geothresh.vector.units import Geometries
 
 _GEOMETRY, _BOX = "geometry", "bbox"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def in_spatial_order(geometry: Geometries) -> Int64Array:
+def in_spatial_order(geometry: Shapes) -> Int64Array:
     """The order of geometries along a Hilbert curve, by which neighbours mostly follow each other.
 
     Args:
@@ -40,15 +41,21 @@ def in_spatial_order(geometry: Geometries) -> Int64Array:
     # Takes half a second to import, and nothing else needs it.
     import geopandas
 
-    along = geopandas.GeoSeries(geometry).hilbert_distance().to_numpy()
-    return np.argsort(along, kind="stable")
+    bounds = bounds_of(geometry)
+    middles = (bounds[:, :2] + bounds[:, 2:]) / 2
+    around = (*middles.min(axis=0), *middles.max(axis=0))
+    along = [
+        geopandas.GeoSeries(shapely.points(middles[part])).hilbert_distance(around).to_numpy()
+        for part in parts_of(geometry)
+    ]
+    return np.argsort(np.concatenate(along), kind="stable")
 
 
 def write_geoparquet(
     file: Path,
     layer: Layer,
     kind: str,
-    geometry: Geometries,
+    geometry: Shapes,
     crs: str | None,
     *,
     order: Int64Array,
@@ -79,19 +86,18 @@ def write_geoparquet(
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for group in groups:
             some = order[group]
-            shapes = geometry[some]
-            sides = shapely.bounds(shapes).reshape(-1, 4)
+            sides = shapely.bounds(geometry[some]).reshape(-1, 4)
             columns = [
                 # Missing numbers are NaN here, and null there.
                 pyarrow.array(values[some], from_pandas=True)
                 for values in layer.attributes.values()
             ]
-            columns.append(pyarrow.array(shapely.to_wkb(shapes), pyarrow.binary()))
+            columns.append(pyarrow.array(wkb_of(geometry, some), pyarrow.binary()))
             columns.append(pyarrow.StructArray.from_arrays(list(sides.T), fields=list(box)))
             writer.write_table(pyarrow.table(columns, schema))
 
 
-def _metadata(kind: str, geometry: Geometries, crs: str | None) -> dict[str, Any]:
+def _metadata(kind: str, geometry: Shapes, crs: str | None) -> dict[str, Any]:
     column: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": [kind],
@@ -99,7 +105,8 @@ def _metadata(kind: str, geometry: Geometries, crs: str | None) -> dict[str, Any
         "covering": {_BOX: {side: [_BOX, side] for side in _SIDES}},
     }
     if len(geometry):
-        column["bbox"] = shapely.total_bounds(geometry).tolist()
+        bounds = bounds_of(geometry)
+        column["bbox"] = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
     return {"version": "1.1.0", "primary_column": _GEOMETRY, "columns": {_GEOMETRY: column}}
 
 

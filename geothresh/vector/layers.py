@@ -8,16 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
-from geothresh.vector.units import Geometries
-
-# Shapely's numbers of the types, and what makes one of parts.
-_MULTI = {
-    "MultiLineString": (5, shapely.multilinestrings),
-    "MultiPolygon": (6, shapely.multipolygons),
-}
+from geothresh.vector.spill import Shapes
 
 Geometry: TypeAlias = Literal["Polygon", "LineString", "Point"]
 """The kinds of geometries."""
@@ -39,7 +32,7 @@ class Layer:
     kind: Geometry
     """What its geometries are; a layer with a geometry of several parts among them is one of
     MultiPolygons or MultiLineStrings."""
-    geometry: Geometries
+    geometry: Shapes
     """(n,) valid; n may be 0."""
     attributes: Mapping[str, NDArray[Any]]
     """Name -> (n,) numbers; NaN is written as NULL."""
@@ -64,17 +57,6 @@ class Layer:
         if told.get("confidence"):
             parts.append(f"confidence {told['confidence']}")
         return "; ".join((*parts, f"geothresh {told.get('version', '')}".rstrip()))
-
-
-def of_one_type(layer: Layer) -> tuple[str, Geometries]:
-    """The type of a layer, and its geometries in that type."""
-    kinds = shapely.get_type_id(layer.geometry)
-    for kind, (number, collect) in _MULTI.items():
-        if np.any(kinds == number):
-            # Each as a multi-part one: a layer has one type.
-            parts, owner = shapely.get_parts(layer.geometry, return_index=True)
-            return kind, np.asarray(collect(parts, indices=owner), object)
-    return layer.kind, layer.geometry
 
 
 class Mismatch(Exception):

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyogrio
-import shapely
 from pyogrio import raw
 
 from geothresh.vector.formats import ogr_path
 from geothresh.vector.layers import Layer
-from geothresh.vector.units import Geometries
+from geothresh.vector.spill import Shapes, parts_of, wkb_of
 
 OGR_ERRORS = (
     pyogrio.errors.DataSourceError,
@@ -22,15 +21,13 @@ OGR_ERRORS = (
 
 # Drivers that store metadata of a layer; GeoJSON stores a description only.
 _DESCRIBED = ("GPKG", "FlatGeobuf", "GeoJSON")
-# Points of the geometries written at once: 16 bytes each, and as much again as WKB.
-_POINTS = 1 << 20
 
 
 def write_layer(
     path: Path,
     layer: Layer,
     kind: str,
-    geometry: Geometries,
+    geometry: Shapes,
     crs: str | None,
     *,
     driver: str,
@@ -54,7 +51,7 @@ def write_layer(
         first = part.start in (None, 0)
         raw.write(
             ogr_path(path),
-            geometry=shapely.to_wkb(geometry[part]),
+            geometry=wkb_of(geometry, part),
             field_data=[np.ascontiguousarray(v[part]) for v in layer.attributes.values()],
             fields=list(layer.attributes),
             layer=layer.name,
@@ -66,13 +63,3 @@ def write_layer(
             layer_options=options if first else None,
             append=not first,
         )
-
-
-def parts_of(geometry: Geometries) -> list[slice]:
-    """Slices that together are all geometries, each of about a million points; at least one."""
-    points = np.cumsum(shapely.get_num_coordinates(geometry))
-    cuts = np.searchsorted(points, np.arange(_POINTS, points[-1] if len(points) else 0, _POINTS))
-    bounds = np.unique(np.concatenate([[0], cuts, [len(geometry)]]))
-    if len(bounds) == 1:
-        return [slice(0, 0)]
-    return [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

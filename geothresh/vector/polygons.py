@@ -7,22 +7,22 @@ longer than everything else, so each is checked once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import shapely
-from shapely.geometry import shape
 
 from geothresh.geobox import GeoBox
+from geothresh.raster.rings import Outlines
 from geothresh.skeleton.tracing import smoothed
 from geothresh.types import Float64Array, Int64Array
+from geothresh.vector.spill import Shapes, Spill, joined, taken
 from geothresh.vector.units import Geometries, MapUnits
 
-# Polygons in a batch: enough for numpy, few enough to hold twice.
-_BATCH = 256
+# Corners of the polygons in a batch: enough for numpy, few enough to hold several times.
+_BATCH = 1 << 16
 
 # Pixels by which smoothing may move an outline: a staircase is this far off its slope.
 _HALF = 0.5
@@ -40,7 +40,7 @@ def on_map(geometries: Geometries, box: GeoBox) -> Geometries:
 class PolygonBatch:
     """Polygons and their attributes, entry by entry."""
 
-    geometry: Geometries
+    geometry: Shapes
     """(n,) valid Polygons, MultiPolygons where a simplified one cannot be valid otherwise."""
 
     area: Float64Array
@@ -72,81 +72,107 @@ class PolygonBatch:
     """Polygons that were smaller than the smallest area."""
 
 
-# The fields with an entry for each polygon.
-_PER_POLYGON = tuple(
-    one.name for one in fields(PolygonBatch) if one.name not in ("pixels", "left_out")
+# The fields with a number for each polygon.
+_NUMBERS = tuple(
+    one.name for one in fields(PolygonBatch) if one.name not in ("geometry", "pixels", "left_out")
+)
+_NONE = Outlines(
+    corners=np.empty((0, 2), np.int64),
+    rings=np.zeros(1, np.int64),
+    polygons=np.zeros(1, np.int64),
+    meeting=np.empty(0, np.bool_),
 )
 
 
 def make_polygons(
-    outlines: Iterable[Mapping[str, Any]],
+    outlines: Iterable[Outlines],
     *,
     box: GeoBox,
     units: MapUnits,
     min_area: float = 0.0,
     smooth: bool = False,
     simplify: float = 0.0,
+    spill: Spill | None = None,
 ) -> PolygonBatch:
     """Build the polygons of a mask, in reading order of their first pixels.
 
     Args:
-        outlines: GeoJSON polygons in pixel coordinates (column, row).
+        outlines: polygons in pixel coordinates.
         box: where the mask lies.
         units: of the map coordinates.
         min_area: polygons smaller than this, before they are simplified, are left out.
         smooth: see `without_staircases`; done before they are simplified.
         simplify: see `simplified`; 0 leaves every pixel corner.
+        spill: where the polygons are kept; by default in memory, which those that are smoothed or
+            simplified are in any case: what becomes of one depends on others.
 
     Returns:
         The polygons. Unless smoothed or simplified, their areas are their pixels times the pixel
         area.
+
+    Raises:
+        OutputError: they cannot be kept.
     """
-    batches = [_make_batch(chunk, box, units, min_area) for chunk in _chunks(outlines)]
-    batches = batches or [_make_batch([], box, units, min_area)]
-    order = np.argsort(np.concatenate([batch.first_pixel for batch in batches]))
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(batch, name) for batch in batches])[order]
-        for name in _PER_POLYGON
-    }
+    shaped = smooth or simplify > 0
+    kept: list[Any] = []
+    numbers: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
+    pixels = left_out = 0
+    some = (part for whole in outlines for part in whole.cut(_BATCH))
+    for batch in (_make_batch(part, box, units, min_area) for part in some):
+        geometry = batch.geometry[:]
+        kept.append(geometry if spill is None or shaped else spill.add(geometry))
+        for name, values in numbers.items():
+            values.append(getattr(batch, name))
+        pixels, left_out = pixels + batch.pixels, left_out + batch.left_out
+    if not kept:
+        return _make_batch(_NONE, box, units, min_area)
+    order = np.argsort(np.concatenate(numbers["first_pixel"]))
+    # Each list is forgotten before the next is joined.
+    arrays: dict[str, Any] = {name: np.concatenate(numbers.pop(name))[order] for name in _NUMBERS}
     whole = PolygonBatch(
-        **arrays, pixels=sum(batch.pixels for batch in batches),
-        left_out=sum(batch.left_out for batch in batches),
-    )  # fmt: skip
-    if not smooth and simplify <= 0:
-        return whole
-    geometry = without_staircases(whole.geometry, box) if smooth else whole.geometry
+        geometry=taken(joined(kept), order), **arrays, pixels=pixels, left_out=left_out
+    )
+    return _shaped(whole, box, units, smooth=smooth, simplify=simplify) if shaped else whole
+
+
+def _shaped(
+    whole: PolygonBatch, box: GeoBox, units: MapUnits, *, smooth: bool, simplify: float
+) -> PolygonBatch:
+    """Polygons smoothed and simplified together, and measured again."""
+    geometry = whole.geometry[:]
+    if smooth:
+        geometry = without_staircases(geometry, box)
     if simplify > 0:
         geometry = simplified(geometry, simplify, units)
     area, perimeter = units.areas_and_perimeters(geometry)
     return replace(whole, **_measures(geometry, area, perimeter, units))
 
 
-def _chunks(outlines: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
-    """Lists of at most `_BATCH` polygons; each outline is forgotten once it is a polygon."""
-    polygons = map(shape, outlines)
-    while chunk := list(islice(polygons, _BATCH)):
-        yield chunk
-
-
 def _make_batch(
-    chunk: list[Any],
+    outlines: Outlines,
     box: GeoBox,
     units: MapUnits,
     min_area: float,
 ) -> PolygonBatch:
-    geometry = np.array(chunk, dtype=np.object_)
-    pixels = shapely.area(geometry)
-    first_pixel = _first_pixels(geometry, box.size.width)
-    geometry = repaired(on_map(geometry, box))
+    pixels = outlines.areas()
+    column, row = outlines.firsts.T
+    first_pixel = row * box.size.width + column
+    geometry = repaired(
+        shapely.from_ragged_array(
+            shapely.GeometryType.POLYGON,
+            box.to_map(outlines.corners.astype(np.float64)),
+            (outlines.rings, outlines.polygons),
+        )
+    )
     area, perimeter = units.areas_and_perimeters(geometry)
     if units.plane_area is not None:
         # Pixels times the area of one is exact where sums over map coordinates are rounded.
-        area = pixels * (box.pixel_area * units.plane_area)
+        area = pixels.astype(np.float64) * (box.pixel_area * units.plane_area)
     kept = area >= min_area
     return PolygonBatch(
         **_measures(geometry[kept], area[kept], perimeter[kept], units),
         first_pixel=first_pixel[kept],
-        pixels=round(float(pixels.sum())),
+        pixels=int(pixels.sum()),
         left_out=int(np.count_nonzero(~kept)),
     )
 
@@ -187,20 +213,6 @@ def rectangles(
     degrees = np.degrees(np.arctan2(longer[:, 0], longer[:, 1])) % 180
     degrees[np.isclose(degrees, 180, atol=1e-9)] = 0.0
     return lengths.max(axis=1, initial=0), lengths.min(axis=1, initial=np.inf), degrees
-
-
-def _first_pixels(geometry: Geometries, width: int) -> Int64Array:
-    """The pixel below and right of each polygon's uppermost, then leftmost corner."""
-    if not geometry.size:
-        return np.empty(0, np.int64)
-    corners, owner = shapely.get_coordinates(shapely.get_exterior_ring(geometry), return_index=True)
-    column, row = np.rint(corners).astype(np.int64).T
-    # A corner at the right edge belongs to no pixel, but is never the uppermost leftmost one.
-    place = row * (width + 1) + column
-    starts = np.searchsorted(owner, np.arange(geometry.size))
-    row, column = np.divmod(np.minimum.reduceat(place, starts), width + 1)
-    first: Int64Array = row * width + column
-    return first
 
 
 def repaired(geometry: Geometries) -> Geometries:

@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geothresh.errors import InputError, UsageError
 from geothresh.vector.polygons import repaired
+from geothresh.vector.spill import Shapes, changed
 from geothresh.vector.units import Geometries
 
 # Rough sizes in metres, to tell a county from the globe.
@@ -34,7 +35,7 @@ def crs_of(text: str) -> CRS:
         ) from error
 
 
-def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
+def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
     """The shapes brought from one CRS to another, corner by corner.
 
     In longitude and latitude, shapes that cross the 180th meridian are cut there (RFC 7946, 3.1.9),
@@ -42,34 +43,43 @@ def to_crs(shapes: Geometries, crs: CRS, destination: CRS) -> Geometries:
 
     Raises:
         InputError: a corner has no place there, or a shape would be torn apart.
+        OutputError: shapes in a file are moved into the same file, which cannot be written.
     """
-    moved = reprojected(shapes, Transformer.from_crs(crs, destination, always_xy=True))
-    if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise InputError(
-            f"part of the vectors has no place in {short_name(destination)}; choose another "
-            "`dst_crs`"
-        )
-    if destination.is_geographic:
-        turn = 2 * math.pi / destination.axis_info[0].unit_conversion_factor
-        moved = _cut_at_meridian(moved, turn)
-    else:
-        _require_whole(shapes, moved, crs, destination)
-    # Rounding can make nearby corners cross.
-    return repaired(moved)
+    transformer = Transformer.from_crs(crs, destination, always_xy=True)
+    torn = 0
 
+    def move(some: Geometries) -> Geometries:
+        nonlocal torn
+        moved = reprojected(some, transformer)
+        if not np.isfinite(shapely.get_coordinates(moved)).all():
+            raise InputError(
+                f"part of the vectors has no place in {short_name(destination)}; choose another "
+                "`dst_crs`"
+            )
+        if destination.is_geographic:
+            turn = 2 * math.pi / destination.axis_info[0].unit_conversion_factor
+            moved = _cut_at_meridian(moved, turn)
+        else:
+            torn += _torn(some, moved, crs, destination)
+        # Rounding can make nearby corners cross.
+        return repaired(moved)
 
-def _require_whole(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> None:
-    """Refuse small shapes that a projection would stretch around the world."""
-    far, near = (
-        np.hypot(*(np.diff(shapely.bounds(some).reshape(-1, 2, 2), axis=1)[:, 0].T)) * unit
-        for some, unit in ((moved, _metres(destination)), (shapes, _metres(crs)))
-    )
-    torn = np.count_nonzero((far > _WORLD) & (near < _WORLD / 10))
+    moved = changed(shapes, move)
     if torn:
         raise InputError(
             f"{torn} of {len(shapes)} features lie where {short_name(destination)} is cut, at the "
             "180th meridian or a pole, and would reach around the world; choose another `dst_crs`"
         )
+    return moved
+
+
+def _torn(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> int:
+    """How many small shapes a projection has stretched around the world."""
+    far, near = (
+        np.hypot(*(np.diff(shapely.bounds(some).reshape(-1, 2, 2), axis=1)[:, 0].T)) * unit
+        for some, unit in ((moved, _metres(destination)), (shapes, _metres(crs)))
+    )
+    return int(np.count_nonzero((far > _WORLD) & (near < _WORLD / 10)))
 
 
 def _metres(crs: CRS) -> float:

@@ -18,7 +18,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import shapely
 from pyogrio import raw
 
 from geothresh.durability.locking import only_run
@@ -26,11 +25,11 @@ from geothresh.errors import OutputError
 from geothresh.files import replacing
 from geothresh.vector.exchange import write_file
 from geothresh.vector.formats import GEOPACKAGE, check_layer_name, format_of, ogr_path
-from geothresh.vector.layers import Layer, Mismatch, of_one_type
-from geothresh.vector.ogr import OGR_ERRORS, parts_of, write_layer
+from geothresh.vector.layers import Layer, Mismatch
+from geothresh.vector.ogr import OGR_ERRORS, write_layer
 from geothresh.vector.outputs import Existing, check_vector_output, connect, sqlite_files
+from geothresh.vector.spill import Shapes, of_one_type, parts_of, wkb_of
 from geothresh.vector.styles import styles_there, write_styles
-from geothresh.vector.units import Geometries
 
 
 def write_vectors(
@@ -119,7 +118,7 @@ def _write_database(
                 with closing(connect(target)) as old, closing(sqlite3.connect(temporary)) as new:
                     old.backup(new)
             for layer in layers:
-                kind, geometry = of_one_type(layer)
+                kind, geometry = of_one_type(layer.geometry, layer.kind)
                 write_layer(
                     temporary, layer, kind, geometry, crs, driver="GPKG", SPATIAL_INDEX="YES"
                 )
@@ -174,7 +173,7 @@ def _check_database(path: Path, layer: str, count: int) -> None:
                 raise Mismatch(f"{found} of {count} features in {table}")
 
 
-def _check_geometry(path: Path, layer: str, geometry: Geometries) -> None:
+def _check_geometry(path: Path, layer: str, geometry: Shapes) -> None:
     """Read the geometries back, to the last bit: valid as they were, they are valid now."""
     for part in parts_of(geometry):
         _, _, found, _ = raw.read(
@@ -184,7 +183,7 @@ def _check_geometry(path: Path, layer: str, geometry: Geometries) -> None:
             skip_features=part.start,
             max_features=part.stop - part.start,
         )
-        differs = np.flatnonzero(found != shapely.to_wkb(geometry[part]))
+        differs = np.flatnonzero(found != wkb_of(geometry, part))
         if differs.size:
             number = part.start + differs[0] + 1
             raise Mismatch(f"feature {number} of {len(geometry)} has other corners")

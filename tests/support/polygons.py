@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from geothresh.raster.features import mask_shapes
+from geothresh.raster.features import mask_outlines
 from geothresh.raster.mask import Mask, open_mask, strips
-from geothresh.raster.rewriting import cut_scene, plain_mask
+from geothresh.raster.rewriting import cut_scene
 from geothresh.raster.scene import open_scene
 from geothresh.vector.polygons import (
     PolygonBatch,
@@ -48,8 +48,8 @@ def write(path: Path, values: NDArray[Any], **options: Any) -> Path:
 def opened(path: Path, threshold: float | None = None) -> Iterator[Mask]:
     """As `vectorize` opens it."""
     if threshold is None:
-        with open_mask(path) as mask, plain_mask(mask, beside=path) as plain:
-            yield plain
+        with open_mask(path) as mask:
+            yield mask
     else:
         with open_scene(path) as scene:
             windows = strips(scene.size, scene.layout.part_height)
@@ -63,7 +63,7 @@ def polygons_of(
     with opened(path, threshold) as mask:
         units = MapUnits.of(mask.box.crs)
         batch = make_polygons(
-            mask_shapes(mask),
+            mask_outlines(mask),
             box=mask.box,
             units=units,
             **options,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geothresh.errors import OutputError
-from geothresh.vector import exchange, ogr
+from geothresh.vector import exchange, spill
 from geothresh.vector.formats import format_of
 from geothresh.vector.geoparquet import write_geoparquet
 from geothresh.vector.layers import Layer
@@ -55,7 +55,7 @@ def test_all_features_come_back_whatever_the_groups(
     path = tmp_path_factory.mktemp("groups") / "roads.parquet"
     layer = squares(count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ogr, "_POINTS", points)
+        patch.setattr(spill, "_POINTS", points)
         assert write_vectors(path, [layer], crs=UTM) == ["Polygon"]
     frame = geopandas.read_parquet(path)
     assert frame.crs == pyproj.CRS.from_wkt(UTM)
@@ -88,7 +88,7 @@ def test_without_a_crs_there_is_none(tmp_path: Path) -> None:
 def test_a_reader_of_a_part_passes_over_most_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ogr, "_POINTS", 500)
+    monkeypatch.setattr(spill, "_POINTS", 500)
     layer = squares(2000)
     path = tmp_path / "roads.parquet"
     write_vectors(path, [layer], crs=UTM)
@@ -108,7 +108,7 @@ def test_a_reader_of_a_part_passes_over_most_groups(
 
 
 def test_a_group_that_is_lost_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ogr, "_POINTS", 50)
+    monkeypatch.setattr(spill, "_POINTS", 50)
 
     def lose(*arguments: Any, groups: Any, **options: Any) -> None:
         write_geoparquet(*arguments, groups=groups[:-1], **options)

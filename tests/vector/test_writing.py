@@ -18,7 +18,7 @@ import shapely
 from pyogrio import raw, read_info
 
 from geothresh.errors import OutputError, UsageError
-from geothresh.vector import ogr
+from geothresh.vector import spill
 from geothresh.vector.formats import check_layer_name, layer_name_from
 from geothresh.vector.outputs import Existing, check_vector_output
 from tests.support.geopackages import names_in, squares, write
@@ -72,7 +72,7 @@ def test_no_crs_is_written_without_a_word(tmp_path: Path) -> None:
 def test_writing_and_reading_back_go_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ogr, "_POINTS", 20)  # four squares of five points
+    monkeypatch.setattr(spill, "_POINTS", 20)  # four squares of five points
     write(tmp_path / "many.gpkg", 11)
     assert len(geopandas.read_file(tmp_path / "many.gpkg")) == 11
 
