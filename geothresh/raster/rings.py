@@ -58,6 +58,24 @@ class Outlines:
         areas: Int64Array = np.add.reduceat(rings, self.polygons[:-1]) // 2
         return abs(areas)
 
+    def meetings(self, kept: BoolArray, width: int) -> Int64Array:
+        """Corners of some polygons in which pixels meet alone: row * (width + 1) + column.
+
+        Args:
+            kept: (n,) whether the corners of each polygon are asked for.
+            width: columns of the raster.
+
+        Returns:
+            (k,) once for each turn.
+        """
+        corners = np.diff(self.rings[self.polygons])
+        found = self.meeting & np.repeat(kept, corners)
+        # The last corner of each ring is its first.
+        found[self.rings[1:] - 1] = False
+        column, row = self.corners[found].T
+        places: Int64Array = row * (width + 1) + column
+        return places
+
     def cut(self, most: int) -> Iterator[Outlines]:
         """The same polygons, some at a time: `most` corners, or a single polygon of more."""
         ends = self.rings[self.polygons[1:]]

@@ -8,7 +8,7 @@ longer than everything else, so each is checked once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from geothresh.geobox import GeoBox
 from geothresh.raster.rings import Outlines
 from geothresh.skeleton.tracing import smoothed
 from geothresh.types import Float64Array, Int64Array
-from geothresh.vector.spill import Shapes, Spill, joined, taken
+from geothresh.vector.spill import Shapes, Spill, joined, parts_of, taken
 from geothresh.vector.units import Geometries, MapUnits
 
 # Corners of the polygons in a batch: enough for numpy, few enough to hold several times.
@@ -65,6 +65,10 @@ class PolygonBatch:
     first_pixel: Int64Array
     """(n,) row * width + column of the first pixel in reading order; identifies the polygon."""
 
+    meeting: Int64Array
+    """(k,) row * (width + 1) + column of the corners in which a polygon meets itself or another by
+    the diagonal; once for each turn of an outline there, of polygons that are here."""
+
     pixels: int
     """Pixels inside all polygons that were read, including those left out."""
 
@@ -72,10 +76,9 @@ class PolygonBatch:
     """Polygons that were smaller than the smallest area."""
 
 
-# The fields with a number for each polygon.
-_NUMBERS = tuple(
-    one.name for one in fields(PolygonBatch) if one.name not in ("geometry", "pixels", "left_out")
-)
+# The fields with a number for each polygon; all but the last follow from its geometry.
+_MEASURED = ("area", "perimeter", "compactness", "length", "width", "orientation")
+_NUMBERS = (*_MEASURED, "first_pixel")
 _NONE = Outlines(
     corners=np.empty((0, 2), np.int64),
     rings=np.zeros(1, np.int64),
@@ -103,8 +106,8 @@ def make_polygons(
         min_area: polygons smaller than this, before they are simplified, are left out.
         smooth: see `without_staircases`; done before they are simplified.
         simplify: see `simplified`; 0 leaves every pixel corner.
-        spill: where the polygons are kept; by default in memory, which those that are smoothed or
-            simplified are in any case: what becomes of one depends on others.
+        spill: where the polygons are kept; by default in memory, in which those that are
+            simplified are in any case: what becomes of one depends on all others.
 
     Returns:
         The polygons. Unless smoothed or simplified, their areas are their pixels times the pixel
@@ -113,39 +116,59 @@ def make_polygons(
     Raises:
         OutputError: they cannot be kept.
     """
-    shaped = smooth or simplify > 0
-    kept: list[Any] = []
-    numbers: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
+    if simplify > 0:
+        spill = None
+    kept: list[Shapes] = []
+    numbers: dict[str, list[Any]] = {name: [] for name in (*_NUMBERS, "meeting")}
     pixels = left_out = 0
     some = (part for whole in outlines for part in whole.cut(_BATCH))
     for batch in (_make_batch(part, box, units, min_area) for part in some):
-        geometry = batch.geometry[:]
-        kept.append(geometry if spill is None or shaped else spill.add(geometry))
+        kept.append(_kept(batch, spill))
         for name, values in numbers.items():
             values.append(getattr(batch, name))
         pixels, left_out = pixels + batch.pixels, left_out + batch.left_out
     if not kept:
         return _make_batch(_NONE, box, units, min_area)
     order = np.argsort(np.concatenate(numbers["first_pixel"]))
+    meeting = np.concatenate(numbers.pop("meeting"))
     # Each list is forgotten before the next is joined.
     arrays: dict[str, Any] = {name: np.concatenate(numbers.pop(name))[order] for name in _NUMBERS}
+    geometry = taken(joined(kept), order)
     whole = PolygonBatch(
-        geometry=taken(joined(kept), order), **arrays, pixels=pixels, left_out=left_out
+        geometry=geometry, **arrays, meeting=meeting, pixels=pixels, left_out=left_out
     )
-    return _shaped(whole, box, units, smooth=smooth, simplify=simplify) if shaped else whole
-
-
-def _shaped(
-    whole: PolygonBatch, box: GeoBox, units: MapUnits, *, smooth: bool, simplify: float
-) -> PolygonBatch:
-    """Polygons smoothed and simplified together, and measured again."""
-    geometry = whole.geometry[:]
     if smooth:
-        geometry = without_staircases(geometry, box)
-    if simplify > 0:
-        geometry = simplified(geometry, simplify, units)
+        whole = _smoothed(whole, box, units, spill)
+    return _simplified(whole, simplify, units) if simplify > 0 else whole
+
+
+def _kept(batch: PolygonBatch, spill: Spill | None) -> Shapes:
+    """The geometries of a batch, in a file where there is one."""
+    return batch.geometry if spill is None else spill.add(batch.geometry[:])
+
+
+def _smoothed(
+    whole: PolygonBatch, box: GeoBox, units: MapUnits, spill: Spill | None
+) -> PolygonBatch:
+    """Polygons without staircases, and measured again, some at a time."""
+    places, count = np.unique(whole.meeting, return_counts=True)
+    kept: list[Shapes] = []
+    numbers: dict[str, list[Any]] = {name: [] for name in _MEASURED}
+    for part in parts_of(whole.geometry):
+        geometry = without_staircases(whole.geometry[part], box, fixed=places[count > 1])
+        measured = _measures(geometry, *units.areas_and_perimeters(geometry), units)
+        kept.append(geometry if spill is None else spill.add(geometry))
+        for name, values in numbers.items():
+            values.append(measured[name])
+    arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in numbers.items()}
+    return replace(whole, geometry=joined(kept), **arrays)
+
+
+def _simplified(whole: PolygonBatch, tolerance: float, units: MapUnits) -> PolygonBatch:
+    """Polygons simplified together, and measured again."""
+    geometry = simplified(whole.geometry[:], tolerance, units)
     area, perimeter = units.areas_and_perimeters(geometry)
-    return replace(whole, **_measures(geometry, area, perimeter, units))
+    return replace(whole, geometry=geometry, **_measures(geometry, area, perimeter, units))
 
 
 def _make_batch(
@@ -170,8 +193,10 @@ def _make_batch(
         area = pixels.astype(np.float64) * (box.pixel_area * units.plane_area)
     kept = area >= min_area
     return PolygonBatch(
+        geometry=geometry[kept],
         **_measures(geometry[kept], area[kept], perimeter[kept], units),
         first_pixel=first_pixel[kept],
+        meeting=outlines.meetings(kept, box.size.width),
         pixels=int(pixels.sum()),
         left_out=int(np.count_nonzero(~kept)),
     )
@@ -180,10 +205,9 @@ def _make_batch(
 def _measures(
     geometry: Geometries, area: Float64Array, perimeter: Float64Array, units: MapUnits
 ) -> dict[str, Any]:
-    """The fields of `PolygonBatch` that follow from its geometries."""
+    """The numbers of `PolygonBatch` that follow from its geometries."""
     length, width, orientation = rectangles(geometry, units)
     return {
-        "geometry": geometry,
         "area": area,
         "perimeter": perimeter,
         "compactness": 4 * np.pi * area / perimeter**2,
@@ -237,7 +261,7 @@ def _areal(geometry: Any) -> Any:
     return parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
 
 
-def without_staircases(geometry: Geometries, box: GeoBox) -> Geometries:
+def without_staircases(geometry: Geometries, box: GeoBox, *, fixed: Int64Array) -> Geometries:
     """Polygons along pixel edges without their staircases, moved by at most half a pixel.
 
     Points where polygons touch, or one touches itself, stay fixed. Outlines a pixel apart cannot
@@ -246,6 +270,7 @@ def without_staircases(geometry: Geometries, box: GeoBox) -> Geometries:
     Args:
         geometry: (n,) polygons on the map, all of whose points are corners of pixels.
         box: where the mask lies.
+        fixed: (k,) row * (width + 1) + column of the corners where they touch, in ascending order.
     """
     # All points are corners of pixels, so that rounding restores them exactly.
     pixels = shapely.transform(geometry, lambda xy: np.rint(box.to_pixels(xy)))
@@ -254,17 +279,16 @@ def without_staircases(geometry: Geometries, box: GeoBox) -> Geometries:
     parts, owner = shapely.get_parts(pixels, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
     points, ring = shapely.get_coordinates(rings, return_index=True)
-    # Without the last point of each ring, which is its first.
+    # The last point of each ring is its first.
     last = np.append(np.diff(ring) > 0, True)[: len(ring)]
-    _, place, count = np.unique(points[~last], axis=0, return_inverse=True, return_counts=True)
-    fixed = np.zeros(len(points), np.bool_)
-    fixed[~last] = count[place.ravel()] > 1
+    column, row = np.rint(points).astype(np.int64).T
+    stays = np.isin(row * (box.size.width + 1) + column, fixed)
     ends = np.searchsorted(ring, np.arange(len(rings) + 1))
     moved = np.empty_like(points)
     for k in range(len(rings)):
         span = np.s_[ends[k] : ends[k + 1]]
         moved[span] = smoothed(points[span], most=_HALF)
-    moved[fixed] = points[fixed]
+    moved[stays] = points[stays]
     first = ends[:-1]
     moved[last] = moved[first]
     smooth_rings = shapely.linearrings(moved, indices=ring)

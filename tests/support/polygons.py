@@ -58,7 +58,7 @@ def opened(path: Path, threshold: float | None = None) -> Iterator[Mask]:
 
 
 def polygons_of(
-    path: Path, *, threshold: float | None = None, **options: float
+    path: Path, *, threshold: float | None = None, **options: Any
 ) -> tuple[PolygonBatch, Affine]:
     with opened(path, threshold) as mask:
         units = MapUnits.of(mask.box.crs)

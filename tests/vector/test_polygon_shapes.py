@@ -20,7 +20,9 @@ from scipy import ndimage
 from shapely import affinity
 
 from geothresh import vectorize
+from geothresh.vector import spill as module
 from geothresh.vector.polygons import rectangles, simplified
+from geothresh.vector.spill import StoredGeometries, spilling, wkb_of
 from geothresh.vector.units import MapUnits
 from tests.support.polygons import SHEARED, TRANSFORMS, polygons_of, random_mask, write
 
@@ -135,6 +137,31 @@ def test_smoothing_moves_little_and_keeps_what_touches(
     assert pairs(smooth.geometry, "intersects") == pairs(full.geometry, "intersects")
     for one, other in pairs(smooth.geometry, "intersects"):
         assert shapely.area(shapely.intersection(smooth.geometry[one], smooth.geometry[other])) < 1
+
+
+@given(seed=st.integers(0, 2**20), density=st.floats(0.2, 0.9), least=st.sampled_from([0.0, 250.0]))
+def test_smoothed_some_at_a_time_they_are_as_all_at_once(
+    folder: Path, seed: int, density: float, least: float
+) -> None:
+    path = write(folder / "parts.tif", random_mask(seed, 25, 25, density), transform=SHEARED)
+    pixels, _ = polygons_of(path, min_area=least)
+    whole, _ = polygons_of(path, min_area=least, smooth=True)
+    with pytest.MonkeyPatch.context() as patch, spilling(folder / "a.gpkg") as spill:
+        patch.setattr(module, "_POINTS", 40)
+        parts, _ = polygons_of(path, min_area=least, smooth=True, spill=spill)
+        assert isinstance(parts.geometry, StoredGeometries)
+        np.testing.assert_array_equal(
+            shapely.to_wkb(parts.geometry[:]), wkb_of(whole.geometry, slice(None))
+        )
+    for name in ("area", "perimeter", "compactness", "length", "width", "orientation"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    # Corners in which polygons that are there meet are those that stay; the naive twin counts them.
+    rings = shapely.get_rings(pixels.geometry[:])
+    points = np.concatenate([np.empty((0, 2)), *(shapely.get_coordinates(r)[:-1] for r in rings)])
+    places, count = np.unique(points, axis=0, return_counts=True)
+    stays = {tuple(one) for one in np.round(places[count > 1], 6).tolist()}
+    moved = {tuple(one) for one in np.round(shapely.get_coordinates(whole.geometry[:]), 6).tolist()}
+    assert stays <= moved
 
 
 def test_a_smooth_disc_is_rounder_than_its_pixels(tmp_path: Path) -> None:
