@@ -180,6 +180,11 @@ def _check_geometry(path: Path, layer: str, geometry: Shapes) -> None:
         # Names as in `_check_database`.
         (first,) = file.execute(f'SELECT min(fid) FROM "{layer}"').fetchone()  # nosec B608
     for part in parts_of(geometry) if len(geometry) else ():
+        if part.start:
+            # pyogrio's arrays are part of a circle of references, and the collector, which counts
+            # objects and not their bytes, would leave a hundred megabytes of them.
+            found = None
+            gc.collect()
         # By number: features that are skipped are read too, which takes ever longer.
         _, _, found, _ = raw.read(
             ogr_path(path),
@@ -194,10 +199,6 @@ def _check_geometry(path: Path, layer: str, geometry: Shapes) -> None:
         if differs.size:
             number = part.start + differs[0] + 1
             raise Mismatch(f"feature {number} of {len(geometry)} has other corners")
-        # pyogrio's arrays are part of a circle of references, and the collector, which counts
-        # objects and not their bytes, would leave a hundred megabytes of them.
-        del found
-        gc.collect()
 
 
 @contextmanager
