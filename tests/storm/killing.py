@@ -152,3 +152,26 @@ def table(rows: Sequence[tuple[str, object]]) -> str:
     """Two columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"| {name:<{width}} | {value:>8} |" for name, value in rows)
+
+
+def appeared(place: Path, pattern: str, delay: float) -> Callable[[], bool]:
+    """Whether a file of another inode than now has been there for so many seconds."""
+
+    def found() -> set[int]:
+        # Folders and files may go while they are looked for.
+        inodes = set()
+        with suppress(FileNotFoundError):
+            for path in place.glob(pattern):
+                with suppress(FileNotFoundError):
+                    inodes.add(path.stat().st_ino)
+        return inodes
+
+    known = found()
+    since: list[float] = []
+
+    def there() -> bool:
+        if not since and found() - known:
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() >= since[0] + delay
+
+    return there

@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from pyogrio import raw  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
-from storm_refine import GRID, appeared, scene_values  # noqa: E402
+from storm_refine import GRID, scene_values  # noqa: E402
 from storm_workers import workers_of  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -152,7 +152,7 @@ class Storm:
             killed = killing.kill_after(child, self.rng.random() * self.length)
         else:
             pattern, delay = self.rng.choice(MOMENTS), self.rng.choice([0, 0, 0.002, 0.02])
-            killed = killing.kill_at(child, appeared(self.place, pattern, delay))
+            killed = killing.kill_at(child, killing.appeared(self.place, pattern, delay))
         if killed:
             self.counts["kills"] += 1
             self.judge()

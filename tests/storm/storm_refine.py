@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -201,30 +200,7 @@ class Storm:
             return killing.kill_after(child, self.rng.random() * self.length)
         self.counts["when a file is there"] += 1
         pattern, delay = self.rng.choice(MOMENTS), self.rng.choice([0, 0, 0.002, 0.02])
-        return killing.kill_at(child, appeared(self.place, pattern, delay))
-
-
-def appeared(place: Path, pattern: str, delay: float) -> Callable[[], bool]:
-    """Whether a file of another inode than now has been there for so many seconds."""
-
-    def found() -> set[int]:
-        inodes = set()
-        for path in place.glob(pattern):
-            try:
-                inodes.add(path.stat().st_ino)
-            except FileNotFoundError:
-                continue
-        return inodes
-
-    known = found()
-    since: list[float] = []
-
-    def there() -> bool:
-        if not since and found() - known:
-            since.append(time.monotonic())
-        return bool(since) and time.monotonic() >= since[0] + delay
-
-    return there
+        return killing.kill_at(child, killing.appeared(self.place, pattern, delay))
 
 
 @contextmanager

@@ -34,7 +34,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import killing  # noqa: E402
 import storm_many  # noqa: E402
-from storm_refine import appeared  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from geothresh.durability.strips import read_log  # noqa: E402
@@ -223,7 +222,7 @@ class Storm:
             killed = killing.kill_after(child, self.rng.random() * self.length)
         else:
             pattern, delay = self.rng.choice(MOMENTS), self.rng.choice(DELAYS)
-            killed = killing.kill_at(child, appeared(self.work, pattern, delay))
+            killed = killing.kill_at(child, killing.appeared(self.work, pattern, delay))
         if killed:
             self.counts["kills"] += 1
             self.judge(before)

@@ -12,8 +12,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
@@ -98,7 +97,7 @@ def storm(  # noqa: PLR0915 - one storm after the other, with what they share
         else:
             kind, pattern = "when a file is there", rng.choice(MOMENTS)
             delay = rng.choice([0, rng.random() * 0.05])
-            killed = killing.kill_at(child, delayed(place, pattern, delay))
+            killed = killing.kill_at(child, killing.appeared(place, pattern, delay))
         if not killed:
             assert child.code == 0, child.said
             counts["ended before the kill"] += 1
@@ -124,28 +123,6 @@ def storm(  # noqa: PLR0915 - one storm after the other, with what they share
         counts["old file untouched"] += target.read_bytes() == old_bytes
         counts["left by a limit"] += len({file.name for file in place.iterdir()} - {target.name})
     return counts
-
-
-def delayed(place: Path, pattern: str, delay: float) -> Callable[[], bool]:
-    """Whether a new file of a pattern has been there for so many seconds."""
-
-    def found() -> set[tuple[Path, int]]:
-        files = set()
-        for file in place.glob(pattern):
-            with suppress(FileNotFoundError):
-                files.add((file, file.stat().st_ino))
-        return files
-
-    known = found()
-    since: float | None = None
-
-    def there() -> bool:
-        nonlocal since
-        if since is None and not found() <= known:
-            since = time.monotonic()
-        return since is not None and time.monotonic() >= since + delay
-
-    return there
 
 
 def content(path: Path) -> tuple[int, str] | None:
