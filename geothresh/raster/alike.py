@@ -1,8 +1,8 @@
-"""Examine many rasters: a few of each kind by GDAL, those that are like them by comparison.
+"""Examine many rasters: one of each kind with GDAL, those like it by comparing TIFF directories.
 
-A raster is like another if their directories say the same but for where pixels lie on the ground
-and where blocks lie in the file (`geothresh.raster.tiff_directories`), and nothing beside it says
-more. What GDAL has found of the one is then true of the other. Whatever is odd is left to GDAL.
+Two rasters are of one kind if their TIFF directories differ only in the georeference and in the
+offsets of blocks (`geothresh.raster.tiff_directories`), and if neither has sidecar files. What GDAL
+found about one is then true of the other. GDAL examines every file that is unusual.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from geothresh.raster.tiff_directories import Directories, read_directories
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# Files that a thread examines in one go, and threads that do so: more gain nothing.
+# Files that a thread examines at a time, and the most threads; larger numbers gain nothing.
 _BATCH, _MOST_THREADS = 32, 16
-# Kinds that are remembered: files of many more are alike in nothing.
+# Most kinds that are remembered. Files of more kinds have nothing in common.
 _MOST_KINDS = 256
 _TIFF = (".tif", ".tiff")
-# What in a folder tells nothing of rasters, and what tells of the raster of its name alone, up to
-# the first full stop. With anything else, such as the metadata of a satellite, GDAL is asked.
+# Files that do not describe rasters, and sidecar files, which describe the raster with the same
+# name up to the first full stop. A folder with any other file, such as the metadata of a satellite,
+# is left to GDAL.
 _HARMLESS = (".csv", ".geojson", ".gpkg", ".html", ".json", ".jsonl", ".md", ".qml", ".vrt")
 _SIDE = (
     ".aux", ".aux.xml", ".msk", ".ovr", ".tab", ".tfw", ".tfwx", ".tifw", ".tiffw", ".tiffwx",
@@ -51,40 +52,40 @@ def examine_each(
     *,
     few: int = _BATCH,
 ) -> Iterator[Examined | InputError]:
-    """Open rasters, check all but their pixels, and close them again, some at a time in threads.
+    """Open rasters in threads, check everything but their pixels, and close them again.
 
     Args:
         sources: the rasters.
         reading: band, scale and nodata.
         most_pixels: refuse larger ones.
-        few: of folders with at most so many of them GDAL examines each.
+        few: in folders with at most this many of the rasters, GDAL examines each.
 
     Returns:
-        In their order, what was found of each, or why it cannot be used.
+        For each raster, in the given order, what was found, or the error why it cannot be used.
 
     Raises:
-        UsageError: as of `open_scene`.
+        UsageError: see `open_scene`.
     """
     remote = any(source.remote for source in sources)
     at_once = 1 if remote else _BATCH
     batches = [sources[at : at + at_once] for at in range(0, len(sources), at_once)]
-    # Of what GDAL examines nine tenths of the time are its own and PROJ's, which let other threads
-    # go on. Who asks a store waits for it.
+    # GDAL and PROJ take nine tenths of the time of an examination and release the GIL. Requests to
+    # a store are spent waiting.
     cores = _MOST_THREADS if remote else usable_cores()
     threads = min(cores, _MOST_THREADS, len(batches))
     pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="geothresh-examine")
-    look = _Look(reading, most_pixels, _Kinds(), _alone(sources, few))
+    examiner = _Examiner(reading, most_pixels, _Kinds(), _without_sidecars(sources, few))
     try:
-        for batch in pool.map(look.at_few, batches):
+        for batch in pool.map(examiner.examine_batch, batches):
             yield from batch
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(sources: Sequence[RasterSource], few: int) -> frozenset[str]:
-    """The locations of local GeoTIFFs of which no other file tells anything.
+def _without_sidecars(sources: Sequence[RasterSource], few: int) -> frozenset[str]:
+    """Find the local GeoTIFFs without sidecar files; gives their locations.
 
-    To list a folder takes longer than to examine a few files of it.
+    A folder with at most `few` of them is skipped: listing it takes longer than examining them.
     """
     if "GDAL_PAM_PROXY_DIR" in os.environ:
         return frozenset()
@@ -95,31 +96,31 @@ def _alone(sources: Sequence[RasterSource], few: int) -> frozenset[str]:
             folders.setdefault(folder, []).append(name)
     found: list[str] = []
     for folder, names in folders.items():
-        told = _told_of(folder or "/") if len(names) > few else None
-        if told is not None:
-            found += (f"{folder}/{name}" for name in names if _stem(name) not in told)
+        described = _described_stems(folder or "/") if len(names) > few else None
+        if described is not None:
+            found += (f"{folder}/{name}" for name in names if _stem(name) not in described)
     return frozenset(found)
 
 
-def _told_of(folder: str) -> set[str] | None:
-    """The stems of rasters of which other files in a folder tell something; None = perhaps of all.
+def _described_stems(folder: str) -> set[str] | None:
+    """Stems of the rasters in a folder that have sidecar files; None if any of them may have one.
 
-    Raises nothing: GDAL says what is wrong with a folder.
+    Raises nothing: GDAL reports what is wrong with a folder.
     """
-    told: set[str] = set()
+    described: set[str] = set()
     try:
-        there = os.listdir(folder)
+        listed = os.listdir(folder)
     except OSError:
         return None
-    for name in there:
+    for name in listed:
         lower = name.lower()
         if lower.endswith((*_TIFF, *_HARMLESS)) or name.startswith("."):
             continue
         if lower.endswith(_SIDE):
-            told.add(_stem(name))
+            described.add(_stem(name))
         elif not Path(folder, name).is_dir():
             return None
-    return told
+    return described
 
 
 def _stem(name: str) -> str:
@@ -127,22 +128,23 @@ def _stem(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """Examines rasters, some at a time."""
+class _Examiner:
+    """Examines batches of rasters."""
 
     reading: Reading
     most_pixels: int
     kinds: _Kinds
-    alone: frozenset[str]
+    without_sidecars: frozenset[str]
 
-    def at_few(self, sources: Sequence[RasterSource]) -> list[Examined | InputError]:
-        """Examine some."""
-        # Once for all, rather than for each.
+    def examine_batch(self, sources: Sequence[RasterSource]) -> list[Examined | InputError]:
+        """Examine a batch of rasters."""
+        # The environment is entered once for the batch.
         with gdal_environment(), filtered_warnings():
-            return [self._at(source) for source in sources]
+            return [self._examine(source) for source in sources]
 
-    def _at(self, source: RasterSource) -> Examined | InputError:
-        own = read_directories(source.location) if source.location in self.alone else None
+    def _examine(self, source: RasterSource) -> Examined | InputError:
+        comparable = source.location in self.without_sidecars
+        own = read_directories(source.location) if comparable else None
         known = None if own is None else self.kinds.examined(source, own, self.reading)
         if known is not None:
             return known
@@ -163,19 +165,19 @@ class _Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """What was found of one raster, and is true of all that are like it."""
+    """What GDAL found about the first raster of a kind; true of all rasters of that kind."""
 
     first: Examined
     blocks: BlockInventory
     tagged: float | None
-    """The nodata value of the band, as it is tagged."""
+    """The nodata tag of the band."""
     filled: float | None
-    """That of the first band, as which absent blocks read."""
+    """The nodata tag of the first band: absent blocks read as this value."""
     shift: tuple[float, float]
-    """From the place that the file tells to the corner of the first pixel."""
+    """Offset from the tie point of the file to the corner of the first pixel, in map units."""
 
     def box(self, name: str, own: Directories) -> Georeference | None:
-        """Where a raster lies; None where it does not say so, or not soundly."""
+        """The georeference of a raster of this kind; None if it has none or a faulty one."""
         if own.place is None:
             return None
         first, (x, y), (right, down) = self.first.box, own.place, self.shift
@@ -187,7 +189,7 @@ class _Kind:
         return box if box.has_transform and box.fault() is None else None
 
     def inventory(self, own: Directories, file_size: int) -> BlockInventory | None:
-        """The blocks of a raster; None where one is odd, or not inside the file."""
+        """The blocks of a raster of this kind; None if one is faulty or lies beyond the file."""
         offsets, sizes = own.offsets, own.sizes
         examined = self.blocks.examined
         if len(offsets) != len(examined) or np.any((offsets > 0) != (sizes > 0)):
@@ -205,9 +207,9 @@ class _Kinds:
         self._known: dict[bytes, _Kind] = {}
 
     def examined(self, source: RasterSource, own: Directories, reading: Reading) -> Examined | None:
-        """What is true of a raster like one that is known; None where there is none.
+        """The facts of a raster of a known kind; None if its kind is not known.
 
-        It warns as of that one.
+        Gives the same warnings as GDAL's examination of it would.
         """
         kind = self._known.get(own.digest)
         if kind is None or source.file_size is None:
@@ -228,7 +230,7 @@ class _Kinds:
         return Examined(spec=spec, box=box, kind=first.kind, inventory=inventory)
 
     def learn(self, found: Examined, own: Directories, dataset: DatasetReader) -> None:
-        """Keep what was found of an open raster, if as much can be told by comparison."""
+        """Remember the kind of an open raster, if comparison gives the same facts as GDAL."""
         blocks, box, source = found.inventory, found.box, found.spec.source
         if blocks is None or own.place is None or source.file_size is None:
             return
@@ -241,7 +243,8 @@ class _Kinds:
             filled=dataset.nodata,
             shift=(-0.5 * a, -0.5 * e) if box.area_or_point == "Point" else (0.0, 0.0),
         )  # fmt: skip
-        told, there = kind.box(box.name, own), kind.inventory(own, source.file_size)
-        same = told == box and there is not None and np.array_equal(there.ends, blocks.ends)
+        own_box, inventory = kind.box(box.name, own), kind.inventory(own, source.file_size)
+        same_blocks = inventory is not None and np.array_equal(inventory.ends, blocks.ends)
+        same = own_box == box and same_blocks
         if same:
             self._known[own.digest] = replace(kind, first=replace(found, inventory=None))

@@ -25,24 +25,24 @@ _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 MOST_PIXELS = 10**11
 # GDAL decodes whole blocks; a larger one would not fit in memory beside the network.
 _LARGEST_BLOCK = 512 * 2**20
-# Side of a tile: a narrower raster takes as many tiles.
+# Side of a tile: a narrower raster needs as many tiles as one of this width.
 _LEAST_SIDE = 512
-# Of a TIFF with a mask: the image, its mask, and overviews of both, each half of the one before.
+# Most directories of a TIFF with a mask: image, mask, and overviews of both, halved each time.
 _MOST_DIRECTORIES = 128
 
 
 def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning: str) -> int:
-    """The band to read, counted from 1: the one asked for, or the only one beside an alpha band.
+    """The band to read, counted from 1: `bidx`, or the only band besides alpha.
 
     Args:
-        name: of the raster, for messages.
+        name: name of the raster, for messages.
         dataset: the open raster.
         bidx: the band asked for.
         meaning: what the band holds, for messages: "the confidence", "the mask".
 
     Raises:
         UsageError: the band asked for does not exist.
-        InputError: none was asked for and there are several, or none at all.
+        InputError: `bidx` is None and the raster has several bands, or none.
     """
     count = dataset.count
     if bidx is not None:
@@ -59,7 +59,8 @@ def choose_band(name: str, dataset: DatasetReader, bidx: int | None, *, meaning:
 def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
     """The red, green and blue bands, counted from 1.
 
-    By their colour interpretation, else the first three of three, or of four with alpha last.
+    They are found by colour interpretation; without it, a raster of three bands, or of four with
+    alpha last, has them in this order.
 
     Raises:
         InputError: they cannot be determined, or are not uint8.
@@ -84,7 +85,10 @@ def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
 
 
 def mask_of(dataset: DatasetReader, bidx: int) -> tuple[int | None, bool]:
-    """The alpha band, counted from 1, or None; and, without one, whether the band has a mask."""
+    """Find what marks missing pixels: (alpha band from 1 or None, whether the band has a mask).
+
+    The second is False where there is an alpha band.
+    """
     alpha = [
         band
         for band, meaning in enumerate(dataset.colorinterp, 1)
@@ -98,10 +102,10 @@ def mask_of(dataset: DatasetReader, bidx: int) -> tuple[int | None, bool]:
 def nodata_of_band(
     name: str, dataset: DatasetReader, bidx: int, forced: float | None
 ) -> float | None:
-    """The stored value that marks missing data in band `bidx`, None if there is none.
+    """The stored value that marks missing data in band `bidx`; None if there is none.
 
     Args:
-        forced: the user's value, in place of the file's.
+        forced: the user's value, which replaces that of the file.
 
     Raises:
         UsageError: `forced` cannot occur in a band of this type.
@@ -113,13 +117,13 @@ def nodata_of_band(
 def usable_nodata(
     name: str, dtype: np.dtype[Any], tagged: float | None, forced: float | None
 ) -> float | None:
-    """The stored value that marks missing data, None if there is none that can occur.
+    """The stored value that marks missing data; None if no pixel can have it.
 
     Args:
-        name: of the raster, for messages.
+        name: name of the raster, for messages.
         dtype: type of its values.
-        tagged: the nodata value of the raster.
-        forced: the user's value, in place of it.
+        tagged: the nodata tag of the raster.
+        forced: the user's value, which replaces the tag.
 
     Raises:
         UsageError: `forced` cannot occur in a raster of this type.
@@ -160,7 +164,7 @@ def check_size(
     height, width = int(dataset.height), int(dataset.width)
     if height < 1 or width < 1:
         raise InputError(f"{source.name}: {width} x {height} pixels; there is nothing in it")
-    # A raster of one row takes as many tiles as one that is a tile high.
+    # A raster of one row needs as many tiles as one that is a tile high.
     if max(height, _LEAST_SIDE) * max(width, _LEAST_SIDE) > most_pixels:
         narrow = "" if min(height, width) >= _LEAST_SIDE else f", {_LEAST_SIDE} a side at least,"
         raise InputError(
@@ -172,7 +176,7 @@ def check_size(
 
 
 def check_block(name: str, dataset: DatasetReader) -> None:
-    """Raise InputError if a block is too large to be decoded, which GDAL does as a whole."""
+    """Raise InputError if a block is too large: GDAL decodes whole blocks."""
     block_height, block_width = dataset.block_shapes[0]
     n_bytes = int(block_height) * int(block_width) * np.dtype(dataset.dtypes[0]).itemsize
     together = ""
@@ -188,7 +192,7 @@ def check_block(name: str, dataset: DatasetReader) -> None:
 
 
 def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
-    """Check the blocks of the mask, a raster of its own: NAME.msk, or a directory of the file.
+    """Check the blocks of the mask, which is a file NAME.msk or a directory of the TIFF.
 
     Masks of one bit are decoded to one byte a pixel.
     """
@@ -214,7 +218,7 @@ def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
 
 
 def sound_georeference(name: str, dataset: DatasetReader) -> Georeference:
-    """The raster's georeference, checked.
+    """Read and check the georeference of a raster.
 
     Raises:
         InputError: the CRS cannot be understood, or the transform maps pixels to no area.
@@ -261,8 +265,8 @@ def complete_blocks(
     """The blocks of a band, checked to lie inside the file; None where that is unknown.
 
     Raises:
-        InputError: the file was cut short, or blocks have no offset; GDAL would read what is
-            missing as zeros, or from the file's header.
+        InputError: the file was cut short, or blocks have no offset. GDAL would read such blocks
+            as zeros, or from the file's header.
     """
     if source.driver != "GTiff" or source.file_size is None:
         return None

@@ -29,7 +29,7 @@ CONFIDENCE_STEPS = 254
 # Rows and columns of a block on the disk.
 BLOCK = 512
 
-# Endings by which programs, GDAL's among them, choose another driver.
+# File name extensions for which GDAL and other programs choose another driver.
 _OTHER_FORMATS = (
     ".avif", ".bmp", ".csv", ".fgb", ".geojson", ".gif", ".gpkg", ".grib", ".h5", ".hdf", ".img",
     ".jp2", ".jpeg", ".jpg", ".json", ".jxl", ".kml", ".nc", ".parquet", ".pdf", ".png", ".shp",
@@ -42,7 +42,7 @@ _DEFAULTS = {
     "BLOCKYSIZE": str(BLOCK),
     "COMPRESS": "DEFLATE",
     "BIGTIFF": "IF_SAFER",
-    # GDAL's own 6 takes three times as long over confidences for 3 % less.
+    # GDAL's default of 6 takes three times as long on confidences, for files 3 % smaller.
     "ZLEVEL": "4",
     # Threads that compress blocks: a GPU fills chunks faster than one core deflates them. The bytes
     # do not depend on their number. Half of the cores at most, as the network needs some.
@@ -51,14 +51,15 @@ _DEFAULTS = {
 # Deflate compresses 258 bytes to two bits at best (RFC 1951): 1032 to 1.
 _DEFLATE_LIMIT = 1032
 _BYTES: dict[Dtype, int] = {"uint8": 1, "float32": 4}
-# Methods that take a predictor.
+# Compression methods that support a predictor.
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
-# None = any value. Names are checked, as GDAL ignores unknown ones without an error.
+# Allowed values of each creation option; None = any value. Names are checked because GDAL ignores
+# unknown ones without an error.
 _GRANTED: dict[str, tuple[str, ...] | None] = {
     "BIGTIFF": ("YES", "NO", "IF_NEEDED", "IF_SAFER"),
     "BLOCKXSIZE": None,
     "BLOCKYSIZE": None,
-    # Lossless ones only.
+    # Lossless methods only.
     "COMPRESS": ("NONE", "DEFLATE", "LZW", "LZMA", "PACKBITS", "ZSTD"),
     "ENDIANNESS": ("NATIVE", "INVERTED", "LITTLE", "BIG"),
     "GEOTIFF_KEYS_FLAVOR": ("STANDARD", "ESRI_PE"),
@@ -72,7 +73,7 @@ _GRANTED: dict[str, tuple[str, ...] | None] = {
     "ZSTD_LEVEL": None,
 }
 
-# Options of the GTiff driver that the COG driver has too, and their names there.
+# Options of the GTiff driver, and their names in the COG driver.
 _COG_NAMES = {
     "BIGTIFF": "BIGTIFF",
     "BLOCKXSIZE": "BLOCKSIZE",
@@ -83,20 +84,20 @@ _COG_NAMES = {
     "ZLEVEL": "LEVEL",
     "ZSTD_LEVEL": "LEVEL",
 }
-# Options without meaning for a COG; and levels, which belong to one method of compression.
+# Options without meaning for a COG; and the compression method that each level option belongs to.
 _COG_MOOT = ("TILED", "BLOCKYSIZE", "GEOTIFF_KEYS_FLAVOR")
 _COG_LEVELS = {"ZLEVEL": "DEFLATE", "ZSTD_LEVEL": "ZSTD"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterClass:
-    """A value of a raster of classes."""
+    """A class of a classified raster: its value, name and colour."""
 
     value: int
     label: str
     """Its name in legends."""
     colour: Rgb
-    """In the colour table and in styles; transparent classes are black in the table."""
+    """Colour in the colour table and in styles; a transparent class is black in the table."""
 
     @property
     def transparent(self) -> bool:
@@ -117,7 +118,7 @@ class BandFormat:
     classes: tuple[RasterClass, ...] = ()
     """The classes, by values from 0; empty for continuous values. Nodata is not among them."""
     ramp: tuple[Stop, ...] = ()
-    """Colour ramp of continuous values, by their meaning."""
+    """Colour ramp of continuous values; its stops are in scaled values."""
 
     @property
     def nodata(self) -> float:
@@ -128,7 +129,7 @@ class BandFormat:
     def colours(self) -> dict[int, Rgb]:
         """The colour table, by value; empty where there are no classes."""
         # Colour tables of TIFFs have no alpha; GDAL makes nodata transparent by itself.
-        table = {one.value: one.colour for one in self.classes}
+        table = {each.value: each.colour for each in self.classes}
         return table | {NODATA: EMPTY} if table else table
 
 
@@ -170,19 +171,19 @@ CONFIDENCE_FLOAT = BandFormat(description="confidence", dtype="float32", ramp=CO
 
 
 def confidence_band(dtype: Dtype) -> BandFormat:
-    """The format of a confidence raster of a type."""
+    """The format of a confidence raster with values of a type."""
     return CONFIDENCE if dtype == "uint8" else CONFIDENCE_FLOAT
 
 
 def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str, str]:
-    """The creation options of an output: the user's over the defaults.
+    """The creation options of an output: the defaults, replaced by those of the user.
 
     Args:
-        wished: the user's, by name in upper or lower case, as after ``--co``.
-        dtype: of its values.
+        wished: the user's options by name, in upper or lower case, as after ``--co``.
+        dtype: type of the output's values.
 
     Raises:
-        UsageError: a name or value that is unknown, or that would lose pixels or georeference.
+        UsageError: a name or value is unknown, or would lose pixels or georeference.
     """
     options = dict(_DEFAULTS)
     for given, value in wished.items():
@@ -220,27 +221,27 @@ def cog_options(options: Mapping[str, str]) -> dict[str, str]:
     """Translate options of the GTiff driver to the COG driver.
 
     Raises:
-        UsageError: one has no counterpart.
+        UsageError: an option has no counterpart.
     """
     if options.get("TILED") != "YES" or options["BLOCKXSIZE"] != options["BLOCKYSIZE"]:
         raise UsageError("`cog`: a COG has square tiles; leave TILED and the block sizes out")
-    found: dict[str, str] = {}
+    named: dict[str, str] = {}
     for name, value in options.items():
         if name in _COG_MOOT or _COG_LEVELS.get(name, options["COMPRESS"]) != options["COMPRESS"]:
             continue
         if name not in _COG_NAMES:
             raise UsageError(f"`cog`: a COG has no creation option {name}; leave it out")
-        found[_COG_NAMES[name]] = value
-    if "PREDICTOR" in found:
-        found["PREDICTOR"] = {"1": "NO", "2": "STANDARD", "3": "FLOATING_POINT"}[found["PREDICTOR"]]
-    return found
+        named[_COG_NAMES[name]] = value
+    if "PREDICTOR" in named:
+        named["PREDICTOR"] = {"1": "NO", "2": "STANDARD", "3": "FLOATING_POINT"}[named["PREDICTOR"]]
+    return named
 
 
 def require_creation(writing: Writing) -> None:
     """Check the creation options before any work.
 
     Raises:
-        UsageError: one is unknown, would lose data, or makes no COG.
+        UsageError: an option is unknown, would lose data, or is not possible in a COG.
     """
     options = gtiff_options(writing.creation_options)
     if writing.cog:
@@ -251,12 +252,12 @@ def least_bytes(size: RasterSize, wished: Mapping[str, str], dtype: Dtype = "uin
     """A lower bound of the size of an output in bytes, however well its pixels compress.
 
     Args:
-        size: of the raster.
+        size: size of the raster.
         wished: the user's creation options.
-        dtype: of its values.
+        dtype: type of its values.
 
     Raises:
-        UsageError: one is not supported.
+        UsageError: an option is not supported.
     """
     options = gtiff_options(wished)
     if options.get("SPARSE_OK") in ("YES", "TRUE"):
@@ -268,10 +269,10 @@ def least_bytes(size: RasterSize, wished: Mapping[str, str], dtype: Dtype = "uin
 
 
 def require_tiff_name(path: Path) -> None:
-    """Refuse a name with the ending of another format than GeoTIFF.
+    """Refuse a file name with the extension of a format other than GeoTIFF.
 
     Raises:
-        UsageError: it has one.
+        UsageError: the name has such an extension.
     """
     if path.suffix.lower() in _OTHER_FORMATS:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""Rows, columns, georeference and stored values of an xarray.DataArray.
+"""Find rows, columns, georeference and stored values of an xarray.DataArray.
 
-Read from names, coordinates and attributes as rioxarray and CF write them; neither is required.
+Names, coordinates and attributes are read as rioxarray and CF write them; neither is required.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _STANDARD_NAMES = {
     "y": {"latitude", "projection_y_coordinate"},
     "x": {"longitude", "projection_x_coordinate"},
 }
-# Share of a step by which the steps of a coordinate may differ.
+# Steps of a coordinate may differ by this share of a step.
 _UNEVEN = 0.01
-# Attributes that describe the stored values, and so not those of a result.
+# Attributes that describe the stored values. They do not apply to a result.
 _OF_VALUES = {
     "_FillValue", "missing_value", "scale_factor", "add_offset", "units", "valid_min", "valid_max",
     "valid_range", "actual_range", "flag_values", "flag_meanings",
@@ -56,8 +56,8 @@ class Plane:
         """Find the rows and columns of a DataArray.
 
         Raises:
-            InputError: it has fewer than two dimensions, or more values than rows x columns, or
-                none, or holds no real numbers.
+            InputError: the array has fewer than two dimensions, no value, more than one layer,
+                or values that are not numbers.
         """
         name = "DataArray" if array.name is None else f"DataArray {str(array.name)!r}"
         if array.ndim < 2 or not array.size:
@@ -97,16 +97,16 @@ class Plane:
         without rescaling them.
         """
         dtype, encoding = self.array.dtype, self.array.encoding
-        told = np.dtype(encoding.get("dtype") or encoding.get("rasterio_dtype") or dtype)
+        encoded = np.dtype(encoding.get("dtype") or encoding.get("rasterio_dtype") or dtype)
         scaled = (encoding.get("scale_factor", 1), encoding.get("add_offset", 0)) != (1, 0)
-        masked = np.issubdtype(dtype, np.floating) and np.issubdtype(told, np.integer)
-        return told if masked and not scaled else dtype
+        masked = np.issubdtype(dtype, np.floating) and np.issubdtype(encoded, np.integer)
+        return encoded if masked and not scaled else dtype
 
     def box(self) -> GeoBox:
-        """Size, transform and CRS; without a CRS where there is no transform.
+        """Size, transform and CRS; the CRS is left out where there is no transform.
 
-        The transform is that of the coordinates where these are evenly spaced, else that of the
-        grid mapping.
+        The transform comes from the coordinates where these are evenly spaced, else from the grid
+        mapping.
         """
         mapping = self._grid_mapping()
         transform = self._transform(mapping)
@@ -125,20 +125,21 @@ class Plane:
         return usable_nodata(self.name, self.array.dtype, tagged, forced)
 
     def nodata_of_file(self, nodata: float | None) -> float:
-        """The nodata value of a file of refined confidences.
+        """The nodata value to write into a file of refined confidences.
 
-        That of the input where it is no confidence, else NaN.
+        It is the input's nodata value where that cannot be a confidence, else NaN.
 
         Args:
-            nodata: the value in memory; None = NaN, where the encoding has that of the file.
+            nodata: the nodata value in memory; None = the array marks missing data by NaN, and its
+                encoding may hold the value of the file.
         """
-        told = _nodata_of(self.array.encoding) if nodata is None else nodata
-        if told is None or 0 <= told <= 1 or abs(told) > np.finfo(np.float32).max:
+        stored = _nodata_of(self.array.encoding) if nodata is None else nodata
+        if stored is None or 0 <= stored <= 1 or abs(stored) > np.finfo(np.float32).max:
             return math.nan
-        return told
+        return stored
 
     def facts(self, sample: NDArray[Any]) -> BandFacts:
-        """What decides the scaling. Scale tags that xarray has applied are no longer attributes."""
+        """The facts that decide the scaling, without scale tags that xarray has already applied."""
         attributes = self.array.attrs
         return BandFacts(
             name=self.name,
@@ -154,10 +155,10 @@ class Plane:
         """A DataArray of other values with the same coordinates, name and CRS.
 
         Args:
-            values: (H, W), NumPy or Dask.
-            nodata: the nodata value in a file; in memory floats have NaN.
-            dims: the order of the dimensions.
-            tags: further attributes.
+            values: (H, W) array of NumPy or Dask.
+            nodata: the nodata value in a file; in memory, missing floats are NaN.
+            dims: the dimensions of the result, in order.
+            tags: attributes to add.
         """
         made = self.array.copy(deep=False, data=values[(np.newaxis,) * (self.array.ndim - 2)])
         about = {key: value for key, value in self.array.attrs.items() if not _of_values(key)}
@@ -165,23 +166,23 @@ class Plane:
         made.encoding = {
             key: value for key, value in self.array.encoding.items() if key == "grid_mapping"
         }
-        # As rioxarray and xarray do: for decoded values it is in the encoding.
+        # rioxarray and xarray keep _FillValue in the encoding of decoded values.
         decoded = np.issubdtype(made.dtype, np.floating)
         (made.encoding if decoded else made.attrs)["_FillValue"] = made.dtype.type(nodata)
         return made.transpose(*dims)
 
     def _grid_mapping(self) -> dict[str, Any]:
         """The attributes of the coordinate that names the CRS, empty where there is none."""
-        told = self.array.encoding.get("grid_mapping", self.array.attrs.get("grid_mapping"))
-        names = (told, "spatial_ref", "crs")
+        named = self.array.encoding.get("grid_mapping", self.array.attrs.get("grid_mapping"))
+        names = (named, "spatial_ref", "crs")
         found = next((name for name in names if name in self.array.coords), None)
         return {} if found is None else dict(self.array.coords[found].attrs)
 
     def _transform(self, mapping: dict[str, Any]) -> tuple[float, ...] | None:
         """Transform of pixel corners (`GeoBox`); None where the grid is irregular or unknown."""
-        told = [float(number) for number in str(mapping.get("GeoTransform", "")).split()]
-        # GDAL's order: x of the corner, along a row, down a column; the same of y.
-        written = (told[1], told[2], told[0], told[4], told[5], told[3]) if len(told) == 6 else None
+        gdal = [float(number) for number in str(mapping.get("GeoTransform", "")).split()]
+        # GDAL's order: x of the corner, step of x along a row, step of x down a column; same for y.
+        written = (gdal[1], gdal[2], gdal[0], gdal[4], gdal[5], gdal[3]) if len(gdal) == 6 else None
         y, x = (_axis(self.array, dimension) for dimension in self.array.dims[-2:])
         if x is None or y is None:
             return written
@@ -193,13 +194,13 @@ class StoredConfidences:
     """Turns stored values into confidences: a `Decode` of `geothresh.mosaic`."""
 
     name: str
-    """Of the array, for messages."""
+    """Name of the array, for messages."""
     nodata: float | None
     """The stored value that marks missing data; NaN and infinities always do."""
     scaling: Scaling
 
     def __call__(self, stored: NDArray[Any], window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Confidence, 0 where there is no data, and validity of a window.
+        """Confidence and validity of a window; confidence is 0 where there is no data.
 
         Raises:
             InputError: a value contradicts the scaling.
@@ -209,23 +210,24 @@ class StoredConfidences:
 
 
 def _nodata_of(attributes: Mapping[Any, Any]) -> float | None:
-    told = attributes.get("_FillValue", attributes.get("missing_value"))
-    return None if told is None else float(told)
+    value = attributes.get("_FillValue", attributes.get("missing_value"))
+    return None if value is None else float(value)
 
 
 def _spatial_dimensions(array: DataArray) -> tuple[Hashable, Hashable]:
     """The dimensions of rows and columns.
 
-    By the usual names, or attributes of the coordinates; else the last two dimensions.
+    They are found by the usual names or by attributes of the coordinates; else they are the last
+    two.
     """
     found = {}
     for axis in ("y", "x"):
         for dimension in array.dims:
-            told = array.coords[dimension].attrs if dimension in array.coords else {}
+            attributes = array.coords[dimension].attrs if dimension in array.coords else {}
             if (
                 str(dimension).lower() in _NAMES[axis]
-                or str(told.get("axis", "")).lower() == axis
-                or told.get("standard_name") in _STANDARD_NAMES[axis]
+                or str(attributes.get("axis", "")).lower() == axis
+                or attributes.get("standard_name") in _STANDARD_NAMES[axis]
             ):
                 found[axis] = dimension
     if len(found) == 2 and found["y"] != found["x"]:
@@ -234,9 +236,9 @@ def _spatial_dimensions(array: DataArray) -> tuple[Hashable, Hashable]:
 
 
 def _axis(array: DataArray, dimension: Hashable) -> tuple[float, float] | None:
-    """Outer edge of the first pixel and step of a coordinate of pixel centres.
+    """(outer edge of the first pixel, step) of a coordinate of pixel centres.
 
-    None where there are fewer than two values, or steps differ.
+    None where there are fewer than two values, or where steps differ.
     """
     if dimension not in array.coords or array.sizes[dimension] < 2:
         return None
@@ -251,5 +253,5 @@ def _axis(array: DataArray, dimension: Hashable) -> tuple[float, float] | None:
 
 
 def _of_values(key: Hashable) -> bool:
-    """Whether an attribute describes stored values, as GDAL's statistics do too."""
+    """Whether an attribute describes stored values; GDAL's statistics count as such."""
     return key in _OF_VALUES or str(key).startswith("STATISTICS_")

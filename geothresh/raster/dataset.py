@@ -1,7 +1,7 @@
 """Open rasters with rasterio, find where their blocks lie in the file, and read windows.
 
-A file whose writer was killed, or that was cut short, may open and read as zeros; only the offsets
-of its blocks show it. So they are checked before a file is read and after one is written.
+A file whose writer was killed, or that was cut short, may open and read as zeros. Only the offsets
+of its blocks show this. So they are checked before a file is read and after one is written.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-# About a microsecond each; of more blocks an even sample is checked.
+# Looking at a block takes about a microsecond. Of more blocks than this, an even sample is checked.
 _MOST_BLOCKS = 500_000
-# Bytes of a cache for a row of blocks: at least, for GDAL's overhead and blocks of masks; and at
-# most, since a small file may claim any width.
+# Least and most bytes of a cache for a row of blocks. The minimum covers GDAL's overhead and blocks
+# of masks; the maximum is there because a small file may claim any width.
 _LEAST_CACHE = 4 << 20
 _MOST_CACHE = 512 << 20
-# Beyond the end of any file: damaged offsets may be larger than int64 holds.
+# An offset beyond the end of any file. Damaged offsets may be larger than int64 holds.
 _NOWHERE = 2**62
 
-# Some writers print nodata such as the lowest float32 with six digits; no data is near such values.
+# Some writers round nodata such as the lowest float32 to six digits. No data is near such values.
 _HUGE = 1e30
 _PRINTED_DIGITS = 1e-5
 Made = TypeVar("Made")
@@ -50,7 +50,7 @@ Decoded = TypeVar("Decoded")
 
 
 class BlockLayout(RegularGrid):
-    """Grid of the blocks of a band on the disk; the last of a column may reach beyond it."""
+    """Grid of the blocks of a band on the disk; the last blocks may reach beyond the raster."""
 
     __slots__ = ()
 
@@ -68,7 +68,7 @@ class BlockLayout(RegularGrid):
         """Whether blocks of one row are in fact rows of a single strip.
 
         GDAL presents a strip as high as the raster as blocks of one row if there are more than 2000
-        rows, and knows the offset of the first alone.
+        rows, and knows only the offset of the first.
 
         Args:
             present: indices of the blocks that have an offset.
@@ -87,7 +87,7 @@ class BlockLayout(RegularGrid):
         return min(row_of_blocks * dtype.itemsize * 5 // 4 + _LEAST_CACHE, _MOST_CACHE)
 
     def describe(self, index: int) -> str:
-        """Name block `index` in a message: its place among the blocks and its pixels."""
+        """Name block `index` for a message: its row and column of blocks, and its pixels."""
         row, column = divmod(index, self.columns)
         return f"block ({row}, {column}) of {self.rows} x {self.columns}, {self.window(index).text}"
 
@@ -112,23 +112,23 @@ class BlockInventory:
         """Ask an open GeoTIFF for the offset and size of the blocks of band `bidx`.
 
         Args:
-            dataset: open.
-            bidx: counted from 1.
-            layout: of the band, or of its overview.
-            overview: which one, from 0; None = the band itself.
+            dataset: the open GeoTIFF.
+            bidx: the band, counted from 1.
+            layout: layout of the band, or of its overview.
+            overview: the overview, counted from 0; None = the band itself.
         """
         examined = evenly_spread(layout.count, _MOST_BLOCKS)
         ends = np.zeros(len(examined), np.int64)
         without_offset = 0
-        for place, index in enumerate(examined.tolist()):
+        for position, index in enumerate(examined.tolist()):
             row, column = divmod(index, layout.columns)
-            where = f"{column}_{row}"
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{where}", "TIFF", bidx, overview)
-            size = int(dataset.get_tag_item(f"BLOCK_SIZE_{where}", "TIFF", bidx, overview) or 0)
+            block = f"{column}_{row}"
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{block}", "TIFF", bidx, overview)
+            size = int(dataset.get_tag_item(f"BLOCK_SIZE_{block}", "TIFF", bidx, overview) or 0)
             if offset is None or int(offset) == 0:
                 without_offset += size > 0
                 continue
-            ends[place] = min(int(offset) + size, _NOWHERE)
+            ends[position] = min(int(offset) + size, _NOWHERE)
         if layout.is_one_strip(np.flatnonzero(ends)):
             return cls(
                 examined=examined[:1], ends=ends[:1], one_strip=True, without_offset=without_offset
@@ -142,7 +142,7 @@ class BlockInventory:
 
     @property
     def absent_count(self) -> int:
-        """How many examined blocks the file does not hold; they read as nodata or zero."""
+        """Number of examined blocks that are not in the file; they read as nodata or zero."""
         return int(np.count_nonzero(self.ends == 0))
 
     def first_beyond(self, file_size: int) -> int | None:
@@ -154,8 +154,8 @@ class BlockInventory:
 def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the integers 0 to count - 1, ascending, evenly spread.
 
-    Multiples of the golden ratio modulo 1: an even step could hit the same column of blocks every
-    time.
+    They are multiples of the golden ratio modulo 1: a constant step could hit the same column of
+    blocks every time.
     """
     if count <= most:
         return np.arange(count, dtype=np.int64)
@@ -164,7 +164,7 @@ def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def open_dataset(source: RasterSource, **options: str) -> DatasetReader:
-    """Open a raster with the driver of its source; `options` are the driver's.
+    """Open a raster with the driver of its source; `options` are open options of the driver.
 
     Raises:
         InputError: GDAL cannot open it.
@@ -252,9 +252,9 @@ class OpenRaster:
 
         Args:
             source: what was opened.
-            dataset: open; closed by this object.
+            dataset: the open dataset; this object closes it.
             bidx: the band whose blocks and type represent all bands.
-            box: georeference in place of the file's own.
+            box: georeference that replaces that of the file.
         """
         self.source = source
         self.name = source.name
@@ -292,18 +292,18 @@ class OpenRaster:
         error: BaseException,
     ) -> str:
         """The message about the first block of a window that cannot be decoded."""
-        place = window.text
+        where = window.text
         for index in self.layout.touching(window):
             try:
                 with self._lock, gdal_environment(**self._access):
                     read(self._dataset, self.layout.window(index))
-            except RASTER_ERRORS as found:
-                place, error = self.layout.describe(index), found
+            except RASTER_ERRORS as block_error:
+                where, error = self.layout.describe(index), block_error
                 break
         advice = "the file is damaged or cut short: copy or write it again"
         if self.source.driver == "VRT":
             advice = "check the files that the VRT names, and that they are rasters"
-        return f"{self.name}: {place} cannot be decoded ({reason(error)}); {advice}"
+        return f"{self.name}: {where} cannot be decoded ({reason(error)}); {advice}"
 
     def require_unchanged(self) -> None:
         """Raise InputError if the file's size or time differ from when it was first opened."""
@@ -348,7 +348,7 @@ class OpenBand(OpenRaster):
         self.infinities_seen = False
 
     def stored(self, window: PixelWindow) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The values of a window as stored in the file, and which of them are data.
+        """The stored values of a window, and where they are valid.
 
         Raises:
             InputError: a block cannot be decoded.

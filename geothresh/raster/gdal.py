@@ -18,47 +18,48 @@ from geothresh.addresses import without_secrets
 
 Result = TypeVar("Result")
 
-# Seconds to wait before a server is asked again that gave no answer.
+# Seconds to wait before each new attempt at a server that gave no answer.
 _AGAIN_AFTER = (0.5, 1.0)
 
 # rasterio lets GDAL's own exceptions through in places: an unparsable CRS, opening "w" over a
 # damaged file. CRSError is no RasterioError, and metadata may not be UTF-8.
 RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError)
 
-# In bytes: rasterio passes the number to GDALSetCacheMax64, while GDAL's own option of that name
-# takes small numbers as megabytes. GDAL's default, 5 % of the memory, would delay writes until
+# In bytes, because rasterio passes the number to GDALSetCacheMax64, while GDAL's own option of that
+# name takes small numbers as megabytes. GDAL's default, 5 % of the memory, would delay writes until
 # close, where failures are silent.
 _CACHE_BYTES = 64 * 2**20
 
 _OPTIONS: dict[str, str | float] = {
-    # Look for sidecar files by name: to list the directory for each of thousands of files in it
-    # takes as long as everything else.
+    # Look for sidecar files by name. Listing the directory for each of its thousands of files would
+    # take as long as everything else.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DRIVER_PATH": "disable",
-    # A dead server is given up within half a minute: three attempts to connect of eight seconds
-    # each, or ten seconds without a byte.
+    # Requests to a dead server end within half a minute: after three attempts to connect of eight
+    # seconds each, or after ten seconds without a byte.
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_HTTP_CONNECTTIMEOUT": 8,
     "GDAL_HTTP_MAX_RETRY": 2,
-    # Seconds, doubled each time: GDAL's own 30 let a server that is busy hold a run for minutes.
+    # Seconds, doubled each time. With GDAL's default of 30, a busy server would delay a run for
+    # minutes.
     "GDAL_HTTP_RETRY_DELAY": 0.5,
-    # A server that sends no byte for this many seconds is given up, without another attempt.
+    # A request ends, without another attempt, if no byte comes for this many seconds.
     "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
     "GDAL_HTTP_LOW_SPEED_TIME": 10,
     "PROJ_NETWORK": "OFF",
 }
 
 _OFFLINE_OPTIONS: dict[str, str | int] = {
-    # The only name that may be fetched; no file has it.
+    # The only file name that may be fetched. No file has it.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
-    # For drivers that fetch by themselves; .invalid never resolves (RFC 2606).
+    # Stops drivers that fetch by themselves: .invalid never resolves (RFC 2606).
     "GDAL_HTTP_PROXY": "http://none.invalid",
     "GDAL_HTTP_MAX_RETRY": 0,
 }
 
 _REMOTE_OPTIONS: dict[str, str | int] = {
-    # Do not list the directory of a remote file, nor look for side files in it.
+    # Do not list the directory of a remote file, nor look for sidecar files in it.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
@@ -69,14 +70,14 @@ _WRITING_OPTIONS: dict[str, str | int] = {
 }
 
 _SENDING_OPTIONS: dict[str, str | float] = {
-    # A part of a large object is 50 MB, which takes a slow line minutes: who sends is given up by
-    # silence alone, and a store that joins the parts may be silent for a while.
+    # A part of a large object has 50 MB, which takes minutes over a slow line. So an upload fails
+    # only after a minute of silence: a store that joins the parts may be silent for a while.
     "GDAL_HTTP_TIMEOUT": 3600,
     "GDAL_HTTP_LOW_SPEED_TIME": 60,
     "GDAL_HTTP_MAX_RETRY": 5,
-    # What is read back comes from the store, not from what was read before.
+    # Read back from the store, not from GDAL's cache.
     "CPL_VSIL_CURL_NON_CACHED": "/vsis3:/vsigs:/vsiaz",
-    # One object, without what describes it.
+    # Send one object, without a sidecar file.
     "GDAL_PAM_ENABLED": "NO",
 }
 
@@ -90,18 +91,18 @@ def gdal_environment(
     sending: bool = False,
     cache_bytes: int | None = None,
 ) -> Iterator[None]:
-    """GDAL's options for opening, reading or writing: cache, drivers and network are bounded.
+    """Set GDAL's options for opening, reading or writing: they limit cache, drivers and network.
 
-    rasterio keeps the options per thread, so that each use enters its own block in whatever thread
-    or process it runs; that takes 60 microseconds, or 4 inside a block with the same options.
+    rasterio keeps the options per thread, so each use enters a block of its own. That takes 60
+    microseconds, or 4 inside a block with the same options.
 
     Args:
         remote: the raster is not on a local disk.
-        offline: the raster names other files, none of which may be fetched over a network.
+        offline: the raster refers to other files, none of which may be fetched over a network.
         writing: the raster is written.
         sending: whole files are sent to an object store, or fetched from it.
-        cache_bytes: size of the block cache, which all datasets of the process share; None = that
-            of the surrounding environment, or 64 MB.
+        cache_bytes: size of the block cache, which all datasets of the process share; None = the
+            size in the surrounding environment, or 64 MB.
     """
     around = getenv() if hasenv() else {}
     if cache_bytes is None:
@@ -123,9 +124,9 @@ def gdal_environment(
 
 
 def with_retries(work: Callable[[], Result]) -> Result:
-    """Open a raster of a server, and try again where a connection was cut without an answer.
+    """Open a raster on a server; try again if the connection was cut without an answer.
 
-    GDAL itself tries again where a server is busy, but not where it says nothing.
+    GDAL itself tries again if a server is busy, but not if no answer comes.
     """
     for seconds in _AGAIN_AFTER:
         try:
@@ -138,9 +139,9 @@ def with_retries(work: Callable[[], Result]) -> Result:
 
 
 def reason(error: BaseException) -> str:
-    """GDAL's message in one line: of the cause that rasterio chained to its exception, if any.
+    """GDAL's message in one line, without passwords and signatures of URLs.
 
-    Passwords and signatures of URLs are left out.
+    It is taken from the cause that rasterio chained to its exception, if there is one.
     """
     cause = error
     while isinstance(cause.__cause__, RASTER_ERRORS):
@@ -148,7 +149,7 @@ def reason(error: BaseException) -> str:
     return without_secrets(" ".join(str(cause).split())) or type(cause).__name__
 
 
-# Warnings that are ignored or become errors.
+# Warnings that are ignored or turned into errors.
 _wanted: list[tuple[Literal["ignore", "error"], type[Warning]]] = [
     ("ignore", NotGeoreferencedWarning),
     ("ignore", NodataShadowWarning),
@@ -167,9 +168,9 @@ def make_error(category: type[Warning]) -> None:
 def filtered_warnings() -> Iterator[None]:
     """Silence rasterio's warnings, and turn those of `make_error` into errors.
 
-    Warning filters belong to the process. If threads each installed theirs and restored the former
-    ones, some would stay for good: here the first thread installs them, and the last one restores
-    the caller's.
+    Warning filters are global to the process. If each thread installed and restored them by itself,
+    some would stay for good. So the first thread that enters installs them, and the last one that
+    leaves restores those of the caller.
     """
     global _inside, _filters
     with _lock:

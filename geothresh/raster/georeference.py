@@ -1,4 +1,4 @@
-"""Georeference of a raster: copied to outputs bit for bit, compared, and used to find overlaps."""
+"""The georeference of a raster: copied to outputs bit for bit, compared, checked for overlaps."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
     from rasterio.rpc import RPC
 
-# `SAME_PLACE` where pixels are trained on: stricter, as what is held out must not be trained on.
+# Like `SAME_PLACE`, for training data: stricter, as held-out pixels must not be trained on.
 _SAME_PIXELS = 1e-3
-# Points along an edge: straight edges of one map are curves in another.
+# Points along an edge that are reprojected: a straight edge is a curve in another CRS.
 _POINTS = 21
 
 
@@ -34,13 +34,13 @@ class Georeference(GeoBox):
     """A `GeoBox` with ground control points, RPCs and the AREA_OR_POINT tag of a file."""
 
     gcps: tuple[GroundControlPoint, ...] = ()
-    """Ground control points, in place of a transform."""
+    """Ground control points, which replace a transform."""
     gcps_crs: CRS | None = None
     """The CRS of the ground control points."""
     rpcs: RPC | None = None
     """Rational polynomial coefficients."""
     area_or_point: str | None = None
-    """The AREA_OR_POINT tag; the transform is that of pixel corners either way."""
+    """The AREA_OR_POINT tag; the transform is always that of pixel corners."""
 
     @classmethod
     def of(cls, dataset: DatasetReader, name: str = "the raster") -> Georeference:
@@ -49,7 +49,7 @@ class Georeference(GeoBox):
         return cls(
             size=RasterSize(height=dataset.height, width=dataset.width),
             transform=tuple(dataset.transform)[:6],
-            # Thousands of files share it: keep it in memory once.
+            # Thousands of files share one CRS: keep its text in memory once.
             crs=None if dataset.crs is None else sys.intern(dataset.crs.to_wkt()),
             name=name,
             gcps=tuple(gcps),
@@ -65,12 +65,12 @@ class Georeference(GeoBox):
 
     @property
     def parsed_crs(self) -> CRS | None:
-        """The CRS as rasterio has it."""
+        """The CRS as a rasterio object."""
         return None if self.crs is None else CRS.from_wkt(self.crs)
 
     @property
     def crs_name(self) -> str | None:
-        """Such as ``EPSG:32633``, or WKT where there is no such code; None without a CRS."""
+        """The CRS as a code such as ``EPSG:32633``, or as WKT without one; None without a CRS."""
         return None if self.crs is None else CRS.from_wkt(self.crs).to_string()
 
     @property
@@ -79,14 +79,14 @@ class Georeference(GeoBox):
         return self.has_transform or bool(self.gcps) or self.rpcs is not None
 
     def has_crs_of(self, other: Georeference) -> bool:
-        """Whether both are in one CRS; a raster without one is taken to be in the other's."""
+        """Whether both have the same CRS; a raster without one is assumed to have the other's."""
         return None in (self.crs, other.crs) or self.parsed_crs == other.parsed_crs
 
     def require_same(self, other: Georeference) -> None:
-        """Raise InputError, with the numbers of both, unless `other` has the same pixels.
+        """Raise InputError, with the numbers of both, unless `other` has the same pixel grid.
 
-        Corners may differ by a hundredth of a pixel, as programs round coordinates. A transform or
-        CRS that one of the two lacks is not compared.
+        Corners may differ by a hundredth of a pixel, as programs round coordinates. If one of the
+        two has no transform or CRS, this is not compared.
         """
         advice = "cut or warp one to the grid of the other"
         size, theirs = self.size, other.size
@@ -116,17 +116,17 @@ class Georeference(GeoBox):
         )
 
     def window_over(self, other: Georeference, window: PixelWindow) -> PixelWindow | None:
-        """The window of this raster that covers the ground of a window of another.
+        """The window of this raster that covers the same ground as a window of another raster.
 
-        A raster without a CRS is taken to be in the other's: what is held out in one must not be
-        trained on in the other because a CRS is missing.
+        A raster without a CRS is assumed to have the other's: a missing CRS must not let ground
+        that is held out in one raster be trained on in the other.
 
         Returns:
-            The extent of that window in pixels of this raster, rounded outwards and cut to it; None
-            where they do not meet, or one of the two has no transform.
+            The bounding window in pixels of this raster, rounded outwards and clipped to it; None
+            if the two do not overlap, or one of them has no transform.
 
         Raises:
-            InputError: the window has no place in the CRS of this raster.
+            InputError: the window cannot be transformed to the CRS of this raster.
         """
         if not (self.has_transform and other.has_transform):
             return None
@@ -172,7 +172,7 @@ class Georeference(GeoBox):
         return arguments
 
     def write_to(self, dataset: DatasetWriter) -> None:
-        """Set what is no argument of ``rasterio.open``."""
+        """Set ground control points, RPCs and tags, which ``rasterio.open`` does not take."""
         if self.gcps:
             # rasterio calls to_wkt() even on a missing CRS.
             dataset.gcps = (list(self.gcps), self.gcps_crs or CRS())

@@ -1,6 +1,6 @@
-"""Which rasters share a pixel grid, and where each lies on it.
+"""Find which rasters share a pixel grid, and where each lies on it.
 
-From transforms and sizes alone: no pixel is read.
+Only transforms and sizes are used; no pixel is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from geothresh.types import Int64Array
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 SAME_PLACE = 0.01
-"""Share of a pixel by which corners may lie off a grid and still be on it, as programs round
-coordinates."""
+"""Corners may lie off a grid by this share of a pixel and still count as on it, because programs
+round coordinates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,43 +25,46 @@ class Placement:
     """Windows of rasters on one pixel grid, counted from the first pixel of their union."""
 
     rows: Int64Array
-    """(n,) first row of each."""
+    """(n,) first row of each raster."""
     cols: Int64Array
-    """(n,) first column."""
+    """(n,) first column of each."""
     heights: Int64Array
-    """(n,) rows."""
+    """(n,) number of rows of each."""
     widths: Int64Array
-    """(n,) columns."""
+    """(n,) number of columns of each."""
 
     @classmethod
     def of(cls, windows: Sequence[PixelWindow]) -> Placement:
-        """From at least one window, with rows and columns that may be negative."""
+        """Place at least one window; rows and columns may be negative."""
         numbers = np.array(
-            [(one.row, one.col, one.height, one.width) for one in windows], np.int64
+            [(window.row, window.col, window.height, window.width) for window in windows], np.int64
         ).T
         rows, cols, heights, widths = numbers
         return cls(rows - rows.min(), cols - cols.min(), heights, widths)
 
     @property
     def size(self) -> RasterSize:
-        """Extent of the union of all."""
+        """Size of the union of all windows."""
         return RasterSize(
             height=int((self.rows + self.heights).max()),
             width=int((self.cols + self.widths).max()),
         )
 
     def window(self, index: int) -> PixelWindow:
-        """Where a raster lies."""
+        """The window of a raster."""
         return PixelWindow(
             row=int(self.rows[index]), col=int(self.cols[index]),
             height=int(self.heights[index]), width=int(self.widths[index]),
         )  # fmt: skip
 
     def ranges(self, indices: Sequence[int], window: PixelWindow) -> list[list[int]]:
-        """First row, row after the last, and the same of columns of rasters, from a window's."""
-        some = np.asarray(indices, np.int64)
-        rows, cols = self.rows[some] - window.row, self.cols[some] - window.col
-        ends = rows + self.heights[some], cols + self.widths[some]
+        """[first row, row after the last, first column, column after the last] of some rasters.
+
+        They are counted from the first pixel of `window`.
+        """
+        chosen = np.asarray(indices, np.int64)
+        rows, cols = self.rows[chosen] - window.row, self.cols[chosen] - window.col
+        ends = rows + self.heights[chosen], cols + self.widths[chosen]
         found: list[list[int]] = np.stack([rows, ends[0], cols, ends[1]], axis=1).tolist()
         return found
 
@@ -73,7 +76,7 @@ class Placement:
     def touching(self, window: PixelWindow) -> list[int]:
         """Indices of the rasters that share a pixel with a window, ascending.
 
-        Sorted by row, so that of a hundred thousand rasters few are compared.
+        The rasters are sorted by row, so that few of a hundred thousand are compared.
         """
         order, sorted_rows, tallest = self._by_row
         first = np.searchsorted(sorted_rows, window.row - tallest, side="right")
@@ -88,7 +91,7 @@ class Placement:
         return sorted(found)
 
     def in_order(self) -> list[int]:
-        """Indices of the rasters row by row, from the left: neighbours follow one another."""
+        """Indices of the rasters, sorted by row and then by column."""
         order: list[int] = np.lexsort((self.cols, self.rows)).tolist()
         return order
 
@@ -98,25 +101,27 @@ class Surface:
     """Rasters on one pixel grid."""
 
     box: GeoBox
-    """Their union."""
+    """Union of the rasters."""
     members: tuple[int, ...]
-    """Indices of the rasters on it, ascending."""
+    """Indices of the rasters on this grid, ascending."""
     placement: Placement
     """Where each member lies in the union, in the same order."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Grid:
+    """A pixel grid that is being filled: its first raster, and the windows of all so far."""
+
     anchor: GeoBox
     members: list[int]
     windows: list[PixelWindow]
 
-    def place(self, box: GeoBox) -> PixelWindow | None:
-        """Where a raster lies, counted from the anchor's first pixel; None = not on this grid."""
+    def window_of(self, box: GeoBox) -> PixelWindow | None:
+        """Window of a raster, counted from the anchor's first pixel; None if not on this grid."""
         corners = box.corners()
         shifts = self.anchor.to_pixels(box.to_map(corners)) - corners
         first = np.rint(shifts[0])
-        if not np.abs(shifts - first).max() <= SAME_PLACE:  # NaN is not on it either
+        if not np.abs(shifts - first).max() <= SAME_PLACE:  # also true of NaN
             return None
         col, row = first.astype(np.int64).tolist()
         return box.size.window().shifted(row, col)
@@ -125,17 +130,17 @@ class _Grid:
 def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:
     """Group rasters by pixel grid, in the order in which grids appear.
 
-    Rasters on one grid have the same CRS, spelled the same, and the same pixels, shifted by whole
-    ones.
+    Rasters on one grid have the same CRS, with the same WKT, and pixel grids that differ by whole
+    pixels.
 
     Args:
-        boxes: each with a transform.
+        boxes: the rasters, each with a transform.
     """
     by_crs: dict[str | None, list[_Grid]] = {}
     grids: list[_Grid] = []
     for index, box in enumerate(boxes):
         for grid in by_crs.setdefault(box.crs, []):
-            window = grid.place(box)
+            window = grid.window_of(box)
             if window is not None:
                 break
         else:
@@ -150,7 +155,7 @@ def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:
 
 def _surface(grid: _Grid) -> Surface:
     placement = Placement.of(grid.windows)
-    row, col = min(one.row for one in grid.windows), min(one.col for one in grid.windows)
+    row, col = min(w.row for w in grid.windows), min(w.col for w in grid.windows)
     a, b, c, d, e, f = grid.anchor.transform
     box = GeoBox(
         size=placement.size,
@@ -162,7 +167,7 @@ def _surface(grid: _Grid) -> Surface:
 
 
 def pieces_of(size: RasterSize, side: int | None) -> list[tuple[str, PixelWindow]]:
-    """Cut a raster into squares, each with its suffix of the name; a single one has none."""
+    """Cut a raster into squares: (suffix of the file name, window); "" if there is only one."""
     whole = size.window()
     if side is None or max(size.height, size.width) <= side:
         return [("", whole)]

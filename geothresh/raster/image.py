@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """How an image is read; picklable, and opens it again in any process."""
+    """How an image is read. Picklable: any process can open the image with it."""
 
     source: RasterSource
     """The file."""
@@ -42,9 +42,9 @@ class ImageSpec:
     has_mask: bool
     """Whether there is a mask, inside the file or in NAME.msk."""
     nodata: tuple[int | None, int | None, int | None]
-    """The stored values that mark missing data where all three bands hold theirs."""
+    """Nodata of each band; a pixel is missing where all three bands hold theirs."""
     fill: tuple[float, float, float]
-    """Red, green and blue in [0, 1] of pixels without data."""
+    """Red, green and blue in [0, 1] that pixels without data get."""
 
     def open(self) -> ImageScene:
         """Open the image without deciding anything again.
@@ -66,7 +66,7 @@ class ImageScene(OpenRaster):
         """Read a window that lies inside the raster.
 
         Returns:
-            values: (3, height, width) float32 in [0, 1], the fill where there is no data.
+            values: (3, height, width) float32 in [0, 1]; `fill` where there is no data.
             valid: (height, width) bool, True where there is data.
 
         Raises:
@@ -105,10 +105,10 @@ def open_image(
 
     Args:
         scene: path, URL, or open rasterio dataset (opened anew by its name).
-        nodata: stored value that marks missing data where all bands hold it, in place of the
-            file's own.
+        nodata: stored value that marks missing data where all bands hold it; it replaces the
+            nodata tag of the file.
         allow_vrt: accept a VRT.
-        fill: red, green and blue in [0, 1] that take the place of missing data.
+        fill: red, green and blue in [0, 1] that pixels without data get.
 
     Raises:
         InputError: the file is not a readable GeoTIFF, or not an image in 8 bits.

@@ -1,4 +1,4 @@
-"""Pairs of an image and its mask, to train base networks on: matched by name, and checked.
+"""Pairs of an image and its mask, for training base networks: matched by name, and checked.
 
 `geothresh.raster.layouts` knows where they are in a folder.
 """
@@ -31,7 +31,7 @@ class ImagePair(Labelled):
         return self.read_image(), self.read_truth()
 
     def read_image(self) -> UInt8Array:
-        """The image alone."""
+        """Read the image (H, W, 3)."""
         return resized(read_rgb(self.image), self.resize)
 
 
@@ -42,11 +42,11 @@ class ImageFacts:
     shape: tuple[int, int]
     """Height and width."""
     foreground: int
-    """Pixels of the mask."""
+    """Foreground pixels of the mask."""
     digest: str
-    """sha256 of the pixels of image and mask, and of the size that they are brought to."""
+    """sha256 of the pixels of image and mask, and of the size that they are resized to."""
     marks: tuple[str, ...]
-    """Digests of the image's and the mask's pixels, which identify the place."""
+    """Digests of the pixels of image and mask: equal ones show the same place."""
 
 
 def find_images(
@@ -60,9 +60,9 @@ def find_images(
 
     Args:
         data: one or more folders.
-        skip_unpaired: leave out what has no partner rather than raise.
-        layout: of each folder, see `geothresh.raster.layouts`.
-        resize: side that images and masks are brought to; None = as they are.
+        skip_unpaired: leave out images and masks without a partner instead of raising an error.
+        layout: layout of each folder, see `geothresh.raster.layouts`.
+        resize: side in pixels that images and masks are resized to; None = not resized.
 
     Returns:
         Pairs, sorted by data set and id.
@@ -100,7 +100,7 @@ def find_images(
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:
-    """The images of a folder by id, masks or not: in any layout, or any pictures but masks.
+    """The images of a folder by id: of any layout, or else all pictures that are not masks.
 
     Raises:
         InputError: there are none, or the folder cannot be listed.
@@ -119,8 +119,8 @@ def check_images(
     """Read every file once, so that broken data is found before the first step.
 
     Args:
-        pairs: to be checked.
-        progress: called with pairs done and their number.
+        pairs: the pairs to check.
+        progress: called with (pairs done, number of pairs).
 
     Returns:
         The facts of each pair, by id.
@@ -137,7 +137,7 @@ def check_images(
             broken.append(str(error))
         if progress is not None:
             progress(done, len(pairs))
-    require_usable(broken, [one.foreground for one in facts.values()])
+    require_usable(broken, [fact.foreground for fact in facts.values()])
     return facts
 
 
@@ -161,6 +161,6 @@ def _facts(pair: ImagePair) -> ImageFacts:
         shape=(height, width),
         foreground=mask.foreground,
         digest=hashlib.sha256(f"{pixels} {mask.digest}{size}".encode()).hexdigest(),
-        # A blank image identifies no place.
+        # A blank image does not identify a place.
         marks=(*mask.marks, *((pixels,) if image.min() != image.max() else ())),
     )

@@ -24,12 +24,12 @@ from geothresh.raster.surface import OpenScenes, SurfaceReader, crs_normaliser
 from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
-# Side of the windows in which masks are joined: whole blocks of the temporary one.
+# Side of the windows in which masks are joined; a multiple of the temporary mask's block size.
 _SIDE = 2048
 
 
 def windows_of(size: RasterSize) -> list[PixelWindow]:
-    """Square windows that cover a raster of many files, row by row."""
+    """Square windows that cover a raster, row by row."""
     return list(RegularGrid(size=size, part_height=_SIDE, part_width=_SIDE).windows())
 
 
@@ -37,7 +37,7 @@ def one_surface(boxes: Sequence[GeoBox]) -> Surface:
     """The surface of rasters that must lie on one pixel grid.
 
     Raises:
-        InputError: one has no georeference, or they lie on several grids.
+        InputError: a raster has no georeference, or they lie on several grids.
     """
     for box in boxes:
         if not box.has_transform and len(boxes) > 1:
@@ -63,18 +63,19 @@ def joined_mask(
     beside: Path,
     progress: Progress | None = None,
 ) -> Iterator[Mask]:
-    """Many masks as one; where they overlap, the first one with data is used.
+    """Join many masks to one; where they overlap, the first mask with data is used.
 
-    The foreground value is decided once for all, as for a single mask (`open_mask`).
+    The foreground value is decided once for all masks, as for a single one (`open_mask`).
 
     Args:
         sources: the masks.
-        bidx: the band, counted from 1; needed where there are several.
-        beside: a path in whose directory the temporary mask is put.
-        progress: called with (files counted and windows joined, how many of both there are).
+        bidx: the band, counted from 1; required for masks with several bands.
+        beside: a path; the temporary mask is written to its directory.
+        progress: called with (files counted, number of files), then with (windows joined, number of
+            windows).
 
     Raises:
-        InputError: one cannot be read or is no mask, or they lie on several pixel grids.
+        InputError: a file cannot be read or is no mask, or they lie on several pixel grids.
         OutputError: the temporary mask cannot be written.
     """
     counted = []
@@ -83,10 +84,10 @@ def joined_mask(
         if progress:
             progress(done, len(sources))
     normalised = crs_normaliser()
-    surface = one_surface([replace(one.box, crs=normalised(one.box.crs)) for one in counted])
+    surface = one_surface([replace(mask.box, crs=normalised(mask.box.crs)) for mask in counted])
     name = surface.box.name
     value = decided_value(name, counted)
-    specs = [replace(one.spec, value=value) for one in counted]
+    specs = [replace(mask.spec, value=value) for mask in counted]
     box = Georeference.of_box(surface.box)
     windows = windows_of(box.size)
 
@@ -98,6 +99,8 @@ def joined_mask(
 
     with (
         OpenScenes() as scenes,
-        rewritten(name, box, parts(SurfaceReader(surface.placement, specs, scenes)), beside) as one,
+        rewritten(
+            name, box, parts(SurfaceReader(surface.placement, specs, scenes)), beside
+        ) as mask,
     ):
-        yield one
+        yield mask

@@ -7,8 +7,9 @@
 | kvasir | ``images/<id>.jpg`` | ``masks/<id>.jpg`` |
 | duts | ``DUTS-TR/DUTS-TR-Image/<id>.jpg`` | ``DUTS-TR/DUTS-TR-Mask/<id>.png`` |
 
-and of DUTS the same with TE. Endings may be any of PNG, JPEG and TIFF. Kvasir-SEG, CVC-ClinicDB,
-CVC-ColonDB and ETIS come as kvasir; DUTS-TR and DUTS-TE may be given by themselves.
+and the same with TE for the test half of DUTS. Files may be PNG, JPEG or TIFF. Kvasir-SEG,
+CVC-ClinicDB, CVC-ColonDB and ETIS are distributed in the layout kvasir. Each half of DUTS may also
+be given alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where images and masks of a layout are, below the folder that is given."""
+class PictureFolders:
+    """Folders of images and masks below a data folder, and the suffixes of their names."""
 
     images: str = ""
     masks: str = ""
@@ -47,24 +48,24 @@ class Place:
         """The images by id; InputError where their folder cannot be listed."""
         return _by_id(folder / self.images, self.image_suffix)
 
-    def is_there(self, folder: Path) -> bool:
-        """Whether any of its folders is there."""
+    def exist_in(self, folder: Path) -> bool:
+        """Whether at least one of the two folders exists."""
         return any((folder / part).is_dir() for part in (self.images, self.masks))
 
 
-def _duts(half: str, above: str = "") -> Place:
-    return Place(images=f"{above}{half}-Image", masks=f"{above}{half}-Mask")
+def _duts(half: str, above: str = "") -> PictureFolders:
+    return PictureFolders(images=f"{above}{half}-Image", masks=f"{above}{half}-Mask")
 
 
-#: Layouts by name, each with the places where images and masks may be.
-PLACES: dict[str, tuple[Place, ...]] = {
-    "plain": (Place(images="image", masks="mask"),),
-    "kvasir": (Place(images="images", masks="masks"),),
+#: Layouts by name, each with the folders in which images and masks may be.
+LAYOUTS: dict[str, tuple[PictureFolders, ...]] = {
+    "plain": (PictureFolders(images="image", masks="mask"),),
+    "kvasir": (PictureFolders(images="images", masks="masks"),),
     "duts": (
         _duts("DUTS-TR", "DUTS-TR/"), _duts("DUTS-TE", "DUTS-TE/"), _duts("DUTS-TR"),
         _duts("DUTS-TE"),
     ),
-    "deepglobe": (Place(image_suffix="_sat", mask_suffix="_mask"),),
+    "deepglobe": (PictureFolders(image_suffix="_sat", mask_suffix="_mask"),),
 }  # fmt: skip
 
 
@@ -72,53 +73,54 @@ def find_masks(folder: Path, layout: LayoutOption = "auto") -> dict[str, Path]:
     """The masks of a data folder by id.
 
     Args:
-        folder: of the data.
-        layout: one of `PLACES`, or auto: the one whose folders exist, else deepglobe.
+        folder: the data folder.
+        layout: one of `LAYOUTS`, or "auto": the one whose folders exist, else deepglobe.
 
     Raises:
-        InputError: there are none, a layout is half there, or several are; or a folder cannot be
-            listed.
+        InputError: there are no masks, a layout is incomplete, several layouts are possible, or a
+            folder cannot be listed.
     """
-    return _gather(folder, layout, "masks", Place.masks_in)
+    return _gather(folder, layout, "masks", PictureFolders.masks_in)
 
 
 def find_pictures_of(folder: Path, layout: LayoutOption = "auto") -> dict[str, Path]:
     """The images that belong to the masks of a data folder, by id; arguments as `find_masks`.
 
     Raises:
-        InputError: a layout is half there, or several are; or a folder cannot be listed.
+        InputError: a layout is incomplete, several layouts are possible, or a folder cannot be
+            listed.
     """
-    return _gather(folder, layout, "images", Place.images_in)
+    return _gather(folder, layout, "images", PictureFolders.images_in)
 
 
 def laid_out_pictures(folder: Path) -> dict[str, Path]:
     """The images of a folder in any layout, with or without masks; empty if there are none."""
-    for places in PLACES.values():
-        there = [place for place in places if place.in_folders and (folder / place.images).is_dir()]
-        if there:
-            return _joined(folder, [place.images_in(folder) for place in there])
-    return PLACES["deepglobe"][0].images_in(folder)
+    for parts in LAYOUTS.values():
+        existing = [p for p in parts if p.in_folders and (folder / p.images).is_dir()]
+        if existing:
+            return _joined(folder, [part.images_in(folder) for part in existing])
+    return LAYOUTS["deepglobe"][0].images_in(folder)
 
 
 def _gather(
     folder: Path,
     layout: LayoutOption,
     what: str,
-    take: Callable[[Place, Path], dict[str, Path]],
+    take: Callable[[PictureFolders, Path], dict[str, Path]],
 ) -> dict[str, Path]:
-    """Masks or images of all places of the layout that exist."""
-    _, places = _recognised(folder, layout)
-    for place in places if places[0].in_folders else ():
-        part = place.masks if what == "masks" else place.images
-        other = place.images if what == "masks" else place.masks
+    """The masks or images in all existing folders of the layout."""
+    parts = _recognised(folder, layout)
+    for pictures in parts if parts[0].in_folders else ():
+        part = pictures.masks if what == "masks" else pictures.images
+        other = pictures.images if what == "masks" else pictures.masks
         if not (folder / part).is_dir():
             raise InputError(
                 f"{folder}: {other}/ is there, and {part}/, which belongs to it, is not; complete "
                 "the data, or say another `layout`"
             )
-    found = _joined(folder, [take(place, folder) for place in places])
+    found = _joined(folder, [take(pictures, folder) for pictures in parts])
     if not found and what == "masks":
-        folders = ", ".join(f"{place.masks}/" for place in places if place.in_folders)
+        folders = ", ".join(f"{pictures.masks}/" for pictures in parts if pictures.in_folders)
         raise InputError(
             f"{folder}: no masks; expected "
             + (
@@ -130,43 +132,44 @@ def _gather(
     return found
 
 
-def _recognised(folder: Path, layout: LayoutOption) -> tuple[str, list[Place]]:
-    """The name of a folder's layout, and its places that exist."""
+def _recognised(folder: Path, layout: LayoutOption) -> list[PictureFolders]:
+    """The folders of the layout of a data folder that exist; at least one."""
     if layout != "auto":
-        places = PLACES[layout]
-        there = [place for place in places if not place.in_folders or place.is_there(folder)]
-        if not there:
-            wanted = " and ".join(f"{part}/" for part in (places[0].images, places[0].masks))
+        parts = LAYOUTS[layout]
+        existing = [part for part in parts if not part.in_folders or part.exist_in(folder)]
+        if not existing:
+            wanted = " and ".join(f"{part}/" for part in (parts[0].images, parts[0].masks))
             raise InputError(
                 f"{folder}: not laid out as {layout}: {wanted} are not there; say another `layout`"
             )
-        return layout, there
-    found = {
-        name: [place for place in places if (folder / place.masks).is_dir()]
-        for name, places in PLACES.items()
+        return existing
+    with_masks = {
+        name: [part for part in parts if (folder / part.masks).is_dir()]
+        for name, parts in LAYOUTS.items()
         if name != "deepglobe"
     }
-    named = [name for name, there in found.items() if there]
+    named = [name for name, parts in with_masks.items() if parts]
     if len(named) > 1:
-        both = " and ".join(f"{found[name][0].masks}/" for name in named)
+        both = " and ".join(f"{with_masks[name][0].masks}/" for name in named)
         raise InputError(
             f"{folder}: both {both} are there; say which is meant with `layout` {named[0]} or "
             f"{named[1]}"
         )
     if named:
         # A half of DUTS with images alone is reported as incomplete.
-        return named[0], [p for p in PLACES[named[0]] if p.is_there(folder)]
-    deepglobe = PLACES["deepglobe"][0]
+        return [part for part in LAYOUTS[named[0]] if part.exist_in(folder)]
+    deepglobe = LAYOUTS["deepglobe"][0]
     if not deepglobe.masks_in(folder):
-        # Folders of images alone: a layout that is incomplete.
-        for name, places in PLACES.items():
-            half = [place for place in places if place.in_folders and place.is_there(folder)]
+        # Folders of images without masks are an incomplete layout.
+        for parts in LAYOUTS.values():
+            half = [part for part in parts if part.in_folders and part.exist_in(folder)]
             if half:
-                return name, half
-    return "deepglobe", [deepglobe]
+                return half
+    return [deepglobe]
 
 
 def _joined(folder: Path, parts: list[dict[str, Path]]) -> dict[str, Path]:
+    """Merge dicts of pictures by id; InputError where an id stands in two of them."""
     found: dict[str, Path] = {}
     for part in parts:
         repeated = sorted(found.keys() & part.keys())
@@ -185,17 +188,19 @@ def _by_id(folder: Path, suffix: str) -> dict[str, Path]:
 
 
 def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
-    """Pictures in a folder by their stem; only those whose stem ends in `tail`, none hidden.
+    """Pictures in a folder by stem: those whose stem ends in `tail`, without hidden files.
 
     Raises:
-        InputError: the folder cannot be listed, or two pictures have one stem, case aside.
+        InputError: the folder cannot be listed, or two stems differ in case only or not at all.
     """
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
+        raise InputError(
+            f"{folder}: cannot be listed ({error.strerror}); check its path and permissions"
+        ) from error
     found: dict[str, Path] = {}
-    # Ids that differ in case alone are one on file systems that ignore case.
+    # Ids that differ only in case are the same on file systems that ignore case.
     taken: dict[str, Path] = {}
     for path in paths:
         if is_picture(path) and path.stem.endswith(tail):
@@ -209,7 +214,7 @@ def picture_files(folder: Path, tail: str = "") -> dict[str, Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its name, and not hidden."""
+    """Whether a file has the name of a picture and is not hidden."""
     return path.suffix.lower() in ENDINGS and not is_hidden(path)
 
 

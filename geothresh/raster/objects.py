@@ -1,12 +1,12 @@
-"""Objects in stores as files of bytes: listed, sent whole, read, removed.
+"""Objects in stores as files of bytes: list, upload, read and remove them.
 
-rasterio opens rasters, and has no functions for other files. So the library that it has loaded is
-asked, by ``ctypes``, for GDAL's own functions on files (``cpl_vsi.h``): they know the stores and
-their credentials, try again, and keep to `gdal_environment` as rasterio does.
+rasterio opens rasters and has no functions for other files. So GDAL's file functions
+(``cpl_vsi.h``) are called with ``ctypes`` in the library that rasterio has loaded. They know the
+stores and their credentials, retry, and obey `gdal_environment` as rasterio does.
 
-What they do when sending fails was measured (GDAL 3.10.3; the cases are those of
-``tests/raster/test_uploading.py``): they tell of every failure, and what was there before stays,
-for a store takes a whole request or none, and joins parts when it is told that they are all there.
+Their behaviour when an upload fails was tested (GDAL 3.10.3; ``tests/raster/test_uploading.py``):
+every failure is reported, and the old object stays. A store accepts a request completely or not at
+all, and joins the parts of an upload only when it is told that all are there.
 """
 
 from __future__ import annotations
@@ -33,29 +33,30 @@ from geothresh.raster.gdal import gdal_environment
 Result = TypeVar("Result")
 
 ONE_REQUEST = 4 * 2**20
-"""Bytes up to which a file is sent in one request; GDAL sends more than that to Azure as a blob
-that grows, which others would see."""
+"""Bytes up to which a file is sent in one request. GDAL writes larger files to Azure as a blob that
+grows, which other programs would see incomplete."""
 PART = 50 * 2**20
-"""Bytes of each part of a larger file, unless these were more than a store takes."""
-# S3 takes so many parts of an object.
+"""Bytes of a part of a larger file; parts are larger where there would be too many."""
+# S3 accepts this many parts of an object.
 _MOST_PARTS = 10_000
 _READ_AT_ONCE = 8 * 2**20
-# How often a request is made that got no answer, and seconds before the second time.
+# Attempts at a request that gets no answer, and seconds before the second attempt.
 _TRIES = 3
 _DELAY = 0.5
-# What a store says in its answer, and what GDAL says of a status.
+# The error code in a store's answer, and the HTTP status in GDAL's messages.
 _CODE = re.compile(r"<Code>(\w+)</Code>(?:\s*<Message>([^<]*)</Message>)?")
 _STATUS = re.compile(r"(?:HTTP response code on \S+: |response_code=)(\d{3})")
 _NOT_FOUND = ("NoSuchKey", "BlobNotFound", "HTTP 404")
 _BUSY = (
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "ServerBusy", "HTTP 5",
 )  # fmt: skip
-# GDAL's debug line for an answer that did not come: it lists what came before, and returns.
+# End of GDAL's debug line about a missing answer. GDAL then returns the entries listed so far,
+# without an error.
 _NO_ANSWER = ": (null)"
 
 
 class StoreError(Exception):
-    """What a store, or GDAL, says of a request that failed, in one line."""
+    """A request to a store failed; the text is the answer of the store or of GDAL, in one line."""
 
 
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
@@ -86,7 +87,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ),
     "VSIMultipartUploadAbort": (_NUMBER, [_TEXT, _TEXT, _HANDLE]),
 }  # fmt: skip
-"""Of the functions that are called: the type of the result, and those of the arguments."""
+"""GDAL's functions by name: type of the result, and types of the arguments."""
 
 
 class _Entry(ctypes.Structure):
@@ -97,12 +98,15 @@ class _Entry(ctypes.Structure):
 
 @cache
 def _gdal() -> Any:
-    """The GDAL that rasterio uses: a name is looked for in what its module was linked with, too.
+    """The GDAL library that rasterio uses.
+
+    It is found through a compiled module of rasterio: symbols are looked up in the libraries that
+    the module is linked with, too.
 
     Raises:
-        StoreError: a function is not there, in a GDAL before 3.10.
+        StoreError: a function is missing, as in GDAL before 3.10.
     """
-    library = ctypes.CDLL(rasterio.shutil.__file__)  # compiled, and linked with GDAL
+    library = ctypes.CDLL(rasterio.shutil.__file__)
     for name, (result, arguments) in _FUNCTIONS.items():
         try:
             function = getattr(library, name)
@@ -116,26 +120,27 @@ def _gdal() -> Any:
 
 
 @dataclass(slots=True)
-class _Told:
-    """What GDAL says while it works for a store."""
+class _Messages:
+    """GDAL's messages during a request to a store."""
 
     lines: list[str] = field(default_factory=list)
 
     def take(self, level: int, number: int, text: bytes | None) -> None:
+        """Keep a message; called by GDAL."""
         self.lines.append((text or b"").decode(errors="replace"))
 
     @property
     def failed(self) -> bool:
-        """Whether a request failed, also one that GDAL passes over in silence."""
+        """Whether a request failed, including failures that GDAL does not report as errors."""
         return bool(self.answer) or any(line.endswith(_NO_ANSWER) for line in self.lines)
 
     @property
     def answer(self) -> str:
-        """The store's last answer that was an error; empty where it gave none."""
+        """The last error that the store answered; empty if there was none."""
         for line in reversed(self.lines):
-            found = _CODE.search(line)
-            if found is not None:
-                code, detail = found[1], (found[2] or "").strip()
+            answer = _CODE.search(line)
+            if answer is not None:
+                code, detail = answer[1], (answer[2] or "").strip()
                 return code if detail in ("", code) else f"{code}: {detail}"
             status = _STATUS.search(line)
             if status is not None and int(status[1]) >= 300:
@@ -143,61 +148,61 @@ class _Told:
         return ""
 
     def error(self, what: str) -> StoreError:
-        """An error with the answer, or with GDAL's last word."""
+        """The error to raise, with the store's answer or else GDAL's last message."""
         last = self.lines[-1] if self.lines else what
         text = self.answer or f"{last.removesuffix(_NO_ANSWER)}; no answer came"
         return StoreError(without_secrets(" ".join(text.split())))
 
 
 @contextmanager
-def _listening() -> Iterator[tuple[Any, _Told]]:
-    """GDAL's functions, and what it says meanwhile, which nobody else hears."""
-    told = _Told()
-    handler = _Handler(told.take)
-    # What a store answered, GDAL tells those who look for its faults.
+def _listening() -> Iterator[tuple[Any, _Messages]]:
+    """Give GDAL's functions, and collect its messages, which are not printed."""
+    messages = _Messages()
+    handler = _Handler(messages.take)
+    # GDAL gives the answers of a store only in debug messages.
     with gdal_environment(remote=True, sending=True), rasterio.Env(CPL_DEBUG="ON"):
         library = _gdal()
         library.CPLPushErrorHandler(handler)
         try:
-            yield library, told
+            yield library, messages
         finally:
             library.CPLPopErrorHandler()
 
 
 def _request(
-    what: str, ask: Callable[[Any, _Told], Result | None], *, while_busy: bool = False
+    what: str, ask: Callable[[Any, _Messages], Result | None], *, while_busy: bool = False
 ) -> Result:
-    """Ask until there is an answer: a connection that was cut is tried again.
+    """Make a request, and repeat it if no answer comes because the connection was cut.
 
     Args:
-        what: is done, for the error.
-        ask: takes GDAL's functions, and what it tells; returns None where it failed.
-        while_busy: also where the store is busy, after which GDAL does not try all again.
+        what: name of the request, as a participle, for the error.
+        ask: makes the request; takes GDAL's functions and messages, and returns None on failure.
+        while_busy: also repeat it while the store is busy, where GDAL itself does not.
 
     Raises:
-        StoreError: it failed.
+        StoreError: the request failed.
     """
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_DELAY * 2 ** (attempt - 1))
-        with _listening() as (library, told):
-            result = ask(library, told)
+        with _listening() as (library, messages):
+            result = ask(library, messages)
         if result is not None:
             return result
-        if told.answer and not (while_busy and told.answer.startswith(_BUSY)):
+        if messages.answer and not (while_busy and messages.answer.startswith(_BUSY)):
             break
-    raise told.error(what)
+    raise messages.error(what)
 
 
 def put(file: Path, location: str) -> None:
-    """Send a file as an object, which replaces one that is there in one step, or not at all.
+    """Send a file as an object. An old object of that name is replaced in one step or not at all.
 
     Args:
         file: the local file.
         location: GDAL's path of the object.
 
     Raises:
-        StoreError: the store did not take it.
+        StoreError: the upload failed.
         OSError: the file cannot be read.
     """
     size = file.stat().st_size
@@ -208,15 +213,15 @@ def put(file: Path, location: str) -> None:
     part = max(PART, -(-size // _MOST_PARTS))
     name = location.encode()
 
-    def start(gdal: Any, _: _Told) -> bytes | None:
-        return _taken(gdal, gdal.VSIMultipartUploadStart(name, None))
+    def start(gdal: Any, _: _Messages) -> bytes | None:
+        return _copied_text(gdal, gdal.VSIMultipartUploadStart(name, None))
 
     upload = _request("begun", start)
     try:
         parts = list(_parts(file, name, upload, part))
         ids = (ctypes.c_char_p * len(parts))(*parts)
 
-        def end(gdal: Any, _: _Told) -> bool | None:
+        def end(gdal: Any, _: _Messages) -> bool | None:
             return gdal.VSIMultipartUploadEnd(name, upload, len(parts), ids, size, None) or None
 
         _request("joined", end)
@@ -227,7 +232,7 @@ def put(file: Path, location: str) -> None:
 
 
 def _parts(file: Path, name: bytes, upload: bytes, size: int) -> Iterator[bytes]:
-    """Send the parts of a file, one after another; gives what the store calls each."""
+    """Send the parts of a file, one after another; gives the store's id of each."""
     with file.open("rb") as source:
         number = 0
         while content := source.read(size):
@@ -238,15 +243,15 @@ def _parts(file: Path, name: bytes, upload: bytes, size: int) -> Iterator[bytes]
 
 
 def _add(
-    name: bytes, upload: bytes, number: int, offset: int, content: bytes, gdal: Any, _: _Told
+    name: bytes, upload: bytes, number: int, offset: int, content: bytes, gdal: Any, _: _Messages
 ) -> bytes | None:
     size = len(content)
     added = gdal.VSIMultipartUploadAddPart(name, upload, number, offset, content, size, None)
-    return _taken(gdal, added)
+    return _copied_text(gdal, added)
 
 
-def _taken(gdal: Any, pointer: int | None) -> bytes | None:
-    """A text that GDAL made, which it forgets."""
+def _copied_text(gdal: Any, pointer: int | None) -> bytes | None:
+    """Copy a text that GDAL allocated, and free GDAL's."""
     if not pointer:
         return None
     text = ctypes.string_at(pointer)
@@ -264,23 +269,23 @@ def _write(gdal: Any, name: bytes, content: bytes) -> bool | None:
 
 
 def digest(location: str) -> str | None:
-    """The sha256 of an object, read from its first to its last byte; None if it is not there.
+    """The sha256 of the content of an object; None if it does not exist.
 
     Raises:
         StoreError: it cannot be read.
     """
-    found = None
+    sha256 = None
 
     def begin() -> Callable[[Any], None]:
-        nonlocal found
-        found = hashlib.sha256()
-        return found.update
+        nonlocal sha256
+        sha256 = hashlib.sha256()
+        return sha256.update
 
-    return found.hexdigest() if _read(location, begin) and found is not None else None
+    return sha256.hexdigest() if _read(location, begin) and sha256 is not None else None
 
 
 def fetch(location: str, file: Path) -> bool:
-    """Write what an object holds to a local file; False if it is not there.
+    """Write the content of an object to a local file; False if the object does not exist.
 
     Raises:
         StoreError: it cannot be read.
@@ -297,13 +302,16 @@ def fetch(location: str, file: Path) -> bool:
 
 
 def _read(location: str, begin: Callable[[], Callable[[Any], object]]) -> bool:
-    """Read an object; `begin` is called before its first byte, perhaps again, for what takes it."""
+    """Read an object; False if it does not exist.
+
+    `begin` gives the function that takes the bytes. It is called again if reading starts again.
+    """
     buffer = ctypes.create_string_buffer(_READ_AT_ONCE)
 
-    def read(gdal: Any, told: _Told) -> str | None:
+    def read(gdal: Any, messages: _Messages) -> str | None:
         handle = gdal.VSIFOpenL(location.encode(), b"rb")
         if not handle:
-            return "none" if told.answer.startswith(_NOT_FOUND) else None
+            return "none" if messages.answer.startswith(_NOT_FOUND) else None
         take = begin()
         try:
             while count := gdal.VSIFReadL(buffer, 1, _READ_AT_ONCE, handle):
@@ -316,16 +324,16 @@ def _read(location: str, begin: Callable[[], Callable[[Any], object]]) -> bool:
 
 
 def version(location: str) -> str | None:
-    """What a store calls the present content of an object (its ETag); None if it is not there.
+    """The ETag of an object, which identifies its present content; None if it does not exist.
 
     Raises:
-        StoreError: it does not tell.
+        StoreError: the request failed.
     """
 
-    def ask(gdal: Any, told: _Told) -> str | None:
+    def ask(gdal: Any, messages: _Messages) -> str | None:
         lines = gdal.VSIGetFileMetadata(location.encode(), b"HEADERS", None)
         if not lines:
-            return "" if told.answer.startswith(_NOT_FOUND) else None
+            return "" if messages.answer.startswith(_NOT_FOUND) else None
         try:
             headers = dict(line.decode().partition("=")[::2] for line in takewhile(bool, lines))
         finally:
@@ -346,18 +354,18 @@ def remove(location: str) -> None:
 
 
 def files_in(location: str) -> list[str]:
-    """Sorted names of the objects directly in a "directory" of a store; none if it is not there.
+    """Sorted names of the objects directly in a "directory" of a store; empty if it does not exist.
 
     Raises:
-        StoreError: it cannot be listed to its end.
+        StoreError: it cannot be listed completely.
     """
     return sorted(_request("listed", partial(_listed, location.encode()), while_busy=True))
 
 
-def _listed(name: bytes, gdal: Any, told: _Told) -> list[str] | None:
+def _listed(name: bytes, gdal: Any, messages: _Messages) -> list[str] | None:
     listing = gdal.VSIOpenDir(name, 0, None)
     if not listing:
-        return None if told.failed else []
+        return None if messages.failed else []
     names = []
     try:
         while pointer := gdal.VSIGetNextDirEntry(listing):
@@ -366,4 +374,4 @@ def _listed(name: bytes, gdal: Any, told: _Told) -> list[str] | None:
                 names.append(entry.name.decode())
     finally:
         gdal.VSICloseDir(listing)
-    return None if told.failed else names
+    return None if messages.failed else names

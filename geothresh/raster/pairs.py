@@ -1,7 +1,8 @@
 """Pairs of a confidence map and its mask: matched by name, and checked.
 
 `geothresh.raster.layouts` knows where masks are in a folder; images are not needed. The maps of
-each base network are in a folder of their own, ``<id>.png`` or ``.tif``, or in ``DATA/confidence``.
+each base network are files ``<id>.png`` or ``.tif`` in a folder of their own, or in
+``DATA/confidence``.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from geothresh.raster.layouts import ENDINGS, find_masks, is_hidden, is_picture,
 from geothresh.raster.pictures import is_jpeg, read_gray, resized
 
 _FAULTS_SHOWN = 10
-# White in 1, 8 and 16 bits.
+# Values of foreground in masks of 1, 8 and 16 bits.
 _FOREGROUND = (1, 255, 65535)
-# JPEG masks are cut in the middle, unless more than this share of pixels is between black and
+# JPEG masks are thresholded at 128, unless more than this share of pixels is between black and
 # white, which is more than compression noise.
 _UNSURE, _GREY = 0.05, (64, 191)
 
@@ -34,18 +35,18 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """The ground truth of a place, in a data set."""
+    """The ground truth mask of one place in a data set."""
 
     id: str
-    """Name of the place: maps of several base networks share it."""
+    """Name of the place; maps of several base networks share it."""
     mask: Path
     dataset: str
     """Name of the folder that holds the masks."""
     resize: int | None = None
-    """Side that pictures are resized to when they are read; None = as they are."""
+    """Side in pixels that pictures are resized to when they are read; None = not resized."""
 
     def read_truth(self) -> NDArray[np.bool_]:
-        """The mask alone."""
+        """Read the mask (H, W)."""
         return resized(read_mask(self.mask), self.resize)
 
 
@@ -58,26 +59,26 @@ class Pair(Labelled):
     """Name of the folder that holds the maps: the base network."""
 
     def read(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Map and mask (H, W), as `read_confidence` and `read_mask`.
+        """Read map and mask (H, W), see `read_confidence` and `read_mask`.
 
         Raises:
-            InputError: one is unusable, or their sizes differ; a map may have the size that both
-                are brought to.
+            InputError: one is unusable, or their sizes differ; a map may also have the size that
+                both are resized to.
         """
         confidence, truth = read_confidence(self.confidence), read_mask(self.mask)
         self.require_same(confidence.shape, truth.shape)
         return resized(confidence, self.resize), resized(truth, self.resize)
 
-    def require_same(self, found: tuple[int, ...], truth: tuple[int, ...]) -> None:
-        """Raise InputError where the map has neither the mask's size nor that of `resize`."""
-        if found not in (truth, (self.resize, self.resize)):
+    def require_same(self, shape: tuple[int, ...], truth: tuple[int, ...]) -> None:
+        """Raise InputError where the map has neither the mask's shape nor the size of `resize`."""
+        if shape not in (truth, (self.resize, self.resize)):
             raise InputError(
-                f"{self.confidence}: {found[0]} x {found[1]} pixels, its mask {self.mask.name} has "
+                f"{self.confidence}: {shape[0]} x {shape[1]} pixels, its mask {self.mask.name} has "
                 f"{truth[0]} x {truth[1]}"
             )
 
     def read_map(self) -> NDArray[np.float32]:
-        """The map alone."""
+        """Read the map (H, W)."""
         return resized(read_confidence(self.confidence), self.resize)
 
 
@@ -94,10 +95,10 @@ def find_pairs(
     Args:
         data: one or more folders with masks.
         confidence: folders of maps, one per base network and data set; each belongs to the data
-            folder that has its ids. Without any, each data folder's own ``confidence/`` is taken.
-        skip_unpaired: leave out what has no partner rather than raise.
-        layout: of each data folder, see `geothresh.raster.layouts`.
-        resize: side that maps and masks are brought to; None = as they are.
+            folder that has its ids. If empty, each data folder's own ``confidence/`` is used.
+        skip_unpaired: leave out maps and masks without a partner instead of raising an error.
+        layout: layout of each data folder, see `geothresh.raster.layouts`.
+        resize: side in pixels that maps and masks are resized to; None = not resized.
 
     Returns:
         Pairs, sorted by data set, base network and id.
@@ -107,9 +108,7 @@ def find_pairs(
     """
     folders = paths_of(data)
     masks = {folder: find_masks(folder, layout) for folder in folders}
-    repeated = [
-        i for i, n in Counter(i for found in masks.values() for i in found).items() if n > 1
-    ]
+    repeated = [i for i, n in Counter(i for ids in masks.values() for i in ids).items() if n > 1]
     if repeated:
         raise InputError(f"{len(repeated)} ids stand in several data folders: {names(repeated)}")
     maps: list[tuple[Path, str]] = [(Path(c), Path(c).name) for c in confidence]
@@ -118,19 +117,19 @@ def find_pairs(
     pairs: list[Pair] = []
     orphans: list[str] = []
     for folder, source in maps:
-        found = picture_files(folder)
-        if not found:
+        files = picture_files(folder)
+        if not files:
             raise InputError(_without_maps(folder))
-        home = max(folders, key=lambda f: len(found.keys() & masks[f].keys()))
-        orphans += [f"{folder.name}/{i}" for i in found.keys() - masks[home].keys()]
+        home = max(folders, key=lambda f: len(files.keys() & masks[f].keys()))
+        orphans += [f"{folder.name}/{i}" for i in files.keys() - masks[home].keys()]
         pairs += [
-            Pair(id=i, confidence=found[i], mask=masks[home][i], dataset=dataset_name(home),
+            Pair(id=i, confidence=files[i], mask=masks[home][i], dataset=dataset_name(home),
                  source=source, resize=resize)
-            for i in sorted(found.keys() & masks[home].keys())
+            for i in sorted(files.keys() & masks[home].keys())
         ]  # fmt: skip
     _require_named_once(pairs)
     matched = {p.id for p in pairs}
-    alone = [i for found in masks.values() for i in found if i not in matched]
+    alone = [i for ids in masks.values() for i in ids if i not in matched]
     if not pairs:
         raise InputError(
             f"{names(map(str, folders))}: no map has the id of a mask; maps are named like "
@@ -138,9 +137,9 @@ def find_pairs(
         )
     if (orphans or alone) and not skip_unpaired:
         parts = [
-            f"{len(some)} {what} ({names(some)})"
-            for some, what in ((orphans, "maps without a mask"), (alone, "masks without a map"))
-            if some
+            f"{len(ids)} {what} ({names(ids)})"
+            for ids, what in ((orphans, "maps without a mask"), (alone, "masks without a map"))
+            if ids
         ]
         raise InputError(f"{' and '.join(parts)}; complete the data or add `skip_unpaired=True`")
     return sorted(pairs, key=lambda p: (p.dataset, p.source, p.id))
@@ -161,7 +160,7 @@ def _require_named_once(pairs: Sequence[Pair]) -> None:
 
 
 def _without_maps(folder: Path) -> str:
-    """The message about a folder without maps; there may be some one level below."""
+    """The message about a folder without maps; it names subfolders that hold some."""
     below = sorted(p for p in folder.iterdir() if p.is_dir() and _has_pictures(p))
     if not below:
         return f"{folder}: no confidence maps ({', '.join(ENDINGS)}) in it"
@@ -179,15 +178,15 @@ def _has_pictures(folder: Path) -> bool:
 
 
 def dataset_name(folder: Path) -> str:
-    """The name of a data folder; of ``.`` and ``..`` that of the directory that is meant."""
+    """The name of a data folder; ``.`` and ``..`` are resolved to the directory's name."""
     return folder.resolve().name if folder.name in ("", "..") else folder.name
 
 
 def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Value]:
-    """Values given for each data folder, by the data set name of its pairs.
+    """Map the data set name of each data folder to the value given for it.
 
     Raises:
-        UsageError: two folders have one name, but not one value.
+        UsageError: two folders have the same name but different values.
     """
     found: dict[str, Value] = {}
     for folder, value in zip(folders, values, strict=True):
@@ -201,10 +200,10 @@ def by_dataset(folders: Sequence[Path], values: Sequence[Value]) -> dict[str, Va
 
 
 def read_confidence(path: Path) -> NDArray[np.float32]:
-    """A confidence map (H, W) in [0, 1]: 8 bits as value / 255, floats as they are.
+    """Read a confidence map (H, W) in [0, 1]: uint8 is divided by 255, floats are kept.
 
     Raises:
-        InputError: unreadable, another kind of number, or values outside [0, 1].
+        InputError: the file is unreadable, is of another type, or has values outside [0, 1].
     """
     pixels = read_gray(path)
     if pixels.dtype == np.uint8:
@@ -224,12 +223,13 @@ def read_confidence(path: Path) -> NDArray[np.float32]:
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A ground truth (H, W), True = foreground: 0 against one other value, 1, 255 or 65535.
+    """Read a ground truth mask (H, W), True = foreground.
 
-    A JPEG, which blurs edges, is foreground from 128 on.
+    The file holds 0 and one other value: 1, 255 or 65535. In a JPEG, which blurs edges, values from
+    128 on are foreground.
 
     Raises:
-        InputError: unreadable, or not two-valued.
+        InputError: the file is unreadable or not two-valued.
     """
     pixels = read_gray(path, stored=True)
     if is_jpeg(path):
@@ -259,13 +259,13 @@ class MaskFacts:
     shape: tuple[int, int]
     """Height and width."""
     foreground: int
-    """Pixels."""
+    """Number of foreground pixels."""
     digest: str
-    """sha256 of pixels and shape: equal masks are one place under two names."""
+    """sha256 of pixels and shape: equal masks show the same place under two names."""
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Digests that identify the place; none for an empty mask, as all of them are equal."""
+        """Digests that identify the place; none for an empty mask, as all empty masks are equal."""
         return (self.digest,) if self.foreground else ()
 
 
@@ -273,8 +273,8 @@ def check_pairs(pairs: Sequence[Pair], *, progress: Progress | None = None) -> d
     """Read every file once, so that broken data is found before the first epoch.
 
     Args:
-        pairs: to be checked.
-        progress: called with pairs done and their number.
+        pairs: the pairs to check.
+        progress: called with (pairs done, number of pairs).
 
     Returns:
         The facts of each mask, by id.
@@ -298,12 +298,12 @@ def check_pairs(pairs: Sequence[Pair], *, progress: Progress | None = None) -> d
             broken[pair.confidence] = str(error)
         if progress is not None:
             progress(done, len(pairs))
-    require_usable(list(broken.values()), [one.foreground for one in facts.values()])
+    require_usable(list(broken.values()), [fact.foreground for fact in facts.values()])
     return facts
 
 
 def require_usable(faults: Sequence[str], foreground: Sequence[int]) -> None:
-    """Raise InputError with up to ten faults of files, or where no mask has any foreground."""
+    """Raise InputError if files have faults (up to ten are named) or no mask has foreground."""
     if faults:
         more = len(faults) - _FAULTS_SHOWN
         shown = "; ".join(faults[:_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Check the path or URL of a raster: TIFF, VRT if allowed, remote files if given by the user."""
+"""Check the path or URL of a raster: a TIFF, a VRT if allowed, or a remote file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt
 _SCHEMES = ("https", "http", "s3", "gs", "az", "oss")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _VSI = re.compile(r"^/vsi[a-z0-9_]+[/?]")
-# Never a raster of the user: pipes, and the memory of plugins.
+# Refused: pipes, and sparse files, which point at other files.
 _REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
 _HOST = re.compile(r"(?:https?:/|ftp:/|/vsicurl\w*/|url=)(?=/*(?:[^/?#]*@)?([^/:?#&]+))", re.I)
 # Metadata services, which give the credentials of a cloud machine to any request from inside it.
@@ -44,9 +44,10 @@ _METADATA_NETWORKS = [
         "fd00:ec2::/32", "fd20:ce::/32",
     )
 ]  # fmt: skip
-# IPv4 addresses in the last 32 bits of one of IPv6: mapped, compatible, and translated by NAT64.
+# IPv6 networks with an IPv4 address in the last 32 bits: mapped, compatible, translated by NAT64.
 _V4_INSIDE = [ipaddress.ip_network(n) for n in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")]
 
+# Bytes at each end of a file that its digest is made of.
 _ENDS = 2**16
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -65,7 +66,7 @@ _OTHER_STARTS = (
     (b"%PDF", "a PDF"),
 )
 
-# Of the XML of one VRT, bytes: mosaics of ten thousand scenes stay below it.
+# Most bytes of the XML of a VRT; mosaics of ten thousand scenes stay below it.
 _MOST_BYTES = 64 * 2**20
 # Most VRTs that a VRT names, directly or not; more are a mistake or an attack.
 _MOST_VRTS = 1000
@@ -76,14 +77,14 @@ _RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1[\"']", re.I)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterSource:
-    """A raster that may be opened: location, driver, and size and time of its file."""
+    """A raster that may be opened: its location, driver, file size and time of change."""
 
     name: str
     """Name in messages, as the user wrote it, without passwords and signatures."""
     location: str
     """What GDAL opens: an absolute path, a URL or a /vsi path."""
     driver: str
-    """The only GDAL driver that may open it: GTiff, or VRT where that is allowed."""
+    """The only GDAL driver that may open it: GTiff, or VRT if allowed."""
     remote: bool
     """True if `location` is not a plain path of the local file system."""
     file_size: int | None
@@ -95,15 +96,15 @@ class RasterSource:
     def access(self) -> dict[str, bool]:
         """Arguments for `gdal_environment`.
 
-        Only locations that the user gave are fetched, never those that a local VRT names.
+        Only locations that the user gave are fetched, never those inside a local VRT.
         """
         return {"remote": self.remote, "offline": self.driver == "VRT" and not self.remote}
 
     def beside(self, end: str, what: str) -> Path:
-        """A file beside this one, with its name and another end: ``NAME_mask.tif``.
+        """Path of a file beside this one: its stem followed by `end`, as in ``NAME_mask.tif``.
 
         Raises:
-            UsageError: this one is remote; the message calls the other `what`.
+            UsageError: this raster is remote; the message calls the other file `what`.
         """
         if self.remote:
             raise UsageError(f"{self.name}: is not a local file; name the {what} with `output`")
@@ -112,15 +113,15 @@ class RasterSource:
 
 
 def local_files(sources: Iterable[RasterSource]) -> list[str]:
-    """Paths of those rasters that are on this machine."""
+    """Paths of the rasters that are on this machine."""
     return [source.location for source in sources if not source.remote]
 
 
 def head_digest(source: RasterSource) -> str | None:
     """sha256 of a local file's first and last 64 KiB, where TIFFs keep their directories.
 
-    Together with size and time of change it tells one file from another. Of an object in a store
-    it is what that calls its content (`version_of`); None of other remote files.
+    Together with size and time of change it identifies the file. For an object in a store it is the
+    ETag instead (`version_of`), and for other remote files None.
 
     Raises:
         InputError: the file cannot be read.
@@ -129,27 +130,29 @@ def head_digest(source: RasterSource) -> str | None:
         return version_of(source)
     if source.file_size is None:
         return None
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     try:
         with Path(source.location).open("rb") as file:
-            found.update(file.read(_ENDS))
+            sha256.update(file.read(_ENDS))
             file.seek(max(0, source.file_size - _ENDS))
-            found.update(file.read(_ENDS))
+            sha256.update(file.read(_ENDS))
     except OSError as error:
-        raise InputError(f"{source.name}: cannot be read ({error.strerror})") from error
-    return found.hexdigest()
+        raise InputError(
+            f"{source.name}: cannot be read ({error.strerror}); check the disk and permissions"
+        ) from error
+    return sha256.hexdigest()
 
 
 def version_of(source: RasterSource) -> str | None:
-    """What a store calls the present content of an object; None of what is in none.
+    """The ETag of an object, which identifies its present content; None outside of stores.
 
     Raises:
-        InputError: it is not there, or the store does not tell.
+        InputError: the object does not exist, or the request failed.
     """
     location = Address.in_store(source.location)
     if not location.startswith(tuple(OBJECT_STORES.values())):
         return None
-    from geothresh.raster.objects import StoreError, version  # rasterio, which no help waits for
+    from geothresh.raster.objects import StoreError, version  # slow: loads rasterio
 
     try:
         found = version(location)
@@ -158,7 +161,9 @@ def version_of(source: RasterSource) -> str | None:
             f"{source.name}: cannot be looked at ({error}); check network and credentials"
         ) from error
     if found is None:
-        raise InputError(f"{source.name}: is not there any more")
+        raise InputError(
+            f"{source.name}: is not there any more; check that nobody removes or renames it"
+        )
     return found
 
 
@@ -168,8 +173,8 @@ def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False)
     A `RasterSource` is returned unchanged.
 
     Raises:
-        InputError: it is no regular file, cannot be read, or is no TIFF.
-        UsageError: it is nothing that names a raster.
+        InputError: it is not a regular file, cannot be read, or is not a TIFF.
+        UsageError: it is not a path, URL or open dataset.
     """
     if isinstance(scene, RasterSource):
         return scene
@@ -224,9 +229,9 @@ def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
 
 
 def _plain(name: str) -> str:
-    """The name as GDAL or libcurl may decode it.
+    """Decode a name as GDAL or libcurl may do.
 
-    Both decode percent signs, and libcurl maps wide digits and full stops of other scripts to
+    Both decode percent-encoding, and libcurl maps wide digits and full stops of other scripts to
     ASCII.
     """
     for _ in range(8):
@@ -238,24 +243,24 @@ def _plain(name: str) -> str:
 
 
 def _possible_hosts(plain: str) -> Iterator[str]:
-    """All parts of a remote name that libcurl might take for a host, and some that it would not.
+    """All parts of a remote name that libcurl might take for a host, and some more.
 
-    It accepts one to three slashes after the scheme, a missing scheme, and anything before the last
-    @ as a user: an exact parser would have to match every version of it.
+    libcurl accepts one to three slashes after the scheme, a missing scheme, and anything before the
+    last @ as a user name. An exact parser would have to match every version of libcurl.
     """
     for part in re.split(r"[/\\?#&=@\s]+", plain):
         bracketed = re.fullmatch(r"\[([^\]]*)\](:\d*)?", part)
         host = bracketed.group(1) if bracketed else re.sub(r":\d*$", "", part)
         if _address(host) is not None:
             yield host
-    # Names only in the position of a host, as a directory may be called metadata.
+    # Host names count only where a host stands: a directory may be called metadata, too.
     for match in _HOST.finditer(plain):
         yield match.group(1)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address of a host written in any form that C accepts; None for a name."""
-    # inet_aton knows 0xa9fea9fe, 2852039166 and 169.254.43518 too, as libcurl does.
+    """The IP address of a host, written in any form that C accepts; None for a name."""
+    # Like libcurl, inet_aton also accepts 0xa9fea9fe, 2852039166 and 169.254.43518.
     with suppress(OSError, ValueError):
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
     try:
@@ -284,7 +289,7 @@ def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:
     _check_mask_file(name, path)
     return RasterSource(
         name=name,
-        # Path.resolve() would follow links, and side files lie beside the link.
+        # Path.resolve() would follow links, but sidecar files lie beside the link.
         location=os.path.abspath(path),  # noqa: PTH100
         driver=driver,
         remote=False,
@@ -324,38 +329,38 @@ def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
 
 
 def _check_mask_file(name: str, path: Path) -> None:
-    """Refuse a sidecar NAME.msk that is no TIFF: GDAL would open it with any driver."""
+    """Refuse a sidecar NAME.msk that is not a TIFF: GDAL would open it with any driver."""
     mask = path.with_name(path.name + ".msk")
     if mask.is_file() and not is_tiff(mask):
         raise InputError(f"{name}: the mask file {mask.name} beside it is not a TIFF; remove it")
 
 
 def require_rasters(name: str, path: Path) -> None:
-    """Refuse a VRT that reads raw bytes, itself or in a VRT that it names.
+    """Refuse a VRT that reads raw bytes, directly or through a VRT that it refers to.
 
-    GDAL reads them from any file that the process may read: an untrusted VRT could copy a secret
-    into the mask.
+    GDAL can read raw bytes from any file that the process may read, so an untrusted VRT could copy
+    a secret into the mask.
 
     Args:
-        name: what to call the VRT in messages.
-        path: the local file.
+        name: name of the VRT in messages.
+        path: path of the VRT.
 
     Raises:
-        InputError: it is such a VRT, or cannot be looked through.
+        InputError: it is such a VRT, or it cannot be searched.
     """
     waiting, seen = [path], {path.resolve()}
     while waiting:
-        one = waiting.pop()
-        content = _vrt_content(name, one)
+        vrt = waiting.pop()
+        content = _vrt_content(name, vrt)
         if _RAW_BAND.search(content):
             raise InputError(
-                f"{name}: reads raw bytes of another file (VRTRawRasterBand in {one.name}), which "
+                f"{name}: reads raw bytes of another file (VRTRawRasterBand in {vrt.name}), which "
                 "is never accepted; convert what it reads to GeoTIFF"
             )
         for given, source in _VRT_SOURCE.findall(content):
             inner = Path(html.unescape(source.decode(errors="replace")).strip())
             if _RELATIVE.search(given):
-                inner = one.parent / inner
+                inner = vrt.parent / inner
             if inner.is_file() and inner.resolve() not in seen and _is_vrt(inner):
                 seen.add(inner.resolve())
                 waiting.append(inner)
@@ -368,7 +373,9 @@ def _vrt_content(name: str, path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{name}: {path} cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{name}: {path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
     if len(content) > _MOST_BYTES:
         raise InputError(
             f"{name}: {path.name} is a VRT of more than {_MOST_BYTES >> 20} MiB; write a "

@@ -34,7 +34,7 @@ from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.types import BoolArray, UInt8Array
 
 _FORMATS = ("PNG", "JPEG")
-# What Pillow raises on a damaged picture, its own kinds being OSErrors.
+# Exceptions of Pillow for a damaged picture. Those of its own are OSErrors.
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -57,22 +57,24 @@ _TEXT = 17
 def read_gray(
     path: str | os.PathLike[str], *, gaps: bool = False, stored: bool = False
 ) -> NDArray[Any]:
-    """Read a one-band picture: PNG, JPEG or TIFF, by content, not by its ending.
+    """Read a one-band picture: a PNG, JPEG or TIFF, recognised by content.
 
-    A PNG or JPEG in colour is accepted where its three channels are equal; an alpha channel is
-    left out. The scale and offset tags of a TIFF are applied.
+    A PNG or JPEG in colour is accepted if its three channels are equal. An alpha channel is
+    ignored. The scale and offset tags of a TIFF are applied.
 
     Args:
-        gaps: accept a TIFF with missing pixels, which are returned as stored. Pixels of nodata 0,
-            which often marks background, do not count as missing.
-        stored: return the values of a 16-bit PNG as stored, for what is no confidence.
+        path: path of the picture.
+        gaps: accept a TIFF with missing pixels, which are returned as stored. If nodata is 0, which
+            often marks background, no pixel counts as missing.
+        stored: return the values of a 16-bit PNG as stored, for pictures that are not confidences.
 
     Returns:
         (H, W) array: uint8 as stored (1-bit pictures as 0 and 1), 16-bit PNG as float32 value /
-        65535, TIFF in its own type or float32 where it has scale tags.
+        65535, TIFF in its own type, or float32 if it has scale tags.
 
     Raises:
-        InputError: missing, damaged, of another format, in colour, absurdly large, or with gaps.
+        InputError: the file is missing, damaged, of another format, in colour, too large, or has
+            missing pixels.
     """
     file = Path(os.fspath(path))
     require_file(str(file), file)
@@ -82,16 +84,16 @@ def read_gray(
 
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a colour picture: PNG, JPEG or TIFF, by content, not by its ending.
+    """Read a colour picture: a PNG, JPEG or TIFF, recognised by content.
 
-    Grey pictures come with three equal channels; an alpha channel is left out.
+    A grey picture gives three equal channels. An alpha channel is ignored.
 
     Returns:
         (H, W, 3) uint8: red, green, blue.
 
     Raises:
-        InputError: missing, damaged, of another format, absurdly large, not in 8 bits, or a TIFF
-            that does not tell its colours (see `colour_bands`) or has gaps.
+        InputError: the file is missing, damaged, of another format, too large or not in 8 bits, or
+            is a TIFF with unknown colours (see `colour_bands`) or missing pixels.
     """
     file = Path(os.fspath(path))
     require_file(str(file), file)
@@ -103,7 +105,7 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         check_block(str(file), dataset)
         try:
             pixels: NDArray[np.uint8] = dataset.read(bands)
-            # Missing where all bands are nodata: a black roof may be 0 in one of them.
+            # A pixel is missing where all bands are nodata: a black roof may be 0 in one band.
             missing = int(np.count_nonzero(dataset.dataset_mask() == 0))
         except RASTER_ERRORS as error:
             raise InputError(
@@ -123,22 +125,22 @@ def is_jpeg(path: str | os.PathLike[str]) -> bool:
 
 
 def resized(pixels: NDArray[Value], side: int | None) -> NDArray[Value]:
-    """Resize a picture to side x side pixels: area means where it shrinks, else bilinear.
+    """Resize a picture to side x side pixels, bilinear, with area means where it shrinks.
 
     Args:
-        pixels: (H, W) confidences, (H, W, 3) uint8, or an (H, W) mask, whose new pixels are
-            foreground where at least half of their area is.
-        side: of the result; None = as it is.
+        pixels: (H, W) confidences, (H, W, 3) uint8, or an (H, W) mask. A new pixel of a mask is
+            foreground if at least half of its area is.
+        side: rows and columns of the result; None = not resized.
 
     Returns:
-        Of the same type.
+        The resized picture, in the same type.
     """
     if side is None or pixels.shape[:2] == (side, side):
         return pixels
     values: NDArray[Any] = pixels.astype(np.float32) if pixels.dtype == np.bool_ else pixels
     picture = Image.fromarray(values).resize((side, side), Image.Resampling.BILINEAR)
-    found = np.asarray(picture)
-    return np.asarray(found >= 0.5 if pixels.dtype == np.bool_ else found, pixels.dtype)
+    new = np.asarray(picture)
+    return np.asarray(new >= 0.5 if pixels.dtype == np.bool_ else new, pixels.dtype)
 
 
 def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
@@ -158,7 +160,7 @@ def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
             ) from error
         scale, offset = dataset.scales[0], dataset.offsets[0]
     if missing:
-        # A stored 255 would pass for a confidence of 1, or for foreground.
+        # A stored 255 would count as a confidence of 1, or as foreground.
         raise InputError(
             f"{file}: {missing} pixels have no data; cut the picture to where there is some"
         )
@@ -207,7 +209,7 @@ def _rgb(file: Path, picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def _is_deep_png(file: Path) -> bool:
-    """Whether a file is a PNG with 16 bits a channel, which Pillow cuts to 8 in colour."""
+    """Whether a file is a PNG with 16 bits a channel; Pillow reduces those in colour to 8."""
     with file.open("rb") as opened:
         head = opened.read(25)
     return head.startswith(b"\x89PNG") and head[24:] == b"\x10"
@@ -230,12 +232,12 @@ def png_bytes(pixels: NDArray[np.uint8], *, colours: int = 64) -> bytes:
 
 
 def page_picture(pixels: UInt8Array, alt: str, *, most_bytes: int) -> Picture:
-    """An array as a PNG on a page, halved in size until the file is small enough.
+    """A PNG of an array for a page, halved in size until it is small enough.
 
     Args:
-        pixels: (height, width, 3).
-        alt: what the picture shows, in words.
-        most_bytes: size of the file at most.
+        pixels: (height, width, 3) uint8.
+        alt: description of the picture.
+        most_bytes: largest size of the PNG.
     """
     data = png_bytes(pixels)
     while len(data) > most_bytes:
@@ -264,14 +266,14 @@ def write_png(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A picture and the line above it."""
+    """A picture with a title above it."""
 
     title: str
     image: Rgb
 
 
 def confidence_picture(confidence: NDArray[np.floating], valid: BoolArray) -> Rgb:
-    """Confidence in [0, 1], (h, w), from black to white; grey where not `valid`."""
+    """Draw confidence in [0, 1], (h, w), from black to white; grey where not `valid`."""
     levels = np.round(np.where(valid, confidence, 0) * 255).astype(np.uint8)
     picture = np.repeat(levels[..., None], 3, axis=-1)
     picture[~valid] = NO_DATA
@@ -279,12 +281,12 @@ def confidence_picture(confidence: NDArray[np.floating], valid: BoolArray) -> Rg
 
 
 def mask_picture(foreground: BoolArray, valid: BoolArray) -> Rgb:
-    """Foreground amber, background dark, grey where not `valid`."""
+    """Draw foreground in amber and background dark; grey where not `valid`."""
     return change_picture(foreground, foreground, valid)
 
 
 def change_picture(before: BoolArray, after: BoolArray, valid: BoolArray) -> Rgb:
-    """What stayed foreground amber, what was removed red, what was added blue."""
+    """Draw kept foreground in amber, removed in red, added in blue; grey where not `valid`."""
     picture = np.empty((*before.shape, 3), np.uint8)
     picture[:] = BACKGROUND
     picture[before & after] = FOREGROUND
@@ -295,13 +297,13 @@ def change_picture(before: BoolArray, after: BoolArray, valid: BoolArray) -> Rgb
 
 
 def shrunk(picture: Rgb, factor: int) -> Rgb:
-    """`picture` at 1/factor of its size, by area means."""
+    """Shrink a picture to 1 / `factor` of its height and width, by area means."""
     size = (max(1, picture.shape[1] // factor), max(1, picture.shape[0] // factor))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
 
 
 def sheet(heading: str, rows: Sequence[Sequence[Panel]]) -> Rgb:
-    """Rows of titled panels under a heading, on white paper."""
+    """Draw rows of titled panels under a heading, on white."""
     font, large = ImageFont.load_default(size=_TEXT), ImageFont.load_default(size=_TEXT + 7)
     title_height, heading_height = _TEXT + 8, _TEXT + 20
     widths = [sum(p.image.shape[1] for p in row) + _GAP * (len(row) - 1) for row in rows]
@@ -323,10 +325,10 @@ def sheet(heading: str, rows: Sequence[Sequence[Panel]]) -> Rgb:
 
 
 def reliability_picture(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Rgb:
-    """Draw how often confidences are right: up to three curves over the diagonal, with their names.
+    """Draw a reliability diagram: up to three named curves, and the diagonal.
 
     Args:
-        curves: by name, points of mean confidence and share of foreground, each in [0, 1].
+        curves: by name, points (mean confidence, share of foreground), each in [0, 1].
 
     Returns:
         uint8 (height, width, 3).
@@ -337,19 +339,19 @@ def reliability_picture(curves: Mapping[str, Sequence[tuple[float, float]]]) -> 
     paper = Image.new("RGB", (left + side + 30, bottom + 60 + 26 * len(curves)), PAPER)
     draw = ImageDraw.Draw(paper)
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
+    def to_pixel(point: tuple[float, float]) -> tuple[float, float]:
         return left + point[0] * side, bottom - point[1] * side
 
     draw.text((left, 12), "share of pixels that are foreground, by confidence", INK, font)
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        draw.line([place((tick, 0)), place((tick, 1))], _GRID)
-        draw.line([place((0, tick)), place((1, tick))], _GRID)
-        draw.text((place((tick, 0))[0], bottom + 6), f"{tick:g}", INK, font, anchor="mt")
-        draw.text((left - 8, place((0, tick))[1]), f"{tick:g}", INK, font, anchor="rm")
-    draw.line([place((0, 0)), place((1, 1))], NO_DATA)
+        draw.line([to_pixel((tick, 0)), to_pixel((tick, 1))], _GRID)
+        draw.line([to_pixel((0, tick)), to_pixel((1, tick))], _GRID)
+        draw.text((to_pixel((tick, 0))[0], bottom + 6), f"{tick:g}", INK, font, anchor="mt")
+        draw.text((left - 8, to_pixel((0, tick))[1]), f"{tick:g}", INK, font, anchor="rm")
+    draw.line([to_pixel((0, 0)), to_pixel((1, 1))], NO_DATA)
     for number, (name, points) in enumerate(curves.items()):
         colour = (NO_DATA, ADDED, REMOVED)[number % 3]
-        dots = [place(point) for point in points]
+        dots = [to_pixel(point) for point in points]
         draw.line(dots, colour, width=3)
         for x, y in dots:
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)

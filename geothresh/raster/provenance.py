@@ -1,4 +1,4 @@
-"""Read the tags in which a raster of geothresh says how it was made."""
+"""Read the tags that geothresh writes into its rasters about how they were made."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from geothresh.raster.paths import RasterSource, find_raster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """The model that made a raster; fields are empty where tags are missing."""
+    """The model that made a raster; a field is empty if its tag is missing."""
 
     model: str
-    """Its name."""
+    """Name of the model."""
     sha256: str
-    """Digest of its file, hexadecimal."""
+    """Digest of the model file, hexadecimal."""
     theme: str
-    """What its foreground is, in words."""
+    """Name of the foreground, such as "road"."""
 
     @classmethod
     def of(cls, source: RasterSource) -> Provenance:
         """Read the tags of a raster.
 
         Raises:
-            InputError: it cannot be opened.
+            InputError: the raster cannot be opened.
         """
         with open_dataset(source) as dataset:
             tags = dataset.tags()
@@ -37,9 +37,10 @@ class Provenance:
 
 
 def unit_of(path: Path) -> str | None:
-    """The unit of a run over many files that made a raster, from its tags; None if there is none.
+    """The id in a raster's tags of the unit of a run over many files that made it, or None.
 
-    Such a raster is complete: it is renamed to its name only then.
+    None also if there is no readable raster. A raster with this tag is complete: it gets its name
+    only then.
     """
     try:
         with open_dataset(find_raster(path)) as dataset:

@@ -1,14 +1,14 @@
 """Connected components of a mask that is read strip by strip: statistics, and sieving.
 
-A strip is cut into runs (maximal stretches of foreground in a row). Runs that touch are joined to
-pieces, pieces of neighbouring strips are joined where the last row of one touches the first row of
-the next, and at the end the joined pieces are the regions. Memory holds one strip, and a few
-numbers and a sparse histogram for each piece, whatever the height of the raster.
+A run is a maximal stretch of foreground in a row. In each strip, runs that touch are joined to
+pieces. Pieces of neighbouring strips are joined where the last row of one touches the first row of
+the next. The joined pieces are the regions. Memory holds one strip, and a few numbers and a sparse
+histogram for each piece, whatever the height of the raster.
 
-Regions of statistics are 4-connected, as the polygons of `rasterio.features.shapes` are, so that
-each region is one polygon. The two are matched by the region's first pixel in reading order: the
-polygon's top-left corner. Sieving reads the strips twice: to measure the regions, and to remove the
-small ones.
+Statistics are of 4-connected regions, like the polygons of `rasterio.features.shapes`, so that each
+region is one polygon. The two are matched by the region's first pixel in reading order, which is at
+the polygon's top-left corner. Sieving reads the strips twice: to measure the regions, and to remove
+the small ones.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from geothresh.raster.rewriting import rewritten
 from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.windows import PixelWindow
 
-# Bins of a histogram of confidences: the steps in which refined confidences are written.
+# Bins of a histogram of confidences: one for each step of refined confidences as they are written.
 _BINS = 255
 
-#: A mask from top to bottom, in strips of full width; may be gone through several times.
+#: Gives a mask from top to bottom, in strips of full width; may be called several times.
 Strips = Callable[[], Iterator[tuple[PixelWindow, BoolArray]]]
 
 
@@ -69,7 +69,7 @@ class RegionTable:
             (k,) indices.
 
         Raises:
-            GeothreshError: a pixel is the first of no region.
+            GeothreshError: a pixel is not the first one of any region.
         """
         at = np.searchsorted(self.first, first)
         known = at < self.first.size
@@ -83,7 +83,7 @@ class RegionTable:
 
 
 class RegionSums:
-    """Collects strips, gives the `RegionTable` of all of them.
+    """Collects strips from top to bottom, and gives the `RegionTable` of the whole mask.
 
     Args:
         width: columns of the raster, 1 or more.
@@ -98,8 +98,8 @@ class RegionSums:
         self._measured: list[Int64Array] = []
         self._total: list[Float64Array] = []
         self._least: list[Float64Array] = []
-        # Histograms: place = piece * _BINS + step of the value, and how often it occurs there.
-        self._places: list[Int64Array] = []
+        # Histograms: bin = piece * _BINS + step of the value, and the number of pixels in the bin.
+        self._bins: list[Int64Array] = []
         self._counts: list[Int64Array] = []
 
     def add(
@@ -114,11 +114,11 @@ class RegionSums:
 
         Args:
             mask: (height, width), True = foreground.
-            values: (height, w) in [0, 1], measured over the foreground; None if there is none of it
-                in the strip.
+            values: (height, w) in [0, 1], measured over the foreground; None if the strip has no
+                foreground.
             valid: (height, w), True where the value counts; None = everywhere.
-            left: column of the mask at which `values` and `valid` begin; they cover w columns
-                from there, outside of which there is no foreground.
+            left: column of the mask at which `values` and `valid` begin; outside of their w columns
+                there is no foreground.
         """
         height, width = mask.shape
         row0 = self._next_row
@@ -149,9 +149,9 @@ class RegionSums:
                 inside, owner = inside[valid[part]], owner[valid[part]]
             steps = np.rint(inside * np.float32(_BINS - 1)).astype(np.int64)
             occurring = np.bincount(owner * _BINS + steps)
-            places = np.flatnonzero(occurring)
-            self._places.append(places + before * _BINS)
-            self._counts.append(occurring[places])
+            bins = np.flatnonzero(occurring)
+            self._bins.append(bins + before * _BINS)
+            self._counts.append(occurring[bins])
 
     def finish(self) -> RegionTable:
         """The regions of all strips."""
@@ -182,13 +182,13 @@ class RegionSums:
     def _tenths(self, region: Int64Array, measured: Int64Array) -> Float64Array:
         """10th percentile of each region, from the histograms of its pieces."""
         result = np.full(measured.size, np.nan)
-        if not self._places:
+        if not self._bins:
             return result
-        piece, step = np.divmod(np.concatenate(self._places), _BINS)
-        places, at = np.unique(region[piece] * _BINS + step, return_inverse=True)
-        counts = sums_of(at, np.concatenate(self._counts), places.size)
-        owner, step = np.divmod(places, _BINS)
-        # Values in ascending order within each region: how many are there up to each.
+        piece, step = np.divmod(np.concatenate(self._bins), _BINS)
+        bins, at = np.unique(region[piece] * _BINS + step, return_inverse=True)
+        counts = sums_of(at, np.concatenate(self._counts), bins.size)
+        owner, step = np.divmod(bins, _BINS)
+        # Bins ascend within each region: pixels up to and including each bin.
         up_to = np.cumsum(counts)
         before = (np.cumsum(measured) - measured)[owner]
         enough = np.flatnonzero(10 * (up_to - before) >= measured[owner])
@@ -198,7 +198,10 @@ class RegionSums:
 
 
 def runs_of(mask: BoolArray) -> tuple[Int64Array, Int64Array]:
-    """Start and end (exclusive) of the runs on the line of rows of width + 1, in reading order."""
+    """Start and end (exclusive) of the runs, in reading order.
+
+    Positions are counted along one line of all rows, each padded to width + 1 pixels.
+    """
     height, width = mask.shape
     padded = np.zeros((height, width + 1), np.bool_)
     padded[:, :width] = mask
@@ -212,7 +215,11 @@ def runs_of(mask: BoolArray) -> tuple[Int64Array, Int64Array]:
 def touching(
     start: Int64Array, end: Int64Array, other_start: Int64Array, other_end: Int64Array
 ) -> tuple[Int64Array, Int64Array]:
-    """Pairs (index of a run, index of an other run) that overlap; both lists sorted, disjoint."""
+    """Find which runs of one list overlap which of another; the runs of each are sorted, disjoint.
+
+    Returns:
+        (index in the first list, index in the other list) of all overlapping pairs.
+    """
     low = np.searchsorted(end, other_start, side="right")
     high = np.searchsorted(start, other_end, side="left")
     hits = np.maximum(high - low, 0)
@@ -222,7 +229,7 @@ def touching(
 
 
 def join_groups(n: int, left: Int64Array, right: Int64Array) -> tuple[int, Int64Array]:
-    """Number of groups, and the group of each of n nodes, joined by the edges left-right."""
+    """Join n nodes by the edges left-right: number of groups, and the group of each node."""
     edges = coo_array((np.ones(left.size, np.bool_), (left, right)), shape=(n, n))
     count, label = connected_components(edges, directed=False)
     return int(count), label.astype(np.int64)
@@ -234,7 +241,7 @@ def _run_sums(
     values: NDArray[np.floating] | None,
     valid: BoolArray | None,
 ) -> tuple[Int64Array, Float64Array, Float64Array]:
-    """Valid pixels, the sum of their values and the least of them (else inf), for each run."""
+    """For each run: valid pixels, sum of their values, and least of them (inf without any)."""
     if values is None:
         return np.zeros(length.size, np.int64), np.zeros(length.size), np.full(length.size, np.inf)
     begin = np.cumsum(length) - length
@@ -250,7 +257,7 @@ def _run_sums(
 
 
 def sums_of(group: Int64Array, values: Int64Array, count: int) -> Int64Array:
-    """Sum of integers by group; exact, where the weights of `bincount` are floats."""
+    """Sum of integers by group; exact, unlike `bincount`, whose weights are floats."""
     total = np.zeros(count, np.int64)
     np.add.at(total, group, values)
     return total
@@ -288,13 +295,13 @@ def sieved(strips: Strips, *, regions: int, holes: int, diagonal: bool) -> Strip
 def sieved_mask(
     mask: Mask, *, regions: int, holes: int, diagonal: bool, beside: Path
 ) -> Iterator[Mask]:
-    """A sieved copy of a mask, in a temporary file that lives as long as the block; see `sieved`.
+    """A sieved copy of a mask, in a temporary file that exists during the block; see `sieved`.
 
     Args:
-        mask: open; returned itself where nothing is to be sieved.
-        regions, holes: pixels; 0 or 1 keeps all.
+        mask: the open mask; returned itself if nothing is to be sieved.
+        regions, holes: least sizes in pixels; 0 or 1 keeps all.
         diagonal: see `sieved`.
-        beside: a path in whose directory the file is put.
+        beside: a path; the file is written to its directory.
 
     Raises:
         InputError: the mask cannot be read.
@@ -323,7 +330,7 @@ def _without_small(
 ) -> Iterator[tuple[PixelWindow, BoolArray]]:
     """The mask without regions of fewer than `least` pixels.
 
-    With `border`, those that touch the border of the raster stay.
+    With `border`, regions that touch the border of the raster are kept.
     """
     pieces = _Pieces(diagonal)
     for window, mask in strips():
@@ -332,20 +339,20 @@ def _without_small(
     first = 0
     for window, mask in strips():
         start, end, piece = _pieces_of(mask, diagonal)
-        gone = ~stays[first + piece]
+        removed = ~stays[first + piece]
         first += int(piece.max(initial=-1)) + 1
-        if gone.any():
-            # Runs lie on one line of rows of width + 1: they begin and end there.
+        if removed.any():
+            # Positions of runs are along one line of rows of width + 1 (`runs_of`).
             change = np.zeros(window.height * (window.width + 1) + 1, np.int8)
-            change[start[gone]] = 1
-            change[end[gone]] -= 1
-            away = np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)
-            mask = mask & ~away.reshape(window.height, -1)[:, : window.width]
+            change[start[removed]] = 1
+            change[end[removed]] -= 1
+            cleared = np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)
+            mask = mask & ~cleared.reshape(window.height, -1)[:, : window.width]
         yield window, mask
 
 
 def _pieces_of(mask: BoolArray, diagonal: bool) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Start and end of each run of a strip, and the piece that it belongs to, from 0."""
+    """Start and end of each run of a strip, and the number of its piece, from 0."""
     start, end = runs_of(mask)
     pitch = mask.shape[1] + 1
     more = int(diagonal)
@@ -354,21 +361,21 @@ def _pieces_of(mask: BoolArray, diagonal: bool) -> tuple[Int64Array, Int64Array,
 
 
 class _Seams:
-    """Numbers the pieces of strips that lie below each other, and joins them to regions."""
+    """Numbers the pieces of successive strips, and joins them to regions."""
 
     def __init__(self, *, diagonal: bool) -> None:
         self._reach = int(diagonal)
         self._joins: list[Int64Array] = []
         none = np.empty(0, np.int64)
-        # Of the last row of the strip above: where its runs start and end, and their pieces.
+        # Start, end and piece of each run in the last row of the strip above.
         self._above = none, none, none
         self.pieces = 0
-        """Pieces of all strips so far."""
+        """Number of pieces of all strips so far."""
 
     def add(
         self, start: Int64Array, end: Int64Array, piece: Int64Array, shape: tuple[int, ...]
     ) -> int:
-        """Take the runs and pieces of the next strip (`_pieces_of`); gives the number of pieces."""
+        """Add the runs and pieces of the next strip (`_pieces_of`); gives its number of pieces."""
         height, pitch = shape[0], shape[1] + 1
         count = int(piece.max(initial=-1)) + 1
         piece = piece + self.pieces
@@ -385,7 +392,7 @@ class _Seams:
 
     @property
     def last_row(self) -> Int64Array:
-        """The pieces that touch the last row of all."""
+        """The pieces that touch the last row of the last strip."""
         return self._above[2]
 
     def regions(self) -> tuple[int, Int64Array]:
@@ -403,6 +410,7 @@ class _Pieces:
         self._at_border: list[BoolArray] = []
 
     def add(self, window: PixelWindow, mask: BoolArray) -> None:
+        """Add the next strip below."""
         start, end, piece = _pieces_of(mask, self._diagonal)
         count = self._seams.add(start, end, piece, mask.shape)
         row, col = np.divmod(start, window.width + 1)
@@ -413,7 +421,10 @@ class _Pieces:
         self._at_border.append(at_border)
 
     def stays(self, least: int, border: bool) -> BoolArray:
-        """Of each piece, in the order in which they came."""
+        """For each piece, in order: whether its region has `least` pixels or more.
+
+        With `border`, also True for regions that touch the border of the raster.
+        """
         if not self._seams.pieces:
             return np.empty(0, np.bool_)
         at_border = np.concatenate(self._at_border)

@@ -1,7 +1,7 @@
-"""How stored values become confidences, decided once for a raster.
+"""Decide once for a raster how stored values become confidences.
 
-Decided from the band's type, its scale tags and a sample of its values; a later pixel that does not
-fit is an error.
+The decision is made from the band's type, its scale tags and a sample of its values. A pixel that
+does not fit it later is an error.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from geothresh.windows import PixelWindow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Resampled probabilities overshoot a little; values farther off are another quantity.
+# Resampled probabilities may overshoot [0, 1] by this much. Values farther outside are not
+# confidences.
 _TOLERANCE = 0.01
-# Rounding of float32 arithmetic, not worth a warning.
+# Overshoot by float32 rounding, which needs no warning.
 _ROUNDING = 1e-6
-# Larger values are no logits, percent or counts, but markers of missing data.
+# Larger values are markers of missing data, not logits, percent or counts.
 _SENTINEL = 9000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandFacts:
-    """What decides the scaling of one band."""
+    """The facts that decide the scaling of one band."""
 
     name: str
     """The raster's name in messages."""
@@ -40,16 +41,16 @@ class BandFacts:
     offset: float = 0.0
     """The band's offset tag; 0 where there is none."""
     bits: int | None = None
-    """The NBITS tag: bits per pixel where fewer than the type holds."""
+    """The NBITS tag: bits per pixel, if fewer than the type has; None without the tag."""
     sample: NDArray[Any]
     """Stored values of valid, finite pixels, 1-D, evenly spread over the raster; may be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """confidence = value / divisor + offset, then the logistic function of it if `logit`.
+    """How values become confidences: value / divisor + offset, then logistic if `logit`.
 
-    A division, not a product with the inverse: 127 / 254 is 0.5 to the last bit.
+    The value is divided, not multiplied by the inverse, so that 127 / 254 is 0.5 to the last bit.
     """
 
     divisor: float = 1.0
@@ -64,9 +65,9 @@ class Scaling:
         Raises:
             Contradiction: a valid value lies outside [-0.01, 1.01] after scaling.
         """
-        # Values of missing data may be anything, inf and 1e300 included.
+        # Values of missing data may be anything, including inf and 1e300.
         with np.errstate(over="ignore", invalid="ignore"):
-            # In two steps: a division that also converts takes twice as long.
+            # Convert first: a division that also converts takes twice as long.
             scaled: NDArray[np.float32] = values.astype(np.float32)
             if self.divisor != 1.0:
                 scaled /= np.float32(self.divisor)
@@ -89,34 +90,34 @@ class Scaling:
     def confidences(
         self, stored: NDArray[Any], valid: NDArray[np.bool_], *, name: str, window: PixelWindow
     ) -> NDArray[np.float32]:
-        """As `apply`, of a window of a raster.
+        """Turn the stored values of a window into confidences, like `apply`.
 
         Args:
-            stored: values of the window as the raster holds them.
+            stored: the stored values of the window.
             valid: True where they are data.
-            name: of the raster, for messages.
-            window: what was read.
+            name: name of the raster, for messages.
+            window: the window.
 
         Raises:
             InputError: a value does not fit the scaling, which was decided from a sample.
         """
         try:
             return self.apply(stored, valid)
-        except Contradiction as found:
-            raise self._contradicted(found, stored.dtype, name, window) from None
+        except Contradiction as contradiction:
+            raise self._error(contradiction, stored.dtype, name, window) from None
 
-    def _contradicted(
-        self, found: Contradiction, dtype: np.dtype[Any], name: str, window: PixelWindow
+    def _error(
+        self, wrong: Contradiction, dtype: np.dtype[Any], name: str, window: PixelWindow
     ) -> InputError:
         if dtype == np.uint8 and self.divisor == 1.0:
             hint = "use `scale=255` if the values run from 0 to 255"
         else:
-            hint = _hint(np.array([found.value])) or (
+            hint = _hint(np.array([wrong.value])) or (
                 "force another reading with `scale=N` or `scale=logit`"
             )
-        row, column = window.row + found.row, window.col + found.column
+        row, column = window.row + wrong.row, window.col + wrong.column
         return InputError(
-            f"{name}: the value {found.value:.6g} at row {row}, column {column} (in {window.text}) "
+            f"{name}: the value {wrong.value:.6g} at row {row}, column {column} (in {window.text}) "
             f"contradicts the scaling decided from a sample, {self.text}; {hint}"
         )
 
@@ -132,8 +133,8 @@ class Scaling:
 def telling_values(values: NDArray[Any]) -> NDArray[Any]:
     """The few of many valid values, 1-D, that decide the scaling.
 
-    For uint8 the distinct ones; else minimum and maximum, and the same without markers of missing
-    data.
+    For uint8 these are the distinct values. For other types they are minimum and maximum, with and
+    without markers of missing data.
     """
     if values.dtype == np.uint8:
         return np.flatnonzero(np.bincount(values, minlength=256)).astype(np.uint8)
@@ -161,8 +162,8 @@ class Contradiction(Exception):
 def logistic(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) in float32 without overflow; 0 where `valid` is False.
 
-    Not `scipy.special.expit`: three of its values in ten differ in the last bit, which would change
-    the outputs of all scenes of logits.
+    It replaces `scipy.special.expit`, three in ten of whose values differ in the last bit, which
+    would change the outputs of all scenes of logits.
     """
     decay = np.exp(-np.abs(values))
     confidence: NDArray[np.float32] = np.where(values >= 0, 1.0, decay).astype(np.float32)
@@ -175,12 +176,13 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
     """Decide how the values of a band become confidences.
 
     Args:
+        facts: type, tags and sample of the band.
         option: "auto" decides from `facts`; a number N divides by it; "logit" applies the logistic
             function (after the scale and offset tags, if the band has them).
 
     Raises:
         UsageError: `option` is none of these.
-        InputError: the values are no confidences; the message names the option to use.
+        InputError: the values are not confidences; the message names the option to use.
     """
     if np.issubdtype(facts.dtype, np.complexfloating):
         raise InputError(
@@ -212,7 +214,7 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
 
 
 def _tag_divisor(facts: BandFacts) -> float:
-    """1 / scale tag, rounded where it is a whole number but for rounding."""
+    """1 / scale tag, made a whole number if it differs from one only by rounding."""
     if facts.scale == 0.0 or not math.isfinite(facts.scale) or not math.isfinite(facts.offset):
         raise InputError(
             f"{facts.name}: the scale and offset tags ({facts.scale:g}, {facts.offset:g}) mean "

@@ -46,15 +46,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-# Said after the sample, or at the end of the run.
+# Text of a warning that is given after the sample is read, or at the end of the run.
 INFINITIES = "holds infinite values, which are taken as missing data"
 SAMPLE_PIXELS = 2**23
-"""Pixels that the scaling is decided from: all of a small raster, some blocks of a large one."""
+"""About how many pixels the scaling is decided from: a small raster is read whole, a large one by
+blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSpec(BandSpec):
-    """How a confidence raster is read; picklable, and opens it again in any process."""
+    """How a confidence raster is read. Picklable: any process can open the raster with it."""
 
     scaling: Scaling
     """How stored values become confidences."""
@@ -99,14 +100,13 @@ def open_scene(
     """Open a confidence raster after checking all that can be checked without reading it whole.
 
     Args:
-        scene: path, URL, or open rasterio dataset (opened anew by its name), or what `find_raster`
-            made of one.
-        reading: band, scale and nodata, and whether a VRT is accepted; its area is not looked at.
-            The band may be left out if there is only one (besides an alpha band).
+        scene: path, URL, open rasterio dataset (opened anew by its name), or `RasterSource`.
+        reading: band, scale and nodata, and whether a VRT is accepted; its area is ignored. The
+            band may be left out if there is only one (besides an alpha band).
         most_pixels: refuse larger rasters.
 
     Raises:
-        InputError: the file is not a readable GeoTIFF, or its values are no confidences.
+        InputError: the file is not a readable GeoTIFF, or its values are not confidences.
         UsageError: the band or the nodata value does not exist in this raster.
     """
     return open_raster(
@@ -130,7 +130,7 @@ def _examine(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandKind:
-    """How a band stores numbers; with a sample of them it decides on the scaling."""
+    """How a band stores numbers; together with a sample of them, this decides the scaling."""
 
     dtype: str
     """Type of the stored numbers."""
@@ -142,10 +142,10 @@ class BandKind:
     """The NBITS tag."""
 
     def facts(self, name: str, sample: NDArray[Any]) -> BandFacts:
-        """What decides the scaling of bands of this kind.
+        """The facts that decide the scaling of bands of this kind.
 
         Args:
-            name: in messages.
+            name: name of the raster or rasters, for messages.
             sample: stored values, see `Examined.sample`.
         """
         return BandFacts(
@@ -159,20 +159,20 @@ class Examined:
     """A raster whose metadata is checked; its scaling is not decided yet."""
 
     spec: SceneSpec
-    """Its scaling is undecided."""
+    """How it is read, with an undecided scaling."""
     box: Georeference
-    """Its place on the ground."""
+    """Its georeference."""
     kind: BandKind
     """How it stores numbers."""
     inventory: BlockInventory | None
-    """Its blocks in the file, where they are known."""
+    """Its blocks in the file; None if they are not known."""
 
     def sample(self, dataset: DatasetReader, pixels: int) -> NDArray[Any]:
         """Values of evenly spread blocks that decide the scaling (`telling_values`).
 
         Args:
-            dataset: the raster, open; it stays open.
-            pixels: about how many to read; at least one block, and at most all.
+            dataset: the open raster, which is not closed.
+            pixels: about how many pixels to read; at least one block is read.
         """
         return _sample(Scene(self.spec, dataset), self.inventory, pixels)
 
@@ -180,9 +180,9 @@ class Examined:
 def examined(
     source: RasterSource, dataset: DatasetReader, reading: Reading, most_pixels: int = MOST_PIXELS
 ) -> Examined:
-    """Check all that can be checked of an open raster without reading pixels.
+    """Check everything about an open raster that can be checked without reading pixels.
 
-    Errors as of `open_scene`, but for those about values.
+    Raises the errors of `open_scene`, except those about values.
     """
     check_size(source, dataset, most_pixels)
     chosen = choose_band(source.name, dataset, reading.bidx, meaning="the confidence")
@@ -236,14 +236,14 @@ def _bits(dataset: DatasetReader, bidx: int) -> int | None:
 
 
 def _sample(scene: Scene, inventory: BlockInventory | None, pixels: int) -> NDArray[Any]:
-    """Stored valid values of all blocks of a small raster, of evenly spread ones of a large one."""
+    """Valid stored values of all blocks of a small raster, or of evenly spread blocks."""
     layout = scene.layout
     # An absent block says nothing about the others.
     candidates = inventory.present if inventory is not None else None
     count = layout.count if candidates is None else len(candidates)
     block_pixels = layout.window(0).pixels
-    places = evenly_spread(count, max(1, pixels // block_pixels))
-    indices = places if candidates is None else candidates[places]
+    chosen = evenly_spread(count, max(1, pixels // block_pixels))
+    indices = chosen if candidates is None else candidates[chosen]
     parts = []
     for index in indices.tolist():
         values, valid = scene.stored(layout.window(index))

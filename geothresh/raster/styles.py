@@ -7,14 +7,14 @@ colours.
 
 from __future__ import annotations
 
-# Text is written with these, and none is parsed.
+# These functions write XML; none is parsed here.
 from xml.sax.saxutils import escape, quoteattr  # nosec B406
 
 from geothresh.colours import hexadecimal
 from geothresh.raster.creation import BandFormat, RasterClass
 from geothresh.sidecars import signed_description, signed_style
 
-# Of a raster attribute table: name, GDAL's type (0 integer, 2 string), and usage.
+# Columns of a raster attribute table: name, GDAL's type (0 integer, 2 string), and usage.
 _COLUMNS = (
     ("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8),
     ("Alpha", 0, 9),
@@ -24,7 +24,7 @@ _COLUMNS = (
 def raster_style(band: BandFormat) -> str:
     """The style of a raster, as QGIS 3.22 and later read it: named classes, or a ramp."""
     renderer = _classes(band.classes) if band.classes else _ramp(band)
-    # Zoomed out, the nearest pixel: a mean of classes is no class.
+    # Classes are shown by the nearest pixel when zoomed out: a mean of classes is not a class.
     zoomed = "nearestNeighbour" if band.classes else "bilinear"
     return signed_style(
         '<qgis version="3.22.0" styleCategories="Symbology|Rendering">\n'
@@ -45,16 +45,18 @@ def raster_style(band: BandFormat) -> str:
 
 
 def class_description(band: BandFormat) -> str | None:
-    """The ``.aux.xml`` with the classes of a raster; None where it has none."""
+    """The text of an ``.aux.xml`` file with the classes of a raster; None without classes."""
     if not band.classes:
         return None
-    names = "".join(f"   <Category>{escape(one.label)}</Category>\n" for one in band.classes)
+    names = "".join(f"   <Category>{escape(item.label)}</Category>\n" for item in band.classes)
     fields = "".join(
         f'   <FieldDefn index="{k}"><Name>{name}</Name><Type>{kind}</Type>'
         f"<Usage>{usage}</Usage></FieldDefn>\n"
         for k, (name, kind, usage) in enumerate(_COLUMNS)
     )
-    rows = "".join(f'   <Row index="{k}">{_row(one)}</Row>\n' for k, one in enumerate(band.classes))
+    rows = "".join(
+        f'   <Row index="{k}">{_row(item)}</Row>\n' for k, item in enumerate(band.classes)
+    )
     return signed_description(
         ' <PAMRasterBand band="1">\n'
         f"  <CategoryNames>\n{names}  </CategoryNames>\n"
@@ -65,20 +67,20 @@ def class_description(band: BandFormat) -> str | None:
     )
 
 
-def _row(one: RasterClass) -> str:
-    values = (one.value, escape(one.label), *one.colour, _opacity(one))
+def _row(item: RasterClass) -> str:
+    values = (item.value, escape(item.label), *item.colour, _opacity(item))
     return "".join(f"<F>{value}</F>" for value in values)
 
 
-def _opacity(one: RasterClass) -> int:
-    return 0 if one.transparent else 255
+def _opacity(item: RasterClass) -> int:
+    return 0 if item.transparent else 255
 
 
 def _classes(classes: tuple[RasterClass, ...]) -> str:
     entries = "".join(
-        f'    <paletteEntry value="{one.value}" alpha="{_opacity(one)}" '
-        f'color="{hexadecimal(one.colour)}" label={quoteattr(one.label)}/>\n'
-        for one in classes
+        f'    <paletteEntry value="{item.value}" alpha="{_opacity(item)}" '
+        f'color="{hexadecimal(item.colour)}" label={quoteattr(item.label)}/>\n'
+        for item in classes
     )
     return (
         '  <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">\n'

@@ -1,8 +1,8 @@
-"""Rasters that are read as one surface, across their borders.
+"""Read many rasters as one surface, across their borders.
 
-A part of a surface is what one output shows: a file, or a piece of one. Its pixels come from its
-own file first; those around it, and those missing in it, come from the other files, in the order in
-which they were given.
+A part of a surface is the area of one output: a file, or a piece of one. Its pixels come from its
+own file first. Pixels around it, and pixels missing in it, come from the other files, in the order
+in which they were given.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from geothresh.windows import PixelWindow, RasterSize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Files, evenly spread over all, from which the scaling is decided.
+# Number of evenly spread files from which the scaling is decided.
 _SAMPLED_FILES = 64
-# Files open at once in a process; a tile of 512 pixels may touch a thousand tiny files.
+# Most files open at once in a process: a tile of 512 pixels may touch a thousand tiny files.
 _MOST_OPEN = 64
 
 
@@ -48,46 +48,46 @@ def decide_together(
 ) -> dict[Examined, SceneSpec]:
     """Decide how the values of files become confidences, once for all of one type and scale tags.
 
-    So a file of zeros and ones among files from 0 to 255 is read as the others. The sample is
-    bounded: evenly spread blocks of evenly spread files.
+    So a file that holds only 0 and 1 is read like the other files, whose values go up to 255. The
+    sample is limited to evenly spread blocks of evenly spread files.
 
     Args:
-        files: what was examined.
-        reading: the scale, if one is given.
+        files: the examined files.
+        reading: its scale replaces the decision, if one is given.
         on_bad: called with a damaged file, which is then left out of the result.
 
     Returns:
-        How each is read.
+        How each file is read.
 
     Raises:
-        InputError: the values fit no confidence, or a file is damaged and `on_bad` not given.
-        UsageError: as of `decide_scaling`.
+        InputError: the values are not confidences, or a file is damaged and `on_bad` is None.
+        UsageError: see `decide_scaling`.
     """
     kinds: dict[BandKind, list[Examined]] = {}
-    for one in files:
-        kinds.setdefault(one.kind, []).append(one)
+    for file in files:
+        kinds.setdefault(file.kind, []).append(file)
     decided: dict[Examined, SceneSpec] = {}
     for kind, alike in kinds.items():
         samples, bad = [], set()
-        places = evenly_spread(len(alike), _SAMPLED_FILES).tolist()
-        for one in (alike[place] for place in places):
+        sampled = evenly_spread(len(alike), _SAMPLED_FILES).tolist()
+        for file in (alike[index] for index in sampled):
             try:
-                samples.append(_sample(one, SAMPLE_PIXELS // len(places)))
+                samples.append(_sample(file, SAMPLE_PIXELS // len(sampled)))
             except InputError as error:
                 if on_bad is None:
                     raise
-                on_bad(one, error)
-                bad.add(id(one))
-        left = [one for one in alike if id(one) not in bad]
+                on_bad(file, error)
+                bad.add(id(file))
+        left = [file for file in alike if id(file) not in bad]
         if left:
             scaling = _decide(kind, left, samples, reading)
-            decided |= {one: replace(one.spec, scaling=scaling) for one in left}
+            decided |= {file: replace(file.spec, scaling=scaling) for file in left}
     return decided
 
 
-def _sample(one: Examined, pixels: int) -> NDArray[Any]:
-    with open_raster(one.spec.source, lambda _, dataset: dataset) as dataset:
-        return one.sample(dataset, pixels)
+def _sample(file: Examined, pixels: int) -> NDArray[Any]:
+    with open_raster(file.spec.source, lambda _, dataset: dataset) as dataset:
+        return file.sample(dataset, pixels)
 
 
 def _decide(
@@ -101,19 +101,19 @@ def _decide(
 
 
 def crs_normaliser() -> Callable[[str | None], str | None]:
-    """A function that gives the same WKT for every spelling of one CRS."""
+    """A function that maps equal CRSs with different WKT to the same WKT."""
     first: dict[str, str] = {}
 
-    def spelled(wkt: str | None) -> str | None:
+    def normalised(wkt: str | None) -> str | None:
         if wkt is None or wkt in first:
             return None if wkt is None else first[wkt]
         with gdal_environment():
             crs = CRS.from_wkt(wkt)
-            known = (one for one in set(first.values()) if CRS.from_wkt(one) == crs)
+            known = (other for other in set(first.values()) if CRS.from_wkt(other) == crs)
             first[wkt] = next(known, wkt)
         return first[wkt]
 
-    return spelled
+    return normalised
 
 
 @contextmanager
@@ -123,21 +123,23 @@ def merged_warnings(files: Sequence[str]) -> Iterator[None]:
     Messages begin with the name of a file and a colon.
 
     Args:
-        files: names, in the order in which warnings are given.
+        files: names of the files, in the order in which warnings are given.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    told: list[tuple[str, str]] = []
-    for one in caught:
-        if issubclass(one.category, GeothreshWarning):
-            name, _, text = str(one.message).partition(": ")
-            told.append((name, text))
+    texts: list[tuple[str, str]] = []
+    for warning in caught:
+        if issubclass(warning.category, GeothreshWarning):
+            name, _, text = str(warning.message).partition(": ")
+            texts.append((name, text))
         else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    places = {name: place for place, name in enumerate(files)} if told else {}
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    order = {name: index for index, name in enumerate(files)} if texts else {}
     same: dict[str, list[str]] = {}
-    for name, text in sorted(told, key=lambda one: places.get(one[0], -1)):
+    for name, text in sorted(texts, key=lambda named: order.get(named[0], -1)):
         same.setdefault(text, []).append(name)
     for text, names in same.items():
         others = f" (and {len(names) - 1} other files)" if len(names) > 1 else ""
@@ -153,7 +155,7 @@ class OpenScenes:
     """A cache of open scenes and masks of this process; several threads may use it."""
 
     def __init__(self, most: int = _MOST_OPEN) -> None:
-        """Keep at most `most` files open, besides those that are being read at the moment."""
+        """Keep at most `most` files open, not counting those that are being read."""
         self._most = most
         self._lock = threading.Lock()
         self._open: OrderedDict[Spec, Scene | Mask] = OrderedDict()
@@ -162,10 +164,10 @@ class OpenScenes:
 
     @contextmanager
     def scene(self, spec: Spec) -> Iterator[Scene | Mask]:
-        """An open scene or mask, which stays open while this block lasts.
+        """Give an open scene or mask, which stays open during this block.
 
         Raises:
-            InputError: as `SceneSpec.open`.
+            InputError: see `SceneSpec.open`.
         """
         with self._lock:
             scene = self._open.get(spec)
@@ -182,9 +184,9 @@ class OpenScenes:
                     del self._readers[spec]
                 if scene.infinities_seen:
                     self._infinite.add(spec)
-                self._close_some()
+                self._close_unused()
 
-    def _close_some(self) -> None:
+    def _close_unused(self) -> None:
         for spec in list(self._open):
             if len(self._open) <= self._most:
                 return
@@ -196,7 +198,7 @@ class OpenScenes:
         return spec in self._infinite
 
     def close(self) -> None:
-        """Close all."""
+        """Close all files."""
         with self._lock:
             while self._open:
                 self._open.popitem()[1].close()
@@ -213,7 +215,9 @@ class PlacedScene(Generic[OneSpec]):
     """A raster, and where it lies on a surface."""
 
     spec: OneSpec
+    """How the raster is read."""
     window: PixelWindow
+    """Its pixels, counted from the first pixel of the surface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,16 +225,16 @@ class SurfacePart:
     """A part of a surface, and the files that are read for it; small and picklable."""
 
     size: RasterSize
-    """Of the whole surface."""
+    """Size of the whole surface."""
     window: PixelWindow
-    """The part."""
+    """The pixels of the part on the surface."""
     own: PlacedScene[SceneSpec]
-    """The file that it is a part of."""
+    """The file that the part belongs to."""
     others: tuple[PlacedScene[SceneSpec], ...] = field(default=())
-    """Other files that its tiles touch, in order of precedence."""
+    """Other files that the tiles of the part touch, in order of precedence."""
 
     def open(self, scenes: OpenScenes) -> PartReader:
-        """Open its reader; files are opened when they are needed.
+        """Open a reader of the part; files are opened when they are needed.
 
         Raises:
             InputError: the file is gone, or has changed since it was examined.
@@ -239,9 +243,9 @@ class SurfacePart:
 
 
 class PartReader:
-    """A surface as seen from one of its parts: only pixels of the part are valid.
+    """Reads a surface for one of its parts: only pixels of the part are valid.
 
-    Pixels outside are read but not refined. Several threads may read it.
+    Pixels outside the part are read but not refined. Several threads may use it.
     """
 
     def __init__(self, part: SurfacePart, scenes: OpenScenes) -> None:
@@ -259,7 +263,7 @@ class PartReader:
         return self._scenes.infinite(self.spec)
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read a window of the surface, as `geothresh.mosaic.RasterReader.read` says.
+        """Read a window of the surface, see `geothresh.mosaic.RasterReader.read`.
 
         Raises:
             InputError: a block cannot be decoded, or a value contradicts the scaling.
@@ -290,30 +294,30 @@ def _joined(
     *,
     known: BoolArray | None = None,
 ) -> tuple[Float32Array, BoolArray]:
-    """Confidence and validity of a window, at each pixel from the first scene with data.
+    """Confidence and validity of a window; each pixel comes from the first scene with data there.
 
     Args:
-        window: of the surface.
+        window: a window of the surface.
         placed: the scenes, in order of precedence.
-        scenes: opens them.
+        scenes: opens the scenes.
         known: True where nothing needs to be read.
     """
     shape = window.height, window.width
     confidence, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     wanted = np.ones(shape, np.bool_) if known is None else ~known
-    for one in placed:
-        common = one.window.intersection(window)
+    for raster in placed:
+        common = raster.window.intersection(window)
         if common is None:
             continue
-        place = common.within(window)
-        if not wanted[place].any():
+        part = common.within(window)
+        if not wanted[part].any():
             continue
-        with scenes.scene(one.spec) as scene:
-            values, there = scene.read(common.seen_from(one.window))
-        there = there & wanted[place]
-        np.copyto(confidence[place], values, where=there)
-        valid[place] |= there
-        wanted[place] &= ~there
+        with scenes.scene(raster.spec) as scene:
+            values, has_data = scene.read(common.seen_from(raster.window))
+        taken = has_data & wanted[part]
+        np.copyto(confidence[part], values, where=taken)
+        valid[part] |= taken
+        wanted[part] &= ~taken
     return confidence, valid
 
 
@@ -338,22 +342,29 @@ class SurfaceReader(Generic[OneSpec]):
     """A whole surface as one raster; where files overlap, the first one with data is used."""
 
     def __init__(self, placement: Placement, specs: Sequence[OneSpec], scenes: OpenScenes) -> None:
-        """Take the windows of the files, the files in that order, and the cache of open ones."""
+        """Read files as one raster.
+
+        Args:
+            placement: the window of each file.
+            specs: how each file is read, in the same order.
+            scenes: the cache of open files.
+        """
         self._placement = placement
         self._specs = specs
         self._scenes = scenes
         self.size = placement.size
 
     def around(self, window: PixelWindow) -> tuple[PlacedScene[OneSpec], ...]:
-        """The files that share a pixel with a window, in their order."""
+        """The files that share a pixel with a window, in order of precedence."""
         return tuple(
             PlacedScene(spec=self._specs[index], window=self._placement.window(index))
             for index in self._placement.touching(window)
         )
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read a window, as `geothresh.mosaic.RasterReader.read` says; errors as `PartReader`.
+        """Read a window, see `geothresh.mosaic.RasterReader.read`; in masks, 1 is foreground.
 
-        Of masks, 1 is foreground.
+        Raises:
+            InputError: a block cannot be decoded, or a value contradicts the scaling.
         """
         return _joined(window, self.around(window), self._scenes)

@@ -1,7 +1,7 @@
-"""Files in object stores: whether one is there, and sending a finished file, whole or not at all.
+"""Files in object stores: check whether one exists, and upload a finished file completely.
 
-GDAL sends (`geothresh.raster.objects`), and a store shows an object when it has all of it. So a
-file of any size is sent under its own name, and what is there of that name is replaced in one step.
+GDAL uploads (`geothresh.raster.objects`), and a store shows an object only when it is complete. So
+a file of any size is uploaded under its own name, and replaces an old object in one step.
 """
 
 from __future__ import annotations
@@ -30,71 +30,73 @@ from geothresh.raster.objects import StoreError, digest, fetch, files_in, put
 Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger(__name__)
-# GDAL's number of the error that an object of S3 is not there (cpl_error.h), and what it says of
+# GDAL's error number for an object that does not exist in S3 (cpl_error.h), and its messages for
 # other stores.
 _NO_OBJECT = 13
 _NOT_THERE = ("HTTP response code: 404", "does not exist in the file system")
-# What it says of an object that is there, and no TIFF.
+# GDAL's message for an object that exists but is not a TIFF.
 _NO_TIFF = "not recognized as being in a supported file format"
 
 
 def is_there(address: Address) -> bool:
-    """Whether there is an object of a name, a raster or anything else; errors as `unit_there`."""
+    """Whether an object of a name exists, a raster or anything else; raises like `unit_there`."""
     return unit_there(address) is not None
 
 
 def unit_there(address: Address) -> str | None:
-    """The unit of a run over many files that an object says it is, as `provenance.unit_of` tells.
+    """The id of the unit that made an object, from its tags (see `provenance.unit_of`).
 
     Returns:
-        None if there is no object of that name; empty if it says nothing, or is no raster.
+        None if no object of that name exists; empty if it has no such tag or is not a raster.
 
     Raises:
-        OutputError: the store does not tell.
+        OutputError: the request failed.
     """
     try:
         with (
             gdal_environment(remote=True, sending=True), filtered_warnings(),
             with_retries(
                 lambda: rasterio.open(address.location, driver="GTiff", sharing=False)
-            ) as found,
+            ) as dataset,
         ):  # fmt: skip
-            return str(found.tags().get("GEOTHRESH_UNIT", ""))
+            return str(dataset.tags().get("GEOTHRESH_UNIT", ""))
     except RASTER_ERRORS as error:
-        told = reason(error)
+        message = reason(error)
         number = getattr(error.__context__, "errno", None)
-        if number == _NO_OBJECT or told.startswith(_NOT_THERE) or _NOT_THERE[1] in told:
+        if number == _NO_OBJECT or message.startswith(_NOT_THERE) or _NOT_THERE[1] in message:
             return None
-        if _NO_TIFF in told:
+        if _NO_TIFF in message:
             return ""
         raise OutputError(
-            f"{address}: cannot be looked at before it is written ({told}); check bucket, network "
-            "and credentials"
+            f"{address}: cannot be looked at before it is written ({message}); check bucket, "
+            "network and credentials"
         ) from error
 
 
 def is_same(address: Address, file: Path) -> bool:
-    """Whether an object holds, byte for byte, what a local file holds.
+    """Whether an object and a local file hold the same bytes.
 
     Raises:
-        OutputError: it cannot be read.
+        OutputError: the object cannot be read.
     """
     return digest_of(address) == file_digest(file)
 
 
 def digest_of(address: Address) -> str | None:
-    """The sha256 of an object, None if it is not there; errors as `is_same`."""
+    """The sha256 of an object, None if it does not exist; raises like `is_same`."""
     try:
         return in_thread(lambda: digest(address.location))
     except StoreError as error:
-        raise OutputError(f"{address}: cannot be read back ({error})") from error
+        raise OutputError(
+            f"{address}: cannot be read back ({error}); check network and credentials"
+        ) from error
 
 
 def names_in(address: Address) -> list[str]:
-    """Last names of the objects directly in a directory of a store, sorted.
+    """Sorted names, without their path, of the objects directly in a directory of a store.
 
     Raises:
-        InputError: the store does not list it.
+        InputError: the directory cannot be listed.
     """
     try:
         return in_thread(lambda: files_in(address.location))
@@ -105,10 +107,10 @@ def names_in(address: Address) -> list[str]:
 
 
 def fetch_file(address: Address, file: Path) -> bool:
-    """Write what an object holds to a local file, atomically; False if it is not there.
+    """Write the content of an object to a local file, atomically; False if it does not exist.
 
     Raises:
-        OutputError: it cannot be read, or the file cannot be written.
+        OutputError: the object cannot be read, or the file cannot be written.
     """
     temporary = create_beside(file)
     try:
@@ -117,7 +119,9 @@ def fetch_file(address: Address, file: Path) -> bool:
             publish(temporary, file)
         return found
     except StoreError as error:
-        raise OutputError(f"{address}: cannot be read ({error})") from error
+        raise OutputError(
+            f"{address}: cannot be read ({error}); check network and credentials"
+        ) from error
     except OSError as error:
         raise OutputError(f"{file}: cannot be written ({error.strerror})") from error
     finally:
@@ -125,20 +129,20 @@ def fetch_file(address: Address, file: Path) -> bool:
 
 
 def send(file: Path, address: Address, *, replace: bool) -> None:
-    """Send a finished file, and read it back.
+    """Upload a finished file, and read it back.
 
     Args:
         file: the local file.
-        address: where it goes.
-        replace: whether another object may be there.
+        address: address of the object.
+        replace: whether to replace another object of that name.
 
     Raises:
-        OutputError: another object is there, or the store did not take the file, in which case what
-            was there is there still; or it holds other bytes than were sent.
+        OutputError: another object exists; or the upload failed, in which case an old object is
+            kept; or the object holds other bytes than the file.
     """
     if is_there(address):
         if is_same(address, file):
-            return  # sent before, by a run that did not hear of it
+            return  # uploaded before, by a run that was interrupted before the answer came
         if not replace:
             raise OutputError(
                 f"{address}: exists already; choose another name or add `overwrite=True`"
@@ -157,20 +161,20 @@ def send(file: Path, address: Address, *, replace: bool) -> None:
 
 
 def in_thread(work: Callable[[], Result]) -> Result:
-    """Do what may take minutes in GDAL, during which Python answers no signal of its own thread.
+    """Run `work` in a thread and wait for it, so that signals are handled during long GDAL calls.
 
-    Who is interrupted leaves it behind, and it ends with the process.
+    If the caller is interrupted, the thread goes on until it is done or the process ends.
     """
     results: list[Result] = []
     faults: list[BaseException] = []
 
-    def done() -> None:
+    def run() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # raised where it is waited for
+        except BaseException as error:  # raised below, in the calling thread
             faults.append(error)
 
-    thread = threading.Thread(target=done, name="geothresh-object", daemon=True)
+    thread = threading.Thread(target=run, name="geothresh-object", daemon=True)
     thread.start()
     thread.join()
     if faults:
@@ -179,7 +183,7 @@ def in_thread(work: Callable[[], Result]) -> Result:
 
 
 def remove(address: Address) -> None:
-    """Remove an object, if it is there.
+    """Remove an object if it exists.
 
     Raises:
         OutputError: it cannot be removed.
@@ -189,4 +193,6 @@ def remove(address: Address) -> None:
     try:
         in_thread(lambda: objects.remove(address.location))
     except StoreError as error:
-        raise OutputError(f"{address}: cannot be removed ({error})") from error
+        raise OutputError(
+            f"{address}: cannot be removed ({error}); check network and credentials"
+        ) from error

@@ -1,7 +1,7 @@
 """Virtual rasters (VRT): one raster of many files that lie on one pixel grid.
 
-https://gdal.org/drivers/raster/vrt.html. It holds sizes and types of the files, so that GDAL opens
-a file only when its pixels are read.
+See https://gdal.org/drivers/raster/vrt.html. The VRT holds sizes and types of the files, so that
+GDAL opens a file only when its pixels are read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Text is written with these, and none is parsed.
+# These functions write XML; none is parsed here.
 from xml.sax.saxutils import escape, quoteattr  # nosec B406
 
 from geothresh.geobox import GeoBox
@@ -24,24 +24,24 @@ class VirtualSource:
     """A file of a virtual raster."""
 
     location: str
-    """From the virtual raster."""
+    """Path of the file, relative to the virtual raster."""
     window: PixelWindow
-    """Where all of it lies."""
+    """Pixels of the virtual raster that the whole file covers."""
 
 
 def virtual_raster(whole: GeoBox, band: BandFormat, sources: Sequence[VirtualSource]) -> str:
     """The text of a virtual raster of one band.
 
     Args:
-        whole: its size and place.
-        band: what its values mean.
-        sources: the files, each of one such band; of those that overlap, the last that has data
-            there is shown.
+        whole: size, transform and CRS of the virtual raster.
+        band: type and meaning of its values.
+        sources: the files, each with one band of that format; where files overlap, the last one
+            with data is shown.
     """
     a, b, c, d, e, f = whole.transform
     crs = "" if whole.crs is None else f"  <SRS>{escape(whole.crs)}</SRS>\n"
-    place = ", ".join(f"{number:.17g}" for number in (c, a, b, f, d, e))
-    transform = f"  <GeoTransform>{place}</GeoTransform>\n" if whole.has_transform else ""
+    numbers = ", ".join(f"{number:.17g}" for number in (c, a, b, f, d, e))
+    transform = f"  <GeoTransform>{numbers}</GeoTransform>\n" if whole.has_transform else ""
     colours = ""
     if band.colours:
         entries = "".join(
@@ -61,22 +61,22 @@ def virtual_raster(whole: GeoBox, band: BandFormat, sources: Sequence[VirtualSou
         f"    <Description>{escape(band.description)}</Description>\n"
         f"    <NoDataValue>{band.nodata:g}</NoDataValue>\n"
         f"{colours}{scale}"
-        f"{''.join(_source(one, kind, band.nodata) for one in sources)}"
+        f"{''.join(_source(source, kind, band.nodata) for source in sources)}"
         "  </VRTRasterBand>\n"
         "</VRTDataset>\n"
     )
 
 
-def _source(one: VirtualSource, kind: str, nodata: float) -> str:
-    width, height = one.window.width, one.window.height
+def _source(source: VirtualSource, kind: str, nodata: float) -> str:
+    width, height = source.window.width, source.window.height
     return (
         "    <ComplexSource>\n"
-        f'      <SourceFilename relativeToVRT="1">{escape(one.location)}</SourceFilename>\n'
+        f'      <SourceFilename relativeToVRT="1">{escape(source.location)}</SourceFilename>\n'
         "      <SourceBand>1</SourceBand>\n"
         f'      <SourceProperties RasterXSize="{width}" RasterYSize="{height}" '
         f"DataType={quoteattr(kind)}/>\n"
         f'      <SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>\n'
-        f'      <DstRect xOff="{one.window.col}" yOff="{one.window.row}" xSize="{width}" '
+        f'      <DstRect xOff="{source.window.col}" yOff="{source.window.row}" xSize="{width}" '
         f'ySize="{height}"/>\n'
         f"      <NODATA>{nodata:g}</NODATA>\n"
         "    </ComplexSource>\n"

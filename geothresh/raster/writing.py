@@ -1,7 +1,7 @@
-"""Writing a raster that is either complete and proven, or not there.
+"""Write a raster that either exists complete and verified, or not at all.
 
 GDAL reports neither a full disk at close nor blocks that a killed process never wrote: such a file
-opens and reads as zeros. So an output is written under a temporary name, closed, read back and
+opens and reads as zeros. So an output is written under a temporary name, closed, read back,
 compared with checksums taken while writing, and only then renamed.
 """
 
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
 
 _LOGGER = logging.getLogger(__name__)
-# Confidences are summed as multiples of 1 / _PARTS, so that sums do not depend on the order.
+# Confidences are summed as multiples of 1 / _PARTS, so that sums do not depend on their order.
 _PARTS = 2**16
-# Values whose sums, also of squares, are exact in float64.
+# Sums of this many values, and of their squares, are exact in float64.
 _AT_ONCE = 2**20
 _LEVELS = np.arange(256)
 
 
 def mask_values(foreground: NDArray[np.bool_], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """1 where the pixel is foreground, 0 where it is not, 255 where `valid` is False."""
+    """Mask values: 1 for foreground, 0 for background, 255 where `valid` is False."""
     values = foreground.astype(np.uint8)
     if not valid.all():
         values[~valid] = NODATA
@@ -61,7 +61,7 @@ def mask_values(foreground: NDArray[np.bool_], valid: NDArray[np.bool_]) -> NDAr
 def confidence_values(
     confidence: NDArray[np.float32], valid: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Confidence 0 to 1 as 0 to 254, rounded; 255 where `valid` is False."""
+    """Confidence 0 to 1 as uint8 0 to 254, rounded; 255 where `valid` is False."""
     scaled = confidence * np.float32(CONFIDENCE_STEPS)
     scaled += np.float32(0.5)
     values = scaled.astype(np.uint8)
@@ -73,17 +73,17 @@ def confidence_values(
 def stored_confidence(
     confidence: Float32Array, valid: NDArray[np.bool_], dtype: Dtype
 ) -> LayerArray:
-    """Confidence as `confidence_values` of uint8, or float32 as it is with NaN for no data."""
+    """Confidence as it is stored: uint8 of `confidence_values`, or float32 with NaN for no data."""
     if dtype == "uint8":
         return confidence_values(confidence, valid)
     return np.where(valid, confidence, np.float32(np.nan))
 
 
 class RasterWriter:
-    """A one-band GeoTIFF in the making, written window by window by one thread at a time.
+    """Writes a one-band GeoTIFF window by window; one thread at a time may use it.
 
-    ``finish`` verifies it and ``publish`` renames it into place; leaving the ``with`` block before,
-    by any exception, removes what was written.
+    ``finish`` verifies the file and ``publish`` renames it to its final name. Leaving the ``with``
+    block before that, by any exception, removes the file.
     """
 
     def __init__(
@@ -100,18 +100,18 @@ class RasterWriter:
         Args:
             target: final path, as ``check_output`` returned it.
             box: size and georeference.
-            band: what the values mean.
+            band: type and meaning of the values.
             tags: metadata of the file.
-            writing: creation options, and whether it is a COG or has overviews.
+            writing: creation options, and whether the file is a COG or has overviews.
 
         Raises:
-            UsageError: a creation option is unknown, would lose data, or makes no COG.
+            UsageError: a creation option is unknown, would lose data, or is not possible in a COG.
             OutputError: the file cannot be created.
         """
         options = gtiff_options(writing.creation_options, band.dtype)
         self._cog_options = cog_options(options) if writing.cog else None
         self._overviews = writing.overviews and not writing.cog
-        # Nearest for classes: the most frequent value around a pixel is hardly ever road.
+        # Nearest for classes: the most frequent value would erase thin classes such as roads.
         self._resampling = Resampling.nearest if band.classes else Resampling.average
         self._statistics = BandStatistics()
         self.target = target
@@ -174,10 +174,10 @@ class RasterWriter:
     def write(self, window: PixelWindow, values: LayerArray) -> None:
         """Write a window that was not written before, in the type of the band.
 
-        Windows that cover whole blocks are written once; others cost time and file size.
+        Windows should cover whole blocks: others cost time and file size.
 
         Raises:
-            OutputError: the disk is full or fails, as far as GDAL tells now.
+            OutputError: the disk is full or fails, and GDAL notices it now.
         """
         dataset = self._open()
         self._checksums[window] = _checksum(values)
@@ -189,12 +189,12 @@ class RasterWriter:
             raise OutputError(f"{self._failure(window.text)} ({reason(error)})") from error
 
     def finish(self) -> None:
-        """Close the file and verify that every block exists and decodes to what was written.
+        """Close the file, and verify that every block exists and decodes to what was written.
 
-        Then a COG or overviews are made, and verified too.
+        Then make the COG or the overviews, and verify them too.
 
         Raises:
-            OutputError: the file is not as written; usually the disk is full.
+            OutputError: the file does not hold what was written, usually because the disk is full.
         """
         dataset = self._open()
         self._dataset = None
@@ -215,8 +215,8 @@ class RasterWriter:
     def _make_cog(self, options: Mapping[str, str]) -> None:
         plain, self._temporary = self._temporary, create_beside(self.target)
         try:
-            # The COG driver (https://gdal.org/drivers/raster/cog.html) copies a finished file, as
-            # overviews come before the pixels.
+            # The COG driver (https://gdal.org/drivers/raster/cog.html) copies a finished file,
+            # because overviews precede the pixels in a COG.
             rasterio.shutil.copy(
                 plain, self._temporary, driver="COG",
                 OVERVIEW_RESAMPLING=self._resampling.name.upper(), **options,
@@ -242,7 +242,7 @@ class RasterWriter:
                 with self._reopened(overview_level=level) as smaller:
                     layout = BlockLayout.of(smaller, 1)
                     self._require_blocks(written, layout, size, overview=level)
-                    for window in layout.windows():  # each can be decoded
+                    for window in layout.windows():  # raises if one cannot be decoded
                         smaller.read(1, window=window.ranges)
             if not self._statistics.tags().items() <= written.tags(1).items():
                 raise OutputError(self._failure("the statistics"))
@@ -252,7 +252,7 @@ class RasterWriter:
             self._warn_of_crs(Georeference.of(written))
 
     def _reopened(self, **options: int) -> DatasetReader:
-        """The file opened anew, so that nothing is read from the cache of the writer."""
+        """Open the file anew, so that nothing is read from the cache of the writer."""
         return rasterio.open(
             self._temporary, driver="GTiff", sharing=False, num_threads=self._threads, **options
         )
@@ -282,7 +282,7 @@ class RasterWriter:
         )
 
     def publish(self) -> None:
-        """Rename the finished file into place; sidecar files of an old one are removed.
+        """Rename the finished file to its final name, and remove the sidecar files of an old one.
 
         Raises:
             OutputError: it cannot be flushed to the disk or renamed.
@@ -290,7 +290,7 @@ class RasterWriter:
         publish(self.finished_file, self.target, replaced=sidecars_of(self.target))
 
     def discard(self) -> None:
-        """Remove what was written, unless it was published."""
+        """Remove the temporary file, unless it was published."""
         try:
             if self._dataset is not None:
                 dataset, self._dataset = self._dataset, None
@@ -332,7 +332,7 @@ class BandStatistics:
         self._least, self._greatest = math.inf, -math.inf
 
     def add(self, values: LayerArray) -> None:
-        """Add a window: uint8 with 255 for no data, or float32 in [0, 1] or NaN."""
+        """Add the values of a window: uint8 with 255 for no data, or float32 in [0, 1] or NaN."""
         self._all += values.size
         if values.dtype == np.uint8:
             self._add_levels(_histogram(values))
@@ -344,13 +344,13 @@ class BandStatistics:
 
     def _add_levels(self, counts: NDArray[np.int64]) -> None:
         counts[NODATA] = 0
-        found = np.flatnonzero(counts)
-        if found.size:
+        levels = np.flatnonzero(counts)
+        if levels.size:
             self._valid += int(counts.sum())
             self._sum += int(counts @ _LEVELS)
             self._squares += int(counts @ _LEVELS**2)
-            self._least = min(self._least, float(found[0]))
-            self._greatest = max(self._greatest, float(found[-1]))
+            self._least = min(self._least, float(levels[0]))
+            self._greatest = max(self._greatest, float(levels[-1]))
 
     def _add_floats(self, values: Float32Array) -> None:
         missing = np.isnan(values)
@@ -364,22 +364,22 @@ class BandStatistics:
             self._greatest = max(self._greatest, float(np.fmax.reduce(values)))
 
     def tags(self) -> Mapping[str, str]:
-        """The metadata items of the band; none where nothing is valid."""
+        """The metadata items of the band; empty if no pixel is valid."""
         if not self._valid:
             return {}
         variance = self._squares * self._valid - self._sum**2
-        found = {
+        items = {
             "MINIMUM": self._least,
             "MAXIMUM": self._greatest,
             "MEAN": self._sum / self._valid / self._parts,
             "STDDEV": math.sqrt(variance) / self._valid / self._parts,
             "VALID_PERCENT": 100 * self._valid / self._all,
         }
-        return {f"STATISTICS_{name}": f"{value!r}" for name, value in found.items()}
+        return {f"STATISTICS_{name}": f"{value!r}" for name, value in items.items()}
 
 
 def _histogram(values: LayerArray) -> NDArray[np.int64]:
-    """Pixels of each of the 256 values; of 0 and 1 alone, as in a mask, in a tenth of the time."""
+    """Number of pixels of each uint8 value; arrays of 0 and 1 take a tenth of the time."""
     if values.size and values.max() <= 1:
         ones = np.count_nonzero(values)
         counts = np.zeros(256, np.int64)

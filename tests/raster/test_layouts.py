@@ -16,7 +16,7 @@ from geothresh.cli import main
 from geothresh.errors import InputError
 from geothresh.evaluation.options import Maps
 from geothresh.raster.image_pairs import check_images, find_images, find_pictures
-from geothresh.raster.layouts import PLACES
+from geothresh.raster.layouts import LAYOUTS
 from geothresh.raster.pairs import check_pairs, find_pairs, read_mask
 from geothresh.raster.pictures import resized
 from geothresh.training.folder_data import pair_sources
@@ -47,7 +47,7 @@ def laid_out(folder: Path, layout: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", PLACES)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("said", ["auto", "itself"])
 def test_every_layout_is_recognised_and_may_be_named(
     tmp_path: Path, layout: str, said: str
