@@ -1,10 +1,11 @@
 """Connect to Dask: start worker processes on this machine, or join a running cluster.
 
-Own workers take turns with the GPUs (CUDA_VISIBLE_DEVICES; no torch here), and ignore Ctrl-C
-(SIGINT), which goes to all processes of a terminal, of which one alone is to answer it. A worker
-that is told to ignore it once it is up has had seconds before that in which it did not. A blocked
-signal is inherited by threads and processes, and through exec, so that a worker is deaf from its
-first instruction on; the main thread, which blocks it for the start of one thread, loses none.
+Workers that are started here share the GPUs in turn (by CUDA_VISIBLE_DEVICES, without torch). They
+ignore Ctrl-C (SIGINT): it goes to all processes of a terminal, and only the main process must
+answer it. A worker that ignored it only after its start would be killed by it during the first
+seconds. A blocked signal is inherited by threads and processes, also through exec, so a worker
+ignores it from its first instruction on. The main thread blocks it only while it starts one thread,
+and answers a signal of that time afterwards.
 
 https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
 """
@@ -37,51 +38,51 @@ from distributed.core import Status
 from distributed.utils import LoopRunner
 
 from geothresh.errors import ClusterError, UsageError, warn
-from geothresh.machine import usable_cores
+from geothresh.machine import nvidia_gpus, usable_cores
 from geothresh.mosaic.protocols import Scheduler, Workers
 
 _FAULTS = logging.getLogger("geothresh.faults")
-"""Faults inside libraries that come back as an exception as well, or of what is ending: no news,
-unless somebody looks for an error (--debug)."""
-# How the tracker of multiprocessing begins its complaint.
+"""Logs faults inside libraries that are also raised, or that come from ending the cluster. They are
+shown with --debug only."""
+# Filter for the warning of multiprocessing's resource tracker about leaks.
 _LEAKS = "ignore:resource_tracker:UserWarning"
 Answer = TypeVar("Answer")
 
 _LOGGER = logging.getLogger(__name__)
 WORKERLESS_SECONDS = 60.0
-"""How long a cluster may be without any worker."""
+"""Seconds that a cluster may be without any worker."""
 LOST = "the scheduler of the Dask cluster was lost; start the cluster again"
 _CONNECT_SECONDS = 30.0
 _STARTS = 4
-"""Attempts to start own workers."""
+"""Attempts to start worker processes."""
 _SOON_SECONDS = 0.05
-"""How often is looked whether workers are there, or gone."""
+"""Seconds between checks whether workers have started or ended."""
 _ENDED = (Status.closed, Status.failed)
-# Each server of Dask's in this process would look fifty times a second whether its loop is late,
-# and twice at the machine, which nobody asks for: 2 % of a core for two workers, more for more.
-_LOOKS = {
+# By default, each server of Dask in this process checks its event loop fifty times a second, and
+# monitors the system twice a second. That takes 2 % of a core for two workers, and nothing uses it.
+_CHECK_INTERVALS = {
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.tick.cycle": "10s",
     "distributed.admin.system-monitor.interval": "10s",
 }
 _ALIKE = ("geothresh", "dask", "distributed", "numpy")
-"""Packages of which client and workers must have the same versions."""
+"""Packages whose versions must be the same in client and workers."""
 
 
 def visible_gpus(
     environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
 ) -> list[str]:
-    """The GPUs of NVIDIA's that a process may use, by the names CUDA_VISIBLE_DEVICES has."""
+    """The NVIDIA GPUs that a process may use, by their names in CUDA_VISIBLE_DEVICES."""
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return [str(k) for k in range(len(list(devices.glob("nvidia[0-9]*"))))]
+        return [str(k) for k in range(nvidia_gpus(devices))]
     return [name.strip() for name in chosen.split(",") if name.strip()]
 
 
 def environment_of_worker(number: int, gpus: list[str]) -> dict[str, str]:
-    """Environment variables of a worker process: all GPUs, its own one first.
+    """Environment variables of a worker process: all GPUs, with that of the worker first.
 
-    Workers take turns, and use the first GPU that they see. Nothing where there are not several.
+    A worker uses the first GPU that it sees. Empty if there are fewer than two GPUs.
     """
     if len(gpus) < 2:
         return {}
@@ -91,9 +92,9 @@ def environment_of_worker(number: int, gpus: list[str]) -> dict[str, str]:
 
 @contextmanager
 def loop_without_interrupts() -> Iterator[Any]:
-    """Tornado's event loop, running in a thread that blocks SIGINT, as all that is started there.
+    """Run Tornado's event loop in a thread that blocks SIGINT, for all that is started there, too.
 
-    What goes wrong in it unseen by anybody is logged as information by ``geothresh.faults``.
+    Errors in the loop that nothing else catches are logged as information by ``geothresh.faults``.
     """
     _start_tracker()
     runner = LoopRunner()
@@ -109,7 +110,7 @@ def loop_without_interrupts() -> Iterator[Any]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Keep SIGINT from this thread; one that came meanwhile is answered at the end."""
+    """Block SIGINT in this thread; a signal of that time is answered at the end."""
     if not hasattr(signal, "pthread_sigmask"):
         yield  # Windows: workers share the console's Ctrl-C
         return
@@ -123,13 +124,13 @@ def _interrupts_blocked() -> Iterator[None]:
 def _start_tracker() -> None:
     """Start multiprocessing's resource tracker, which removes leaked semaphores.
 
-    Here, because it unblocks SIGINT in the thread that starts it. A run that is killed leaves some
-    semaphores to it; that it removes them is no warning of ours.
+    It is started here because starting it unblocks SIGINT in its thread. It removes the semaphores
+    of a run that is killed; its warning about that is silenced.
     """
     if not hasattr(resource_tracker, "ensure_running"):
         return
     quiet = [] if _FAULTS.isEnabledFor(logging.INFO) else [_LEAKS]
-    sys.warnoptions.extend(quiet)  # which the tracker inherits
+    sys.warnoptions.extend(quiet)  # the tracker inherits this
     try:
         resource_tracker.ensure_running()
     finally:
@@ -142,7 +143,7 @@ def _note(loop: Any, context: dict[str, Any]) -> None:
 
 
 def cores_of_worker(workers: int) -> int:
-    """Processor cores for each of so many own workers."""
+    """Processor cores of each worker, for a number of workers on this machine."""
     return max(1, usable_cores() // workers)
 
 
@@ -151,15 +152,15 @@ def local_client(workers: int) -> Iterator[Client]:
     """Client of a local cluster of worker processes, which end with this block.
 
     Raises:
-        ClusterError: all have died at each of several starts.
+        ClusterError: all workers died in each of several attempts to start them.
     """
     with (
         tempfile.TemporaryDirectory(prefix="geothresh-") as scratch,
-        dask.config.set(_LOOKS),
-        _quiet_dask(),  # until the loop has ended: what it breaks off tells of that
+        dask.config.set(_CHECK_INTERVALS),
+        _quiet_dask(),  # until the loop has ended, because aborted calls log errors
         loop_without_interrupts() as loop,
         _OwnCluster(loop, workers, scratch) as cluster,
-        # Straight from the workers: the scheduler, in this process too, would copy all of it.
+        # Results come directly from the workers; the scheduler would copy all of them.
         Client(cluster, set_as_default=False, direct_to_workers=True) as client,
     ):
         try:
@@ -167,13 +168,13 @@ def local_client(workers: int) -> Iterator[Client]:
             _wait_for_first(cluster, client, workers)
             yield client
         except BaseException:
-            cluster.end_at_once()
+            cluster.kill_workers()
             raise
 
 
 @contextmanager
 def _quiet_dask() -> Iterator[None]:
-    """Silence the log of distributed: what matters comes back as an exception."""
+    """Silence the log of distributed: errors that matter are raised as exceptions."""
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -187,24 +188,24 @@ class _OwnCluster(LocalCluster):
     """Local cluster whose workers can be killed at any time, also while they start."""
 
     def __init__(self, loop: Any, workers: int, scratch: str) -> None:
-        """Start a scheduler in the thread of `loop`, for so many workers."""
+        """Start a scheduler in the thread of `loop`, for a number of workers."""
         self._nannies: list[Nanny] = []
         self._own_loop = loop
         cores = cores_of_worker(workers)
         super().__init__(  # type: ignore[no-untyped-call]
             loop=loop,
             n_workers=0,
-            # As many as may be in the model, and one that reads and weights meanwhile.
+            # One thread per core for the model, and one that reads and weights tiles meanwhile.
             threads_per_worker=cores + 1,
             processes=True,
             worker_class=self._nanny,
             host="127.0.0.1",
-            # A port that is free; without a dashboard, a small page of health remains.
+            # A free port: without a dashboard, Dask still serves a small health page.
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
-            memory_limit=0,  # chunks in flight are bounded by the run: nothing is to be spilled
+            memory_limit=0,  # no spilling: the run limits the chunks in flight
             local_directory=scratch,
-            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
+            silence_logs=logging.CRITICAL,  # errors that matter are raised as exceptions
             env={name: str(cores) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         )
 
@@ -215,19 +216,19 @@ class _OwnCluster(LocalCluster):
         self._nannies.append(nanny)
         return nanny
 
-    def end_at_once(self) -> None:
-        """Kill all workers, which own nothing, so that `close` waits for none.
+    def kill_workers(self) -> None:
+        """Kill all workers, so that `close` does not wait for them.
 
-        Else it would wait for those that start until they are there, and for those that work until
-        they are done with it.
+        `close` would wait until starting workers are up and until running tasks are done. Workers
+        hold nothing that could be lost.
         """
-        self._own_loop.add_callback(self._end_at_once)
+        self._own_loop.add_callback(self._kill_workers)
 
-    async def _end_at_once(self) -> None:
+    async def _kill_workers(self) -> None:
         while left := [nanny for nanny in self._nannies if nanny.status not in _ENDED]:
             for nanny in left:
                 if nanny.status != Status.closing:
-                    nanny.close_gracefully("the run ends")  # or it would start another one
+                    nanny.close_gracefully("the run ends")  # or it would start the worker again
                 if nanny.pid is not None:
                     with suppress(ProcessLookupError):
                         os.kill(nanny.pid, signal.SIGKILL)
@@ -235,14 +236,14 @@ class _OwnCluster(LocalCluster):
 
 
 def _wait_for_first(cluster: LocalCluster, client: Client, workers: int) -> None:
-    """Wait until there is a worker; one that dies at the start is no failure.
+    """Wait until a worker is up; workers that die while they start are started again.
 
     Raises:
-        ClusterError: all have died at each of several starts.
+        ClusterError: all workers died in each of several attempts to start them.
     """
     starts = 1
     while not client.nthreads():
-        nannies = cluster.workers.values()  # of those whose start is over
+        nannies = cluster.workers.values()  # those whose start has ended
         if nannies and not any(nanny.is_alive() for nanny in nannies):
             if starts == _STARTS:
                 raise ClusterError(
@@ -255,17 +256,17 @@ def _wait_for_first(cluster: LocalCluster, client: Client, workers: int) -> None
 
 
 def start_missing(client: Client, workers: int) -> None:
-    """Restart workers of an own cluster whose nannies gave up, as when they died while starting."""
+    """Restart workers of a local cluster that died while they started; else do nothing."""
     cluster = client.cluster
     if cluster is None or len(client.nthreads()) >= workers:
         return
-    # Nannies start a worker again, but not one that died before it was there.
+    # A nanny restarts its worker, but not one that died while it started.
     dead = [name for name, nanny in cluster.workers.items() if not nanny.is_alive()]
     try:
         if dead:
             cluster.sync(cluster.scale_down, dead)
     except RuntimeError as error:
-        # One that was being started died as well: the next look finds it.
+        # A worker that was being started died as well: the next check finds it.
         _LOGGER.info("a worker died while others were started again (%s)", error)
     cluster.scale(workers)
 
@@ -275,7 +276,7 @@ def running_client(scheduler: Scheduler) -> Iterator[Client]:
     """Client of a running cluster; checks that its workers have the same versions.
 
     Raises:
-        UsageError: it has not, or the address is none.
+        UsageError: versions differ, or the address is invalid.
         ClusterError: the scheduler cannot be reached, or has no workers.
     """
     address = scheduler.address
@@ -308,7 +309,7 @@ def client_of_run(where: Workers | Scheduler, run: str) -> Iterator[Client]:
 
     Raises:
         ClusterError: the scheduler or all workers were lost, or cannot be reached.
-        UsageError: the cluster's versions are other ones.
+        UsageError: the cluster has other versions.
     """
     own = isinstance(where, Workers)
     opened = local_client(where.number) if isinstance(where, Workers) else running_client(where)
@@ -316,17 +317,17 @@ def client_of_run(where: Workers | Scheduler, run: str) -> Iterator[Client]:
         try:
             yield client
         except (CancelledError, CommClosedError) as error:
-            # Nobody cancels here: the client has lost its scheduler.
+            # geothresh cancels nothing here, so the client has lost its scheduler.
             raise ClusterError(LOST) from error
         except BaseException:
-            # Workers of our own end at once. Others', which go on, need not do so with this run.
+            # Local workers end with the block. Those of a running cluster are told to stop the run.
             if not own and client.status == "running":
                 client.run(_stop, run, on_error="ignore")
             raise
 
 
 _stopped: deque[str] = deque(maxlen=64)
-"""In a worker: the last runs that failed elsewhere. A worker may serve many, one after another."""
+"""In a worker: the last runs that failed elsewhere. A worker may serve many runs in turn."""
 
 
 def _stop(run: str) -> None:
@@ -334,7 +335,7 @@ def _stop(run: str) -> None:
 
 
 def is_stopped(run: str) -> bool:
-    """In a worker: whether a run has failed elsewhere, so that its results are not wanted."""
+    """In a worker: whether a run has failed elsewhere, so that its results are not needed."""
     return run in _stopped
 
 
@@ -351,7 +352,7 @@ def ask_workers(
     """Call a function on each worker of a running cluster, and return the results.
 
     Raises:
-        UsageError, ClusterError: as `running_client`; and whatever the function raises.
+        UsageError, ClusterError: see `running_client`. Exceptions of the function are raised, too.
     """
     with running_client(scheduler) as client:
         try:
@@ -396,7 +397,7 @@ def _require_same_versions(client: Client, address: str) -> None:
     own = _versions()
     versions: Any = client.get_versions()
     scheduler = versions["scheduler"]
-    found = {
+    by_process = {
         "the scheduler": {
             "python": str(scheduler["host"]["python"]).split(".final")[0],
             "distributed": str(scheduler["packages"]["distributed"]),
@@ -411,21 +412,21 @@ def _require_same_versions(client: Client, address: str) -> None:
         ) from error
     for worker, answer in answers.items():
         if isinstance(answer, CommClosedError):
-            continue  # lost since it was counted; a run sees to that
+            continue  # the worker has died since; a run handles that
         if isinstance(answer, Exception):  # whatever the worker's unpickling raises
             raise UsageError(
                 f"scheduler {address}: its workers cannot run geothresh ({answer}); install "
                 f"geothresh {own['geothresh']} on every worker"
             ) from answer
-        found[worker] = answer
-    for place, packages in found.items():
-        for name, there in packages.items():
-            here = own[name]
-            # Functions travel as byte code, which a minor version of Python may change.
-            if name == "python" and here.split(".")[:2] == there.split(".")[:2]:
+        by_process[worker] = answer
+    for process, packages in by_process.items():
+        for name, theirs in packages.items():
+            ours = own[name]
+            # Functions are sent as byte code, which a minor version of Python may change.
+            if name == "python" and ours.split(".")[:2] == theirs.split(".")[:2]:
                 continue
-            if here != there:
+            if ours != theirs:
                 raise UsageError(
-                    f"scheduler {address}: {place} has {name} {there}, this process has {here}; "
+                    f"scheduler {address}: {process} has {name} {theirs}, this process has {ours}; "
                     "install the same version on both"
                 )

@@ -1,8 +1,8 @@
 """Inference backends other than torch: ONNX Runtime and OpenVINO.
 
-Both run the ONNX graph of `geothresh.nn.onnx_graph`, compiled once per tile size; the torch backend
-is in `geothresh.nn.refiner`. The libraries are imported when called, and torch never: importing it
-takes longer than refining a small scene with them.
+Both run the ONNX graph of `geothresh.nn.onnx_graph`, compiled once per tile size. The torch backend
+is in `geothresh.nn.refiner`. The libraries are imported when they are called. torch is never
+imported: that would take longer than refining a small scene.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
 from geothresh.types import Float32Array
 
-#: What a backend needs besides torch, and the extra that brings it.
+#: Packages that a backend needs besides torch, and the extra that installs each package.
 _PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": (),
     "onnxruntime": ("onnx", "onnxruntime"),
@@ -37,12 +37,12 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
 _EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
 
 Forward = Callable[[Float32Array], Float32Array]
-"""(B, 1, H, W) float32 in [0, 1] to the same, for one H and W."""
-# A run has one size of tile; a process that serves several sizes keeps as many networks.
+"""Refines (B, 1, H, W) float32 in [0, 1] to the same shape, for one H and W."""
+# Compiled networks that are kept, one per tile size. A run has one tile size.
 _KEPT = 2
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-# ONNX Runtime's level for errors only: its warnings are about the graph, which no user can change.
+# ONNX Runtime's log level for errors only: warnings concern the graph, which users cannot change.
 _ERRORS = 3
 
 
@@ -50,7 +50,7 @@ def require_backend(backend: str) -> None:
     """Check that a backend is known and its packages are installed, without importing them.
 
     Raises:
-        UsageError: it is not, or they are not.
+        UsageError: the backend is unknown, or a package is missing.
     """
     if backend not in _PACKAGES:
         known = ", ".join(get_args(Backend))
@@ -62,7 +62,7 @@ def require_packages(what: str, *packages: str) -> None:
     """Raise UsageError where one of these optional packages is not installed."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        # The last one is what was asked for; its extra brings all others.
+        # The extra of the last package installs all of them.
         raise UsageError(
             f"{what}: needs a package that is not installed ({', '.join(missing)}); "
             f"run: pip install 'geothresh[{_EXTRAS[packages[-1]]}]'"
@@ -71,17 +71,17 @@ def require_packages(what: str, *packages: str) -> None:
 
 @cache
 def versioned(backend: Backend) -> str:
-    """A backend's name and version: the last bits of what it gives depend on both.
+    """A backend's name and version: the last bits of its results depend on both.
 
-    It takes milliseconds to ask for them, and is asked of each of many rasters.
+    Cached, because it takes milliseconds and is called for each of many rasters.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: the backend is not installed.
     """
     require_backend(backend)
     if backend == "torch":
         return f"torch {version('torch')}"
-    # Asked of the module: the distribution has other names too (onnxruntime-gpu).
+    # Taken from the module, because the distribution has several names (onnxruntime-gpu).
     return f"{backend} {importlib.import_module(backend).__version__}"
 
 
@@ -99,19 +99,19 @@ class Library(Protocol):
         ...
 
     def compile(self, graph: bytes) -> Forward:
-        """A function that runs an ONNX graph: (B, 1, H, W) float32 in, the same shape out.
+        """Give a function that runs an ONNX graph: (B, 1, H, W) float32 in, the same shape out.
 
-        One thread at a time may call the function. What it raises where a batch does not fit is
-        known to `geothresh.nn.device.Batches`.
+        One thread at a time may call the function. `geothresh.nn.device.Batches` recognises the
+        errors that it raises when a batch does not fit in memory.
         """
         ...
 
 
 class CompiledRefiner:
-    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
+    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same shape.
 
-    Calls from several threads wait for one another. The library takes as many threads for one
-    forward pass as torch would.
+    Calls from several threads wait for one another. The library uses as many threads for a forward
+    pass as torch would.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class CompiledRefiner:
         batch_size: BatchSize = "auto",
         cores: int | None = None,
     ) -> None:
-        """Load the library; the network is compiled at the first tile.
+        """Load the library; the network is compiled when the first tile is refined.
 
         ``cores`` is the number of threads of a pass on a CPU, by default `usable_threads`.
 
@@ -162,7 +162,7 @@ class CompiledRefiner:
 
     @property
     def batch_size(self) -> int:
-        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        """Tiles in a forward pass: as requested, or fewer where these did not fit in memory."""
         return self._batches.size
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -192,7 +192,7 @@ def library(backend: Backend, device: str, precision: Precision, *, threads: int
     """Load the library of a backend for a device and a precision.
 
     Raises:
-        UsageError: it lacks them.
+        UsageError: the backend does not support the device or the precision.
     """
     chosen = OnnxRuntime if backend == "onnxruntime" else OpenVino
     return chosen(device, precision, threads=threads)
@@ -204,7 +204,7 @@ class OnnxRuntime:
     precision: Precision = "fp32"
 
     def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
-        """Take a device (auto means cpu), a precision and the threads of a forward pass.
+        """Set up ONNX Runtime; the device auto means cpu.
 
         Raises:
             UsageError: a device other than cpu and cuda[:i], or a precision other than fp32.
@@ -222,17 +222,17 @@ class OnnxRuntime:
         """See `Library`."""
         import onnxruntime
 
-        # Its builds for Windows send telemetry by default.
+        # Builds for Windows send telemetry by default.
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = _ERRORS
         provider: str | tuple[str, dict[str, str]] = _CPU
         if self.device.type == "cuda":
-            # TF32 would round the numbers of an fp32 network to 10 bits.
+            # TF32 would round the mantissas of an fp32 network to 10 bits.
             provider = (_CUDA, {"device_id": str(self.device.index or 0), "use_tf32": "0"})
         session = onnxruntime.InferenceSession(graph, options, providers=[provider])
-        # Operators that a provider lacks run on the CPU, and all of them where it cannot start.
+        # ONNX Runtime silently runs everything on the CPU if the CUDA provider cannot start.
         if self.device.type == "cuda" and _CUDA not in session.get_providers():
             raise InputError(
                 f"device {self.device}: ONNX Runtime cannot start CUDA; check its versions of CUDA "
@@ -269,7 +269,7 @@ class OpenVino:
     """OpenVINO on the CPU; see `Library`."""
 
     def __init__(self, device: str, precision: Precision, *, threads: int) -> None:
-        """Take a device (auto or cpu), a precision and the threads of a forward pass.
+        """Set up OpenVINO for the device auto or cpu.
 
         Raises:
             UsageError: another device, or a precision that this CPU lacks.
@@ -286,7 +286,7 @@ class OpenVino:
         self.precision = cpu_precision(precision)
         bf16 = self.precision == "bf16"
         if bf16 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            # OpenVINO would take fp32, and say nothing.
+            # OpenVINO would silently use fp32.
             raise UsageError(
                 "precision bf16: this CPU has no instructions for it that OpenVINO knows; say auto "
                 "or fp32"
@@ -307,7 +307,7 @@ class OpenVino:
         request = network.create_infer_request()
 
         def forward(tiles: Float32Array) -> Float32Array:
-            # A copy: the next call writes into the same memory.
+            # Copied, because the next call writes into the same memory.
             return np.array(request.infer([tiles], share_inputs=True)[0], np.float32)
 
         return forward

@@ -1,10 +1,9 @@
-"""`torch.compile` of a network's forward pass: when it pays, whether it can, and its errors.
+"""`torch.compile` of a network's forward pass: when it pays, whether it is possible, its errors.
 
-torch writes kernels for one network and one shape of batch, and joins what the network does between
-two convolutions to one kernel each. A compiler turns them into code, which takes from half a minute
-to some minutes once; torch keeps the code for later runs, where it keeps it by default. Results
-differ from those of the plain pass by rounding, so a run says in tags and fingerprint that it was
-compiled.
+torch generates kernels for one network and one batch shape, and fuses all operations between two
+convolutions to one kernel. Compiling takes from half a minute to some minutes. torch keeps the code
+in its default cache for later runs. Results differ from those of the plain pass by rounding, so a
+run records in tags and fingerprint that it was compiled.
 
 https://docs.pytorch.org/docs/stable/generated/torch.compile.html
 """
@@ -28,21 +27,21 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("geothresh.nn")
 PAYS_FROM = 20_000
-"""Tiles from which on compiling the full network for a GPU pays: up to 30 s for 1.4 ms a tile less,
-by the figures of an H200 in docs/performance.md."""
+"""Compiling the full network for a GPU pays from this many tiles on: it takes up to 30 s and saves
+1.4 ms a tile, measured on an H200 (docs/performance.md)."""
 
 
 def pays(config: NetworkConfig, *, device: Callable[[], str], n_tiles: int) -> bool:
-    """Whether compiling pays for a run of so many tiles: what ``auto`` decides by.
+    """Whether compiling pays for a run of this many tiles; decides ``auto``.
 
-    It does on CUDA alone, from `PAYS_FROM` tiles on, for networks at full resolution: others take
-    so little of a GPU that it waits for the host. On a CPU a pass of the packaged models is a
-    seventh quicker, which takes thousands of tiles to make up for the compiler's work.
+    It pays only on CUDA, from `PAYS_FROM` tiles on, for networks at full resolution: with smaller
+    networks the GPU waits for the host anyway. On a CPU, a pass of the packaged models becomes a
+    seventh faster, which makes up for the time of compiling only after thousands of tiles.
 
     Args:
-        config: of the network.
-        device: gives its type: cpu, cuda or mps; called only where the rest does not decide.
-        n_tiles: of the whole raster; 0 where that is not known.
+        config: the sizes of the network.
+        device: gives the type of the device, cpu, cuda or mps; called only if it decides.
+        n_tiles: tiles of the whole raster; 0 if unknown.
     """
     if n_tiles < PAYS_FROM or config.shuffle > 1 or device() != "cuda":
         _LOGGER.info(
@@ -55,14 +54,14 @@ def pays(config: NetworkConfig, *, device: Callable[[], str], n_tiles: int) -> b
 
 @cache
 def lacking_compiler(device: str, /) -> str | None:
-    """Why torch cannot compile for a type of device on this machine; None where it can.
+    """Why torch cannot compile for a type of device on this machine; None if it can.
 
-    A function of one line is compiled: that needs all that a network needs.
+    A function of one line is compiled as a test; it needs the same tools as a network.
     """
     import torch
 
     try:
-        # Vectorised code, for which a compiler is asked in more ways than for a single number.
+        # An array of 64, because vectorised code needs more of the compiler than a single number.
         numbers = torch.zeros(64, device=device)
         options = compiler_options(device)
         torch.compile(_one_more, dynamic=False, fullgraph=True, options=options)(numbers)
@@ -78,7 +77,7 @@ def _one_more(x: torch.Tensor) -> torch.Tensor:
 
 
 def require_compiler(device: str) -> None:
-    """Raise UsageError where nothing can be compiled for a type of device."""
+    """Raise UsageError if torch cannot compile for a type of device."""
     reason = lacking_compiler(device)
     if reason is not None:
         raise UsageError(_refusal(device, reason))
@@ -86,10 +85,10 @@ def require_compiler(device: str) -> None:
 
 @contextmanager
 def compiler_errors_reported(device: str) -> Iterator[None]:
-    """Context manager around a first pass: what torch's compiler raises is a UsageError.
+    """Context manager around a first pass that turns errors of torch's compiler into UsageErrors.
 
     Raises:
-        UsageError: the compiler failed. The plain pass does not take its place unasked.
+        UsageError: the compiler failed. There is no silent fallback to the plain pass.
     """
     import torch
 
@@ -104,10 +103,10 @@ def compiler_errors_reported(device: str) -> Iterator[None]:
 
 
 def compile_in_place(network: ThreshNet) -> None:
-    """Have the next forward pass compiled, for the shape of its batch and no other.
+    """Have the next forward pass compiled, for the shape of its batch only.
 
-    torch's compiler joins biases, sums and rectifiers with all else between two convolutions, and
-    does not know the fused kernels that the plain pass has for them, so these are left out.
+    torch's compiler fuses biases, sums and ReLUs by itself, and does not know the fused kernels of
+    the plain pass, so these are replaced by separate steps.
     """
     from geothresh.nn.network import take_apart
 
@@ -117,12 +116,12 @@ def compile_in_place(network: ThreshNet) -> None:
 
 
 def compiler_options(device: str) -> dict[str, str | int | bool | Callable[..., Any]] | None:
-    """What torch's compiler is told: the length of this CPU's vectors, in bits.
+    """Options of torch's compiler: on CPUs, the vector length in bits.
 
-    It takes the longest by itself, but its cache does not tell lengths apart: kernels made for
-    vectors of 256 bits (another machine with the same cache, or ATEN_CPU_CAPABILITY=avx2) were
-    built again for those of 512, and wrote past the ends of their arrays. Options are part of the
-    cache's key. Measured with torch 2.13.
+    By default torch chooses the longest vectors, but its cache does not distinguish lengths.
+    Kernels for vectors of 256 bits (from another machine with the same cache, or with
+    ATEN_CPU_CAPABILITY=avx2) were built again for 512 bits, and wrote past the ends of their
+    arrays. Options are part of the cache's key. Observed with torch 2.13.
     """
     import torch
 
@@ -141,6 +140,6 @@ def _refusal(device: str, reason: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """What a compiler's error says first, which may be many lines."""
+    """The first line of a compiler's error, which may have many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__

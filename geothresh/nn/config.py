@@ -1,6 +1,7 @@
 """Sizes of a ThreshNet, the presets, and the weights of its loss.
 
-No torch here: reading a model card must stay cheap, and the command line shows these numbers.
+torch is not imported: reading a model card must stay cheap, and the command line shows these
+numbers.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ Branches = Literal["both", "global", "local"]
 LEVELS = 4
 PATCHES = (16, 32, 64, 128, 256)
 """Sides of a patch, in pixels of the tile."""
-#: The paper's network has at most 6 blocks in a level, and 4 grids of up to 8 cells a side. A file
-#: that asks for very many more is made to exhaust memory.
+#: The paper's network has at most 6 blocks in a level, and 4 grids of up to 8 cells a side. A model
+#: file with far more may be made to exhaust memory.
 _MOST_WIDTH, _MOST_BLOCKS, _MOST_GRIDS, _MOST_CELLS = 4096, 64, 8, 64
 
-#: Confidences are kept this far from 0 and 1 before their logit is taken: a quarter of a grey level
-#: of an 8-bit map, so that 0 and 1 stay distinct from 1/255 and 254/255.
+#: Confidences are clipped this far from 0 and 1 before their logit is taken. It is a quarter of a
+#: grey level of an 8-bit map, so that 0 and 1 stay distinct from 1/255 and 254/255.
 LOGIT_MARGIN = 1 / 1020
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """Sizes of a ThreshNet; stored in its model file, from which the network is built again."""
+    """Sizes of a ThreshNet; stored in its model file, so that the file is enough to rebuild it."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of the four encoder levels."""
@@ -44,7 +45,7 @@ class NetworkConfig:
     """What the heads predict: the logit of the confidence (the paper), or a correction that is
     added to the logit of the input and is zero before training."""
     branches: Branches = "both"
-    """Decoders: both, whose mean is taken (the paper), or one alone, for ablations."""
+    """Decoders: both, whose outputs are averaged (the paper), or only one, for ablations."""
 
     def __post_init__(self) -> None:
         if len(self.widths) != LEVELS or len(self.blocks) != LEVELS:
@@ -80,18 +81,18 @@ class NetworkConfig:
 
     @property
     def multiple(self) -> int:
-        """Pixels of the tile under one pixel of the deepest level."""
+        """Side, in pixels of the tile, of one pixel of the deepest level."""
         return int(self.shuffle * 2 ** (LEVELS - 1))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, fit for JSON."""
+        """Give the sizes as JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
         """Rebuild from `as_dict`; raises ModelError on unknown or missing entries."""
         names = {f.name for f in fields(cls)}
-        # The first model files do not say, and have both.
+        # The first model files lack this entry, and have both branches.
         values = {"branches": "both", **values}
         if set(values) != names:
             raise ModelError(
@@ -112,8 +113,8 @@ class NetworkConfig:
 
 
 #: ``full`` is the paper's network. ``small`` has its first level at a quarter of the resolution and
-#: a twenty-eighth of the operations: on a CPU, thin layers at full resolution are bound by memory.
-#: Its deepest pixel is 32 pixels wide, so P is 32 at least.
+#: a twenty-eighth of the operations: on a CPU, layers of few channels at full resolution are bound
+#: by memory. A pixel of its deepest level is 32 pixels wide, so P is at least 32.
 PRESETS: dict[str, NetworkConfig] = {
     "full": NetworkConfig(),
     "small": NetworkConfig(widths=(32, 64, 96, 128), blocks=(2, 2, 2, 2), shuffle=4),
@@ -122,7 +123,7 @@ PRESETS: dict[str, NetworkConfig] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossWeights(Options):
-    """Weights of the terms; the defaults are the paper's."""
+    """Weights of the terms of the loss; the defaults are those of the paper."""
 
     region: float = option(
         0.7,

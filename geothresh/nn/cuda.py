@@ -1,6 +1,6 @@
 """CUDA streams for inference: pinned buffers, and the network captured as CUDA graphs.
 
-A graph starts all kernels of a pass with one call; otherwise a processor core is kept busy starting
+A graph launches all kernels of a pass with one call. Without it, a processor core is busy launching
 the network's two hundred small kernels. With two streams on a GPU, one copies while the other
 computes.
 
@@ -22,16 +22,16 @@ from geothresh.nn.network import ThreshNet
 from geothresh.types import Float32Array
 
 STREAMS_PER_DEVICE = 2
-"""Each keeps its own buffers and graphs; with two, copies and kernels overlap."""
+"""Streams on each GPU, each with its buffers and graphs; with two, copies and kernels overlap."""
 _WARM_UPS = 2
-"""Passes before a graph is recorded, in which libraries choose kernels and allocate memory."""
+"""Passes before a graph is captured: in these, libraries choose kernels and allocate memory."""
 _capturing = threading.Lock()
-"""Held while memory is taken or a graph is captured, which fails if other threads allocate."""
+"""Held while memory is measured or a graph is captured: other threads must not allocate then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recorded:
-    """The network captured for one shape of batch, and its buffers."""
+    """The network captured as a graph for one batch shape, and its buffers."""
 
     graph: torch.cuda.CUDAGraph
     host_in: torch.Tensor
@@ -41,10 +41,10 @@ class _Recorded:
 
 
 def recorded_size(n_tiles: int, *, most: int, compiled: bool = False) -> int:
-    """Tiles of the graph that takes ``n_tiles``: 1, 2, a multiple of 4, or ``most``.
+    """Batch size of the graph that runs ``n_tiles``: 1, 2, a multiple of 4, or ``most``.
 
-    Rows of a scene seldom are whole batches; with fewer sizes, more of a batch would be padding.
-    A compiled network has one size, as each takes half a minute to compile.
+    A row of a scene is seldom a multiple of the batch size; with fewer sizes, more of a batch would
+    be padding. A compiled network has one size, because each size takes half a minute to compile.
     """
     if compiled:
         return most
@@ -55,19 +55,19 @@ class GraphStream:
     """A CUDA stream that runs a network on tiles; called by one thread at a time."""
 
     def __init__(self, network: ThreshNet, device: torch.device) -> None:
-        """Take a network that is on the device; several streams may share it."""
+        """Use a network that is on the device; several streams may share it."""
         self.device = device
         self.network = network
         self.compiled = False
-        """Whether its first pass with a shape compiles it for that: see `StreamPool.compile`."""
+        """Whether the first pass of each shape compiles the network, see `StreamPool.compile`."""
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[tuple[int, int, int], _Recorded] = {}
 
     def __call__(self, tiles: Float32Array, *, most: int) -> Float32Array:
-        """Refine tiles (B, T, T), no more than ``most`` of them.
+        """Refine at most ``most`` tiles, (B, T, T).
 
-        A batch is filled up to the next of few sizes, for each of which a graph is recorded.
+        The batch is padded to the next of a few sizes, for each of which a graph is captured.
         """
         n_tiles = len(tiles)
         size = recorded_size(n_tiles, most=most, compiled=self.compiled)
@@ -78,8 +78,7 @@ class GraphStream:
                 try:
                     recorded = self._recorded[shape] = self._record(shape)
                 except torch.OutOfMemoryError:
-                    # The caller tries a smaller batch, for which this frees the other graphs'
-                    # memory.
+                    # The caller tries a smaller batch next: free the memory of the other graphs.
                     self._recorded.clear()
                     raise
         recorded.host_in.numpy()[:n_tiles] = tiles
@@ -107,9 +106,9 @@ class GraphStream:
                 for _ in range(_WARM_UPS):
                     self.network.refine(device_in[:, None])
             self._stream.synchronize()
-            torch.cuda.empty_cache()  # a graph has memory of its own, beside what the warm-up took
+            torch.cuda.empty_cache()  # the graph does not reuse the memory of the warm-up
             graph = torch.cuda.CUDAGraph()
-            # thread_local: other threads may allocate on their own streams meanwhile.
+            # thread_local: other threads may still allocate on their own streams.
             with torch.cuda.graph(
                 graph,
                 pool=self._pool,
@@ -127,16 +126,16 @@ class GraphStream:
 
 
 def batch_that_fits(network: ThreshNet, device: torch.device, *, most: int, tile: int) -> int:
-    """Largest batch, a power of two up to ``most``, for which all streams have memory at once.
+    """Largest batch, a power of two up to ``most``, that fits in memory on all streams at once.
 
-    Measured on the second pass of one tile: in the first one, libraries try kernels.
+    The memory of one tile is measured in its second pass: in the first, libraries try kernels.
     """
     with _capturing, torch.inference_mode(), torch.cuda.device(device):
-        one = torch.rand((1, 1, tile, tile), device=device)
-        network.refine(one)
+        probe = torch.rand((1, 1, tile, tile), device=device)
+        network.refine(probe)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        network.refine(one)
+        network.refine(probe)
         each = torch.cuda.max_memory_allocated() - before
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
@@ -147,9 +146,9 @@ def fitting(each: int, *, free: int, most: int) -> int:
     """Largest power of two up to ``most`` for which the batches of all streams fit in memory.
 
     Args:
-        each: bytes that one tile takes.
-        free: bytes of free memory, a quarter of which is left to other processes and libraries.
-        most: the largest batch that is wanted.
+        each: bytes that one tile needs.
+        free: bytes of free memory; a quarter is left to other processes and libraries.
+        most: upper limit of the batch.
     """
     size = 1
     while 2 * size <= most and 2 * size * STREAMS_PER_DEVICE * each <= 0.75 * free:
@@ -161,7 +160,7 @@ class StreamPool:
     """Pool of the streams of all devices of a refiner; a caller takes whichever is free."""
 
     def __init__(self, streams: Sequence[GraphStream]) -> None:
-        """Take the streams, in the order in which they are first used."""
+        """Make a pool of streams, given in the order of their first use."""
         self._all = tuple(streams)
         self._free: queue.SimpleQueue[GraphStream] = queue.SimpleQueue()
         for stream in streams:
@@ -173,7 +172,7 @@ class StreamPool:
         return cls([GraphStream(*pair) for _ in range(STREAMS_PER_DEVICE) for pair in networks])
 
     def compile(self) -> None:
-        """Have the networks compiled before they are recorded, each for one size of batch."""
+        """Have the networks compiled before they are captured, each for one batch size."""
         for network in {id(stream.network): stream.network for stream in self._all}.values():
             compile_in_place(network)
         for stream in self._all:

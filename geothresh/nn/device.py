@@ -1,8 +1,8 @@
-"""Run a network: choose device and number format, share out a CPU's cores, halve large batches.
+"""Choose device and number format, divide a CPU's cores among threads, halve large batches.
 
 torch is imported when it is needed. On a CPU, every thread that calls torch gets its own pool of
-OpenMP threads. With more of these than cores, GNU OpenMP puts them to sleep at each barrier instead
-of spinning, and all passes take nearly twice as long. So only the threads of `ComputeThreads` call
+OpenMP threads. With more of these than cores, GNU OpenMP lets them sleep at each barrier instead of
+spinning, and all passes take nearly twice as long. So only the threads of `ComputeThreads` call
 torch, each with its share of the cores.
 
 A second core for a pass gains little: each of the network's two hundred short steps ends at a
@@ -18,13 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from geothresh.errors import DeviceLostError, InputError, ModelError, UsageError, warn
-from geothresh.machine import has_bf16
+from geothresh.machine import has_bf16, nvidia_gpus
 from geothresh.nn.config import NetworkConfig
 from geothresh.options import BatchSize, Precision
 from geothresh.types import Float32Array
@@ -35,14 +34,15 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _MOST_PASSES, _MOST_LARGE_PASSES = 16, 4
-"""Limits memory: a pass takes about 15 MB, or 250 MB if its first level is at full resolution."""
+"""Most passes at once, and most with the first level at full resolution. They limit memory: a pass
+takes about 15 MB, or 250 MB at full resolution."""
 GPU_BATCH = 16
 """Tiles of a batch on a GPU, if they fit in its memory."""
 
 _DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Number formats, and what torch calls them."""
-# The libraries have few exception types for it: failures to allocate on a CPU (Linux and macOS,
-# Windows, C++), in oneDNN, on Metal, in ONNX Runtime and OpenVINO are told apart by their text.
+"""Number formats, and their names in torch."""
+# Parts of messages about failed allocations: on CPUs (Linux and macOS, Windows, C++), in oneDNN, on
+# Metal, in ONNX Runtime and in OpenVINO. Few of them have an exception type of their own.
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "bad_alloc",
     "failed to allocate", "could not create a primitive",
@@ -51,20 +51,20 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What `torch.device` is, for libraries that run a network without torch."""
+    """A device like `torch.device`, for libraries that run a network without torch."""
 
     type: str
     """cpu or cuda."""
     index: int | None = None
-    """Which GPU; None = the first one."""
+    """Index of the GPU; None = the first one."""
 
     def __str__(self) -> str:
-        """As it is given: cuda:1."""
+        """The device as the option takes it, such as cuda:1."""
         return self.type if self.index is None else f"{self.type}:{self.index}"
 
 
 def pick_device(name: str) -> torch.device:
-    """Torch device of a name; ``auto`` takes a GPU that works, else the CPU.
+    """The torch device of a name; ``auto`` chooses a GPU that works, else the CPU.
 
     Args:
         name: auto, cpu, cuda, cuda:i or mps; ``cuda`` without a number stands for all GPUs, see
@@ -79,7 +79,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
-        if _has_nvidia_gpu():
+        if nvidia_gpus():
             warn(
                 "the GPU of this machine cannot be used and the network runs on the CPU, many "
                 "times slower; check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES, or say "
@@ -117,24 +117,24 @@ def lost_device_reported(device: torch.device) -> Iterator[None]:
     """Context manager: report a GPU that fails inside this block as a `DeviceLostError`.
 
     Raises:
-        DeviceLostError: the device itself has failed. The run ends rather than going on elsewhere,
-            where the remaining pixels would be computed in another number format.
+        DeviceLostError: the device itself has failed. The run ends instead of continuing on another
+            device, which would compute the remaining pixels in another number format.
     """
     import torch
 
     try:
         yield
     except torch.AcceleratorError as error:
-        said = " ".join(str(error).splitlines()[:1])
+        reason = " ".join(str(error).splitlines()[:1])
         raise DeviceLostError(
-            f"device {device}: is lost ({said}); look at it with nvidia-smi, and run again"
+            f"device {device}: is lost ({reason}); look at it with nvidia-smi, and run again"
         ) from error
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Number format (dtype) of a network on a device.
+    """The number format (dtype) of a network on a device.
 
-    ``auto`` takes bf16 where it is native, else fp16 on CUDA and fp32 elsewhere.
+    ``auto`` chooses bf16 if it is native, else fp16 on CUDA and fp32 elsewhere.
 
     Raises:
         UsageError: the precision is unknown, or is fp16 on a CPU.
@@ -153,13 +153,13 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def cpu_precision(precision: Precision) -> Precision:
-    """Number format of a network on the CPU, in whatever library: fp32 or bf16.
+    """The number format of a network on the CPU, in any library: fp32 or bf16.
 
     Raises:
         UsageError: the precision is unknown, or is fp16.
     """
     if precision == "auto":
-        # A CPU without bf16 instructions emulates them, far slower than fp32.
+        # A CPU without bf16 instructions emulates them, which is far slower than fp32.
         return "bf16" if cpu_has_bf16() else "fp32"
     _require_format(precision)
     if precision == "fp16":
@@ -169,13 +169,13 @@ def cpu_precision(precision: Precision) -> Precision:
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for bf16."""
-    found = has_bf16()
-    if found is None:
-        # Of the libraries that could be asked, the one that is always installed.
+    supported = has_bf16()
+    if supported is None:
+        # torch is the only library with this test that is always installed.
         import torch
 
-        found = torch.cpu._is_avx512_bf16_supported()
-    return found
+        supported = torch.cpu._is_avx512_bf16_supported()
+    return supported
 
 
 def _require_format(precision: str) -> None:
@@ -184,24 +184,19 @@ def _require_format(precision: str) -> None:
 
 
 def precision_name(dtype: torch.dtype) -> Precision:
-    """Name of a dtype: the inverse of `pick_dtype`."""
-    return next(name for name, torchs in _DTYPES.items() if str(dtype) == f"torch.{torchs}")
-
-
-def _has_nvidia_gpu() -> bool:
-    """Whether the Linux kernel lists an NVIDIA GPU, usable or not."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+    """The name of a dtype: the inverse of `pick_dtype`."""
+    return next(name for name, in_torch in _DTYPES.items() if str(dtype) == f"torch.{in_torch}")
 
 
 class ComputeThreads:
     """A pool of threads that run torch, each with its share of the cores."""
 
     def __init__(self, passes: int, cores: int | None = None) -> None:
-        """Start the threads; the number of threads that torch uses elsewhere stays as it is.
+        """Start the threads. The number of threads that torch uses elsewhere does not change.
 
         Args:
-            passes: concurrent calls; further ones wait.
-            cores: processor cores to share among them; by default all that torch uses.
+            passes: most calls at once; others wait.
+            cores: processor cores that they share; by default all that torch uses.
         """
         self.passes = passes
         self._pool = ThreadPoolExecutor(passes, thread_name_prefix="geothresh-torch")
@@ -213,20 +208,20 @@ class ComputeThreads:
 
         threads = torch.get_num_threads()
         share = max(1, (cores or threads) // self.passes)
-        all_there = threading.Barrier(self.passes)
+        started = threading.Barrier(self.passes)
 
         def begin() -> None:
-            all_there.wait()
-            # First call into torch from this thread: it sets the thread's number to the default.
+            started.wait()
+            # The first call into torch sets this thread's number of threads to the default.
             torch.get_num_threads()
             torch.set_num_threads(share)
-            all_there.wait()
+            started.wait()
 
         try:
             for future in [self._pool.submit(begin) for _ in range(self.passes)]:
                 future.result()
         finally:
-            # set_num_threads in a thread also changes the default for threads to come.
+            # set_num_threads in a thread also changes the default of later threads.
             torch.set_num_threads(threads)
 
     def run(
@@ -238,12 +233,12 @@ class ComputeThreads:
 
 @cache
 def compute_threads(passes: int, cores: int | None, /) -> ComputeThreads:
-    """The pool that a process shares, for a number of passes at once; see `ComputeThreads`."""
+    """The pool for a number of passes at once, which the whole process shares."""
     return ComputeThreads(passes, cores)
 
 
 def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
-    """Number of concurrent passes that gives the highest throughput on a number of cores.
+    """The number of concurrent passes with the highest throughput on a number of cores.
 
     All passes get the same number of cores, because the last bit of an fp32 result depends on it.
     """
@@ -255,7 +250,7 @@ def passes_at_once(config: NetworkConfig, cores: int | None = None) -> int:
 
 
 def require_whole_patches(shape: tuple[int, ...], patch: int) -> None:
-    """Raise ModelError where the shape is not that of tiles (B, H, W) of whole patches."""
+    """Raise ModelError if a shape is not (B, H, W) with H and W multiples of the patch."""
     if len(shape) != 3 or any(side < 1 or side % patch for side in shape[1:]):
         raise ModelError(
             f"tiles of shape {shape} do not suit a model with patch {patch}; take a tile size that "
@@ -270,10 +265,10 @@ class Batches:
     """
 
     def __init__(self, batch_size: BatchSize, device: torch.device | Device) -> None:
-        """Take a number of at least 1, or "auto": 1 on a CPU, 16 on a GPU.
+        """Start with a batch size of at least 1, or "auto": 1 on a CPU, 16 on a GPU.
 
         Raises:
-            UsageError: the number is below 1.
+            UsageError: the batch size is below 1.
         """
         if isinstance(batch_size, int) and batch_size < 1:
             raise UsageError(f"`batch_size` {batch_size}: say auto or a number of at least 1")
@@ -286,10 +281,10 @@ class Batches:
     def run(
         self, forward: Callable[[Float32Array], Float32Array], tiles: Float32Array
     ) -> Float32Array:
-        """Call `forward` on tiles (B, ..., T, T) batch by batch, halving those that do not fit.
+        """Call `forward` on tiles (B, ..., T, T) batch by batch, and halve batches that do not fit.
 
         Returns:
-            (B, T, T), what `forward` gave.
+            (B, T, T), the results of `forward`.
 
         Raises:
             ModelError: not even one tile fits in memory.
@@ -301,7 +296,7 @@ class Batches:
             stop = min(start + size, len(tiles))
             try:
                 refined[start:stop] = forward(tiles[start:stop])
-            except Exception as error:  # those of ONNX Runtime have no other base
+            except Exception as error:  # errors of ONNX Runtime have no narrower base class
                 if not out_of_memory(error):
                     raise
                 self._halve(size, tiles.shape[-1], error)
@@ -320,7 +315,7 @@ class Batches:
                 "take a smaller `tile_size` or `device=cpu`"
             ) from error
         with self._halving:
-            # Another thread may have found the same.
+            # Another thread may have halved it already.
             self.size = min(self.size, size // 2)
 
 

@@ -1,17 +1,17 @@
 """Losses of the paper (section 3.5), and two more: soft IoU and soft clDice.
 
-Focal and boundary terms are taken against the region-thresholded target, cross entropy against the
-ground truth. All take confidences in [0, 1] and targets in {0, 1}, float tensors (B, 1, H, W), by
-keyword only: swapped, they would still give a number. Predictions of several branches may stand
-along an axis before, all against one target. Values and gradients are finite at 0 and 1.
+Focal and boundary terms compare with the region-thresholded target, cross entropy with the ground
+truth. Predictions in [0, 1] and targets in {0, 1} are float tensors (B, 1, H, W). They are passed
+by keyword only, because swapped they would still give a number. Predictions may have a leading axis
+of branches, which all have the same target. Values and gradients are finite at 0 and 1.
 
-``valid``, of the target's shape, is 1 where a pixel counts; None = everywhere. The values of the
-other pixels influence no loss and get no gradient: means are over the valid pixels of the batch,
-and the border of an invalid area is no edge.
+``valid`` has the target's shape and is 1 where a pixel counts; None = everywhere. Other pixels do
+not influence any loss and get no gradient: means are over the valid pixels of the batch, and the
+border of an invalid area is not an edge.
 
-Soft clDice (Shit et al., 2021, section 3.2, algorithms 1, 2) asks whether the prediction's
-centreline lies in the true mask and the true centreline in the prediction. So a short gap in a road
-costs as much as many wrong pixels along its edges.
+Soft clDice (Shit et al., 2021, section 3.2, algorithms 1, 2) measures how much of the predicted
+centreline lies in the true mask, and of the true centreline in the prediction. So a short gap in a
+road costs as much as many wrong pixels along its edges.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _MARGIN = 1e-6
 #: Edge maps are exactly 0 wherever a map is flat, so their margin is wider.
 _EDGE_MARGIN = 1e-3
 
-#: Skeletons are drawn at half of the chip's resolution: a quarter of the time, and roads are wider
-#: than two pixels.
+#: Skeletons are computed at half of the chip's resolution, in a quarter of the time: roads are
+#: wider than two pixels.
 _SCALE = 2
-#: Erosions at that resolution: the centrelines of roads up to 42 pixels wide are found.
+#: Erosions at that resolution: they find the centrelines of roads up to 42 pixels wide.
 _ITERATIONS = 10
 
 
 def focal_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean of -(1 - c_t)^2 log c_t, where c_t is the confidence in the true class."""
-    # Exactly p or 1 - p: choosing pixel by pixel takes longer than this arithmetic.
+    # Gives exactly p or 1 - p; torch.where would take longer than this arithmetic.
     true = (target > 0.5).to(prediction.dtype)
     given = (1 - true) + (2 * true - 1) * prediction
     return _mean(-((1 - given) ** 2) * torch.log(_inside(given, _MARGIN)), valid)
@@ -79,7 +79,7 @@ def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     laplace = _laplacian(_known(confidence, valid))
     if valid is not None:
-        # A neighbour that is not valid stands at 0: raise it to the pixel itself.
+        # An invalid neighbour is 0 here: treat it as equal to the pixel itself.
         missing = 1 - valid.to(confidence.dtype)
         laplace = laplace + _known(confidence, valid) * (_laplacian(missing) + 4 * missing)
     return torch.tanh(laplace).abs()
@@ -93,18 +93,19 @@ def threshnet_loss(
     weights: LossWeights,
     valid: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The training loss and its parts, each the mean over the branches.
+    """The training loss and its parts, each averaged over the branches.
 
     Args:
-        logits: of each branch, (B, 1, T, T).
+        logits: logits of each branch, (B, 1, T, T).
         region_target: Y_th, the confidence map cut at its best region-specific thresholds.
         truth: Y, the ground truth.
-        weights: of the parts.
+        weights: weights of the parts.
         valid: 1 where confidence and truth are known, (B, 1, T, T); None = everywhere.
 
     Returns:
-        ``total`` (to be differentiated) and ``focal``, ``boundary``, ``cross_entropy``,
-        ``overlap``, each unweighted; ``centerline``, which takes time, only if it has a weight.
+        ``total`` (to be differentiated), and the unweighted ``focal``, ``boundary``,
+        ``cross_entropy`` and ``overlap``. ``centerline`` takes time, so it is only there if its
+        weight is not 0.
     """
     prediction = torch.stack([branch.float() for branch in logits]).sigmoid()
     parts = {
@@ -141,12 +142,12 @@ def _cross_entropy(prediction: Tensor, target: Tensor, margin: float) -> Tensor:
 
 
 def _known(values: Tensor, valid: Tensor | None) -> Tensor:
-    """0 where not valid, and no gradient from there."""
+    """Set invalid pixels to 0 and stop their gradient."""
     return values if valid is None else torch.where(valid > 0.5, values, 0.0)
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Over the valid pixels; 0 where there is none."""
+    """Mean over the valid pixels; 0 if there is none."""
     if valid is None:
         return torch.mean(values)
     counted = (valid > 0.5).expand_as(values).sum()
@@ -183,14 +184,14 @@ def _laplacian(values: Tensor) -> Tensor:
 
 
 def soft_skeleton(confidence: Tensor, *, iterations: int) -> Tensor:
-    """Soft skeleton of soft masks: what an opening removes after each of several erosions.
+    """Soft skeleton of soft masks: the sum of what an opening removes after each erosion.
 
     Args:
         confidence: (B, 1, H, W) in [0, 1].
         iterations: erosions; shapes up to ``2 * iterations + 1`` pixels wide have a centreline.
 
     Returns:
-        (B, 1, H, W) in [0, 1]; of a hard mask it is 0 or 1.
+        (B, 1, H, W) in [0, 1]; for a hard mask, 0 or 1.
     """
     eroded = _as_channels(confidence)
     smaller = _eroded(eroded)
@@ -214,7 +215,7 @@ def centerline_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None 
     """
     if valid is not None:
         prediction, target = (torch.where(valid > 0.5, m, 0.0) for m in (prediction, target))
-    # Gradients have the layout of what they are multiplied with: that of the skeletons.
+    # Same memory layout as the skeletons, because gradients take it from what they multiply.
     predicted, true = (
         _as_channels(F.avg_pool2d(mask, _SCALE)).transpose(0, 1) for mask in (prediction, target)
     )
@@ -231,21 +232,21 @@ def _share(centerline: Tensor, *, inside: Tensor) -> Tensor:
 
 
 def _as_channels(chips: Tensor) -> Tensor:
-    """(B, 1, H, W) as (1, B, H, W), channels last: pooling is an order quicker than over planes."""
+    """View (B, 1, H, W) as (1, B, H, W), channels last: pooling is then ten times as fast."""
     return chips.transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _dilated(confidence: Tensor) -> Tensor:
-    """The greatest of each pixel and its eight neighbours."""
+    """Maximum of each pixel and its eight neighbours."""
     if confidence.requires_grad or confidence.device.type != "cpu":
         return F.max_pool2d(confidence, 3, stride=1, padding=1)
-    # On a CPU a fifth of the time: pooling notes where the greatest was, which gradients ask for.
+    # A fifth of the time on a CPU: pooling also stores the index of each maximum, for gradients.
     for dim in (-2, -1):
         n = confidence.shape[dim] - 1
         greatest = confidence.clone()
-        for here, there in ((0, 1), (1, 0)):
-            part = greatest.narrow(dim, here, n)
-            torch.maximum(part, confidence.narrow(dim, there, n), out=part)
+        for start, neighbour in ((0, 1), (1, 0)):
+            part = greatest.narrow(dim, start, n)
+            torch.maximum(part, confidence.narrow(dim, neighbour, n), out=part)
         confidence = greatest
     return confidence
 

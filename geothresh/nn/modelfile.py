@@ -1,7 +1,7 @@
 """Read and write model files: safetensors with metadata, of ThreshNet and of base networks.
 
-A safetensors file holds a JSON header and raw tensors, nothing that could run code. Its metadata is
-`ModelCard` for a ThreshNet, and `BaseCard` of `geothresh.base.networks` for a base network.
+A safetensors file holds a JSON header and raw tensors, and no code. Its metadata is a `ModelCard`
+for a ThreshNet, and a `BaseCard` of `geothresh.base.networks` for a base network.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from geothresh.types import Float32Array
 if TYPE_CHECKING:
     import torch
 
-#: A full ThreshNet is 32 MB, a large base network 1 GB; whatever claims more than this is neither.
+#: Larger files are refused. A full ThreshNet has 32 MB, a large base network 1 GB.
 MAX_BYTES = 2 * 1024**3
 _MAX_HEADER = 16 * 1024**2
-# Entry of the metadata with the checksum of all else.
+# Metadata entry with the checksum of everything else.
 _SEAL = "sha256"
 
 
@@ -40,11 +40,11 @@ class Kind:
     """A kind of model file."""
 
     format: str
-    """Tag in the metadata."""
+    """Format tag in the metadata."""
     version: int
-    """Of the format; others are refused."""
+    """Version of the format; others are refused."""
     what: str
-    """In words, for messages."""
+    """Name of the kind in messages."""
     maker: str
     """The command that writes such files."""
     use: str
@@ -73,7 +73,7 @@ def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
 
     Args:
         path: the file.
-        kind: that it must be of.
+        kind: the kind that the file must be of.
 
     Returns:
         The entries ``config`` and ``training``, each a JSON object.
@@ -84,7 +84,7 @@ def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
     path = Path(path)
     try:
         size = path.stat().st_size
-        # Checked before it is opened: opening a pipe would wait for a writer.
+        # Checked before opening: opening a pipe would wait for a writer.
         if not path.is_file() or size < 8:
             raise ModelError(f"{path}: {size} bytes are no model; train one or name another")
         if size > MAX_BYTES:
@@ -107,8 +107,8 @@ def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
         if other is None:
             raise KeyError("format")
         version = int(metadata["format_version"])
-        found = {name: json.loads(metadata[name]) for name in ("config", "training")}
-        for name, value in found.items():
+        entries = {name: json.loads(metadata[name]) for name in ("config", "training")}
+        for name, value in entries.items():
             if not isinstance(value, dict):
                 raise TypeError(f"{name}, which is no JSON object")
     except OSError as error:
@@ -123,7 +123,7 @@ def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
             f"{path}: model format {version}, this geothresh reads {kind.version}; "
             "update geothresh or train again"
         )
-    return found
+    return entries
 
 
 def read_tensors(
@@ -133,8 +133,8 @@ def read_tensors(
 
     Args:
         path: a model file whose metadata was read.
-        expected: name -> tensor (of the meta device, say) of the shape and type it must have.
-        prefix: of the tensors' names in the file; only these are read.
+        expected: name -> tensor, for example on the meta device, with the required shape and type.
+        prefix: only tensors whose names in the file begin with it are read.
 
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
@@ -149,13 +149,13 @@ def read_tensors(
 def _read(
     path: str | Path, framework: str, shapes: Mapping[str, Shape], prefix: str = ""
 ) -> dict[str, Any]:
-    """Tensors of these shapes for torch ("pt") or numpy ("np"); raises as `read_tensors`."""
+    """Read tensors of these shapes for torch ("pt") or numpy ("np"); raises like `read_tensors`."""
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, Any] = {}
     try:
         with safe_open(path, framework=framework) as file:
-            # What safe_open gives is no mapping: it has keys() and no __iter__.
+            # safe_open gives no mapping: the file has keys(), but no __iter__.
             names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
             if names != set(shapes):
                 missing, extra = sorted(set(shapes) - names), sorted(names - set(shapes))
@@ -177,7 +177,7 @@ def _read(
 
 
 def _require_finite(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    # With numpy: torch would start threads for it.
+    # numpy is used because torch would start threads.
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise ModelError(f"{path}: tensor {name} holds NaN or infinity; the model is unusable")
@@ -192,15 +192,15 @@ def write_model(
     sealed: bool = False,
     keep: Path | None = None,
 ) -> None:
-    """Write a model file; it appears complete or not at all. The same content is the same bytes.
+    """Write a model file; it appears complete or not at all. Equal content gives equal bytes.
 
     Args:
-        path: replaced if it exists.
-        kind: of the file.
+        path: path of the file, which is replaced if it exists.
+        kind: kind of the file.
         tensors: name -> torch tensor.
-        entries: of the metadata, name -> JSON types; NaN is written as null.
-        sealed: add a checksum over all of it, for `require_seal`.
-        keep: new name of the file that is replaced; None = it is not kept.
+        entries: entries of the metadata, name -> JSON types; NaN is written as null.
+        sealed: add a checksum of the whole content, for `require_seal`.
+        keep: new path for an old file at `path`; None = the old file is not kept.
 
     Raises:
         OutputError: the file cannot be written.
@@ -221,19 +221,19 @@ def write_model(
     if sealed:
         metadata[_SEAL] = _checksum(header, data)
     text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
-    # The tensors begin at a multiple of 8 bytes, as safetensors has them.
+    # safetensors requires that the tensors begin at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     target = Path(path)
     with replacing(target) as temporary:
         try:
-            # Not safetensors' save_file: its files can be read by their owner only.
+            # safetensors' save_file is not used: only the owner could read its files.
             with temporary.open("wb") as file:
                 for part in (struct.pack("<Q", len(text)), text, data):
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             if keep is not None and target.exists():
-                # Now that the new one is on the disk: at each moment one of them is whole.
+                # The new file is on the disk by now: at any time one of them is complete.
                 target.replace(keep)
         except OSError as error:
             raise OutputError(
@@ -245,7 +245,7 @@ def require_seal(path: Path) -> None:
     """Verify the checksum inside a file.
 
     Raises:
-        ModelError: it does not match, cannot be read, or the file has none.
+        ModelError: the checksum does not match or is missing, or the file cannot be read.
     """
     try:
         content = memoryview(path.read_bytes())
@@ -261,14 +261,14 @@ def require_seal(path: Path) -> None:
 
 
 def _checksum(header: Mapping[str, Any], data: memoryview) -> str:
-    """sha256 over the header without its seal, in one spelling, and the tensors."""
+    """sha256 of the header without its checksum, as sorted JSON, and of the tensors."""
     hashed = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     hashed.update(data)
     return hashed.hexdigest()
 
 
 def beside(model: Path, ending: str) -> Path:
-    """A file of the same stem as a model: ``roads.safetensors`` -> ``roads.csv``."""
+    """Path of a file beside a model, with its stem: ``roads.safetensors`` -> ``roads.csv``."""
     return model.with_name(model.name.removesuffix(".safetensors") + ending)
 
 
@@ -304,7 +304,7 @@ def _finite(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """Metadata of a model file: config of the network, and how it was trained."""
+    """Metadata of a model file: config and training of the network."""
 
     config: NetworkConfig
     """Sizes of the network."""
@@ -313,7 +313,7 @@ class ModelCard:
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """The card of a model file, without its weights and without torch.
+    """Read the card of a model file, without its weights and without torch.
 
     Raises:
         ModelError: the file is missing, unreadable, damaged or not a ThreshNet of geothresh.
@@ -325,11 +325,11 @@ def read_card(path: str | Path) -> ModelCard:
 
 
 def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:
-    """The tensors of a ThreshNet of this size, fp32, checked one by one.
+    """Read the tensors of a ThreshNet, fp32, and check each.
 
     Args:
         path: a model file whose card was read.
-        config: the sizes that its card gives.
+        config: the sizes in its card.
 
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.
@@ -344,28 +344,28 @@ def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:
 
 
 def load_arrays(path: str | Path, config: NetworkConfig) -> dict[str, Float32Array]:
-    """The tensors of a ThreshNet as numpy arrays, without torch; see `load_weights`.
+    """Read the tensors of a ThreshNet as numpy arrays, without torch; see `load_weights`.
 
     Raises:
-        ModelError: as `load_weights`, and of tensors in a format that numpy lacks.
+        ModelError: see `load_weights`; also if a tensor has a format that numpy lacks.
     """
-    found = _read(path, "np", tensor_shapes(config))
-    for name, values in found.items():
-        # Importing onnx adds bf16 to numpy; what is refused must not depend on that.
+    tensors = _read(path, "np", tensor_shapes(config))
+    for name, values in tensors.items():
+        # Importing onnx adds bf16 to numpy; which tensors are refused must not depend on that.
         if values.dtype.kind not in "fi":
             raise ModelError(
                 f"{path}: tensor {name} is {values.dtype}, which numpy lacks; take `backend=torch`"
             )
-    arrays = {name: values.astype(np.float32, copy=False) for name, values in found.items()}
+    arrays = {name: values.astype(np.float32, copy=False) for name, values in tensors.items()}
     _require_finite(path, arrays)
     return arrays
 
 
 class Config(Protocol):
-    """All that is needed to build a network, such as `NetworkConfig`."""
+    """The sizes that are needed to build a network, such as `NetworkConfig`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Give the sizes as JSON types."""
         ...
 
 
@@ -380,12 +380,12 @@ def save_model(
     """Write a model file; it appears complete or not at all.
 
     Args:
-        path: replaced if it exists.
+        path: path of the file, which is replaced if it exists.
         tensors: name -> torch tensor.
-        config: of the network.
-        training: JSON types; NaN is written as null. Of a base network, with the ids trained on
-            under ``data``, ``train``.
-        kind: of the file.
+        config: sizes of the network.
+        training: how it was trained, in JSON types; NaN is written as null. For a base network,
+            ``training["data"]["train"]`` holds the ids that it was trained on.
+        kind: kind of the file.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,13 +1,13 @@
 """ThreshNet as a torch module (arXiv 2211.06560, sections 3.3 and 3.4), and its inference form.
 
-An encoder of four levels, pyramid pooling at the bottleneck, and two decoders over the same
-features: the global one sees the whole tile, the local one each patch alone. Their confidences are
-averaged.
+It has an encoder of four levels, pyramid pooling at the bottleneck, and two decoders of the same
+features: the global one sees the whole tile, the local one each patch separately. Their confidences
+are averaged.
 
 For inference, batch norms are folded into the weights and biases of their convolutions. oneDNN (on
 CPUs) and cuDNN (on GPUs) then apply bias, residual sum and ReLU while a result is still in
-registers. As separate steps, each of them reads and writes all features once more, which takes
-longer than the convolution.
+registers. As separate steps, each would read and write all features once more, which takes longer
+than the convolution.
 
 Shape letters: B tiles, T side of a tile, S space-to-depth factor, C channels, H = W = side of a
 level, P side of a patch; at level l (0 to 3) one feature is ``S * 2**l`` pixels wide.
@@ -26,15 +26,15 @@ from geothresh.nn.config import LOGIT_MARGIN, NetworkConfig
 
 _LOGGER = logging.getLogger("geothresh.nn")
 _TOLERANCE = 0.02
-"""Largest difference from rounding, as a share of the largest value; a wrong kernel differs
-more."""
+"""Largest difference by rounding, as a share of the largest value. A wrong kernel differs more."""
 
 
 def memory_layout(config: NetworkConfig) -> torch.memory_format:
     """Memory format of a network's tensors: channels last, the fastest on CPUs and GPUs.
 
-    Not below 8 channels, which only tests have: on CPUs without AVX-512, oneDNN's backward
-    convolutions then write beyond their memory (torch 2.13.0: "double free or corruption").
+    Networks with fewer than 8 channels, which only tests have, are contiguous: on CPUs without
+    AVX-512, oneDNN's backward convolutions of channels last write beyond their memory (torch
+    2.13.0: "double free or corruption").
     """
     return torch.channels_last if min(config.widths) >= 8 else torch.contiguous_format
 
@@ -48,14 +48,14 @@ def _layout_of(x: Tensor) -> torch.memory_format:
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm, optional residual sum, ReLU; padded to keep the size.
 
-    Sum and ReLU belong here because for inference one kernel does all of it (`FoldedConv`).
+    Sum and ReLU are included because for inference one kernel computes all of it (`FoldedConv`).
 
     Args:
         n_in: channels of the input.
         n_out: channels of the output.
         kernel: side of the kernel, odd.
-        stride: of the convolution.
-        rectified: whether negative values become 0 at the end.
+        stride: stride of the convolution.
+        rectified: whether a ReLU follows.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class ResidualBlock(nn.Module):
             self.shortcut = ConvNorm(n_in, n_out, kernel=1, stride=stride, rectified=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, N, H', W'), fewer by the stride."""
+        """(B, C, H, W) -> (B, N, H / stride, W / stride)."""
         y: Tensor = self.conv2(self.conv1(x), plus=self.shortcut(x))
         return y
 
 
 class PyramidPooling(nn.Module):
-    """Means over 1, 2, 4 and 8 cells a side, each through a 1x1 convolution, beside the input."""
+    """Concatenates the input with its means over grids of cells, each after a 1x1 convolution."""
 
     def __init__(self, channels: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class PyramidPooling(nn.Module):
             wide = F.interpolate(
                 branch(pooled), size=x.shape[-2:], mode="bilinear", align_corners=False
             )
-            # A map of one cell loses its memory layout.
+            # Interpolating a map of one cell loses the memory layout.
             parts.append(wide.contiguous(memory_format=layout))
         y: Tensor = self.join(torch.cat(parts, dim=1))
         return y
@@ -151,11 +151,11 @@ class DecoderLevel(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three levels back to level one, and a 1x1 head in fp32.
+    """Three levels up to the resolution of level one, and a 1x1 head in fp32.
 
-    With ``patch`` the features are cut into patches that are folded into the batch, so that
-    upsampling, gates, convolutions and their zero padding all end at the patch's border: no
-    information crosses it, and the number of calls does not depend on P (section 3.4).
+    With ``patch``, features are cut into patches that are folded into the batch. Upsampling, gates,
+    convolutions and zero padding then end at the patch's border: no information crosses it, and the
+    number of calls does not depend on P (section 3.4).
     """
 
     def __init__(self, widths: tuple[int, ...], n_out: int, *, patch: int | None) -> None:
@@ -250,7 +250,7 @@ class ThreshNet(nn.Module):
         Each is (B, 1, T, T); T must be a multiple of P.
         """
         x = 2 * F.pixel_unshuffle(confidence, self.config.shuffle) - 1
-        # Features have the type of the weights, which inference may have lowered.
+        # Features have the dtype of the weights, which `lower_precision` may have changed.
         x = self.stem(x.to(next(self.stem.parameters()).dtype))
         features = []
         for level in self.encoder:
@@ -279,30 +279,30 @@ class ThreshNet(nn.Module):
 class FoldedConv(nn.Module):
     """A `ConvNorm` whose batch norm is folded into the convolution.
 
-    The first pass compares the fused kernel with the separate steps, and later passes use it only
-    if it exists and agrees: torch has these kernels for its compiler, and does not promise to keep
-    them or to support every shape.
+    The first pass compares the fused kernel with the separate steps. Later passes use the kernel
+    only if it exists and agrees: torch has these kernels for its compiler, and promises neither to
+    keep them nor to support every shape.
     """
 
     def __init__(self, layers: ConvNorm) -> None:
-        """Take the layers of a `ConvNorm` in evaluation mode."""
+        """Fold the layers of a `ConvNorm` that is in evaluation mode."""
         super().__init__()
         convolution, norm = layers
         if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             raise TypeError(f"{layers} is not a convolution and its batch norm")
         self.conv = fuse_conv_bn_eval(convolution, norm)
         self.rectified = layers.rectified
-        self._at_once: bool | None = None if self.rectified else False
+        self._fused: bool | None = None if self.rectified else False
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """As `ConvNorm`."""
-        if self._at_once is None:
-            self._at_once = self._agree(x, plus)
-        return self._rectified(x, plus) if self._at_once else self._step_by_step(x, plus)
+        """Compute what `ConvNorm.forward` does."""
+        if self._fused is None:
+            self._fused = self._agree(x, plus)
+        return self._fused_step(x, plus) if self._fused else self._step_by_step(x, plus)
 
     def keep_apart(self) -> None:
         """Use the separate steps from now on."""
-        self._at_once = False
+        self._fused = False
 
     def _step_by_step(self, x: Tensor, plus: Tensor | None) -> Tensor:
         y: Tensor = self.conv(x)
@@ -310,7 +310,7 @@ class FoldedConv(nn.Module):
             y = y + plus
         return F.relu(y) if self.rectified else y
 
-    def _rectified(self, x: Tensor, plus: Tensor | None) -> Tensor:
+    def _fused_step(self, x: Tensor, plus: Tensor | None) -> Tensor:
         conv = self.conv
         weight, bias, groups = conv.weight, conv.bias, conv.groups
         stride, dilation = conv.stride, conv.dilation
@@ -334,7 +334,7 @@ class FoldedConv(nn.Module):
     def _agree(self, x: Tensor, plus: Tensor | None) -> bool:
         """Whether the fused kernel exists for such tensors and agrees with the separate steps.
 
-        They are compared on fixed numbers, so that a run that resumes another one chooses alike.
+        They are compared on fixed numbers, so that a run that resumes another one decides the same.
         """
         if x.device.type not in ("cpu", "cuda"):
             return False
@@ -344,15 +344,15 @@ class FoldedConv(nn.Module):
             added = _numbers_like(expected)
             expected = self._step_by_step(probe, added)
         try:
-            found = self._rectified(probe, added)
-            self._rectified(x, plus)
+            fused = self._fused_step(probe, added)
+            self._fused_step(x, plus)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (AttributeError, RuntimeError) as error:
             _LOGGER.info("%s: convolution and rectifier apart (%s)", self.conv, error)
             return False
-        # Separate steps round more often, in bf16 to three digits.
-        agree = bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+        # Separate steps round more often; bf16 has three digits.
+        agree = bool((fused - expected).abs().max() <= _TOLERANCE * expected.abs().max())
         if not agree:
             _LOGGER.info("%s: convolution and rectifier apart, which differ at once", self.conv)
         return agree
@@ -382,9 +382,9 @@ def fold_norms(network: nn.Module) -> None:
 
 
 def take_apart(network: nn.Module) -> None:
-    """Have folded convolutions, sums and rectifiers run step by step, in place.
+    """Have folded convolutions, sums and ReLUs run as separate steps, in place.
 
-    For compilers, which join the steps themselves.
+    This is for compilers, which fuse the steps themselves.
     """
     for module in network.modules():
         if isinstance(module, FoldedConv):
@@ -394,7 +394,7 @@ def take_apart(network: nn.Module) -> None:
 def lower_precision(network: ThreshNet, dtype: torch.dtype) -> None:
     """Cast the weights of all convolutions but the heads to ``dtype``, in place.
 
-    Features then have this type from the stem on. Heads, sigmoids and the mean of the branches
+    Features then have this dtype from the stem on. Heads, sigmoids and the mean of the branches
     stay fp32: bf16 would round the logits to three digits.
     """
     heads = {id(module.head) for module in network.modules() if isinstance(module, Decoder)}

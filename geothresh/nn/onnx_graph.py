@@ -1,11 +1,10 @@
 """Build ThreshNet as an ONNX graph.
 
-The graph is built node by node rather than traced. That takes a tenth of a second, needs only the
-package onnx, and folds the batch norms; torch's exporter takes a quarter of a minute, in every
-worker process. The tests compare it with `geothresh.nn.network.ThreshNet.refine` for every kind of
-network.
+The graph is built node by node instead of traced. That takes a tenth of a second, needs only the
+package onnx, and folds the batch norms. torch's exporter would take 15 s in every worker process.
+The tests compare the graph with `geothresh.nn.network.ThreshNet.refine` for every kind of network.
 
-Shape letters as in `geothresh.nn.network`.
+Shape letters are those of `geothresh.nn.network`.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Weights = Mapping[str, NDArray[np.float32]]
-"""Name -> array, as a model file holds them."""
+"""Name -> array, as in a model file."""
 
-#: Version of the operators; 17 is the newest that ONNX 1.12 (2022) supports.
+#: Version of the operators: the newest that ONNX 1.12 (2022) supports.
 OPSET = 17
 #: Version of the file format that goes with these operators.
 _IR_VERSION = 8
@@ -44,20 +43,20 @@ _UNFOLD = (0, 3, 1, 4, 2, 5)
 def threshnet_graph(
     weights: Weights, config: NetworkConfig, *, height: int, width: int, **metadata: str
 ) -> ModelProto:
-    """The graph of ``ThreshNet.refine``, norms folded, for tiles of one size.
+    """The ONNX graph of ``ThreshNet.refine`` with folded batch norms, for tiles of one size.
 
     Its input ``confidence`` and its output ``refined`` are (B, 1, height, width) float32 in [0, 1];
     B is free.
 
     Args:
-        weights: of the whole network.
-        config: the sizes of that network.
+        weights: weights of the whole network.
+        config: sizes of the network.
         height: rows of a tile, a multiple of the patch.
         width: columns of a tile, a multiple of the patch.
-        metadata: properties that are stored in the ONNX model.
+        metadata: properties to store in the ONNX model.
 
     Raises:
-        ModelError: the tile is no multiple of the patch.
+        ModelError: the tile is not a multiple of the patch.
     """
     from onnx import TensorProto, helper
 
@@ -103,7 +102,7 @@ class _Graph:
         if isinstance(values, float):
             values = np.array(values, np.float32)
         name = f"constant_{len(self.constants)}"
-        # Not ascontiguousarray, which makes a scalar one-dimensional.
+        # ascontiguousarray would make a scalar one-dimensional.
         self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
@@ -136,8 +135,8 @@ class _Graph:
         return self.add("Concat", *parts, axis=1)
 
     def doubled(self, x: str) -> str:
-        """Twice as wide and high, bilinear."""
-        # torch's align_corners=False. The second input, of regions of interest, is left out.
+        """Bilinear upsampling by 2, as torch's with align_corners=False."""
+        # The second input, for regions of interest, is left empty.
         return self.add(
             "Resize", x, "", self.constant(np.array([1, 1, 2, 2], np.float32)), mode="linear",
             coordinate_transformation_mode="half_pixel",
@@ -208,7 +207,7 @@ def _decoder(
         n_rows, n_cols = height // patch, width // patch
 
     def folded(x: str, level: int) -> str:
-        """Patches of a map of this level into the batch, as `geothresh.nn.network.fold`."""
+        """Fold the patches of a map of this level into the batch: `geothresh.nn.network.fold`."""
         if n_rows == n_cols == 1:
             return x
         channels, h, w = config.widths[level], height >> level, width >> level
@@ -261,9 +260,9 @@ def means(n_in: int, n_out: int) -> NDArray[np.float32]:
 def bilinear(n_in: int, n_out: int) -> NDArray[np.float32]:
     """Matrix (n_out, n_in) of linear interpolation along one axis (align_corners=False).
 
-    The operator of ONNX takes a factor, from which it computes n_out by rounding.
+    ONNX's own operator takes a factor, from which it computes n_out by rounding.
     """
-    place = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
-    distance = np.abs(place[:, None] - np.arange(n_in))
+    centre = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+    distance = np.abs(centre[:, None] - np.arange(n_in))
     matrix: NDArray[np.float64] = np.maximum(0, 1 - distance)
     return matrix.astype(np.float32)

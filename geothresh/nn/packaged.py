@@ -1,4 +1,4 @@
-"""The models that come with geothresh, and the file that a model's name stands for."""
+"""The models that come with geothresh, and the model file that a name refers to."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def packaged_models() -> dict[str, Path]:
 
 
 def packaged_besides(name: str) -> list[str]:
-    """Names of the models that come with geothresh, but for this one."""
+    """Names of all packaged models except this one."""
     return [other for other in packaged_models() if other != name]
 
 
 def find_model(model: PathLike) -> Path:
-    """The file of a packaged model's name, or the path itself.
+    """The file of a packaged model, by its name, or else the given path.
 
     Raises:
-        ModelError: neither a packaged model nor an existing file.
+        ModelError: it is neither the name of a packaged model nor an existing file.
     """
     packaged = packaged_models()
     if str(model) in packaged:

@@ -1,7 +1,7 @@
 """Load model files, and refine numpy tiles with them.
 
-Only `TorchRefiner` imports torch, when it is created; the other backends do not need it. A
-`ModelSource` is sent to worker processes as a path and a digest, and each loads the model once.
+Only `TorchRefiner` imports torch, when it is created; other backends do not need it. A
+`ModelSource` is sent to worker processes as a path and a digest. Each process loads the model once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from geothresh.nn.network import ThreshNet
 
 _USUAL_TILE = 512
-"""Side of the tiles that the memory of a GPU is measured with: what `refine` takes by default."""
+"""Tile side with which the memory of a GPU is measured: the default of `refine`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +54,22 @@ class ModelSource:
     path: str
     """Absolute path of the model file."""
     sha256: str
-    """Of the file; checked when it is loaded."""
+    """Digest of the file, which is checked when the model is loaded."""
     patch: int
     """Side P of the model's patch, in pixels."""
     scope: ModelScope = UNKNOWN
-    """What it was trained for."""
+    """What the model was trained for."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:i or mps."""
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
     """Tiles per forward pass; auto: 1 on a CPU, on a GPU 16 or as many as fit."""
     all_gpus: bool = True
-    """Whether ``cuda`` and ``auto`` use all visible GPUs, or only the first one, as worker
-    processes do."""
+    """Whether ``cuda`` and ``auto`` use all visible GPUs; worker processes use only the first."""
     backend: Backend = "torch"
     """The library that runs the network."""
     compiled: bool = False
-    """Whether torch compiles the network for the shape of its batches."""
+    """Whether torch compiles the network for its batch shape."""
 
     @classmethod
     def find(
@@ -83,10 +82,10 @@ class ModelSource:
         all_gpus: bool = True,
         backend: Backend = "torch",
     ) -> ModelSource:
-        """Look a model up and read its card; torch is not needed yet.
+        """Find a model and read its card, without torch.
 
         Raises:
-            ModelError: it is missing or not a geothresh model.
+            ModelError: the file is missing or not a geothresh model.
             UsageError: the backend is not installed.
         """
         require_backend(backend)
@@ -106,7 +105,7 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending: for packaged models, their name."""
+        """The file name without its extension; for packaged models, their name."""
         return Path(self.path).stem
 
     def load(self, *, cores: int | None = None) -> TorchRefiner | CompiledRefiner:
@@ -116,10 +115,10 @@ class ModelSource:
             cores: processor cores that it may use; by default all that its library uses.
 
         Raises:
-            ModelError: the file changed since it was looked up, or is damaged.
-            InputError: the device is not there.
-            UsageError: the backend is not installed, or lacks the device or the precision; torch
-                finds no compiler.
+            ModelError: the file has changed since `find`, or is damaged.
+            InputError: the device does not exist.
+            UsageError: the backend is not installed, or does not support the device or the
+                precision; or torch finds no compiler.
         """
         require_digest(self.path, self.sha256)
         config = read_card(self.path).config
@@ -146,10 +145,10 @@ class ModelSource:
 
 
 class TorchRefiner:
-    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same.
+    """Refines tiles with ThreshNet: (B, T, T) float32 in [0, 1] to the same shape.
 
     The network is in evaluation mode and runs without gradients, so its statistics never change.
-    Any number of threads may call; `parallel_calls` of them run at once, and further ones wait.
+    Any number of threads may call it; `parallel_calls` calls run at once, and others wait.
 
     ``cuda`` without a number, and ``auto``, use all visible GPUs unless ``all_gpus`` is False. On a
     CPU the passes share ``cores``, by default all that torch uses.
@@ -203,7 +202,7 @@ class TorchRefiner:
         network.eval().requires_grad_(False)
         fold_norms(network)
         lower_precision(network, self.dtype)
-        # torch's stubs have no memory_format beside a device.
+        # torch's stubs do not allow memory_format together with a device.
         return network.to(device, memory_format=memory_layout(self.config))  # type: ignore[call-overload,no-any-return]
 
     def _stream_pool(
@@ -225,8 +224,8 @@ class TorchRefiner:
     def compile(self) -> None:
         """Have torch compile the network in the first call.
 
-        It is compiled for batches of ``batch_size`` tiles of the size that is asked for first, and
-        smaller batches are filled up with empty tiles, so that each is compiled once.
+        It is compiled once, for batches of ``batch_size`` tiles of the first call's tile size.
+        Smaller batches are padded with empty tiles.
 
         Raises:
             UsageError: torch cannot compile here.
@@ -250,7 +249,7 @@ class TorchRefiner:
 
     @property
     def batch_size(self) -> int:
-        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        """Tiles in a forward pass: as requested, or fewer where these did not fit in memory."""
         return self._batches.size
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -274,15 +273,15 @@ class TorchRefiner:
 
         n_tiles = len(tiles)
         if self.compiled:
-            tiles = _filled_up(tiles, self.batch_size)
-        # Moved to the device first: a single channel has no layout that could be changed here.
-        # Views of the raster are read-only, of which torch would make no tensor without a warning.
+            tiles = _padded(tiles, self.batch_size)
+        # Moved to the device before the layout is set: a single channel has no layout that could be
+        # changed here. Views of the raster are read-only, about which torch would warn.
         writable = np.require(tiles, np.float32, ["C", "W"])
         batch = torch.from_numpy(writable)[:, None].to(self.device)
         batch = batch.contiguous(memory_format=memory_layout(self.config))
         with torch.inference_mode():
             if self.compiled and tiles.shape not in self._first_passes:
-                # Of threads that come at once, each would compile.
+                # Without the lock, several threads would compile at once.
                 with self._compiling, compiler_errors_reported(self.device.type):
                     refined = self.network.refine(batch)
                     self._first_passes.add(tiles.shape)
@@ -291,8 +290,8 @@ class TorchRefiner:
             return np.asarray(refined[:n_tiles, 0].cpu().numpy())
 
 
-def _filled_up(tiles: Float32Array, size: int) -> Float32Array:
-    """Tiles (B, T, T) with tiles of zeros behind, ``size`` in all."""
+def _padded(tiles: Float32Array, size: int) -> Float32Array:
+    """Pad tiles (B, T, T) with tiles of zeros to ``size`` tiles."""
     missing = size - len(tiles)
     if missing <= 0:
         return tiles
@@ -302,18 +301,18 @@ def _filled_up(tiles: Float32Array, size: int) -> Float32Array:
 def resolved(
     device: str, precision: Precision, backend: Backend = "torch"
 ) -> tuple[str, Precision]:
-    """Resolve ``auto``: the type of device and the number format that a network would get.
+    """Resolve ``auto``: the device type and the number format that a network would get.
 
     The last bits of its output depend on both.
 
     Raises:
-        InputError: the device is not there.
-        UsageError: the backend is not installed, or lacks the device or the precision.
+        InputError: the device does not exist.
+        UsageError: the backend is not installed, or does not support the device or the precision.
     """
     if backend != "torch":
         from geothresh.nn.backends import library
 
-        made = library(backend, device, precision, threads=1)
-        return made.device.type, made.precision
-    found = pick_device(device)
-    return found.type, precision_name(pick_dtype(precision, found))
+        loaded = library(backend, device, precision, threads=1)
+        return loaded.device.type, loaded.precision
+    picked = pick_device(device)
+    return picked.type, precision_name(pick_dtype(precision, picked))

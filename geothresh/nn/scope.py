@@ -1,7 +1,7 @@
-"""Domain of a model, from its card, and the factor by which a raster is resampled to it.
+"""Scope of a model, from its card, and the factor by which a raster is resampled to it.
 
-The domain is the theme, pixel sizes and foreground widths that the model was trained on, and how it
-reads and cuts maps. No torch here: reading a model card must stay cheap.
+The scope is the theme, the pixel sizes and foreground widths that the model was trained on, and how
+it reads and cuts maps. torch is not imported: reading a model card must stay cheap.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ ENTRY = "ground_sample_distance"
 """Entry of a model's card: least and greatest ground sample distance, in metres."""
 
 TOLERANCE = 1.5
-"""A warning is given for pixels this many times smaller or larger than those of the model."""
+"""A warning is given for pixels that are this many times smaller or larger than the model's."""
 
 MAX_RESAMPLING = 8
-"""Greatest resampling factor. Beyond it a raster shows other things than those that the model
-knows, and the memory of a tile grows with its square."""
+"""Greatest resampling factor. Beyond it, objects look different from those that the model was
+trained on. The memory of a tile grows with the square of the factor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Two finite numbers above 0: the least and the greatest of what a model was trained on."""
+    """The least and the greatest value that a model was trained on: finite numbers above 0."""
 
     least: float
     greatest: float
@@ -43,7 +43,7 @@ class Range:
         return 0 < self.least <= self.greatest and math.isfinite(self.greatest)
 
     def ratio(self, value: float) -> float:
-        """How many times larger than the nearest number of the range; 1 within it."""
+        """A value divided by the nearest number of the range; 1 within the range."""
         return value / min(max(value, self.least), self.greatest)
 
 
@@ -60,10 +60,10 @@ class GroundSampleDistance(Range):
 
     @classmethod
     def of_card(cls, training: Mapping[str, Any]) -> GroundSampleDistance | None:
-        """The entry of a model's card; None where there is none.
+        """Read the range from a model's card; None if the card has none.
 
         Raises:
-            ModelError: the entry is there and is no range.
+            ModelError: the entry is not a range.
         """
         entry = training.get(ENTRY)
         if entry is None:
@@ -84,7 +84,7 @@ class GroundSampleDistance(Range):
 
     @property
     def text(self) -> str:
-        """Such as ``0.3 to 1 m``."""
+        """The range in a message, such as ``0.3 to 1 m``."""
         if self.least == self.greatest:
             return f"{self.least:.3g} m"
         return f"{self.least:.3g} to {self.greatest:.3g} m"
@@ -92,7 +92,7 @@ class GroundSampleDistance(Range):
     def widened(self, zoom: float) -> GroundSampleDistance:
         """The range that training covers well if chips are zoomed at random by up to `zoom`.
 
-        It is widened by the square root of `zoom` in either direction.
+        Both ends are moved outwards by a factor of the square root of `zoom`.
         """
         reach = math.sqrt(zoom)
         return GroundSampleDistance(least=self.least / reach, greatest=self.greatest * reach)
@@ -104,17 +104,18 @@ class GroundSampleDistance(Range):
 
 
 def resampled_patch(patch: int, ratio: float) -> int:
-    """Side in raster pixels of one patch of the network, for pixels `ratio` times as large.
+    """Side of the network's patch in raster pixels, which are `ratio` times as large as its own.
 
-    It is a whole number, so that tiles and strides are both whole patches and whole raster pixels.
-    The resampling factor is ``patch / resampled_patch``, as near to `ratio` as that allows.
+    It is a whole number, so that tiles and strides are whole patches and whole raster pixels. The
+    resampling factor is ``patch / resampled_patch``, the nearest to `ratio` with a whole number.
 
     Args:
         patch: side of the network's patch, in its own pixels.
-        ratio: above 1 for a raster coarser than the network's, below 1 for a finer one.
+        ratio: above 1 for a raster that is coarser than the network's pixels, below 1 for a finer
+            one.
 
     Raises:
-        UsageError: the ratio is out of reach.
+        UsageError: the ratio is greater than `MAX_RESAMPLING`, or less than its inverse.
     """
     if not 1 / MAX_RESAMPLING <= ratio <= MAX_RESAMPLING:
         raise UsageError(
@@ -123,28 +124,28 @@ def resampled_patch(patch: int, ratio: float) -> int:
             "nearer to this resolution, or resample the raster yourself"
         )
     below = max(1, math.floor(patch / ratio))
-    # Nearest as a factor, not as a difference.
+    # Nearest by ratio, not by difference.
     return below if patch / below / ratio <= ratio * (below + 1) / patch else below + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScope:
-    """What a model was trained on and for; None or empty where its card does not say."""
+    """What a model was trained on and for; a field is None or empty if the card lacks it."""
 
     theme: str = ""
-    """What its foreground is, in words: ``roads and streets``."""
+    """Name of the foreground, such as ``roads and streets``."""
     pixels: GroundSampleDistance | None = None
-    """Sizes on the ground of the pixels that it was trained on."""
+    """Ground sample distances that the model was trained on."""
     widths: Range | None = None
-    """Widths of the foreground that it was trained on, in pixels; see `foreground_width`."""
+    """Widths of the foreground in pixels that it was trained on; see `foreground_width`."""
     keep: float | None = None
     """Threshold of the refined confidence for pixels that are foreground in the input; None = the
     same threshold as for all other pixels."""
     smooth: bool = False
-    """Whether it reads maps smoothed, see `geothresh.nn.wrappers.SmoothedRefiner`."""
+    """Whether it reads smoothed maps, see `geothresh.nn.wrappers.SmoothedRefiner`."""
     strength: float = 1.0
-    """Share of its logit in the refined one, the rest being the input's: below 1 for a model that
-    is right more often than it is sure of."""
+    """Share of the model's logit in the refined one; the rest is the input's. A model may ask for
+    less than 1 if its corrections are too large."""
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 <= self.keep <= 1:
@@ -154,10 +155,10 @@ class ModelScope:
 
     @classmethod
     def of_card(cls, training: Mapping[str, Any]) -> ModelScope:
-        """What a model's card says.
+        """Read the scope from a model's card.
 
         Raises:
-            ModelError: an entry is there and makes no sense.
+            ModelError: an entry is invalid.
         """
         ends, keep = training.get("widths"), training.get("keep")
         try:
@@ -182,21 +183,22 @@ class ModelScope:
     def raster_ratio(
         self, resolution: Resolution, *, metres: float | None, width: float | None = None
     ) -> float:
-        """Size of a raster's pixels divided by the size of those that the network reads.
+        """Pixel size of the raster divided by the pixel size at which the network reads it.
 
         Args:
-            resolution: ``native`` reads the raster as it is; metres read it at pixels of that size;
-                ``auto`` reads it as it is within the model's range, and otherwise resamples it to
-                the nearest end of that range: of pixel sizes on the ground if both are known, else
-                of widths of the foreground.
-            metres: size of the raster's pixels on the ground; None = not known.
-            width: of the raster's foreground, in its pixels; None = not measured.
+            resolution: ``native``: not resampled. A number: resampled to pixels of that many
+                metres. ``auto``: not resampled within the model's range, else resampled to the
+                nearest end of that range. The range is that of ground sample distances if both are
+                known, else that of widths of the foreground.
+            metres: ground sample distance of the raster; None = unknown.
+            width: width of the raster's foreground, in its pixels; None = not measured.
 
         Returns:
-            1 where the raster is read as it is; with ``auto``, within `MAX_RESAMPLING` of 1.
+            1 if the raster is not resampled; with ``auto``, from 1 / `MAX_RESAMPLING` to
+            `MAX_RESAMPLING`.
 
         Raises:
-            UsageError: metres are asked for, and the raster's are not known.
+            UsageError: `resolution` is a number, and `metres` is unknown.
         """
         if resolution == "native":
             return 1.0
@@ -215,10 +217,10 @@ class ModelScope:
         return min(max(ratio, 1 / MAX_RESAMPLING), MAX_RESAMPLING)
 
     def text(self) -> str:
-        """Such as ``roads and streets, pixels of 0.2 to 2 m``; empty where nothing is known."""
+        """The scope in words, as ``roads and streets, pixels of 0.2 to 2 m``; may be empty."""
         pixels = "" if self.pixels is None else f"pixels of {self.pixels.text}"
         return ", ".join(filter(None, (self.theme, pixels)))
 
 
 UNKNOWN = ModelScope()
-"""The scope of a model whose card says nothing."""
+"""The scope of a model whose card has no such entries."""

@@ -1,6 +1,6 @@
-"""Transform confidences pixel by pixel, as a calibration says: mix, rescale, cut.
+"""Transform confidences pixel by pixel, as a calibration defines: mix, rescale, threshold.
 
-No torch here: a calibration may have no model at all.
+torch is not imported: a calibration may have no model at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from geothresh.types import Float32Array
 def clipped_logit(confidence: Float32Array) -> Float32Array:
     """Logits of confidences clipped to [`LOGIT_MARGIN`, 1 - `LOGIT_MARGIN`].
 
-    Everything uses this one margin, so that a 0 that is refined to 0 is no change.
+    All code uses this one margin, so that refining 0 to 0 is no change.
     """
     inside = np.clip(confidence, np.float32(LOGIT_MARGIN), np.float32(1 - LOGIT_MARGIN))
     return np.asarray(logit(inside), np.float32)
@@ -27,22 +27,22 @@ def clipped_logit(confidence: Float32Array) -> Float32Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformation:
-    """Mix of input and refined logit, a monotone change of the mix, and its thresholds.
+    """Mix of input and refined logit, a monotone change of the mix, and thresholds.
 
-    Every pixel is transformed by itself, so that there are no seams.
+    Each pixel is transformed on its own, so there are no seams between tiles.
     """
 
     strength: float = 1.0
     """Share of the refined logit in the mix; the rest is the input's. 0 needs no model."""
     slope: float = 1.0
-    """Factor of the mixed logit: one over the temperature."""
+    """Factor of the mixed logit: 1 / temperature."""
     bias: float = 0.0
-    """Added to the scaled logit."""
+    """Number that is added to the scaled logit."""
     curve: tuple[tuple[float, float], ...] = ()
-    """In place of slope and bias: points (before, after) in rising order, joined by straight
-    lines."""
+    """Points (before, after) in rising order, joined by straight lines; they replace slope and
+    bias."""
     threshold: float = 0.5
-    """Transformed confidence from which on a pixel is foreground."""
+    """Pixels of at least this transformed confidence are foreground."""
     keep: float | None = None
     """Threshold for pixels that are foreground in the input, see `cut_mask`; None = the same."""
 
@@ -72,7 +72,7 @@ class Transformation:
 
     @property
     def is_cut_only(self) -> bool:
-        """Whether confidences stay as the model gives them, and only the thresholds may differ."""
+        """Whether confidences are not changed, so that only the thresholds may differ."""
         return self.strength == 1 and not self._changes
 
     @property
@@ -80,7 +80,7 @@ class Transformation:
         return bool(self.curve) or (self.slope, self.bias) != (1.0, 0.0)
 
     def mixed(self, confidence: Float32Array, refined: Float32Array) -> Float32Array:
-        """The mix of input and refined confidences, of any one shape, in [0, 1]."""
+        """Mix input and refined confidences, of equal shape, in [0, 1]."""
         if self.strength == 1:
             return refined
         if self.strength == 0:
@@ -90,7 +90,7 @@ class Transformation:
         return np.asarray(expit(mix), np.float32)
 
     def calibrated(self, mixed: Float32Array) -> Float32Array:
-        """The monotone change of mixed confidences, of any shape, in [0, 1]."""
+        """Apply the monotone change to mixed confidences in [0, 1]."""
         if not self._changes:
             return mixed
         if self.curve:
@@ -101,11 +101,11 @@ class Transformation:
         )
 
     def __call__(self, confidence: Float32Array, refined: Float32Array) -> Float32Array:
-        """Mix input and refined confidences, of one shape and in [0, 1], and calibrate the mix."""
+        """Mix input and refined confidences, of equal shape in [0, 1], and calibrate the mix."""
         return self.calibrated(self.mixed(confidence, refined))
 
     def text(self, digits: int = 9) -> str:
-        """What it does, in words; by default with all digits of a float32."""
+        """Describe the transformation in words; by default with all digits of a float32."""
         parts = [] if self.strength in (0, 1) else [f"strength {self.strength:.{digits}g}"]
         if self.curve:
             parts.append(f"an isotonic curve of {len(self.curve)} points")

@@ -1,8 +1,8 @@
-"""Refiners around a refiner: augmentation, resampling, smoothing, calibration.
+"""Wrappers of refiners: augmentation, resampling, smoothing, calibration.
 
 The engine works in the raster's pixels. `ResampledRefiner` resamples each tile to the network's
 pixels, refines it, and resamples only the change of the logits back. The change is added to the
-raster's own logits, so these stay as sharp as they were wherever the network changes nothing.
+raster's own logits, so these stay sharp wherever the network changes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SMOOTHING = (0.25, 0.5, 0.25)
 
 
 class Wrapper:
-    """A refiner around another one, whose name, digest, patch and parallel calls it has."""
+    """A refiner that wraps another one, and has its name, digest, patch and parallel calls."""
 
     def __init__(self, refiner: Refiner) -> None:
         self.refiner = refiner
@@ -47,11 +47,11 @@ def _require_square(tiles: Float32Array) -> None:
 
 
 class ResampledRefiner(Wrapper):
-    """Refines tiles of t pixels a side with a network that reads them at t P / p pixels a side.
+    """Refines tiles of t x t pixels with a network that reads them at (t P / p) x (t P / p).
 
     P is the network's patch in its own pixels; p, ``patch``, is the same patch in pixels of the
-    raster, any whole number. Tiles are enlarged bilinearly or reduced to means over areas, and the
-    change is resampled back in the same way.
+    raster, any whole number. Tiles are enlarged bilinearly or reduced by area means, and the change
+    is resampled back in the same way.
     """
 
     def __init__(self, refiner: Refiner, *, patch: int) -> None:
@@ -62,7 +62,7 @@ class ResampledRefiner(Wrapper):
         """Refine tiles, (B, t, t) float32 in [0, 1], t a multiple of `patch`.
 
         Raises:
-            ModelError: t is no multiple of `patch`, or the refiner refuses the tiles.
+            ModelError: t is not a multiple of `patch`, or the refiner refuses the tiles.
         """
         _require_square(tiles)
         require_whole_patches(tiles.shape, self.patch)
@@ -77,7 +77,7 @@ class ResampledRefiner(Wrapper):
 def resize(tiles: Float32Array, side: int) -> Float32Array:
     """Resize tiles (B, t, t) to (B, side, side): bilinear when enlarged, area means when reduced.
 
-    Every pixel is a weighted mean of the tile's, with weights that add up to 1.
+    Each new pixel is a weighted mean of the tile's pixels, with weights that add up to 1.
     """
     resized = np.empty((len(tiles), side, side), np.float32)
     for tile, out in zip(tiles, resized, strict=True):
@@ -95,7 +95,7 @@ def resize_map(values: Float32Array, height: int, width: int) -> Float32Array:
 def _weights(n_in: int, n_out: int) -> Any:
     """Sparse matrix (n_out, n_in), float32, that resizes along one axis.
 
-    Sparse products are sums in a fixed order, the same on any machine and number of threads.
+    Sparse products sum in a fixed order, whatever the machine and the number of threads.
     """
     out = np.arange(n_out)
     if n_out >= n_in:
@@ -105,7 +105,7 @@ def _weights(n_in: int, n_out: int) -> Any:
         rows, cols = np.concatenate([out, out]), np.concatenate([first, first + (n_in > 1)])
         values = np.concatenate([1 - share, share])
     else:
-        # Pixel o of the result covers [o n_in, (o + 1) n_in), in units of 1 / n_out pixels.
+        # Pixel o of the result covers [o n_in, (o + 1) n_in), in units of 1 / n_out input pixels.
         taps = n_in // n_out + 2
         cols = (out * n_in // n_out)[:, None] + np.arange(taps)
         start, stop = (out * n_in)[:, None], ((out + 1) * n_in)[:, None]
@@ -113,7 +113,7 @@ def _weights(n_in: int, n_out: int) -> Any:
         inside = common > 0
         rows = np.broadcast_to(out[:, None], cols.shape)[inside]
         cols, values = cols[inside], common[inside] / n_in
-    # Imported late: few runs resample.
+    # Imported here because few runs resample.
     from scipy import sparse
 
     return sparse.csr_array((values.astype(np.float32), (rows, cols)), shape=(n_out, n_in))
@@ -122,9 +122,9 @@ def _weights(n_in: int, n_out: int) -> Any:
 class SymmetricRefiner(Wrapper):
     """Averages the logits of a refiner over the eight rotations and reflections of each tile.
 
-    Logits are summed as whole multiples of 2**-24, exactly, so their order does not matter: a
-    turned tile gives the turned result to the last bit, if the refiner is deterministic. It takes
-    eight passes of the refiner, one after the other, and the memory of one.
+    Logits are summed exactly, as whole multiples of 2**-24, so their order does not matter: a
+    rotated tile gives the rotated result to the last bit if the refiner is deterministic. The
+    refiner runs eight times, one pass after the other, so memory is that of one pass.
     """
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -134,7 +134,7 @@ class SymmetricRefiner(Wrapper):
             ModelError: the tiles are not square, or the refiner refuses them.
         """
         _require_square(tiles)
-        total = np.zeros(tiles.shape, np.float64)  # of whole numbers, which add up without rounding
+        total = np.zeros(tiles.shape, np.float64)  # whole numbers, so sums are exact
         mirrored = total.transpose(0, 2, 1)
         for seen, into in ((tiles, total), (tiles.transpose(0, 2, 1), mirrored)):
             for turns in range(4):
@@ -146,10 +146,10 @@ class SymmetricRefiner(Wrapper):
 
 
 class SmoothedRefiner(Wrapper):
-    """Smooths the logits of each tile before a refiner sees it; see `smoothed`.
+    """Smooths the logits of each tile before it is refined; see `smoothed`.
 
-    A network that adds a correction to its input keeps what is finer than the correction, such as
-    the checkerboards and specks that transposed convolutions leave in a map.
+    A network that adds a correction to its input would keep details that are finer than the
+    correction, such as the checkerboards and specks of transposed convolutions.
     """
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
@@ -164,8 +164,8 @@ class SmoothedRefiner(Wrapper):
 def smoothed(confidence: Float32Array) -> Float32Array:
     """Confidences (..., H, W) whose logits are filtered by (1, 2, 1) / 4 along both axes.
 
-    The filter removes what alternates from pixel to pixel, and leaves a single pixel a quarter of
-    its logit. Borders are replicated.
+    The filter removes patterns that alternate from pixel to pixel, and reduces the logit of a
+    single pixel to a quarter. Borders are replicated.
     """
     logits = clipped_logit(confidence)
     for axis in (-2, -1):
@@ -190,16 +190,16 @@ class CalibratedRefiner(Wrapper):
 
 
 class Unchanged:
-    """The refiner of a calibration without a model: confidences stay as they are."""
+    """The refiner of a calibration without a model: confidences are not changed."""
 
     name = "none"
-    # A run that was interrupted is recognised by it.
+    # Identifies the run when it is resumed.
     digest = hashlib.sha256(b"confidences as they are").hexdigest()
     parallel_calls = 8
     patch = 64
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
-        """The tiles themselves, (B, T, T) float32 in [0, 1]."""
+        """Give the tiles themselves, (B, T, T) float32 in [0, 1]."""
         return tiles
 
 
@@ -210,30 +210,31 @@ class UnchangedSource:
     patch: int = Unchanged.patch
 
     def load(self, *, cores: int | None = None) -> Refiner:
-        """Make it; it has nothing to compute."""
+        """Make the refiner; `cores` is ignored, as it computes nothing."""
         return Unchanged()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapping:
-    """Which wrappers go around a refiner."""
+    """Which wrappers are put around a refiner."""
 
     patch: int
     """Side of the model's patch, in pixels of the raster."""
     tta: Tta = "none"
+    """"d4" for the eight passes of `SymmetricRefiner`, or "none"."""
     strength: float = 1.0
-    """Share of the refined logit in what the refiner gives."""
+    """Share of the refined logit in the model's output, see `ModelScope`."""
     smooth: bool = False
-    """Whether the refiner sees smoothed tiles."""
+    """Whether the refiner reads smoothed tiles."""
     transformation: Transformation | None = None
-    """What is done to its tiles; None = nothing."""
+    """Transformation of the refined tiles; None = no transformation."""
 
     def __call__(self, refiner: Refiner) -> Refiner:
         """Wrap a refiner.
 
-        In this order the eight passes read the network's pixels, resampling is done once, the model
-        is mixed with what it sees, which is the raster's own pixels smoothed, and a calibration has
-        the model as anybody has it.
+        The order matters. The eight passes are inside the resampling, so that it is done once. The
+        mix of `strength` is with the smoothed tile, which is what the model reads. A calibration is
+        outermost, because it was fitted to the output of the complete model.
         """
         network_patch = refiner.patch
         if self.tta == "d4":
@@ -252,10 +253,12 @@ class Wrapping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrappedSource:
-    """Loads a refiner and wraps it; as small and picklable as what it wraps."""
+    """Loads a refiner and wraps it; as small and picklable as the source inside."""
 
     source: RefinerSource
+    """Loads the refiner."""
     wrapping: Wrapping
+    """The wrappers to put around it."""
 
     @property
     def patch(self) -> int:
@@ -276,16 +279,16 @@ def wrapped(
     smooth: bool = False,
     transformation: Transformation | None = None,
 ) -> Refiner | RefinerSource:
-    """Wrap a refiner, or a source of one; the same object where nothing is asked for.
+    """Wrap a refiner, or a source of one; gives the same object if no wrapper is needed.
 
     Args:
         model: a refiner, or a source that loads one.
-        tta: see `SymmetricRefiner`.
+        tta: "d4" for the eight passes of `SymmetricRefiner`, or "none".
         patch: side of the model's patch in pixels of the raster, see `ResampledRefiner`; None =
-            the model's own.
-        strength: share of the refined logit in what it gives, see `ModelScope`.
-        smooth: whether it sees smoothed tiles, see `SmoothedRefiner`.
-        transformation: what is done to its tiles, see `CalibratedRefiner`.
+            not resampled.
+        strength: share of the refined logit in the model's output, see `ModelScope`.
+        smooth: whether the model reads smoothed tiles, see `SmoothedRefiner`.
+        transformation: transformation of the refined tiles, see `CalibratedRefiner`.
     """
     patch = model.patch if patch is None else patch
     if transformation is not None and transformation.is_cut_only:

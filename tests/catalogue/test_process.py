@@ -250,7 +250,7 @@ def test_a_gpu_that_cannot_be_used_is_told(bench: Bench, monkeypatch: pytest.Mon
     from geothresh.nn import device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(device, "_has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(device, "nvidia_gpus", lambda: 1)
     write_raster(Path("x.tif"), SMOOTH)
     # A model that is loaded already has its device.
     fresh = replace(bench, model=shutil.copy(bench.model, "fresh.safetensors"))
