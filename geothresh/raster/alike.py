@@ -178,9 +178,9 @@ class _Kind:
 
     def box(self, name: str, own: Directories) -> Georeference | None:
         """The georeference of a raster of this kind; None if it has none or a faulty one."""
-        if own.place is None:
+        if own.tie_point is None:
             return None
-        first, (x, y), (right, down) = self.first.box, own.place, self.shift
+        first, (x, y), (right, down) = self.first.box, own.tie_point, self.shift
         a, b, _, d, e, _ = first.transform
         box = Georeference(
             size=first.size, transform=(a, b, x + right, d, e, y + down), crs=first.crs,
@@ -232,7 +232,7 @@ class _Kinds:
     def learn(self, found: Examined, own: Directories, dataset: DatasetReader) -> None:
         """Remember the kind of an open raster, if comparison gives the same facts as GDAL."""
         blocks, box, source = found.inventory, found.box, found.spec.source
-        if blocks is None or own.place is None or source.file_size is None:
+        if blocks is None or own.tie_point is None or source.file_size is None:
             return
         if len(self._known) >= _MOST_KINDS or len(dataset.subdatasets) > 1:
             return

@@ -48,7 +48,7 @@ class Directories:
 
     digest: bytes
     """Digest of everything but tie point, free metadata, and offsets and sizes of blocks."""
-    place: tuple[float, float] | None
+    tie_point: tuple[float, float] | None
     """Map coordinates of the tie point, which is the corner or the centre of the first pixel; None
     if the file is georeferenced in another way."""
     offsets: Int64Array
@@ -95,7 +95,7 @@ class _Walk:
             raise _Unusual
         if self._big and struct.unpack_from(self._order + "HH", self._head, 4) != (8, 0):
             raise _Unusual
-        self._place: tuple[float, float] | None = None
+        self._tie_point: tuple[float, float] | None = None
         self._blocks: dict[int, tuple[int, bytes]] = {}
 
     def directories(self) -> Directories:
@@ -113,7 +113,9 @@ class _Walk:
         offsets, sizes = self._integers(_OFFSETS), self._integers(_SIZES)
         if len(offsets) != len(sizes):
             raise _Unusual
-        return Directories(digest=digest.digest(), place=self._place, offsets=offsets, sizes=sizes)
+        return Directories(
+            digest=digest.digest(), tie_point=self._tie_point, offsets=offsets, sizes=sizes
+        )
 
     def _directory(self, at: int, *, first: bool) -> tuple[int, bytes]:
         """Read a directory: (offset of the next one or 0, its content for the digest)."""
@@ -155,9 +157,9 @@ class _Walk:
         if kind == 12 and len(value) == 48:
             column, row, _, x, y, _ = struct.unpack(self._order + "6d", value)
             if column == row == 0:
-                if self._place is not None:
+                if self._tie_point is not None:
                     raise _Unusual
-                self._place = x, y
+                self._tie_point = x, y
                 return value[:24] + value[40:]
         return value
 
