@@ -1,4 +1,4 @@
-"""Journal of a run that makes rasters: its fingerprint, the finished strips, the finished files."""
+"""Journal of a run that makes rasters: fingerprint, finished strips and finished files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RUN, _LOG = "run.json", "journal.jsonl"
 _FORMAT = 3
 
 Fingerprint = Mapping[str, str | int | float | None]
-"""All that the bytes of the output depend on, by name, as messages show it."""
+"""Everything that the bytes of the output depend on, by name, in the form shown in messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +30,17 @@ class Strip:
     """A finished strip."""
 
     index: int
-    """Place from the top, from 0."""
+    """Number of the strip, from 0 at the top."""
     facts: dict[str, int]
-    """What was counted while it was made."""
+    """Counts over the strip, by name."""
 
 
 class Journal:
     """Journal of a run that can be killed at any moment and resumed.
 
-    A context manager. If the block raises, finished work is kept and a note on the exception says
-    so; after an error in the input, which would come again, nothing is kept. If the block ends well
-    (`finish` was called), nothing is kept.
+    It is a context manager. If the block raises, finished work is kept, and a note is added to the
+    exception. After an error in the input, which would come again, nothing is kept, nor if `finish`
+    was called.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class Journal:
         restart: bool = False,
         keep: bool = True,
     ) -> None:
-        """Lock the work directory of `target`, and load what an earlier run left in it.
+        """Lock the work directory of `target`, and load the work of an earlier run.
 
         Args:
             target: the main output.
-            fingerprint: of this run.
-            restart: delete what an earlier run left.
-            keep: keep strips; otherwise an interrupted run starts from nothing.
+            fingerprint: the fingerprint of this run.
+            restart: delete the work of an earlier run.
+            keep: keep strips; otherwise an interrupted run cannot be resumed.
 
         Raises:
-            OutputError: another run is at work on the target, or the directory is unusable.
-            InputError: the input changed since the earlier run, and `restart` is false.
-            UsageError: the earlier run had other parameters, and `restart` is false.
+            OutputError: another run is making the target, or the directory is unusable.
+            InputError: the input has changed since the earlier run, and `restart` is False.
+            UsageError: the earlier run had other parameters, and `restart` is False.
         """
         self.target = target
         self._keep = keep
@@ -70,25 +70,25 @@ class Journal:
         self._finished = False
         self._directory = WorkDirectory(target)
         try:
-            self._take_up(dict(fingerprint), restart)
+            self._load_or_start(dict(fingerprint), restart)
         except BaseException:
             self._directory.release(remove=not (self._directory.path / _RUN).exists())
             raise
 
-    def _take_up(self, fingerprint: dict[str, Any], restart: bool) -> None:
+    def _load_or_start(self, fingerprint: dict[str, Any], restart: bool) -> None:
         path = self._directory.path / _RUN
         self.strips: list[Strip] = []
         with self._failing("the journal"):
-            found = _read_run(path)
-            if found is None and path.exists() and not restart:
+            earlier = _read_run(path)
+            if earlier is None and path.exists() and not restart:
                 raise UsageError(
                     f"{self.target}: {path} is not of this version of geothresh; "
                     "add `restart=True` to start afresh"
                 )
-            if found is None or restart or not self._keep:
+            if earlier is None or restart or not self._keep:
                 self._start(fingerprint)
             else:
-                _require_same(found["fingerprint"], fingerprint, self.target)
+                _require_same(earlier["fingerprint"], fingerprint, self.target)
                 self._log = Log(self._directory.path / _LOG)
                 self.strips = self._sound_strips()
 
@@ -101,16 +101,16 @@ class Journal:
         self._log = Log(self._directory.path / _LOG)
 
     def _sound_strips(self) -> list[Strip]:
-        """The strips, from the top, that match the journal, which is cut after them."""
+        """Load the strips from the top that match the journal, and truncate it after them."""
         strips: list[Strip] = []
-        for place, entry in enumerate(self._log.entries):
+        for position, entry in enumerate(self._log.entries):
             if "strip" not in entry:
                 continue
             index = int(entry["strip"])
             path = self._strip_path(index)
             sound = is_sound(path, size=int(entry["size"]), crc=int(entry["crc"]))
             if index != len(strips) or not sound:
-                self._log.truncate(place)
+                self._log.truncate(position)
                 break
             strips.append(Strip(index=index, facts=dict(entry["facts"])))
         return strips
@@ -135,7 +135,7 @@ class Journal:
 
     @property
     def keeps_strips(self) -> bool:
-        """Whether what is added is stored."""
+        """Whether added chunks are stored."""
         return self._keep
 
     def add(self, window: PixelWindow, layers: Sequence[PackedLayer]) -> None:
@@ -153,7 +153,7 @@ class Journal:
             self._strip.add(window, layers)
 
     def commit(self, facts: Mapping[str, int]) -> None:
-        """Finish the current strip: when this returns, it survives any interruption.
+        """Finish the current strip; when this returns, it survives any interruption.
 
         Raises:
             OutputError: the disk is full or fails.
@@ -182,8 +182,8 @@ class Journal:
         """Log the digests of finished files before they are renamed into place.
 
         Args:
-            made: the finished temporary file by its final path.
-            facts: for `noted`.
+            made: the finished temporary files, by final path.
+            facts: numbers that `noted` gives back.
 
         Raises:
             OutputError: the disk is full or fails.
@@ -193,29 +193,29 @@ class Journal:
             self._log.append({"made": digests, "facts": facts})
 
     def is_made(self, outputs: Iterable[Path]) -> bool:
-        """Whether all these outputs are in place, unchanged since they were logged."""
+        """Whether all these outputs exist and are unchanged since they were logged."""
         made = _made(self._log.entries)
         return all(_is_as_made(path, made) for path in outputs)
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256 of all that was made, by its absolute path."""
+        """sha256 of all files that were logged, by absolute path."""
         return _made(self._log.entries)
 
     def noted(self, fact: str) -> int | None:
-        """A fact that was logged with finished files; None if there is none of that name."""
+        """A fact that was logged by `record_made`; None if there is none of that name."""
         for entry in self._log.entries:
             if "made" in entry and fact in entry["facts"]:
                 return int(entry["facts"][fact])
         return None
 
     def finish(self) -> None:
-        """Mark the run as complete: all outputs are in place, nothing needs to be kept."""
+        """Mark the run as complete, so that nothing is kept: all outputs are in place."""
         self._finished = True
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
-        """Turn errors of the disk into an OutputError that names the work directory."""
+        """Turn disk errors into an OutputError that names the work directory."""
         try:
             yield
         except (OSError, OutputError) as error:
@@ -236,8 +236,8 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        worth = self._keep and self.resumed and not self._finished
-        kept = error is not None and worth and is_resumable(error)
+        unfinished = self._keep and self.resumed and not self._finished
+        kept = error is not None and unfinished and is_resumable(error)
         try:
             if self._strip is not None:
                 self._strip.discard()
@@ -253,12 +253,12 @@ class Journal:
 
 
 def finished_outputs(target: Path) -> frozenset[Path]:
-    """The outputs that an interrupted run of `target` had put in place, unchanged since.
+    """The complete outputs of an interrupted run of `target` that are unchanged since.
 
     They may be overwritten when the run is resumed.
 
     Raises:
-        OutputError: what the run left cannot be read.
+        OutputError: the journal of the run cannot be read.
     """
     directory = work_directory(target)
     if not (directory / _RUN).is_file():
@@ -270,7 +270,7 @@ def finished_outputs(target: Path) -> frozenset[Path]:
     except OSError as error:
         raise OutputError(
             f"{target}: {directory.name} beside it, which an interrupted run left, cannot be read "
-            f"({error.strerror})"
+            f"({error.strerror}); check its permissions, or remove it"
         ) from error
     made = _made(entries)
     return frozenset(Path(name) for name in made if _is_as_made(Path(name), made))
@@ -279,10 +279,10 @@ def finished_outputs(target: Path) -> frozenset[Path]:
 def left_by_another(target: Path, fingerprint: Fingerprint) -> bool:
     """Whether an interrupted run of `target` had other inputs or options."""
     path = work_directory(target) / _RUN
-    found = _read_run(path)
-    if found is None:
+    earlier = _read_run(path)
+    if earlier is None:
         return path.exists()
-    return bool(found["fingerprint"] != json.loads(json.dumps(dict(fingerprint))))
+    return bool(earlier["fingerprint"] != json.loads(json.dumps(dict(fingerprint))))
 
 
 def _made(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -298,26 +298,26 @@ def _is_as_made(path: Path, made: Mapping[str, str]) -> bool:
 
 
 def _read_run(path: Path) -> dict[str, Any] | None:
-    """What ``run.json`` says; None where there is none, or one that this version cannot read."""
+    """Read ``run.json``; None if it does not exist or this version cannot read it."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
-        found = None
+        content = None
     if (
-        not isinstance(found, dict)
-        or found.get("format") != _FORMAT
-        or not isinstance(found.get("fingerprint"), dict)
+        not isinstance(content, dict)
+        or content.get("format") != _FORMAT
+        or not isinstance(content.get("fingerprint"), dict)
     ):
         return None
-    return found
+    return content
 
 
-def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], target: Path) -> None:
+def _require_same(earlier: Mapping[str, Any], wanted: Mapping[str, Any], target: Path) -> None:
     inputs = [
         {name: value for name, value in run.items() if name.startswith("input")}
-        for run in (found, wanted)
+        for run in (earlier, wanted)
     ]
     require_same_run(target, *inputs, error=InputError, anew="`restart`")
-    require_same_run(target, found, wanted, error=UsageError, anew="`restart`")
+    require_same_run(target, earlier, wanted, error=UsageError, anew="`restart`")

@@ -1,8 +1,8 @@
-"""Locks, so that one run at a time makes an output, and the work directory beside the output.
+"""Locks that let only one run at a time make an output, and the work directory of the output.
 
-The lock is the kernel's (``flock``) and ends with its process: there is nothing to clean up after a
-kill, and no process id to mistake for another. On network file systems without locks there is no
-protection, and a warning says so.
+The kernel keeps the lock (``flock``) and releases it when the process ends. So nothing remains
+after a kill, and no process id can be mistaken for another. Network file systems without locks give
+no protection; a warning says so.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _ENDING = ".geothresh"
 
 @contextmanager
 def only_run(output: Path) -> Iterator[None]:
-    """Lock an output against other runs, by an empty file ``.NAME.lock`` beside it.
+    """Lock an output against other runs, with an empty file ``.NAME.lock`` beside it.
 
-    A killed run leaves that file behind, unlocked; the next run uses it.
+    A killed run leaves that file unlocked, and the next run uses it.
 
     Raises:
-        OutputError: another run makes it, or the lock file cannot be made.
+        OutputError: another run is making the output, or the lock file cannot be created.
     """
     path = output.with_name(f".{output.name}.lock")
     descriptor = hold(output, path, _lock_file)
     try:
         yield
     finally:
-        # While it is still locked: a run that has opened it notices that it is gone.
+        # Removed while still locked: another run that has opened it notices that it is gone.
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -51,15 +51,15 @@ def hold(output: Path, path: Path, make: Callable[[Path], int]) -> int:
     """Lock the file or directory at `path`, so that no other run makes `output`.
 
     Args:
-        output: named in messages.
-        path: what is locked, beside the output.
-        make: opens it, and makes it first if it is not there.
+        output: the output, for messages.
+        path: the file or directory to lock, beside the output.
+        make: opens `path`, and creates it first if it does not exist.
 
     Returns:
         The descriptor that holds the lock until it is closed.
 
     Raises:
-        OutputError: another run holds the lock, or there is no way to get it.
+        OutputError: another run holds the lock, or `path` cannot be opened or locked.
     """
     while True:
         try:
@@ -85,7 +85,7 @@ def hold(output: Path, path: Path, make: Callable[[Path], int]) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        # Its owner removed it between opening and locking: the lock is on a deleted file.
+        # The other run removed it between opening and locking: the lock is on a deleted file.
         os.close(descriptor)
 
 
@@ -115,7 +115,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def work_directory(target: Path) -> Path:
-    """``.NAME.geothresh`` beside an output; very long names are cut and get a digest."""
+    """The path ``.NAME.geothresh`` beside an output; a very long name is cut and gets a digest."""
     name = os.fsencode(f".{target.name}")
     if len(name) + len(_ENDING) > LONGEST_NAME:
         digest = hashlib.sha256(name).hexdigest()[:16].encode()
@@ -124,14 +124,14 @@ def work_directory(target: Path) -> Path:
 
 
 class WorkDirectory:
-    """A work directory that is locked by this process until it is released or the process ends."""
+    """A work directory that this process has locked, until it is released or the process ends."""
 
     def __init__(self, target: Path) -> None:
-        """Make the directory if it is not there, and lock it.
+        """Create the directory if it does not exist, and lock it.
 
         Raises:
-            OutputError: another run is at work on the same output, the directory is another
-                user's, or it cannot be made.
+            OutputError: another run is making the same output, the directory belongs to another
+                user, or it cannot be created.
         """
         self.path = work_directory(target)
         self.target = target
@@ -155,29 +155,29 @@ class WorkDirectory:
     def _check_owner(self, descriptor: int) -> None:
         owner = os.fstat(descriptor).st_uid
         # On network file systems the owner of a file may not be the user who creates it.
-        if owner != os.geteuid() and owner != self._owner_here():
+        if owner != os.geteuid() and owner != self._owner_of_new_files():
             raise OutputError(
                 f"{self.target}: the work directory {self.path.name} beside it belongs to another "
                 "user; choose another output"
             )
 
-    def _owner_here(self) -> int:
-        """The owner of a file that this process creates here."""
-        made = create_beside(self.target)
+    def _owner_of_new_files(self) -> int:
+        """The owner of a file that this process creates in this directory."""
+        probe = create_beside(self.target)
         try:
-            return made.stat().st_uid
+            return probe.stat().st_uid
         finally:
-            discard(made)
+            discard(probe)
 
     def flush(self) -> None:
         """Flush the entries of the directory to the disk."""
         flush_directory(self._descriptor)
 
     def clear(self) -> None:
-        """Remove all that is in the directory.
+        """Remove everything in the directory.
 
         Raises:
-            OSError: something cannot be removed.
+            OSError: an entry cannot be removed.
         """
         for entry in os.scandir(self.path):
             if entry.is_dir(follow_symlinks=False):
@@ -186,10 +186,10 @@ class WorkDirectory:
                 Path(entry.path).unlink()
 
     def release(self, *, remove: bool) -> None:
-        """Release the lock; with `remove`, after removing the directory and all in it.
+        """Release the lock; with `remove`, remove the directory and its content first.
 
-        It is renamed first, in one step: what a kill leaves then is an ordinary temporary folder,
-        which the next run removes.
+        The directory is renamed before, in one step: after a kill, an ordinary temporary directory
+        remains, which the next run removes.
         """
         try:
             if remove:

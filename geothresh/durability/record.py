@@ -1,7 +1,7 @@
 """Record of a run over many files: which units are finished, from which inputs, with which files.
 
-A log that stays beside the outputs: the same command is resumed from it, and a later one finds what
-has changed since. A unit is identified by a digest of all that its outputs depend on.
+The record is a log that stays beside the outputs. The same command resumes from it, and a later one
+finds what has changed since. A unit has a digest of everything that its outputs depend on.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from geothresh.errors import OutputError
 from geothresh.files import file_digest
 
 RECORD = ".geothresh.jsonl"
-"""What the record is called, in the directory of the outputs."""
+"""Name of the record in the directory of the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class MadeFile:
-    """Size, time and digest of an output when it was finished."""
+    """Size, time of change and digest of an output when it was finished."""
 
     size: int
-    """Bytes."""
+    """Size in bytes."""
     modified_ns: int
-    """Time of last change."""
+    """Time of last change, in nanoseconds."""
     sha256: str
 
     @classmethod
@@ -38,7 +38,7 @@ class MadeFile:
         """Describe a finished file.
 
         Raises:
-            OSError: it is gone.
+            OSError: the file does not exist.
         """
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns, sha256)
@@ -55,40 +55,40 @@ class MadeFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A unit that is finished."""
+class FinishedUnit:
+    """A finished unit and its outputs."""
 
     digest: str
-    """Of all that its outputs depend on."""
+    """Digest of everything that its outputs depend on."""
     files: Mapping[str, MadeFile]
-    """By their names in the directory of the record."""
+    """The outputs, by name in the directory of the record."""
     facts: Mapping[str, int]
-    """What was counted."""
+    """Counts, such as of tiles, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """The vector file that was made of all units together."""
+    """The vector file that was made from all units together."""
 
     of: str = ""
-    """Digest of the units."""
+    """Digest of the units that it was made from."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """sha256 of each file, by its absolute path; of an object, by GDAL's path."""
+    """sha256 of each file by absolute path, and of each object by GDAL's path."""
     facts: Mapping[str, int] = field(default_factory=dict)
-    """Counts, such as of features."""
+    """Counts, such as of features, by name."""
 
 
 class Record:
-    """The record of a directory of outputs, which belongs to one run at a time."""
+    """The record of a directory of outputs; one run at a time may open it."""
 
     def __init__(self, directory: Path, log: Log) -> None:
-        """Take the log over; use `opened`."""
+        """Read the entries of a log; use `opened` instead."""
         self._directory = directory
         self._log = log
-        self.finished: dict[str, Finished] = {}
-        """By the names of units."""
+        self.finished: dict[str, FinishedUnit] = {}
+        """Finished units by name."""
         self.method: Mapping[str, Any] | None = None
-        """Parameters of all units of the last run, by name; None where there was none."""
+        """Parameters by name that all units of the last run share; None without an earlier run."""
         self._vectors = Vectors()
         self._drawn: set[tuple[str, str]] = set()
         self.complete = False
@@ -98,6 +98,7 @@ class Record:
         log.entries.clear()
 
     def _take(self, entry: Mapping[str, Any]) -> None:
+        """Update the state by one entry of the log."""
         self.complete = bool(entry.get("complete"))
         if "method" in entry:
             self.method = entry["method"]
@@ -108,11 +109,12 @@ class Record:
             self._drawn.update(self._vectors.files.items())
         if "unit" in entry:
             files = {name: MadeFile(*made) for name, made in entry["files"].items()}
-            self.finished[entry["unit"]] = Finished(
+            self.finished[entry["unit"]] = FinishedUnit(
                 digest=entry["digest"], files=files, facts=entry["facts"]
             )
 
     def _note(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry to the log."""
         try:
             self._log.append(entry)
         except OSError as error:
@@ -127,8 +129,8 @@ class Record:
         """Log the parameters that all units of a run share."""
         self._note({"method": method})
 
-    def add(self, unit: str, finished: Finished) -> None:
-        """Log a finished unit: when this returns, it is on the disk."""
+    def add(self, unit: str, finished: FinishedUnit) -> None:
+        """Log a finished unit; when this returns, the entry is on the disk."""
         files = {n: [m.size, m.modified_ns, m.sha256] for n, m in finished.files.items()}
         facts = dict(finished.facts)
         self._note({"unit": unit, "digest": finished.digest, "files": files, "facts": facts})
@@ -141,7 +143,7 @@ class Record:
         """Log vector files of all finished units before they are renamed into place.
 
         Args:
-            made: the finished temporary file by its final path.
+            made: the finished temporary files, by final path.
             facts: counts, such as of features.
         """
         self.record_vectors(
@@ -149,25 +151,30 @@ class Record:
         )
 
     def record_vectors(self, digests: Mapping[str, str], **facts: int) -> None:
-        """The same of files with known digests, by their names; objects, before they are sent."""
+        """Log vector files by name and digest; objects are logged before they are uploaded."""
         self._note({"made": dict(digests), "facts": facts, "of": self._state})
 
     @property
     def vectors(self) -> dict[str, int] | None:
-        """Counts of the vector file; None where it was made of other units."""
+        """Counts of the vector file; None if it was made from other units."""
         return dict(self._vectors.facts) if self._vectors.of == self._state else None
 
     def is_drawn(self, name: str, sha256: str | None) -> bool:
-        """Whether a vector file of this digest, None if not there, was made of what is finished."""
+        """Whether a vector file was made from the finished units, and still has the logged digest.
+
+        Args:
+            name: its path, as in `Vectors.files`.
+            sha256: its present digest; None if it does not exist.
+        """
         made = self._vectors.files.get(name)
         return self.vectors is not None and made is not None and made == sha256
 
     def has_drawn(self, name: str, sha256: str | None) -> bool:
-        """Whether a run made a vector file of this digest, of whichever units."""
+        """Whether any run made a vector file of this name and digest, from any units."""
         return (name, sha256) in self._drawn
 
     def vector_files(self) -> frozenset[Path]:
-        """Vector files that are unchanged since the last run made them, of whichever units."""
+        """Vector files that are unchanged since the last run made them, from any units."""
         made = ((Path(name), digest) for name, digest in self._vectors.files.items())
         return frozenset(
             path for path, digest in made if path.is_file() and file_digest(path) == digest
@@ -189,7 +196,7 @@ def opened(directory: Path) -> Iterator[Record]:
     """Open the record of a directory, and lock it against other runs.
 
     Raises:
-        OutputError: another run is at work there, or the record cannot be read or written.
+        OutputError: another run is using the directory, or the record cannot be read or written.
     """
     path = directory / RECORD
     with only_run(path):

@@ -1,10 +1,10 @@
 """Files of a work directory: strips of the output, and an append-only log.
 
-They are written by Python, which raises on a full disk. A strip file is a magic word and then, for
-each chunk of the strip from left to right, a header (window and number of layers, little-endian)
-and the packed layers: bits of a value, length of a zlib stream and the stream, or length 0 and the
-one value of all pixels. The log holds one JSON object a line, each with a checksum; the CRC-32 of
-each strip file is in it.
+They are written by Python, which raises an exception on a full disk. A strip file begins with a
+magic word. Then follow, for each chunk of the strip from left to right, a header (window and number
+of layers, little-endian) and the packed layers. A layer has the bits of a value, and then the
+length of a zlib stream and the stream, or length 0 and the one value of all pixels. The log holds
+one JSON object per line, each with a checksum. The CRC-32 of each strip file is in the log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from geothresh.packed import PackedLayer
 from geothresh.types import LayerArray
 from geothresh.windows import PixelWindow
 
-# Eight hexadecimal digits and a space before the JSON.
+# Bytes before the JSON of a line: eight hexadecimal digits and a space.
 _PREFIX = 9
 
 _MAGIC = b"GTSTRIP3"
@@ -40,25 +40,25 @@ class Log:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file, and cut it before the first damaged line.
+        """Open or create the file, and truncate it before the first damaged line.
 
         Raises:
-            OSError: it cannot be read or written.
+            OSError: the file cannot be read or written.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
         content = self._file.readall()
-        self.entries, length = _proven(content)
+        self.entries, length = _sound_entries(content)
         if length != len(content):
             self._file.truncate(length)
             os.fsync(self._file.fileno())
         self._file.seek(length)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Add a line; when this returns, it is on the disk.
+        """Append a line; when this returns, it is on the disk.
 
         Raises:
-            OSError: it cannot be written; an incomplete line is removed.
+            OSError: the line cannot be written; an incomplete line is removed.
         """
         text = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
         line = b"%08x %s\n" % (zlib.crc32(text), text)
@@ -97,10 +97,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         OSError: it cannot be read.
     """
-    return _proven(path.read_bytes())[0]
+    return _sound_entries(path.read_bytes())[0]
 
 
-def _proven(content: bytes) -> tuple[list[dict[str, Any]], int]:
+def _sound_entries(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """The entries up to the first damaged line, and their length in bytes."""
     entries: list[dict[str, Any]] = []
     length = 0
@@ -121,25 +121,25 @@ class StoredChunk:
     """One chunk of a strip."""
 
     window: PixelWindow
-    """Where it lies in the raster."""
+    """The pixels of the chunk in the raster."""
     layers: tuple[LayerArray, ...]
-    """(height, width) each: what the outputs hold there."""
+    """The values of each output there, (height, width) each."""
 
 
 class StripFile:
-    """Writer of a strip file, which has no effect before it is committed."""
+    """Writer of a strip file, which gets its name only when it is committed."""
 
     def __init__(self, path: Path) -> None:
-        """Create the file under a temporary name, replacing one that a dead process left.
+        """Create the file under a temporary name; a leftover of a dead process is replaced.
 
         Raises:
-            OSError: it cannot be created.
+            OSError: the file cannot be created.
         """
         self.path = path
         self._temporary = path.with_suffix(".tmp")
         self._temporary.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        # Unbuffered: what could not be written must not be tried again when the file is closed.
+        # Unbuffered, so that closing the file does not try again to write what has failed.
         self._file = os.fdopen(os.open(self._temporary, flags, 0o666), "wb", buffering=0)
         self.size = 0
         self.crc = 0
@@ -176,7 +176,7 @@ class StripFile:
         self._temporary.replace(self.path)
 
     def discard(self) -> None:
-        """Remove what was written, unless it was committed."""
+        """Remove the temporary file, unless it was committed."""
         try:
             self._file.close()
         finally:
@@ -184,21 +184,21 @@ class StripFile:
 
 
 def is_sound(path: Path, *, size: int, crc: int) -> bool:
-    """Whether a strip file has the size and checksum that the journal has."""
+    """Whether a strip file has the size and checksum that the journal says."""
     try:
         with _reading(path) as file:
             if os.fstat(file.fileno()).st_size != size:
                 return False
-            found = 0
+            checksum = 0
             while data := file.read(_READ_AT_ONCE):
-                found = zlib.crc32(data, found)
+                checksum = zlib.crc32(data, checksum)
     except FileNotFoundError:
         return False
-    return found == crc
+    return checksum == crc
 
 
 def read_strip(path: Path) -> Iterator[StoredChunk]:
-    """The chunks of a strip file that `is_sound`, one at a time."""
+    """Read the chunks of a strip file, one at a time; check it with `is_sound` before."""
     with _reading(path) as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{path}: is no strip of this version")

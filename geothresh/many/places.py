@@ -12,7 +12,7 @@ from typing import Protocol
 
 from geothresh.addresses import Address
 from geothresh.durability import finished_outputs
-from geothresh.durability.record import RECORD, Finished
+from geothresh.durability.record import RECORD, FinishedUnit
 from geothresh.errors import OutputError, UsageError
 from geothresh.many.options import LAYERS
 from geothresh.many.units import output_name, output_path
@@ -45,13 +45,13 @@ class Place(Protocol):
     def existing(self, names: Iterable[str]) -> set[str]:
         """Which of these are there, made by whomever, perhaps with more."""
 
-    def is_as_made(self, name: str, entry: Finished) -> bool:
+    def is_as_made(self, name: str, entry: FinishedUnit) -> bool:
         """Whether an output is as a unit was noted down to have left it."""
 
     def is_of(self, name: str, unit: str, digest: str) -> bool:
         """Whether an output that no record knows is that of a unit of the same digest."""
 
-    def remove(self, unit: str, entry: Finished) -> None:
+    def remove(self, unit: str, entry: FinishedUnit) -> None:
         """Remove the outputs of a unit."""
 
     def fetch_record(self) -> None:
@@ -76,7 +76,7 @@ def place_of(output_dir: PathLike) -> Place:
     return Store(work_place(address), address)
 
 
-def is_whole(place: Place, entry: Finished) -> bool:
+def is_whole(place: Place, entry: FinishedUnit) -> bool:
     """Whether all outputs of a unit exist unchanged."""
     return all(place.is_as_made(name, entry) for name in entry.files)
 
@@ -96,7 +96,7 @@ class Directory:
         """See `Place`."""
         return set(os.listdir(self.directory))
 
-    def is_as_made(self, name: str, entry: Finished) -> bool:
+    def is_as_made(self, name: str, entry: FinishedUnit) -> bool:
         """See `Place`."""
         made = entry.files.get(name)
         return made is not None and made.is_at(self.directory / name)
@@ -107,7 +107,7 @@ class Directory:
         finished = finished_outputs(output_path(self.directory, unit, "mask"))
         return path.absolute() in finished or unit_of(path) == digest
 
-    def remove(self, unit: str, entry: Finished) -> None:
+    def remove(self, unit: str, entry: FinishedUnit) -> None:
         """See `Place`; what describes them goes too."""
         for layer in LAYERS:
             output = output_path(self.directory, unit, layer)
@@ -166,7 +166,7 @@ class Store:
             pool.shutdown(cancel_futures=True)
         return {name for name, unit in self._units.items() if unit is not None}
 
-    def is_as_made(self, name: str, entry: Finished) -> bool:
+    def is_as_made(self, name: str, entry: FinishedUnit) -> bool:
         """See `Place`."""
         return self.is_of(name, "", entry.digest)
 
@@ -174,7 +174,7 @@ class Store:
         """See `Place`."""
         return name in self.existing([name]) and self._units[name] == digest
 
-    def remove(self, unit: str, entry: Finished) -> None:
+    def remove(self, unit: str, entry: FinishedUnit) -> None:
         """See `Place`."""
         for name in entry.files:
             remove(self._at(name))

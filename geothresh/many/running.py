@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from geothresh.durability.record import Finished, Record
+from geothresh.durability.record import FinishedUnit, Record
 from geothresh.durability.resuming import require_same_run
 from geothresh.errors import OutputError, UsageError, names
 from geothresh.files import remove_stale
@@ -121,7 +121,7 @@ class Run:
             waiting.append(unit)
         return waiting
 
-    def _is_kept(self, unit: PlannedUnit, entry: Finished, *, free: bool) -> bool:
+    def _is_kept(self, unit: PlannedUnit, entry: FinishedUnit, *, free: bool) -> bool:
         if entry.digest == unit.digest():
             return is_whole(self.place, entry)
         if free:
@@ -133,7 +133,7 @@ class Run:
         )
 
     def _require_ours(
-        self, unit: PlannedUnit, entry: Finished | None, existing: Sequence[str]
+        self, unit: PlannedUnit, entry: FinishedUnit | None, existing: Sequence[str]
     ) -> None:
         """Refuse to replace outputs that no such run has made, without leave to do so."""
         if self.writing.overwrite:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geothresh.addresses import Address
 from geothresh.durability import Journal, finished_outputs, left_by_another
-from geothresh.durability.record import Finished, MadeFile
+from geothresh.durability.record import FinishedUnit, MadeFile
 from geothresh.errors import InputError
 from geothresh.files import make_directory
 from geothresh.many.options import LAYERS
@@ -60,7 +60,7 @@ class UnitMade:
     """A unit that is finished: what its worker reports."""
 
     name: str
-    finished: Finished
+    finished: FinishedUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def make_unit(
     if unit.address is not None:
         for path in files.rasters:
             path.unlink(missing_ok=True)
-    done = Finished(digest=unit.digest, files=made, facts=facts)
+    done = FinishedUnit(digest=unit.digest, files=made, facts=facts)
     return UnitMade(name=unit.name, finished=done)
 
 

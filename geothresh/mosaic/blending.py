@@ -1,12 +1,12 @@
-"""Blend tiles: their weights, the weighted sums of groups, and the chunks made of these.
+"""Blend tiles: the weights of tiles, weighted sums of groups, and chunks that are made of them.
 
-The weight of a tile is the outer product of one profile per axis. Along each axis the profiles
-of all tiles that cover a pixel are divided by their sum, which depends on the grid alone: the
-weights of every pixel add up to one before any pixel is read, and no frame has weight zero.
+The weight of a tile is the outer product of one profile per axis. Along each axis, the profiles of
+all tiles that cover a pixel are divided by their sum, which depends on the grid only. So weights of
+each pixel are known to add up to one before any pixel is read, and no border has weight zero.
 
-Weighted tiles are summed as integers, in units of 2**-30: integer sums do not depend on their
-order, so neither does the result depend on groups, chunks, batches, threads or workers, to the last
-bit. Each product of weight and confidence is cut to the unit, 60 times finer than float32 near 1.
+Weighted tiles are summed as integers, in units of 2**-30. Integer sums do not depend on order, so
+the result does not depend on groups, chunks, batches, threads or workers, to the last bit. Each
+product of weight and confidence is truncated to the unit, 60 times finer than float32 near 1.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ BLENDS: Final[tuple[Blend, ...]] = get_args(Blend)
 _UNITS = 2.0**30
 # The weights of a pixel add up to 1 and confidences are at most 1: sums stay below 2**31.
 _BLENDED_AT_ONCE = 64
-"""Rows of a chunk: their sums stay in a core's cache until they are confidences."""
+"""Rows of a chunk that are blended at a time, so that their sums stay in a core's cache."""
 _PRODUCT_BYTES = 16 * 2**20
-"""Weights of whole tiles that are kept: of the usual tiles all nine that there are."""
+"""Most bytes of tile weights that are kept: all nine cases of tiles of the usual size."""
 
 _GAUSSIAN_SIGMA = 1 / 8
-"""Standard deviation over the tile's side; the profile falls to 3e-4 at the tile's edge."""
+"""Standard deviation divided by the tile's side; the profile falls to 3e-4 at the tile's edge."""
 
 
 def blend_profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ def blend_profile(kind: Blend, tile: int, overlap: int) -> NDArray[np.float64]:
     Raises:
         UsageError: ``kind`` is none of the four.
     """
-    # Pixel centres: half a pixel in from both edges, so the outermost weight is never zero.
+    # Pixel centres are half a pixel inside of the edges, so the outermost weight is never zero.
     centre = np.arange(tile, dtype=np.float64) + 0.5
     if kind == "hann":
         return np.sin(np.pi * centre / tile) ** 2
@@ -96,13 +96,13 @@ class AxisWeights:
         Raises:
             UsageError: ``kind`` is none of the four.
         """
-        # A tile meets `reach` others on each side: 2 * reach + 1 tiles hold every distinct case.
+        # A tile overlaps `reach` others on each side: 2 * reach + 1 tiles have all distinct cases.
         stride = tile - overlap
         reach = -(-tile // stride) - 1
         distinct = min(count, 2 * reach + 1)
         profiles = np.tile(blend_profile(kind, tile, overlap), (distinct, 1))
         if kind == "crop":
-            # Nobody else covers the outer margins of the outermost tiles.
+            # No other tile covers the outer margins of the outermost tiles.
             margin = overlap // 2
             profiles[0, :margin] = 1.0
             profiles[-1, margin:] = 1.0
@@ -131,17 +131,17 @@ class Weights:
     """Blending weights of a grid."""
 
     rows: AxisWeights
-    """Along a column of tiles."""
+    """Weights along a column of tiles."""
     cols: AxisWeights
-    """Along a row of tiles."""
+    """Weights along a row of tiles."""
     _products: dict[tuple[int, int], Float32Array] = field(
         default_factory=dict, repr=False, compare=False
     )
-    """By the cases along both axes, the products made so far that are kept."""
+    """Cache of products, by the cases along both axes."""
 
     @classmethod
     def build(cls, kind: Blend, grid: TileGrid) -> Weights:
-        """Weights of ``grid`` for a blend."""
+        """The weights of a grid for a kind of blend."""
         return cls(
             rows=AxisWeights.build(kind, tile=grid.tile, overlap=grid.overlap, count=grid.n_rows),
             cols=AxisWeights.build(kind, tile=grid.tile, overlap=grid.overlap, count=grid.n_cols),
@@ -150,16 +150,16 @@ class Weights:
     def of_tile(self, row: int, col: int) -> Float32Array:
         """Weights of the tile at tile row ``row`` and column ``col``, (tile, tile), times 2**30.
 
-        Nearly all tiles of a raster share one array. Two threads may make it at the same time,
-        which does no harm.
+        Nearly all tiles of a raster share one array. It does no harm if two threads compute it at
+        the same time.
         """
         case = self.rows.case(row), self.cols.case(col)
-        found = self._products.get(case)
-        if found is None:
-            found = np.outer(self.rows.of(row) * np.float32(_UNITS), self.cols.of(col))
-            if (len(self._products) + 1) * found.nbytes <= _PRODUCT_BYTES:
-                self._products[case] = found
-        return found
+        product = self._products.get(case)
+        if product is None:
+            product = np.outer(self.rows.of(row) * np.float32(_UNITS), self.cols.of(col))
+            if (len(self._products) + 1) * product.nbytes <= _PRODUCT_BYTES:
+                self._products[case] = product
+        return product
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,17 +175,17 @@ class Part:
     valid: BoolArray | None
     """Validity over ``owned``, True = valid; None = all valid."""
     tiles_refined: int = 0
-    """Tiles of the group with a valid pixel; told to its first chunk alone, to count them once."""
+    """Tiles of the group with a valid pixel; counted in the part of its first chunk only."""
     tiles_skipped: int = 0
-    """Tiles the group skipped, likewise."""
+    """Tiles that the group skipped; also counted in that part only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blended:
-    """A finished chunk."""
+    """The blended confidences of a chunk."""
 
     window: PixelWindow
-    """Where it lies."""
+    """The pixels of the chunk."""
     confidence: Float32Array
     """Float32 (height, width) in [0, 1], 0.0 where invalid."""
     valid: BoolArray
@@ -193,11 +193,11 @@ class Blended:
     tiles_refined: int
     """Tiles refined by the groups that this chunk was the first to need."""
     tiles_skipped: int
-    """Tiles skipped by them."""
+    """Tiles that these groups skipped."""
 
 
 def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
-    """Add up the parts of one chunk, in any order; they must be all that touch it."""
+    """Add up the parts of a chunk, in any order; they must be complete."""
     parts = list(parts)
     valid = np.ones((window.height, window.width), np.bool_)
     for part in parts:
@@ -210,7 +210,7 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
         rows = PixelWindow.between(row, stop, window.col, window.col_stop)
         _add_up(sums, rows, out=confidence[rows.within(window)])
     if not valid.all():
-        confidence[~valid] = 0  # partly valid tiles were refined there too
+        confidence[~valid] = 0  # tiles that are partly valid are refined there, too
     return Blended(
         window=window,
         confidence=confidence,
@@ -223,38 +223,38 @@ def blend_chunk(window: PixelWindow, parts: Iterable[Part]) -> Blended:
 def _add_up(
     sums: Iterable[tuple[PixelWindow, NDArray[np.int32]]], window: PixelWindow, *, out: Float32Array
 ) -> None:
-    """Make the confidences of a window of the weighted sums that touch it."""
+    """Compute the confidences of a window from the weighted sums that touch it."""
     total = np.zeros(out.shape, np.int32)
-    for place, addend in sums:
-        common = place.intersection(window)
+    for covered, addend in sums:
+        common = covered.intersection(window)
         if common is not None:
-            total[common.within(window)] += addend[common.within(place)]
+            total[common.within(window)] += addend[common.within(covered)]
     np.multiply(total, np.float32(1 / _UNITS), out=out, dtype=np.float32, casting="unsafe")
-    # Rounded weights can add up to a hair more than 1. Looking takes a tenth of what cutting does.
+    # Rounded weights can add up to slightly more than 1. Checking takes a tenth of clipping.
     if out.max() > 1:
         np.minimum(out, np.float32(1), out=out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """The layers of a chunk."""
+class FinishedChunk:
+    """The layers of a chunk, which `Finish` has made."""
 
     window: PixelWindow
-    """Where it lies."""
+    """The pixels of the chunk."""
     values: tuple[LayerArray, ...]
-    """Each (height, width); none where they are on their way from a worker, packed."""
+    """The layers, (height, width) each; empty while they are sent from a worker, packed."""
     packed: tuple[PackedLayer, ...]
-    """The same, packed; none where that was not asked for."""
+    """The packed layers; empty if they were not packed."""
     counts: tuple[tuple[str, int], ...]
-    """What was counted on the way."""
+    """Names and values of the counts (`Layers.counts`)."""
     tiles_refined: int
-    """As the chunk's."""
+    """See `Blended.tiles_refined`."""
     tiles_skipped: int
-    """As the chunk's."""
+    """See `Blended.tiles_skipped`."""
 
     @classmethod
-    def of(cls, blended: Blended, layers: Layers, *, pack: bool) -> Finished:
-        """Take the layers of a chunk, and pack them if asked to."""
+    def of(cls, blended: Blended, layers: Layers, *, pack: bool) -> FinishedChunk:
+        """Join a blended chunk and its layers, which are packed if `pack`."""
         return cls(
             window=blended.window,
             values=layers.values,
@@ -264,19 +264,19 @@ class Finished:
             tiles_skipped=blended.tiles_skipped,
         )
 
-    def for_travel(self) -> Finished:
-        """The same, packed alone."""
+    def for_travel(self) -> FinishedChunk:
+        """A copy with the packed layers only, to be sent to another process."""
         return replace(self, values=())
 
     def layers(self) -> Layers:
-        """The layers as they were made."""
+        """The layers, unpacked if necessary."""
         values = self.values or tuple(layer.unpack() for layer in self.packed)
         return Layers(values=values, counts=dict(self.counts))
 
 
-def deliver(chunk: Blended | Finished, sink: ChunkSink | LayerSink) -> None:
-    """Hand a chunk to its sink, which takes layers where it is finished."""
-    if isinstance(chunk, Finished):
+def deliver(chunk: Blended | FinishedChunk, sink: ChunkSink | LayerSink) -> None:
+    """Pass a chunk to the sink: its layers if it has them, else its confidences."""
+    if isinstance(chunk, FinishedChunk):
         cast(LayerSink, sink)(chunk.window, chunk.layers(), chunk.packed)
     else:
         cast(ChunkSink, sink)(chunk.window, chunk.confidence, chunk.valid)
@@ -286,17 +286,23 @@ class StripCounter:
     """Counts the tiles of finished chunks, and reports each strip when it is complete."""
 
     def __init__(self, plan: ChunkPlan, done: StripDone | None, *, start: int) -> None:
-        """Take the plan; strips above `start`, from 0, were made before."""
+        """Start counting.
+
+        Args:
+            plan: the chunks.
+            done: called for each complete strip.
+            start: first strip to be made, from 0; an earlier run made those above it.
+        """
         self._plan = plan
         self._done = done
         self._refined = self._skipped = 0
-        self._told_refined = self._told_skipped = 0
+        self._reported_refined = self._reported_skipped = 0
         self._start = start
         self.first_chunk = start * plan.chunks_per_strip
         """Index of the first chunk to be made."""
 
     def starting(self, chunk: int) -> list[TileGroup]:
-        """The groups that a chunk is the first to need, of those to be made."""
+        """The groups that a chunk is the first of the chunks to be made to need."""
         return self._plan.groups_from(chunk, first=self.first_chunk)
 
     def is_new(self, group: TileGroup) -> bool:
@@ -313,19 +319,20 @@ class StripCounter:
         """Tiles of the chunks counted so far."""
         return self._refined + self._skipped
 
-    def count(self, chunk: Blended | Finished) -> None:
+    def count(self, chunk: Blended | FinishedChunk) -> None:
         """Count a chunk that the sink has taken; the next one in raster order."""
         self._refined += chunk.tiles_refined
         self._skipped += chunk.tiles_skipped
         if chunk.window.col_stop < self._plan.written.col_stop:
             return
-        refined, skipped = self._refined - self._told_refined, self._skipped - self._told_skipped
-        self._told_refined, self._told_skipped = self._refined, self._skipped
+        refined = self._refined - self._reported_refined
+        skipped = self._skipped - self._reported_skipped
+        self._reported_refined, self._reported_skipped = self._refined, self._skipped
         if self._done is not None:
             self._done(refined, skipped)
 
     def stats(self) -> MosaicStats:
-        """What was done."""
+        """The statistics of the run so far."""
         return MosaicStats(
             tiles=self._plan.n_tiles,
             tiles_refined=self._refined,

@@ -1,11 +1,11 @@
 """Run a mosaic on the worker processes of a Dask cluster.
 
-Workers get specs and windows and open the raster and the model themselves, each once. Finished
-chunks come back in order to this process, which owns the sink.
+Workers receive specs and windows, and each opens the raster and the model once. Finished chunks
+come back in order to this process, which owns the sink.
 
-A worker that dies is no failure: Dask gives its tasks to another one. Where several die in a row
-one task may be the cause, or none: the chunk at hand is done again, one group of tiles at a time,
-so that a deadly one is known for sure.
+If a worker dies, Dask gives its tasks to another one. If several die in a row, a task may be the
+cause: the current chunk is then computed again, one group of tiles at a time, so that a group that
+kills workers is identified with certainty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dask.distributed import Client, Future, KilledWorker, get_worker, wait
 from geothresh.errors import ClusterError, DeadlyTileError
 from geothresh.mosaic.blending import (
     Blended,
-    Finished,
+    FinishedChunk,
     Part,
     StripCounter,
     Weights,
@@ -59,10 +59,10 @@ from geothresh.windows import PixelWindow
 Result = TypeVar("Result")
 
 _ROUNDS = 3
-"""Times that a group of tiles runs by itself before it is held to be deadly; each time, Dask's
-number of allowed failures and one more worker have died of it."""
+"""Times that a group of tiles is tried alone before it counts as deadly. In each, one worker more
+than Dask's number of allowed failures has died."""
 _LOOK_SECONDS = 5.0
-"""How often the cluster is looked at while there is nothing to do but wait."""
+"""Seconds between checks of the cluster while this process waits."""
 
 tell_dask()
 _opening = threading.Lock()
@@ -80,10 +80,10 @@ class _Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerJob:
-    """All that a worker needs to know of a run; small, picklable, hashable."""
+    """The description of a run that workers receive; small, picklable, hashable."""
 
     plan: ChunkPlan
-    """Which groups and chunks there are."""
+    """The groups and chunks."""
     reader: ReaderSpec
     """Opens the raster."""
     refiner: RefinerSource
@@ -95,12 +95,14 @@ class WorkerJob:
     finish: Finish | None = None
     """Makes layers of each chunk."""
     cores: int | None = None
-    """Processor cores of each worker; None for one to each of the worker's threads, which is how
-    Dask starts workers, with OMP_NUM_THREADS=1."""
+    """Processor cores of each worker; None = one for each thread of the worker, as Dask starts
+    workers with OMP_NUM_THREADS=1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
+    """What a worker has opened and loaded for a job."""
+
     reader: RasterReader
     refiner: GuardedRefiner
     weights: Weights
@@ -137,12 +139,12 @@ def _pick(parts: dict[int, Part], chunk: int) -> Part:
     return parts[chunk]
 
 
-def _blend(job: WorkerJob, window: PixelWindow, parts: list[Part]) -> Blended | Finished:
+def _blend(job: WorkerJob, window: PixelWindow, parts: list[Part]) -> Blended | FinishedChunk:
     blended = blend_chunk(window, parts)
     if job.finish is None:
         return blended
     layers = job.finish(_opened(job).reader, window, blended.confidence, blended.valid)
-    return Finished.of(blended, layers, pack=True).for_travel()
+    return FinishedChunk.of(blended, layers, pack=True).for_travel()
 
 
 def run_on_workers(
@@ -155,12 +157,12 @@ def run_on_workers(
 ) -> MosaicStats:
     """Run a job on worker processes of this machine, or on a running cluster.
 
-    When this returns or raises, no process is left that it started.
+    When this returns or raises, all processes that it started have ended.
 
     Raises:
-        DeadlyTileError: the tiles at one place killed every worker.
+        DeadlyTileError: a group of tiles killed every worker.
         ClusterError: the scheduler or all workers were lost, or cannot be reached.
-        UsageError: the cluster's versions are other ones.
+        UsageError: the cluster has other versions.
     """
     workers = where.number if isinstance(where, Workers) else 0
     run = uuid.uuid4().hex
@@ -172,7 +174,7 @@ def run_on_workers(
 
 
 class _WorkersDied(Exception):
-    """Several workers in a row, while one chunk was waited for."""
+    """Several workers died in a row while one chunk was waited for."""
 
     def __init__(self, chunk: int) -> None:
         super().__init__(chunk)
@@ -187,27 +189,27 @@ class _ClusterRun:
     job: WorkerJob
     sink: ChunkSink | LayerSink
     workers: int
-    """To be kept alive here; 0 of another's cluster."""
+    """Number of local workers to keep alive; 0 for a running cluster."""
     strips: StripCounter
     progress: Progress | None
     id: str
 
     def do(self) -> MosaicStats:
-        """Do all chunks that are left, in order."""
+        """Compute all chunks that are left, in order."""
         chunk = self.strips.first_chunk
         while chunk < self.job.plan.n_chunks:
             try:
-                self._in_flight(chunk)
+                self._compute_from(chunk)
                 break
             except _WorkersDied as died:
-                self._store(self._carefully(died.chunk))
+                self._store(self._compute_carefully(died.chunk))
                 chunk = died.chunk + 1
         return self.strips.stats()
 
-    def _in_flight(self, start: int) -> None:
-        """Do the chunks from `start` on, a few for each worker at a time."""
+    def _compute_from(self, start: int) -> None:
+        """Compute the chunks from `start` on, a few for each worker at a time."""
         parts: dict[int, list[Future[Part]]] = defaultdict(list)
-        running: deque[tuple[int, Future[Blended | Finished]]] = deque()
+        running: deque[tuple[int, Future[Blended | FinishedChunk]]] = deque()
         most = chunks_in_flight(self.client.nthreads().values(), workers=self.workers)
 
         def finish_first() -> None:
@@ -223,8 +225,7 @@ class _ClusterRun:
                 share = self.client.submit(_refine, self.job, group, self.id, pure=False)
                 for index in group.chunks:
                     if index >= start:
-                        # Parts are futures of their own, so that only what a chunk needs moves
-                        # and stays.
+                        # Each part is a future, so that only what a chunk needs is sent and kept.
                         parts[index].append(self.client.submit(_pick, share, index, pure=False))
             running.append((chunk, self._submit_blend(chunk, parts.pop(chunk))))
             if len(running) == most:
@@ -232,17 +233,17 @@ class _ClusterRun:
         while running:
             finish_first()
 
-    def _carefully(self, chunk: int) -> Blended | Finished:
-        """Do one chunk, one group of tiles at a time."""
+    def _compute_carefully(self, chunk: int) -> Blended | FinishedChunk:
+        """Compute one chunk, one group of tiles at a time."""
         for _ in range(_ROUNDS):
-            parts = [self._alone(group, chunk) for group in self.job.plan.groups_of(chunk)]
+            parts = [self._refine_alone(group, chunk) for group in self.job.plan.groups_of(chunk)]
             try:
                 return self._result(self._submit_blend(chunk, parts))
             except KilledWorker as error:
                 killed = error
         raise DeadlyTileError(_deadly("blending ", self.job.plan.chunk(chunk).window)) from killed
 
-    def _alone(self, group: TileGroup, chunk: int) -> Future[Part]:
+    def _refine_alone(self, group: TileGroup, chunk: int) -> Future[Part]:
         """Refine a group while nothing else runs."""
         for _ in range(_ROUNDS):
             share = self.client.submit(_refine, self.job, group, self.id, pure=False)
@@ -257,11 +258,13 @@ class _ClusterRun:
                 killed = error
         raise DeadlyTileError(_deadly("", group.window)) from killed
 
-    def _submit_blend(self, chunk: int, parts: list[Future[Part]]) -> Future[Blended | Finished]:
+    def _submit_blend(
+        self, chunk: int, parts: list[Future[Part]]
+    ) -> Future[Blended | FinishedChunk]:
         window = self.job.plan.chunk(chunk).window
         return self.client.submit(_blend, self.job, window, parts, pure=False, priority=1)
 
-    def _store(self, chunk: Blended | Finished) -> None:
+    def _store(self, chunk: Blended | FinishedChunk) -> None:
         deliver(chunk, self.sink)
         self.strips.count(chunk)
         if self.progress is not None:
@@ -276,13 +279,13 @@ class _ClusterRun:
                 return result
             except TimeoutError as error:
                 if future.status == "error":
-                    raise  # the task's own
-                # The worker that held it has died since. It is made again, if there is another.
+                    raise  # the task itself raised it
+                # The worker that held the result has died. Another worker computes it again.
                 if future.done() and not self.client.nthreads():
                     raise workerless() from error
 
     def _wait(self, future: Future[Result]) -> None:
-        """Wait for a future for as long as the cluster is alive."""
+        """Wait for a future as long as the cluster is alive."""
         seen = time.monotonic()
         while not future.done():
             try:
@@ -301,8 +304,8 @@ class _ClusterRun:
 def chunks_in_flight(threads: Collection[int], *, workers: int) -> int:
     """Number of chunks to submit at once, so that all workers are busy.
 
-    Two for each, of which one is sent while the other is made, or as many as give each thread a
-    group of tiles: a chunk is the first to need about two.
+    Each worker gets two, so that one is sent while the other is computed, or more if its threads
+    need more groups of tiles: a chunk is the first to need about two groups.
     """
     each = max((2, *(-(-number // 2) for number in threads)))
     return each * max(1, workers, len(threads))

@@ -29,10 +29,11 @@ from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
 _LOCAL = Threads()
-# Eight tiles of the usual size are read in one go; of larger tiles fewer.
+# Pixels of a group: eight tiles of the usual size, or fewer larger ones.
 _GROUP_PIXELS = 8 * 512 * 512
-# Memory does not grow with the raster's width. Narrow chunks keep the thread that writes supplied;
-# each costs a few tasks, which take Dask far longer where there are worker processes.
+# Limits of a chunk, so that memory does not grow with the raster's width. Narrow chunks keep the
+# writing thread supplied, but each needs a few tasks, which take Dask far longer with worker
+# processes.
 _CHUNK_HEIGHT, _CHUNK_WIDTH, _CHUNK_WIDTH_OF_WORKERS = 512, 2048, 4096
 
 
@@ -49,37 +50,37 @@ def mosaic(
     reader_spec: ReaderSpec | None = None,
     progress: Progress | None = None,
 ) -> MosaicStats:
-    """Refine a raster and hand the result to a sink, chunk by chunk, in raster order.
+    """Refine a raster and pass the result to a sink, chunk by chunk, in raster order.
 
-    The result is the same to the last bit whatever the batch, chunks, threads and workers are, as
-    long as the refiner gives the same for a tile alone and in a batch.
+    The result is the same to the last bit for all batch sizes, chunks, threads and workers, if the
+    refiner gives the same for a tile alone and in a batch.
 
     Args:
         reader: The confidence raster.
-        refiner: The model, or where to load it from; worker processes need the latter.
+        refiner: The model, or a source that loads it; worker processes need a source.
         sink: Where finished chunks go.
         grid: The tiles; their raster size is the reader's.
-        area: The part of the raster that the sink gets, and alone is refined; None = all of it.
+        area: The part of the raster that is refined and passed to the sink; None = all of it.
         blend: How overlapping tiles are weighted.
         batch_size: Most tiles in one call of the model, at least 1.
         where: On local threads, on worker processes, or on a running cluster.
-        reader_spec: From which worker processes open the raster; needed where there are some.
-        progress: Told (tiles done, tiles in total); tiles of earlier strips count as done.
+        reader_spec: With this, worker processes open the raster; required with workers.
+        progress: Called with (tiles done, tiles in total); tiles of earlier strips count as done.
 
     Returns:
-        What was done, without what an earlier run did.
+        The statistics of this run, without those of an earlier run that it resumes.
 
     Raises:
-        UsageError: The grid does not keep to the model's patch, a number is out of range, or
-            workers are asked for without specs.
+        UsageError: The grid does not fit the model's patch, a number is out of range, or
+            `reader_spec` or a source is missing for workers.
     """
     _require_fit(reader, refiner, grid, batch_size)
     plan = _plan(grid, area, sink, batch_size, in_processes=not isinstance(where, Threads))
     if sink.start_strip >= plan.n_strips:
         return MosaicStats(tiles=plan.n_tiles, tiles_refined=0, tiles_skipped=0)
     strips = StripCounter(plan, sink.on_strip, start=sink.start_strip)
-    # Dask takes a third of a second to import, and distributed half a second more: each is imported
-    # where it is needed, so that modules which know the protocols alone do not wait for them.
+    # Importing Dask takes a third of a second, and distributed half a second more. Each is imported
+    # where it is needed, so that modules that only use the protocols do not wait for them.
     if isinstance(where, Threads):
         from geothresh.mosaic.threads import ThreadRun, default_threads
 
@@ -121,7 +122,7 @@ def mosaic(
 def _require_fit(
     reader: RasterReader, refiner: Refiner | RefinerSource, grid: TileGrid, batch_size: int
 ) -> None:
-    """Check that raster, model, tiles and batches go together."""
+    """Check that raster, model, tiles and batch size fit together."""
     if batch_size < 1:
         raise UsageError(f"`batch_size` {batch_size}: give at least 1")
     if grid.size != reader.size:
@@ -136,7 +137,7 @@ def _require_fit(
 def _plan(
     grid: TileGrid, area: PixelWindow | None, sink: Sink, batch_size: int, *, in_processes: bool
 ) -> ChunkPlan:
-    """Lay chunks over the raster, and put tiles into groups that are read in one go."""
+    """Plan the chunks, and the groups of tiles that are read in one go."""
     height, width = sink.chunk_height, sink.chunk_width
     if height is None:
         height = _CHUNK_HEIGHT
@@ -152,7 +153,7 @@ def _plan(
 
 
 def group_tiles(tile: int, batch_size: int) -> int:
-    """Most tiles in one group: whole batches, as far as the raster has so many columns."""
+    """Most tiles in one group: a multiple of the batch size."""
     return -(-min(8, max(1, _GROUP_PIXELS // tile**2)) // batch_size) * batch_size
 
 
@@ -177,8 +178,8 @@ def mosaic_array(
     """Refine a confidence array with the engine that refines rasters.
 
     Args:
-        confidence: Floating-point (rows, columns) in [0, 1]; what is not finite is nodata.
-        refiner: As for `mosaic`, like all other arguments.
+        confidence: Floating-point (rows, columns) in [0, 1]; values that are not finite are nodata.
+        refiner: The model, or a source that loads it; worker processes need a source.
         tile: Side of a tile in pixels.
         overlap: Pixels that neighbouring tiles share.
         blend: How overlapping tiles are weighted.
@@ -187,14 +188,14 @@ def mosaic_array(
         chunk_width: Most columns of a chunk.
         where: Where tiles are refined; worker processes of this machine read the array from a
             temporary file.
-        progress: Told (tiles done, tiles in total).
+        progress: Called with (tiles done, tiles in total).
 
     Returns:
         float32 of the same shape, in [0, 1], NaN where ``confidence`` is not finite.
 
     Raises:
         InputError: The array is not a confidence array.
-        UsageError: As for `mosaic`.
+        UsageError: See `mosaic`.
     """
     reader = ArrayReader(confidence)
     result = np.empty(confidence.shape, np.float32)

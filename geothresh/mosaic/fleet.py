@@ -1,7 +1,7 @@
-"""Run whole units of work on the worker processes of a Dask cluster: no pixel goes between them.
+"""Run whole units of work on the worker processes of a Dask cluster, without sending pixels.
 
-Each worker has one unit at a time, so that it is known which one a worker died of. A unit that does
-so again and again is set aside.
+Each worker has one unit at a time, so it is known which unit a worker died of. A unit that kills
+several workers is set aside.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ Given = TypeVar("Given", contravariant=True)
 Made = TypeVar("Made", covariant=True)
 
 MOST_DEATHS = 3
-"""Workers that may die of a unit before it is set aside."""
+"""A unit is set aside when this many workers have died of it."""
 _LOOK_SECONDS = 1.0
-"""How often is looked whether workers are gone while units are in work."""
+"""Seconds between checks whether workers have died while units run."""
 
 
 class Work(Protocol[Given, Made]):
-    """Does one unit; picklable."""
+    """A function that does one unit; picklable."""
 
     def __call__(self, unit: Given, /, *, cores: int | None, stopped: Callable[[], bool]) -> Made:
-        """Do it.
+        """Do one unit.
 
         Args:
-            unit: what to do; it is picklable, and so is the result.
+            unit: the unit; it is picklable, and so is the result.
             cores: processor cores that may be used; None = all.
-            stopped: tells whether the run has ended elsewhere, so that the unit is not wanted.
+            stopped: whether the run has ended elsewhere, so that the unit is not needed any more.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Deadly(Generic[Unit]):
-    """A unit of which every worker died that worked on it."""
+    """A unit of work that killed every worker that had it."""
 
     unit: Unit
     deaths: int
@@ -68,19 +68,19 @@ def _do(work: Work[Unit, Result], unit: Unit, run: str, cores: int | None) -> Re
 def run_units(
     work: Work[Unit, Result], units: Iterable[Unit], where: Workers | Scheduler
 ) -> Iterator[Result | Deadly[Unit]]:
-    """Do units on workers of this machine, or on a running cluster, as many at once as there are.
+    """Do units on workers of this machine or on a running cluster, one at a time on each worker.
 
     Args:
-        work: does one of them; what it raises ends the run.
-        units: asked for as workers become free.
+        work: does one unit; an exception of it ends the run.
+        units: the units, taken as workers become free.
         where: the workers.
 
     Returns:
-        The results in the order in which they come, and the units that are deadly.
+        The results, in the order in which they are finished, and the units that are deadly.
 
     Raises:
         ClusterError: the scheduler or all workers were lost, or cannot be reached.
-        UsageError: the cluster's versions are other ones.
+        UsageError: the cluster has other versions.
     """
     workers = where.number if isinstance(where, Workers) else 0
     cores = cores_of_worker(workers) if workers else None
@@ -92,22 +92,25 @@ def run_units(
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Fleet(Generic[Unit, Result]):
+    """One run of units on the workers of a client."""
+
     client: Client
     work: Work[Unit, Result]
     workers: int
-    """To be kept alive here; 0 of another's cluster."""
+    """Number of local workers to keep alive; 0 for a running cluster."""
     cores: int | None
     id: str
     _running: dict[Future[Any], tuple[str, Unit]] = field(default_factory=dict)
-    """By future, the worker that has the unit, and the unit."""
+    """Address of the worker and unit, by future."""
     _again: list[Unit] = field(default_factory=list)
     _deaths: dict[int, int] = field(default_factory=dict)
-    """By the identity of units, which live as long as they may be done again."""
+    """Number of workers that died of a unit, by the unit's ``id()``. Units are kept while they may
+    be done again."""
     _looked: float = field(default_factory=time.monotonic)
-    """When workers that have gone were last looked for."""
+    """Time of the last check for workers that have died."""
 
     def do(self, units: Iterator[Unit]) -> Iterator[Result | Deadly[Unit]]:
-        """Do all of them."""
+        """Do all units."""
         more = True
         while True:
             more = self._fill(units) if more or self._again else more
@@ -119,7 +122,7 @@ class _Fleet(Generic[Unit, Result]):
             yield from self._finished()
 
     def _fill(self, units: Iterator[Unit]) -> bool:
-        """Give each worker that has none a unit; whether there may be more."""
+        """Give each idle worker a unit; False if there are no more units."""
         busy = {address for address, _ in self._running.values()}
         for address in self.client.nthreads():
             if address in busy:
@@ -135,7 +138,7 @@ class _Fleet(Generic[Unit, Result]):
         return True
 
     def _finished(self) -> Iterator[Result | Deadly[Unit]]:
-        """Wait a moment for units; of those whose worker has gone, see to it."""
+        """Wait a moment for results, and handle units whose worker has died."""
         try:
             with self.client.as_current():
                 done = wait(
@@ -144,37 +147,37 @@ class _Fleet(Generic[Unit, Result]):
         except TimeoutError:
             if self.client.status != "running":
                 raise ClusterError(LOST) from None
-            yield from self._buried()
+            yield from self._lost_units()
             return
-        # Where units are short there is always one that has come back, and no wait is in vain.
+        # With short units every wait brings a result, so the timeout above never comes.
         if time.monotonic() - self._looked > _LOOK_SECONDS:
-            yield from self._buried()
+            yield from self._lost_units()
         for future in done.done:
             address, unit = self._running[future]
             if future.status == "error" and _is_death(future):
-                yield from self._bury(future, unit)
+                yield from self._handle_death(future, unit)
                 continue
             del self._running[future]
             self._deaths.pop(id(unit), None)
             yield future.result()
 
-    def _buried(self) -> Iterator[Deadly[Unit]]:
+    def _lost_units(self) -> Iterator[Deadly[Unit]]:
         self._looked = time.monotonic()
-        there = self.client.nthreads()
+        alive = self.client.nthreads()
         for future, (address, unit) in list(self._running.items()):
-            if address not in there and not future.done():
+            if address not in alive and not future.done():
                 future.cancel()
-                yield from self._bury(future, unit)
+                yield from self._handle_death(future, unit)
         start_missing(self.client, self.workers)
 
-    def _bury(self, future: Future[Any], unit: Unit) -> Iterator[Deadly[Unit]]:
-        """A worker has died of a unit: do it again, or set it aside."""
+    def _handle_death(self, future: Future[Any], unit: Unit) -> Iterator[Deadly[Unit]]:
+        """Schedule a unit again whose worker has died, or give it as deadly."""
         del self._running[future]
         deaths = self._deaths[id(unit)] = self._deaths.get(id(unit), 0) + 1
         if deaths < MOST_DEATHS:
             self._again.append(unit)
         else:
-            del self._deaths[id(unit)]  # another unit may have this identity next
+            del self._deaths[id(unit)]  # another unit may get this id() later
             yield Deadly(unit, deaths)
 
     def _wait_for_workers(self) -> None:
@@ -190,7 +193,7 @@ class _Fleet(Generic[Unit, Result]):
 
 
 def _is_death(future: Future[Any]) -> bool:
-    """Whether a future failed because its worker died, rather than its task."""
+    """Whether a future failed because its worker died, and not by an exception of its task."""
     from distributed import KilledWorker
     from distributed.scheduler import NoValidWorkerError
 

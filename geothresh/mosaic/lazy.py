@@ -1,15 +1,15 @@
-"""Refine a Dask array into another one, of which nothing is computed here.
+"""Build the graph that refines a Dask array into another one, without computing anything.
 
-The graph is laid out before a pixel is read. The tile grid begins at the array's first pixel,
-whatever the chunks are, as it does over a file. Four kinds of tasks, by their keys:
+The graph is complete before any pixel is read. The tile grid begins at the array's first pixel, as
+it does over a file, whatever the chunks are. There are four kinds of tasks, by their keys:
 
-- ``geothresh-pixels-…``: the part of an input chunk that a group of tiles reads, where it is not
-  the whole chunk, so that a worker gets a neighbour's border and not all of it;
-- ``geothresh-tiles-…``: one group of tiles: read from these parts, refined and weighted, once;
-- ``geothresh-share-…``: what a group adds to one chunk, where it touches several;
-- the chunks themselves: blended of all groups that touch them.
+- ``geothresh-pixels-…``: the part of an input chunk that a group of tiles reads, if it is not the
+  whole chunk, so that a worker receives only the border of a neighbour;
+- ``geothresh-tiles-…``: reads a group of tiles from these parts, and refines and weights it, once;
+- ``geothresh-share-…``: the contribution of a group to one of the chunks that it touches;
+- the chunks themselves, which blend all groups that touch them.
 
-Dask leaves out what is not asked for: a slice of the result takes the groups that touch it alone.
+Dask computes only the tasks that are needed: a slice of the result needs the groups that touch it.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
 Key: TypeAlias = tuple[Any, ...]
-"""Of a task or chunk: a name and numbers."""
+"""Key of a task or chunk: a name and numbers."""
 
 tell_dask()
 
 
 class FinishArray(Protocol):
-    """Makes a chunk of the result of what was blended; small and picklable."""
+    """Makes a chunk of the result from blended confidences; small and picklable."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the result."""
+        """Type of the result's values."""
         ...
 
     @property
@@ -66,35 +66,35 @@ class FinishArray(Protocol):
     def __call__(
         self, reader: RasterReader, window: PixelWindow, confidence: Float32Array, valid: BoolArray
     ) -> NDArray[Any]:
-        """The chunk, (height, width); arguments as of `Finish`."""
+        """Make the chunk, (height, width); the arguments are those of `Finish`."""
         ...
 
 
-class _Held:
-    """A refiner or its source, guarded once in each process however many tasks hold it."""
+class _SharedRefiner:
+    """A refiner or its source, which all tasks of a process load and guard only once."""
 
     def __init__(self, refiner: Refiner | RefinerSource) -> None:
         self._refiner = refiner
         self._guarded = GuardedRefiner(refiner) if callable(refiner) else None
 
-    def __reduce__(self) -> tuple[type[_Held], tuple[Refiner | RefinerSource]]:
-        return _Held, (self._refiner,)
+    def __reduce__(self) -> tuple[type[_SharedRefiner], tuple[Refiner | RefinerSource]]:
+        return _SharedRefiner, (self._refiner,)
 
     def guarded(self) -> GuardedRefiner:
-        """The refiner; a source loads it."""
+        """The refiner, which a source loads first."""
         if self._guarded is not None:
             return self._guarded
         return load_refiner(self._refiner, cores=_cores())
 
 
 def _cores() -> int | None:
-    """Cores for a model: one to each thread of a worker, as Dask starts them; else all."""
+    """Cores for a model: the number of threads of a Dask worker; None = all, outside of one."""
     if "distributed" in sys.modules:
         from distributed import get_worker
 
         try:
             return int(get_worker().state.nthreads)
-        except ValueError:  # not in a worker, but in a process that has a client, say
+        except ValueError:  # not a worker, but for example a process with a client
             return None
     return None
 
@@ -109,12 +109,12 @@ def _weights(blend: Blend, grid: TileGrid) -> Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """What all tasks know: picklable, and small where the refiner is a source."""
+    """The arguments that all tasks share: picklable, and small if the refiner is a source."""
 
     grid: TileGrid
     blend: Blend
     batch_size: int
-    refiner: _Held
+    refiner: _SharedRefiner
     decode: Decode
     finish: FinishArray
 
@@ -123,8 +123,8 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Places:
-    """The part of a plan that concerns one group."""
+class _GroupPlan:
+    """The part of a plan that one group needs, see `geothresh.mosaic.refining.Plan`."""
 
     grid: TileGrid
     windows: tuple[tuple[int, PixelWindow], ...]
@@ -137,15 +137,15 @@ def _refine(
     job: _Job,
     group: TileGroup,
     windows: tuple[tuple[int, PixelWindow], ...],
-    places: tuple[PixelWindow, ...],
+    read: tuple[PixelWindow, ...],
     pixels: list[NDArray[Any]],
 ) -> dict[int, Part]:
     with _weighing:
         weights = _weights(job.blend, job.grid)
     return refine_group(
         group,
-        plan=_Places(grid=job.grid, windows=windows),
-        reader=job.reader(list(zip(places, pixels, strict=True))),
+        plan=_GroupPlan(grid=job.grid, windows=windows),
+        reader=job.reader(list(zip(read, pixels, strict=True))),
         refiner=job.refiner.guarded(),
         weights=weights,
         batch_size=job.batch_size,
@@ -173,13 +173,13 @@ class _Chunks:
         self.columns = len(chunks[1])
         self.count = len(chunks[0]) * self.columns
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Row and column among the chunks."""
+    def position(self, index: int) -> tuple[int, int]:
+        """Row and column of a chunk among the chunks."""
         return divmod(index, self.columns)
 
     def window(self, index: int) -> PixelWindow:
         """The pixels of a chunk."""
-        row, col = self.place(index)
+        row, col = self.position(index)
         return PixelWindow.between(*self._rows[row : row + 2], *self._columns[col : col + 2])
 
     def touching(self, window: PixelWindow) -> Iterator[int]:
@@ -198,10 +198,10 @@ class _Chunks:
 
 
 def _spans(grid: TileGrid, chunks: _Chunks, most: int) -> Iterator[tuple[int, int]]:
-    """First tile column of each group, and the one after its last.
+    """(first tile column, column after the last) of each group in a row of tiles.
 
     A group ends where a tile's origin enters the next chunk, so that a slice of the result refines
-    few tiles that it does not show.
+    few tiles outside of it.
     """
     start = 0
     for col in range(1, grid.n_cols + 1):
@@ -224,47 +224,47 @@ def mosaic_lazily(
     blend: Blend = "hann",
     batch_size: int = 1,
 ) -> da.Array:
-    """Lay out the refinement of a Dask array; its pixels are those of `mosaic`, to the last bit.
+    """Build the refined array of a Dask array; its pixels are those of `mosaic`, to the last bit.
 
     Args:
         stored: (H, W) stored values, in chunks of any sizes.
-        refiner: the model, or where to load it from, which processes other than this one need if
-            it cannot be pickled.
+        refiner: the model, or a source that loads it. Other processes need a source if the model
+            cannot be pickled.
         grid: the tiles; their raster size is the array's.
-        decode: makes confidences of stored values.
-        finish: makes the result of a blended chunk.
+        decode: turns stored values into confidences.
+        finish: makes a chunk of the result from blended confidences.
         blend: how overlapping tiles are weighted.
         batch_size: most tiles in one call of the model, at least 1.
 
     Returns:
-        (H, W) of `finish.dtype`, in the same chunks.
+        (H, W) array of `finish.dtype`, in the same chunks.
 
     Raises:
-        InputError: the sizes of the chunks are not known.
+        InputError: the sizes of the chunks are unknown.
     """
     if any(size != size for axis in stored.chunks for size in axis):
         raise InputError(
             "a Dask array whose chunks have no known sizes; call compute_chunk_sizes() first"
         )
-    if any(0 in axis for axis in stored.chunks):  # as boolean indexing leaves them
+    if any(0 in axis for axis in stored.chunks):  # boolean indexing may leave such chunks
         stored = stored.rechunk(tuple(tuple(filter(None, axis)) for axis in stored.chunks))
     job = _Job(
-        grid=grid, blend=blend, batch_size=batch_size, refiner=_Held(refiner), decode=decode,
-        finish=finish,
+        grid=grid, blend=blend, batch_size=batch_size, refiner=_SharedRefiner(refiner),
+        decode=decode, finish=finish,
     )  # fmt: skip
-    # What is called has no content that Dask could look at: each time it counts as another one.
+    # Dask cannot hash a callable by its content, so each call gets a token of its own.
     same = uuid.uuid4().hex if callable(refiner) else refiner
     token = tokenize(stored.name, same, grid, decode, finish, blend, batch_size)
     name = f"geothresh-refined-{token}"
-    above: Any = [stored]  # Dask's own arrays are not what its type hints ask for
+    above: Any = [stored]  # Dask's type hints do not accept its own arrays
     graph = HighLevelGraph.from_collections(name, _tasks(stored, job, name, token), above)
     return da.Array(graph, name, chunks=stored.chunks, dtype=finish.dtype)
 
 
 def _tasks(stored: da.Array, job: _Job, name: str, token: str) -> dict[Any, Any]:
-    """All tasks by their keys, as tuples of a function and its arguments.
+    """All tasks by key, as tuples of a function and its arguments.
 
-    The class that Dask has for them since has no public home.
+    Dask's newer class for tasks is not public.
     """
     chunks = _Chunks(stored.chunks)
     tasks: dict[Key, Any] = {}
@@ -280,9 +280,9 @@ def _tasks(stored: da.Array, job: _Job, name: str, token: str) -> dict[Any, Any]
                 tasks[share] = (getitem, key, chunk) if len(group.chunks) > 1 else (_only, key)
                 shares[chunk].append(share)
     for index in range(chunks.count):
-        place = chunks.place(index)
-        again = (stored.name, *place) if job.finish.reads_input else None
-        tasks[name, *place] = (_blend, job, chunks.window(index), shares[index], again)
+        position = chunks.position(index)
+        own_input = (stored.name, *position) if job.finish.reads_input else None
+        tasks[name, *position] = (_blend, job, chunks.window(index), shares[index], own_input)
     return tasks
 
 
@@ -294,7 +294,7 @@ def _group_task(
     chunks: _Chunks,
     key: Key,
 ) -> tuple[Any, ...]:
-    """The task of a group; those of the pixels that it reads are added."""
+    """The task of a group; tasks for the pixels that it reads are added to `tasks`."""
     grid = job.grid
     read = window_read(
         PixelWindow(
@@ -305,23 +305,23 @@ def _group_task(
         ),
         grid.size,
     )
-    places, pixels = [], []
+    windows_read, pixels = [], []
     for chunk in chunks.touching(read):
         whole = chunks.window(chunk)
         common = whole.intersection(read)
         if common is None:
             raise AssertionError(f"{read} does not meet {whole}")
-        source: Key = (stored.name, *chunks.place(chunk))
+        source: Key = (stored.name, *chunks.position(chunk))
         if common != whole:
             piece = (key[0].replace("-tiles-", "-pixels-"), *key[1:], chunk)
             tasks[piece] = (getitem, source, common.within(whole))
             source = piece
-        places.append(common)
+        windows_read.append(common)
         pixels.append(source)
     windows = tuple((chunk, chunks.window(chunk)) for chunk in group.chunks)
-    return (_refine, job, group, windows, tuple(places), pixels)
+    return (_refine, job, group, windows, tuple(windows_read), pixels)
 
 
 def compute_together(arrays: Sequence[da.Array]) -> list[NDArray[Any]]:
-    """The values of several Dask arrays, whose common chunks are computed once."""
+    """Compute several Dask arrays together, so that their common chunks are computed once."""
     return list(compute(*arrays))

@@ -13,7 +13,7 @@ from geothresh.windows import PixelWindow, RasterSize
 
 
 class RasterReader(Protocol):
-    """A raster that tiles are read from: confidences, or an image of several bands.
+    """A raster whose tiles are refined: confidences, or an image of several bands.
 
     ``read`` is called from several threads at once, and only with windows inside the raster.
     """
@@ -27,17 +27,18 @@ class RasterReader(Protocol):
         """Read one window.
 
         Returns:
-            The confidence, float32 (height, width) in [0, 1], which the network sees where it is
-            invalid too: 0.0 where there is no data; or
-            the bands of an image, float32 (bands, height, width), with one value per band, always
-            the same, where it is invalid. And the validity, bool (height, width), True = valid.
-            Neither is changed by the engine.
+            values: The confidence, float32 (height, width) in [0, 1]; or the bands of an image,
+                float32 (bands, height, width). The network sees invalid pixels, too: confidences
+                are 0.0 where there is no data, and each band of an image has one constant value.
+            valid: bool (height, width), True = valid.
+
+            The engine does not write into these arrays.
         """
         ...
 
 
 class ReaderSpec(Hashable, Protocol):
-    """A small, frozen, picklable description from which a process opens its own reader."""
+    """A small, frozen, picklable description with which a process opens its own reader."""
 
     def open(self) -> RasterReader:
         """Open the raster that this describes."""
@@ -45,10 +46,10 @@ class ReaderSpec(Hashable, Protocol):
 
 
 class Refiner(Protocol):
-    """A model that corrects confidence tiles, or makes confidences of tiles of an image.
+    """A model that corrects confidence tiles, or computes confidences from tiles of an image.
 
-    It is called by one thread at a time; one that has an attribute ``parallel_calls``, by so many.
-    One whose ``takes_views`` is True gets tiles that it must not write to: they overlap in memory.
+    One thread at a time calls it, or as many as its attribute ``parallel_calls``, if it has one. If
+    its attribute ``takes_views`` is True, it must not write to tiles: they overlap in memory.
     """
 
     @property
@@ -63,16 +64,16 @@ class Refiner(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of the model, hexadecimal; empty for what is not a file."""
+        """sha256 of the model file, hexadecimal; empty if there is no file."""
         ...
 
     def __call__(self, tiles: Float32Array, /) -> Float32Array:
         """Refine tiles.
 
         Args:
-            tiles: float32 (batch, tile, tile) in [0, 1], or (batch, bands, tile, tile) where the
-                reader gives bands. Without gaps: nodata is what the reader puts there, and what
-                lies beyond the raster mirrors it.
+            tiles: float32 (batch, tile, tile) in [0, 1], or (batch, bands, tile, tile) if the
+                reader gives bands. Missing pixels have the value that the reader gives them, and
+                pixels beyond the raster mirror it.
 
         Returns:
             float32 (batch, tile, tile) in [0, 1]. The engine does not write into it.
@@ -81,21 +82,21 @@ class Refiner(Protocol):
 
 
 class RefinerSource(Hashable, Protocol):
-    """A small, frozen, picklable description from which a process loads its own refiner.
+    """A small, frozen, picklable description with which a process loads its own refiner.
 
-    It is not callable, which tells it from a refiner.
+    It is not callable, which distinguishes it from a refiner.
     """
 
     @property
     def patch(self) -> int:
-        """As the refiner's, known before it is loaded."""
+        """The refiner's patch, known before it is loaded."""
         ...
 
     def load(self, *, cores: int | None = None) -> Refiner:
         """Load the model that this describes.
 
         Args:
-            cores: Processor cores that it may use; by default all that its library takes.
+            cores: Processor cores that it may use; by default all that its library uses.
         """
         ...
 
@@ -107,7 +108,7 @@ class ChunkSink(Protocol):
         """Store one chunk.
 
         Args:
-            window: Where it lies; chunks are disjoint and cover the raster.
+            window: The pixels of the chunk; chunks are disjoint and cover the raster.
             confidence: float32 (height, width) in [0, 1], 0.0 where it is invalid.
             valid: bool (height, width), True = valid.
         """
@@ -116,19 +117,18 @@ class ChunkSink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """Arrays to be stored for a finished chunk."""
+    """The arrays that are stored for a finished chunk."""
 
     values: tuple[LayerArray, ...]
-    """Each (height, width)."""
+    """The arrays, (height, width) each."""
     counts: Mapping[str, int]
-    """What was counted on the way, to be summed over chunks."""
+    """Counts over the chunk by name, which are summed over all chunks."""
 
 
 class Finish(Hashable, Protocol):
-    """Makes layers of a finished chunk where it was blended; small, frozen and picklable.
+    """Makes the layers of a chunk in the process that blended it; small, frozen and picklable.
 
-    Layers are a fraction of the confidences they are made of, which need not go from one process
-    to another then.
+    Layers are far smaller than the confidences, which then need not be sent to another process.
     """
 
     def __call__(
@@ -139,11 +139,11 @@ class Finish(Hashable, Protocol):
         valid: BoolArray,
         /,
     ) -> Layers:
-        """Make them; several threads do so at once, each for a chunk, in any order.
+        """Make the layers of a chunk; called by several threads at once, in any order.
 
         Args:
-            reader: The raster; on local threads the reader that tiles were read with.
-            window: Where the chunk lies.
+            reader: The raster; on local threads, the reader of the tiles.
+            window: The pixels of the chunk.
             confidence: float32 (height, width) in [0, 1], 0.0 where it is invalid.
             valid: bool (height, width), True = valid.
         """
@@ -159,17 +159,17 @@ class LayerSink(Protocol):
         """Store one chunk.
 
         Args:
-            window: Where it lies.
+            window: The pixels of the chunk.
             layers: The layers.
-            packed: The same, packed where they were made; of no length if that was not asked for.
+            packed: The packed layers; empty if `Sink.pack` is False.
         """
         ...
 
 
 StripDone = Callable[[int, int], None]
-"""Called with (tiles refined, tiles skipped) once the sink has the last chunk of a strip: the tiles
-that this strip was the first to need. Strips come from the top; the sink is not called meanwhile.
-"""
+"""Called with (tiles refined, tiles skipped) when the sink has the last chunk of a strip: counts of
+the tiles that this strip was the first to need. Strips come from top to bottom; the sink is not
+called at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +184,15 @@ class Sink:
     chunk_width: int | None = None
     """Most columns of a chunk; by default 2048, for worker processes 4096."""
     block: tuple[int, int] = (1, 1)
-    """Rows and columns of a block of the output. Chunks are whole blocks, and so larger than asked
-    for if need be."""
+    """Rows and columns of a block of the output. Chunks are rounded up to whole blocks."""
     finish: Finish | None = None
-    """Makes layers of each chunk, in the worker process where there is one."""
+    """Makes layers of each chunk, in the worker process if there are workers."""
     pack: bool = True
-    """Whether the layers are wanted packed as well, of local threads too."""
+    """Whether local threads pack the layers, too; worker processes always do."""
     start_strip: int = 0
-    """First strip to be made, from 0; those above it were made by an earlier run."""
+    """First strip to be made, from 0; an earlier run made those above it."""
     on_strip: StripDone | None = None
-    """Told when the sink has all chunks of a strip."""
+    """Called when the sink has all chunks of a strip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +200,8 @@ class Threads:
     """Threads of this process."""
 
     number: int | None = None
-    """By default 3 or 4, more for a GPU, of which ``parallel_calls`` of the refiner call it at
-    once. 0 does everything in the calling thread."""
+    """Number of threads; ``parallel_calls`` of them call the refiner at once. 0 = everything runs
+    in the calling thread. None = at least 3, more for a GPU, see `default_threads`."""
 
     def __post_init__(self) -> None:
         if self.number is not None and self.number < 0:
@@ -214,7 +213,7 @@ class Workers:
     """Worker processes of this machine, started for the run."""
 
     number: int
-    """At most so many; no more than there are chunks."""
+    """Most workers; not more are started than there are chunks."""
 
     def __post_init__(self) -> None:
         if self.number < 1:
@@ -226,7 +225,7 @@ class Scheduler:
     """The workers of a running Dask cluster."""
 
     address: str
-    """Of its scheduler: ``tcp://HOST:PORT`` or ``tls://HOST:PORT``."""
+    """Address of its scheduler: ``tcp://HOST:PORT`` or ``tls://HOST:PORT``."""
 
 
 Where: TypeAlias = Threads | Workers | Scheduler
@@ -234,7 +233,7 @@ Where: TypeAlias = Threads | Workers | Scheduler
 
 
 def where_asked(workers: int, scheduler: str | None = None) -> Where:
-    """Local threads, unless worker processes or the address of a scheduler are asked for."""
+    """A running cluster if `scheduler` is given, else `workers` processes, else local threads."""
     if scheduler is not None:
         return Scheduler(address=scheduler)
     return Workers(workers) if workers else Threads()
@@ -247,7 +246,7 @@ class MosaicStats:
     tiles: int
     """Tiles of the grid."""
     tiles_refined: int
-    """Tiles with a valid pixel; each went through the refiner, but equal tiles of one value
-    throughout may have shared a pass."""
+    """Tiles with a valid pixel. All were refined; equal tiles with one value throughout may have
+    shared a pass."""
     tiles_skipped: int
-    """Tiles without a valid pixel, which did not."""
+    """Tiles without a valid pixel, which were not refined."""

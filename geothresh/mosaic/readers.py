@@ -16,12 +16,12 @@ from geothresh.windows import PixelWindow, RasterSize
 
 
 class ArrayReader:
-    """A confidence array as a reader; what is not finite is invalid."""
+    """A reader of a confidence array; values that are not finite are invalid."""
 
     def __init__(self, confidence: NDArray[np.floating]) -> None:
-        """Take a 2-D floating-point array with values in [0, 1], or NaN where there is no data.
+        """Read from a 2-D floating-point array with values in [0, 1], or NaN for no data.
 
-        It is not copied; values are checked as they are read.
+        It is not copied. Values are checked when they are read.
 
         Raises:
             InputError: The array is not 2-D, is empty or does not hold floating-point numbers.
@@ -46,14 +46,14 @@ class ArrayReader:
         return RasterSize(height=height, width=width)
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read one window, as `RasterReader.read` says.
+        """Read one window, see `RasterReader.read`.
 
         Raises:
             InputError: A finite value lies outside [0, 1].
         """
         stored = self._confidence[window.slices()]
         valid = np.isfinite(stored)
-        with np.errstate(over="ignore"):  # what is beyond float32 is far outside [0, 1], see below
+        with np.errstate(over="ignore"):  # overflows to infinity, which is refused below
             confidence = stored.astype(np.float32, copy=False)
         if not valid.all():
             confidence = np.where(valid, confidence, np.float32(0))
@@ -67,36 +67,36 @@ class ArrayReader:
 
 
 class Decode(Protocol):
-    """Makes confidences of stored values; small and picklable."""
+    """Turns stored values into confidences; small and picklable."""
 
     def __call__(
         self, stored: NDArray[Any], window: PixelWindow, /
     ) -> tuple[Float32Array, BoolArray]:
-        """What `RasterReader.read` gives, of the values of a window."""
+        """Give what `RasterReader.read` gives, from the stored values of a window."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PiecesReader:
-    """A reader of pieces of an array of stored values; windows lie inside what they cover."""
+    """A reader of pieces of an array of stored values; windows must be covered by them."""
 
     size: RasterSize
-    """Extent of the whole array."""
+    """Size of the whole array."""
     pieces: Sequence[tuple[PixelWindow, NDArray[Any]]]
-    """Where each lies, and its values."""
+    """Window and values of each piece."""
     decode: Decode
-    """Makes confidences of them."""
+    """Turns the values into confidences."""
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read one window, as `RasterReader.read` says."""
-        for place, values in self.pieces:
-            if place.intersection(window) == window:
-                return self.decode(values[window.within(place)], window)
+        """Read one window, see `RasterReader.read`."""
+        for covered, values in self.pieces:
+            if covered.intersection(window) == window:
+                return self.decode(values[window.within(covered)], window)
         joined = np.empty((window.height, window.width), self.pieces[0][1].dtype)
-        for place, values in self.pieces:
-            common = place.intersection(window)
+        for covered, values in self.pieces:
+            common = covered.intersection(window)
             if common is not None:
-                joined[common.within(window)] = values[common.within(place)]
+                joined[common.within(window)] = values[common.within(covered)]
         return self.decode(joined, window)
 
 
@@ -114,24 +114,24 @@ class NpyReaderSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MirroredAxis:
-    """One axis of a window that may reach beyond the raster, and what to read for it."""
+    """What to read along one axis for a window that may reach beyond the raster."""
 
     start: int
     """First pixel to read."""
     stop: int
-    """The one after the last."""
+    """The pixel after the last one to read."""
     before: int
-    """Pixels to add at the start, mirrored."""
+    """Mirrored pixels to add at the start."""
     after: int
-    """Pixels to add at the end, mirrored."""
+    """Mirrored pixels to add at the end."""
     skip: int
-    """Pixels of the result before the window's first."""
+    """Pixels of the padded result before the window's first."""
 
     @classmethod
     def of(cls, start: int, length: int, extent: int) -> _MirroredAxis:
-        """For ``length`` pixels from ``start`` on, of an axis of ``extent`` pixels."""
+        """What to read for ``length`` pixels from ``start`` on, on an axis of ``extent`` pixels."""
         before, after = max(0, -start), max(0, start + length - extent)
-        # As much is read as is mirrored, should the window hold less.
+        # If the window holds fewer raster pixels than are mirrored, more are read.
         first = max(0, min(start, extent - after))
         stop = min(extent, max(start + length, before))
         return cls(start=first, stop=stop, before=before, after=after, skip=max(0, start) - first)
@@ -145,28 +145,28 @@ def _mirrored_axes(window: PixelWindow, size: RasterSize) -> tuple[_MirroredAxis
 
 
 def window_read(window: PixelWindow, size: RasterSize) -> PixelWindow:
-    """What `read_mirrored` reads of a raster for a window, all of it inside the raster."""
+    """The window inside the raster that `read_mirrored` reads for a window."""
     rows, cols = _mirrored_axes(window, size)
     return PixelWindow.between(rows.start, rows.stop, cols.start, cols.stop)
 
 
 def read_mirrored(reader: RasterReader, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-    """Read a window that may reach beyond the raster; there the raster is mirrored.
+    """Read a window that may reach beyond the raster, where the raster is mirrored.
 
-    The outermost pixel is repeated, and mirroring goes on as often as it takes, as in
-    ``np.pad(mode="symmetric")``.
+    Mirroring is that of ``np.pad(mode="symmetric")``: the outermost pixel is repeated, and the
+    raster is mirrored as often as necessary.
 
     Returns:
-        Values and validity of the whole window, as `RasterReader.read` gives them.
+        Values and validity of the whole window, see `RasterReader.read`.
     """
     rows, cols = _mirrored_axes(window, reader.size)
     values, valid = reader.read(window_read(window, reader.size))
     padding = ((rows.before, rows.after), (cols.before, cols.after))
     if padding == ((0, 0), (0, 0)):
         return values, valid
-    place = np.s_[..., rows.skip : rows.skip + window.height, cols.skip : cols.skip + window.width]
+    inside = np.s_[..., rows.skip : rows.skip + window.height, cols.skip : cols.skip + window.width]
     bands = ((0, 0),) * (values.ndim - 2)
     return (
-        np.pad(values, (*bands, *padding), mode="symmetric")[place],
-        np.pad(valid, padding, mode="symmetric")[place],
+        np.pad(values, (*bands, *padding), mode="symmetric")[inside],
+        np.pad(valid, padding, mode="symmetric")[inside],
     )

@@ -1,7 +1,7 @@
-"""Refine a group of tiles: read it in one go, call the model, weigh what it gave.
+"""Refine a group of tiles: read it in one go, call the model, weight the results.
 
-The model of a process is loaded once, called by so many threads at once as it takes, and what it
-gives is checked.
+Each process loads the model once. The number of threads that call it at once is limited, and its
+output is checked.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from geothresh.tiling import Chunk, TileGrid, TileGroup
 from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
+# Refined flat tiles that are kept.
 _REMEMBERED = 4
 _loading = threading.Lock()
 
 
 def parallel_calls(refiner: Refiner) -> int:
-    """Threads that may call a refiner at once: as it says itself, 1 if it says nothing."""
+    """Number of threads that may call a refiner at once: its ``parallel_calls``, 1 without one."""
     return int(getattr(refiner, "parallel_calls", 1))
 
 
@@ -41,13 +42,13 @@ class GuardedRefiner:
     """A refiner with a limit on concurrent calls and a check of its output."""
 
     def __init__(self, refiner: Refiner) -> None:
-        """Wrap a refiner; its ``parallel_calls`` is the limit, 1 where it has none."""
+        """Wrap a refiner; its ``parallel_calls`` is the limit, 1 without one."""
         self.refiner = refiner
         self.parallel_calls = parallel_calls(refiner)
-        """Threads that may be in the refiner at once."""
+        """Number of threads that may call the refiner at once."""
         self.takes_views = bool(getattr(refiner, "takes_views", False))
-        """Whether tiles may be views of one array, which it does not write to."""
-        self._places = threading.Semaphore(self.parallel_calls)
+        """Whether tiles may be views of one array, to which the refiner does not write."""
+        self._calls = threading.Semaphore(self.parallel_calls)
         self._flat_lock = threading.Lock()
         self._flat: OrderedDict[tuple[bytes, int], Float32Array] = OrderedDict()
 
@@ -57,18 +58,18 @@ class GuardedRefiner:
         Raises:
             ModelError: The refiner gave another shape, or values that are not in [0, 1].
         """
-        with self._places:
+        with self._calls:
             refined = self.refiner(tiles)
         return self._checked(refined, tiles)
 
     def flat(self, value: Float32Array, tile: int) -> Float32Array:
-        """The refined form, (tile, tile), of a tile that is ``value``, ([bands,] 1, 1), everywhere.
+        """Refine a tile that is ``value``, ([bands,] 1, 1), everywhere; gives (tile, tile).
 
-        Empty land and open water make many such tiles; one pass of the model does for all that
-        are equal. The last few are remembered.
+        Empty land and open water give many such tiles. Equal ones need only one pass of the model:
+        the last few results are kept.
 
         Raises:
-            ModelError: As for a call.
+            ModelError: See `__call__`.
         """
         with self._flat_lock:
             key = (value.tobytes(), tile)
@@ -88,7 +89,7 @@ class GuardedRefiner:
                 f"model {name!r}: gave an array of shape {refined.shape} for tiles of shape "
                 f"{tiles.shape}; use a model that keeps the shape"
             )
-        # NaN fails both comparisons, which is meant.
+        # NaN fails both comparisons, as it should.
         if not (refined.min() >= 0 and refined.max() <= 1):
             raise ModelError(
                 f"model {name!r}: gave values from {refined.min():g} to {refined.max():g} instead "
@@ -103,13 +104,13 @@ def _load(source: RefinerSource, cores: int | None) -> GuardedRefiner:
 
 
 def load_refiner(refiner: Refiner | RefinerSource, *, cores: int | None = None) -> GuardedRefiner:
-    """Load and cache the refiner of a source, or wrap the one that is given.
+    """Guard a refiner; that of a source is loaded and cached.
 
-    Only the last source's refiner is kept: a second model does not stay beside the first.
+    Only the refiner of the last source is kept, so that there are never two models in memory.
 
     Args:
-        refiner: The model, or where to load it from.
-        cores: Processor cores that a loaded one may use; by default all that its library takes.
+        refiner: The model, or a source that loads it.
+        cores: Processor cores that a loaded model may use; by default all that its library uses.
     """
     if callable(refiner):
         return GuardedRefiner(refiner)
@@ -118,24 +119,24 @@ def load_refiner(refiner: Refiner | RefinerSource, *, cores: int | None = None) 
 
 
 def flat_value(tile: Float32Array) -> Float32Array | None:
-    """The one value of a tile ([bands,] height, width), as ([bands,] 1, 1), or None if several."""
+    """The value of a flat tile ([bands,] height, width), as ([bands,] 1, 1); None if not flat."""
     value = tile[..., :1, :1]
-    # Nearly all tiles are told apart by one row.
+    # For nearly all tiles, comparing the first row is enough.
     if (tile[..., :1, :] == value).all() and (tile == value).all():
         return value.copy()
     return None
 
 
 class Stop(Protocol):
-    """Cancellation flag, looked at before each batch; a `threading.Event` is one."""
+    """Cancellation flag that is checked before each batch, such as a `threading.Event`."""
 
     def is_set(self) -> bool:
-        """Whether to end."""
+        """Whether to stop."""
         ...
 
 
 class Plan(Protocol):
-    """Where tiles and chunks lie; a `ChunkPlan` is one."""
+    """Where tiles and chunks lie, such as a `ChunkPlan`."""
 
     @property
     def grid(self) -> TileGrid:
@@ -171,12 +172,12 @@ def refine_group(
         refiner: The model.
         weights: Weights of the plan's grid.
         batch_size: Most tiles in one call of the model.
-        on_tiles: Told the number of tiles after each batch, for the skipped ones, and for those
-            of one value throughout.
+        on_tiles: Called with a number of tiles after each batch, for the skipped tiles, and for
+            the flat ones.
         stop: Once set, the task ends before its next batch.
 
     Returns:
-        By chunk index, for every chunk that the group touches, what it adds there.
+        The part that the group contributes to each chunk that it touches, by chunk index.
 
     Raises:
         Interrupted: ``stop`` was set.
@@ -215,7 +216,7 @@ def refine_group(
     done(len(tiles) - len(several))
     for start in range(0, len(several), batch_size):
         batch = several[start : start + batch_size]
-        refined = refiner(_given(padded, batch, plan.grid, views=refiner.takes_views))
+        refined = refiner(_batch(padded, batch, plan.grid, views=refiner.takes_views))
         if shares is not None:
             for k, confidence in zip(batch, refined, strict=True):
                 shares.add(k, confidence)
@@ -232,14 +233,14 @@ def refine_group(
     }
 
 
-def _given(padded: Float32Array, batch: list[int], grid: TileGrid, *, views: bool) -> Float32Array:
-    """Some tiles of a row of tiles, as a refiner gets them: (batch, [bands,] tile, tile).
+def _batch(padded: Float32Array, batch: list[int], grid: TileGrid, *, views: bool) -> Float32Array:
+    """A batch of tiles of a row for the refiner, (batch, [bands,] tile, tile).
 
     Args:
         padded: the row, ([bands,] tile, width).
-        batch: which of its tiles, counted from its first one, in order.
-        grid: what they are cut by.
-        views: whether neighbours may be read-only views of the row, which saves a copy.
+        batch: indices of the tiles in the row, ascending.
+        grid: tile side and stride.
+        views: whether neighbouring tiles may be read-only views of the row, which saves a copy.
     """
     tile, stride = grid.tile, grid.stride
     if views and batch[-1] - batch[0] == len(batch) - 1:
@@ -267,7 +268,7 @@ class _Shares:
     def add(self, k: int, refined: Float32Array) -> None:
         """Add the refined tile ``k`` of the group, (tile, tile)."""
         col = self._group.col_start + k
-        # Products of float32, cut to integers as they are stored, in one pass over the memory.
+        # float32 products are truncated to integers when stored, in one pass over the memory.
         np.multiply(
             refined,
             self._weights.of_tile(self._group.row, col),
@@ -300,7 +301,7 @@ def _part(
     owned_valid = None
     if owned is not None:
         owned_valid = valid[owned.within(group.window)]
-        # A copy, so that the group's whole array is not kept for a piece of it.
+        # A copy, so that the group's whole array is not kept in memory for a piece of it.
         owned_valid = None if owned_valid.all() else owned_valid.copy()
     counts = chunk.index == group.chunks[0]
     return Part(

@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-# Tasks are tuples, as of old: the class that Dask has for them since has no public home. Nor is
-# dask.delayed a way round: it merges graphs at each call, in quadratic time along the chain of
-# writing tasks.
+# Tasks are tuples, because Dask's newer class for tasks is not public. dask.delayed is no
+# alternative: it merges graphs at each call, in quadratic time along the chain of writing tasks.
 from dask.local import get_sync
 from dask.threaded import get
 
 from geothresh.machine import usable_cores
 from geothresh.mosaic.blending import (
     Blended,
-    Finished,
+    FinishedChunk,
     Part,
     StripCounter,
     Weights,
@@ -32,32 +31,31 @@ from geothresh.options import Progress
 from geothresh.tiling import ChunkPlan, TileGroup
 
 CHUNKS_PREFETCHED = 4
-"""Chunks read and refined ahead of the writer, for each call that the refiner takes at once. Memory
-is bounded by the graph itself, however much faster refining is than writing."""
+"""Chunks that are read and refined ahead of the writer, for each parallel call of the refiner. So
+the graph itself limits memory if refining is faster than writing."""
 
 CHUNKS_A_GRAPH = 1024
-"""Chunks of one graph, some 1,000 million pixels. A graph of the whole scene would grow with it,
-and have to be made before the first pixel is read."""
+"""Chunks of one graph, about 1,000 million pixels. A graph of the whole scene would grow with it,
+and would have to be built before the first pixel is read."""
 
 
 def default_threads(parallel_calls: int = 1) -> int:
-    """Threads that keep reading, refining and writing going at the same time.
+    """Number of threads with which reading, refining and writing go on at the same time.
 
     Args:
-        parallel_calls: concurrent calls that the refiner takes. Each stream of a GPU keeps some
-            four threads busy with reading and weighting; on a CPU more threads than cores gain
-            nothing.
+        parallel_calls: most concurrent calls of the refiner. Each stream of a GPU keeps about four
+            threads busy with reading and weighting. On a CPU, more threads than cores gain nothing.
     """
     return max(3, min(4 * parallel_calls, usable_cores()))
 
 
 Shares: TypeAlias = dict[int, Part]
-"""What a group adds to the chunks that have not taken it yet, by their index."""
+"""The parts of a group that chunks have not used yet, by chunk index."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class ThreadRun:
-    """One run on local threads: its tasks, and what they share."""
+    """One run on local threads: its tasks and their shared state."""
 
     plan: ChunkPlan
     reader: RasterReader
@@ -75,18 +73,18 @@ class ThreadRun:
         self._tiles_done = self.strips.tiles_before
 
     def graph(self, chunks: range, carried: Mapping[TileGroup, Shares]) -> dict[str, Any]:
-        """The tasks of some chunks as a Dask graph; it ends in the writing of the last one.
+        """The tasks of some chunks as a Dask graph; its last task writes the last chunk.
 
-        By its key, each task is a tuple of a function and what it is called with, in which a key
-        stands for that task's result. Three kinds:
+        The graph maps the key of each task to a tuple of a function and its arguments; an argument
+        that is a key stands for that task's result. There are three kinds of tasks:
 
-        - ``refine-ROW-COL``: one group of tiles, once the chunk some places earlier is written;
-        - ``blend-CHUNK``: a chunk, of the groups that touch it;
-        - ``write-CHUNK``: the same chunk into the sink, once the one before it is there.
+        - ``refine-ROW-COL`` refines a group of tiles, after an earlier chunk is written;
+        - ``blend-CHUNK`` blends a chunk from the groups that touch it;
+        - ``write-CHUNK`` passes the chunk to the sink, after the chunk before it.
 
         Args:
-            chunks: Which, in raster order.
-            carried: What groups of earlier graphs have left for these chunks and later ones.
+            chunks: Indices of the chunks, in raster order.
+            carried: Parts of groups of earlier graphs that these or later chunks need.
         """
         tasks: dict[str, Any] = {_key(group): left for group, left in carried.items()}
         steps = CHUNKS_PREFETCHED * self.refiner.parallel_calls
@@ -103,7 +101,7 @@ class ThreadRun:
         return tasks
 
     def run(self, threads: int) -> MosaicStats:
-        """Compute graph after graph on so many threads, 0 for the one that calls."""
+        """Compute one graph after another on a number of threads; 0 = in the calling thread."""
         carried: dict[TileGroup, Shares] = {}
         n_chunks = self.plan.n_chunks
         with self._computing(threads) as compute:
@@ -111,14 +109,14 @@ class ThreadRun:
                 chunks = range(start, min(start + CHUNKS_A_GRAPH, n_chunks))
                 begun = [group for chunk in chunks for group in self.strips.starting(chunk)]
                 kept = [group for group in (*carried, *begun) if group.chunks[-1] >= chunks.stop]
-                asked = [*map(_key, kept), f"write-{chunks[-1]}"]
-                *left, _ = compute(self.graph(chunks, carried), asked)
+                wanted = [*map(_key, kept), f"write-{chunks[-1]}"]
+                *left, _ = compute(self.graph(chunks, carried), wanted)
                 carried = dict(zip(kept, left, strict=True))
         return self.strips.stats()
 
     @contextmanager
     def _computing(self, threads: int) -> Iterator[Callable[..., Sequence[Any]]]:
-        """The scheduler of Dask; of its threads none is left in the end."""
+        """Give Dask's scheduler; at the end, all its threads have ended."""
         if threads == 0:
             yield get_sync
             return
@@ -130,7 +128,7 @@ class ThreadRun:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def refine(self, group: TileGroup, written: None) -> Shares:
-        """Task: refine one group, once an earlier chunk is written."""
+        """Task: refine one group, after an earlier chunk is written."""
         return refine_group(
             group,
             plan=self.plan,
@@ -142,19 +140,19 @@ class ThreadRun:
             stop=self._stop,
         )
 
-    def blend(self, index: int, shares: list[Shares]) -> Blended | Finished:
-        """Task: blend one chunk, and finish it if it is to be, which writing must not wait for."""
-        # Each part has this one reader. Taking it out frees it now; Dask would keep it until the
+    def blend(self, index: int, shares: list[Shares]) -> Blended | FinishedChunk:
+        """Task: blend one chunk, and make its layers if the sink takes layers."""
+        # Each part is used only here. Popping it frees its memory now; Dask would keep it until the
         # last chunk that the group touches, in the next strip, is done.
         parts = (share.pop(index) for share in shares)
         blended = blend_chunk(self.plan.chunk(index).window, parts)
         if self.sink.finish is None:
             return blended
         layers = self.sink.finish(self.reader, blended.window, blended.confidence, blended.valid)
-        return Finished.of(blended, layers, pack=self.sink.pack)
+        return FinishedChunk.of(blended, layers, pack=self.sink.pack)
 
-    def write(self, chunk: Blended | Finished, previous: None) -> None:
-        """Task: hand one chunk to the sink, after the one before it."""
+    def write(self, chunk: Blended | FinishedChunk, previous: None) -> None:
+        """Task: pass one chunk to the sink, after the chunk before it."""
         deliver(chunk, self.sink.store)
         self.strips.count(chunk)
 

@@ -12,7 +12,7 @@ from dask.sizeof import sizeof
 
 from geothresh.mosaic import Layers, Sink, mosaic, where_asked
 from geothresh.mosaic import cluster as cluster  # tells Dask the sizes
-from geothresh.mosaic.blending import Blended, Finished, Part
+from geothresh.mosaic.blending import Blended, FinishedChunk, Part
 from geothresh.mosaic.readers import ArrayReader, NpyReaderSpec
 from geothresh.packed import PackedLayer
 from geothresh.run.changes import MaskLayers, ThresholdedInput
@@ -42,7 +42,7 @@ def test_layers_come_through_packing_as_they_were() -> None:
         ),
         counts={"valid": 7, "changed": 0},
     )
-    finished = Finished.of(chunk, layers, pack=True)
+    finished = FinishedChunk.of(chunk, layers, pack=True)
     assert (finished.window, finished.tiles_refined, finished.tiles_skipped) == (chunk.window, 4, 1)
     assert finished.layers().values is layers.values
     assert [layer.is_flat for layer in finished.packed] == [False, False, True]
@@ -57,7 +57,7 @@ def test_layers_come_through_packing_as_they_were() -> None:
 
 def test_what_is_not_asked_for_is_not_packed() -> None:
     layers = Layers(values=(np.zeros((4, 7), np.uint8),), counts={})
-    assert Finished.of(blended(4, 7), layers, pack=False).packed == ()
+    assert FinishedChunk.of(blended(4, 7), layers, pack=False).packed == ()
 
 
 @pytest.mark.parametrize("values", [(0,), (255,), (7, 7), (7, 8), (0, 1), (1,) * 9 + (0,)])
@@ -82,7 +82,7 @@ def test_dask_knows_how_large_results_are() -> None:
     chunk = blended(40, 70)
     assert sizeof(chunk) == 40 * 70 * 5
     layers = Layers(values=(chunk.valid.view(np.uint8),), counts={})
-    finished = Finished.of(chunk, layers, pack=True).for_travel()
+    finished = FinishedChunk.of(chunk, layers, pack=True).for_travel()
     assert sizeof(finished) == len(finished.packed[0].data)
     part = Part(
         window=chunk.window, total=np.zeros((40, 70), np.int32), owned=None, valid=None
