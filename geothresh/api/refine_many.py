@@ -21,7 +21,7 @@ from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
 from geothresh.many.inputs import BadFile, find_inputs
 from geothresh.many.options import Many
-from geothresh.many.places import place_of, require_other_objects
+from geothresh.many.places import destination_of, require_other_objects
 from geothresh.many.planning import (
     PlannedSurface,
     PlannedUnit,
@@ -187,11 +187,12 @@ def refine_many(
     """
     started = time.perf_counter()
     require_creation(writing)
-    place = place_of(output_dir)
-    directory = place.directory
+    destination = destination_of(output_dir)
+    directory = destination.directory
     inputs = find_inputs(
-        scenes, place.address or directory, allow_vrt=reading.allow_vrt, skip_bad=many.skip_bad
-    )
+        scenes, destination.address or directory, allow_vrt=reading.allow_vrt,
+        skip_bad=many.skip_bad,
+    )  # fmt: skip
     files = examine_all(inputs.sources, reading, many)
     grids = group(files, separately=many.separately)
     _tell_grids(grids, files, many)
@@ -206,25 +207,25 @@ def refine_many(
     units = plan_units(surfaces, many)
     require_apart(units, many, directory)
     names = [output_name(unit.name, layer) for unit in units for layer in many.written]
-    require_other_objects(place, names, (source.location for source in inputs.sources))
+    require_other_objects(destination, names, (source.location for source in inputs.sources))
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
-    make_directory(directory, parents=writing.parents or place.address is not None)
-    place.fetch_record()
+    make_directory(directory, parents=writing.parents or destination.address is not None)
+    destination.fetch_record()
     with ExitStack() as stack:
         kept = stack.enter_context(record.opened(directory))
         polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack)
         run = Run(
-            place=place, units=units, many=many, compute=compute, writing=writing,
+            destination=destination, units=units, many=many, compute=compute, writing=writing,
             record=kept, progress=progress,
         )  # fmt: skip
         run.do()
         done = run.done.values()
-        indexes = () if many.separately else write_indexes(place, surfaces, done, many)
+        indexes = () if many.separately else write_indexes(destination, surfaces, done, many)
         if polygons is not None and done:
             polygons.draw(run)
         kept.end()
-        place.keep_record(now=True)
+        destination.keep_record(now=True)
     totals = _totals(run)
     _warn(surfaces, totals)
     bad = (*inputs.bad, *files.bad, *run.bad)
@@ -290,7 +291,7 @@ class _Polygons:
             return
 
         def files(layer: str) -> list[PathLike]:
-            return [run.place.output(name, layer) for name in run.done]
+            return [run.destination.output(name, layer) for name in run.done]
 
         draw = partial(
             vectorize,
@@ -340,10 +341,11 @@ def _result(
     chosen = surfaces[0].method.chosen
     made = [run.record.finished[name].facts for name in run.done if name not in run.kept]
     counts = ChangeCounts.of(totals.__getitem__)
+    address = run.destination.address
     return RefineManyResult(
         **counts.as_results(),
         changed_share=counts.changed_share,
-        output_dir=run.directory if run.place.address is None else run.place.address.name,
+        output_dir=run.directory if address is None else address.name,
         parts=tuple(_part(run, unit) for unit in run.done.values()),
         vector=vector,
         features=None if vector is None else (run.record.vectors or {}).get("features"),
@@ -364,7 +366,7 @@ def _result(
 
 def _part(run: Run, unit: PlannedUnit) -> RefinedPart:
     facts = run.record.finished[unit.name].facts
-    layers = {layer: run.place.output(unit.name, layer) for layer in run.many.written}
+    layers = {layer: run.destination.output(unit.name, layer) for layer in run.many.written}
     return RefinedPart(
         name=unit.name, scene=unit.source, outputs=layers, kept=unit.name in run.kept,
         **ChangeCounts.of(facts.__getitem__).as_results(),

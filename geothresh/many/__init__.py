@@ -1,1 +1,1 @@
-"""Many rasters as one surface: found, examined, planned, cut into units, run, indexed."""
+"""Refine many rasters as one surface: find, examine, plan, cut into units, run and index them."""

@@ -1,4 +1,4 @@
-"""Examine many files before any pixel is looked at, and put them together into surfaces."""
+"""Examine many files before any pixel is refined, and group them into surfaces."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from geothresh.raster.surface import (
     merged_warnings,
 )
 
-# Of a raster that is cut into pieces, where nothing grows with the whole.
+# Most pixels of a raster that is cut into pieces: memory does not grow with the whole raster.
 _MOST_IN_PIECES = 10**14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """Files of which all but pixels was checked."""
+    """Files whose metadata is checked and whose scaling is decided."""
 
     specs: tuple[SceneSpec, ...]
-    """How each is read; scalings are decided."""
+    """How each file is read."""
     boxes: tuple[GeoBox, ...]
-    """Where each lies."""
+    """Size, transform and CRS of each file."""
     bad: tuple[BadFile, ...]
-    """Those that are left out."""
+    """Files that are left out."""
 
 
 def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -> Examination:
-    """Open each file, check it, and decide how all are read.
+    """Open and check each file, and decide how all are read.
 
     Raises:
-        InputError, UsageError: as `refine`, for the first bad file; with `skip_bad` only where
-            none is left.
+        InputError, UsageError: see `refine`; for the first bad file, or with `skip_bad` only if no
+            file is left.
     """
     most = MOST_PIXELS if many.piece is None else _MOST_IN_PIECES
     bad: list[BadFile] = []
@@ -56,25 +56,25 @@ def examine_all(sources: Sequence[RasterSource], reading: Reading, many: Many) -
         bad.append(BadFile(name=source.name, reason=str(error)))
 
     with merged_warnings([source.name for source in sources]):
-        found: list[Examined] = []
-        for source, one in zip(sources, examine_each(sources, reading, most), strict=True):
-            if isinstance(one, InputError):
-                leave_out(source, one)
+        usable: list[Examined] = []
+        for source, result in zip(sources, examine_each(sources, reading, most), strict=True):
+            if isinstance(result, InputError):
+                leave_out(source, result)
             else:
-                found.append(one)
-        read = _decided(found, reading, leave_out, separately=many.separately)
-    left = [one for one in found if one in read]
+                usable.append(result)
+        specs = _decided(usable, reading, leave_out, separately=many.separately)
+    left = [file for file in usable if file in specs]
     if not left:
         raise InputError(f"no raster is left to refine; {bad[0].reason}")
     normalised = crs_normaliser()
     boxes = tuple(
         GeoBox(
-            size=one.box.size, transform=one.box.transform, crs=normalised(one.box.crs),
-            name=one.box.name,
+            size=file.box.size, transform=file.box.transform, crs=normalised(file.box.crs),
+            name=file.box.name,
         )
-        for one in left
+        for file in left
     )  # fmt: skip
-    return Examination(specs=tuple(read[one] for one in left), boxes=boxes, bad=tuple(bad))
+    return Examination(specs=tuple(specs[file] for file in left), boxes=boxes, bad=tuple(bad))
 
 
 def _decided(
@@ -84,27 +84,27 @@ def _decided(
     *,
     separately: bool,
 ) -> dict[Examined, SceneSpec]:
-    """How each file is read: as all together say, or separately each as it says itself."""
+    """Decide how each file is read: from all files together, or from each file separately."""
 
-    def bad(one: Examined, error: InputError) -> None:
-        leave_out(one.spec.source, error)
+    def bad(file: Examined, error: InputError) -> None:
+        leave_out(file.spec.source, error)
 
     if not separately:
         return decide_together(files, reading, on_bad=bad)
     decided: dict[Examined, SceneSpec] = {}
-    for one in files:
+    for file in files:
         try:
-            decided |= decide_together([one], reading)
+            decided |= decide_together([file], reading)
         except InputError as error:
-            bad(one, error)
+            bad(file, error)
     return decided
 
 
 def group(files: Examination, *, separately: bool) -> list[Surface]:
-    """Put files together into surfaces.
+    """Group files into surfaces.
 
     Raises:
-        InputError: one of several has no georeference.
+        InputError: there are several files, and one has no georeference.
     """
     if separately or len(files.boxes) == 1:
         return [
@@ -125,7 +125,13 @@ class WholeSurface(SurfaceReader[SceneSpec]):
     """All confidences of a surface as one raster; its files are opened when they are needed."""
 
     def __init__(self, surface: Surface, specs: Sequence[SceneSpec], scenes: OpenScenes) -> None:
-        """Take a surface, how each of its members is read, in their order, and what opens them."""
+        """Read a surface.
+
+        Args:
+            surface: the surface.
+            specs: how each of its members is read, in order.
+            scenes: opens the files.
+        """
         super().__init__(surface.placement, specs, scenes)
         self.box = Georeference.of_box(surface.box)
         self.name = surface.box.name

@@ -1,4 +1,4 @@
-"""Indexes of the outputs of many files: each layer as one raster, for GDAL and QGIS."""
+"""Write indexes of the outputs of many files: each layer as one raster, for GDAL and QGIS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from geothresh.files import write_text
 from geothresh.many.inputs import TILE_INDEX
 from geothresh.many.options import Many
-from geothresh.many.places import Place
+from geothresh.many.places import Destination
 from geothresh.many.planning import PlannedSurface, PlannedUnit
 from geothresh.many.units import output_path
 from geothresh.raster.creation import BandFormat
@@ -18,24 +18,24 @@ from geothresh.run.outputs import describe
 
 
 def write_indexes(
-    place: Place,
+    destination: Destination,
     surfaces: Sequence[PlannedSurface],
     units: Collection[PlannedUnit],
     many: Many,
 ) -> tuple[Path | str, ...]:
-    """Write ``mask.vrt`` and ``mask.gti.gpkg``, and the same of other layers.
+    """Write ``mask.vrt`` and ``mask.gti.gpkg``, and indexes of the other layers.
 
-    Of several surfaces each has its own: ``mask_1.vrt`` and so on. A tile index is written where
-    pixels are north up and have a place, which it cannot do without.
+    If there are several surfaces, each has indexes of its own: ``mask_1.vrt`` and so on. A tile
+    index needs a CRS and north-up pixels, and is not written without them.
 
     Args:
-        place: of the outputs, which they name from there.
-        surfaces: what they are parts of.
-        units: those that are made.
-        many: which layers there are.
+        destination: where the outputs are; paths in the indexes are relative to it.
+        surfaces: the surfaces.
+        units: the finished units.
+        many: says which layers are written.
 
     Raises:
-        OutputError: one cannot be written or sent.
+        OutputError: an index cannot be written or uploaded.
     """
     written: list[Path | str] = []
     by_home: dict[int, list[PlannedUnit]] = {}
@@ -48,10 +48,10 @@ def write_indexes(
         end = "" if len(surfaces) == 1 else f"_{number}"
         for layer in many.written:
             band = home.method.bands[layer]
-            made = _write(place.directory, f"{layer}{end}", layer, home, mine, band)
-            if place.address is None:  # nothing goes beside an object
+            made = _write(destination.directory, f"{layer}{end}", layer, home, mine, band)
+            if destination.address is None:  # objects have no sidecar files
                 describe(dict.fromkeys(made, band), style=home.method.writing.style)
-            written += map(place.keep, made)
+            written += map(destination.keep, made)
     return tuple(written)
 
 
@@ -74,7 +74,7 @@ def _write(
     a, b, c, d, e, f = whole.transform
     if not whole.has_transform or whole.crs is None or b or d or a < 0 or e > 0:
         return [vrt]
-    # With it comes geopandas.
+    # Imported here because it loads geopandas.
     from geothresh.vector.tile_index import IndexedRaster, write_tile_index
 
     index = directory / f"{name}{TILE_INDEX}"

@@ -1,4 +1,4 @@
-"""The files that somebody names: one by one, in a directory, in a list, in a tile index."""
+"""Find the input files: named one by one, in a directory, in a list or in a tile index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geothresh.options import PathLike
 from geothresh.raster.paths import RasterSource, find_raster, local_files
 
 TILE_INDEX = ".gti.gpkg"
-"""What names of GDAL's raster tile indexes end in."""
+"""File name extension of GDAL's raster tile indexes."""
 _TIFF = (".tif", ".tiff")
 
 
@@ -24,18 +24,19 @@ class BadFile:
     """A file that cannot be used, and why."""
 
     name: str
+    """The file as it was named."""
     reason: str
-    """One line."""
+    """Why it cannot be used, in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Rasters that were found."""
+    """The input rasters that were found."""
 
     sources: tuple[RasterSource, ...]
-    """In the order in which they were named; those of a directory by name."""
+    """The rasters, in the order in which they were named; those of a directory sorted by name."""
     bad: tuple[BadFile, ...]
-    """Those that are not there, or are no rasters; empty unless they are to be skipped."""
+    """Files that do not exist or are not rasters; empty unless bad files are skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +44,11 @@ class Rasters:
     """One raster, or several that are read as one."""
 
     name: str
-    """What to call it."""
+    """Name in messages."""
     sources: tuple[RasterSource, ...]
-    """One or more."""
+    """The rasters, one or more."""
     several: bool
-    """Whether a directory, list, index or several files were named, perhaps with one raster."""
+    """Whether a directory, list, index or several files were named, even with only one raster."""
 
     @property
     def local(self) -> list[str]:
@@ -56,14 +57,14 @@ class Rasters:
 
 
 def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:
-    """Find what is named as one raster.
+    """Find the rasters that are read as one.
 
     Args:
-        named: what `find_raster` takes, or what `find_inputs` takes, one of them or a sequence.
+        named: an argument of `find_raster` or of `find_inputs`, or a sequence of these.
         allow_vrt: whether a VRT is accepted.
 
     Raises:
-        UsageError, InputError: as `find_inputs`.
+        UsageError, InputError: see `find_inputs`.
     """
     several: list[Any] = list(named) if isinstance(named, list | tuple) else [named]
     if len(several) == 1 and not names_several(several[0]):
@@ -74,11 +75,11 @@ def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:
     return Rasters(name=name, sources=found, several=True)
 
 
-def names_several(one: Any) -> bool:
+def names_several(name: Any) -> bool:
     """Whether a name stands for several rasters: a directory, a list or an index."""
-    if not isinstance(one, str | os.PathLike):
+    if not isinstance(name, str | os.PathLike):
         return False
-    text = os.fsdecode(one)
+    text = os.fsdecode(name)
     if text.startswith("@") or text.endswith(TILE_INDEX):
         return True
     return _is_store_directory(text) or Path(text).is_dir()
@@ -87,7 +88,7 @@ def names_several(one: Any) -> bool:
 def _is_store_directory(text: str) -> bool:
     """Whether a name is that of a directory in a store: a bucket, or it ends in a slash."""
     location = Address.in_store(text)
-    store = next((one for one in OBJECT_STORES.values() if location.startswith(one)), None)
+    store = next((root for root in OBJECT_STORES.values() if location.startswith(root)), None)
     if store is None:
         return False
     return location.endswith("/") or "/" not in location.removeprefix(store)
@@ -103,16 +104,16 @@ def find_inputs(
     """Find all rasters that are named.
 
     Args:
-        named: files, URLs, directories of GeoTIFFs, also of stores (a bucket, or a name that ends
-            in a slash), ``@list.txt`` with one name a line, and tile indexes (.gti.gpkg); names in
-            lists and indexes count from where these lie.
-        output_dir: where outputs go, if it is a directory: none of those that are named.
+        named: files, URLs, directories of GeoTIFFs, also in stores (a bucket, or a name that ends
+            in a slash), ``@list.txt`` with one name per line, and tile indexes (.gti.gpkg). Names
+            in lists and indexes are relative to these.
+        output_dir: the directory of the outputs, which must not be an input; None = no check.
         allow_vrt: whether a VRT is accepted, as a single scene.
-        skip_bad: list bad files instead of raising for the first.
+        skip_bad: list bad files instead of raising an error for the first.
 
     Raises:
         UsageError: nothing is named, a file is named twice, or the output directory is an input.
-        InputError: a file is missing or no raster, or a directory or list holds none.
+        InputError: a file is missing or not a raster, or a directory or list is empty.
     """
     inputs = list_inputs(named, output_dir, allow_vrt=allow_vrt, skip_bad=skip_bad)
     if not inputs.sources:
@@ -128,20 +129,20 @@ def list_inputs(
     allow_vrt: bool,
     skip_bad: bool = True,
 ) -> Inputs:
-    """As `find_inputs`, but perhaps no raster is left beside the bad ones."""
+    """Find all rasters like `find_inputs`; the result may hold bad files only."""
     sources: list[RasterSource] = []
     bad: list[BadFile] = []
     seen: set[str] = set()
-    for name, place in _expanded(named, output_dir):
+    for name, origin in _expanded(named, output_dir):
         try:
             source = find_raster(name, allow_vrt=allow_vrt)
         except InputError as error:
             if not skip_bad:
-                raise InputError(f"{error}{place}") from error
+                raise InputError(f"{error}{origin}") from error
             bad.append(BadFile(name=str(name), reason=str(error)))
             continue
         if source.location in seen:
-            raise UsageError(f"{source.name}: is given twice{place}; name it once")
+            raise UsageError(f"{source.name}: is given twice{origin}; name it once")
         seen.add(source.location)
         sources.append(source)
     return Inputs(sources=tuple(sources), bad=tuple(bad))
@@ -150,11 +151,11 @@ def list_inputs(
 def _expanded(
     named: Sequence[PathLike], output_dir: Path | Address | None
 ) -> Iterator[tuple[str, str]]:
-    """Each name, and where it stands, for a message."""
+    """Expand directories, lists and indexes: (name, where it is named, for messages)."""
     if not named:
         raise UsageError("no scene is named; give files, directories, @list.txt or an index")
-    for one in named:
-        text = os.fspath(one)
+    for name in named:
+        text = os.fspath(name)
         if text.startswith("@"):
             yield from _of_list(Path(text[1:]))
         elif _is_store_directory(text):
@@ -162,7 +163,7 @@ def _expanded(
         elif text.endswith(TILE_INDEX) and Address.of(text) is not None:
             yield from _of_index_in_store(text)
         elif text.endswith(TILE_INDEX) and Path(text).is_file():
-            # With it comes geopandas, which others do without.
+            # Imported here because it loads geopandas, which other inputs do not need.
             from geothresh.vector.tile_index import indexed_files
 
             index = Path(text)
@@ -185,7 +186,9 @@ def _of_directory(directory: Path, output_dir: Path | Address | None) -> Iterato
             if entry.name.lower().endswith(_TIFF) and not entry.name.startswith(".")
         )
     except OSError as error:
-        raise InputError(f"{directory}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{directory}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     if not found:
         raise InputError(f"{directory}: holds no .tif file; name a directory with GeoTIFFs")
     yield from ((path, "") for path in found)
@@ -199,7 +202,7 @@ def _is_input(output_dir: Path | Address, directory: Path | str) -> UsageError:
 
 
 def _of_store(text: str, output_dir: Path | Address | None) -> Iterator[tuple[str, str]]:
-    from geothresh.raster.uploading import names_in  # rasterio, which no help waits for
+    from geothresh.raster.uploading import names_in  # slow: loads rasterio
 
     address = Address.of(text, several=True)
     if address is None:
@@ -217,7 +220,10 @@ def _of_store(text: str, output_dir: Path | Address | None) -> Iterator[tuple[st
 
 
 def _of_index_in_store(text: str) -> Iterator[tuple[str, str]]:
-    """Of an index that somebody else may have written, only names of what lies beside it."""
+    """The rasters of an index in a store; only objects beside it are accepted.
+
+    Another person may have written the index.
+    """
     from geothresh.raster.uploading import fetch_file
     from geothresh.vector.tile_index import indexed_files
 
@@ -246,7 +252,7 @@ def _of_list(path: Path) -> Iterator[tuple[str, str]]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text in UTF-8"
-        raise InputError(f"{path}: the list cannot be read ({reason})") from error
+        raise InputError(f"{path}: the list cannot be read ({reason}); check its path") from error
     wanted = [
         (number, line.strip())
         for number, line in enumerate(lines, 1)
@@ -259,7 +265,7 @@ def _of_list(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_remote(index: Path, names: Iterable[str]) -> None:
-    """A table that nobody reads must not send the reader out on the network."""
+    """Refuse remote names in an index: it must not cause network access unseen by the user."""
     remote = next((name for name in names if is_remote(name)), None)
     if remote is not None:
         raise InputError(
@@ -268,8 +274,8 @@ def _refuse_remote(index: Path, names: Iterable[str]) -> None:
         )
 
 
-def _beside(file: Path, names: Iterable[str], place: str) -> Iterator[tuple[str, str]]:
-    """Names that count from where a file lies; URLs and absolute ones stay."""
+def _beside(file: Path, names: Iterable[str], origin: str) -> Iterator[tuple[str, str]]:
+    """Make names relative to a file's directory absolute; URLs and absolute paths are kept."""
     for name in names:
-        plain = is_remote(name) or Path(name).is_absolute()
-        yield (name if plain else str(file.parent / name)), place
+        fixed = is_remote(name) or Path(name).is_absolute()
+        yield (name if fixed else str(file.parent / name)), origin

@@ -1,4 +1,4 @@
-"""Options of many files as one surface, besides those of `geothresh.options`."""
+"""Options of runs over many files, besides those of `geothresh.options`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from geothresh.fields import COUNT, FLAG, File, Options, Text, check, option, re
 from geothresh.options import PathLike
 
 LAYERS = ("mask", "confidence", "changes", "thresholds")
-"""What can be written of each file, in the order of their outputs."""
+"""The layers that can be written for each file, in the order of the outputs."""
 
 PIECE_STEP = 64
-"""Sides of pieces are a multiple of it: regions with a threshold of their own lie in one piece."""
+"""The side of a piece is a multiple of this, so that a region with its own threshold lies in one
+piece."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Many(Options):
-    """How many files are taken together, and what is written of each."""
+    """How many files are refined together, and what is written for each."""
 
     layers: str = option(
         "mask",
@@ -46,10 +47,10 @@ class Many(Options):
         FLAG,
     )
 
-    # On the command line it is --vector-out, as that of a single scene.
+    # On the command line it is --vector-out, as for a single scene.
     vector: PathLike | None = None
-    """File for the polygons of all masks as one, whole across the borders of scenes; with the
-    attributes of their confidences where these are among the layers."""
+    """File for the polygons of all masks together, which are not cut at the borders of scenes. If
+    confidences are among the layers, polygons have their attributes."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,4 +1,4 @@
-"""Metadata of many confidence rasters, and how they would be read together."""
+"""Describe many confidence rasters, and how they would be read together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geothresh.raster.scene import BandKind, Examined, SceneSpec
 from geothresh.raster.surface import crs_normaliser, decide_together, merged_warnings
 from geothresh.run.scene_info import ComparedModel, SceneInfo, describe
 
-# More threads gain nothing, as decoding alternates with Python code.
+# More threads gain nothing, because decoding alternates with Python code.
 _MOST_THREADS = 16
 
 
@@ -28,21 +28,21 @@ class ManyInfo:
     """Metadata of many scenes, as `refine_many` uses it."""
 
     files: tuple[SceneInfo, ...]
-    """Those that can be read, in the order in which they were named."""
+    """Files that can be read, in the order in which they were named."""
     bad: tuple[BadFile, ...]
-    """Those that cannot be used, and why."""
+    """Files that cannot be used, and why."""
     pixels: int
     """Pixels of all files."""
     grids: int
-    """Pixel grids among them: each is a surface of its own in `refine_many`."""
+    """Number of pixel grids of the files; each grid is a surface in `refine_many`."""
     unplaced: int
-    """Files without a transform, which are on no grid."""
+    """Number of files without a transform, which are on no grid."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON types."""
+        """Give the metadata as JSON types."""
         return {
-            "files": [one.as_dict() for one in self.files],
-            "bad": [{"name": one.name, "reason": one.reason} for one in self.bad],
+            "files": [file.as_dict() for file in self.files],
+            "bad": [{"name": file.name, "reason": file.reason} for file in self.bad],
             "pixels": self.pixels,
             "grids": self.grids,
             "unplaced": self.unplaced,
@@ -52,7 +52,7 @@ class ManyInfo:
 def look_at_each(
     named: Sequence[PathLike], reading: Reading, compared: ComparedModel, progress: Progress
 ) -> ManyInfo:
-    """Metadata of all files that are named; see `geothresh.info`."""
+    """Describe all files that are named; see `geothresh.info`."""
     found = list_inputs(named, allow_vrt=reading.allow_vrt)
     reasons: dict[str, str] = {}
 
@@ -73,31 +73,31 @@ def look_at_each(
     with merged_warnings(names):
         sound: list[Examined] = []
         examinations = examine_each(found.sources, reading, MOST_PIXELS)
-        for number, (name, one) in enumerate(zip(names, examinations, strict=True), 1):
+        for number, (name, result) in enumerate(zip(names, examinations, strict=True), 1):
             progress(number, len(names))
-            if isinstance(one, InputError):
-                leave_out(name, one)
+            if isinstance(result, InputError):
+                leave_out(name, result)
             else:
-                sound.append(one)
+                sound.append(result)
         specs = _decided(sound, reading, leave_out)
-        left = [one for one in sound if one in specs]
+        left = [file for file in sound if file in specs]
         pool = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS))
         try:
-            looks = pool.map(look, [specs[one] for one in left])
-            for number, (one, facts) in enumerate(zip(left, looks, strict=True), 1):
+            infos = pool.map(look, [specs[file] for file in left])
+            for number, (file, info) in enumerate(zip(left, infos, strict=True), 1):
                 progress(number, len(left))
-                if isinstance(facts, InputError):
-                    leave_out(one.spec.source.name, facts)
+                if isinstance(info, InputError):
+                    leave_out(file.spec.source.name, info)
                     continue
-                files.append(facts)
-                if one.box.has_transform:
-                    boxes.append(replace(one.box, crs=normalised(one.box.crs)))
+                files.append(info)
+                if file.box.has_transform:
+                    boxes.append(replace(file.box, crs=normalised(file.box.crs)))
         finally:
             pool.shutdown(cancel_futures=True)
     return ManyInfo(
         files=tuple(files),
         bad=(*found.bad, *(BadFile(name=n, reason=reasons[n]) for n in names if n in reasons)),
-        pixels=sum(one.height * one.width for one in files),
+        pixels=sum(info.height * info.width for info in files),
         grids=len(surfaces_of(boxes)),
         unplaced=len(files) - len(boxes),
     )
@@ -106,26 +106,26 @@ def look_at_each(
 def _decided(
     files: Sequence[Examined], reading: Reading, leave_out: Callable[[str, InputError], None]
 ) -> dict[Examined, SceneSpec]:
-    """How each file is read, decided together for those that store values alike.
+    """Decide how each file is read, together for files that store values in the same way.
 
-    Where the values of some fit no confidence, each is decided by itself, to tell which: apart from
-    uint8, which always fits, the others are read as they would be together.
+    If the values of some files are not confidences, each file is decided separately, to find them.
+    Files of uint8 always fit; the others are then read as they would be together.
     """
     kinds: dict[BandKind, list[Examined]] = {}
-    for one in files:
-        kinds.setdefault(one.kind, []).append(one)
+    for file in files:
+        kinds.setdefault(file.kind, []).append(file)
     decided: dict[Examined, SceneSpec] = {}
 
-    def bad(one: Examined, error: InputError) -> None:
-        leave_out(one.spec.source.name, error)
+    def bad(file: Examined, error: InputError) -> None:
+        leave_out(file.spec.source.name, error)
 
     for alike in kinds.values():
         try:
             decided |= decide_together(alike, reading, on_bad=bad)
         except InputError:
-            for one in alike:
+            for file in alike:
                 try:
-                    decided |= decide_together([one], reading)
+                    decided |= decide_together([file], reading)
                 except InputError as error:
-                    bad(one, error)
+                    bad(file, error)
     return decided

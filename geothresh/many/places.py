@@ -1,4 +1,4 @@
-"""Where the outputs of many files go: a directory on this machine, or an object store."""
+"""Destinations of the outputs of many files: a directory on this machine, or an object store."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ from geothresh.many.units import output_name, output_path
 from geothresh.options import PathLike
 from geothresh.raster.provenance import unit_of
 from geothresh.raster.uploading import fetch_file, remove, send, unit_there
-from geothresh.run.staging import work_place
+from geothresh.run.staging import work_directory_of
 from geothresh.sidecars import put_style, sidecars_of
 
-# Objects that are asked for at once: a store answers in tens of milliseconds, whatever it is asked.
+# Most requests to a store at once: each takes tens of milliseconds.
 _AT_ONCE = 16
-# Between two copies of the record in the store.
+# Seconds between two uploads of the record.
 _RECORD_SECONDS = 60.0
 
 
-class Place(Protocol):
-    """Where outputs go, and what is there of them; they are named as in its directory."""
+class Destination(Protocol):
+    """Where outputs go, and which of them exist. Names of outputs are those in its directory."""
 
     @property
     def directory(self) -> Path:
-        """On this machine: of the record, and in which outputs are made."""
+        """The local directory of the record, in which outputs are made."""
 
     @property
     def address(self) -> Address | None:
-        """To which finished outputs are sent; None if they stay in the directory."""
+        """Where finished outputs are uploaded to; None if they stay in the directory."""
 
     def output(self, unit: str, layer: str) -> Path | str:
-        """An output, as the user calls it."""
+        """Path or URL of an output, for the user."""
 
     def existing(self, names: Iterable[str]) -> set[str]:
-        """Which of these are there, made by whomever, perhaps with more."""
+        """Those of these outputs that exist, made by any program; may contain further names."""
 
     def is_as_made(self, name: str, entry: FinishedUnit) -> bool:
-        """Whether an output is as a unit was noted down to have left it."""
+        """Whether an output is unchanged since its unit was recorded as finished."""
 
     def is_of(self, name: str, unit: str, digest: str) -> bool:
-        """Whether an output that no record knows is that of a unit of the same digest."""
+        """Whether an output that is not in the record was made by a unit with the same digest."""
 
     def remove(self, unit: str, entry: FinishedUnit) -> None:
         """Remove the outputs of a unit."""
 
     def fetch_record(self) -> None:
-        """Have the record of a run on another machine, if there is none on this one."""
+        """Download the record of a run on another machine, if there is none on this one."""
 
     def keep_record(self, *, now: bool) -> None:
-        """Let other machines have the record: now, or if that was some time ago."""
+        """Upload the record for other machines: now, or if the last upload was some time ago."""
 
     def keep(self, made: Path) -> Path | str:
-        """Have a finished file beside the outputs; gives it as the user calls it."""
+        """Put a finished file beside the outputs; gives its path or URL, for the user."""
 
 
-def place_of(output_dir: PathLike) -> Place:
-    """Where outputs go.
+def destination_of(output_dir: PathLike) -> Destination:
+    """The destination of a directory of outputs.
 
     Raises:
         UsageError: it is neither a local directory nor in an object store.
@@ -73,12 +73,12 @@ def place_of(output_dir: PathLike) -> Place:
     address = Address.of(output_dir, several=True)
     if address is None:
         return Directory(Path(os.fspath(output_dir)))
-    return Store(work_place(address), address)
+    return Store(work_directory_of(address), address)
 
 
-def is_whole(place: Place, entry: FinishedUnit) -> bool:
+def is_whole(destination: Destination, entry: FinishedUnit) -> bool:
     """Whether all outputs of a unit exist unchanged."""
-    return all(place.is_as_made(name, entry) for name in entry.files)
+    return all(destination.is_as_made(name, entry) for name in entry.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +89,26 @@ class Directory:
     address: None = None
 
     def output(self, unit: str, layer: str) -> Path:
-        """See `Place`."""
+        """See `Destination`."""
         return output_path(self.directory, unit, layer)
 
     def existing(self, names: Iterable[str]) -> set[str]:
-        """See `Place`."""
+        """See `Destination`."""
         return set(os.listdir(self.directory))
 
     def is_as_made(self, name: str, entry: FinishedUnit) -> bool:
-        """See `Place`."""
+        """See `Destination`."""
         made = entry.files.get(name)
         return made is not None and made.is_at(self.directory / name)
 
     def is_of(self, name: str, unit: str, digest: str) -> bool:
-        """See `Place`."""
+        """See `Destination`."""
         path = self.directory / name
         finished = finished_outputs(output_path(self.directory, unit, "mask"))
         return path.absolute() in finished or unit_of(path) == digest
 
     def remove(self, unit: str, entry: FinishedUnit) -> None:
-        """See `Place`; what describes them goes too."""
+        """See `Destination`; sidecar files are removed, too."""
         for layer in LAYERS:
             output = output_path(self.directory, unit, layer)
             try:
@@ -119,91 +119,92 @@ class Directory:
             put_style(output, None, "raster")
 
     def fetch_record(self) -> None:
-        """See `Place`: it is here."""
+        """See `Destination`: it is in the directory already."""
 
     def keep_record(self, *, now: bool) -> None:
-        """See `Place`: it is here."""
+        """See `Destination`: it is in the directory already."""
 
     def keep(self, made: Path) -> Path:
-        """See `Place`: it is here."""
+        """See `Destination`: it is in the directory already."""
         return made
 
 
 @dataclass(slots=True)
 class Store:
-    """Objects whose names begin alike, and a directory on this machine in which they are made.
+    """A directory of an object store, and a local directory in which its objects are made.
 
-    An object is whole or not there, and its tags say of which unit it is: so it need not be read
-    to be known.
+    An object either is complete or does not exist, and its tags identify its unit. So objects are
+    recognised without reading them.
     """
 
     directory: Path
     address: Address
     _units: dict[str, str | None] = field(default_factory=dict)
-    """What is known of objects: the digest in their tags, empty without one, None if not there."""
+    """The digest of its unit in the tags of each object, by name; empty without one, None if the
+    object does not exist."""
     _kept: float = field(default_factory=time.monotonic)
-    """When the record was last sent, or the run began."""
+    """Time when the record was last uploaded, or the run began."""
 
     def output(self, unit: str, layer: str) -> str:
-        """See `Place`."""
+        """See `Destination`."""
         return self._at(output_name(unit, layer)).name
 
     def _at(self, name: str) -> Address:
         return self.address / name
 
     def existing(self, names: Iterable[str]) -> set[str]:
-        """See `Place`.
+        """See `Destination`.
 
         Raises:
-            OutputError: the store does not tell.
+            OutputError: a request failed.
         """
-        asked = [name for name in names if name not in self._units]
+        unknown = [name for name in names if name not in self._units]
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="geothresh-objects")
         try:
-            found = pool.map(unit_there, map(self._at, asked))
-            self._units.update(zip(asked, found, strict=True))
+            units = pool.map(unit_there, map(self._at, unknown))
+            self._units.update(zip(unknown, units, strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
         return {name for name, unit in self._units.items() if unit is not None}
 
     def is_as_made(self, name: str, entry: FinishedUnit) -> bool:
-        """See `Place`."""
+        """See `Destination`."""
         return self.is_of(name, "", entry.digest)
 
     def is_of(self, name: str, unit: str, digest: str) -> bool:
-        """See `Place`."""
+        """See `Destination`."""
         return name in self.existing([name]) and self._units[name] == digest
 
     def remove(self, unit: str, entry: FinishedUnit) -> None:
-        """See `Place`."""
+        """See `Destination`."""
         for name in entry.files:
             remove(self._at(name))
 
     def fetch_record(self) -> None:
-        """See `Place`.
+        """See `Destination`.
 
         Raises:
-            OutputError: the store does not tell, or it cannot be written here.
+            OutputError: the request failed, or the record cannot be written.
         """
-        here = self.directory / RECORD
-        if not here.exists():
-            fetch_file(self._at(RECORD), here)
+        record = self.directory / RECORD
+        if not record.exists():
+            fetch_file(self._at(RECORD), record)
 
     def keep_record(self, *, now: bool) -> None:
-        """See `Place`: what is done meanwhile, another machine would do anew.
+        """See `Destination`; another machine would repeat units that are finished in between.
 
         Raises:
-            OutputError: the store did not take it.
+            OutputError: the upload failed.
         """
         if now or time.monotonic() - self._kept > _RECORD_SECONDS:
             send(self.directory / RECORD, self._at(RECORD), replace=True)
             self._kept = time.monotonic()
 
     def keep(self, made: Path) -> str:
-        """See `Place`.
+        """See `Destination`.
 
         Raises:
-            OutputError: the store did not take it.
+            OutputError: the upload failed.
         """
         address = self._at(made.name)
         send(made, address, replace=True)
@@ -211,24 +212,26 @@ class Store:
         return address.name
 
 
-def require_other_objects(place: Place, names: Sequence[str], inputs: Iterable[str]) -> None:
+def require_other_objects(
+    destination: Destination, names: Sequence[str], inputs: Iterable[str]
+) -> None:
     """Refuse outputs in an object store that are inputs.
 
     Args:
-        place: of the outputs.
-        names: of the outputs.
-        inputs: URLs and paths of GDAL's.
+        destination: where the outputs go.
+        names: names of the outputs.
+        inputs: URLs and GDAL's paths of the inputs.
 
     Raises:
-        UsageError: one is.
+        UsageError: an output is an input.
     """
-    if place.address is None:
+    if destination.address is None:
         return
-    outputs = {(place.address / name).location: name for name in names}
+    outputs = {(destination.address / name).location: name for name in names}
     for location in inputs:
         name = outputs.get(Address.in_store(location))
         if name is not None:
             raise UsageError(
-                f"{place.address / name}: is an input and would be an output; name another "
+                f"{destination.address / name}: is an input and would be an output; name another "
                 "`output_dir`"
             )

@@ -1,7 +1,7 @@
-"""Plan a run over many files: which surfaces they make up, into which units these are cut.
+"""Plan a run over many files: decide how each surface is refined, and cut surfaces into units.
 
-All that can be checked is checked here, before the first tile: files are opened, some at a time,
-and closed again. Nothing here grows with their pixels.
+Everything that can be checked is checked before the first tile. Files are opened, some at a time,
+and closed again. Time and memory do not grow with the number of pixels.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from geothresh.run.jobs import Method, RunOptions
 from geothresh.run.outputs import installed
 from geothresh.windows import PixelWindow
 
-# Objects that a store is asked for at once.
+# Most requests to a store at once.
 _AT_ONCE = 16
-# Of a larger unit most tiles are its own. A remembered tile takes 1 MB.
+# Units of at most this many tiles share many tiles with their neighbours. A cached tile takes 1 MB.
 _FEW_TILES = 64
+# Rows of tiles in a strip of units, see `PlannedUnit.turn`.
 _STRIP_TILES = 16
 
 
@@ -46,17 +47,18 @@ class PlannedSurface:
 
     surface: Surface
     specs: tuple[SceneSpec, ...]
-    """Of its members, in their order."""
+    """How each member of the surface is read, in order."""
     method: Method
+    """How the surface is refined."""
     shared: Mapping[str, object]
-    """What the outputs of all units depend on, by name."""
+    """Everything that the outputs of all units depend on, by name."""
     common: str
-    """Digest of it."""
+    """Digest of `shared`."""
     identities: tuple[list[Any], ...]
-    """What tells each member from others: the digests of several units ask for it."""
+    """What identifies each member; part of the digests of units."""
 
     def tiles_over(self, window: PixelWindow) -> list[Any]:
-        """Where tiles lie over a window, how they are weighted, and where the surface ends."""
+        """What a window's pixels depend on besides files: tiles, their weights, surface borders."""
         grid, blend = self.method.grid, self.method.tiling.blend
         covering = grid.covering(window)
         seen = covering.intersection(grid.size.window())
@@ -88,7 +90,7 @@ def _shared(method: Method, many: Many) -> dict[str, object]:
 def plan_surface(
     surface: Surface, files: Examination, many: Many, options: RunOptions
 ) -> PlannedSurface:
-    """Decide once, for all files of a surface, how it is refined; errors as `refine`."""
+    """Decide once, for all files of a surface, how it is refined; raises like `refine`."""
     specs = tuple(files.specs[index] for index in surface.members)
     with OpenScenes() as scenes:
         whole = WholeSurface(surface, specs, scenes)
@@ -100,79 +102,81 @@ def plan_surface(
     )  # fmt: skip
 
 
-def _digest(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedUnit:
-    """A unit as it is planned; what is read for it is found when its turn comes."""
+    """A planned unit; the files that it reads are determined when it is made."""
 
     name: str
+    """Stem of the names of its outputs."""
     home: PlannedSurface
+    """The surface that it belongs to."""
     member: int
-    """The file, as the surface counts them."""
+    """Index of its file in the surface."""
     window: PixelWindow
-    """In the surface."""
+    """Its pixels, counted from the first pixel of the surface."""
 
     @property
     def source(self) -> str:
-        """The file, as it was given."""
+        """Name of its file, as the user gave it."""
         return self.home.specs[self.member].source.name
 
     @property
     def tiles(self) -> int:
-        """Tiles that are refined for it, at most."""
+        """Most tiles that are refined for it."""
         rows, cols = self.home.method.grid.over(self.window)
         return len(rows) * len(cols)
 
     @property
     def shares_tiles(self) -> bool:
-        """Whether it is so small that many of its tiles are those of its neighbours too."""
+        """Whether it is so small that its neighbours need many of its tiles, too."""
         return self.tiles <= _FEW_TILES and self.window.size != self.home.method.grid.size
 
     def turn(self) -> tuple[int, ...]:
-        """By what units are sorted that share tiles, so that these are remembered until then.
+        """Sort key of units that share tiles, so that shared tiles are still in the cache.
 
-        Columns as wide as the way from tile to tile, in strips of so many rows of tiles that those
-        over a column and the next one fit into the memory, and few lie on two strips.
+        Units are sorted by strip, and within it by column. A column is one tile stride wide. A
+        strip has as many rows of tiles as let the tiles of two columns fit in the cache.
         """
         stride = self.home.method.grid.stride
         row, col = self.window.row, self.window.col
         return row // (_STRIP_TILES * stride), col // stride, row, col
 
     def part(self) -> SurfacePart:
-        """What is read for it: its file, and those that lie in the tiles that it needs."""
+        """The part of the surface with the files to read: its own, and those in its tiles."""
         home = self.home
         own, *others = (
             PlacedScene(spec=home.specs[index], window=home.surface.placement.window(index))
-            for index in self._seen()
+            for index in self._members_read()
         )
         size = home.method.grid.size
         return SurfacePart(size=size, window=self.window, own=own, others=tuple(others))
 
-    def _seen(self) -> list[int]:
-        """The members that are read for it, its own first."""
+    def _members_read(self) -> list[int]:
+        """Indices of the members that are read for it, its own first."""
         grid = self.home.method.grid
         seen = window_read(grid.covering(self.window), grid.size)
         near = self.home.surface.placement.touching(seen)
         return [self.member, *(index for index in near if index != self.member)]
 
     def digest(self) -> str:
-        """Of all that its outputs depend on: equal for whoever plans the same files.
+        """Digest of everything that its outputs depend on; equal in every run over the same files.
 
-        The rest of the surface is in it only as far as it is seen: where the tiles lie over the
-        unit and how they are weighted, where the surface ends, which other files they touch.
+        Of the rest of the surface, only what matters for the unit is included: positions and
+        weights of tiles, the borders of the surface, and the other files that the tiles touch.
         """
         window, home = self.window, self.home
-        seen = self._seen()
-        places = home.surface.placement.ranges(seen, window)
-        read = [[home.identities[i], place] for i, place in zip(seen, places, strict=True)]
+        members = self._members_read()
+        ranges = home.surface.placement.ranges(members, window)
+        read = [[home.identities[i], lies] for i, lies in zip(members, ranges, strict=True)]
         return _digest([home.common, home.tiles_over(window), read])
 
 
 def _identities(specs: Sequence[SceneSpec]) -> tuple[list[Any], ...]:
-    """What tells each file, and how it is read, from others; stores are asked at once."""
+    """What identifies each file and how it is read; requests to stores run at the same time."""
     if not any(spec.source.remote for spec in specs):
         return tuple(map(_identity, specs))
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="geothresh-objects") as pool:
@@ -180,7 +184,7 @@ def _identities(specs: Sequence[SceneSpec]) -> tuple[list[Any], ...]:
 
 
 def _identity(spec: SceneSpec) -> list[Any]:
-    """Of one file."""
+    """What identifies a file and how it is read."""
     source = spec.source
     name = identity(source.location) if source.remote else source.location.rpartition("/")[2]
     return [
@@ -191,10 +195,10 @@ def _identity(spec: SceneSpec) -> list[Any]:
 
 
 def plan_units(surfaces: Sequence[PlannedSurface], many: Many) -> list[PlannedUnit]:
-    """Cut all surfaces into units, neighbours after one another.
+    """Cut all surfaces into units, sorted so that neighbours follow one another.
 
     Raises:
-        UsageError: two would have the same outputs.
+        UsageError: two files would have the same outputs.
     """
     units = []
     owners: dict[str, str] = {}
@@ -216,7 +220,7 @@ def plan_units(surfaces: Sequence[PlannedSurface], many: Many) -> list[PlannedUn
 
 
 def in_turn(units: Sequence[PlannedUnit]) -> list[PlannedUnit]:
-    """Planned units in the order in which they are made: those that share tiles in succession."""
+    """Sort planned units in the order in which they are made, see `PlannedUnit.turn`."""
     ordered = []
     for _, of_surface in groupby(units, key=lambda unit: id(unit.home)):
         same = list(of_surface)
@@ -232,7 +236,7 @@ def require_apart(units: Sequence[PlannedUnit], many: Many, directory: Path) -> 
     """Refuse outputs that are inputs.
 
     Raises:
-        UsageError: one is.
+        UsageError: an output is an input.
     """
     inputs: set[str] = set()
     for home in {id(unit.home): unit.home for unit in units}.values():

@@ -1,4 +1,4 @@
-"""Run the units of a plan: keep what is finished, do the rest here or on workers, note it down."""
+"""Run the units of a plan: keep finished ones, do others here or on workers, and record them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geothresh.errors import OutputError, UsageError, names
 from geothresh.files import remove_stale
 from geothresh.many.inputs import BadFile
 from geothresh.many.options import Many
-from geothresh.many.places import Place, is_whole
+from geothresh.many.places import Destination, is_whole
 from geothresh.many.planning import PlannedUnit, in_turn
 from geothresh.many.units import MakeUnit, Unit, UnitFailed, UnitMade, output_name, try_unit
 from geothresh.mosaic import Threads, TileMemory, where_asked
@@ -24,9 +24,9 @@ from geothresh.raster.surface import OpenScenes
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Run:
-    """A run over the units of a plan, in a directory whose record it holds."""
+    """A run over the units of a plan, with the open record of their directory."""
 
-    place: Place
+    destination: Destination
     units: Sequence[PlannedUnit]
     many: Many
     compute: Compute
@@ -34,32 +34,32 @@ class Run:
     record: Record
     progress: Progress | None
     done: dict[str, PlannedUnit] = field(default_factory=dict)
-    """By name, the units that are finished."""
+    """Finished units, by name."""
     kept: set[str] = field(default_factory=set)
-    """Those of them that an earlier run has made."""
+    """Names of finished units that an earlier run has made."""
     bad: list[BadFile] = field(default_factory=list)
-    """Those that cannot be made of their inputs."""
+    """Files whose units cannot be made."""
     set_aside: list[str] = field(default_factory=list)
-    """Those of which every worker died."""
+    """Names of units that killed every worker."""
     removed: list[str] = field(default_factory=list)
-    """Those of earlier runs that are none any more."""
+    """Names of units of earlier runs that are not in the plan any more."""
     _replaced: set[str] = field(default_factory=set)
     _tiles_done: int = 0
     _tiles: int = 0
 
     @property
     def directory(self) -> Path:
-        """On this machine."""
-        return self.place.directory
+        """The local directory of the outputs and the record."""
+        return self.destination.directory
 
     def do(self) -> None:
         """Do all units that are not finished.
 
         Raises:
-            UsageError: the directory holds outputs of other inputs or options, without leave to
-                replace them.
-            OutputError: an output exists that is nobody's, or cannot be written.
-            GeothreshError: as `refine`, of a unit; those that are finished are kept.
+            UsageError: the directory holds outputs of other inputs or options, which may not be
+                replaced.
+            OutputError: an output exists that no such run has made, or cannot be written.
+            GeothreshError: a unit failed, see `refine`; finished units are kept.
         """
         shared = self.units[0].home.shared
         anew = self.writing.restart or (self.writing.overwrite and self.record.complete)
@@ -69,7 +69,7 @@ class Run:
                 self.directory, self.record.method, shared, error=UsageError, anew="`update`"
             )
         self._check_others()
-        waiting = self._sorted(anew=anew, free=free)
+        waiting = self._unfinished(anew=anew, free=free)
         self.record.begin(shared)
         remove_stale(self.directory)
         self._remove_others()
@@ -77,13 +77,13 @@ class Run:
         self._tiles_done = sum(unit.tiles for unit in self.done.values())
         with self._noting():
             self._make(waiting)
-        # Of workers that were killed meanwhile.
+        # Leftovers of workers that were killed meanwhile.
         remove_stale(self.directory)
-        # As they are planned, whoever was done first.
+        # In the order of the plan, not in that of finishing.
         self.done = {unit.name: unit for unit in self.units if unit.name in self.done}
 
     def _check_others(self) -> None:
-        """Refuse a directory with outputs of other inputs, unless they are to go."""
+        """Refuse a directory with outputs of other inputs, unless these are to be removed."""
         planned = {unit.name for unit in self.units}
         self.removed = [name for name in self.record.finished if name not in planned]
         if self.removed and not self.many.update:
@@ -94,23 +94,24 @@ class Run:
             )
 
     def _remove_others(self) -> None:
+        """Remove unchanged outputs of units that are not in the plan any more."""
         for name in self.removed:
             entry = self.record.finished[name]
-            if is_whole(self.place, entry):
-                self.place.remove(name, entry)
+            if is_whole(self.destination, entry):
+                self.destination.remove(name, entry)
             self.record.drop(name)
 
-    def _sorted(self, *, anew: bool, free: bool) -> list[PlannedUnit]:
-        """The units that are to be done; those that are finished are noted in `done`."""
+    def _unfinished(self, *, anew: bool, free: bool) -> list[PlannedUnit]:
+        """The units to do; finished ones are added to `done`."""
         layers = self.many.written
-        there = self.place.existing(
+        files = self.destination.existing(
             output_name(unit.name, layer) for unit in self.units for layer in layers
         )
         waiting = []
         for unit in self.units:
             entry = self.record.finished.get(unit.name)
             existing = [
-                name for layer in layers if (name := output_name(unit.name, layer)) in there
+                name for layer in layers if (name := output_name(unit.name, layer)) in files
             ]
             if entry is not None and not anew and self._is_kept(unit, entry, free=free):
                 self.done[unit.name] = unit
@@ -122,12 +123,13 @@ class Run:
         return waiting
 
     def _is_kept(self, unit: PlannedUnit, entry: FinishedUnit, *, free: bool) -> bool:
+        """Whether a recorded unit is unchanged; UsageError if it changed and `free` is False."""
         if entry.digest == unit.digest():
-            return is_whole(self.place, entry)
+            return is_whole(self.destination, entry)
         if free:
             return False
         raise UsageError(
-            f"{self.place.output(unit.name, 'mask')}: was made of other inputs, or "
+            f"{self.destination.output(unit.name, 'mask')}: was made of other inputs, or "
             "beside others, or with other options; add `update=True` to make anew what "
             "has changed, or choose another directory"
         )
@@ -135,24 +137,25 @@ class Run:
     def _require_ours(
         self, unit: PlannedUnit, entry: FinishedUnit | None, existing: Sequence[str]
     ) -> None:
-        """Refuse to replace outputs that no such run has made, without leave to do so."""
+        """Refuse to replace outputs that no such run has made, unless `overwrite` is given."""
         if self.writing.overwrite:
             return
         if entry is not None:
-            ours = all(self.place.is_as_made(name, entry) for name in existing)
+            ours = all(self.destination.is_as_made(name, entry) for name in existing)
         else:
             digest = unit.digest()
-            ours = all(self.place.is_of(name, unit.name, digest) for name in existing)
+            ours = all(self.destination.is_of(name, unit.name, digest) for name in existing)
         if not ours:
             raise OutputError(
-                f"{self.place.address or self.directory}/{existing[0]}: exists already, and is not "
-                "as a run like this has left it; choose another directory or add `overwrite=True`"
+                f"{self.destination.address or self.directory}/{existing[0]}: exists already, and "
+                "is not as a run like this has left it; choose another directory or add "
+                "`overwrite=True`"
             )
         self._replaced.add(unit.name)
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """Say of what ends the run how much of it is kept."""
+        """Add a note to an exception that ends the run: how many outputs are kept."""
         try:
             yield
         except BaseException as error:
@@ -191,7 +194,7 @@ class Run:
     def _unit(self, planned: PlannedUnit) -> Unit:
         return Unit(
             name=planned.name, part=planned.part(), method=planned.home.method,
-            digest=planned.digest(), directory=self.directory, address=self.place.address,
+            digest=planned.digest(), directory=self.directory, address=self.destination.address,
             layers=self.many.written, replaces=planned.name in self._replaced,
             shares_tiles=planned.shares_tiles, anew=self.many.update or self.writing.overwrite,
         )  # fmt: skip
@@ -202,7 +205,7 @@ class Run:
         else:
             self.record.add(made.name, made.finished)
             self.done[unit.name] = unit
-            self.place.keep_record(now=False)
+            self.destination.keep_record(now=False)
         self._watch(self._tiles_done, unit.tiles, unit.tiles)
         self._tiles_done += unit.tiles
 

@@ -18,9 +18,11 @@ class ScenePair:
     """A scene and its ground truth."""
 
     name: str
-    """The scene's, without folder and ending."""
+    """The scene's file name without extension."""
     scene: Path
+    """The confidence raster."""
     mask: Path
+    """Its ground truth."""
 
 
 def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
@@ -28,20 +30,20 @@ def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
 
     Args:
         data: scenes, or one directory, list or tile index of them.
-        masks: of each scene its mask, in the same order; or one directory, list or tile index with
-            masks of the same names, which may end in ``_mask`` or ``_truth``.
+        masks: the mask of each scene, in the same order; or one directory, list or tile index of
+            masks with the names of the scenes, which may be followed by ``_mask`` or ``_truth``.
 
     Raises:
-        UsageError: their numbers differ, two scenes have one name, or a folder is given with a
-            file.
+        UsageError: their numbers differ, two scenes have the same name, or a folder is given
+            together with a file.
         InputError: a directory, list or index cannot be read, or a scene has no mask there.
     """
     if len(data) == len(masks) == 1 and names_several(data[0]) and names_several(masks[0]):
         return _by_name(data[0], masks[0])
-    for one in data:
-        if names_several(one):
+    for path in data:
+        if names_several(path):
             raise UsageError(
-                f"`mask` is the truth of one raster, and {one} is a folder or a list; name one "
+                f"`mask` is the truth of one raster, and {path} is a folder or a list; name one "
                 "with their masks, and nothing else"
             )
     if len(data) != len(masks):
@@ -58,8 +60,8 @@ def _by_name(data: Path, masks: Path) -> list[ScenePair]:
     if data.resolve() == masks.resolve():
         raise UsageError(f"{data}: is a folder of scenes and of their truth; keep them apart")
     scenes, truths = (
-        [Path(source.name) for source in find_inputs([one], allow_vrt=False).sources]
-        for one in (data, masks)
+        [Path(source.name) for source in find_inputs([path], allow_vrt=False).sources]
+        for path in (data, masks)
     )
     by_stem: dict[str, list[Path]] = {}
     for truth in truths:

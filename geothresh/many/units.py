@@ -1,4 +1,4 @@
-"""Units of a run over many files: parts of a surface, each made by itself, by anybody."""
+"""Units of a run over many files: parts of a surface that any process can make independently."""
 
 from __future__ import annotations
 
@@ -18,87 +18,93 @@ from geothresh.options import Progress
 from geothresh.raster.surface import OpenScenes, SurfacePart
 from geothresh.run.jobs import Job, Method
 from geothresh.run.outputs import OutputFiles, check_raster
-from geothresh.run.staging import send_finished, work_place
+from geothresh.run.staging import send_finished, work_directory_of
 
 FACTS = (
     "valid", "foreground_before", "foreground_after", "changed", "tiles_refined", "tiles_skipped",
     "infinities",
 )  # fmt: skip
-"""What is counted of a unit."""
+"""Names of the counts of a unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A part of a surface, what is made of it, and how: small and picklable."""
+    """A unit of work: a part of a surface, its outputs and how they are made; picklable."""
 
     name: str
-    """Of its outputs: NAME_mask.tif."""
+    """Stem of the names of its outputs: NAME_mask.tif."""
     part: SurfacePart
+    """The pixels to refine, and the files to read."""
     method: Method
+    """How they are refined."""
     digest: str
-    """Of all that its outputs depend on."""
+    """Digest of everything that its outputs depend on."""
     directory: Path
-    """Where its outputs go."""
+    """Directory of its outputs."""
     layers: tuple[str, ...]
-    """Which are written."""
+    """Names of the layers to write."""
     replaces: bool
-    """Whether outputs that exist may be replaced."""
+    """Whether existing outputs may be replaced."""
     address: Address | None = None
-    """To what they are sent; the directory is that of the machine where they are made then."""
+    """Where its outputs are uploaded to. They are then made in a work directory of the machine that
+    makes the unit, and not in `directory`."""
     shares_tiles: bool
-    """Whether many of its tiles are those of its neighbours too, and are remembered for them."""
+    """Whether its neighbours need many of its tiles, which are cached for them."""
     anew: bool
-    """Whether what an interrupted run of other inputs or options left is thrown away."""
+    """Whether work of an interrupted run with other inputs or options is deleted."""
 
     def path(self, layer: str) -> Path:
-        """The output with a layer."""
+        """Path of the output with a layer."""
         return output_path(self.directory, self.name, layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitMade:
-    """A unit that is finished: what its worker reports."""
+    """Report about a finished unit."""
 
     name: str
+    """Name of the unit."""
     finished: FinishedUnit
+    """The entry for the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFailed:
-    """A unit that cannot be made of its inputs."""
+    """Report about a unit whose input is bad."""
 
     name: str
+    """Name of the unit."""
     reason: str
-    """One line."""
+    """The error, in one line."""
 
 
 def output_path(directory: Path, name: str, layer: str) -> Path:
-    """Where a layer of a unit is written."""
+    """Path of the output with a layer of a unit."""
     return directory / output_name(name, layer)
 
 
 def output_name(name: str, layer: str) -> str:
-    """What the file with a layer of a unit is called."""
+    """File name of the output with a layer of a unit."""
     return f"{name}_{layer}.tif"
 
 
 def make_unit(
     unit: Unit, scenes: OpenScenes, memory: TileMemory, progress: Progress | None = None
 ) -> UnitMade:
-    """Refine a part of a surface, and put its outputs in place.
+    """Refine a unit, and write its outputs.
 
     Args:
-        unit: the part.
+        unit: the unit.
         scenes: opens the files.
-        memory: of the tiles that units made before have shared with it.
-        progress: as of `refine`.
+        memory: the cache of tiles that it may share with other units.
+        progress: see `refine`.
 
     Raises:
-        GeothreshError: as `refine`.
+        GeothreshError: see `refine`.
     """
     writing = unit.method.writing
     if unit.address is not None:
-        unit = replace(unit, directory=work_place(unit.address))
+        unit = replace(unit, directory=work_directory_of(unit.address))
         make_directory(unit.directory, parents=True)
     files = _checked_files(unit)
     scene = unit.part.open(scenes)
@@ -106,7 +112,7 @@ def make_unit(
     if unit.shares_tiles:
         refiner = memory.of(method.chosen.refiner)
         method = replace(method, chosen=replace(method.chosen, refiner=refiner))
-    if unit.address is not None:  # nothing goes beside an object
+    if unit.address is not None:  # objects have no sidecar files
         method = replace(method, writing=replace(writing, style=False))
     job = Job(scene=scene, files=files, method=method, part=unit.part, unit=unit.digest)
     keep = writing.resume and bool(unit.method.chosen.digest)
@@ -121,8 +127,8 @@ def make_unit(
         facts = {name: journal.total(name) for name in FACTS}
         if unit.address is not None:
             for path in files.rasters:
-                leave = writing.overwrite or unit.replaces
-                send_finished(path, unit.address / path.name, replace=leave)
+                replace_object = writing.overwrite or unit.replaces
+                send_finished(path, unit.address / path.name, replace=replace_object)
         journal.finish()
     if unit.address is not None:
         for path in files.rasters:
@@ -132,7 +138,7 @@ def make_unit(
 
 
 def _checked_files(unit: Unit) -> OutputFiles:
-    """The outputs of a unit, checked as those of `refine`."""
+    """The outputs of a unit, with the checks of `refine`."""
     writing = unit.method.writing
     others = {layer: unit.path(layer) if layer in unit.layers else None for layer in LAYERS[1:]}
     files = OutputFiles(
@@ -142,7 +148,7 @@ def _checked_files(unit: Unit) -> OutputFiles:
     sources = [placed.spec.source for placed in (unit.part.own, *unit.part.others)]
     for path in files.rasters:
         overwrite = writing.overwrite or unit.replaces or path.absolute() in ours
-        # What is not sent yet is nobody's.
+        # A local file that is not uploaded yet may always be replaced.
         overwrite = overwrite or unit.address is not None
         check_raster(path, sources, overwrite=overwrite, cleared=True)
     return files
@@ -150,15 +156,15 @@ def _checked_files(unit: Unit) -> OutputFiles:
 
 @dataclass(frozen=True, slots=True)
 class MakeUnit:
-    """Makes units in worker processes: `geothresh.mosaic.fleet.Work`."""
+    """Makes units in worker processes, see `geothresh.mosaic.fleet.Work`."""
 
     skip_bad: bool
-    """Whether bad inputs are told of, rather than end the run."""
+    """Whether a bad input gives a `UnitFailed` instead of ending the run."""
 
     def __call__(
         self, unit: Unit, /, *, cores: int | None, stopped: Callable[[], bool]
     ) -> UnitMade | UnitFailed:
-        """Make one."""
+        """Make a unit."""
 
         def watch(done: int, total: int) -> None:
             if stopped():
@@ -178,13 +184,13 @@ class RunEnded(Exception):
 
 @cache
 def _scenes() -> OpenScenes:
-    """Those of a worker process."""
+    """The open scenes of a worker process."""
     return OpenScenes()
 
 
 @cache
 def _memory() -> TileMemory:
-    """That of a worker process."""
+    """The tile cache of a worker process."""
     return TileMemory()
 
 
@@ -196,7 +202,7 @@ def try_unit(
     *,
     skip_bad: bool,
 ) -> UnitMade | UnitFailed:
-    """`make_unit`, of which a bad input is told, if it is to be skipped."""
+    """Make a unit; with `skip_bad`, a bad input gives a `UnitFailed`."""
     try:
         return make_unit(unit, scenes, memory, progress)
     except InputError as error:

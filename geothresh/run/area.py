@@ -30,9 +30,9 @@ class Area:
     """Polygons over a scene: a pixel is refined if its centre lies in one."""
 
     name: str
-    """For tags: the file, or the bounds."""
+    """Name of the file, or the bounds; for tags."""
     pieces: tuple[bytes, ...]
-    """In pixels, as WKB."""
+    """The polygons in pixel coordinates, as WKB."""
 
     @property
     def digest(self) -> str:
@@ -40,30 +40,32 @@ class Area:
         return hashlib.sha256(b"".join(self.pieces)).hexdigest()
 
     def of(self, scene: RasterReader) -> AreaReader:
-        """This part of an open scene, or of a surface of many."""
+        """A reader of an open scene or surface that is limited to this area."""
         return AreaReader(scene, self)
 
     def spec_of(self, scene: Scene) -> AreaSpec:
-        """A picklable specification that opens it again in any process."""
+        """A picklable description with which any process can open this area of a scene."""
         return AreaSpec(scene=scene.spec, area=self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AreaSpec:
-    """Opens a part of a scene again in any process."""
+    """A picklable description with which any process can open an area of a scene."""
 
     scene: SceneSpec
+    """How the scene is read."""
     area: Area
+    """The area."""
 
     def open(self) -> AreaReader:
-        """Open the scene; errors as `SceneSpec.open`."""
+        """Open the scene; raises like `SceneSpec.open`."""
         return self.area.of(self.scene.open())
 
 
 class AreaReader:
-    """A scene of which only an area is valid; several threads may read it.
+    """Reads a scene of which only an area is valid; several threads may use it.
 
-    Pixels outside are not refined but still read: tiles at the border of the area see the
+    Pixels outside of the area are not refined but still read: so tiles at its border see the
     confidences around it, as if the whole scene were refined.
     """
 
@@ -73,7 +75,10 @@ class AreaReader:
         self.size: RasterSize = scene.size
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read a window; confidences outside of the area are those of the scene, near it."""
+        """Read a window; only pixels of the area are valid.
+
+        A window that shares no pixel with the area is not read: its confidences are 0.
+        """
         inside = burn(self._shapes.touching(window), window)
         if not inside.any():
             return np.zeros(inside.shape, np.float32), inside
@@ -88,7 +93,7 @@ def find_area(scene: Placed, reading: Reading) -> Area:
 
     Raises:
         InputError: the file cannot be read, the scene has no georeference, or the area lies
-            elsewhere.
+            outside of the scene.
     """
     if not scene.box.has_transform:
         raise InputError(

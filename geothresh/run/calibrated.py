@@ -1,4 +1,4 @@
-"""Apply a calibration file: its model, options and transformation in place of those given."""
+"""Apply a calibration file: its model, options and transformation replace those of the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geothresh.options import Compute, Refining, Tiling
 from geothresh.run.models import ChosenModel, Model, choose_model
 from geothresh.windows import RasterSize
 
-# Digits of a sha256 that are shown.
+# Digits of a sha256 that messages show.
 _DIGITS = 12
 _USUAL_TILING = Tiling()
 
@@ -28,11 +28,11 @@ class AppliedCalibration:
 
     model: Model
     refining: Refining
-    """The options with those that the calibration decides; its own `calibration` is None."""
+    """The options, with those that the calibration decides; its field `calibration` is None."""
     transformation: Transformation | None = None
-    """What the calibration does to each tile; None = there is none."""
+    """Transformation of refined tiles by the calibration; None = no calibration."""
     described: Mapping[str, str]
-    """Its entries in tags and fingerprints."""
+    """Entries about the calibration in tags and fingerprints."""
 
     def choose(
         self,
@@ -43,7 +43,7 @@ class AppliedCalibration:
         size: RasterSize | None = None,
         tiling: Tiling = _USUAL_TILING,
     ) -> ChosenModel:
-        """Choose the model; arguments and errors as of `choose_model`."""
+        """Choose the model; arguments and errors are those of `choose_model`."""
         return choose_model(
             self.model, compute, tta=self.refining.tta, resolution=self.refining.resolution,
             metres=metres, width=width, size=size, tiling=tiling,
@@ -52,16 +52,16 @@ class AppliedCalibration:
 
 
 def apply_calibration(model: Model, refining: Refining) -> AppliedCalibration:
-    """Apply the calibration in `refining`; without one everything stays as given.
+    """Apply the calibration in `refining`; without one, nothing is changed.
 
     Args:
-        model: as given; the default means that of the calibration.
-        refining: options, with the calibration if there is one.
+        model: the user's model; the default stands for that of the calibration.
+        refining: the options, with the calibration if there is one.
 
     Raises:
         InputError: the calibration is missing, damaged, or of a newer version.
-        ModelError: it is of another model, or its model is not to be found.
-        UsageError: it needs no model, and one is given.
+        ModelError: the calibration is for another model, or its model cannot be found.
+        UsageError: the calibration needs no model, but one is given.
     """
     if refining.calibration is None:
         return AppliedCalibration(model=model, refining=refining, described={})
@@ -76,7 +76,7 @@ def apply_calibration(model: Model, refining: Refining) -> AppliedCalibration:
             tta=calibration.tta,
             resolution=calibration.resolution,
             threshold=change.threshold,
-            # Set even where it is the threshold: else that of the model card would be used.
+            # Set even if it equals the threshold: otherwise that of the model card would be used.
             keep_threshold=change.threshold if change.keep is None else change.keep,
         ),
         transformation=change,
@@ -88,7 +88,7 @@ def apply_calibration(model: Model, refining: Refining) -> AppliedCalibration:
 
 
 def _model(file: CalibrationFile, model: Model) -> Model:
-    """The model of a calibration: as given, or found by its name."""
+    """The model of a calibration: the user's, or found by its name."""
     calibration, given = file.calibration, model != DEFAULT_MODEL
     if calibration.model is None:
         if given:
@@ -102,7 +102,7 @@ def _model(file: CalibrationFile, model: Model) -> Model:
     elif given:
         raise UsageError(f"{file.path}: is of a model file; give that as `model`, or nothing")
     else:
-        path = _found(file, calibration.model)
+        path = _model_file(file, calibration.model)
     digest = file_digest(path)
     if digest != wanted:
         raise ModelError(
@@ -113,7 +113,8 @@ def _model(file: CalibrationFile, model: Model) -> Model:
     return path
 
 
-def _found(file: CalibrationFile, name: str) -> Path:
+def _model_file(file: CalibrationFile, name: str) -> Path:
+    """The model file of a calibration: a packaged model, or a file beside the calibration."""
     beside = file.calibration.model_file
     if beside is None:
         packaged = packaged_models()

@@ -1,4 +1,4 @@
-"""Output layers of a chunk (mask, confidence, changes, thresholds) and counts of changed pixels."""
+"""Make the output layers of a chunk (mask, confidence, changes, thresholds), and count changes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from geothresh.types import BoolArray, Float32Array, LayerArray, UInt8Array
 from geothresh.windows import PixelWindow, RasterSize
 
 REGION = 64
-"""Pixels along a region with a threshold of its own (the paper's P)."""
+"""Side in pixels of a region that has its own threshold (the paper's P)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeCounts:
-    """Pixels of a chunk or of whole rasters, before and after refining."""
+    """Counts of pixels of a chunk or of whole rasters, before and after refining."""
 
     valid: int = 0
-    """With data."""
+    """Pixels with data."""
     foreground_before: int = 0
-    """Valid, and in the input at least the threshold."""
+    """Valid pixels that are foreground in the input."""
     foreground_after: int = 0
-    """Valid, and refined at least the threshold."""
+    """Valid pixels that are foreground in the refined mask."""
     changed: int = 0
-    """Foreground before or after, but not both."""
+    """Valid pixels that are foreground in one of the two only."""
 
     @classmethod
     def of(cls, total: Callable[[str], int]) -> ChangeCounts:
-        """Sums over many chunks; `total` gives the sum of each field by its name."""
-        return cls(**{one.name: total(one.name) for one in fields(cls)})
+        """Counts over many chunks; `total` gives the sum of a field by its name."""
+        return cls(**{field.name: total(field.name) for field in fields(cls)})
 
     @property
     def added(self) -> int:
@@ -51,11 +51,11 @@ class ChangeCounts:
 
     @property
     def changed_share(self) -> float:
-        """Share of the valid pixels that changed, 0 to 1; 0 where none is valid."""
+        """Share of the valid pixels that changed, 0 to 1; 0 if no pixel is valid."""
         return self.changed / max(self.valid, 1)
 
     def as_results(self) -> dict[str, Any]:
-        """The counts by the names that the results of the public functions give them."""
+        """The counts by their names in the results of public functions."""
         return {
             "valid_pixels": self.valid,
             "foreground_before": self.foreground_before,
@@ -65,10 +65,10 @@ class ChangeCounts:
 
 
 class ThresholdedInput:
-    """A reader that remembers, in one bit per pixel, where the input reached the threshold.
+    """A reader that keeps, in one bit per pixel, where the input reaches the threshold.
 
-    The engine reads each part of the scene shortly before the chunks there are finished. Each chunk
-    asks once, and what all chunks have asked for is forgotten, so that little is kept.
+    The engine reads each part of the scene shortly before it finishes the chunks there. Each chunk
+    takes its pixels once. Windows whose pixels were all taken are dropped, so that few are kept.
     """
 
     def __init__(self, reader: RasterReader, threshold: float) -> None:
@@ -77,7 +77,7 @@ class ThresholdedInput:
         self._lock = threading.Lock()
         self._seen: dict[PixelWindow, UInt8Array] = {}
         self._awaited: dict[PixelWindow, int] = {}
-        """Pixels of each window that have not been asked for yet."""
+        """Number of pixels of each window that were not taken yet."""
 
     @property
     def size(self) -> RasterSize:
@@ -86,11 +86,11 @@ class ThresholdedInput:
 
     @property
     def source(self) -> RasterReader:
-        """The reader below, for callers that need the confidences again."""
+        """The wrapped reader, for callers that need the confidences again."""
         return self._reader
 
     def read(self, window: PixelWindow) -> tuple[Float32Array, BoolArray]:
-        """Read one window, as the reader below does."""
+        """Read one window with the wrapped reader."""
         confidence, valid = self._reader.read(window)
         bits = np.packbits(confidence >= self._threshold, axis=1)
         with self._lock:
@@ -99,24 +99,24 @@ class ThresholdedInput:
         return confidence, valid
 
     def at(self, window: PixelWindow) -> BoolArray:
-        """Where the input reaches the threshold; arbitrary where there is no data.
+        """True where the input reaches the threshold; arbitrary where there is no data.
 
-        Each pixel may be asked for once.
+        Each pixel may be taken once.
         """
-        seen = []
+        overlapping = []
         with self._lock:
-            for place in list(self._seen):
-                common = place.intersection(window)
+            for read in list(self._seen):
+                common = read.intersection(window)
                 if common is None:
                     continue
-                seen.append((place, common, self._seen[place]))
-                self._awaited[place] -= common.height * common.width
-                if not self._awaited[place]:
-                    del self._seen[place], self._awaited[place]
+                overlapping.append((read, common, self._seen[read]))
+                self._awaited[read] -= common.height * common.width
+                if not self._awaited[read]:
+                    del self._seen[read], self._awaited[read]
         foreground = np.zeros((window.height, window.width), np.bool_)
-        for place, common, bits in seen:
-            rows, columns = common.within(place)
-            unpacked = np.unpackbits(bits[rows], axis=1, count=place.width)
+        for read, common, bits in overlapping:
+            rows, columns = common.within(read)
+            unpacked = np.unpackbits(bits[rows], axis=1, count=read.width)
             foreground[common.within(window)] = unpacked[:, columns]
         return foreground
 
@@ -126,9 +126,9 @@ class MaskLayers:
     """Makes the output layers of a chunk, and counts the pixels that changed."""
 
     threshold: float
-    """Refined confidence from which on a pixel is foreground."""
+    """Pixels of at least this refined confidence are foreground."""
     keep: float | None = None
-    """The same for a pixel that is foreground in the input, see `cut_mask`."""
+    """Threshold for pixels that are foreground in the input, see `cut_mask`; None = the same."""
     confidence: Dtype | None
     """Type of the layer of refined confidences; None = no such layer."""
     changes: bool = False
@@ -139,10 +139,10 @@ class MaskLayers:
     def __call__(
         self, reader: RasterReader, window: PixelWindow, refined: Float32Array, valid: BoolArray
     ) -> Layers:
-        """Make them, as `geothresh.mosaic.Finish` says."""
+        """Make the layers, see `geothresh.mosaic.Finish`."""
         if isinstance(reader, ThresholdedInput):
             before = reader.at(window)
-        else:  # in a worker process, which may not have read this part
+        else:  # a worker process, which may not have read this window
             before = reader.read(window)[0] >= np.float32(self.threshold)
         foreground = cut_mask(refined, before, threshold=self.threshold, keep=self.keep)
         mask = mask_values(foreground, valid)
@@ -158,7 +158,7 @@ class MaskLayers:
 
 
 def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
-    """1 where a pixel became foreground, 2 where background, 0 elsewhere; 255 for no data."""
+    """Values of the changes: 1 became foreground, 2 became background, 0 unchanged, 255 no data."""
     after = mask == 1
     changes: UInt8Array = (after & ~before).view(np.uint8)
     changes += (before & ~after).view(np.uint8) * np.uint8(2)
@@ -167,10 +167,10 @@ def change_values(before: BoolArray, mask: UInt8Array) -> UInt8Array:
 
 
 def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
-    """The threshold of each region, in hundredths, at which the input is most like the mask.
+    """Region-specific thresholds in hundredths: those at which the input is most like the mask.
 
-    Nodata is as in the mask. Regions are `REGION` pixels wide, counted from the first pixel of the
-    window. The threshold is that of section 3.2 of the paper with the mask as the truth.
+    Regions are squares of `REGION` pixels, counted from the first pixel of the window. Nodata is
+    that of the mask. The threshold is that of section 3.2 of the paper, with the mask as the truth.
     """
     valid = mask != NODATA
     histograms = patch_histograms(confidence, mask == 1, patch=REGION, valid=valid)
@@ -181,7 +181,7 @@ def threshold_values(confidence: Float32Array, mask: UInt8Array) -> UInt8Array:
 
 
 def count_changes(before: BoolArray, after: BoolArray, valid: BoolArray) -> ChangeCounts:
-    """Count the pixels of a chunk, given where input and output reach the threshold."""
+    """Count the pixels of a chunk from the foreground of input and output."""
     n_valid = int(np.count_nonzero(valid))
     if n_valid < valid.size:
         before, after = before & valid, after & valid

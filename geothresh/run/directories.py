@@ -1,4 +1,4 @@
-"""Directories of outputs: created where `parents` is given, and removed if the run fails."""
+"""Create directories of outputs if `parents` is given, and remove them if the run fails."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def with_directories(function: Callable[Arguments, Result]) -> Callable[Argument
     """Decorate a function so that missing directories of its outputs are created first.
 
     Args:
-        function: takes `output`, optionally `outputs`, and `writing`; directories are created where
-            its field `parents` is true.
+        function: takes `output`, optionally `outputs`, and `writing`; directories are created if
+            the field `parents` of `writing` is True.
     """
     signature = inspect.signature(function)
 
@@ -48,15 +48,15 @@ def with_directories(function: Callable[Arguments, Result]) -> Callable[Argument
 
 @contextmanager
 def directories_of(files: Iterable[Path]) -> Iterator[None]:
-    """Create the missing directories of some files; if the block raises, empty ones are removed.
+    """Create the missing directories of files; if the block raises, remove the empty ones again.
 
     Raises:
-        OutputError: one cannot be created.
+        OutputError: a directory cannot be created.
     """
     made: list[Path] = []
     try:
         for file in files:
-            missing = [one for one in file.parents if not one.exists()]
+            missing = [parent for parent in file.parents if not parent.exists()]
             for directory in reversed(missing):
                 try:
                     directory.mkdir()

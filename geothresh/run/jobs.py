@@ -1,4 +1,4 @@
-"""A refining run: the scene or part of a surface, how it is refined, and the rasters it writes."""
+"""Jobs of refining: a scene or part of a surface, how it is refined, and the rasters to write."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 
 
 class Placed(RasterReader, Protocol):
-    """A scene, or many as one surface, with a georeference."""
+    """A reader of a scene, or of many as one surface, with a georeference."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
 
     @property
     def box(self) -> GeoBox:
-        """Its place."""
+        """Size, transform and CRS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The model and the options that `refine` and `refine_many` share, as they were given."""
+    """The model and the options that `refine` and `refine_many` share, as the user gave them."""
 
     model: Model
     reading: Reading
@@ -64,31 +64,31 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How a scene, or a surface of many, is refined: the options checked and the model chosen."""
+    """How a scene or surface is refined, with checked options and the chosen model."""
 
     area: Area | None
-    """The part that is refined; None = all of it."""
+    """The area that is refined; None = everything."""
     chosen: ChosenModel
     grid: TileGrid
     refining: Refining
-    """With the options that a calibration decides."""
+    """Options, with those that a calibration decides."""
     calibration: Mapping[str, str]
-    """Its entries in tags; empty without one."""
+    """Entries of the calibration in tags; empty without one."""
     tiling: Tiling
     compute: Compute
     writing: Writing
 
     @classmethod
     def of(cls, scene: Placed, options: RunOptions) -> Method:
-        """Find the area and the model: errors as `refine`."""
+        """Find the area and the model; raises like `refine`."""
         reading, tiling = options.reading, options.tiling
         area = None
         if reading.aoi is not None or reading.bounds is not None:
-            # Imports shapely and pyogrio, which other runs do without.
+            # Imported here because it loads shapely and pyogrio, which other runs do not need.
             from geothresh.run.area import find_area
 
             area = find_area(scene, reading)
-        # After all that is quick to check: loading a model takes seconds.
+        # Loading a model takes seconds, so quick checks come before it.
         applied = apply_calibration(options.model, options.refining)
         chosen = chosen_for(scene, partial(applied.choose, options.compute, tiling=tiling))
         return cls(
@@ -99,7 +99,7 @@ class Method:
 
     @property
     def keep(self) -> float | None:
-        """Refined confidence down to which foreground of the scene stays."""
+        """Threshold for pixels that are foreground in the scene, see `ChosenModel.keep`."""
         return self.chosen.keep(self.refining)
 
     @property
@@ -113,7 +113,7 @@ class Method:
         }
 
     def described(self) -> dict[str, object]:
-        """All that pixels depend on besides the scene itself, by name."""
+        """Everything that pixels depend on besides the scene itself, by name."""
         chosen = self.chosen
         return {
             **chosen.described(),
@@ -133,9 +133,9 @@ class Job:
     files: OutputFiles
     method: Method
     part: SurfacePart | None = None
-    """The part of a larger surface that the scene is; None = it is no part of one."""
+    """The part of a surface that the job refines; None = it refines a whole scene."""
     unit: str | None = None
-    """Of a part: digest of all that its outputs depend on."""
+    """For a part: digest of everything that its outputs depend on."""
 
     @property
     def bands(self) -> dict[Path, BandFormat]:
@@ -151,7 +151,7 @@ class Job:
         return {target: band for target, band in every if target is not None}
 
     def described(self) -> dict[str, object]:
-        """All that the pixels of the outputs depend on, by name."""
+        """Everything that the pixels of the outputs depend on, by name."""
         spec = self.scene.spec
         return {
             **self.method.described(),
@@ -162,7 +162,7 @@ class Job:
         }
 
     def fingerprint(self) -> dict[str, str | int | None]:
-        """What the bytes of the outputs depend on."""
+        """Everything that the bytes of the outputs depend on, by name."""
         surface = {} if self.unit is None else {"input surface": self.unit}
         return run_fingerprint(
             self.scene.spec.source,
@@ -173,7 +173,7 @@ class Job:
         )
 
     def engine(self, progress: Progress | None) -> Callable[..., MosaicStats]:
-        """The engine with all arguments but reader and sink."""
+        """`mosaic` with all arguments except reader and sink."""
         method = self.method
         compute = method.compute
         spec = None
@@ -188,7 +188,7 @@ class Job:
         )  # fmt: skip
 
     def make(self, journal: Journal, progress: Progress | None) -> None:
-        """Write the rasters that are not in place yet, and the styles beside them."""
+        """Write the rasters that do not exist yet, and their style files."""
         writing = self.method.writing
         if not journal.is_made(self.files.rasters):
             require_room(self.bands, self.scene.box.size, writing.creation_options)
@@ -220,7 +220,7 @@ def _write_rasters(job: Job, journal: Journal, progress: Progress | None) -> Non
             thresholds=files.thresholds is not None,
         )
         block = writers[0].block_shape
-        if finish.thresholds:  # no region in two chunks
+        if finish.thresholds:  # a region must not lie in two chunks
             block = math.lcm(block[0], REGION), math.lcm(block[1], REGION)
         reader = scene if method.area is None else method.area.of(scene)
         make_strips(

@@ -1,4 +1,4 @@
-"""Labelled maps for `calibrate`: maps of folders, or cells of a scene; their places and counts."""
+"""Labelled maps for `calibrate`: maps in folders or cells of a scene, their places and counts."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from geothresh.windows import PixelWindow
 Take: TypeAlias = Callable[[Sample], None]
 """Called with each map."""
 
-# A place of a scene is a square of cells: most cells a side, and least number of places.
+# A place in a scene is a square of cells: most cells along its side, and least number of places.
 _SIDE, _PLACES = 4, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dealt:
-    """Maps by place, and places by fold."""
+    """The place of each map, and the folds to which places are dealt."""
 
     place_of: Mapping[str, str]
-    """The place of each map, by its id."""
+    """The place of each map, by id of the map."""
     folds: Sequence[Sequence[str]]
     """Ids of the maps that each fold holds out."""
 
@@ -54,7 +54,7 @@ class Dealt:
         calibrating: Calibrating,
         unit: str,
     ) -> Dealt:
-        """Deal places out to folds.
+        """Deal places to folds.
 
         Raises:
             InputError: there is only one place.
@@ -72,23 +72,23 @@ class Dealt:
 
 
 class LabelledMaps(Protocol):
-    """Maps with their truth, which can be read several times."""
+    """Maps with their ground truth, which can be read several times."""
 
     unit: str
-    """What one map is: "tile" or "cell"."""
+    """Name of a map in messages: "tile" or "cell"."""
     number: int
-    """Maps of one pass."""
+    """Number of maps."""
 
     def as_they_are(self, take: Take) -> None:
         """Pass each map to `take`."""
         ...
 
     def refined(self, choose: Choose, tiling: Tiling, take: Take) -> None:
-        """Pass each map, refined, to `take`."""
+        """Refine each map, and pass it to `take`."""
         ...
 
     def deal(self, calibrating: Calibrating) -> Dealt:
-        """The places and folds of the maps that were passed: InputError if there is one place."""
+        """Deal the maps that were passed to places and folds; InputError if there is one place."""
         ...
 
 
@@ -98,15 +98,15 @@ class FolderMaps:
 
     pairs: Sequence[Pair]
     sizes: Mapping[str, float]
-    """Pixel size of each data set on the ground in metres, as far as known."""
+    """Ground sample distance in metres by data set, as far as known."""
     marks: Mapping[str, Sequence[str]]
-    """Digests that identify the place of each id."""
+    """Digests that identify the place, by id."""
     number: int
     unit: str = "tile"
 
     @classmethod
     def of(cls, folders: Sequence[Path], maps: Maps) -> FolderMaps:
-        """Find the maps and read all of them once: errors as `check_pairs`."""
+        """Find the maps and read all of them once; raises like `check_pairs`."""
         sizes = pixel_sizes(folders, maps, as_raster=False)
         pairs = chosen_pairs(folders, maps)
         require_few(len(pairs))
@@ -114,13 +114,13 @@ class FolderMaps:
         return cls(
             pairs=pairs,
             sizes=sizes,
-            marks={i: one.marks for i, one in facts.items()},
+            marks={i: fact.marks for i, fact in facts.items()},
             number=len(pairs),
         )
 
     @property
     def named(self) -> dict[str, Pair]:
-        """Maps by the names that they are passed under."""
+        """Pairs by the id that the passed map has."""
         return {f"{s}/{pair.id}": pair for s, pairs in by_source(self.pairs) for pair in pairs}
 
     def as_they_are(self, take: Take) -> None:
@@ -132,23 +132,23 @@ class FolderMaps:
     def refined(
         self, choose: Choose, tiling: Tiling, take: Take, *, only: Container[str] | None = None
     ) -> None:
-        """See `LabelledMaps`; all maps of a data set decide on its resolution.
+        """See `LabelledMaps`; all maps of a data set decide its resolution.
 
         Args:
-            choose, tiling, take: as there.
-            only: ids of the maps that are refined; None = all.
+            choose, tiling, take: see `LabelledMaps`.
+            only: ids of the maps to refine; None = all.
         """
         for source, pairs in by_source(self.pairs):
             dataset = pairs[0].dataset
             of_set = [pair for pair in self.pairs if pair.dataset == dataset]
             refinement = MapRefinement.of(choose, self.sizes.get(dataset), of_set, tiling)
-            some = [one for one in pairs if only is None or f"{source}/{one.id}" in only]
-            for sample in refinement.samples(some):
+            selected = [p for p in pairs if only is None or f"{source}/{p.id}" in only]
+            for sample in refinement.samples(selected):
                 take(_named(sample, source))
 
     def deal(self, calibrating: Calibrating) -> Dealt:
-        """See `LabelledMaps`; the maps of several base networks of one id are of one place."""
-        # Ids are dealt, as in a training and as the pattern matches them, and then their maps.
+        """See `LabelledMaps`; maps of several base networks with the same id are of one place."""
+        # Ids are dealt, as in training, because the pattern matches ids; their maps follow.
         datasets = {pair.id: pair.dataset for pair in self.pairs}
         places = places_of(datasets, self.marks, calibrating.place_pattern)
         by_id = Dealt.of(places, datasets, calibrating, self.unit)
@@ -168,7 +168,7 @@ def _named(sample: Sample, source: str) -> Sample:
 
 @dataclass(slots=True, kw_only=True)
 class SceneMaps:
-    """The cells of a scene, and labels that lie over it."""
+    """The cells of a scene, with the labels of its pixels."""
 
     scene: LabelledScene
     number: int
@@ -180,8 +180,8 @@ class SceneMaps:
         """Open a scene and its labels.
 
         Raises:
-            UsageError: it is not one scene with one source of labels.
-            InputError: one of them cannot be used, or they do not lie on each other.
+            UsageError: there is not exactly one scene with one source of labels.
+            InputError: scene or labels cannot be used, or they do not overlap.
         """
         scenes, labels = list(data.scenes), list(data.labels)
         if len(scenes) != 1 or len(labels) != 1:
@@ -194,10 +194,10 @@ class SceneMaps:
         return cls(scene=scene, number=number)
 
     def as_they_are(self, take: Take) -> None:
-        """See `LabelledMaps`; cells without a pixel that counts are left out.
+        """See `LabelledMaps`; cells without a valid pixel are left out.
 
         Raises:
-            InputError: no cell has one, or the labels are empty.
+            InputError: no labelled pixel with data is foreground.
         """
         foreground = 0
         for cell in cells(self.scene.size).windows():
@@ -227,18 +227,18 @@ class SceneMaps:
             refine_in_cells(reader, chosen, tiling, store)
 
     def deal(self, calibrating: Calibrating) -> Dealt:
-        """See `LabelledMaps`; a place is a square of cells, so that neighbours stay together."""
+        """See `LabelledMaps`; a place is a square of cells, which keeps neighbours together."""
         side = max(1, min(_SIDE, math.isqrt(len(self._seen) // _PLACES)))
         length = side * CELL
         squares: dict[tuple[int, int], list[str]] = {}
         for name, cell in self._seen.items():
             squares.setdefault((cell.row // length, cell.col // length), []).append(name)
-        places = [tuple(sorted(some)) for some in squares.values()]
+        places = [tuple(sorted(ids)) for ids in squares.values()]
         datasets = dict.fromkeys(self._seen, self.scene.name)
         return Dealt.of(sorted(places), datasets, calibrating, self.unit)
 
     def _sample(self, cell: PixelWindow) -> Sample | None:
-        """The cell; None where it has no valid pixel."""
+        """Read a cell; None if it has no valid pixel."""
         confidence, truth, _, valid = self.scene.read(cell)
         if valid is None or not valid.any():
             return None
@@ -257,14 +257,14 @@ def count_maps(
     calibrating: Calibrating,
     progress: Progress | None,
 ) -> tuple[CountedMaps, Dealt]:
-    """Count all maps, as they are and refined by each model.
+    """Count all maps, unrefined and refined by each model.
 
     Args:
         maps: the labelled maps.
-        choose: chooses a model for ``metres`` and ``width``, by its name.
-        tiling: how maps are cut.
+        choose: by model name, a function that chooses the model for ``metres`` and ``width``.
+        tiling: how maps are cut into tiles.
         calibrating: folds, places and regions.
-        progress: as of `calibrate`.
+        progress: see `calibrate`.
 
     Returns:
         The counts, and the places and folds of the maps.
@@ -290,7 +290,7 @@ def count_maps(
     maps.as_they_are(count)
     megapixels = counter.pixels / 1e6
     seconds[""] = (time.perf_counter() - started) / megapixels
-    # Cells of a scene without a valid pixel were not counted.
+    # Only now known: cells of a scene without a valid pixel are left out.
     total = done * (1 + len(choose))
     dealt = maps.deal(calibrating)
     for name, model in choose.items():

@@ -1,4 +1,4 @@
-"""Labelled maps of folders: selection, pixel sizes, and refining."""
+"""Labelled maps in folders: select them, find their pixel sizes, and refine them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from geothresh.run.models import Choose, ChosenModel
 from geothresh.thresholding import median_width
 from geothresh.windows import RasterSize
 
-# Maps of a data set in which the width of the foreground is measured.
+# About how many maps of a data set are read to measure the width of the foreground.
 _SAMPLED = 32
 
 
 def chosen_pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
-    """The maps that are taken, with their masks.
+    """Find the selected maps and their masks.
 
     Raises:
         InputError: maps or masks are missing, or none of the ids exists.
     """
-    of_networks = [Path(one) for one in maps.confidence]
+    map_folders = [Path(folder) for folder in maps.confidence]
     pairs = find_pairs(
-        folders, of_networks, skip_unpaired=maps.skip_unpaired, layout=maps.layout,
+        folders, map_folders, skip_unpaired=maps.skip_unpaired, layout=maps.layout,
         resize=maps.resize,
     )  # fmt: skip
     if maps.ids is None:
@@ -49,12 +49,13 @@ def chosen_pairs(folders: Sequence[Path], maps: Maps) -> list[Pair]:
 
 
 def pixel_sizes(folders: Sequence[Path], maps: Maps, *, as_raster: bool) -> dict[str, float]:
-    """The pixel size of each folder on the ground in metres, where it is given.
+    """Ground sample distances in metres by data set, as the user gave them.
 
     Raises:
-        UsageError: sizes are given of a raster, or not one of each folder or of all.
+        UsageError: a distance is given for a raster, or their number is neither 1 nor that of the
+            folders.
     """
-    # Geometric mean of a range, as in training.
+    # A range is reduced to its geometric mean, as in training.
     given = [
         math.sqrt(size[0] * size[-1]) if isinstance(size, tuple) else size
         for size in maps.ground_sample_distance
@@ -77,9 +78,11 @@ class MapRefinement:
     """How the maps of a data set are refined."""
 
     refine: Refine
+    """Refines one map."""
     refiner: Refiner | RefinerSource
+    """The model."""
     resampling: float
-    """Pixels of the model along one of theirs."""
+    """Pixels of the model along one pixel of the maps."""
 
     @classmethod
     def of(
@@ -92,10 +95,10 @@ class MapRefinement:
         """Choose the model's resolution for a data set.
 
         Args:
-            model: chooses it for ``metres`` and ``width``, see `choose_model`.
-            metres: size of its pixels on the ground; None = not known.
-            pairs: its maps, some of which are looked at for the width of their foreground.
-            tiling: how maps are cut.
+            model: chooses the model for ``metres`` and ``width``, see `choose_model`.
+            metres: ground sample distance of the data set; None = unknown.
+            pairs: the maps of the data set; some are read if the width of the foreground is needed.
+            tiling: how maps are cut into tiles.
         """
         chosen = model(metres=metres, width=partial(_width, pairs))
         grid = chosen.grid(RasterSize(height=1, width=1), tiling)
@@ -110,7 +113,7 @@ class MapRefinement:
         return cls(refine=refine, refiner=chosen.refiner, resampling=chosen.resampling)
 
     def samples(self, pairs: Sequence[Pair]) -> Iterator[Sample]:
-        """The refined maps and their truth; several at once, as most are a single tile."""
+        """Refine maps, with their truth; several at once, because most are a single tile."""
         at_once = load_refiner(self.refiner).parallel_calls
         return pair_samples(pairs, self.refine, at_once=at_once)
 
@@ -122,7 +125,7 @@ def refine_in_cells(
     store: ChunkSink,
     progress: Progress | None = None,
 ) -> None:
-    """Refine a raster, and give `store` chunks of whole cells, which can be scored as they come."""
+    """Refine a raster, and pass chunks of whole cells to `store`, so that it can score each."""
     mosaic(
         scene, chosen.refiner, Sink(store, chunk_height=CELL, chunk_width=8 * CELL),
         grid=chosen.grid(scene.size, tiling), blend=tiling.blend, batch_size=chosen.batch_size,
@@ -131,6 +134,6 @@ def refine_in_cells(
 
 
 def _width(pairs: Sequence[Pair]) -> float | None:
-    """The width of the foreground of a data set's maps in pixels: the median of some of them."""
-    some = pairs[:: max(1, len(pairs) // _SAMPLED)]
-    return median_width(pair.read_map() >= 0.5 for pair in some)
+    """Median width in pixels of the foreground in a sample of a data set's maps."""
+    sample = pairs[:: max(1, len(pairs) // _SAMPLED)]
+    return median_width(pair.read_map() >= 0.5 for pair in sample)

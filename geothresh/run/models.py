@@ -1,4 +1,4 @@
-"""Find the model of a run and its resolution, and make the refiner that the engine calls."""
+"""Find the model of a run, choose its resolution, and make the refiner that the engine calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LOGGER = logging.getLogger(__name__)
 _BATCH = 8
 # Default overlap of neighbouring tiles.
 _OVERLAP = 128
-# Pixels of a raster in one call at most, where its pixels are smaller than the model's: 64 MiB.
+# Most raster pixels in one call if they are smaller than the model's pixels: 64 MiB.
 _BATCH_PIXELS = 2**24
 _USUAL_TILING = Tiling()
 
@@ -45,35 +45,35 @@ class ChosenModel:
     """A model that exists and fits the options."""
 
     refiner: Refiner | RefinerSource
-    """For the engine."""
+    """The refiner for the engine, or a source that loads it."""
     name: str
-    """For messages and tags."""
+    """Name in messages and tags."""
     digest: str
-    """sha256 of its file, hexadecimal; empty where there is none."""
+    """sha256 of the model file, hexadecimal; empty if there is none."""
     patch: int
-    """Side of its patch in the model's pixels; tile size and overlap are multiples of it."""
+    """Side of the patch in the model's pixels; tile size and overlap are multiples of it."""
     raster_patch: int
-    """The same in pixels of the raster, which may be smaller or larger."""
+    """Side of the same patch in pixels of the raster, which may be smaller or larger."""
     scope: ModelScope
-    """What it was trained for, as far as known."""
+    """What the model was trained for, as far as known."""
     batch_size: int
-    """Most tiles that the engine gives it at once."""
+    """Most tiles in one call."""
     backend: str
-    """The library that runs it, with its version; "other" for what is no model of geothresh's."""
+    """The library that runs it, with its version; "other" if it is not a model of geothresh."""
     device: str
-    """Kind of device that it runs on, of a cluster's workers too."""
+    """Type of the device that it runs on; on a cluster, that of the workers."""
     precision: str
-    """Number format inside it, on a cluster's workers too."""
+    """Number format inside the network; on a cluster, that of the workers."""
     compiled: bool = False
-    """Whether torch compiles it, on a cluster's workers too."""
+    """Whether torch compiles it; on a cluster, in the workers."""
 
     @property
     def resampling(self) -> float:
-        """Pixels of the model along one of the raster; 1 = the raster is read as it is."""
+        """Pixels of the model along one pixel of the raster; 1 = not resampled."""
         return self.patch / self.raster_patch
 
     def described(self) -> dict[str, object]:
-        """What pixels depend on of it, by name: for tags and fingerprints."""
+        """Everything about the model that pixels depend on, by name, for tags and fingerprints."""
         return {
             "model": self.name,
             "model_sha256": self.digest,
@@ -85,18 +85,18 @@ class ChosenModel:
         }
 
     def keep(self, refining: Refining) -> float | None:
-        """Refined confidence down to which foreground of the input stays.
+        """Threshold of the refined confidence for pixels that are foreground in the input.
 
-        As given, else from the model card; None = the threshold alone decides.
+        It is the user's, or else that of the model card; None = the same as for other pixels.
         """
         return self.scope.keep if refining.keep_threshold is None else refining.keep_threshold
 
     def overlap(self, tiling: Tiling) -> int:
         """Pixels of the model that neighbouring tiles share.
 
-        As given, else 128 rounded up to whole patches, or for small tiles all but one patch. Tiles
-        of one patch cannot overlap: `grid` refuses the default then, so that seams are never made
-        unless overlap 0 is given.
+        It is the user's, or else 128 rounded up to whole patches; for small tiles, all but one
+        patch. Tiles of one patch cannot overlap: `grid` then refuses the default, so that there are
+        no seams unless the user gives overlap 0.
         """
         return _overlap(self.patch, tiling)
 
@@ -104,7 +104,7 @@ class ChosenModel:
         """The tiles over a raster.
 
         Raises:
-            UsageError: their size and overlap are no multiples of the patch.
+            UsageError: tile size or overlap is not a multiple of the patch.
         """
         return _grid(size, tiling, self.patch, self.raster_patch)
 
@@ -120,9 +120,9 @@ def _overlap(patch: int, tiling: Tiling) -> int:
 def _grid(size: RasterSize, tiling: Tiling, patch: int, raster_patch: int) -> TileGrid:
     """See `ChosenModel.grid`."""
     tile, overlap = tiling.tile_size, _overlap(patch, tiling)
-    asked = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)
+    grid = TileGrid(size=size, tile=tile, overlap=overlap, patch=patch)  # checks the options
     if patch == raster_patch:
-        return asked
+        return grid
     return TileGrid(
         size=size,
         tile=tile // patch * raster_patch,
@@ -132,50 +132,50 @@ def _grid(size: RasterSize, tiling: Tiling, patch: int, raster_patch: int) -> Ti
 
 
 Choose: TypeAlias = Callable[..., ChosenModel]
-"""Chooses a model for ``metres``, ``width`` and ``size`` of a raster, see `choose_model`."""
+"""A function that chooses a model for ``metres``, ``width`` and ``size``, see `choose_model`."""
 
 
 def _resolved_where(compute: Compute) -> tuple[str, Precision]:
-    """The kind of device and the number format that workers use.
+    """The type of device and the number format that workers use.
 
     Raises:
         UsageError: the workers of a running cluster do not all use the same.
-        ClusterError: it cannot be reached.
+        ClusterError: the cluster cannot be reached.
     """
     asked = compute.device, compute.precision, compute.backend
     if compute.scheduler is None:
         return resolved(*asked)
-    # Imports distributed, which other runs do without.
+    # Imported here because it loads distributed, which other runs do not need.
     from geothresh.mosaic.clients import ask_workers
 
-    taken = set(ask_workers(Scheduler(address=compute.scheduler), resolved, *asked))
-    if len(taken) > 1:
-        ways = "; ".join(sorted(" ".join(way) for way in taken))
+    used = set(ask_workers(Scheduler(address=compute.scheduler), resolved, *asked))
+    if len(used) > 1:
+        ways = "; ".join(sorted(" ".join(way) for way in used))
         raise UsageError(
             f"scheduler {compute.scheduler}: its workers differ in what they run a model on "
             f"({ways}), and so would the pixels; name `device` and `precision`"
         )
-    return taken.pop()
+    return used.pop()
 
 
 def _compiled(
     model: Refiner | RefinerSource, compute: Compute, n_tiles: Callable[[int], int]
 ) -> Refiner | RefinerSource:
-    """A model, compiled where that is asked for, or pays and works.
+    """Set whether a model is compiled: on request, or with ``auto`` if it pays and is possible.
 
     Args:
-        model: as it was found.
-        compute: says whether.
-        n_tiles: of the raster, for the model's patch; 0 where its size is not known.
+        model: the model.
+        compute: its field `compile` decides.
+        n_tiles: gives the number of tiles of the raster for the model's patch; 0 if unknown.
 
     Raises:
-        UsageError: it cannot be compiled as asked.
+        UsageError: compiling is requested, but the model cannot be compiled.
     """
     if isinstance(model, ModelSource) and model.backend == "torch" and not model.compiled:
-        asked = compute.compile == "yes"
+        compiled = compute.compile == "yes"
         if compute.compile == "auto":
-            asked = _pays_and_works(model, compute, n_tiles(model.patch))
-        model = replace(model, compiled=asked)
+            compiled = _pays_and_works(model, compute, n_tiles(model.patch))
+        model = replace(model, compiled=compiled)
     if compute.compile == "yes" and not getattr(model, "compiled", False):
         raise UsageError(
             "`compile=yes`: is for the name or the file of a model that torch runs; give one, or "
@@ -185,21 +185,21 @@ def _compiled(
 
 
 def _pays_and_works(model: ModelSource, compute: Compute, n_tiles: int) -> bool:
-    """What ``auto`` decides about compiling; it says so and why."""
+    """Whether ``auto`` compiles a model; logs the decision and its reason."""
     config = read_card(model.path).config
     if not pays(config, device=lambda: _resolved_where(compute)[0], n_tiles=n_tiles):
         return False
     if compute.scheduler is None:
         reasons = [lacking_compiler("cuda")]
     else:
-        # Imports distributed, which other runs do without.
+        # Imported here because it loads distributed, which other runs do not need.
         from geothresh.mosaic.clients import ask_workers
 
         where = Scheduler(address=compute.scheduler)
         reasons = list(ask_workers(where, lacking_compiler, "cuda"))
     reason = next(filter(None, reasons), None)
-    said = "compiled" if reason is None else f"not compiled ({reason})"
-    _LOGGER.info("compile auto: %s; %d tiles", said, n_tiles)
+    decision = "compiled" if reason is None else f"not compiled ({reason})"
+    _LOGGER.info("compile auto: %s; %d tiles", decision, n_tiles)
     return reason is None
 
 
@@ -209,7 +209,7 @@ def _raster_ratio(
     metres: float | None,
     width: Callable[[], float | None] | None,
 ) -> float:
-    """See `ModelScope.raster_ratio`; the width is measured only where it decides."""
+    """See `ModelScope.raster_ratio`; the width is measured only if it decides."""
     measured = None
     if resolution == "auto" and metres is None and scope.widths is not None and width is not None:
         measured = width()
@@ -217,12 +217,12 @@ def _raster_ratio(
 
 
 def find_source(model: Model, compute: Compute) -> Refiner | RefinerSource:
-    """Look up the file of a model; what loads or is a refiner is given back as it is.
+    """Find the file of a model; a refiner or a source is returned unchanged.
 
-    The file is read for it: of what is chosen for thousands of rasters this is asked once before.
+    The file is read, so call this once for many rasters.
 
     Raises:
-        ModelError, UsageError: as `choose_model`.
+        ModelError, UsageError: see `choose_model`.
     """
     if isinstance(model, str | os.PathLike):
         return ModelSource.find(
@@ -254,21 +254,21 @@ def choose_model(
 
     Args:
         model: see `Model`.
-        compute: where it runs; device, precision and backend are for a name or a file.
+        compute: where it runs; device, precision and backend apply to a name or a file.
         tta: test-time augmentation.
         resolution: pixel size that the model reads, see `ModelScope.raster_ratio`.
-        metres: size of the raster's pixels on the ground; None = unknown.
+        metres: ground sample distance of the raster; None = unknown.
         width: measures the width of the raster's foreground in its pixels; called only if needed.
-        size: of the raster, which decides whether compiling pays; None = not known.
-        tiling: how it is cut, likewise.
-        transformation: what a calibration does to each tile, see `geothresh.run.calibrated`.
+        size: size of the raster, which decides whether compiling pays; None = unknown.
+        tiling: tile size and overlap, which also decide that.
+        transformation: transformation by a calibration, see `geothresh.run.calibrated`.
 
     Raises:
-        ModelError: it is missing or damaged.
-        UsageError: it is nothing that names or is a model, workers cannot load this model, the
-            backend is not installed, torch cannot compile it as asked, or the raster's pixels are
-            out of its reach.
-        InputError: the device is not there.
+        ModelError: the model is missing or damaged.
+        UsageError: `model` is not of the types of `Model`, workers cannot load it, the backend is
+            not installed, torch cannot compile it as requested, or the raster's pixels differ too
+            much from those of the model.
+        InputError: the device does not exist.
     """
     model = find_source(model, compute)
     scope = getattr(model, "scope", UNKNOWN)

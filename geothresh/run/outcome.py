@@ -10,27 +10,27 @@ from geothresh.raster.scene import INFINITIES
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.models import ChosenModel
 
-#: A larger share of the foreground removed is unlike any set of training maps.
+#: Share of the foreground that is removed; no set of training maps has a larger one.
 MOST_REMOVED = 1 / 3
-#: A larger share of all pixels changed is, too.
+#: Share of all pixels that are changed; no set of training maps has a larger one.
 MOST_CHANGED = 1 / 10
 #: Foreground this many times wider or narrower than the model's range is unlike the maps of any of
-#: the networks that it was trained on: of 500 single maps of New York, one has more.
+#: the networks that it was trained on. Of 500 single maps of New York, one is farther off.
 MOST_WIDER = 3
-#: With fewer foreground pixels, shares say nothing.
+#: With fewer foreground pixels, shares mean nothing.
 LEAST_FOREGROUND = 1000
 
 
 def remarks(
     total: Callable[[str], int], chosen: ChosenModel, *, empty: str, width: float | None = None
 ) -> list[str]:
-    """Warnings that only the finished run could give, each without the name of the raster.
+    """Warnings about a finished run, each without the name of the raster.
 
     Args:
         total: gives the sum of a count over the run, by name: fields of `ChangeCounts`,
             ``infinities``.
         chosen: the model.
-        empty: the warning where no pixel has data.
+        empty: the warning if no pixel has data.
         width: see `doubts`.
     """
     counts = ChangeCounts.of(total)
@@ -50,18 +50,17 @@ def doubts(
     others: Sequence[str] = (GENERAL,),
     width: float | None = None,
 ) -> str | None:
-    """A warning where the result is unlike those on training maps.
+    """A warning if the result differs from all results on training maps.
 
     Args:
-        counts: pixels of the whole run.
-        model: its name.
-        scope: what it is for.
-        others: names of the packaged models besides this one.
-        width: width of the foreground in the input, in pixels as the model reads them; None =
-            unknown.
+        counts: counts over the whole run.
+        model: name of the model.
+        scope: what the model was trained for.
+        others: names of the other packaged models.
+        width: width of the foreground in the input, in pixels of the model; None = unknown.
 
     Returns:
-        The warning; None where there is nothing to warn of, or the model has no theme.
+        The warning; None if there is nothing to warn of, or the model has no theme.
 
     Example:
         >>> counts = ChangeCounts(
@@ -75,28 +74,30 @@ fits any binary map)
     before = counts.foreground_before
     if not scope.theme or before < LEAST_FOREGROUND:
         return None
-    told = []
+    changes = []
     if counts.removed > MOST_REMOVED * before:
-        told.append(f"removed {100 * counts.removed / before:.0f} % of the foreground")
+        changes.append(f"removed {100 * counts.removed / before:.0f} % of the foreground")
     if counts.changed_share > MOST_CHANGED:
-        told.append(f"changed {100 * counts.changed_share:.0f} % of all pixels")
-    found = [f"refinement {' and '.join(told)}, unlike on any map of its training"] if told else []
+        changes.append(f"changed {100 * counts.changed_share:.0f} % of all pixels")
+    reasons = []
+    if changes:
+        reasons.append(f"refinement {' and '.join(changes)}, unlike on any map of its training")
     if width is not None and scope.widths is not None:
         ratio = scope.widths.ratio(width)
         if max(ratio, 1 / ratio) > MOST_WIDER:
-            found.append(
+            reasons.append(
                 f"the foreground is some {width:.2g} pixels wide as the model reads it, far from "
                 f"the {scope.widths.least:g} to {scope.widths.greatest:g} of its training"
             )
-    if not found:
+    if not reasons:
         return None
-    what = f"{'; '.join(found)}: the model {model} is for {scope.theme}"
+    what = f"{'; '.join(reasons)}: the model {model} is for {scope.theme}"
     if model == GENERAL:
         return (
             f"{what}, but look at the mask; with labels, `geothresh calibrate` tells what is best"
         )
     if GENERAL in others:
-        there = f" ({GENERAL} fits any binary map)"
+        choice = f" ({GENERAL} fits any binary map)"
     else:
-        there = f" (there: {', '.join(others)})" if others else ""
-    return f"{what}; if this is something else, name another with `model`{there}"
+        choice = f" (there: {', '.join(others)})" if others else ""
+    return f"{what}; if this is something else, name another with `model`{choice}"

@@ -1,6 +1,6 @@
-"""Outputs of a run: paths checked before any work, and rasters written strip by strip.
+"""Outputs of a run: check their paths before any work, and write rasters strip by strip.
 
-Finished strips survive whatever ends the run.
+Finished strips are kept whatever ends the run.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from geothresh.sidecars import check_sidecars, put_description, put_style
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
-"""Further counts of the run so far."""
+"""A function that gives further counts of the run so far, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFiles:
-    """Paths of the outputs of a run, checked."""
+    """Checked paths of the outputs of a run; None for outputs that are not written."""
 
     mask: Path
-    """GeoTIFF."""
+    """GeoTIFF of the mask."""
     confidence: Path | None
-    """GeoTIFF, if it was asked for."""
+    """GeoTIFF of refined confidences."""
     changes: Path | None
-    """GeoTIFF, if it was asked for."""
+    """GeoTIFF of changes."""
     thresholds: Path | None
-    """GeoTIFF, if it was asked for."""
+    """GeoTIFF of region-specific thresholds."""
     vector: Path | None
-    """Vectors, if they were asked for."""
+    """Vector file."""
     report: Path | None
-    """HTML, if it was asked for."""
+    """HTML report."""
     manifest: Path | None
-    """JSON with the digests of the others, where there are several."""
+    """JSON file with the digests of the other outputs, if there are several."""
 
     def __iter__(self) -> Iterator[Path]:
-        """All of them."""
+        """All outputs."""
         every = (*self.rasters, self.vector, self.report, self.manifest)
         return (path for path in every if path is not None)
 
@@ -80,14 +80,14 @@ def check_outputs(
         mask: the mask.
         outputs: the other outputs.
         overwrite: whether they may exist.
-        finished: outputs that may exist in any case, as the run that is resumed has made them.
-        sent: outputs that go to an object store; what is there of them on this machine may be
-            replaced, and there is no manifest, which could not name them.
+        finished: outputs that may exist in any case, because the resumed run has made them.
+        sent: local files of outputs that go to an object store. They may be replaced, and there is
+            no manifest, because it could not name the objects.
 
     Raises:
-        UsageError: an output is the scene, two are one file, or a raster has the name of another
-            format than GeoTIFF.
-        OutputError: one exists and `overwrite` is false, or cannot be written.
+        UsageError: an output is the scene, two outputs are the same file, or a raster has the
+            extension of another format than GeoTIFF.
+        OutputError: an output exists and `overwrite` is False, or it cannot be written.
     """
     checked: list[Path] = []
     others = {
@@ -104,7 +104,7 @@ def check_outputs(
             target = check_raster(path, [source], overwrite=overwrite, ours=ours)
         else:
             target = check_output(path, overwrite=overwrite or ours, inputs=local_files([source]))
-        # By real path: with links or `..` the second file would silently replace the first.
+        # Compared by real path: with links or `..`, the second would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
         checked.append(target)
@@ -126,13 +126,13 @@ def check_raster(
     Args:
         path: the file.
         sources: rasters that must not be overwritten.
-        overwrite: whether it, or what describes one of that name, may exist.
-        ours: whether it may exist in any case, but nothing else's sidecars.
-        cleared: as of `geothresh.files.check_output`.
+        overwrite: whether the file and its sidecar files may exist.
+        ours: whether the file may exist in any case, but not sidecar files of another program.
+        cleared: see `geothresh.files.check_output`.
 
     Raises:
-        UsageError: it is one of `sources`, or has the name of another format.
-        OutputError: it exists, or no file can be written there.
+        UsageError: the path is one of `sources`, or has the extension of another format.
+        OutputError: the file exists, or no file can be written there.
     """
     target = Path(os.fspath(path))
     require_tiff_name(target)
@@ -144,8 +144,8 @@ def check_raster(
 
 
 def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> None:
-    """Check an output of vectors; arguments and errors as of `check_outputs`."""
-    # geopandas is not needed before the mask is there.
+    """Check a vector output; arguments and errors are those of `check_outputs`."""
+    # Imported here so that geopandas is loaded only if it is needed.
     from geothresh.vector.outputs import Existing, check_vector_output
 
     # The parts of a shapefile are renamed before the .shp.
@@ -156,10 +156,10 @@ def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> N
 
 
 class Engine(Protocol):
-    """`mosaic` with all arguments but the sink."""
+    """`mosaic` with all arguments except the sink."""
 
     def __call__(self, *, sink: Sink) -> MosaicStats:
-        """Run into a sink."""
+        """Run, and pass chunks to the sink."""
 
 
 def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
@@ -178,12 +178,12 @@ def input_fingerprint(source: RasterSource) -> dict[str, str | int | None]:
 
 @cache
 def installed(package: str) -> str:
-    """The version of an installed package, cached as looking it up takes milliseconds."""
+    """The version of an installed package; cached because finding it takes milliseconds."""
     return version(package)
 
 
 def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, str | int | None]:
-    """Fingerprint of a run: all that the bytes of its outputs depend on.
+    """Fingerprint of a run: everything that the bytes of its outputs depend on.
 
     Raises:
         InputError: the input cannot be read.
@@ -199,7 +199,7 @@ def run_fingerprint(source: RasterSource, /, **parameters: object) -> dict[str, 
 
 
 def parameter_tags(described: Mapping[str, object], **more: object) -> dict[str, str]:
-    """GeoTIFF tags of a run: the version, and all parameters by name."""
+    """GeoTIFF tags of a run: the version and all parameters, by name."""
     tags = {"version": __version__, **described, **more}
     tags["input"] = tags.pop("source")
     return {f"GEOTHRESH_{name.upper()}": str(value) for name, value in tags.items()}
@@ -211,7 +211,7 @@ def require_room(
     """Check the free space against a lower bound of the sizes of the outputs.
 
     Raises:
-        OutputError: a directory has less free space.
+        OutputError: a file system has less free space.
     """
     for output, band in outputs.items():
         least = least_bytes(size, creation_options, band.dtype)
@@ -235,13 +235,20 @@ def make_strips(
 ) -> None:
     """Write the strips that an interrupted run has stored, then run the engine for the others.
 
-    Each strip is stored and logged when its last chunk is finished, with `facts`, the sums of the
-    counts of `finish`, ``tiles_refined`` and ``tiles_skipped``. Chunks are whole blocks, by default
-    of the first writer. The outputs show the `part` of the raster that the engine makes; None = all
-    of it.
+    When the last chunk of a strip is finished, the strip is stored and logged with its counts:
+    `facts`, the sums of the counts of `finish`, ``tiles_refined`` and ``tiles_skipped``.
+
+    Args:
+        engine: refines the raster.
+        journal: stores the strips.
+        writers: the outputs, in the order of the layers.
+        finish: makes the layers of a chunk.
+        block: chunks are multiples of it; None = the block of the first writer.
+        facts: gives further counts.
+        part: the window of the raster that the outputs show; None = all of it.
 
     Raises:
-        GeothreshError: the engine's errors; OutputError where a disk is full or fails.
+        GeothreshError: errors of the engine, and OutputError if a disk is full or fails.
     """
     for chunk in journal.stored():
         for writer, values in zip(writers, chunk.layers, strict=True):
@@ -276,7 +283,7 @@ def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
     """Verify the written files, log their digests, and rename them into place.
 
     Raises:
-        OutputError: a file does not hold what was written, or cannot be put in place.
+        OutputError: a file does not hold what was written, or cannot be renamed.
     """
     for writer in writers:
         writer.finish()
@@ -286,16 +293,17 @@ def put_in_place(journal: Journal, writers: Sequence[RasterWriter]) -> None:
 
 
 def describe(outputs: Mapping[Path, BandFormat], *, style: bool) -> None:
-    """Write styles and class names beside rasters that are in place.
+    """Write styles and class names beside finished rasters.
 
-    After the rasters, so that none ever describes another raster, and again when a run is resumed.
+    They are written after the rasters, so that they never describe another raster, and again when a
+    run is resumed.
 
     Args:
         outputs: the band format of each raster.
-        style: whether they are written; if not, a style that an earlier run wrote is removed.
+        style: whether to write them; if not, a style of an earlier run is removed.
 
     Raises:
-        OutputError: one cannot be written.
+        OutputError: a file cannot be written.
     """
     for output, band in outputs.items():
         put_style(output, raster_style(band) if style else None, "raster")

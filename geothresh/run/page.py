@@ -1,4 +1,4 @@
-"""The report page of `refine`: the scene before and after, what changed where, and provenance."""
+"""The report page of `refine`: the scene before and after, the changes, and the provenance."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from geothresh.raster.pixelsize import longitude_latitude
 from geothresh.raster.scene import open_scene
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.outputs import OutputFiles
-from geothresh.run.survey import BINS, ReadMask, Survey, survey
+from geothresh.run.survey import BINS, ReadMask, SceneStatistics, scene_statistics
 from geothresh.types import BoolArray, Float32Array, UInt8Array
 from geothresh.windows import PixelWindow
 
-# Opaque here.
+# The colours of the ramp without opacity.
 _THRESHOLDS = tuple((cut, colour) for cut, colour, _ in THRESHOLD_RAMP)
 _CHANGES = {"added": ADDED, "removed": REMOVED, "unchanged foreground": FOREGROUND}
-# Of one picture. Four of the whole scene and 24 of places, in base64, stay below 5 MB.
+# Most bytes of a picture. Four of the whole scene and 24 of squares, in base64, stay below 5 MB.
 _MOST_BYTES = 550_000
-# How light a confidence of 1 is behind the mask of a place.
+# Grey level of confidence 1 behind the mask of a square.
 _CONFIDENCE = 110
 
 
@@ -69,17 +69,17 @@ def refine_page(
     threshold: float,
     provenance: Mapping[str, object],
 ) -> str:
-    """Draw the report page of a refinement: HTML in one file, under 5 MB whatever the scene.
+    """Make the report page of a refinement: HTML in one file, under 5 MB for any scene.
 
     Reads scene and mask once more, window by window.
 
     Args:
         scene: the input.
-        files: the outputs, in place.
-        counts: pixels of the whole scene, counted while the mask was made.
+        files: the finished outputs.
+        counts: counts over the whole scene, made while the mask was written.
         box: the georeference; None without a transform.
-        threshold: at which input and output are cut.
-        provenance: all that the pixels depend on, by name.
+        threshold: threshold of input and output.
+        provenance: everything that the pixels depend on, by name.
 
     Raises:
         InputError: scene or mask cannot be read.
@@ -90,7 +90,7 @@ def refine_page(
         if files.confidence is not None:
             confidence = stack.enter_context(open_scene(files.confidence))
         made = _Refined(scene=scene, mask=mask.read, box=box, threshold=threshold)
-        seen = survey(scene, mask.read, threshold=threshold, refined=confidence)
+        seen = scene_statistics(scene, mask.read, threshold=threshold, refined=confidence)
         places = _places(made, seen)
     about = {name.replace("_", " "): value for name, value in provenance.items()}
     about |= {name: path.name for name, path in asdict(files).items() if path is not None}
@@ -117,7 +117,7 @@ def _open_mask(path: Path, foreground: int) -> Mask:
     ).open()  # fmt: skip
 
 
-def _scene(seen: Survey, counts: ChangeCounts) -> Html:
+def _scene(seen: SceneStatistics, counts: ChangeCounts) -> Html:
     first = _picture(_shaded(seen, (seen.before, FOREGROUND)), "The foreground of the input")
     second = _picture(_shaded(seen, (seen.after, FOREGROUND)), "The foreground of the refined mask")
     scale = "" if seen.factor == 1 else f", 1 pixel for {seen.factor} x {seen.factor}"
@@ -139,13 +139,13 @@ def _scene(seen: Survey, counts: ChangeCounts) -> Html:
     return joined([figures, drawn, colours, hint])
 
 
-def _places(made: _Refined, seen: Survey) -> Html:
-    if not seen.places:
+def _places(made: _Refined, seen: SceneStatistics) -> Html:
+    if not seen.squares:
         return note("Nothing changed.")
-    where = _where(made.box, seen.places)
+    where = _where(made.box, seen.squares)
     colours = legend(_CHANGES)
     hint = note("Behind the mask the confidences of the input, the lighter the higher.")
-    every = zip(seen.places, where, strict=True)
+    every = zip(seen.squares, where, strict=True)
     drawn = [_place(made, k, place, text) for k, (place, text) in enumerate(every, start=1)]
     return joined([colours, hint, gallery(drawn)])
 
@@ -173,7 +173,7 @@ def _place(made: _Refined, number: int, place: PixelWindow, where: str) -> Html:
 
 
 def _where(box: GeoBox | None, places: Sequence[PixelWindow]) -> list[str]:
-    """The centres of places on the map, in words."""
+    """The map coordinates of the centres of windows, in words."""
     if box is None:
         return ["no georeference"] * len(places)
     centres = [(place.col + place.width / 2, place.row + place.height / 2) for place in places]
@@ -188,7 +188,7 @@ def _where(box: GeoBox | None, places: Sequence[PixelWindow]) -> list[str]:
     ]
 
 
-def _maps(seen: Survey) -> Html:
+def _maps(seen: SceneStatistics) -> Html:
     kept = np.clip(seen.after - seen.added, 0, 1)
     changes = _shaded(seen, (kept, FOREGROUND), (seen.removed, REMOVED), (seen.added, ADDED))
     change = figure(
@@ -207,7 +207,7 @@ def _maps(seen: Survey) -> Html:
     return joined([change, colours, cuts, scale])
 
 
-def _confidences(seen: Survey) -> Html:
+def _confidences(seen: SceneStatistics) -> Html:
     refined = None
     if seen.refined is not None:
         refined = Steps(name="refined", counts=seen.refined.tolist())
@@ -215,13 +215,15 @@ def _confidences(seen: Survey) -> Html:
         Steps(name="input", counts=seen.confidences.tolist()), refined,
         label="Pixels by confidence", axis="confidence",
     )  # fmt: skip
-    told = f"Bars: the input, in {BINS} steps"
-    told += "; line: refined." if refined else ". Refined ones were not kept in a file."
-    return joined([drawn, note(told)])
+    text = f"Bars: the input, in {BINS} steps"
+    text += "; line: refined." if refined else ". Refined ones were not kept in a file."
+    return joined([drawn, note(text)])
 
 
-def _shaded(seen: Survey, *layers: tuple[Float32Array, tuple[int, int, int]]) -> UInt8Array:
-    """Shares as colours, one over the other; by their square root, so that thin roads are seen."""
+def _shaded(
+    seen: SceneStatistics, *layers: tuple[Float32Array, tuple[int, int, int]]
+) -> UInt8Array:
+    """Draw layers of shares over one another, weighted by square root so that thin roads show."""
     picture = np.empty((*seen.valid.shape, 3), np.float32)
     picture[:] = BACKGROUND
     for share, colour in layers:
@@ -242,7 +244,7 @@ def _over_confidence(
     return picture
 
 
-def _thresholds(seen: Survey) -> UInt8Array:
+def _thresholds(seen: SceneStatistics) -> UInt8Array:
     cuts = [cut for cut, _ in _THRESHOLDS]
     channels = [
         np.interp(seen.thresholds, cuts, [colour[channel] for _, colour in _THRESHOLDS])

@@ -1,4 +1,4 @@
-"""Width of a raster's foreground, share of its data, and whether a model fits its pixels."""
+"""Measure the foreground width of a raster and its share of data; check that a model fits it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from geothresh.run.jobs import Placed
     from geothresh.run.models import Choose, ChosenModel
 
-# Windows along each side that are looked at, and pixels along each side of a window.
+# Most windows along each side of a raster that are read, and side of a window in pixels.
 _WINDOWS, _WINDOW = 4, 512
 
 
 def sampled_width(reader: RasterReader) -> float | None:
-    """The width of a raster's foreground in pixels: the median over windows that are spread evenly.
+    """Median width in pixels of a raster's foreground, over windows that are spread evenly.
 
-    None where no window has foreground and background.
+    None if no window has both foreground and background.
     """
     parts = map(reader.read, width_windows(reader.size))
     return median_width((confidence >= 0.5) & valid for confidence, valid in parts)
 
 
 def sampled_share(reader: RasterReader) -> float:
-    """The share of pixels with data, in the same windows."""
+    """The share of pixels with data, in the windows of `width_windows`."""
     valid = total = 0
     for window in width_windows(reader.size):
-        _, there = reader.read(window)
-        valid += int(there.sum())
-        total += there.size
+        _, has_data = reader.read(window)
+        valid += int(has_data.sum())
+        total += has_data.size
     return valid / total
 
 
 def width_windows(size: RasterSize) -> list[PixelWindow]:
-    """The windows of a raster that `sampled_width` looks at."""
+    """The windows of a raster that `sampled_width` reads."""
     return [
         PixelWindow(
             row=row, col=col, height=min(_WINDOW, size.height - row),
@@ -60,10 +60,10 @@ def _starts(side: int) -> list[int]:
 
 
 def chosen_for(scene: Placed, choose: Choose) -> ChosenModel:
-    """Choose a model's resolution for a scene; warns where it was trained on other pixels.
+    """Choose a model and its resolution for a scene; warns if it was trained on other pixel sizes.
 
     Args:
-        scene: open.
+        scene: the open scene.
         choose: takes ``metres``, ``width`` and ``size``, see `choose_model`.
     """
     pixel = pixel_size(scene.box)
@@ -74,7 +74,7 @@ def chosen_for(scene: Placed, choose: Choose) -> ChosenModel:
 
 
 def warn_of_mismatch(name: str, size: PixelSize | None, chosen: ChosenModel) -> None:
-    """Warn if a raster's pixels, after resampling, are unlike those of the model's training."""
+    """Warn if the resampled pixels still differ too much from those of the model's training."""
     known = chosen.scope.pixels
     if size is None or known is None or not known.differs(size.mean / chosen.resampling):
         return

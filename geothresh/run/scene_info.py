@@ -1,4 +1,4 @@
-"""Metadata of a confidence raster, and whether its pixel size fits a model."""
+"""Describe a confidence raster, and tell whether its pixel size fits a model."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class SceneInfo:
     """Metadata of a scene, as `refine` uses it."""
 
     path: str
-    """As it was given."""
+    """The path as it was given."""
     height: int
     """Rows."""
     width: int
     """Columns."""
     bands: int
-    """All bands of the file."""
+    """Number of bands of the file."""
     bidx: int
     """The band that is read, counted from 1."""
     dtype: str
     """Type of its stored values."""
     scaling: str
-    """How they become confidences, in words."""
+    """How stored values become confidences, in words."""
     nodata: float | None
     """The stored value that marks missing data; NaN and infinities always do."""
     data_share: float
     """Share of pixels with data, from 0 to 1, in up to 16 windows of 512 x 512 over the scene."""
     mask: str
-    """``none``, ``mask band`` or ``alpha band``: what else marks missing data."""
+    """What marks missing data besides nodata: ``none``, ``mask band`` or ``alpha band``."""
     crs: str | None
-    """Such as ``EPSG:32633``, or WKT where there is no such code; None if the file names none."""
+    """The CRS as a code such as ``EPSG:32633``, or as WKT without one; None if there is no CRS."""
     transform: tuple[float, ...]
     """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
     georeference: str
@@ -56,17 +56,17 @@ class SceneInfo:
     block_width: int
     """Columns of a block on the disk."""
     compression: str
-    """GDAL's name of it."""
+    """GDAL's name of the compression."""
     model: str
     """Name of the model that the scene is compared with."""
     fits: bool | None
-    """Whether the scene's pixels have the size of the model's, or are resampled to it; None where
-    one of the sizes is unknown."""
+    """Whether the scene's pixels have the size of the model's, or are resampled to it; None if one
+    of the sizes is unknown."""
     fit: str
-    """The same in words."""
+    """Explanation of `fits` in words."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON types."""
+        """Give the metadata as JSON types."""
         facts = asdict(self)
         if self.nodata is not None and not math.isfinite(self.nodata):
             facts["nodata"] = str(self.nodata)  # JSON has no such numbers
@@ -78,16 +78,16 @@ class ComparedModel:
     """The model that scenes are compared with."""
 
     name: str
-    """As `SceneInfo.model` has it."""
+    """Name of the model."""
     scope: ModelScope
-    """The pixels that it was trained on."""
+    """What it was trained on."""
 
     @classmethod
     def of(cls, model: str | Path) -> ComparedModel:
-        """Take a packaged model's name, or a model file.
+        """Read the card of a packaged model, by name, or of a model file.
 
         Raises:
-            ModelError: it is missing or damaged.
+            ModelError: the model is missing or damaged.
         """
         file = find_model(model)
         return cls(name=file.stem, scope=ModelScope.of_card(read_card(file).training))
@@ -135,7 +135,7 @@ def describe(opened: Scene, model: ComparedModel) -> SceneInfo:
 def _fit(
     scope: ModelScope, pixel: PixelSize | None, measured: Callable[[], float | None]
 ) -> tuple[bool | None, str]:
-    """Whether pixels fit a model, and in words; `measured` measures the foreground's width."""
+    """(whether pixels fit a model, explanation); `measured` measures the foreground's width."""
     if pixel is None:
         if scope.widths is None:
             return None, "the size of the pixels on the ground is not known"

@@ -1,7 +1,8 @@
-"""Outputs in object stores: made on this machine, in a directory that the same command finds again.
+"""Stage outputs for object stores: make them in local directories, and upload them when finished.
 
-Each has a directory of its own there, named after its address. In it lie the finished file and all
-that an interrupted run goes on from, as beside an output on this machine, until the store has it.
+Each output has a directory of its own, named after its address, so that the same command finds it
+again. It holds the finished file and the work directory of an interrupted run, until the store has
+the file.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from geothresh.raster.uploading import is_there, send
 from geothresh.run.outputs import OutputFiles
 
 WORK = "GEOTHRESH_WORK"
-"""The environment variable that names the directory in which those of all outputs are."""
-# Of the name of a directory, beside the digest.
+"""The environment variable with the parent of the directories of all outputs."""
+# Most characters of a directory's name before the digest.
 _MOST_CHARACTERS = 60
 
 
 def work_home() -> Path:
-    """Where the directories are: in that of `WORK`, or in this user's cache."""
+    """The parent of the directories: that of the variable `WORK`, or one in the user's cache."""
     chosen = os.environ.get(WORK)
     if chosen:
         return Path(chosen).absolute()
@@ -43,17 +44,17 @@ def work_home() -> Path:
     return Path.home() / ".cache" / "geothresh"
 
 
-def work_place(address: Address) -> Path:
-    """The directory of an output, or of a directory of outputs; it may not be there yet."""
+def work_directory_of(address: Address) -> Path:
+    """The local directory for an output, or for a directory of outputs; it may not exist yet."""
     digest = hashlib.sha256(address.location.encode()).hexdigest()[:16]
     return work_home() / f"{address.leaf[:_MOST_CHARACTERS]}-{digest}"
 
 
 def require_one_file(output: Address) -> None:
-    """Refuse an output that would be several files: objects appear one by one.
+    """Refuse an output of several files, because objects appear one by one.
 
     Raises:
-        UsageError: it is a shapefile.
+        UsageError: the output is a shapefile.
     """
     if output.leaf.lower().endswith(".shp"):
         raise UsageError(
@@ -63,10 +64,10 @@ def require_one_file(output: Address) -> None:
 
 
 def send_finished(local: Path, address: Address, *, replace: bool) -> None:
-    """Send a finished file, as `send` does.
+    """Upload a finished file, see `send`.
 
     Raises:
-        OutputError: as `send`; the message says where the file is kept.
+        OutputError: the upload failed; the message says where the file is kept.
     """
     try:
         send(local, address, replace=replace)
@@ -76,35 +77,37 @@ def send_finished(local: Path, address: Address, *, replace: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staging:
-    """Where the outputs of a run are made on this machine, and to which address some of them go."""
+    """The local files of a run's outputs, and the addresses to which some are uploaded."""
 
     mask: Path
+    """Local file of the mask."""
     outputs: Outputs
+    """Local files of the other outputs."""
     addresses: Mapping[Path, Address] = field(default_factory=dict)
-    """Of what is sent, by the file on this machine."""
+    """Address of each uploaded output, by local file."""
 
     @classmethod
     def of(cls, mask: PathLike, outputs: Outputs) -> Staging:
-        """Sort out which outputs are sent, and where they are made; nothing is made yet.
+        """Find which outputs are uploaded, and their local files; nothing is created yet.
 
         Raises:
-            UsageError: an output would be several objects, or two have one address.
+            UsageError: an output would be several objects, or two have the same address.
         """
         addresses: dict[Path, Address] = {}
 
-        def place(output: PathLike) -> Path:
+        def local_file(output: PathLike) -> Path:
             address = Address.of(output)
             if address is None:
                 return Path(os.fspath(output))
             require_one_file(address)
-            local = work_place(address) / address.leaf
+            local = work_directory_of(address) / address.leaf
             if local in addresses:
                 raise UsageError(f"{address}: two outputs have this name; give each its own")
             addresses[local] = address
             return local
 
-        first = place(mask)
-        others = {name: None if path is None else place(path)
+        first = local_file(mask)
+        others = {name: None if path is None else local_file(path)
                   for name, path in asdict(outputs).items()}  # fmt: skip
         return cls(mask=first, outputs=Outputs(**others), addresses=addresses)
 
@@ -112,28 +115,29 @@ class Staging:
     def ready(
         self, source: RasterSource, *, overwrite: bool, finished: Iterable[Path]
     ) -> Iterator[None]:
-        """Look whether outputs may be sent, before any work, and have directories to make them in.
+        """Check before any work whether outputs may be uploaded, and create their directories.
 
-        When the block ends well, all was sent, and the directories go.
+        If the block ends without an exception, everything was uploaded, and the directories are
+        removed.
 
         Args:
             source: the scene.
-            overwrite: whether they may be there.
-            finished: files on this machine that an interrupted run has made: whether what is in
-                the store is the same shows when they are sent.
+            overwrite: whether the objects may exist.
+            finished: local files that an interrupted run has made. Their objects may exist: they
+                are compared when the files are uploaded.
 
         Raises:
-            UsageError: one is the scene.
-            OutputError: one is there already and may not be; or the store does not tell, or a
-                directory cannot be made.
+            UsageError: an output is the scene.
+            OutputError: an object exists and `overwrite` is False; or the request failed, or a
+                directory cannot be created.
         """
-        made = set(finished)
+        resumed = set(finished)
         for local, address in self.addresses.items():
             if address.is_at(source.location):
                 raise UsageError(
                     f"{address}: the output is the input {source.name}; name another with `output`"
                 )
-            if is_there(address) and not overwrite and local not in made:
+            if is_there(address) and not overwrite and local not in resumed:
                 raise OutputError(
                     f"{address}: exists already; choose another name or add `overwrite=True`"
                 )
@@ -143,43 +147,43 @@ class Staging:
             yield
         except BaseException:
             for local in self.addresses:
-                with suppress(OSError):  # something is in it that the same command goes on from
+                with suppress(OSError):  # not empty: the same command resumes from it
                     local.parent.rmdir()
             raise
         for local in self.addresses:
             shutil.rmtree(local.parent, ignore_errors=True)
 
     def send(self, *, overwrite: bool) -> None:
-        """Send all that was made.
+        """Upload all outputs.
 
         Raises:
-            OutputError: one was not taken; it is kept on this machine.
+            OutputError: an upload failed; the file is kept on this machine.
         """
         for local, address in self.addresses.items():
             send_finished(local, address, replace=overwrite)
 
     def named(self, files: OutputFiles) -> dict[str, Any]:
-        """The outputs by their fields, as the user calls them: by its address what was sent."""
+        """The outputs by field: the address of uploaded ones, the path of others."""
         return {name: self.addresses[path].name if path in self.addresses else path
                 for name, path in asdict(files).items()}  # fmt: skip
 
 
 @contextmanager
 def staged(output: PathLike, *, overwrite: bool, inputs: Iterable[str] = ()) -> Iterator[Path]:
-    """Where an output is made that a single step writes: its own path, or one whose file is sent.
+    """Stage an output that is written in a single step.
 
     Args:
         output: a local file, or an object.
-        overwrite: whether an object may be there already.
-        inputs: what GDAL opens of the inputs, none of which may be the object.
+        overwrite: whether the object may exist.
+        inputs: GDAL's paths of the inputs, none of which may be the object.
 
     Yields:
-        The local file. If it is to be sent, nothing is there, and what the block made is sent when
-        it ends well; nothing stays there.
+        The local file to write: the output itself, or a temporary file that does not exist yet. The
+        temporary file is uploaded if the block ends without an exception, and always removed.
 
     Raises:
-        UsageError: it is an input, or would be several objects.
-        OutputError: it is there already and may not be, or was not taken.
+        UsageError: the output is an input, or would be several objects.
+        OutputError: the object exists and `overwrite` is False, or the upload failed.
     """
     address = Address.of(output)
     if address is None:
@@ -190,11 +194,11 @@ def staged(output: PathLike, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
         raise UsageError(f"{address}: the output is an input; name another")
     if is_there(address) and not overwrite:
         raise OutputError(f"{address}: exists already; choose another name or add `overwrite=True`")
-    home = work_place(address)
+    home = work_directory_of(address)
     make_directory(home, parents=True)
     remove_stale(home)
     temporary = create_beside(home / address.leaf)
-    # Under its own name, which determines the format.
+    # It has the name of the output, which determines the format.
     local = temporary.with_name(address.leaf)
     try:
         yield local
@@ -206,5 +210,5 @@ def staged(output: PathLike, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
         raise type(error)(str(error).replace(str(local), address.name)) from error
     finally:
         discard(temporary)
-        with suppress(OSError):  # something else is in it
+        with suppress(OSError):  # not empty
             home.rmdir()

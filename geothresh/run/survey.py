@@ -1,7 +1,7 @@
-"""Statistics of a scene and its refined mask for the report page: overviews, histograms, places.
+"""Statistics of a scene and its refined mask for the report page: overviews and histograms.
 
-Both are read window by window, so that memory does not grow with the scene. An overview pixel holds
-the shares of the pixels that it stands for, not one sample of them.
+Both rasters are read window by window, so that memory does not grow with the scene. An overview
+pixel holds shares over all pixels that it covers, not one sample of them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ ReadMask: TypeAlias = Callable[[PixelWindow], tuple[BoolArray, BoolArray]]
 
 BINS = 50
 """Bins of the histograms of confidences, equal parts of [0, 1]."""
-PLACES, PLACE = 12, 256
-"""Number of places that are shown, and side of one in pixels."""
+SQUARES, SQUARE = 12, 256
+"""Number of squares with the most changes that are shown, and side of a square in pixels."""
+# Most pixels along a side of the overview.
 _SIDE = 1600
-# Pixels of a window along a row and down a column, where the overview is not coarser.
+# Columns and rows of a window, unless one overview pixel covers more.
 _WINDOW_WIDTH, _WINDOW_HEIGHT = 2048, 512
 
 
 @dataclass(slots=True, kw_only=True)
-class Survey:
-    """The statistics. Shares are of the valid pixels that a pixel of the overview stands for."""
+class SceneStatistics:
+    """Statistics of a scene. Shares are of the valid pixels that an overview pixel covers."""
 
     size: RasterSize
     factor: int
-    """Pixels of the scene along one of the overview; a power of two."""
+    """Pixels of the scene along one pixel of the overview; a power of two."""
     valid: NDArray[np.float32] = field(init=False)
     """Share of all pixels that have data, (h, w) of the overview."""
     before: NDArray[np.float32] = field(init=False)
@@ -46,15 +47,18 @@ class Survey:
     after: NDArray[np.float32] = field(init=False)
     """Share of foreground in the mask."""
     added: NDArray[np.float32] = field(init=False)
+    """Share of pixels that became foreground."""
     removed: NDArray[np.float32] = field(init=False)
+    """Share of pixels that became background."""
     thresholds: NDArray[np.float32] = field(init=False)
     """Mean of the region-specific thresholds; NaN where there is no data."""
     confidences: Int64Array = field(init=False)
     """Valid pixels of the input by confidence, (BINS,)."""
     refined: Int64Array | None = field(default=None)
-    """The same of the refined confidences; None where they were not written."""
-    places: tuple[PixelWindow, ...] = ()
-    """Squares of `PLACE` pixels where most changed, the most first; smaller in a small scene."""
+    """Valid pixels by refined confidence, (BINS,); None if these were not written."""
+    squares: tuple[PixelWindow, ...] = ()
+    """Squares of `SQUARE` pixels with the most changes, in descending order; smaller in a small
+    scene."""
 
     def __post_init__(self) -> None:
         shape = -(-self.size.height // self.factor), -(-self.size.width // self.factor)
@@ -64,33 +68,33 @@ class Survey:
         self.confidences = np.zeros(BINS, np.int64)
 
 
-def survey(
+def scene_statistics(
     scene: RasterReader,
     mask: ReadMask,
     *,
     threshold: float,
     refined: RasterReader | None = None,
-) -> Survey:
+) -> SceneStatistics:
     """Read a scene and its mask once, and collect the statistics.
 
     Args:
         scene: the input.
-        mask: the refined mask on the same grid.
-        threshold: at which the input is cut, for what was foreground before.
+        mask: reads the refined mask, on the same grid.
+        threshold: threshold of the input.
         refined: the refined confidences, if they were written.
 
     Raises:
-        InputError: one of them cannot be read.
+        InputError: one of the rasters cannot be read.
     """
     size = scene.size
     factor = 1
     while max(size.height, size.width) > factor * _SIDE:
         factor *= 2
-    seen = Survey(size=size, factor=factor)
+    seen = SceneStatistics(size=size, factor=factor)
     if refined is not None:
         seen.refined = np.zeros(BINS, np.int64)
-    places: list[tuple[int, int, int]] = []
-    # All powers of two: windows are whole pixels of the overview, whole regions, whole places.
+    squares: list[tuple[int, int, int]] = []
+    # All sizes are powers of two: windows hold whole overview pixels, regions and squares.
     for window in RegularGrid(
         size=size,
         part_height=max(_WINDOW_HEIGHT, factor),
@@ -104,25 +108,29 @@ def survey(
         seen.confidences += _counted(confidence, valid)
         if refined is not None and seen.refined is not None:
             seen.refined += _counted(refined.read(window)[0], valid)
-        _add_places(places, window, before, after)
-    seen.places = tuple(
+        _add_squares(squares, window, before, after)
+    seen.squares = tuple(
         PixelWindow(
-            row=max(0, min(-row, size.height - PLACE)), col=max(0, min(-col, size.width - PLACE)),
-            height=min(PLACE, size.height), width=min(PLACE, size.width),
+            row=max(0, min(-row, size.height - SQUARE)), col=max(0, min(-col, size.width - SQUARE)),
+            height=min(SQUARE, size.height), width=min(SQUARE, size.width),
         )
-        for _, row, col in sorted(places, reverse=True)
+        for _, row, col in sorted(squares, reverse=True)
     )  # fmt: skip
     return seen
 
 
 def _add_overview(
-    seen: Survey, window: PixelWindow, before: BoolArray, after: BoolArray, valid: BoolArray
+    seen: SceneStatistics,
+    window: PixelWindow,
+    before: BoolArray,
+    after: BoolArray,
+    valid: BoolArray,
 ) -> None:
     factor = seen.factor
-    place = _overview_slices(window, factor)
+    covered = _overview_slices(window, factor)
     pixels = block_sums(np.ones(valid.shape, np.uint8), factor)
     with_data = block_sums(valid, factor)
-    seen.valid[place] = with_data / pixels
+    seen.valid[covered] = with_data / pixels
     known = np.maximum(with_data, 1)
     for array, values in (
         (seen.before, before),
@@ -130,11 +138,11 @@ def _add_overview(
         (seen.added, after & ~before),
         (seen.removed, before & ~after),
     ):
-        array[place] = block_sums(values, factor) / known
+        array[covered] = block_sums(values, factor) / known
 
 
 def _add_thresholds(
-    seen: Survey,
+    seen: SceneStatistics,
     window: PixelWindow,
     confidence: Float32Array,
     after: BoolArray,
@@ -155,19 +163,19 @@ def _add_thresholds(
     target[...] = repeated[: target.shape[0], : target.shape[1]]
 
 
-def _add_places(
-    places: list[tuple[int, int, int]],
+def _add_squares(
+    squares: list[tuple[int, int, int]],
     window: PixelWindow,
     before: BoolArray,
     after: BoolArray,
 ) -> None:
-    changed = block_sums(after ^ before, PLACE)
+    changed = block_sums(after ^ before, SQUARE)
     for row, col in np.argwhere(changed).tolist():
-        # Of equal ones the first in raster order.
-        top, left = window.row + row * PLACE, window.col + col * PLACE
-        heapq.heappush(places, (int(changed[row, col]), -top, -left))
-        if len(places) > PLACES:
-            heapq.heappop(places)
+        # Of squares with equal numbers, the first in raster order is kept.
+        top, left = window.row + row * SQUARE, window.col + col * SQUARE
+        heapq.heappush(squares, (int(changed[row, col]), -top, -left))
+        if len(squares) > SQUARES:
+            heapq.heappop(squares)
 
 
 def _overview_slices(window: PixelWindow, factor: int) -> tuple[slice, slice]:
@@ -184,7 +192,7 @@ def _counted(confidence: Float32Array, valid: BoolArray) -> Int64Array:
 
 
 def block_sums(values: NDArray[np.generic], side: int) -> NDArray[np.float32]:
-    """Sums over blocks of `side` x `side` pixels, those at the right and lower edge smaller."""
+    """Sums over blocks of `side` x `side` pixels, which are smaller at the right and lower edge."""
     height, width = values.shape
     if side == 1:
         return values.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Put the vectors that a run draws in place, logged in its journal."""
+"""Write the vector file of a run, and log it in the run's journal."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ class Notes(Protocol):
 
 
 class Drawn(Protocol):
-    """What `vectorize` tells of the file that it has written."""
+    """What `vectorize` returns about the file that it has written."""
 
     @property
     def layer(self) -> str:
-        """The layer in it."""
+        """Name of the layer."""
 
     @property
     def features(self) -> int:
-        """In the layer."""
+        """Number of features in the layer."""
 
 
 def put_vectors(draw: Callable[[Path], Drawn], vector: Path, journal: Notes) -> None:
     """Draw vectors into a temporary file, log it, and rename it into place.
 
     Args:
-        draw: writes them to the path that it is given.
+        draw: writes the vectors to the given path.
         vector: the file to write.
-        journal: logs it, with ``features``.
+        journal: logs the file, with ``features``.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     temporary = create_beside(vector)
     try:
-        # In the folder of the temporary file, under its final name, which determines the format.
+        # It lies in the temporary folder and has its final name, which determines the format.
         made = temporary.with_name(vector.name)
         try:
             drawn = draw(made)
@@ -51,7 +51,7 @@ def put_vectors(draw: Callable[[Path], Drawn], vector: Path, journal: Notes) -> 
             raise OutputError(str(error).replace(str(made), str(vector))) from error
         temporary.unlink()
         take_over_styles(made, vector, drawn.layer)
-        # A shapefile is several files, of which the one that was named comes last.
+        # A shapefile is several files; the one with the given name is renamed last.
         parts = sorted(made.parent.iterdir(), key=lambda file: file == made)
         journal.record_made(
             {vector.with_name(part.name): part for part in parts}, features=drawn.features

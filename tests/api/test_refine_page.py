@@ -15,7 +15,7 @@ import geothresh
 from geothresh.errors import OutputError, UsageError
 from geothresh.mosaic import ArrayReader
 from geothresh.options import Outputs, Tiling, Writing
-from geothresh.run.survey import BINS, PLACE, block_sums, survey
+from geothresh.run.survey import BINS, SQUARE, block_sums, scene_statistics
 from geothresh.windows import PixelWindow
 from tests.support.blobs import scene
 from tests.support.fakes import UnevenRefiner
@@ -37,7 +37,7 @@ def made(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 @given(st.integers(1, 900), st.integers(1, 2500), st.integers(0, 9))
 def test_a_survey_counts_every_pixel_once(height: int, width: int, seed: int) -> None:
     confidence, mask, valid = made(height, width, seed)
-    seen = survey(
+    seen = scene_statistics(
         ArrayReader(confidence), lambda w: (mask[w.slices()], valid[w.slices()]), threshold=0.5
     )
     assert max(seen.valid.shape) <= 1600
@@ -50,18 +50,18 @@ def test_a_survey_counts_every_pixel_once(height: int, width: int, seed: int) ->
         np.testing.assert_allclose(share * pixels, block_sums(values, seen.factor), atol=1e-3)
     bins = np.minimum((confidence[valid] * np.float32(BINS)).astype(int), BINS - 1)
     np.testing.assert_array_equal(seen.confidences, np.bincount(bins, minlength=BINS))
-    changed = block_sums(mask ^ before, PLACE)
-    assert len(seen.places) == min(12, np.count_nonzero(changed))
-    if seen.places:
+    changed = block_sums(mask ^ before, SQUARE)
+    assert len(seen.squares) == min(12, np.count_nonzero(changed))
+    if seen.squares:
         row, col = np.unravel_index(changed.argmax(), changed.shape)
-        first = seen.places[0]
+        first = seen.squares[0]
         cell = PixelWindow(
-            row=int(row) * PLACE, col=int(col) * PLACE, height=min(PLACE, height - row * PLACE),
-            width=min(PLACE, width - col * PLACE),
+            row=int(row) * SQUARE, col=int(col) * SQUARE, height=min(SQUARE, height - row * SQUARE),
+            width=min(SQUARE, width - col * SQUARE),
         )  # fmt: skip
         assert first.intersection(cell) == cell
-    for place in seen.places:
-        assert (place.height, place.width) == (min(PLACE, height), min(PLACE, width))
+    for place in seen.squares:
+        assert (place.height, place.width) == (min(SQUARE, height), min(SQUARE, width))
         assert place.row_stop <= height and place.col_stop <= width
     assert np.isnan(seen.thresholds).sum() <= np.count_nonzero(pixels == 0)
 

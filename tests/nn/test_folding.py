@@ -58,7 +58,7 @@ def kernels(net: ThreshNet) -> set[bool | None]:
     """What the convolutions with a rectifier have chosen."""
     found = [m for m in net.modules() if isinstance(m, FoldedConv) and m.rectified]
     assert found
-    return {module._at_once for module in found}
+    return {module._fused for module in found}
 
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
@@ -87,7 +87,7 @@ def test_kernels_that_are_not_there_are_done_without_and_it_is_said(
     def rectified(*_: object) -> torch.Tensor:
         raise lacking
 
-    monkeypatch.setattr(FoldedConv, "_rectified", rectified)
+    monkeypatch.setattr(FoldedConv, "_fused_step", rectified)
     net = folded()
     with caplog.at_level(logging.INFO, "geothresh.nn"):
         assert (refined(net) - expected).abs().max() < 1e-5
@@ -98,12 +98,12 @@ def test_kernels_that_are_not_there_are_done_without_and_it_is_said(
 def test_kernels_that_give_something_else_are_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    right = FoldedConv._rectified
+    right = FoldedConv._fused_step
 
     def forgetful(self: FoldedConv, x: torch.Tensor, plus: torch.Tensor | None) -> torch.Tensor:
         return right(self, x, None)
 
-    monkeypatch.setattr(FoldedConv, "_rectified", forgetful)
+    monkeypatch.setattr(FoldedConv, "_fused_step", forgetful)
     net = folded()
     with caplog.at_level(logging.INFO, "geothresh.nn"):
         assert (refined(net) - refined(trained())).abs().max() < 1e-5
@@ -116,7 +116,9 @@ def test_kernels_that_give_something_else_are_not_used(
 def test_what_is_not_a_number_is_not_taken_for_agreement(
     monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(FoldedConv, "_rectified", lambda self, x, plus: torch.full((1,), torch.nan))
+    monkeypatch.setattr(
+        FoldedConv, "_fused_step", lambda self, x, plus: torch.full((1,), torch.nan)
+    )
     layers = ConvNorm(3, 8).eval()
     x = torch.rand((1, 3, 16, 16))
     plus = torch.rand((1, 8, 16, 16)) if where == "plus" else None
@@ -135,7 +137,7 @@ def test_memory_that_runs_out_is_no_reason_to_choose(monkeypatch: pytest.MonkeyP
     def rectified(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(FoldedConv, "_rectified", rectified)
+    monkeypatch.setattr(FoldedConv, "_fused_step", rectified)
     net = folded()
     with pytest.raises(torch.OutOfMemoryError):
         refined(net)
