@@ -1,7 +1,7 @@
 """Correct the confidence raster of a binary segmentation network with ThreshNet.
 
-The names below are loaded when they are first used, so that ``import geothresh`` waits neither for
-torch nor for GDAL.
+The public names are loaded when they are first used, so that ``import geothresh`` loads neither
+torch nor GDAL.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its home (PEP 562) and keep it here."""
+    """Load a public name from its module (PEP 562) and keep it here."""
     try:
         home = _HOMES[name]
     except KeyError:

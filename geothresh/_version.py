@@ -1,4 +1,4 @@
-"""The version, the only place; the build reads it here."""
+"""The version of geothresh; the build reads it from here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files that are not on this machine: URLs, and paths of GDAL's virtual file systems."""
+"""Addresses of remote files: URLs, and paths of GDAL's virtual file systems."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from geothresh.errors import UsageError
 
 OBJECT_STORES = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
-"""Schemes of URLs behind which outputs may be written, and GDAL's file system of each."""
+"""URL schemes to which outputs may be written, and GDAL's virtual file system of each."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# What is left of a URL that was made a Path.
+# A URL that was converted to a Path, which removes a slash.
 _PATH_OF_URL = re.compile(r"(s3|gs|az|https?):/(?!/)")
-# What a user or password in a URL ends with, and what follows a question mark in an address.
+# User and password in a URL, and the query of an address.
 _USER = re.compile(r"(?<=://)[^/@\s'\"]*@")
 _QUERY = re.compile(r"((?:://|/vsi)[^\s'\"?]*)\?[^\s'\"]*")
 # Parameters of signed URLs of S3, Google and Azure, which change each time.
@@ -28,7 +28,7 @@ _SIGNING = re.compile(
 
 
 def is_remote(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of no local file.
+    """Whether a name is a URL or a path of GDAL's virtual file systems.
 
     Example:
         >>> is_remote("s3://bucket/scene.tif"), is_remote("/vsis3/bucket/scene.tif")
@@ -39,7 +39,7 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 
 def path_of(name: str | os.PathLike[str]) -> Path:
-    """A name as a Path; of an object, GDAL's path of it, in which no slash is lost.
+    """Convert a name to a Path; for an object it is GDAL's path, which loses no slash.
 
     Example:
         >>> path_of("s3://bucket/scene.tif")
@@ -49,7 +49,7 @@ def path_of(name: str | os.PathLike[str]) -> Path:
 
 
 def lost_a_slash(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a URL that was made a Path, and of no directory here.
+    """Whether a name is a URL that was converted to a Path, and not the path of a directory.
 
     Example:
         >>> lost_a_slash(Path("s3://bucket/scene.tif"))
@@ -60,7 +60,7 @@ def lost_a_slash(name: str | os.PathLike[str]) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """A name or message without what lets others read: passwords and signatures in addresses.
+    """Remove the secrets in addresses from a name or message: users, passwords and queries.
 
     Example:
         >>> without_secrets("https://me:word@host/x.tif?X-Amz-Signature=1f: HTTP 403")
@@ -70,35 +70,35 @@ def without_secrets(text: str) -> str:
 
 
 def identity(location: str) -> str:
-    """What tells one remote file from another, the same whoever asks for it and when.
+    """A text that identifies a remote file, whoever asks for it and when.
 
-    Without user, password and signature. Of other parameters a digest stands for the values.
+    User, password and signature are left out. Other parameters are replaced by a digest.
 
     Example:
         >>> identity("https://me@host/x.tif?X-Amz-Date=20260101&X-Amz-Signature=1f")
         'https://host/x.tif'
     """
     plain, _, query = _USER.sub("", location).partition("?")
-    left = sorted(one for one in query.split("&") if one and not _SIGNING.match(one))
+    left = sorted(part for part in query.split("&") if part and not _SIGNING.match(part))
     digest = hashlib.sha256("&".join(left).encode()).hexdigest()[:16]
     return f"{plain}?{digest}" if left else plain
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An object, or what the names of several begin with, in an object store."""
+    """The address of an object, or of a directory of objects, in an object store."""
 
     name: str
-    """As the user wrote it, for messages."""
+    """The address as the user wrote it, for messages."""
     location: str
-    """As GDAL has it, the same whichever way it was written: ``/vsis3/bucket/key``."""
+    """GDAL's path, which is the same however the address was written: ``/vsis3/bucket/key``."""
 
     @classmethod
     def of(cls, output: str | os.PathLike[str], *, several: bool = False) -> Address | None:
-        """Where an output is to be written, or several as in a directory; None if on this machine.
+        """The address of an output, or with `several` of a directory; None for a local path.
 
         Raises:
-            UsageError: it is neither a local file nor in an object store.
+            UsageError: the output is neither a local file nor in an object store.
 
         Example:
             >>> Address.of("s3://bucket/mask.tif").location
@@ -110,7 +110,7 @@ class Address:
         if not is_remote(text):
             return None
         location = cls.in_store(text)
-        store = next((one for one in OBJECT_STORES.values() if location.startswith(one)), None)
+        store = next((root for root in OBJECT_STORES.values() if location.startswith(root)), None)
         if store is None:
             raise UsageError(
                 f"{without_secrets(text)}: outputs are written to local files, s3://, gs:// and "
@@ -125,12 +125,12 @@ class Address:
         return cls(name=text.rstrip("/"), location=location.rstrip("/"))
 
     def is_at(self, location: str) -> bool:
-        """Whether a name that GDAL takes, a URL or path, is that of this object."""
+        """Whether a URL or a path of GDAL is that of this object."""
         return self.in_store(location) == self.location
 
     @staticmethod
     def in_store(name: str) -> str:
-        """The URL of an object as a path of GDAL's; other names as they are."""
+        """Convert the URL of an object to GDAL's path; other names are returned unchanged."""
         url = _URL.match(name)
         if url is None or url[1].lower() not in OBJECT_STORES:
             return name
@@ -142,7 +142,7 @@ class Address:
         return self.location.rpartition("/")[2]
 
     def beside(self, leaf: str) -> Address:
-        """The object of another last name beside it."""
+        """The address of another object in the same directory."""
         return Address(f"{self.name.rpartition('/')[0]}/{leaf}",
                        f"{self.location.rpartition('/')[0]}/{leaf}")  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""What each thing looks like, everywhere: pictures, colour tables of rasters, styles for QGIS.
+"""The colours of pictures, colour tables of rasters, and styles for QGIS.
 
 A colour is red, green and blue, 0 to 255. Added and removed differ in hue and lightness, so that
-they are told apart with any colour vision.
+they can be distinguished with any colour vision.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import TypeAlias
 Rgb: TypeAlias = tuple[int, int, int]
 
 FOREGROUND: Rgb = (255, 176, 0)
-"""Foreground of a mask, and what of it is as it was: amber."""
+"""Foreground of a mask, and unchanged foreground: amber."""
 ADDED: Rgb = (60, 130, 255)
-"""Became foreground: blue."""
+"""Pixels that became foreground: blue."""
 REMOVED: Rgb = (230, 60, 45)
-"""Became background: red."""
+"""Pixels that became background: red."""
 BACKGROUND: Rgb = (18, 18, 18)
-"""In pictures; on a map the background is transparent."""
+"""Background in pictures; on a map it is transparent."""
 NO_DATA: Rgb = (120, 120, 120)
-"""In pictures; on a map pixels without data are transparent."""
+"""Pixels without data in pictures; on a map they are transparent."""
 EMPTY: Rgb = (0, 0, 0)
-"""In the colour tables of TIFFs, which know no transparency, what is transparent on a map."""
+"""Classes that are transparent on a map, in the colour tables of TIFFs, which have no alpha."""
 OUTLINE: Rgb = (120, 74, 0)
-"""Around areas of foreground, and nodes of lines."""
+"""Outlines of foreground, and nodes of lines: brown."""
 BRIDGE: Rgb = (200, 0, 200)
-"""Lines over gaps of a mask: magenta, seen on grey, green and brown alike."""
+"""Lines over gaps of a mask: magenta, which stands out on grey, green and brown."""
 
 Stop: TypeAlias = tuple[float, Rgb, int]
-"""A value, its colour, and how opaque that is, 0 to 255."""
+"""A value, its colour, and its opacity from 0 to 255."""
 
 CONFIDENCE_RAMP: tuple[Stop, ...] = (
     (0.0, (68, 1, 84), 0),
@@ -43,11 +43,11 @@ THRESHOLD_RAMP: tuple[Stop, ...] = (
     (0.5, (245, 245, 245), 90),
     (0.95, REMOVED, 200),
 )
-"""Region-specific thresholds: a low one lets in more foreground, a high one less."""
+"""Region-specific thresholds: low ones, which give more foreground, are blue, high ones red."""
 
 
 def hexadecimal(colour: Rgb) -> str:
-    """As HTML has it.
+    """A colour in the notation of HTML.
 
     Example:
         >>> hexadecimal((255, 176, 0))

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 
 class GeothreshError(Exception):
-    """Base of every error that geothresh raises on purpose; by itself, a fault of ours."""
+    """Base class of all errors that geothresh raises; raised itself, it is a bug of geothresh."""
 
     exit_code = 1
     resumable = False
-    """Whether the same call may succeed later on, so that work done so far is worth keeping."""
+    """Whether the same call may succeed later, so that finished work is kept."""
 
 
 class ClusterError(GeothreshError):
@@ -25,7 +25,7 @@ class ClusterError(GeothreshError):
 
 
 class DeviceLostError(GeothreshError):
-    """A GPU failed in the middle of a run; nothing on it works in this process any more."""
+    """A GPU failed during a run; this process cannot use it any more."""
 
     resumable = True
 
@@ -37,19 +37,19 @@ class UsageError(GeothreshError):
 
 
 class InputError(GeothreshError):
-    """An input cannot be read, or what it holds is not what the operation needs."""
+    """An input cannot be read, or its content is not suitable."""
 
     exit_code = 3
 
 
 class DeadlyTileError(InputError):
-    """Every worker process that refined the tiles at one place died."""
+    """Every worker process that refined a certain group of tiles died."""
 
     resumable = True
 
 
 class OutputError(GeothreshError):
-    """An output cannot be written, or would destroy something without leave to do so."""
+    """An output cannot be written, or would replace a file without permission."""
 
     exit_code = 4
     resumable = True
@@ -62,11 +62,11 @@ class ModelError(GeothreshError):
 
 
 class GeothreshWarning(UserWarning):
-    """Something odd in the input that was understood and handled; the text says how."""
+    """Something unusual in the input was handled; the text says how."""
 
 
 def warn(text: str) -> None:
-    """Warn with a `GeothreshWarning`, shown for the line that called geothresh."""
+    """Give a `GeothreshWarning` for the line that called geothresh."""
     frame, depth, outermost = inspect.currentframe(), 0, 0
     while frame is not None:
         depth += 1
@@ -77,6 +77,6 @@ def warn(text: str) -> None:
 
 
 def names(some: Iterable[str], most: int = 10) -> str:
-    """Up to ``most`` names, sorted, for a message."""
+    """Join up to ``most`` names, sorted, for a message."""
     every = sorted(some)
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

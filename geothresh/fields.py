@@ -1,8 +1,8 @@
-"""Dataclass fields that are options: each with its default, the values it accepts and its help.
+"""Dataclass fields that declare options: default, accepted values and help.
 
-A class of options checks its values when it is made (`check`). Functions, the command line
-(`geothresh.cli.fields`), tags and fingerprints (`decisive`) read the fields: an option is declared
-once.
+A class of options checks its values when it is created (`check`). Functions, the command line
+(`geothresh.cli.fields`), tags and fingerprints (`decisive`) read the fields, so that an option is
+declared once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Accepted(Protocol):
     """The values that an option accepts."""
 
     def refusal(self, value: Any) -> str | None:
-        """What to give instead of this value; None where it is accepted."""
+        """Text that says what to give instead of a value; None if the value is accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +34,20 @@ class Number:
     """A number in a range, or one of a few words."""
 
     whole: bool = False
-    """Integers only."""
+    """Whether only integers are accepted."""
     least: float | None = None
+    """Minimum; None = no minimum."""
     most: float | None = None
+    """Maximum; None = no maximum."""
     above: bool = False
     """Whether `least` itself is refused."""
     below: bool = False
     """Whether `most` itself is refused."""
     words: tuple[str, ...] = ()
+    """Accepted words."""
 
     def refusal(self, value: Any) -> str | None:
-        """See `Accepted`; NaN is in no range, as no comparison with it is true."""
+        """See `Accepted`; NaN is refused wherever there is a range."""
         if isinstance(value, str) and value in self.words:
             return None
         kind = Integral if self.whole else Real
@@ -61,7 +64,7 @@ class Number:
 
     def _holds(self, value: Any) -> bool:
         if self.least is None and self.most is None:
-            return True  # a value as a raster stores it, which may be NaN
+            return True  # a stored value of a raster, which may be NaN
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
         try:
@@ -98,7 +101,7 @@ class Text:
     """Any text."""
 
     or_path: bool = False
-    """Whether a path is accepted too: for what is found by its name or in a file."""
+    """Whether a path is accepted, too: for options that take a name or a file."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -132,7 +135,7 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Values by name."""
+    """A mapping of names to values."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -141,7 +144,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Metres:
-    """A length above 0, or a range: the least and the greatest."""
+    """A length above 0 in metres, or a range of lengths (least, greatest)."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Accepted`."""
@@ -163,7 +166,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An instance of one of some classes of options."""
+    """An instance of one of several classes of options."""
 
     kinds: tuple[type[Options], ...]
 
@@ -184,7 +187,7 @@ class Several:
         """See `Accepted`."""
         if not isinstance(value, list | tuple):
             return "give a list"
-        return next((text for one in value if (text := self.of.refusal(one))), None)
+        return next((text for item in value if (text := self.of.refusal(item))), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,14 +195,15 @@ class Option:
     """The metadata of an option, besides its name, type and default."""
 
     help: str
-    """One line, for the command line."""
+    """Help text of the command line."""
     accepts: Accepted
+    """The accepted values."""
     pixels: bool
-    """Whether pixels or shapes of the outputs depend on the value as given: such options are part
-    of tags and fingerprints by name. Of others, the decision they lead to may be (the scaling, the
-    device)."""
+    """Whether pixels or shapes of the outputs depend on the value as given. Such options are in
+    tags and fingerprints by name. For others, the decision that they lead to may be there, such as
+    the scaling or the device."""
     flags: tuple[str, ...] = ()
-    """Spellings on the command line; empty = ``--name``."""
+    """Names on the command line; empty = ``--name``."""
     metavar: str | None = None
     """Placeholder of the value in the command line's help."""
 
@@ -213,7 +217,7 @@ def option(
     flags: tuple[str, ...] = (),
     metavar: str | None = None,
 ) -> Any:
-    """A dataclass field that is an option: see `Option`. A dict as default is copied."""
+    """Make a dataclass field that is an option, see `Option`; a dict as default is copied."""
     known = Option(help=help, accepts=accepts, pixels=pixels, flags=flags, metavar=metavar)
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata={"option": known})
@@ -222,41 +226,41 @@ def option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Base of a dataclass whose fields are made by `option` and checked when it is made."""
+    """Base class of dataclasses with fields made by `option`, which are checked on creation."""
 
     def __post_init__(self) -> None:
         check(self)
 
 
 def known(options: Options | type[Options]) -> dict[str, Option]:
-    """The metadata of each option of a class, by its name; other fields are left out."""
+    """The metadata of each option of a class, by name; other fields are left out."""
     every = fields(options)
-    return {one.name: one.metadata["option"] for one in every if "option" in one.metadata}
+    return {item.name: item.metadata["option"] for item in every if "option" in item.metadata}
 
 
 def default_of(options: type[Options], name: str) -> Any:
     """The default of an option."""
-    one = options.__dataclass_fields__[name]
-    return one.default if one.default_factory is MISSING else one.default_factory()
+    item = options.__dataclass_fields__[name]
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def check(options: Options) -> None:
-    """Check each value by itself; called first in a ``__post_init__`` that checks more.
+    """Check each value separately; call it first in a ``__post_init__`` that checks more.
 
     Raises:
-        UsageError: one is not accepted.
+        UsageError: a value is not accepted.
     """
-    for name, one in known(options).items():
+    for name, about in known(options).items():
         value = getattr(options, name)
         if value is not None or default_of(type(options), name) is not None:
-            require(name, value, one.accepts)
+            require(name, value, about.accepts)
 
 
 def require(name: str, value: Any, accepts: Accepted) -> None:
-    """Check one value by itself.
+    """Check one value.
 
     Raises:
-        UsageError: it is not accepted.
+        UsageError: the value is not accepted.
     """
     refusal = accepts.refusal(value)
     if refusal is not None:
@@ -264,7 +268,7 @@ def require(name: str, value: Any, accepts: Accepted) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in one line; strings in quotes, as a number may be given as a string by mistake."""
+    """A value in one line; strings are quoted, to show a number that is given as a string."""
     if isinstance(value, tuple):
         return ",".join(map(_shown, value))
     if isinstance(value, str):
@@ -277,11 +281,11 @@ def _shown(value: Any) -> str:
 def checked(
     **accepts: Accepted,
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Refuse arguments of a wrong type, before a function fails somewhere inside.
+    """Decorate a function so that it refuses arguments of a wrong type before it runs.
 
-    What an argument accepts follows from its default (a class of options, a flag, a whole number),
-    or from its name: ``progress`` and ``on_...`` are callbacks. An option given as a keyword of its
-    own is refused with the class that it belongs to.
+    What an argument accepts follows from its default (a class of options, a flag, an integer), or
+    from its name: ``progress`` and ``on_...`` are callbacks. An option that is given as a separate
+    keyword is refused with the name of its class.
 
     Args:
         accepts: what other arguments accept, by name.
@@ -289,13 +293,13 @@ def checked(
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         parameters = signature(function).parameters
-        accepted = {n: _accepted(n, one.default) for n, one in parameters.items()} | accepts
+        accepted = {n: _accepted(n, p.default) for n, p in parameters.items()} | accepts
 
         groups = {
             option: f"{name}={kind.__name__}({option}=...)"
-            for name, one in accepted.items()
-            if isinstance(one, Value)
-            for kind in one.kinds
+            for name, about in accepted.items()
+            if isinstance(about, Value)
+            for kind in about.kinds
             for option in known(kind)
             if option not in parameters
         }
@@ -334,12 +338,12 @@ def require_only(options: Options, *names: str, why: str) -> None:
     """Refuse options that a function would silently ignore.
 
     Args:
-        options: what the function was given.
-        names: those that it uses.
-        why: said of any other one, such as "is for a raster".
+        options: the given options.
+        names: names of the options that the function uses.
+        why: the reason why others are refused, such as "is for a raster".
 
     Raises:
-        UsageError: another one is given.
+        UsageError: another option is given.
     """
     for name in given(options):
         if name not in names:
@@ -347,22 +351,22 @@ def require_only(options: Options, *names: str, why: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A dataclass of results, or what is in one, as JSON types: paths are texts, tuples lists."""
+    """Convert a dataclass of results to JSON types: paths become texts, tuples lists."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, os.PathLike) else value
 
 
 def decisive(*options: Options) -> dict[str, Any]:
     """Values of the options that pixels depend on, by name: for tags and fingerprints."""
     return {
-        name: getattr(one, name)
-        for one in options
-        for name, about in known(one).items()
+        name: getattr(group, name)
+        for group in options
+        for name, about in known(group).items()
         if about.pixels
     }
 
@@ -370,6 +374,6 @@ def decisive(*options: Options) -> dict[str, Any]:
 FLAG = Flag()
 COUNT = Number(whole=True, least=1)
 SEED = Number(whole=True, least=0, most=2**32 - 1)
-"""What every generator of random numbers takes, torch's too after it is combined with a step."""
+"""Accepted by every random number generator, also by torch's after it is combined with a step."""
 AMOUNT = Number(least=0)
 SHARE = Number(least=0, most=1)

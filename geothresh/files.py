@@ -1,6 +1,6 @@
-"""Path checks and atomic writes: a temporary file beside the output, renamed when it is complete.
+"""Path checks and atomic writes: a temporary file beside the output is renamed when complete.
 
-Only the standard library: every writer of the package stands on this module.
+It uses only the standard library, because every writer of the package depends on it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from geothresh.addresses import is_remote, lost_a_slash, path_of
 from geothresh.errors import InputError, OutputError, UsageError
 
-# The end of the names of temporary folders.
+# Suffix of the names of temporary folders.
 _TEMPORARY = ".tmp"
-# The temporary files of this process, and the descriptors that hold the locks of their folders.
+# The temporary files of this process, each with the descriptor that locks its folder.
 _LOCKS: dict[Path, int] = {}
-# Folders that held no temporary one when they were last changed, at that time.
+# Folders without temporary folders, by the time of their last change.
 _CLEAN: dict[Path, int] = {}
 
 # Errors of file systems without locks.
@@ -37,16 +37,16 @@ _STREAMS = ("/proc/", "/dev/fd/")
 LONGEST_NAME = 255
 
 
-def paths_of(some: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """One path or several, as a list; of an object in a store, GDAL's path."""
-    return [path_of(one) for one in ([some] if isinstance(some, str | os.PathLike) else some)]
+def paths_of(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Convert one path or several to a list of Paths; for objects in a store, GDAL's paths."""
+    return [path_of(p) for p in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
 def require_file(name: str, path: Path) -> os.stat_result:
-    """The status of a regular file that is not empty.
+    """Check that a path is a regular file that is not empty; gives its status.
 
     Raises:
-        InputError: there is none at `path`; the message calls it `name`.
+        InputError: it is not; the message calls the file `name`.
     """
     try:
         status = path.stat()
@@ -57,7 +57,9 @@ def require_file(name: str, path: Path) -> os.stat_result:
             ) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{name}: no such file; check the path") from error
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{name}: cannot be read ({error.strerror}); check its path and permissions"
+        ) from error
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{name}: is a directory; name a file in it")
     if not stat.S_ISREG(status.st_mode):
@@ -71,13 +73,15 @@ def head_of(name: str, path: Path) -> bytes:
     """The first 512 bytes of a file, which tell its format.
 
     Raises:
-        InputError: it cannot be read; the message calls it `name`.
+        InputError: the file cannot be read; the message calls it `name`.
     """
     try:
         with path.open("rb") as file:
             return file.read(512)
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{name}: cannot be read ({error.strerror}); check its path and permissions"
+        ) from error
 
 
 def check_output(
@@ -89,14 +93,14 @@ def check_output(
 ) -> Path:
     """Return `path` as a Path if a file may be written there; called before any work.
 
-    Temporary files that killed runs of this output have left are removed.
+    Temporary files of killed runs of this output are removed.
 
     Args:
         path: the file.
-        overwrite: whether it may exist.
+        overwrite: whether the file may exist.
         inputs: files that must not be overwritten.
-        cleared: whether its directory has been cleared of leftovers already: to scan it for each of
-            a hundred thousand files takes hours.
+        cleared: whether the directory is free of leftovers already: scanning it for each of a
+            hundred thousand files would take hours.
 
     Raises:
         UsageError: the path is one of `inputs`, by name or through a link.
@@ -130,7 +134,7 @@ def check_output(
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     if not stat.S_ISDIR(parent.st_mode):
         raise OutputError(f"{target}: {target.parent} is not a directory; choose another")
-    # Even if the output is refused below: nothing else would remove them.
+    # Also done if the output is refused below, because nothing else would remove them.
     if not cleared:
         remove_stale(target.parent, target)
     if found is not None:
@@ -155,7 +159,7 @@ def require_page(path: Path) -> None:
 
 def _check_existing(target: Path, overwrite: bool) -> None:
     if target.is_symlink() and str(target.readlink()).startswith(_STREAMS):
-        # With stdout in a file this is a regular one, and the link would be replaced for everybody.
+        # If stdout is a file, this looks like a regular file, but a rename would replace the link.
         raise OutputError(f"{target}: is a stream of a process; name a file")
     if target.is_dir():
         raise OutputError(f"{target}: is a directory; name a file in it")
@@ -165,19 +169,19 @@ def _check_existing(target: Path, overwrite: bool) -> None:
         raise OutputError(f"{target}: exists already; choose another name or add `overwrite=True`")
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _same_file(first: Path, second: Path) -> bool:
     try:
-        return one.samefile(other)
+        return first.samefile(second)
     except (OSError, ValueError):
-        return one.absolute() == other.absolute()
+        return first.absolute() == second.absolute()
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give the path of a new empty file that replaces `target` when the block ends well.
+    """Give the path of a new empty file that replaces `target` at the end of the block.
 
-    The file carries the permissions that the umask gives to any new file. On every exception,
-    KeyboardInterrupt included, it is removed and `target` is left as it was.
+    The file has the permissions of the umask. After any exception, including KeyboardInterrupt, it
+    is removed, and `target` is not changed.
 
     Raises:
         OutputError: the file cannot be created, flushed to the disk or renamed.
@@ -192,7 +196,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file, UTF-8, as `write_bytes` does."""
+    """Write a small text file in UTF-8 atomically, see `write_bytes`."""
     write_bytes(target, text.encode())
 
 
@@ -200,7 +204,7 @@ def write_bytes(target: Path, content: bytes) -> None:
     """Write a small file atomically: it replaces an old one, or nothing changes.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(target) as temporary:
         try:
@@ -213,7 +217,7 @@ def lock(descriptor: int) -> bool:
     """Lock an open file or directory without waiting (``flock``).
 
     Returns:
-        Whether it is held now; False where another process holds it.
+        True if the lock is held now; False if another process holds it.
 
     Raises:
         OSError: the file system has no locks, see `has_no_locks`.
@@ -231,11 +235,11 @@ def has_no_locks(error: OSError) -> bool:
 
 
 def create_beside(target: Path) -> Path:
-    """Create an empty file in a hidden folder of its own, of an unguessable name, beside `target`.
+    """Create an empty file in a new hidden folder with an unguessable name, beside `target`.
 
-    The folder is locked as long as this process lives, so that `remove_stale` knows those of dead
-    processes. The lock is on the folder, as some writers delete the file and create it again, and
-    put others beside it (``-journal``, ``.aux.xml``).
+    The folder is locked as long as this process runs, so that `remove_stale` recognises folders of
+    dead processes. The folder is locked and not the file, because some writers delete the file and
+    create it again, or create others beside it (``-journal``, ``.aux.xml``).
     """
     try:
         folder, descriptor = _locked_folder(target)
@@ -258,7 +262,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
-            # Another run removed it in between, as it was not locked yet.
+            # Another run has removed it, because it was not locked yet.
             continue
         try:
             held = lock(descriptor)
@@ -266,7 +270,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
             if not has_no_locks(error):
                 os.close(descriptor)
                 raise
-            # No other process can lock it either, so none removes it.
+            # No other process can lock it either, so none will remove it.
             held = True
         if held and folder.exists():
             return folder, descriptor
@@ -274,26 +278,26 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
 
 
 def temporary_name(target: Path) -> Path:
-    """An unguessable name beside `target`, of a folder that `remove_stale` removes if unlocked."""
+    """An unguessable path beside `target` of a folder that `remove_stale` removes if unlocked."""
     return target.parent / f"{_start(target)}{secrets.token_hex(8)}{_TEMPORARY}"
 
 
 def _start(target: Path) -> str:
     """The prefix of the names of the temporary folders of `target`."""
-    # Cut by bytes, not characters: the limit of the file system is in bytes.
+    # Truncated in bytes, because the limit of file systems is in bytes.
     rest = 16 + len(_TEMPORARY)
     return os.fsencode(f".{target.name}.")[: LONGEST_NAME - rest].decode(errors="ignore")
 
 
 def remove_stale(directory: Path, target: Path | None = None) -> None:
-    """Remove the temporary folders that killed runs have left in a directory.
+    """Remove the temporary folders of killed runs in a directory.
 
-    Folders of running processes are locked and stay; so do all on a file system without locks.
+    Folders of running processes are locked and kept. On a file system without locks, all are kept.
 
     Args:
-        directory: where to look.
-        target: only those of this file and of files with the same stem, such as its style; None =
-            of all files.
+        directory: the directory.
+        target: remove only the folders of this file and of files with the same stem, such as its
+            style; None = of all files.
     """
     starts = r"\..*"
     if target is not None:
@@ -302,7 +306,7 @@ def remove_stale(directory: Path, target: Path | None = None) -> None:
     with suppress(OSError):
         changed = directory.stat().st_mtime_ns
         if _CLEAN.get(directory) == changed:
-            # A run may call this for each of thousands of files in it.
+            # A run may call this for each of thousands of files in a directory.
             return
         with os.scandir(directory) as entries:
             every = [entry for entry in entries if entry.name.endswith(_TEMPORARY)]
@@ -314,7 +318,7 @@ def remove_stale(directory: Path, target: Path | None = None) -> None:
 
 
 def _remove_dead(folder: Path) -> None:
-    # What cannot be opened, locked or removed stays: it does no harm.
+    # A folder that cannot be opened, locked or removed is kept; it does no harm.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -331,10 +335,10 @@ def file_digest(path: Path) -> str:
 
 
 def make_directory(directory: Path, *, parents: bool = False) -> None:
-    """Make a directory for outputs, if it is not there; with `parents`, those above it too.
+    """Create a directory for outputs if it does not exist; with `parents`, also its parents.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the directory cannot be created.
     """
     try:
         directory.mkdir(parents=parents, exist_ok=True)
@@ -345,10 +349,10 @@ def make_directory(directory: Path, *, parents: bool = False) -> None:
 
 
 def free_bytes(target: Path) -> int:
-    """Bytes that this user may still write where `target` is to be.
+    """Free bytes for this user in the file system of `target`.
 
     Raises:
-        OutputError: the file system does not tell.
+        OutputError: the directory of `target` does not exist any more.
     """
     try:
         return shutil.disk_usage(target.parent).free
@@ -360,17 +364,17 @@ def publish(temporary: Path, target: Path, *, replaced: Iterable[Path] = ()) -> 
     """Flush `temporary` to the disk and rename it to `target`: atomic and durable.
 
     Args:
-        temporary: from `create_beside`.
-        target: its final path.
-        replaced: files beside `target` that describe the old file: they are removed first, so that
-            they never lie beside the new one, and restored if the rename fails.
+        temporary: a file of `create_beside`.
+        target: the final path.
+        replaced: sidecar files of the old file. They are removed first, so that they never lie
+            beside the new file, and restored if the rename fails.
 
     Raises:
-        OutputError: the file cannot be flushed or renamed; `temporary` is still there.
+        OutputError: the file cannot be flushed or renamed; `temporary` is kept.
     """
     try:
-        # A rename does not flush the data, and is durable only once the directory is flushed. The
-        # directory is opened first: if that fails, nothing has happened yet.
+        # A rename does not flush the data, and is durable only after the directory is flushed. The
+        # directory is opened first: if that fails, nothing was changed.
         with _opened(target.parent) as directory:
             with _opened(temporary) as file:
                 os.fsync(file)
@@ -386,7 +390,7 @@ def publish(temporary: Path, target: Path, *, replaced: Iterable[Path] = ()) -> 
 
 @contextmanager
 def _set_aside(files: Iterable[Path], folder: Path) -> Iterator[None]:
-    """Move files into a folder; on any exception they come back."""
+    """Move files into a folder; after any exception, move them back."""
     moved: list[Path] = []
     try:
         for path in files:
@@ -409,9 +413,9 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def flush_directory(descriptor: int) -> None:
-    """Flush the entries of an open directory to the disk, where the file system supports it.
+    """Flush the entries of an open directory to the disk, if the file system supports it.
 
-    Some network and FUSE file systems do not, and answer EINVAL.
+    Some network and FUSE file systems do not, and fail with EINVAL.
 
     Raises:
         OSError: the disk fails.
@@ -424,7 +428,7 @@ def flush_directory(descriptor: int) -> None:
 
 
 def discard(temporary: Path) -> None:
-    """Remove a temporary file, if it is still there, and what was put beside it."""
+    """Remove a temporary file, if it still exists, and the files beside it in its folder."""
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
     _remove_folder(temporary)
@@ -433,7 +437,7 @@ def discard(temporary: Path) -> None:
 def _remove_folder(temporary: Path) -> None:
     """Remove the folder that `create_beside` made for a file, if it did.
 
-    May be interrupted and called again.
+    It may be interrupted and called again.
     """
     if temporary in _LOCKS:
         shutil.rmtree(temporary.parent, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A raster's place on the ground, as plain numbers."""
+"""Size, transform and CRS of a raster, as plain numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geothresh.windows import RasterSize
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The transform of a raster that has none: x = column, y = row."""
 
-# Metres to the edge of what can be seen, a thousand times: areas of more would overflow.
+# Farthest coordinate that is accepted. With larger ones, areas would overflow.
 _FARTHEST = 1e30
 
 
@@ -26,13 +26,13 @@ class GeoBox:
     transform: tuple[float, ...] = IDENTITY
     """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f, of pixel corners."""
     crs: str | None = None
-    """As WKT; None where the raster names none."""
+    """The CRS as WKT; None if the raster has none."""
     name: str = "the raster"
-    """What to call the raster in messages."""
+    """Name of the raster in messages."""
 
     @property
     def has_transform(self) -> bool:
-        """Whether an affine map is given; the identity is how a file without one reads."""
+        """Whether there is a transform; a file without one reads as the identity."""
         return self.transform != IDENTITY
 
     @property
@@ -42,13 +42,13 @@ class GeoBox:
         return abs(a * e - b * d)
 
     def to_map(self, pixels: Float64Array) -> Float64Array:
-        """(n, 2) columns and rows to x and y."""
+        """Convert (n, 2) columns and rows to x and y."""
         a, b, c, d, e, f = self.transform
         column, row = pixels.T
         return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
 
     def to_pixels(self, points: Float64Array) -> Float64Array:
-        """(n, 2) x and y to columns and rows."""
+        """Convert (n, 2) x and y to columns and rows."""
         a, b, c, d, e, f = self.transform
         return np.asarray((points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]])))
 
@@ -64,16 +64,16 @@ class GeoBox:
         return float(left), float(bottom), float(right), float(top)
 
     def shift_from(self, other: GeoBox) -> float:
-        """The farthest that a corner of this raster lies from where `other` has it.
+        """Largest distance between corresponding corners of two rasters, in pixels of `other`.
 
-        In pixels of `other`, along a row or a column; of two rasters of one size that have a
+        It is measured along a row or a column. Both rasters must have the same size and a
         transform.
         """
         corners = self.corners()
         return float(np.abs(other.to_pixels(self.to_map(corners)) - corners).max())
 
     def fault(self) -> str | None:
-        """What makes the transform unusable, None if nothing does."""
+        """Why the transform is unusable; None if it is usable."""
         shown = f"the transform {self.transform}"
         if not all(map(math.isfinite, self.transform)):
             return f"{shown} is not finite"
@@ -85,7 +85,7 @@ class GeoBox:
             reach = across + abs(down) * self.size.height
             if reach > _FARTHEST:
                 return f"{shown} reaches as far as {reach:.3g}, off any map"
-            # So far out that the next number is more than a pixel away.
+            # The spacing of floating-point numbers there is more than a pixel.
             if math.ulp(across) > max(abs(along), abs(down)):
                 return f"{shown} maps neighbouring pixels to the same coordinates"
         return None
@@ -96,22 +96,22 @@ class PixelSize:
     """Ground sample distance of a raster at its centre, in metres."""
 
     x: float
-    """Along a row."""
+    """Metres per pixel along a row."""
     y: float
-    """Down a column."""
+    """Metres per pixel down a column."""
 
     @property
     def mean(self) -> float:
-        """The side of the square of the same area: what models are compared with.
+        """Side of a square pixel of the same area, which is compared with that of models.
 
         For oblong pixels (degrees, far from the equator) one side is then too small and the other
-        too large by the same factor: resampling keeps their shape.
+        too large by the same factor. Resampling keeps their shape.
         """
         return math.sqrt(self.x * self.y)
 
     @property
     def text(self) -> str:
-        """Such as ``0.5 m``, or ``0.5 x 0.7 m`` where the sides differ by a hundredth and more."""
+        """The size in words: ``0.5 m``, or ``0.5 x 0.7 m`` if the sides differ by 1 % or more."""
         if max(self.x / self.y, self.y / self.x) < 1.01:
             return f"{self.mean:.3g} m"
         return f"{self.x:.3g} x {self.y:.3g} m"

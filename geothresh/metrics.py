@@ -1,15 +1,15 @@
 """Metrics of masks and confidence maps: counts are added up first, ratios are taken last.
 
-Counts of maps, tiles or batches add to the counts of the whole, so that no metric needs more than
-one map in memory. The empty case (nothing predicted and nothing there) is a parameter of the ratio,
-not a smoothing constant.
+Counts of maps, tiles or batches add up to the counts of the whole, so that no metric needs more
+than one map in memory. The result of the empty case (no foreground in prediction and truth) is a
+parameter of the ratio, not a smoothing constant.
 
-Names of the means (ThreshNet, section 4.1, leaves "mIoU" open, so each has its own name):
+Names of the means (section 4.1 of the paper does not define "mIoU", so each mean has its own name):
 
 - ``miou``: foreground IoU of each map, averaged over maps; empty against empty is 1.
 - ``iou_pooled``: foreground IoU of the counts of all maps together.
 - ``miou_two_class``: mean of foreground and background IoU of the counts of all maps together.
-- ``boundary_iou``, ``boundary_iou_pooled``: the first two for the pixels near the contours.
+- ``boundary_iou``, ``boundary_iou_pooled``: like the first two, for the pixels near contours.
 - ``mae``: mean of abs(confidence - truth) within each map, averaged over maps.
 """
 
@@ -36,16 +36,16 @@ PAPER_SIDE, PAPER_DISTANCE = 512, 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Pixels by predicted and true class. Counts add: of tiles to a map, of maps to a set."""
+    """Numbers of pixels by predicted and true class; counts of tiles or maps can be added."""
 
     tp: int = 0
-    """Foreground in both."""
+    """Foreground in prediction and truth."""
     fp: int = 0
-    """Predicted foreground, truly background."""
+    """Foreground in the prediction, background in the truth."""
     fn: int = 0
-    """Predicted background, truly foreground."""
+    """Background in the prediction, foreground in the truth."""
     tn: int = 0
-    """Background in both."""
+    """Background in prediction and truth."""
 
     @classmethod
     def of(
@@ -85,7 +85,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """Pixels counted."""
+        """Number of counted pixels."""
         return self.tp + self.fp + self.fn + self.tn
 
     def iou(self, empty: float = 1.0) -> float:
@@ -114,10 +114,10 @@ class Counts:
 
 
 def boundary_distance(height: int, width: int) -> int:
-    """Reach of Boundary IoU in pixels for a raster of this size, at least 1.
+    """Distance of Boundary IoU in pixels for a raster of a size, at least 1.
 
-    15 at 512 x 512, the paper's constant; 2 % of the diagonal, rounded, at every other size
-    (11 at 400 x 400, 29 at 1024 x 1024).
+    It is 15 at 512 x 512, the paper's constant, and 2 % of the diagonal, rounded, at every other
+    size (11 at 400 x 400, 29 at 1024 x 1024).
 
     Raises:
         ValueError: a side is less than 1.
@@ -130,7 +130,7 @@ def boundary_distance(height: int, width: int) -> int:
 
 
 def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> UInt8Array:
-    """Erode: least value within ``distance`` pixels of each pixel; 0 outside the raster.
+    """Erode: minimum within ``distance`` pixels of each pixel; values outside the raster are 0.
 
     Args:
         values: (height, width), a mask as 0 and 1 or grey values.
@@ -145,7 +145,7 @@ def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> U
             f"boundary of a {values.ndim}-D mask at distance {distance} ({metric}); give a 2-D "
             f"mask, at least 1 pixel, and one of {', '.join(get_args(Metric))}"
         )
-    # At the length of the longer side, every pixel reaches the border, and all is eroded.
+    # At the length of the longer side, every pixel reaches the border, so everything is eroded.
     distance = min(distance, max(values.shape, default=1))
     if metric == "chessboard":
         # d steps are one minimum over a square of 2 d + 1 pixels, which is separable: its cost does
@@ -162,11 +162,11 @@ def erode(values: UInt8Array, distance: int, metric: Metric = "chessboard") -> U
 
 
 def boundary_band(mask: BoolArray, distance: int, metric: Metric = "chessboard") -> BoolArray:
-    """The mask's own pixels that lie within ``distance`` of its contour.
+    """The foreground pixels of a mask within ``distance`` of its contour.
 
-    These are the pixels that ``distance`` erosions by a 3 x 3 square remove. Outside the raster is
-    background, so a mask has a contour where the raster's border cuts it, as in Cheng et al.,
-    "Boundary IoU", 2021.
+    These are the pixels that ``distance`` erosions by a 3 x 3 square remove. The outside of the
+    raster counts as background, so a mask has a contour where the raster's border cuts it, as in
+    Cheng et al., "Boundary IoU", 2021.
 
     Args:
         mask: boolean (height, width), True = foreground.
@@ -189,11 +189,11 @@ def boundary_counts(
     distance: int,
     metric: Metric = "chessboard",
 ) -> Counts:
-    """Counts whose ``iou()`` is Boundary IoU: the two masks' boundary bands against each other.
+    """Counts whose ``iou()`` is Boundary IoU: they compare the boundary bands of two masks.
 
     A pixel is a true positive if it lies in the band of both masks, a false positive if only in
-    the prediction's, a false negative if only in the target's. Pixels that are not valid belong
-    to neither mask and are not counted: a hole in the data acts like the raster's border.
+    the prediction's, a false negative if only in the target's. Invalid pixels belong to neither
+    mask and are not counted: a hole in the data acts like the raster's border.
 
     Args:
         prediction: boolean (height, width), True = foreground.
@@ -218,7 +218,7 @@ def boundary_counts(
 def absolute_error(
     *, confidence: NDArray[Any], target: BoolArray, valid: BoolArray | None = None
 ) -> float:
-    """Mean of abs(confidence - truth) over the valid pixels, 0 to 1; 0 where none is valid.
+    """Mean of abs(confidence - truth) over the valid pixels, 0 to 1; 0 if no pixel is valid.
 
     Args:
         confidence: float, any shape, [0, 1]; values of invalid pixels do not matter.
@@ -242,11 +242,11 @@ class MapScore:
     """Scores of one predicted mask against its truth."""
 
     counts: Counts
-    """Of the whole mask."""
+    """Counts over the whole mask."""
     boundary: Counts
-    """Of the boundary bands, see `boundary_counts`."""
+    """Counts over the boundary bands, see `boundary_counts`."""
     mae: float | None = None
-    """Mean abs(confidence - truth), 0 to 1; None where the mask has no confidence of its own."""
+    """Mean of abs(confidence - truth), 0 to 1; None if there is no confidence for the mask."""
 
     @classmethod
     def of(
@@ -259,10 +259,10 @@ class MapScore:
         distance: int | None = None,
         metric: Metric = "chessboard",
     ) -> MapScore:
-        """Score one mask (height, width); ``distance`` None takes `boundary_distance`.
+        """Score a mask (height, width); ``distance`` None stands for `boundary_distance`.
 
         Raises:
-            ValueError: shapes differ or an array has the wrong kind.
+            ValueError: shapes differ or an array has the wrong dtype.
         """
         if distance is None:
             distance = boundary_distance(prediction.shape[0], prediction.shape[1])
@@ -283,17 +283,17 @@ class MapScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Metrics of a set of maps, 0 to 1; they are defined at the top of the module."""
+    """Metrics of a set of maps, 0 to 1; the top of the module defines them."""
 
     n: int
-    """Maps in the set."""
+    """Number of maps in the set."""
     miou: float
     iou_pooled: float
     miou_two_class: float
     boundary_iou: float
     boundary_iou_pooled: float
     mae: float | None
-    """None unless every map has one."""
+    """None unless all maps have one."""
 
     @classmethod
     def of(cls, scores: Sequence[MapScore]) -> Summary:
@@ -318,7 +318,7 @@ class Summary:
         )
 
     def as_dict(self) -> dict[str, int | float | None]:
-        """The figures by name."""
+        """The metrics by name."""
         return asdict(self)
 
 

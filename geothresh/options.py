@@ -1,12 +1,11 @@
 """The options of the public functions and of the commands, each declared once.
 
-A class holds the options that belong together. A field has the option's type, its default, the
-values that it accepts (checked when the class is made) and the line of help that the command line
-shows. Functions take the classes by keyword; `geothresh.cli.fields` makes command-line options of
-them.
+A class holds options that belong together. A field has the option's type, its default, the accepted
+values (checked when an instance is created) and the help text of the command line. Functions take
+instances by keyword; `geothresh.cli.fields` makes command-line options from the classes.
 
-Errors name an option in backticks, as `name` or `name=value`, and the command line shows it as
---name or --name value: see `geothresh.cli.naming`.
+Errors name an option in backticks, as `name` or `name=value`. The command line shows it as --name
+or --name value, see `geothresh.cli.naming`.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ from geothresh.fields import (
 Backend: TypeAlias = Literal["torch", "onnxruntime", "openvino"]
 """The library that runs the network."""
 BatchSize: TypeAlias = int | Literal["auto"]
-"""Tiles that go through the network at once."""
+"""Number of tiles in a forward pass."""
 Blend: TypeAlias = Literal["hann", "gaussian", "linear", "crop"]
-"""How overlapping tiles are weighted; ``crop`` takes each pixel from exactly one tile."""
+"""How overlapping tiles are weighted; with ``crop``, each pixel comes from exactly one tile."""
 Bounds: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Compile: TypeAlias = Literal["auto", "yes", "no"]
@@ -46,33 +45,34 @@ Compile: TypeAlias = Literal["auto", "yes", "no"]
 Dtype: TypeAlias = Literal["uint8", "float32"]
 """Type of the values of a confidence raster."""
 LayoutOption: TypeAlias = Literal["auto", "deepglobe", "plain", "kvasir", "duts"]
-"""How a folder of labelled images is laid out, see `geothresh.raster.layouts`."""
+"""Layout of a folder of labelled images, see `geothresh.raster.layouts`."""
 Metric: TypeAlias = Literal["chessboard", "cityblock"]
-"""How the distance to a contour is counted, that is, by what a mask is eroded step by step:
-``chessboard`` by a 3 x 3 square, as the authors of Boundary IoU do; ``cityblock`` by a 3 x 3
-cross, the default of many image libraries. The cross's bands are narrower along slanted edges, so
-its figures are lower: compare only figures of the same metric."""
+"""How the distance to a contour is measured, by the element of repeated erosions: ``chessboard`` is
+a 3 x 3 square, as in the code of the authors of Boundary IoU; ``cityblock`` is a 3 x 3 cross, the
+default of many image libraries. Bands of the cross are narrower along slanted edges, so its scores
+are lower: compare only scores of the same metric."""
 PathLike: TypeAlias = str | os.PathLike[str]
 """A path of a file or directory."""
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format inside the network."""
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with what is done and how much there is in all, in tiles, maps, files or other parts.
-Never called by two threads at once."""
+"""Called with (number done, total number) of tiles, maps, files or other parts; never by two
+threads at once."""
 Resolution: TypeAlias = float | Literal["auto", "native"]
-"""Pixel size that the network reads, in metres; the raster's own; or decided automatically."""
+"""Pixel size at which the network reads a raster: in metres, ``native`` (not resampled), or
+``auto``."""
 ScaleOption: TypeAlias = float | Literal["auto", "logit"]
 """How stored values become confidences: automatic, value / N, or the logistic function."""
 Side: TypeAlias = Literal["train", "validation"]
 """A side of a split of the data."""
 Size: TypeAlias = float | tuple[float, float]
-"""Ground sample distance in metres, or the least and the greatest."""
+"""Ground sample distance in metres, or a range (least, greatest)."""
 Tta: TypeAlias = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
 
 
 def laying_out() -> Any:
-    """The option of how folders are laid out, for any class that has folders of pairs."""
+    """The option `layout` of classes for folders of pairs."""
     return option(
         "auto",
         "Where images and masks are in DATA: deepglobe (ID_sat.jpg, ID_mask.png), plain (image/, "
@@ -83,7 +83,7 @@ def laying_out() -> Any:
 
 
 def resizing() -> Any:
-    """The option of reading pictures at one size, for any class that has folders of pairs."""
+    """The option `resize` of classes for folders of pairs."""
     return option(
         None,
         "Read images, maps and masks as N x N pixels, as the paper does with 512; the default is "
@@ -94,17 +94,17 @@ def resizing() -> Any:
 
 
 def making_directories() -> Any:
-    """The option of making directories of outputs, for any class that has it."""
+    """The option `parents` of classes for outputs."""
     return option(False, "Create missing directories of the outputs.", FLAG)
 
 
 def overwriting() -> Any:
-    """The option of replacing outputs, for any class that has it."""
+    """The option `overwrite` of classes for outputs."""
     return option(False, "Replace existing outputs.", FLAG)
 
 
 def styling() -> Any:
-    """The option of styles with outputs, for any class that has it."""
+    """The option `style` of classes for outputs."""
     return option(
         True,
         "Write styles for QGIS and names of classes: .qml and .aux.xml beside the outputs, or "
@@ -115,7 +115,7 @@ def styling() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading(Options):
-    """Which band of a raster is read, how its values are understood, and which part of it."""
+    """Which band and which part of a raster is read, and how its values become confidences."""
 
     bidx: int | None = option(
         None,
@@ -156,12 +156,12 @@ class Reading(Options):
 
 
 READ_WHOLE = ("bidx", "scale", "nodata", "allow_vrt")
-"""The fields of `Reading` where a raster is read whole, without an area."""
+"""The fields of `Reading` that apply if a raster is read whole, without an area."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refining(Options):
-    """How a model refines, and where its confidence is cut."""
+    """How a model refines, and how the mask is cut from its confidences."""
 
     tta: Tta = option(
         "none",
@@ -212,7 +212,7 @@ class Refining(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiling(Options):
-    """How a raster is cut into the squares that the network reads, and joined again."""
+    """How a raster is cut into tiles for the network, and how tiles are blended."""
 
     tile_size: int = option(
         512,
@@ -239,7 +239,7 @@ class Tiling(Options):
 class BaseTiling(Tiling):
     """Tiles of base networks.
 
-    They are larger: a base network needs more context, and larger tiles overlap less.
+    They are larger, because a base network needs more context and larger tiles overlap less.
     """
 
     tile_size: int = option(
@@ -258,7 +258,7 @@ class BaseTiling(Tiling):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute(Options):
-    """Where the network runs, with what, and how much at once."""
+    """Where and how the network runs: device, library, number format and batch size."""
 
     batch_size: BatchSize = option(
         "auto",
@@ -311,17 +311,17 @@ class Compute(Options):
 
     @property
     def remote(self) -> bool:
-        """Whether other processes do the work."""
+        """Whether other processes run the network."""
         return self.workers > 0 or self.scheduler is not None
 
 
 IN_THIS_PROCESS = ("batch_size", "device", "precision", "backend", "compile")
-"""The fields of `Compute` where no other processes do the work."""
+"""The fields of `Compute` that apply if the network runs in this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing(Options):
-    """How rasters are written, and what happens to files that exist."""
+    """How rasters are written, and what happens to existing files."""
 
     creation_options: Mapping[str, str] = option(
         {},
@@ -359,12 +359,12 @@ class Writing(Options):
 
     @property
     def resumes(self) -> bool:
-        """Whether the run continues what an interrupted run left."""
+        """Whether the run resumes an interrupted run."""
         return self.resume and not self.restart
 
     @property
     def bytes_depend_on(self) -> dict[str, object]:
-        """The options that the bytes of a raster depend on, by name: for fingerprints."""
+        """The options that the bytes of a raster depend on, by name, for fingerprints."""
         return {
             "creation_options": dict(self.creation_options),
             "cog": self.cog,
@@ -374,12 +374,12 @@ class Writing(Options):
 
 
 WRITE_IN_ONE_GO = ("creation_options", "cog", "overviews", "style", "parents", "overwrite")
-"""The fields of `Writing` where a raster of classes is written and nothing is resumed."""
+"""The fields of `Writing` that apply if a raster of classes is written without resuming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs(Options):
-    """What `refine` writes besides the mask; None = not."""
+    """Files that `refine` writes besides the mask; None = the file is not written."""
 
     confidence: PathLike | None = option(
         None,

@@ -10,10 +10,11 @@ import numpy as np
 
 from geothresh.types import LayerArray
 
-# The fastest, for what is packed is read once at most. Looking for runs of one byte alone takes a
-# tenth less time than looking for any repetition, and packs a mask to half as much.
+# The fastest level, because packed data is read at most once. Searching only for runs of one byte
+# (Z_RLE) takes a tenth less time than searching for any repetition, and packs a mask to half the
+# size.
 _LEVEL = 1
-# Values are compared as these, by their bits, so that NaN is like NaN.
+# Values are compared as these types, by their bits, so that NaN equals NaN.
 _COMPARED = {8: np.uint8, 32: np.uint32}
 
 
@@ -24,13 +25,13 @@ class PackedLayer:
     height: int
     width: int
     data: bytes
-    """A zlib stream; or the one value that is everywhere, as in land without data."""
+    """A zlib stream; or the one value of all pixels, as in areas without data."""
     item_bits: int = 8
-    """Of a value in the stream: 32 for float32, 8 for uint8, or 1 for uint8 of 0 and 1 alone."""
+    """Bits of a value in the stream: 32 for float32, 8 for uint8, or 1 for uint8 of 0 and 1."""
 
     @classmethod
     def of(cls, values: LayerArray) -> PackedLayer:
-        """Pack a layer of at least one pixel; zlib leaves other threads running meanwhile."""
+        """Pack a layer of at least one pixel; zlib releases the GIL meanwhile."""
         height, width = values.shape
         item_bits = 8 * values.dtype.itemsize
         stored = np.ascontiguousarray(values).view(_COMPARED[item_bits])
@@ -39,7 +40,7 @@ class PackedLayer:
             data = first.tobytes()
         else:
             if item_bits == 8 and stored.max() == 1:
-                # A mask without gaps: an eighth to look through takes a fifth of the time.
+                # A mask without nodata: an eighth of the bytes is packed in a fifth of the time.
                 stored, item_bits = np.packbits(stored), 1
             packing = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
             data = packing.compress(stored.data) + packing.flush()
@@ -56,7 +57,7 @@ class PackedLayer:
         return max(1, item_bits // 8)
 
     def unpack(self) -> LayerArray:
-        """The layer again."""
+        """Unpack the layer."""
         dtype: Any = np.float32 if self.item_bits == 32 else np.uint8
         shape = self.height, self.width
         if self.is_flat:

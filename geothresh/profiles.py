@@ -1,4 +1,4 @@
-"""Profiles of QGIS: the folders in which it keeps settings and plugins."""
+"""Find the profiles of QGIS: the folders of its settings and plugins."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def profiles_folder(
     """The folder in which QGIS 3 keeps the profiles of this user.
 
     Args:
-        environment: variables; those that QGIS itself goes by.
-        platform: as in ``sys.platform``.
+        environment: environment variables; the same ones are read as by QGIS.
+        platform: a value of ``sys.platform``.
 
     Returns:
-        The folder, there or not.
+        The folder, which need not exist.
 
     Example:
         >>> profiles_folder({"XDG_DATA_HOME": "/data"}, "linux").as_posix()
@@ -44,29 +44,29 @@ def choose_profile(folder: Path, profile: str | None = None) -> Path:
     """The folder of a profile.
 
     Args:
-        folder: of all profiles, see `profiles_folder`.
-        profile: its name; None = the one that QGIS starts with.
+        folder: the folder of all profiles, see `profiles_folder`.
+        profile: name of the profile; None = the one that QGIS starts with.
 
     Raises:
-        InputError: there is none, or none of that name.
+        InputError: there is no profile, or none of that name.
     """
     try:
-        there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        existing = sorted(path.name for path in folder.iterdir() if path.is_dir())
     except OSError:
-        there = []
-    if not there:
+        existing = []
+    if not existing:
         raise InputError(f"{folder}: there is no profile of QGIS; start QGIS once, which makes one")
     wanted = profile or _default_profile(folder)
-    if wanted not in there:
+    if wanted not in existing:
         raise InputError(
-            f"profile {wanted}: there is none of that name in {folder}; there are {names(there)}: "
-            "name one with `profile`"
+            f"profile {wanted}: there is none of that name in {folder}; there are "
+            f"{names(existing)}: name one with `profile`"
         )
     return folder / wanted
 
 
 def _default_profile(folder: Path) -> str:
-    """As QGIS's own profiles.ini has it."""
+    """Name of the default profile in QGIS's profiles.ini."""
     settings = configparser.ConfigParser(interpolation=None)
     try:
         settings.read(folder / "profiles.ini", "utf-8")

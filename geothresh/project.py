@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-# Text is written with these, and none is parsed.
+# These functions write XML; none is parsed here.
 from xml.sax.saxutils import escape, quoteattr  # nosec B406
 
 from geothresh.errors import InputError
@@ -25,19 +25,21 @@ class ProjectLayer:
     """A layer of a project."""
 
     title: str
-    """In the list of layers."""
+    """Name in the list of layers."""
     path: Path
-    """Of the file; in the folder of the project."""
+    """Path of the file, which is in the folder of the project."""
     kind: Literal["raster", "vector"]
+    """Whether the file is a raster or a vector file."""
     style: str
-    """Its style, as a ``.qml`` holds it."""
+    """Text of its ``.qml`` style."""
     table: str = ""
-    """Of a GeoPackage, which layer."""
+    """Name of the layer in a GeoPackage; empty for other files."""
     shown: bool = True
+    """Whether the layer is visible at first."""
 
     @property
     def source(self) -> str:
-        """Where QGIS finds it, from the project."""
+        """Source of the layer for QGIS, relative to the project."""
         return f"./{self.path.name}" + (f"|layername={self.table}" if self.table else "")
 
 
@@ -48,23 +50,23 @@ def write_project(
 
     Args:
         target: the ``.qgs`` file.
-        layers: from above.
-        title: of the window.
-        crs: of the map and of all layers, as WKT.
-        bounds: what is shown first.
+        layers: the layers, from top to bottom.
+        title: title of the window.
+        crs: CRS of the map and of all layers, as WKT.
+        bounds: extent that is shown first.
 
     Raises:
-        OutputError: it cannot be written.
-        InputError: a style is none.
+        OutputError: the file cannot be written.
+        InputError: a style has no renderer.
     """
     system = f"<spatialrefsys><wkt>{escape(crs)}</wkt></spatialrefsys>"
-    # QGIS makes up an identifier of its own for one of ten characters or less.
+    # QGIS replaces identifiers of ten characters or less.
     numbered = [(f"geothresh_layer_{number}", layer) for number, layer in enumerate(layers)]
     tree = "".join(
-        f"  <layer-tree-layer id={quoteattr(name)} name={quoteattr(one.title)} "
-        f"source={quoteattr(one.source)} providerKey={quoteattr(_PROVIDERS[one.kind])} "
-        f'checked="{"Qt::Checked" if one.shown else "Qt::Unchecked"}" expanded="0"/>\n'
-        for name, one in numbered
+        f"  <layer-tree-layer id={quoteattr(name)} name={quoteattr(layer.title)} "
+        f"source={quoteattr(layer.source)} providerKey={quoteattr(_PROVIDERS[layer.kind])} "
+        f'checked="{"Qt::Checked" if layer.shown else "Qt::Unchecked"}" expanded="0"/>\n'
+        for name, layer in numbered
     )
     ends = zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True)
     extent = "".join(f"<{end}>{value!r}</{end}>" for end, value in ends)
@@ -78,7 +80,7 @@ def write_project(
         f' <mapcanvas name="theMapCanvas" annotationsVisible="1"><units>meters</units>'
         f"<extent>{extent}</extent><rotation>0</rotation>"
         f"<destinationsrs>{system}</destinationsrs></mapcanvas>\n"
-        f" <projectlayers>\n{''.join(_layer(name, one, system) for name, one in numbered)}"
+        f" <projectlayers>\n{''.join(_layer(name, layer, system) for name, layer in numbered)}"
         " </projectlayers>\n"
         ' <properties><Paths><Absolute type="bool">false</Absolute></Paths><SpatialRefSys>'
         '<ProjectionsEnabled type="int">1</ProjectionsEnabled></SpatialRefSys></properties>\n'
@@ -89,7 +91,9 @@ def write_project(
 def _layer(name: str, layer: ProjectLayer, system: str) -> str:
     looks = _LOOKS.search(layer.style)
     if looks is None:
-        raise InputError(f"{layer.path}: its style says nothing of how it looks")
+        raise InputError(
+            f"{layer.path}: its style says nothing of how it looks; save it anew from QGIS"
+        )
     return (
         f"  <maplayer type={quoteattr(layer.kind)}>\n"
         f"   <id>{escape(name)}</id>\n"

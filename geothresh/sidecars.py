@@ -1,7 +1,7 @@
-"""Sidecar files of an output: styles for QGIS (``.qml``) and what GDAL keeps beside a raster.
+"""Sidecar files of an output: styles for QGIS (``.qml``), and GDAL's files beside a raster.
 
-A style that geothresh wrote says so in its first line, with a digest of the rest. One that was
-changed by hand, or saved from QGIS, has another digest: it is never replaced or removed.
+A style that geothresh wrote has a mark with a digest of the rest of the file. A style that was
+changed by hand, or saved from QGIS, does not match the digest, and is never replaced or removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from geothresh.files import LONGEST_NAME, write_text
 Kind = Literal["raster", "vector"]
 
 RASTER_ENDINGS = (".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr", ".msk.aux.xml", ".aux.xml")
-"""Endings of the sidecar files of a raster, as GDAL names them: ``NAME.tif.ovr`` and so on."""
+"""Suffixes of GDAL's sidecar files, which follow the name of a raster: ``NAME.tif.ovr``."""
 
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 _MARK = re.compile(r"<!-- geothresh (raster|vector) ([0-9a-f]{16}) -->\n")
@@ -29,7 +29,7 @@ def signed_style(body: str, kind: Kind) -> str:
 
     Args:
         body: the element ``qgis``.
-        kind: of the layer: QGIS looks for the same file for both kinds.
+        kind: kind of the layer; QGIS looks for the same file for both kinds.
 
     Example:
         >>> is_ours(signed_style("<qgis/>", "raster"), "raster")
@@ -39,8 +39,12 @@ def signed_style(body: str, kind: Kind) -> str:
 
 
 def signed_description(inside: str) -> str:
-    """The text of an ``.aux.xml``: what is `inside` its element ``PAMDataset``."""
-    # GDAL looks for its element first, so that the mark stands behind it.
+    """The text of an ``.aux.xml`` file.
+
+    Args:
+        inside: the content of its element ``PAMDataset``.
+    """
+    # GDAL requires its element at the beginning, so the mark follows it.
     start = "<PAMDataset>\n"
     end = f"{inside}</PAMDataset>\n"
     return start + _mark(start + end, "raster") + end
@@ -48,11 +52,11 @@ def signed_description(inside: str) -> str:
 
 def is_ours(text: str, kind: Kind) -> bool:
     """Whether geothresh wrote a style or description of this kind, and it is unchanged."""
-    found = _MARK.search(text)
+    mark = _MARK.search(text)
     return (
-        found is not None
-        and found[1] == kind
-        and found[0] == _mark(text[: found.start()] + text[found.end() :], kind)
+        mark is not None
+        and mark[1] == kind
+        and mark[0] == _mark(text[: mark.start()] + text[mark.end() :], kind)
     )
 
 
@@ -66,19 +70,19 @@ def style_path(output: Path) -> Path:
 
 
 def put_style(output: Path, style: str | None, kind: Kind) -> None:
-    """Write a style beside an output; one that geothresh did not write stays.
+    """Write a style beside an output; a style that geothresh did not write is kept.
 
     Args:
-        output: the file that it is for.
-        style: the text; None removes one that geothresh wrote.
-        kind: of the output.
+        output: the output.
+        style: the text of the style; None removes a style that geothresh wrote.
+        kind: kind of the output.
 
     Raises:
-        OutputError: it cannot be written or removed.
+        OutputError: the style cannot be written or removed.
     """
     path = style_path(output)
-    there = _read(path)
-    if there == style or (there is not None and not is_ours(there, kind)):
+    existing = _read(path)
+    if existing == style or (existing is not None and not is_ours(existing, kind)):
         return
     if style is None:
         _remove(path)
@@ -92,12 +96,12 @@ def description_path(raster: Path) -> Path:
 
 
 def put_description(raster: Path, description: str) -> None:
-    """Write the ``.aux.xml`` of a raster, unless there is one.
+    """Write the ``.aux.xml`` of a raster, unless it exists.
 
-    GDAL adds statistics of the raster to that file; it is removed when the raster is replaced.
+    GDAL adds statistics of the raster to that file. It is removed when the raster is replaced.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     path = description_path(raster)
     if _name_fits(path) and not path.exists():
@@ -111,14 +115,14 @@ def sidecars_of(raster: Path) -> list[Path]:
 
 
 def check_sidecars(raster: Path, *, overwrite: bool) -> None:
-    """Refuse an output that would inherit sidecar files of a raster that is gone.
+    """Refuse an output that would inherit sidecar files of a raster that does not exist any more.
 
     Args:
         raster: the output.
         overwrite: whether such files may be removed.
 
     Raises:
-        OutputError: there is one that geothresh did not write, and `overwrite` is false.
+        OutputError: there is a file that geothresh did not write, and `overwrite` is False.
     """
     if overwrite or os.path.lexists(raster):
         return
@@ -132,7 +136,7 @@ def check_sidecars(raster: Path, *, overwrite: bool) -> None:
 
 
 def _read(path: Path) -> str | None:
-    """The text of a small file; None where there is none."""
+    """Read a small text file; None if it does not exist."""
     if not _fits(path):
         return None
     try:
@@ -147,7 +151,9 @@ def _remove(path: Path) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise OutputError(f"{path}: cannot be removed ({error.strerror})") from error
+        raise OutputError(
+            f"{path}: cannot be removed ({error.strerror}); remove it yourself"
+        ) from error
 
 
 def _fits(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Split ids by place into training and validation, or into folds, and store splits in manifests.
 
-Ids of one place stay together: those for which a pattern gives the same place, and those that share
-a mark, such as the digest of their mask.
+Ids of one place stay together. Ids are of one place if a pattern gives the same place for them, or
+if they share a mark, such as the digest of their mask.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MOST_BYTES = 16 * 2**20
 
 
 def read_text(path: Path) -> str:
-    """The text of a small file: a manifest, or a list of ids.
+    """Read a small text file: a manifest, or a list of ids.
 
     Raises:
-        InputError: it cannot be read, is no regular file, or is not small.
-        ValueError: it is no UTF-8.
+        InputError: the file cannot be read, is not a regular file, or is too large.
+        ValueError: the file is not UTF-8.
     """
     size = require_file(str(path), path).st_size
     if size > _MOST_BYTES:
@@ -41,15 +41,17 @@ def read_text(path: Path) -> str:
         # Editors on Windows write a byte order mark.
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def read_manifest(path: Path) -> Any:
-    """The content of a small JSON file.
+    """Read a small JSON file.
 
     Raises:
-        InputError: as `read_text`.
-        ValueError: it is no JSON.
+        InputError: see `read_text`.
+        ValueError: the file is not JSON.
     """
     try:
         return json.loads(read_text(path))
@@ -58,7 +60,7 @@ def read_manifest(path: Path) -> Any:
 
 
 def ids_of(manifest: Any, side: str) -> list[str]:
-    """The ids of a side of a manifest; KeyError or TypeError where there is no such list."""
+    """The ids of a side of a manifest; KeyError or TypeError if there is no such list."""
     ids = manifest[side]
     if not isinstance(ids, list):
         raise TypeError(f"{side} is no list")
@@ -76,7 +78,7 @@ class Split:
         """Write the manifest, JSON with the entries ``train`` and ``validation``.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         lists = {"train": self.train, "validation": self.validation}
         write_text(path, json.dumps(lists, indent=1) + "\n")
@@ -86,7 +88,7 @@ class Split:
         """Read a manifest.
 
         Raises:
-            InputError: it is unreadable, no manifest, or has an id on both sides.
+            InputError: the file is unreadable, not a manifest, or has an id on both sides.
         """
         try:
             values = read_manifest(path)
@@ -98,7 +100,9 @@ class Split:
             ) from error
         both = set(train) & set(validation)
         if both:
-            raise InputError(f"{path}: {len(both)} ids are on both sides: {names(both)}")
+            raise InputError(
+                f"{path}: {len(both)} ids are on both sides: {names(both)}; remove them from one"
+            )
         return cls(train=tuple(train), validation=tuple(validation))
 
 
@@ -115,17 +119,17 @@ def split_ids(
 
     Args:
         datasets: the data set of each id.
-        marks: of each id, as for `places_of`.
-        fraction: share of the places of each data set that goes to validation, if none of its ids
-            is held out by name.
-        hold_out: shell patterns of ids that go to validation, such as ``testing_*``.
-        place_pattern: regular expression whose first group names the place of an id; ids without
-            a match are their own place.
-        seed: of the draw.
+        marks: the marks of each id, see `places_of`.
+        fraction: share of the places of each data set that is used for validation, unless ids of
+            the data set are held out by `hold_out`.
+        hold_out: shell patterns of ids that are used for validation, such as ``testing_*``.
+        place_pattern: regular expression whose first group is the place of an id; an id without a
+            match is a place of its own.
+        seed: seed of the random draw.
 
     Raises:
         UsageError: a pattern or the fraction is invalid, no id matches a pattern of `hold_out`, or
-            a side stays empty.
+            a side is empty.
         InputError: there is only one place.
     """
     if not 0 <= fraction < 1:
@@ -133,11 +137,11 @@ def split_ids(
     every = set(datasets)
     for pattern in hold_out:
         if not any(fnmatch.fnmatchcase(i, pattern) for i in every):
-            # Otherwise a typing error would train on what was to be held out.
+            # With a typing error, held-out data would be trained on.
             raise UsageError(
                 f"no id matches `hold_out` {pattern!r}; ids are like {names(every, 2)}"
             )
-    # Over all data sets together: two of them may show the same ground under different names.
+    # Over all data sets together, as two of them may show the same ground under different names.
     everywhere = places_of(every, marks, place_pattern)
     if len(everywhere) == 1:
         raise InputError(
@@ -170,14 +174,14 @@ def places_of(
     """Group ids by place.
 
     Args:
-        ids: all of them.
-        marks: of each id, texts that identify a place, such as the digest of its mask: ids that
-            share one are one place. Ids may be missing, as before the data is read.
-        pattern: regular expression whose first group names the place of an id; ids without a
-            match are their own place.
+        ids: all ids.
+        marks: for each id, texts that identify a place, such as the digest of its mask. Ids that
+            share a mark are of one place. Ids may be missing, as before the data is read.
+        pattern: regular expression whose first group is the place of an id; an id without a match
+            is a place of its own.
 
     Returns:
-        The places in sorted order, each the sorted ids.
+        The sorted ids of each place, in sorted order.
 
     Raises:
         UsageError: the pattern is no regular expression with a group.
@@ -212,10 +216,10 @@ def folds_of(
     place_pattern: str | None = None,
     seed: int = 0,
 ) -> list[tuple[str, ...]]:
-    """Find the places of ids and deal them out to folds; see `places_of` and `deal_places`.
+    """Find the places of ids and deal them to folds, see `places_of` and `deal_places`.
 
     Raises:
-        UsageError: there are fewer places than folds, or the pattern makes no sense.
+        UsageError: there are fewer places than folds, or the pattern is invalid.
     """
     places = places_of(datasets, marks, place_pattern)
     return deal_places(places, datasets, folds=folds, seed=seed)
@@ -224,13 +228,13 @@ def folds_of(
 def deal_places(
     places: Sequence[tuple[str, ...]], datasets: Mapping[str, str], *, folds: int, seed: int
 ) -> list[tuple[str, ...]]:
-    """Deal the places of each data set out to folds of nearly equal size.
+    """Deal the places of each data set to folds of nearly equal size.
 
     Args:
-        places: ids of each place, as `places_of` gives them.
+        places: ids of each place, from `places_of`.
         datasets: the data set of each id.
-        folds: at least 2.
-        seed: of the draw.
+        folds: number of folds, at least 2.
+        seed: seed of the random draw.
 
     Returns:
         The sorted ids of each fold; they are disjoint and cover all ids.
@@ -255,10 +259,10 @@ def deal_places(
     dealt: list[list[str]] = [[] for _ in range(folds)]
     for number, dataset in enumerate(sorted(by_dataset)):
         sizes = [0] * folds
-        some = by_dataset[dataset]
-        for k in np.random.default_rng([seed, number]).permutation(len(some)):
-            # To the fold with the fewest ids of this data set, and among these the fewest of all.
+        of_set = by_dataset[dataset]
+        for k in np.random.default_rng([seed, number]).permutation(len(of_set)):
+            # The fold with the fewest ids of this data set, and among these the fewest of all.
             least = min(range(folds), key=lambda f: (sizes[f], len(dealt[f]), f))
-            dealt[least] += some[k]
-            sizes[least] += len(some[k])
+            dealt[least] += of_set[k]
+            sizes[least] += len(of_set[k])
     return [tuple(sorted(ids)) for ids in dealt]

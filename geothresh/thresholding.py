@@ -1,12 +1,12 @@
-"""Region-specific thresholds: the best threshold of every patch, found from histograms.
+"""Find region-specific thresholds, the best threshold of each patch, from histograms.
 
 Counting true and false positives at each of the 19 thresholds (paper, section 3.2) would read each
-patch 19 times. Here pixels are counted by patch, class and bin between thresholds, and sums over
+patch 19 times. Instead, pixels are counted by patch, class and bin between thresholds. Sums over
 the bins above a threshold are the counts at that threshold. Histograms of larger patches are sums
-of those of smaller ones, so one pass serves every patch size.
+of those of smaller ones, so one pass is enough for all patch sizes.
 
-Shapes: ``H, W`` the map; ``R, C = ceil(H / P), ceil(W / P)`` its patches. Patches at the right and
-lower border of a map that is no multiple of ``P`` are smaller.
+Shapes: ``H, W`` of the map; ``R, C = ceil(H / P), ceil(W / P)`` of its patches. Patches at the
+right and lower border are smaller if the map is not a multiple of ``P``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
-#: The candidate cuts 0.05, 0.10 ... 0.95 (section 3.2), in the dtype of a confidence map, so that
-#: ``confidence >= THRESHOLDS[k]`` and the histogram below agree to the last bit.
+#: The candidate thresholds 0.05, 0.10 ... 0.95 (section 3.2), in the dtype of a confidence map, so
+#: that ``confidence >= THRESHOLDS[k]`` and the histogram below agree to the last bit.
 THRESHOLDS: Float32Array = (np.arange(1, 20) / 20).astype(np.float32)
 N_BINS = len(THRESHOLDS) + 1
 
@@ -72,29 +72,29 @@ def _require_alike(confidence: NDArray[np.floating], truth: BoolArray) -> None:
         raise ValueError(f"two maps of one shape expected, got {confidence.shape}, {truth.shape}")
 
 
-# Pixels whose class, bin and patch are noted at once: what the cache holds.
+# Pixels that are processed at a time, so that their arrays stay in the cache.
 _AT_ONCE = 2**18
 
 
 def _histograms(
     bins: UInt8Array, truth: BoolArray, patch: int, valid: BoolArray | None
 ) -> Int64Array:
-    """What `patch_histograms` gives, of the bins of its map."""
+    """See `patch_histograms`; takes the threshold bins of the map."""
     height, width = bins.shape
     n_rows, n_cols = -(-height // patch), -(-width // patch)
     n_kinds = 2 * N_BINS * n_cols
-    # Class, bin and patch of a row fit mostly in two bytes.
+    # Numbers of (class, bin, patch of a row) mostly fit in two bytes.
     kind = np.min_scalar_type(n_kinds)
     column = (np.arange(width) // patch).astype(kind)
     counts = np.empty((2 * N_BINS, n_rows, n_cols), np.int64)
     several = max(1, _AT_ONCE // (patch * width)) * patch
     for top in range(0, height, several):
-        place = slice(top, top + several)
-        found = (bins[place] + truth[place].view(np.uint8) * np.uint8(N_BINS)) * kind.type(n_cols)
-        found += column
-        for start in range(0, len(found), patch):
+        rows = slice(top, top + several)
+        kinds = (bins[rows] + truth[rows].view(np.uint8) * np.uint8(N_BINS)) * kind.type(n_cols)
+        kinds += column
+        for start in range(0, len(kinds), patch):
             row = slice(start, start + patch)
-            counted = found[row].ravel() if valid is None else found[row][valid[place][row]]
+            counted = kinds[row].ravel() if valid is None else kinds[row][valid[rows][row]]
             tally = np.bincount(counted, minlength=n_kinds)
             counts[:, (top + start) // patch] = tally.reshape(2 * N_BINS, n_cols)
     return counts.reshape(2, N_BINS, n_rows, n_cols)
@@ -106,15 +106,15 @@ def coarsen(counts: Int64Array, factor: int) -> Int64Array:
     if n_rows % factor or n_cols % factor:
         pad = [(0, 0)] * (counts.ndim - 2) + [(0, -n_rows % factor), (0, -n_cols % factor)]
         counts = np.pad(counts, pad)
-    # Sums of whole arrays: numpy's own over an axis this short take many times as long.
+    # Whole arrays are added, because numpy's sum over an axis this short takes many times as long.
     rows = reduce(np.add, [counts[..., k::factor, :] for k in range(factor)])
     return np.asarray(reduce(np.add, [rows[..., k::factor] for k in range(factor)]))
 
 
 def _reaching(histograms: Int64Array) -> Int64Array:
-    """(2, 20, ...) pixels of each class in each bin or a higher one, of `patch_histograms`.
+    """(2, 20, ...) number of pixels of each class in each bin or a higher one.
 
-    The first are all pixels, the others those that reach each of the 19 thresholds.
+    The first number counts all pixels, the others those that reach each of the 19 thresholds.
     """
     reaching = np.empty_like(histograms)
     reaching[:, -1] = histograms[:, -1]
@@ -127,8 +127,8 @@ def _reaching(histograms: Int64Array) -> Int64Array:
 def best_thresholds(histograms: Int64Array) -> Float32Array:
     """The threshold that maximises IoU for each histogram, shape ``histograms.shape[2:]``.
 
-    It is the first of equal maxima. Without foreground in the truth, IoU is 0 or 1, and the lowest
-    threshold with the fewest false positives is taken.
+    Of equal maxima, it is the lowest. Without foreground in the truth, IoU is 0 or 1; then it is
+    the lowest threshold with the fewest false positives.
     """
     return np.asarray(THRESHOLDS[_best(_reaching(histograms).astype(np.float64))])
 
@@ -136,9 +136,9 @@ def best_thresholds(histograms: Int64Array) -> Float32Array:
 def _best(reaching: Float64Array) -> Int64Array:
     """Indices in `THRESHOLDS` of `best_thresholds`; counts are exact below 2^53."""
     background, foreground = reaching
-    worth = foreground[1:] / (np.maximum(foreground[0], 1) + background[1:])
-    np.copyto(worth, -background[1:], where=foreground[0] == 0)
-    return np.asarray(np.argmax(worth, axis=0))
+    score = foreground[1:] / (np.maximum(foreground[0], 1) + background[1:])
+    np.copyto(score, -background[1:], where=foreground[0] == 0)
+    return np.asarray(np.argmax(score, axis=0))
 
 
 def _above_limits(bins: UInt8Array, limits: UInt8Array, patch: int) -> BoolArray:
@@ -146,11 +146,11 @@ def _above_limits(bins: UInt8Array, limits: UInt8Array, patch: int) -> BoolArray
     height, width = bins.shape
     above = np.empty(bins.shape, np.bool_)
     spread = limits.repeat(patch, axis=1)[:, :width]
-    # All rows of whole patches at once, then the last, smaller ones.
+    # All rows of whole patches at once, then the rows of smaller ones.
     whole = height // patch
-    place = slice(0, whole * patch)
+    rows = slice(0, whole * patch)
     shape = (whole, patch, width)
-    np.greater(bins[place].reshape(shape), spread[:whole, None], out=above[place].reshape(shape))
+    np.greater(bins[rows].reshape(shape), spread[:whole, None], out=above[rows].reshape(shape))
     if whole < len(spread):
         np.greater(bins[whole * patch :], spread[whole], out=above[whole * patch :])
     return above
@@ -177,7 +177,7 @@ def region_targets(
 ) -> list[BoolArray]:
     """Region-thresholded targets for several patch sizes, in little more time than for one.
 
-    Pixels are counted once, in patches of the smallest size; larger ones are sums of these.
+    Pixels are counted once, in patches of the smallest size, whose sums are the larger patches.
 
     Args:
         confidence: (H, W) in [0, 1].
@@ -189,7 +189,7 @@ def region_targets(
         For each size the map (H, W), cut at the best threshold of each patch.
 
     Raises:
-        ValueError: the maps differ in shape, or a size is no multiple of the one before.
+        ValueError: the maps differ in shape, or a size is not a multiple of the one before.
 
     Example:
         >>> confidence = np.array([[0.2, 0.4], [0.6, 0.6]], np.float32)
@@ -207,13 +207,13 @@ def region_targets(
         reaching.append(coarsen(reaching[-1], patch // finer))
     # One call for all sizes, because most of its time is overhead.
     best = _best(
-        np.concatenate([one.reshape(2, N_BINS, -1) for one in reaching], axis=2, dtype=np.float64)
+        np.concatenate([r.reshape(2, N_BINS, -1) for r in reaching], axis=2, dtype=np.float64)
     )
-    # Bins take fewer bytes than confidences; one above a threshold's index reaches that threshold.
+    # Bins take fewer bytes than confidences. A bin above a threshold's index reaches the threshold.
     limits = best.astype(np.uint8)
     targets, start = [], 0
-    for patch, one in zip(patches, reaching, strict=True):
-        n_rows, n_cols = one.shape[2:]
+    for patch, counts in zip(patches, reaching, strict=True):
+        n_rows, n_cols = counts.shape[2:]
         stop = start + n_rows * n_cols
         of_size = limits[start:stop].reshape(n_rows, n_cols)
         targets.append(_above_limits(bins, of_size, patch))
@@ -224,15 +224,15 @@ def region_targets(
 def cut_mask(
     refined: NDArray[np.floating], before: BoolArray, *, threshold: float, keep: float | None = None
 ) -> BoolArray:
-    """Cut refined confidences, with hysteresis towards the input.
+    """Threshold refined confidences, with hysteresis towards the input.
 
-    Pixels that are foreground in the input stay foreground down to a lower threshold: refinement is
-    wrong more often where it removes foreground than where it adds some.
+    Pixels that are foreground in the input have a lower threshold, because refinement is wrong more
+    often where it removes foreground than where it adds some.
 
     Args:
         refined: confidences in [0, 1], any shape.
         before: the same shape, True = foreground in the input.
-        threshold: refined confidence from which on any pixel is foreground.
+        threshold: pixels of at least this refined confidence are foreground.
         keep: lower threshold for pixels that are foreground in the input; None = `threshold`.
 
     Example:
@@ -249,7 +249,7 @@ def cut_mask(
 def kept_confidence(
     refined: Float32Array, confidence: Float32Array, keep: float | None
 ) -> Float32Array:
-    """Confidences whose cut at any threshold is the mask that `cut_mask` makes at that threshold.
+    """Confidences that give, at any threshold, the mask of `cut_mask` at that threshold.
 
     Args:
         refined: confidences in [0, 1], any shape.
@@ -269,8 +269,8 @@ def kept_confidence(
 def foreground_width(foreground: BoolArray) -> float | None:
     """Mean width of the foreground of a mask in pixels; None for an empty or full mask.
 
-    It is four times the mean distance of foreground pixels to the background. For a long band that
-    is its width, as the distance grows evenly from 0 to half the width.
+    It is four times the mean distance of foreground pixels to the background. For a long band this
+    is its width, because the distance grows evenly from 0 to half the width.
 
     Args:
         foreground: (H, W), True = foreground.
@@ -286,15 +286,16 @@ def foreground_width(foreground: BoolArray) -> float | None:
     # Imported here, because it takes a tenth of a second and is rarely needed.
     from scipy import ndimage
 
-    # Distances are to the centre of the nearest background pixel, half a pixel beyond the edge.
+    # Distances are to the centre of the nearest background pixel, which is half a pixel beyond the
+    # edge.
     distance = ndimage.distance_transform_edt(foreground)[foreground] - 0.5
     return float(4 * distance.mean())
 
 
 def median_width(foregrounds: Iterable[BoolArray]) -> float | None:
-    """Median of the `foreground_width` of those masks that have one; None where none has."""
-    # Imported here, because it brings exact fractions and decimals, and is rarely needed.
+    """Median `foreground_width` of masks, without empty and full ones; None if none is left."""
+    # Imported here, because it loads the modules of fractions and decimals, and is rarely needed.
     from statistics import median
 
-    widths = [width for one in foregrounds if (width := foreground_width(one)) is not None]
+    widths = [w for mask in foregrounds if (w := foreground_width(mask)) is not None]
     return median(widths) if widths else None

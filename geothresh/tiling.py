@@ -1,6 +1,6 @@
 """Tiling geometry: the grid of tiles over a raster, and the plan of chunks and groups of tiles.
 
-Integers only, as in `geothresh.windows`: all of it is known before a pixel is read.
+It uses integers only, like `geothresh.windows`: everything is known before a pixel is read.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Chunk:
     """A part of the raster that is blended and written in one go."""
 
     index: int
-    """Place in raster order, from 0: strip by strip, from the left within a strip."""
+    """Number in raster order, from 0: strip by strip, from left to right within a strip."""
     window: PixelWindow
     """Its pixels; chunks are disjoint and cover the raster."""
 
@@ -167,17 +167,17 @@ class TileGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkPlan:
-    """Which chunks are written, which groups of tiles are refined, and which chunk needs which."""
+    """Which chunks are written, and which groups of tiles each chunk needs."""
 
     grid: TileGrid
     """The tiles."""
     area: PixelWindow | None = None
     """The part of the raster that is written; None = all of it. Chunks begin at its first pixel,
-    tiles at the raster's: a pixel is the same whichever part it is written with."""
+    but tiles at the raster's, so that pixels do not depend on the part."""
     chunk_height: int = 512
     """Rows of a strip; a multiple of the output's block, so that no block is written in parts."""
     chunk_width: int = 4096
-    """Columns of a chunk; a multiple of the block, too. A raster up to this wide has one chunk a
+    """Columns of a chunk; a multiple of the block, too. A raster up to this width has one chunk per
     strip."""
     group_tiles: int = 8
     """Most tiles in one group."""
@@ -224,7 +224,7 @@ class ChunkPlan:
 
     @property
     def n_tiles(self) -> int:
-        """Number of tiles that hold a pixel of what is written."""
+        """Number of tiles that hold a pixel of the written area."""
         rows, cols = self.grid.over(self.written)
         return len(rows) * len(cols)
 
@@ -239,7 +239,7 @@ class ChunkPlan:
         return len(rows) * len(cols)
 
     def chunk(self, index: int) -> Chunk:
-        """The chunk at place ``index``."""
+        """The chunk with the number ``index``."""
         written = self.written
         window = self._chunks.window(index).shifted(written.row, written.col)
         return Chunk(index=index, window=window)
@@ -255,7 +255,7 @@ class ChunkPlan:
         return [self._group(row, *span) for row in rows for span in spans]
 
     def groups_from(self, chunk: int, *, first: int = 0) -> list[TileGroup]:
-        """The groups of a chunk that no earlier one touches, of the chunks from `first` on."""
+        """The groups of a chunk that no earlier chunk from `first` on touches."""
         return [
             group
             for group in self.groups_of(chunk)
@@ -268,9 +268,9 @@ class ChunkPlan:
         # area belong to its first chunks.
         stride, width, left = self.grid.stride, self.chunk_width, self.written.col
         _, needed = self.grid.over(self.written)
-        place = max(0, (tile_col * stride - left) // width)
-        first = needed.start if place == 0 else -(-(place * width + left) // stride)
-        stop = -(-((place + 1) * width + left) // stride)
+        column = max(0, (tile_col * stride - left) // width)
+        first = needed.start if column == 0 else -(-(column * width + left) // stride)
+        stop = -(-((column + 1) * width + left) // stride)
         start = tile_col - (tile_col - first) % self.group_tiles
         return start, min(start + self.group_tiles, stop, needed.stop)
 
@@ -283,6 +283,6 @@ class ChunkPlan:
 
 
 def _tiles_over(start: int, stop: int, count: int, grid: TileGrid) -> range:
-    """Of the `count` tiles along an axis, those that hold a pixel from `start` to `stop`."""
+    """The tiles, of `count` along an axis, that hold a pixel of [start, stop)."""
     first = max(0, (start - grid.tile) // grid.stride + 1)
     return range(first, min(count, (stop - 1) // grid.stride + 1))

@@ -13,4 +13,4 @@ Int64Array: TypeAlias = NDArray[np.int64]
 Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
 LayerArray: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
-"""What outputs hold."""
+"""Values of a layer of an output."""

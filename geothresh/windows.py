@@ -1,7 +1,7 @@
 """Pixel geometry: sizes, windows, and regular grids that cut a raster into parts.
 
-Integers only: everything here is known before a pixel is read. Rows grow downwards and columns
-to the right, whatever the georeference says.
+It uses integers only: everything is known before a pixel is read. Row numbers grow downwards and
+column numbers to the right, whatever the georeference says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _require_sides(what: str, height: int, width: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterSize:
-    """Extent of a raster in pixels; both sides are at least 1."""
+    """Height and width of a raster in pixels; both are at least 1."""
 
     height: int
     """Rows."""
@@ -86,17 +86,17 @@ class PixelWindow:
 
     @property
     def size(self) -> RasterSize:
-        """Its extent."""
+        """Height and width of the window."""
         return RasterSize(height=self.height, width=self.width)
 
     @property
     def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(first row, row after the last), the same of columns: a window as rasterio takes it."""
+        """((row, row after the last), (column, column after the last)), as rasterio takes it."""
         return (self.row, self.row_stop), (self.col, self.col_stop)
 
     @property
     def text(self) -> str:
-        """Its pixels in a message, both ends included, counted from 0."""
+        """The window in a message, counted from 0, both ends included."""
         return f"rows {self.row}-{self.row_stop - 1}, columns {self.col}-{self.col_stop - 1}"
 
     def slices(self) -> tuple[slice, slice]:
@@ -111,7 +111,7 @@ class PixelWindow:
         )
 
     def intersection(self, other: PixelWindow) -> PixelWindow | None:
-        """The window common to both, or None where they share no pixel."""
+        """The pixels that two windows share, or None if they share none."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         row_stop = min(self.row_stop, other.row_stop)
         col_stop = min(self.col_stop, other.col_stop)
@@ -130,7 +130,7 @@ class PixelWindow:
         return self.shifted(-outer.row, -outer.col)
 
     def grown(self, by: int, size: RasterSize) -> PixelWindow:
-        """The window with `by` more pixels on each side, as far as the raster goes."""
+        """The window with `by` more pixels on each side, clipped to the raster."""
         return PixelWindow.between(
             max(self.row - by, 0),
             min(self.row_stop + by, size.height),
@@ -143,8 +143,8 @@ class PixelWindow:
 class RegularGrid:
     """A raster cut into parts of equal size, from its first pixel on: blocks, strips, cells.
 
-    Parts are disjoint and cover the raster; those at its lower and right edge are cut there. They
-    are counted from 0, row by row.
+    Parts are disjoint and cover the raster; those at its lower and right edge are smaller. They are
+    numbered from 0, row by row.
     """
 
     size: RasterSize

@@ -1,4 +1,4 @@
-"""The accessor ``geothresh`` of DataArrays, registered by ``import geothresh.xarray``."""
+"""The accessor ``geothresh`` of DataArrays, which ``import geothresh.xarray`` registers."""
 
 from __future__ import annotations
 

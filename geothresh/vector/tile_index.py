@@ -31,7 +31,10 @@ def indexed_files(index: Path) -> list[str]:
     """
     layer = find_layer(index, option=None)
     if _LOCATION not in layer.fields:
-        raise InputError(f"{index}: is no tile index: it has no field {_LOCATION}")
+        raise InputError(
+            f"{index}: is no tile index: it has no field {_LOCATION}; name an index that "
+            "gdaltindex or geothresh has written"
+        )
     try:
         table = pyogrio.read_dataframe(
             index, layer=layer.name, columns=[_LOCATION], read_geometry=False

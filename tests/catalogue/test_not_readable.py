@@ -87,7 +87,9 @@ def test_no_permission_to_read(
     scene.chmod(0)
     result = bench.run("refine", "x.tif")
     assert result.exit_code == 3, result.output
-    assert result.stderr == "Error: x.tif: cannot be read (Permission denied)\n"
+    assert result.stderr == (
+        "Error: x.tif: cannot be read (Permission denied); check its path and permissions\n"
+    )
     assert os.listdir() == ["x.tif"] and stat.S_IMODE(scene.stat().st_mode) == 0
 
 
