@@ -71,8 +71,8 @@ Tta: TypeAlias = Literal["none", "d4"]
 """Test-time augmentation: none, or the mean over the eight symmetries of the square."""
 
 
-def laying_out() -> Any:
-    """The option `layout` of classes for folders of pairs."""
+def layout_option() -> Any:
+    """Make the option for the layout of folders of pairs, which several classes share."""
     return option(
         "auto",
         "Where images and masks are in DATA: deepglobe (ID_sat.jpg, ID_mask.png), plain (image/, "
@@ -82,8 +82,8 @@ def laying_out() -> Any:
     )
 
 
-def resizing() -> Any:
-    """The option `resize` of classes for folders of pairs."""
+def resize_option() -> Any:
+    """Make the option to read pictures at one size, which several classes share."""
     return option(
         None,
         "Read images, maps and masks as N x N pixels, as the paper does with 512; the default is "
@@ -93,18 +93,18 @@ def resizing() -> Any:
     )
 
 
-def making_directories() -> Any:
-    """The option `parents` of classes for outputs."""
+def mkdir_option() -> Any:
+    """Make the option to create directories of outputs, which several classes share."""
     return option(False, "Create missing directories of the outputs.", FLAG)
 
 
-def overwriting() -> Any:
-    """The option `overwrite` of classes for outputs."""
+def overwrite_option() -> Any:
+    """Make the option to replace outputs, which several classes share."""
     return option(False, "Replace existing outputs.", FLAG)
 
 
-def styling() -> Any:
-    """The option `style` of classes for outputs."""
+def style_option() -> Any:
+    """Make the option to write styles with outputs, which several classes share."""
     return option(
         True,
         "Write styles for QGIS and names of classes: .qml and .aux.xml beside the outputs, or "
@@ -345,7 +345,7 @@ class Writing(Options):
         "or float32 as they are with NaN.",
         Choice(get_args(Dtype)),
     )
-    style: bool = styling()
+    style: bool = style_option()
     resume: bool = option(
         True,
         "Keep finished work on the disk, and resume an interrupted run from it.",
@@ -354,8 +354,8 @@ class Writing(Options):
     restart: bool = option(
         False, "Delete what an interrupted run left, and start from the beginning.", FLAG
     )
-    parents: bool = making_directories()
-    overwrite: bool = overwriting()
+    parents: bool = mkdir_option()
+    overwrite: bool = overwrite_option()
 
     @property
     def resumes(self) -> bool:

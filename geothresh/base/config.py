@@ -23,7 +23,7 @@ from geothresh.fields import (
     check,
     option,
 )
-from geothresh.options import LayoutOption, PathLike, laying_out, resizing
+from geothresh.options import LayoutOption, PathLike, layout_option, resize_option
 
 #: The networks, by the names of the command line.
 NETWORKS = (
@@ -173,8 +173,8 @@ class ImageData(Options):
 
     folders: Sequence[PathLike]
     skip_unpaired: bool = option(False, "Leave out images and masks without a partner.", FLAG)
-    layout: LayoutOption = laying_out()
-    resize: int | None = resizing()
+    layout: LayoutOption = layout_option()
+    resize: int | None = resize_option()
     place_pattern: str | None = option(
         None,
         "Ids with the same first group are one place, such as '^(.*)_[0-9]+$'.",

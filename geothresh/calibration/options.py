@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from geothresh.errors import UsageError
 from geothresh.fields import COUNT, FLAG, SEED, File, Number, Options, Text, check, option
-from geothresh.options import PathLike, overwriting
+from geothresh.options import PathLike, overwrite_option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Calibrating(Options):
         flags=("-o", "--output"),
         metavar="FILE",
     )
-    overwrite: bool = overwriting()
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         check(self)

@@ -43,17 +43,17 @@ class Frame(LazyGroup):
     """The outermost group: it turns exceptions into messages and exit codes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click; control characters in quoted arguments are escaped."""
+        """Parse as click does, but escape control characters in messages that quote arguments."""
         with usage_escaped():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exceptions end in one line and an exit code."""
+        """Run the command; an exception becomes a one-line message and an exit code."""
         with reported(ctx):
             return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """As click, with standard streams that exist and can print any file name."""
+        """Run as click does, with standard streams that exist and can print any file name."""
         _fill_missing_streams()
         # A UTF-8 file name must be printable in the C locale too.
         for stream in (sys.stdout, sys.stderr):
@@ -65,7 +65,7 @@ class Frame(LazyGroup):
 def _fill_missing_streams() -> None:
     """Open closed standard streams on the null device.
 
-    Else the next file that is opened gets their descriptor, and everything that libraries print.
+    Otherwise the next file to be opened gets the descriptor, and with it what libraries print.
     """
     for descriptor in range(3):
         try:

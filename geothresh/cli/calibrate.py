@@ -1,4 +1,4 @@
-"""``geothresh calibrate``: what is best for the confidences of a base network."""
+"""``geothresh calibrate``: find how best to transform and cut a base network's confidences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
 from geothresh.evaluation.options import Maps
@@ -24,11 +24,11 @@ from geothresh.training.options import SCENE_LABELS, SCENE_READING, SceneData
     cls=HelpfulCommand,
     common=("output", "confidence", "models", "place_pattern", "overwrite"),
     examples={
-        "Is it worth it on these maps, and with what": (
+        "Find what is best on these maps, and write it to a file": (
             "geothresh calibrate DATA --confidence DATA/confidence/unet \\\n    -o calibration.json"
         ),
         "On a labelled scene": "geothresh calibrate scene.tif --labels roads.gpkg --buffer 3.5",
-        "Without a model, frames of one sequence together": (
+        "Without a model, with the frames of a sequence kept together": (
             "geothresh calibrate DATA --model none --place-pattern '^(\\d+)_'"
         ),
     },
@@ -36,7 +36,7 @@ from geothresh.training.options import SCENE_LABELS, SCENE_READING, SceneData
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option(
     "-m", "--model", "models", multiple=True, metavar="NAME|FILE",
-    help="A packaged model or a .safetensors file; may be repeated; none = no model.  "
+    help="A packaged model or a .safetensors file; may be repeated; none runs no model.  "
     "[default: all packaged models]",
 )  # fmt: skip
 @options_of(Maps, "maps")
@@ -59,22 +59,23 @@ def calibrate(
     progress: str,
     **arguments: Any,
 ) -> None:
-    """Find out on labelled tiles what is best for the confidences of a base network.
+    """Find how best to refine and cut a base network's confidences, on labelled tiles.
 
-    DATA is a folder with masks named ID_mask.png, or with the folders mask/ and confidence/. Or it
-    is a scene, a confidence raster, and --labels says what is on the ground: then cells of 512 x
-    512 pixels are its tiles, and squares of them the places.
+    DATA is a folder with masks named ID_mask.png, or with the folders mask/ and confidence/. Or
+    DATA is a scene (a confidence raster) whose ground truth is given with --labels. The tiles of a
+    scene are cells of 512 x 512 pixels, and its places are squares of cells.
 
     The cut at 0.5 is compared with the best threshold, with calibrations, and with models at
-    several strengths; each is fitted to some places and scored on others. The table has the mean
-    gain in points of IoU with its standard error, the share of tiles that lose more than a point,
-    the expected calibration error (ECE), and the time of a megapixel. Below it stands the advice:
-    the best that is better than the cut at 0.5 beyond noise, or to leave it at 0.5.
+    several strengths. Each candidate is fitted to some places and scored on others. The table has
+    its mean gain in points of IoU with the standard error, the share of tiles that lose more than
+    a point, the expected calibration error (ECE), and the time for a megapixel. Below the table is
+    the advice: the best candidate that gains over the cut at 0.5 beyond noise, or else to keep the
+    cut at 0.5.
 
-    `geothresh refine` --calibration FILE does what was advised.
+    `geothresh refine` --calibration FILE follows the advice.
     """
     if "none" in models and len(models) > 1:
-        raise UsageError("--model none is no model, and others are given too; leave it out")
+        raise UsageError("--model none is no model, but others are given too; leave it out")
     from geothresh.api.calibrate import calibrate as run
 
     if scenes["labels"]:
@@ -88,6 +89,6 @@ def calibrate(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.table())
+    print_result(result.table())
     if options.verbosity() >= 0 and result.output is not None:
-        say(f"calibration: {result.output}; reliability diagram: {result.diagram}")
+        print_note(f"calibration: {result.output}; reliability diagram: {result.diagram}")

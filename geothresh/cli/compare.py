@@ -1,4 +1,4 @@
-"""``geothresh compare``: what one mask has become in another."""
+"""``geothresh compare``: write the changes from one mask to another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.options import WRITE_IN_ONE_GO, Writing
 
 
@@ -19,8 +19,8 @@ from geothresh.options import WRITE_IN_ONE_GO, Writing
     cls=HelpfulCommand,
     common=("output", "overwrite"),
     examples={
-        "What changed, into new_mask_changes.tif": "geothresh compare old_mask.tif new_mask.tif",
-        "The counts alone for a program": (
+        "What changed, as new_mask_changes.tif": "geothresh compare old_mask.tif new_mask.tif",
+        "Print the counts as JSON for a program": (
             "geothresh compare old_mask.tif new_mask.tif -o changes.tif --json"
         ),
     },
@@ -50,8 +50,9 @@ def compare(
     255 nodata. Where only 0 and 255 occur, 255 is foreground; 0 is background also where it is
     tagged as nodata.
 
-    The output is AFTER's name with _changes.tif beside it, or the file named with -o: 0 nothing,
-    1 became foreground, 2 became background, 255 nodata in either mask. Its path is printed.
+    The output is beside AFTER, with _changes.tif at the end of its name, or the file named with
+    -o: 0 unchanged, 1 became foreground, 2 became background, 255 nodata in either mask. Its path
+    is printed.
     """
     from geothresh.api.compare import compare as run
 
@@ -60,9 +61,9 @@ def compare(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.output)
+    print_result(result.output)
     if options.verbosity() >= 0:
-        say(
+        print_note(
             f"foreground {result.foreground_before:,} -> {result.foreground_after:,} pixels: "
             f"{result.added:,} added, {result.removed:,} removed, "
             f"{100 * result.changed_share:.2f} % of {result.valid_pixels:,} with data changed; "

@@ -1,4 +1,4 @@
-"""``geothresh demo``: the main job on the scene that ships with the package."""
+"""``geothresh demo``: refine and vectorise the scene that ships with the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from geothresh.cli import options
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give
+from geothresh.cli.terminal import print_result
 from geothresh.cli.values import PATH
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=HelpfulCommand,
     examples={
-        "In a folder of your own": "geothresh demo -o demo",
+        "Write the results into another folder": "geothresh demo -o demo",
     },
 )
 @click.option(
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @options.progress
 @options.common
 def demo(output: Path, model: str, overwrite: bool, as_json: bool, progress: str) -> None:
-    """Refine and vectorise the scene that ships with geothresh, and show what changed."""
+    """Refine and vectorise the scene that ships with geothresh, and print what changed."""
     from geothresh.api.demo import demo as run
 
     with reporting(progress, "refine") as report:
@@ -41,11 +41,11 @@ def demo(output: Path, model: str, overwrite: bool, as_json: bool, progress: str
     if as_json:
         options.print_json(result.as_dict())
     else:
-        give(_table(result))
+        print_result(_table(result))
 
 
 def _table(result: DemoResult) -> str:
-    """What changed, and what to open."""
+    """The table of what changed, and the files to open."""
     pairs = [
         ("road pixels", result.road_before, result.road_after),
         ("connected pieces", result.pieces_before, result.pieces_after),

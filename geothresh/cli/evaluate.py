@@ -1,4 +1,4 @@
-"""``geothresh evaluate``: what refinement is worth on maps whose truth is known."""
+"""``geothresh evaluate``: score refinement on maps whose truth is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import ADDRESS
 from geothresh.evaluation.options import Maps, Scoring
 from geothresh.fields import known
@@ -44,13 +44,13 @@ _FOR_MODELS = {
     cls=HelpfulCommand,
     common=("mask", "confidence", "model", "output", "figures", "overwrite"),
     examples={
-        "What refining is worth on maps in folders": (
+        "Score refining on maps in folders": (
             "geothresh evaluate DATA --confidence DATA/confidence/unet"
         ),
         "On one raster with its truth, with pictures": (
             "geothresh evaluate scene.tif --mask truth.tif --figures figures"
         ),
-        "On a folder of rasters with one of masks of the same names": (
+        "On a folder of rasters and a folder of masks with the same names": (
             "geothresh evaluate tiles --mask truths"
         ),
         "Lines against true lines, within 5 m": (
@@ -61,15 +61,15 @@ _FOR_MODELS = {
 @click.argument("data", nargs=-1, required=True, type=ADDRESS)
 @click.option(
     "--mask", type=ADDRESS, metavar="FILE", multiple=True,
-    help="DATA is one confidence raster, and this is its truth: 1, 0, and 255 for no data; of "
-    "several rasters one each, in their order, or of a folder one with masks. Or DATA is a file of "
-    "lines, and this the truth, as lines or as a mask whose centrelines are taken.",
+    help="Truth of the confidence raster DATA: 1, 0, and 255 for no data. For several rasters give "
+    "one each, in their order; for a folder of rasters, a folder of masks. For a file of lines: "
+    "the true lines, or a mask whose centrelines are the truth.",
 )  # fmt: skip
-@click.option("--layer", metavar="NAME", help="Layer of DATA, of lines.")
-@click.option("--truth-layer", metavar="NAME", help="Layer of the truth, of lines.")
+@click.option("--layer", metavar="NAME", help="Layer of DATA with the lines.")
+@click.option("--truth-layer", metavar="NAME", help="Layer of the truth with the lines.")
 @click.option(
     "--buffer", type=float, metavar="M",
-    help="Metres to each side within which a line is right.  [default: 3]",
+    help="Width in metres to each side of a line within which other lines match it.  [default: 3]",
 )  # fmt: skip
 @options.model
 @click.option("--no-refine", is_flag=True, help="Score the confidences only; needs no model.")
@@ -96,26 +96,27 @@ def evaluate(
     refining: Refining,
     **arguments: Any,
 ) -> None:
-    """Compare confidences cut at 0.5, at the best thresholds, and refined, with the truth.
+    """Score confidences against the truth: cut at 0.5, at the best thresholds, and refined.
 
     DATA is a folder with masks named ID_mask.png, or with the folders mask/ and confidence/; or,
     with --mask, one confidence raster. Several folders may be given. Options for bands, scale and
     nodata are for a raster; it is scored in cells of 512 x 512 pixels, each of which counts as a
     map, with Boundary IoU within 15 pixels.
 
-    Several rasters are given with a --mask each, in the same order; or as a folder, @list.txt or
-    tile index (.gti.gpkg), with one of masks of the same names, which may end in _mask or _truth.
-    Each is refined for itself, the cells of all are scored together, and a table by scene follows.
+    Several rasters are given with a --mask each, in the same order. Or both are a folder, @list.txt
+    or tile index (.gti.gpkg), where masks have the names of the rasters, or these with _mask or
+    _truth at the end. Each raster is refined by itself, the cells of all are scored together, and a
+    table with a line for each scene follows.
 
-    The table, one per folder of confidence maps, holds in points: IoU as the mean over maps and of
-    all pixels together, the mean of foreground and background IoU (mIoU), Boundary IoU within d
-    pixels (2 % of the diagonal), and the mean absolute error of the confidence. Columns with * are
-    chosen with the truth of these very maps at hand. Below it stands what refining gains or loses,
-    with its standard error over the maps.
+    There is one table per folder of confidence maps. It holds, in points: IoU as the mean over maps
+    and of all pixels together, the mean of foreground and background IoU (mIoU), Boundary IoU
+    within d pixels (2 % of the diagonal), and the mean absolute error of the confidence. Thresholds
+    of columns with * were chosen with the truth of the same maps. Below the table is what refining
+    gains or loses, with its standard error over the maps.
 
-    Or DATA is a GeoPackage, shapefile, GeoJSON or FlatGeobuf of lines, and --mask the true ones:
-    then completeness, correctness and quality within --buffer are printed, and how the lines hang
-    together.
+    Or DATA is a GeoPackage, shapefile, GeoJSON or FlatGeobuf of lines, and --mask the true lines:
+    then completeness, correctness and quality within --buffer are printed, and how well the lines
+    are connected.
     """
     data, mask = tuple(map(path_of, data)), tuple(map(path_of, mask))
     if data[0].suffix.lower() in _VECTORS and not names_several(data[0]):
@@ -139,12 +140,12 @@ def evaluate(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.table())
+    print_result(result.table())
     if options.verbosity() >= 0:
         by = "not refined" if result.model is None else f"refined with {result.model}"
         by += "" if result.tta == "none" else f", TTA {result.tta}"
         by += "" if refining.calibration is None else f", calibrated by {refining.calibration}"
-        say(f"{by}; {result.seconds:.1f} s")
+        print_note(f"{by}; {result.seconds:.1f} s")
 
 
 def _lines(
@@ -171,4 +172,4 @@ def _lines(
     if as_json:
         options.print_json(report.as_dict())
     else:
-        give(report.table())
+        print_result(report.table())

@@ -1,4 +1,4 @@
-"""Errors, warnings, logs and signals of a command: one line on stderr each, and an exit code."""
+"""Turn errors, warnings, logs and signals of a command into lines on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Interruption(click.ClickException):
         self.exit_code = 128 + signum
 
     def show(self, file: Any = None) -> None:
-        """Say it without the word Error."""
+        """Print the message without the word Error."""
         click.echo(self.message, err=True)
 
 
@@ -103,7 +103,7 @@ def reported(ctx: click.Context) -> Iterator[None]:
                 raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
             _show_traceback(ctx)
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-                # Any path may be so, and each is used in places of its own.
+                # Any path may be too long, and paths are used everywhere: so it is checked here.
                 text = f"{error.filename}: the name is too long for the file system; shorten it"
                 raise Failure(text, InputError.exit_code) from error
             if _lacks_memory(error):
@@ -164,9 +164,9 @@ def _lacks_memory(error: Exception) -> bool:
         texts = ("failed to map segment", "cannot allocate memory")
         return any(text in str(error).lower() for text in texts)
     if isinstance(error, RuntimeError):
-        # For the stack of a thread, in C++, and by the system, as torch reports it.
-        told = ("can't start new thread", "std::bad_alloc", "Cannot allocate memory")
-        return any(text in str(error) for text in told)
+        # Raised for the stack of a thread, by C++, and by torch for an error of the system.
+        causes = ("can't start new thread", "std::bad_alloc", "Cannot allocate memory")
+        return any(cause in str(error) for cause in causes)
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
@@ -246,7 +246,7 @@ def _logs_as_lines(ctx: click.Context) -> Iterator[None]:
         _LOGGER.removeHandler(handler)
 
 
-# Signals that asked this process to end. Exceptions of their handlers are lost where Python ignores
+# Signals that asked this process to end. The exception of a handler is lost where Python ignores
 # exceptions: in a callback at a fork, or in a destructor.
 _ASKED: list[int] = []
 
@@ -279,22 +279,26 @@ def _signals_raised() -> Iterator[None]:
         _ASKED.append(signum)
         raise _raised(signum)
 
-    usual: dict[signal.Signals, Any] = {}
-    # Handlers can be set in the main thread only; one that is not the default (nohup ignores
+    defaults: dict[signal.Signals, Any] = {}
+    # Handlers can be set in the main thread only. A handler that is not the default (nohup ignores
     # SIGHUP) is left alone.
     if threading.current_thread() is threading.main_thread():
-        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         if hasattr(signal, "SIGHUP"):
-            usual[signal.SIGHUP] = signal.SIG_DFL
-    usual = {signum: way for signum, way in usual.items() if signal.getsignal(signum) is way}
+            defaults[signal.SIGHUP] = signal.SIG_DFL
+    defaults = {
+        signum: handler
+        for signum, handler in defaults.items()
+        if signal.getsignal(signum) is handler
+    }
     _ASKED.clear()
-    for signum in usual:
+    for signum in defaults:
         signal.signal(signum, stop)
     try:
         yield
     finally:
-        # Not while the process is ending: a second signal, of a terminal or a supervisor, would
+        # Not restored while the process ends: a second signal, of a terminal or supervisor, would
         # print a traceback.
         if not _ASKED:
-            for signum, way in usual.items():
-                signal.signal(signum, way)
+            for signum, handler in defaults.items():
+                signal.signal(signum, handler)

@@ -41,8 +41,8 @@ def option_of(
 
     Args:
         kind: the class.
-        name: of the field, and of the command's parameter.
-        help, default: in place of the field's own.
+        name: name of the field and of the command's parameter.
+        help, default: used instead of the field's own.
     """
     option = known(kind)[name]
     value = default_of(kind, name) if default is _OWN else default
@@ -62,11 +62,11 @@ def options_of(
 
     Args:
         kind: the class.
-        parameter: of the command.
+        parameter: name of the command's parameter.
         only: names of the fields that the command has; empty = all.
         help: help texts in place of the fields' own, by field.
         make: called with the fields by keyword to make the value; None = the class. With ``dict``
-            the command can add fields that are no options.
+            the command can add fields that are not options.
     """
     names = only or list(known(kind))
 

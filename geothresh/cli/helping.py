@@ -1,4 +1,4 @@
-"""The output of ``--help``: common options first, the others under headings, then examples.
+"""Format ``--help``: common options first, the others under headings, then examples.
 
 The heading of an option is that of its class in `HEADINGS`, or given by the decorator that makes
 it. A command lists the options that most users need at the top.
@@ -22,12 +22,12 @@ HEADINGS = {
     "BasePlan": "The network",
     "BaseRecipe": "How it is trained",
     "BaseTiling": "Tiles",
-    "Calibrating": "How it is tried",
+    "Calibrating": "How candidates are compared",
     "Centerlines": "Centrelines",
     "Compute": "Where it runs",
     "FolderData": "Folders of maps and masks",
     "Foreground": "What is foreground",
-    "Holdout": "What is kept back",
+    "Holdout": "What is held out",
     "ImageData": "Which images",
     "LossWeights": "How the loss is weighted",
     "Many": "Many files",
@@ -40,7 +40,7 @@ HEADINGS = {
     "Refining": "How the model refines",
     "SceneData": "Scenes and labels",
     "Scoring": "How maps are scored",
-    "Splitting": "What is validated on",
+    "Splitting": "What is held out for validation",
     "Tiling": "Tiles",
     "VectorWriting": WRITING,
     "Writing": WRITING,
@@ -109,6 +109,6 @@ class HelpfulCommand(click.Command):
         super().format_epilog(ctx, formatter)
 
     def _rank(self, param: click.Parameter) -> int:
-        """The index among the common options; all others follow in their order."""
+        """The position of an option: common ones first in their order, then the others."""
         name = param.name or ""
         return self.common.index(name) if name in self.common else len(self.common)

@@ -1,4 +1,4 @@
-"""``geothresh info``: metadata of confidence rasters, and how they would be read."""
+"""``geothresh info``: show the metadata of confidence rasters and how they would be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, one_line
+from geothresh.cli.terminal import one_line, print_result
 from geothresh.errors import InputError
 from geothresh.options import READ_WHOLE, Reading
 
@@ -27,7 +27,7 @@ _HEADING = ("file", "size", "type", "read as", "pixel", "data", "fits")
     cls=HelpfulCommand,
     examples={
         "How a scene would be read": "geothresh info scene.tif",
-        "The same as JSON, of values from 0 to 100": (
+        "The same as JSON, for values from 0 to 100": (
             "geothresh info scene.tif --scale 100 --json"
         ),
         "A table of all scenes in a directory": "geothresh info tiles",
@@ -44,13 +44,13 @@ def info(
 ) -> None:
     """Show what SCENE is and how `geothresh refine` would read it.
 
-    Its size, type, blocks, georeference and the size of its pixels on the ground, where data is
-    missing, how its values become confidences, and whether the model reads such pixels; with the
-    options of `refine`, as they would change that.
+    It prints the size, type, blocks and georeference, the size of a pixel on the ground, where data
+    is missing, how values become confidences, and whether the model is made for such pixels. It
+    takes the options with which `refine` reads a scene.
 
-    Of several SCENEs, a directory, @list.txt or a tile index (.gti.gpkg): a table with a line for
-    each file, on how many pixel grids they are, and which files cannot be read, and why; if there
-    are such, the exit code is 3.
+    For several SCENEs, a directory, @list.txt or a tile index (.gti.gpkg) it prints a table with a
+    line for each file, the number of pixel grids, and which files cannot be read and why. If there
+    are such files, the exit code is 3.
     """
     from geothresh.api.info import info as look
     from geothresh.run.scene_info import SceneInfo
@@ -63,11 +63,11 @@ def info(
         options.print_json(facts)
     elif not isinstance(found, SceneInfo):
         for line in [*_table(found.files), *_totals(found)]:
-            give(line)
+            print_result(line)
     else:
         width = max(map(len, facts))
         for name, value in facts.items():
-            give(f"{name.replace('_', ' '):{width}}  {_shown(name, value, facts)}")
+            print_result(f"{name.replace('_', ' '):{width}}  {_shown(name, value, facts)}")
     if not isinstance(found, SceneInfo) and found.bad:
         raise click.exceptions.Exit(InputError.exit_code)
 
@@ -84,18 +84,18 @@ def _table(files: Sequence[SceneInfo]) -> list[str]:
     ]
 
 
-def _row(one: SceneInfo) -> tuple[str, ...]:
+def _row(scene: SceneInfo) -> tuple[str, ...]:
     from geothresh.geobox import PixelSize
 
-    x_y = one.pixel_size
+    x_y = scene.pixel_size
     return (
-        one_line(one.path),
-        f"{one.width} x {one.height}",
-        one.dtype,
-        one.scaling,
+        one_line(scene.path),
+        f"{scene.width} x {scene.height}",
+        scene.dtype,
+        scene.scaling,
         "not known" if x_y is None else PixelSize(x=x_y[0], y=x_y[1]).text,
-        f"{100 * one.data_share:.4g} %",
-        _fits(one.fits),
+        f"{100 * scene.data_share:.4g} %",
+        _fits(scene.fits),
     )
 
 
@@ -109,7 +109,7 @@ def _totals(found: ManyInfo) -> list[str]:
     if found.unplaced:
         without = _count(found.unplaced, "file")
         lines.append(f"{without} without a transform, and so without a place beside others")
-    unfit = [one for one in files if one.fits is False]
+    unfit = [scene for scene in files if scene.fits is False]
     if unfit:
         lines.append(
             f"{_count(len(unfit), 'file')} unlike what the model {unfit[0].model} reads, first "
@@ -130,7 +130,7 @@ def _fits(fits: bool | None) -> str:
 
 
 def _shown(name: str, value: Any, facts: Mapping[str, Any]) -> str:
-    """A value as text for people."""
+    """Format a value for people."""
     match name:
         case "transform":
             return ", ".join(f"{number:.12g}" for number in value)

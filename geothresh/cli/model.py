@@ -11,7 +11,7 @@ import click
 
 from geothresh.cli import options
 from geothresh.cli.helping import HelpfulCommand
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 
 
 @click.group()
@@ -30,7 +30,7 @@ def model() -> None:
 @options.as_json
 @options.common
 def list_models(as_json: bool) -> None:
-    """List the models that come with geothresh: what for, and for pixels of which size."""
+    """List the models that come with geothresh, with their purpose and pixel size."""
     from geothresh.nn.packaged import packaged_models
 
     models = [_described(path) for path in packaged_models().values()]
@@ -40,8 +40,8 @@ def list_models(as_json: bool) -> None:
     from geothresh.nn.scope import ModelScope
 
     for entry in models:
-        told = ModelScope.of_card(entry["training"]).text() or "does not tell what it is for"
-        give(f"{entry['name']:<12} {entry['bytes'] / 1e6:5.1f} MB   {told}")
+        purpose = ModelScope.of_card(entry["training"]).text() or "does not tell what it is for"
+        print_result(f"{entry['name']:<12} {entry['bytes'] / 1e6:5.1f} MB   {purpose}")
 
 
 @model.command(
@@ -62,7 +62,7 @@ def show(name: str, as_json: bool) -> None:
         options.print_json(entry)
         return
     for key, value in _flattened(entry):
-        give(f"{key}: {value}")
+        print_result(f"{key}: {value}")
 
 
 @model.command(
@@ -89,9 +89,10 @@ def export(
 ) -> None:
     """Write a model for programs other than geothresh.
 
-    ONNX, with the extra geothresh[onnx]: confidence (B, 1, T, T) float32 from 0 to 1 becomes
-    refined, the same, for any number B of tiles of T x T pixels. The file is NAME.onnx here, or the
-    one named with -o; its path is printed.
+    The format is ONNX, which needs the extra geothresh[onnx]. The input `confidence` and the output
+    `refined` are float32 from 0 to 1, of shape (B, 1, T, T), for any number B of tiles of T x T
+    pixels. The file is NAME.onnx in the current directory, or the one named with -o; its path is
+    printed.
     """
     from geothresh.api.export import export_onnx
 
@@ -99,9 +100,9 @@ def export(
     if as_json:
         options.print_json({"format": kind, **asdict(result)})
         return
-    give(result.output)
+    print_result(result.output)
     if options.verbosity() >= 0:
-        say(
+        print_note(
             f"ONNX, opset {result.opset}, {result.bytes / 1e6:.1f} MB; takes tiles of "
             f"{tile_size} x {tile_size}, any number at once"
         )

@@ -2,7 +2,7 @@
 
 The library names options in errors and warnings as Python does, in backticks: `scale`, `scale=255`,
 `allow_vrt=True`. Here they become --scale, --scale 255 and --allow-vrt, as the running command, or
-else another one, spells them. Other words in backticks stay as they are.
+else another command, spells them. Other words in backticks stay as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARKED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 @cache
 def _flags() -> dict[str, str]:
-    """The options that several commands have, by name; looked up when a message names one."""
+    """Flags of the options that several commands have, by name; made when a message needs them."""
     from geothresh.evaluation.options import Maps, Scoring
     from geothresh.many.options import Many
     from geothresh.options import Compute, Reading, Refining, Tiling, Writing
@@ -32,7 +32,7 @@ def _flags() -> dict[str, str]:
 
 
 def as_options(text: str, command: click.Command | None) -> str:
-    """The text with the command's own spelling of each option in backticks."""
+    """Replace each option in backticks by the command's own spelling of it."""
     params = {param.name: param for param in command.params} if command else {}
 
     def spelled(found: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
 """Click options that several commands share, besides those of `geothresh.options`.
 
-Each name at the end is a decorator.
+The lower-case names at the end of the module are decorators.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from geothresh.cli.fields import option_of
 from geothresh.cli.helping import HEADINGS, MESSAGES, HeadedOption
-from geothresh.cli.terminal import give
+from geothresh.cli.terminal import print_result
 from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
 from geothresh.nn.packaged import DEFAULT_MODEL
@@ -31,7 +31,7 @@ _COMMAND = "geothresh.command"
 
 
 def verbosity(ctx: click.Context | None = None) -> int:
-    """How much is said on stderr: -1 errors only (-q), 0 warnings too, 1 (-v) news, 2 all."""
+    """How much goes to stderr: -1 errors (-q), 0 also warnings, 1 also information (-v), 2 all."""
     ctx = ctx or click.get_current_context()
     return int(ctx.meta.get(_VERBOSITY, 0))
 
@@ -55,10 +55,10 @@ def was_given(name: str) -> bool:
 
 
 def model_given(model: str, refining: Refining) -> str | Path:
-    """The model; with a calibration, the file of a model that was given explicitly.
+    """The model to run: a name, or the file of a model that was given beside a calibration.
 
-    With a calibration the default means the calibration's model: the file says that it is not the
-    default.
+    Beside a calibration, the name of the default model stands for the calibration's own model. So a
+    model that was given explicitly is passed as a file.
     """
     if refining.calibration is None or not was_given("model"):
         return model
@@ -79,7 +79,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
     Raises ValueError for NaN and infinities, which JSON does not have.
     """
-    give(json.dumps(result, indent=2, allow_nan=False, default=str))
+    print_result(json.dumps(result, indent=2, allow_nan=False, default=str))
 
 
 def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:
@@ -106,11 +106,11 @@ def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 message = partial(click.option, cls=HeadedOption, heading=MESSAGES)
-"""Makes an option of the heading `MESSAGES`."""
+"""Like ``click.option``, for an option under the heading `MESSAGES`."""
 
 
 def common(command: Command) -> Command:
-    """``-v``, ``-q`` and ``--debug``, before or after the command's name; no arguments result."""
+    """Add ``-v``, ``-q`` and ``--debug``, which give the command no arguments."""
     for decorate in (
         message(
             "--debug", is_flag=True, expose_value=False, callback=_debug,
@@ -140,16 +140,16 @@ overwrite = option_of(Writing, "overwrite")
 
 
 def match_resolution(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--match-resolution``, an alias of ``--resolution auto``, below ``options_of(Refining)``."""
+    """Add ``--match-resolution``, an alias of ``--resolution auto``, to a command with `Refining`."""
 
     @wraps(command)
-    def checked(*given: Any, match_resolution: bool, refining: Refining, **others: Any) -> Any:
+    def checked(*arguments: Any, match_resolution: bool, refining: Refining, **others: Any) -> Any:
         if match_resolution and refining.resolution != "auto":
             raise click.UsageError(
                 "--match-resolution means --resolution auto, and --resolution "
                 f"{refining.resolution} is given too; leave one of them out"
             )
-        return command(*given, refining=refining, **others)
+        return command(*arguments, refining=refining, **others)
 
     return click.option(
         "--match-resolution", is_flag=True, help="The same as --resolution auto, the default.",
@@ -169,17 +169,18 @@ as_json = message(
 )
 resume = click.option(
     "--resume/--no-resume", default=None,
-    help="Resume a run that was stopped. By default one is resumed if there is one; --resume fails "
-    "if there is none, --no-resume never resumes, and refuses its files as any that exist.",
+    help="Resume a run that was stopped. By default a run is resumed if there is one. --resume "
+    "fails if there is none; --no-resume never resumes, and treats files of an earlier run as any "
+    "existing files.",
 )  # fmt: skip
 
 
 def progress(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--progress`` and ``--no-progress``, which the command gets as one word."""
+    """Add ``--progress`` and ``--no-progress``; the command receives one word."""
 
     @wraps(command)
-    def chosen(*given: Any, progress: str, no_progress: bool, **others: Any) -> Any:
-        return command(*given, progress="none" if no_progress else progress, **others)
+    def chosen(*arguments: Any, progress: str, no_progress: bool, **others: Any) -> Any:
+        return command(*arguments, progress="none" if no_progress else progress, **others)
 
     chosen = message("--no-progress", is_flag=True, help="The same as --progress none.")(chosen)
     return message(

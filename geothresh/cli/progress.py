@@ -1,13 +1,13 @@
 """Progress of a command on stderr: a bar, lines, or JSON.
 
-The library reports to a callback. On a terminal it draws a bar, elsewhere it prints a line a
-minute, and with ``--progress json`` lines of JSON for programs. Such a line is an object with
+The library reports to a callback, which draws a bar on a terminal and prints a line a minute
+elsewhere. With ``--progress json`` it prints lines of JSON for programs. Each is an object with
 
-- ``kind``: the work, such as refine, train, predict;
+- ``kind``: the job, such as refine, train, predict;
 - ``event``: ``progress``, at most five times a second; ``epoch`` with its scores; at last ``end``,
   unless the run fails or is stopped;
-- ``done``, ``total``, ``unit``: of the whole work, in tiles, parts, maps or steps;
-- ``seconds`` since the work began, and ``eta``, the seconds left, null where unknown;
+- ``done``, ``total``, ``unit``: of the whole job, in tiles, parts, maps or steps;
+- ``seconds`` since the job began, and ``eta``, the seconds left, null where unknown;
 - for trainings, ``loss`` and ``stage``, such as "epoch 3/10".
 
 Errors and warnings remain plain lines that begin with Error or Warning.
@@ -45,10 +45,10 @@ _RECENT = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """The progress of a work."""
+    """The progress of a job."""
 
     kind: str
-    """The work in a word."""
+    """Name of the job, such as refine."""
     stage: str
     """Label of the bar: the kind, or the stage of it, such as "epoch 3/10"."""
     unit: str
@@ -56,34 +56,34 @@ class Update:
     done: int
     total: int
     seconds: float
-    """Since the work began."""
+    """Seconds since the job began."""
     eta: float | None
     """Seconds left; None before the second report."""
     loss: float | None = None
-    """Of the last step of a training."""
+    """Loss of the last step of a training."""
 
 
 class Display(ABC):
-    """Shows the progress of a work."""
+    """Shows the progress of a job."""
 
     @abstractmethod
     def show(self, update: Update) -> None:
         """Show an update, or skip it if the last one was shown a moment ago."""
 
     def tell_epoch(self, kind: str, row: Mapping[str, Any]) -> None:
-        """Show the losses and scores of an epoch: a line."""
+        """Print a line with the losses and scores of an epoch."""
         print_line(_epoch_line(row))
 
     def end(self, last: Update | None) -> None:  # noqa: B027 (nothing to do is the usual case)
-        """Called when the work is done; `last` is what was reported last, shown or not."""
+        """End the display after a job; `last` is the last report, shown or not."""
 
     def close(self) -> None:  # noqa: B027 (as `end`)
-        """Called when the work is done or has failed."""
+        """Close the display after a job that is done or has failed."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Pace:
-    """Measures the time that a work has taken, and estimates the time left."""
+    """Measures the time that a job has taken, and estimates the time left."""
 
     clock: Callable[[], float] = time.monotonic
     _begin: float = field(init=False)
@@ -95,7 +95,7 @@ class Pace:
         self._begin = self.clock()
 
     def at(self, done: int, total: int) -> tuple[float, float | None]:
-        """Seconds since the work began, and those left, None where that is unknown."""
+        """Seconds since the job began, and those left, None where that is unknown."""
         now = self.clock()
         if self._first is None or done < self._last:
             self._first = now, done
@@ -130,7 +130,7 @@ class Bar(Display):
         if update.loss is not None:
             self._bar.set_postfix_str(f"loss {update.loss:.4f}", refresh=False)
         if update.done < self._bar.n:
-            # Another work of the same kind.
+            # Another job of the same kind.
             self._bar.reset(total=update.total)
         self._bar.update(update.done - self._bar.n)
         if update.done == update.total:
@@ -143,7 +143,7 @@ class Bar(Display):
 
 
 class Lines(Display):
-    """A line a minute, for logs; nothing for shorter works."""
+    """A line a minute, for logs; nothing for shorter jobs."""
 
     def __init__(self, every: float = _LINE_EVERY) -> None:
         """Take the seconds from one line to the next."""
@@ -238,16 +238,16 @@ def display_of(how: str) -> Display | None:
 
 
 class Counter:
-    """The callback ``(done, total)`` of a work."""
+    """The callback ``(done, total)`` of a job."""
 
     def __init__(self, display: Display, kind: str, unit: str, *, until_full: bool = False) -> None:
         """Make a counter.
 
         Args:
             display: shows it; ended and closed by the counter.
-            kind: the work in a word.
+            kind: name of the job, such as refine.
             unit: what is counted, in the singular.
-            until_full: whether the work ends when everything is counted.
+            until_full: whether the job ends when everything is counted.
         """
         self._display: Display | None = display
         self._kind, self._unit, self._until_full = kind, unit, until_full
@@ -255,7 +255,7 @@ class Counter:
         self._last: Update | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far it is."""
+        """Show the number of units done."""
         if self._display is None:
             return
         seconds, eta = self._pace.at(done, total)
@@ -268,13 +268,13 @@ class Counter:
             self.end()
 
     def end(self) -> None:
-        """The work is done."""
+        """End the display: the job is done."""
         if self._display is not None:
             self._display.end(self._last)
             self.close()
 
     def close(self) -> None:
-        """The work is done, or has failed."""
+        """Close the display: the job is done or has failed."""
         if self._display is not None:
             self._display.close()
             self._display = None
@@ -288,7 +288,7 @@ def reporting(
 
     Args:
         how: the value of ``--progress``.
-        kind: the work in a word.
+        kind: name of the job, such as refine.
         unit: what is counted.
         until_full: see `Counter`.
     """
@@ -388,12 +388,12 @@ def _epoch_line(row: Mapping[str, Any]) -> str:
     fold = ""
     if "fold" in row:
         fold = " (all maps)" if row["fold"] == "all" else f" (fold {row['fold']})"
-    told = [f"loss {row['train_total']:.4f}"] if "train_total" in row else ["before training"]
+    parts = [f"loss {row['train_total']:.4f}"] if "train_total" in row else ["before training"]
     if "miou" in row:
-        told.append(_scores(row))
+        parts.append(_scores(row))
     if "learning_rate" in row:
-        told.append(f"rate {row['learning_rate']:.1e}")
-    return f"epoch {row['epoch']}{fold}: {', '.join(told)}, {row['seconds']:.0f} s"
+        parts.append(f"rate {row['learning_rate']:.1e}")
+    return f"epoch {row['epoch']}{fold}: {', '.join(parts)}, {row['seconds']:.0f} s"
 
 
 def _scores(row: Mapping[str, Any]) -> str:

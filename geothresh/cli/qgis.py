@@ -10,7 +10,7 @@ import click
 from geothresh._version import __version__
 from geothresh.cli import options
 from geothresh.cli.helping import HelpfulCommand
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import BoundsType, NumberOrWord
 
 #: The commands that the plugin's algorithms run.
@@ -25,24 +25,24 @@ _profile = click.option(
 @click.group()
 @options.common
 def qgis() -> None:
-    """Put geothresh into QGIS, as algorithms of its Processing toolbox."""
+    """Install geothresh into QGIS, as algorithms of its Processing toolbox."""
 
 
 @qgis.command(
     cls=HelpfulCommand,
     examples={
         "Into the profile that QGIS starts with": "geothresh qgis install",
-        "Into another one": "geothresh qgis install --profile work",
+        "Into another profile": "geothresh qgis install --profile work",
     },
 )
 @_profile
 @options.as_json
 @options.common
 def install(profile: str | None, as_json: bool) -> None:
-    """Put the plugin into a profile of QGIS 3.22 or later, or renew it after an upgrade.
+    """Install the plugin into a profile of QGIS 3.22 or later, or update it.
 
-    The plugin runs this very installation of geothresh; nothing is installed into QGIS's Python.
-    The plugin's folder is printed.
+    The plugin runs the installation of geothresh that installed it; nothing is installed into
+    QGIS's Python. The plugin's folder is printed.
     """
     from geothresh.api.qgis_plugin import PLUGIN, install_plugin
 
@@ -50,12 +50,12 @@ def install(profile: str | None, as_json: bool) -> None:
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.folder)
+    print_result(result.folder)
     if options.verbosity() >= 0:
         if result.replaced:
-            say("renewed; if QGIS is open, start it anew")
+            print_note("updated; if QGIS is open, restart it")
         else:
-            say(
+            print_note(
                 "start QGIS and tick geothresh in Plugins > Manage and Install Plugins > "
                 f"Installed, or run: qgis_process plugins enable {PLUGIN}"
             )
@@ -69,14 +69,14 @@ def install(profile: str | None, as_json: bool) -> None:
 @options.as_json
 @options.common
 def uninstall(profile: str | None, as_json: bool) -> None:
-    """Take the plugin out of a profile of QGIS; its folder, which is gone, is printed."""
+    """Remove the plugin from a profile of QGIS, and print the folder that was removed."""
     from geothresh.api.qgis_plugin import uninstall_plugin
 
     folder = uninstall_plugin(profile=profile)
     if as_json:
         options.print_json({"folder": str(folder)})
     else:
-        give(folder)
+        print_result(folder)
 
 
 def vocabulary() -> dict[str, Any]:
@@ -104,7 +104,7 @@ def vocabulary() -> dict[str, Any]:
 
 
 def _described(option: click.Option) -> dict[str, Any]:
-    """One option, with the fields of `geothresh.qgis.vocabulary.Option`."""
+    """Describe an option with the fields of `geothresh.qgis.vocabulary.Option`."""
     found: dict[str, Any] = {
         "name": option.name,
         "flag": max(option.opts, key=len),
@@ -122,7 +122,7 @@ def _described(option: click.Option) -> dict[str, Any]:
 
 
 def _kind(option: click.Option) -> str:
-    """The kind of its values."""
+    """The kind of an option's values."""
     if option.is_flag or option.count:
         return "flag"
     if option.multiple:

@@ -1,4 +1,4 @@
-"""The options of ``--recipe``, and one for each number of a recipe, which overrides it."""
+"""The option ``--recipe``, and an option for each number of a recipe, which overrides it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HOMES: dict[str, type[Recipe] | type[LossWeights]] = {
 
 
 def recipe(command: Command) -> Command:
-    """``--recipe`` and an option for each number; the command receives one `Recipe`.
+    """Add ``--recipe`` and an option for each number; the command receives one `Recipe`.
 
     Applied below the options of `NetworkChoice`, as the default recipe depends on ``--init``.
     """
@@ -29,8 +29,8 @@ def recipe(command: Command) -> Command:
         *arguments: Any, recipe: str | None, network: dict[str, Any], **values: Any
     ) -> Any:
         changes = {name: values.pop(name) for name in _HOMES}
-        made = recipe_of(recipe or usual_recipe(network["init"]), **changes)
-        return command(*arguments, recipe=made, network=network, **values)
+        chosen = recipe_of(recipe or usual_recipe(network["init"]), **changes)
+        return command(*arguments, recipe=chosen, network=network, **values)
 
     decorated: Command = with_recipe
     for name, kind in reversed(_HOMES.items()):
@@ -38,9 +38,9 @@ def recipe(command: Command) -> Command:
         decorated = option_of(kind, name, help=text, default=None)(decorated)
     return click.option(
         "--recipe", cls=HeadedOption, heading=HEADINGS["Recipe"], type=click.Choice(list(RECIPES)),
-        help="Where the numbers of the options below start: the paper's section 4.2, what measures "
-        "better, or what suits a trained model and a few maps. Each option given overrides its "
-        "recipe.  [default: best; with --init tune]",
+        help="Defaults of the options below: those of the paper's section 4.2 (paper), those that "
+        "measure better (best), or those for fine-tuning on a few maps (tune). An option that is "
+        "given overrides its recipe.  [default: best; with --init tune]",
     )(decorated)  # fmt: skip
 
 
@@ -55,5 +55,5 @@ def _shown(name: str) -> str:
 def _value(numbers: Recipe, name: str) -> str:
     value = getattr(numbers.loss if _HOMES[name] is LossWeights else numbers, name)
     words = {None: "as many as maps", True: "on", False: "off"}
-    # By kind, for 0 equals False.
+    # Checked by type first, as 0 equals False.
     return words[value] if value is None or isinstance(value, bool) else f"{value}"

@@ -1,4 +1,4 @@
-"""``geothresh refine``: a confidence raster becomes a refined mask."""
+"""``geothresh refine``: turn a confidence raster into a refined mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
 from geothresh.fields import given
@@ -46,13 +46,13 @@ BAD_INPUT, NOT_MADE = 3, 4
             "geothresh refine scene.tif -o mask.tif --confidence-out refined.tif \\\n"
             "    --vector-out roads.gpkg"
         ),
-        "Logits, with a model of your own, on the second GPU": (
+        "Logits, with your own model, on the second GPU": (
             "geothresh refine logits.tif --scale logit -m model.safetensors \\\n    --device cuda:1"
         ),
-        "As `geothresh calibrate` advised": (
+        "With the calibration that `geothresh calibrate` advised": (
             "geothresh refine scene.tif --calibration calibration.json"
         ),
-        "Only inside an area, and what has changed there": (
+        "Only inside an area, with a raster of the changes": (
             "geothresh refine scene.tif --aoi area.gpkg --diff-out changes.tif"
         ),
         "A directory of scenes as one surface, without seams": (
@@ -97,7 +97,7 @@ def refine(
 
     SCENE is a GeoTIFF with the probability of the foreground, pixel by pixel: uint8 as value / 255,
     floats from 0 to 1, or anything else with --scale. Pixels without data (nodata value, mask,
-    alpha, NaN) stay so.
+    alpha, NaN) stay without data.
 
     The mask is SCENE's name with _mask.tif beside it, or the file named with -o: 0 background,
     1 foreground, 255 nodata. Its path is printed.
@@ -106,7 +106,7 @@ def refine(
     them; each has its own outputs there, SCENE_mask.tif and so on, whose paths are printed.
 
     A run that is interrupted keeps its finished work beside the mask, in .MASK.geothresh: the same
-    command goes on from there.
+    command resumes from there.
     """
     how: dict[str, Any] = {"model": options.model_given(model, refining), "refining": refining}
     if output_dir is not None:
@@ -127,10 +127,10 @@ def refine(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.mask)
+    print_result(result.mask)
     if options.verbosity() >= 0:
         for line in summary(result):
-            say(line)
+            print_note(line)
 
 
 def _refuse_single(output: PathLike | None, outputs: Outputs) -> None:
@@ -159,10 +159,10 @@ def _refine_many(
         options.print_json(result.as_dict())
     else:
         for part in result.parts:
-            give(part.outputs["mask"])
+            print_result(part.outputs["mask"])
         if options.verbosity() >= 0:
             for line in summary_of_many(result):
-                say(line)
+                print_note(line)
     if result.set_aside:
         raise click.exceptions.Exit(NOT_MADE)
     if result.bad:
@@ -214,7 +214,7 @@ def summary(result: RefineResult) -> list[str]:
         "what changed": result.changes,
         "region-specific thresholds": result.thresholds,
         f"{result.features} polygons": result.vector,
-        "page to look at": result.report,
+        "report page": result.report,
     }
     return [*lines, *(f"{what}: {path}" for what, path in further.items() if path is not None)]
 

@@ -1,6 +1,6 @@
 r"""Print to the terminal with control characters escaped.
 
-Names of files may hold ``\x1b]0;`` and worse, and model files and rasters carry text of their own.
+File names may contain ``\x1b]0;`` and worse; so may texts in model files and rasters.
 So all commands print through this module.
 """
 
@@ -26,15 +26,15 @@ def one_line(text: str) -> str:
     return escaped(joined).replace("\t", "\\t")
 
 
-def say(line: str) -> None:
+def print_note(line: str) -> None:
     """Print a line for people on stderr."""
     click.echo(one_line(line), err=True)
 
 
-def give(result: object) -> None:
+def print_result(result: object) -> None:
     """Print a result, such as the path of a file, on stdout.
 
-    Escaped on a terminal, unchanged for programs, which must find the file.
+    It is escaped on a terminal, and unchanged for programs, which must find the file.
     """
     text = str(result)
     try:

@@ -1,4 +1,4 @@
-"""``geothresh train``: a model from confidence maps and masks, or from scenes and labels."""
+"""``geothresh train``: train a model on maps and masks, or on scenes and labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.recipe import recipe as recipe_options
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
 from geothresh.errors import UsageError
 from geothresh.options import Reading
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 @click.argument("data", type=PATH, nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=PATH, required=True,
-    help="The model, MODEL.safetensors: the best epoch. The last epoch, the state to resume from, "
-    "the log (CSV) and the split come beside it.",
+    help="File for the model of the best epoch, MODEL.safetensors. The last epoch's model, the state "
+    "to resume from, the log (CSV) and the split are written beside it.",
 )  # fmt: skip
 @options_of(FolderData, "maps", make=dict)
 @options_of(SceneData, "scenes", only=SCENE_LABELS, make=dict)
@@ -94,9 +94,9 @@ def train(
     """Train a ThreshNet on confidence maps and masks, or on confidence rasters and labels.
 
     DATA are folders with <id>_mask.png, with folders mask/ and confidence/, or as --layout says.
-    Or they are scenes, confidence rasters as `geothresh refine` takes them, and --labels says what
-    is on the ground. The confidences must come from networks that were not trained on the same
-    images. The same command again goes on where it was stopped.
+    Or DATA are scenes (confidence rasters as `geothresh refine` takes them) whose ground truth is
+    given with --labels. The confidences must come from networks that were not trained on the same
+    images. Run the same command again to resume a training that was stopped.
     """
     from geothresh.api.train import TrainCallbacks
     from geothresh.api.train import train as run
@@ -107,9 +107,9 @@ def train(
             "`folds` holds every place out in turn, and `validation_fraction` says what to "
             "validate on; give one or the other"
         )
-    # Of a run for each fold, and one for the model.
+    # There is a run for each fold, and one for the model.
     epochs = recipe.epochs * (1 + (folds or 0))
-    # Of a model to start from, the head is its own unless asked for.
+    # With --init the head is that of the initial model, unless --head is given.
     head = recipe.head if options.was_given("head") else None
     with checking(progress) as on_check, training_steps(progress) as steps:
 
@@ -129,22 +129,22 @@ def train(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.model)
+    print_result(result.model)
     scores = steps.scores(result.best_epoch)
     if scores is not None and options.verbosity() >= 0:
-        say(f"best epoch {result.best_epoch}: {scores}")
+        print_note(f"best epoch {result.best_epoch}: {scores}")
     if options.verbosity() >= 0:
-        say(
+        print_note(
             f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
             f"{result.train_maps} {result.unit}; {_chosen(result, folds)}; log {result.log}"
         )
         if result.tuning is not None:
             for line in (*result.tuning.lines(), result.tuning.sentence()):
-                say(line)
+                print_note(line)
 
 
 def _chosen(result: TrainResult, folds: int | None) -> str:
-    """The epoch that was kept, or the folds."""
+    """Describe the epoch that was kept, or the folds."""
     units = "maps" if result.unit == "maps" else "tiles"
     if folds is not None:
         return f"{result.validation_maps} {units} held out in {folds} folds"
@@ -154,7 +154,7 @@ def _chosen(result: TrainResult, folds: int | None) -> str:
 def _data(
     data: tuple[Path, ...], maps: dict[str, Any], scenes: dict[str, Any], reading: Reading
 ) -> FolderData | SceneData:
-    """Rasters with labels, or folders with masks; options for the other kind are refused."""
+    """Make the data of the arguments: scenes or folders; options for the other kind are refused."""
     both = {"ground_sample_distance": maps["ground_sample_distance"]}
     if scenes["labels"] or any(path.is_file() for path in data):
         options.refuse(

@@ -17,16 +17,16 @@ from geothresh.addresses import is_remote
 
 
 class PathOrAddress(click.Path):
-    """A path; a URL stays a text, of which a Path would lose a slash."""
+    """A path, or a URL, which stays a string: a Path would drop one of its slashes."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A Path, or the address as it is."""
+        """Return a Path, or the URL as it is."""
         if isinstance(value, str) and is_remote(value):
             return value
         return super().convert(value, param, ctx)
 
 
-# The type of every path on the command line, and of those that may be on another machine.
+# The types of paths on the command line: on this machine only, and on this or another one.
 PATH = click.Path(path_type=Path)
 ADDRESS = PathOrAddress(path_type=Path)
 
@@ -41,12 +41,12 @@ class ChoiceOf(click.Choice):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | int:
-        """The word or number as given to the class."""
+        """Return the word or number as it was given to the class."""
         return self.values[super().convert(str(value), param, ctx)]
 
 
 class NumberOrWord(click.ParamType):
-    """A number, or one of a few words; the number's own type and range are click's."""
+    """A number, or one of a few words; a click type checks the number."""
 
     name = "number"
 
@@ -57,7 +57,7 @@ class NumberOrWord(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float | str:
-        """The number, or the word in lower case."""
+        """Return the number, or the word in lower case."""
         if isinstance(value, str) and value.lower() in self.words:
             return value.lower()
         try:
@@ -75,7 +75,7 @@ class SizeRange(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float]:
-        """The least and the greatest; equal for a single size."""
+        """Return the least and the greatest, which are equal for a single size."""
         if isinstance(value, tuple):
             return value
         try:
@@ -95,7 +95,7 @@ class BoundsType(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float, float, float]:
-        """The four numbers."""
+        """Return the four numbers."""
         if isinstance(value, tuple):
             return value
         try:

@@ -1,4 +1,4 @@
-"""``geothresh vectorize``: a mask becomes polygons or centrelines."""
+"""``geothresh vectorize``: turn a mask into polygons or centrelines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import Command, option_of, options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import ADDRESS
 from geothresh.errors import UsageError
 from geothresh.fields import default_of, known
@@ -24,8 +24,8 @@ _KINDS: dict[str, type[Polygons] | type[Centerlines]] = {
 }
 
 
-def _draw(command: Command) -> Command:
-    """``--kind`` and the options of each kind; the command receives them as ``draw``."""
+def _drawing_options(command: Command) -> Command:
+    """Add ``--kind`` and the options of each kind; the command receives them as ``draw``."""
     every = {name: kind for kind in _KINDS.values() for name in known(kind)}
 
     @wraps(command)
@@ -45,7 +45,7 @@ def _draw(command: Command) -> Command:
         decorated = option_of(home, name)(decorated)
     return click.option(
         "--kind", type=click.Choice(list(_KINDS)), default=Polygons.kind, show_default=True,
-        help="What to draw of the foreground.",
+        help="What the foreground is drawn as.",
     )(decorated)  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def _draw(command: Command) -> Command:
             "geothresh vectorize mask.tif -o lines.gpkg --kind centerlines --nodes \\\n"
             "    --bridge-gaps 30 --confidence refined.tif"
         ),
-        "What `geothresh refine --output-dir refined` has written, as one network": (
+        "The outputs of `geothresh refine --output-dir refined`, as one network": (
             "geothresh vectorize refined/mask.gti.gpkg -o roads.gpkg"
         ),
     },
@@ -71,10 +71,11 @@ def _draw(command: Command) -> Command:
 @options.output
 @click.option(
     "--confidence", type=ADDRESS, metavar="FILE",
-    help="Raster on the same grid, or many as MASK; adds its mean, minimum and tenth percentile.",
+    help="Confidence raster on the same grid, or several as for MASK; each feature gets its mean, "
+    "minimum and tenth percentile.",
 )  # fmt: skip
 @options_of(Foreground, "foreground")
-@_draw
+@_drawing_options
 @options_of(
     Reading, "reading", only=READ_WHOLE,
     help={"bidx": "Band with the mask, counted from 1; needed where there are several."},
@@ -101,11 +102,13 @@ def vectorize(
 
     The output is MASK's name with .gpkg beside it, or the file named with -o (.gpkg, .fgb,
     .geojson, .parquet or .shp); its path is printed. Each polygon has area_m2, perimeter_m,
-    compactness, and rect_length_m, rect_width_m and orientation_deg of its rotated rectangle; each
-    centreline length_m, width_m and width_min_m. Where there is a confidence, --confidence or MASK
-    itself with --threshold, all have confidence_mean, _min and _p10. On a geographic CRS lengths
-    and areas are geodesic. Without a CRS the attributes are area_units2 and so on, with
-    --allow-pixel-coords area_px2 and so on, and lengths and areas in options are in these units.
+    compactness, and rect_length_m, rect_width_m and orientation_deg of its rotated rectangle. Each
+    centreline has length_m, width_m and width_min_m. Where there is a confidence (--confidence, or
+    MASK itself with --threshold) all features have confidence_mean, _min and _p10.
+
+    On a geographic CRS lengths and areas are geodesic. Without a CRS the attributes are area_units2
+    and so on, with --allow-pixel-coords area_px2 and so on, and lengths and areas in options are in
+    these units.
     """
     from geothresh.api.vectorize import vectorize as run
 
@@ -115,7 +118,7 @@ def vectorize(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.output)
+    print_result(result.output)
     if options.verbosity() < 0:
         return
     left_out = f", {result.left_out} smaller ones left out" if result.left_out else ""
@@ -131,4 +134,4 @@ def vectorize(
         if result.nodes_layer is None
         else (f"layers {result.layer} and {result.nodes_layer}")
     )
-    say(f"{found}{left_out}; {layers}, {result.crs or 'no CRS'}; {result.seconds:.1f} s")
+    print_note(f"{found}{left_out}; {layers}, {result.crs or 'no CRS'}; {result.seconds:.1f} s")

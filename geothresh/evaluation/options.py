@@ -13,9 +13,9 @@ from geothresh.options import (
     PathLike,
     Side,
     Size,
-    laying_out,
-    overwriting,
-    resizing,
+    layout_option,
+    overwrite_option,
+    resize_option,
 )
 
 
@@ -42,8 +42,8 @@ class Maps(Options):
         Choice(get_args(Side)),
     )
     skip_unpaired: bool = option(False, "Leave out maps and masks that have no partner.", FLAG)
-    layout: LayoutOption = laying_out()
-    resize: int | None = resizing()
+    layout: LayoutOption = layout_option()
+    resize: int | None = resize_option()
     ground_sample_distance: Sequence[Size] = option(
         (),
         "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
@@ -87,4 +87,4 @@ class Scoring(Options):
         File(),
         metavar="FILE",
     )
-    overwrite: bool = overwriting()
+    overwrite: bool = overwrite_option()

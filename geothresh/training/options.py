@@ -25,7 +25,7 @@ from geothresh.fields import (
     require_only,
 )
 from geothresh.nn.config import PATCHES, PRESETS, Head
-from geothresh.options import LayoutOption, PathLike, Reading, Size, laying_out, resizing
+from geothresh.options import LayoutOption, PathLike, Reading, Size, layout_option, resize_option
 
 BIN = 64
 """Side of a bin in pixels. A scene is counted by bins, and its blocks are made of whole bins."""
@@ -57,8 +57,8 @@ class FolderData(Options):
         metavar="DIR",
     )
     skip_unpaired: bool = option(False, "Leave out maps and masks without a partner.", FLAG)
-    layout: LayoutOption = laying_out()
-    resize: int | None = resizing()
+    layout: LayoutOption = layout_option()
+    resize: int | None = resize_option()
     ground_sample_distance: Sequence[Size] = _ground_sample_distance()
 
 

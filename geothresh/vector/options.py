@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from geothresh.errors import UsageError
 from geothresh.fields import AMOUNT, FLAG, SHARE, Choice, Number, Options, Text, check, option
-from geothresh.options import making_directories, overwriting, styling
+from geothresh.options import mkdir_option, overwrite_option, style_option
 from geothresh.vector.formats import FORMATS, check_layer_name
 from geothresh.vector.outputs import Existing
 
@@ -148,11 +148,11 @@ class VectorWriting(Options):
     allow_pixel_coords: bool = option(
         False, "Write columns and rows where MASK has no georeference.", FLAG
     )
-    style: bool = styling()
+    style: bool = style_option()
     append: bool = option(False, "Add the layer to an output that exists; others stay in it.", FLAG)
     overwrite_layer: bool = option(False, "The same, and replace a layer of that name.", FLAG)
-    parents: bool = making_directories()
-    overwrite: bool = overwriting()
+    parents: bool = mkdir_option()
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,4 +1,4 @@
-"""``geothresh base``: base networks, from images to confidences. One file per command."""
+"""``geothresh base``: train base networks and predict with them. One file per command."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ COMMANDS = {
 def base() -> None:
     """Train base networks on images and predict confidences with them.
 
-    The networks come from segmentation-models-pytorch: pip install 'geothresh[base]'. Whoever has
-    a segmentation network already needs none of this: `refine` takes the raster of any.
+    The networks come from segmentation-models-pytorch: pip install 'geothresh[base]'. If you have
+    a segmentation network already, you need none of this: `refine` takes the raster of any.
     """

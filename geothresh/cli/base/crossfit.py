@@ -9,10 +9,10 @@ import click
 
 from geothresh.base.config import BasePlan, ImageData
 from geothresh.cli import options
-from geothresh.cli.base.shared import training
+from geothresh.cli.base.shared import training_options
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, reporting, training_steps
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
         ),
     },
 )
-@training
+@training_options
 @click.option(
     "-o", "--output", type=PATH, required=True, metavar="DIR",
     help="Folder for the maps, the manifest and the models.",
 )  # fmt: skip
 @click.option(
     "--folds", type=click.IntRange(min=2), default=2, show_default=True, metavar="K",
-    help="Parts of the data; each is predicted by a network trained on the others.",
+    help="Number of folds of the data; each is predicted by a network trained on the others.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Start anew where there is an earlier run.")
 def crossfit(
@@ -48,14 +48,13 @@ def crossfit(
 ) -> None:
     """Write out-of-fold confidence maps of the images in DATA.
 
-    DATA are folders with <id>_sat.jpg and <id>_mask.png. The places are dealt out to K folds; for
-    each, a network is trained on all the others and predicts it, so that no map is made by a
-    network that has seen its place. Such maps, of all labelled data, are what `geothresh train`
-    learns from.
+    DATA are folders with <id>_sat.jpg and <id>_mask.png. The places are divided into K folds. For
+    each fold, a network is trained on all the others and predicts it, so that no map is made by a
+    network that has seen its place. `geothresh train` learns from such maps of all labelled data.
 
-    The maps are DIR/<network>-<encoder>/<id>.png, of several DATA DIR/<name of DATA>/..., and can
-    be given to `geothresh train --confidence`. The same command again goes on where it was
-    stopped. The folders of the maps are printed.
+    The maps are DIR/<network>-<encoder>/<id>.png, or with several DATA DIR/<name of DATA>/..., and
+    can be given to `geothresh train --confidence`. Run the same command again to resume a run that
+    was stopped. The folders of the maps are printed.
     """
     from geothresh.api.crossfit import crossfit as run
 
@@ -80,10 +79,10 @@ def crossfit(
         return
     for folders in result.maps.values():
         for folder in folders:
-            give(folder)
+            print_result(folder)
     if options.verbosity() >= 0:
         for line in summary(result):
-            say(line)
+            print_note(line)
 
 
 def summary(result: CrossfitResult) -> list[str]:

@@ -11,7 +11,7 @@ from geothresh.cli import options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
 from geothresh.options import BaseTiling, Compute, Reading, Writing
 
@@ -50,15 +50,16 @@ def predict(
 ) -> None:
     """Predict the confidence of IMAGE with a base network.
 
-    IMAGE is a GeoTIFF of any size with red, green and blue in 8 bits, which gives a confidence
-    raster on the same grid for `geothresh refine` (0-254 for 0-1, 255 nodata); or a PNG or JPEG, or
-    a folder of them, which give maps of the same size, <id>.png, with confidence x 255.
+    IMAGE is a GeoTIFF of any size with red, green and blue in 8 bits. Its output is a confidence
+    raster on the same grid for `geothresh refine` (0-254 for 0-1, 255 nodata). Or IMAGE is a PNG or
+    JPEG, or a folder of them, whose outputs are maps of the same size, <id>.png, with confidence x
+    255.
 
-    A GeoTIFF's prediction that is interrupted keeps its finished work beside the output: the same
-    command goes on from there.
+    If the prediction of a GeoTIFF is interrupted, its finished work stays beside the output: the
+    same command resumes from there.
 
-    The output is IMAGE's name with _confidence, beside it, or what is named with -o. Its path is
-    printed.
+    The output is beside IMAGE, with _confidence added to its name, or what is named with -o. Its
+    path is printed.
     """
     from geothresh.api.predict_base import predict_base as run
 
@@ -67,10 +68,10 @@ def predict(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.output)
+    print_result(result.output)
     if options.verbosity() >= 0:
         share = 100 * result.foreground / max(result.pixels, 1)
-        say(
+        print_note(
             f"{result.images} {'image' if result.images == 1 else 'images'}, {result.pixels:,} "
             f"pixels with data, {share:.2f} % of them at 0.5 or above; model {result.model}; "
             f"{result.seconds:.1f} s"

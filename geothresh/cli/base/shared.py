@@ -14,8 +14,8 @@ from geothresh.cli.fields import Command, options_of
 from geothresh.cli.values import PATH
 
 
-def training(command: Command) -> Command:
-    """What is trained on and how; the command gets `ImageData` and `BasePlan`."""
+def training_options(command: Command) -> Command:
+    """Add the options of data and training; the command receives `ImageData` and `BasePlan`."""
 
     @wraps(command)
     def with_plan(

@@ -9,11 +9,11 @@ import click
 
 from geothresh.base.config import BasePlan, Holdout, ImageData
 from geothresh.cli import options
-from geothresh.cli.base.shared import training
+from geothresh.cli.base.shared import training_options
 from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, training_steps
-from geothresh.cli.terminal import give, say
+from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
 
 
@@ -28,10 +28,11 @@ from geothresh.cli.values import PATH
         ),
     },
 )
-@training
+@training_options
 @click.option(
     "-o", "--output", type=PATH, required=True, metavar="MODEL.safetensors",
-    help="The model. The split comes beside it, and until it is there the state to resume from.",
+    help="File for the model. The split is written beside it, and until the training ends also the "
+    "state to resume from.",
 )  # fmt: skip
 @options_of(Holdout, "holdout")
 @options.resume
@@ -48,7 +49,7 @@ def train(
 
     DATA are folders with <id>_sat.jpg and <id>_mask.png (or as --layout says).
     The loss is binary cross-entropy plus Dice; crops are turned, flipped, and changed in
-    brightness and contrast. What is kept back is listed in MODEL.split.json and not looked at.
+    brightness and contrast. Held-out images are listed in MODEL.split.json and are not used.
     The model's path is printed.
     """
     from geothresh.api.train_base import train_base
@@ -65,11 +66,11 @@ def train(
     if as_json:
         options.print_json(result.as_dict())
         return
-    give(result.model)
+    print_result(result.model)
     if options.verbosity() >= 0:
         loss = on_step.recent_loss()
-        say(
+        print_note(
             f"{result.steps} steps, {result.seconds:.0f} s on {result.images} images"
             f"{'' if loss is None else f', {loss}'}; "
-            f"{result.held_out} kept back, listed in {result.split}"
+            f"{result.held_out} held out, listed in {result.split}"
         )
