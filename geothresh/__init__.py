@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from geothresh.api.dataarrays import refine_dataarray
     from geothresh.api.demo import DemoResult, demo
     from geothresh.api.evaluate import evaluate
+    from geothresh.api.export import ExportResult, export_onnx
     from geothresh.api.info import info
+    from geothresh.api.lines import LineReport, evaluate_lines
     from geothresh.api.models import load_model
+    from geothresh.api.predict_base import PredictResult, predict_base
     from geothresh.api.refine import RefineResult, refine
     from geothresh.api.refine_many import RefineManyResult, refine_many
     from geothresh.api.train import TrainCallbacks, TrainResult, train
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from geothresh.many.options import Many
     from geothresh.many.overview import ManyInfo
     from geothresh.mosaic import Refiner, RefinerSource
-    from geothresh.options import Compute, Outputs, Reading, Refining, Tiling, Writing
+    from geothresh.options import BaseTiling, Compute, Outputs, Reading, Refining, Tiling, Writing
     from geothresh.run.scene_info import SceneInfo
     from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
     from geothresh.training.recipe import Recipe
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BasePlan": "geothresh.base.config",
     "BaseRecipe": "geothresh.base.config",
+    "BaseTiling": "geothresh.options",
     "BaseTrainResult": "geothresh.api.train_base",
     "Calibrating": "geothresh.calibration.options",
     "CalibrationReport": "geothresh.calibration.report",
@@ -63,6 +67,7 @@ _HOMES = {
     "CrossfitResult": "geothresh.api.crossfit",
     "DemoResult": "geothresh.api.demo",
     "DeviceLostError": "geothresh.errors",
+    "ExportResult": "geothresh.api.export",
     "FolderData": "geothresh.training.options",
     "Foreground": "geothresh.vector.options",
     "GeothreshError": "geothresh.errors",
@@ -70,6 +75,7 @@ _HOMES = {
     "Holdout": "geothresh.base.config",
     "ImageData": "geothresh.base.config",
     "InputError": "geothresh.errors",
+    "LineReport": "geothresh.api.lines",
     "Many": "geothresh.many.options",
     "ManyInfo": "geothresh.many.overview",
     "Maps": "geothresh.evaluation.options",
@@ -78,6 +84,7 @@ _HOMES = {
     "OutputError": "geothresh.errors",
     "Outputs": "geothresh.options",
     "Polygons": "geothresh.vector.options",
+    "PredictResult": "geothresh.api.predict_base",
     "Reading": "geothresh.options",
     "Recipe": "geothresh.training.recipe",
     "RefineManyResult": "geothresh.api.refine_many",
@@ -102,8 +109,11 @@ _HOMES = {
     "crossfit": "geothresh.api.crossfit",
     "demo": "geothresh.api.demo",
     "evaluate": "geothresh.api.evaluate",
+    "evaluate_lines": "geothresh.api.lines",
+    "export_onnx": "geothresh.api.export",
     "info": "geothresh.api.info",
     "load_model": "geothresh.api.models",
+    "predict_base": "geothresh.api.predict_base",
     "refine": "geothresh.api.refine",
     "refine_array": "geothresh.api.arrays",
     "refine_dataarray": "geothresh.api.dataarrays",
@@ -116,6 +126,7 @@ _HOMES = {
 __all__ = [
     "BasePlan",
     "BaseRecipe",
+    "BaseTiling",
     "BaseTrainResult",
     "Calibrating",
     "CalibrationReport",
@@ -126,6 +137,7 @@ __all__ = [
     "CrossfitResult",
     "DemoResult",
     "DeviceLostError",
+    "ExportResult",
     "FolderData",
     "Foreground",
     "GeothreshError",
@@ -133,6 +145,7 @@ __all__ = [
     "Holdout",
     "ImageData",
     "InputError",
+    "LineReport",
     "Many",
     "ManyInfo",
     "Maps",
@@ -141,6 +154,7 @@ __all__ = [
     "OutputError",
     "Outputs",
     "Polygons",
+    "PredictResult",
     "Reading",
     "Recipe",
     "RefineManyResult",
@@ -166,8 +180,11 @@ __all__ = [
     "crossfit",
     "demo",
     "evaluate",
+    "evaluate_lines",
+    "export_onnx",
     "info",
     "load_model",
+    "predict_base",
     "refine",
     "refine_array",
     "refine_dataarray",

@@ -1,1 +1,1 @@
-"""The public functions, each of which composes the floors below: one module per function."""
+"""The public functions. Each has a module of its own and combines the rooms below."""

@@ -40,8 +40,8 @@ def refine_array(
         model, tiling, compute, progress: as for `refine`.
         refining: test-time augmentation and resolution, or a calibration; thresholds do not apply,
             as the result is not cut.
-        ground_sample_distance: pixel size on the ground in metres; where the model was trained on
-            others, the array is resampled as by `refine`. None = unknown: the width of the
+        ground_sample_distance: pixel size on the ground in metres; if the model was trained with
+            another, the array is resampled as by `refine`. None = unknown: the width of the
             foreground at 0.5 decides.
 
     Returns:
@@ -87,6 +87,6 @@ def refine_array(
 
 
 def _width(values: NDArray[Any]) -> float | None:
-    """The width of the foreground in pixels, of the middle of a large array."""
+    """The width of the foreground in pixels, measured in the middle of a large array."""
     middle = tuple(slice(max(0, n // 2 - _SIDE), n // 2 + _SIDE) for n in values.shape)
     return foreground_width(values[middle] >= 0.5)

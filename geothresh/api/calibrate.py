@@ -1,4 +1,4 @@
-"""Calibrate: find on labelled maps how to refine the confidences of a base network."""
+"""Find on labelled maps how to refine and cut the confidences of a base network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from geothresh.training.recipe import RECIPES, Recipe
 # Options of `Calibrating` that apply to a scene, whose places are squares.
 _FOR_SCENES = ("folds", "seed", "patch", "output", "overwrite")
 
-_Told: TypeAlias = Callable[[float], None]
+_OnShare: TypeAlias = Callable[[float], None]
 """Called with the share of the training that is done, 0 to 1."""
 
 
@@ -53,7 +53,7 @@ def calibrate(
     compute: Compute = Compute(),
     progress: Progress | None = None,
 ) -> CalibrationReport:
-    """Find on labelled maps what is best for the confidences of a base network.
+    """Find on labelled maps how best to refine and cut a base network's confidences.
 
     The cut at 0.5 is compared with the best single threshold, with calibrations, and with models
     at several strengths, by cross-validation over places. The best one is advised if it beats the
@@ -64,14 +64,14 @@ def calibrate(
         data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``); or a scene
             with its labels, whose cells of 512 x 512 pixels are the maps, and squares of cells the
             places.
-        models: packaged models' names or model files; None = all packaged ones, () = none.
-        maps: of folders, which maps are taken, and the size of their pixels on the ground.
+        models: names of packaged models, or model files; None = all packaged models, () = none.
+        maps: which maps of folders are taken, and the size of their pixels on the ground.
         refining: test-time augmentation and resolution of the models.
         calibrating: folds, places, images to compare DenseCRF with, and what is written.
         recipe: how a model is fine-tuned; None = the recipe ``tune``.
         tiling: as for `refine`.
         compute: as for `refine`, without workers.
-        progress: called with maps done and all maps, of all passes over them.
+        progress: called with (maps done, maps in all); each pass over the maps counts them again.
 
     Returns:
         Scores of each candidate on places that it was not fitted to, and the advice; `table()`
@@ -105,7 +105,7 @@ def calibrate(
 
     choose = {name: chooser(model) for name, model in files.items()}
     tuning = _tuning(folders, maps, calibrating, recipe, compute.device, bool(files))
-    # Before the data is read, to find faults of models first.
+    # Loaded before the data is read, so that faults of models are found first.
     found = {name: make() for name, make in choose.items()}
     labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
     images = None
@@ -114,15 +114,15 @@ def calibrate(
     counted, dealt = count_maps(labelled, choose, tiling, calibrating, progress)
     passes = 1 + len(choose)
     if images is not None:
-        told = _told_of_pass(progress, labelled.number, passes)
-        counted = with_dense_crf(counted, images, [fold for fold in dealt.folds if fold], told)
+        on_map = _map_progress(progress, labelled.number, passes)
+        counted = with_dense_crf(counted, images, [fold for fold in dealt.folds if fold], on_map)
         passes += 1
     called: dict[str, str] = {}
     if tuning is not None and isinstance(labelled, FolderMaps):
         start = _best_start(counted, found)
         counted, last = _with_tuned(
             counted, labelled, dealt, tuning, chooser, start=find_model(files[start]),
-            tiling=tiling, told=_told_of_training(progress, labelled.number, passes),
+            tiling=tiling, on_share=_share_progress(progress, labelled.number, passes),
         )  # fmt: skip
         found[last.stem] = chooser(last)()
         called[last.stem] = f"{start} fine-tuned"
@@ -152,33 +152,33 @@ class _FineTuning:
 
     data: FolderData
     recipe: Recipe | None
-    """None = that of `geothresh train` for a start."""
+    """None = the recipe with which `geothresh train` fine-tunes."""
     place_pattern: str | None
     seed: int
-    """Of the folds."""
+    """Seed of the folds."""
     device: str
     output: Path
     """Base of the names of the models and the files beside them."""
     overwrite: bool
 
-    def trained(self, start: Path, dealt: Dealt, told: _Told | None) -> Path:
+    def trained(self, start: Path, dealt: Dealt, on_share: _OnShare | None) -> Path:
         """Train a model without each fold, and one on everything, whose path is returned.
 
         Args:
             start: the model to start from.
             dealt: the folds, which are those of the training.
-            told: called after each step with the share that is done.
+            on_share: called after each step with the share of the training that is done.
 
         Raises:
-            InputError: the data cannot be used, or changed since it was dealt.
-            OutputError: there is another model of that name.
+            InputError: the data cannot be used, or has changed since it was divided into folds.
+            OutputError: another model of that name exists.
         """
         recipe = RECIPES["tune"] if self.recipe is None else self.recipe
         epochs = recipe.epochs * (len(dealt.folds) + 1)
 
         def on_step(epoch: int, step: int, steps: int, _: float) -> None:
-            if told is not None:
-                told((epoch - 1 + step / steps) / epochs)
+            if on_share is not None:
+                on_share((epoch - 1 + step / steps) / epochs)
 
         done = train(
             self.data, self.output.with_suffix(".safetensors"),
@@ -229,7 +229,7 @@ def _with_tuned(
     *,
     start: Path,
     tiling: Tiling,
-    told: _Told | None,
+    on_share: _OnShare | None,
 ) -> tuple[CountedMaps, Path]:
     """Add the counts of a fine-tuned model; returns them, and the file of that model.
 
@@ -241,16 +241,16 @@ def _with_tuned(
         choose: chooses a model for ``metres`` and ``width``, by its file.
         start: the model to start from.
         tiling: how maps are cut.
-        told: called after each step of the training.
+        on_share: called after each step of the training with the share that is done.
 
     Raises:
         InputError: the data cannot be used.
-        OutputError: there is another model of that name.
+        OutputError: another model of that name exists.
     """
-    last = tuning.trained(start, dealt, told)
+    last = tuning.trained(start, dealt, on_share)
     started = time.perf_counter()
     counter = tuning.counted(maps, dealt, choose, tiling)
-    # Times are per megapixel.
+    # Seconds per megapixel, as those of the other sources.
     seconds = (time.perf_counter() - started) / counted.megapixels
     return counted.with_sources(counter.sources(counted.ids), {last.stem: seconds}), last
 
@@ -263,7 +263,7 @@ def _tuning(
     device: str,
     has_models: bool,
 ) -> _FineTuning | None:
-    """The fine-tuning, if it is asked for: errors as `calibrate`."""
+    """The fine-tuning, or None if it is not asked for; raises as `calibrate` does."""
     if not calibrating.fine_tune or calibrating.output is None:
         return None
     if not has_models:
@@ -284,20 +284,20 @@ def _tuning(
     )  # fmt: skip
 
 
-def _told_of_training(progress: Progress | None, maps: int, passes: int) -> _Told | None:
-    """Progress of a training, which counts as one more pass over the maps."""
+def _share_progress(progress: Progress | None, maps: int, passes: int) -> _OnShare | None:
+    """The callback of a training, which counts as one more pass over the maps."""
     if progress is None:
         return None
     before = maps * passes
 
-    def told(share: float) -> None:
+    def on_share(share: float) -> None:
         progress(before + round(share * maps), before + maps)
 
-    return told
+    return on_share
 
 
-def _told_of_pass(progress: Progress | None, maps: int, passes: int) -> Callable[[], None]:
-    """Progress of one more pass over the maps."""
+def _map_progress(progress: Progress | None, maps: int, passes: int) -> Callable[[], None]:
+    """The callback of one more pass over the maps, to call after each map."""
     done = maps * passes
 
     def step() -> None:
@@ -312,7 +312,7 @@ def _told_of_pass(progress: Progress | None, maps: int, passes: int) -> Callable
 def _outputs(
     calibrating: Calibrating, inputs: Sequence[PathLike]
 ) -> tuple[Path | None, Path | None]:
-    """Paths of calibration and diagram, if they are written: errors as `calibrate`."""
+    """Paths of calibration and diagram, None if not written; raises as `calibrate` does."""
     if calibrating.output is None:
         return None, None
     output = check_output(calibrating.output, overwrite=calibrating.overwrite, inputs=inputs)
@@ -323,7 +323,7 @@ def _outputs(
 
 
 def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
-    """The models by name."""
+    """Find the models, by name; UsageError where two have one name."""
     given = list(packaged_models()) if models is None else list(models)
     found: dict[str, str | Path] = {}
     for model in given:
@@ -350,13 +350,13 @@ def _report(
 ) -> CalibrationReport:
     """Score all candidates, and choose one."""
     candidates = image_free()
-    seconds = {one.key: counted.seconds[""] for one in candidates}
+    seconds = {candidate.key: counted.seconds[""] for candidate in candidates}
     for name, model in models.items():
         with_model = of_model(name, model.scope.keep, called.get(name))
         candidates += with_model
-        seconds |= {one.key: counted.seconds[name] for one in with_model}
+        seconds |= {candidate.key: counted.seconds[name] for candidate in with_model}
     compared = [DENSE_CRF] if DENSE_CRF.source in counted.counts else []
-    seconds |= {one.key: counted.seconds[one.key] for one in compared}
+    seconds |= {rival.key: counted.seconds[rival.key] for rival in compared}
     return CalibrationReport(
         choice=Choice.of(counted, candidates, _numbers(counted, dealt), compared),
         tiles=len(counted.ids),
@@ -395,11 +395,11 @@ def _calibration(
 
 
 def _draw(report: CalibrationReport, diagram: Path) -> None:
-    """Draw the reliability of confidences as they are, and as advised."""
+    """Draw the reliability diagram of the confidences as they are and as advised."""
     outcomes, best = report.choice.outcomes, report.choice.best
     curves = {}
-    for one in dict.fromkeys((report.nothing.key, best.key)):
-        label = next(c.label for c in report.choice.candidates if c.key == one)
-        found = outcomes[one].reliability
+    for key in dict.fromkeys((report.nothing.key, best.key)):
+        label = next(c.label for c in report.choice.candidates if c.key == key)
+        found = outcomes[key].reliability
         curves[f"{label}: ECE {found.error:.4f}"] = [(x, y) for x, y, _ in found.points()]
     write_png(diagram, reliability_picture(curves))

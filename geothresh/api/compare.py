@@ -1,4 +1,4 @@
-"""Compare two masks of one grid: counts, and a raster of the changes."""
+"""Compare two masks on one grid: count the changes and write a raster of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Comparison:
     """The raster of changes, and counts of pixels."""
 
     output: Path
-    """GeoTIFF: 0 nothing, 1 became foreground, 2 became background, 255 nodata in either mask."""
+    """GeoTIFF: 0 unchanged, 1 became foreground, 2 became background, 255 nodata in either mask."""
     height: int
     """Rows."""
     width: int
@@ -39,9 +39,9 @@ class Comparison:
     valid_pixels: int
     """Pixels with data in both masks; the counts below are of these."""
     foreground_before: int
-    """Pixels."""
+    """Foreground pixels of the first mask."""
     foreground_after: int
-    """Pixels."""
+    """Foreground pixels of the second mask."""
     added: int
     """Pixels that became foreground."""
     removed: int
@@ -71,17 +71,17 @@ def compare(
     writing: Writing = Writing(),
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two masks of one grid.
+    """Compare two masks on one grid, and write a raster of the changes.
 
     Foreground is 1, or 255 where only 0 and 255 occur; 255 beside 1 is nodata. 0 is background,
     also where it is tagged as nodata.
 
     Args:
         before: path or URL of the first mask.
-        after: of the second one, on the same grid.
+        after: path or URL of the second mask, on the same grid.
         output: the raster of the changes; None = the name of `after` with _changes.tif.
-        writing: its creation options, overviews and style, and whether it may exist.
-        progress: called with parts done and their number.
+        writing: creation options, overviews and style of the output, and whether it may exist.
+        progress: called with (parts done, parts in all).
 
     Returns:
         The path of the changes and the counts.

@@ -1,4 +1,4 @@
-"""Out-of-fold confidence maps: a base network for each fold predicts places it has not seen."""
+"""Make out-of-fold confidence maps: each fold is predicted by a network trained on the others."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class CrossfitResult:
     images: int
     folds: int
     steps: int
-    """Of each fold."""
+    """Optimiser steps of each fold."""
     scores: dict[str, dict[str, dict[str, float]]]
-    """By name of the maps and data set: ``miou`` and ``iou_pooled`` at 0.5, in [0, 1]."""
+    """``miou`` and ``iou_pooled`` at 0.5, in [0, 1], by name of the maps and by data set."""
     seconds: float
-    """Spent training, in all runs together."""
+    """Training time, of all runs together."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -69,9 +69,9 @@ def crossfit(
         plan: network and recipe; its epochs are passes through the fold's training images, and the
             maps of its snapshots are written as well.
         folds: number of folds, at least 2.
-        overwrite: start anew where there is an earlier run.
+        overwrite: start anew if there is an earlier run.
         device: auto, cpu, cuda, cuda:i or mps.
-        on_check, on_step, on_map: progress.
+        on_check, on_step, on_map: progress callbacks for checked images, steps and maps.
 
     Returns:
         The folders of maps of each network, their scores, and the manifest.
@@ -101,14 +101,14 @@ def crossfit(
     )
     homes = {pair.id: pair.dataset for pair in found}
     deal = partial(folds_of, homes, folds=folds, place_pattern=data.place_pattern, seed=recipe.seed)
-    # First only to find errors early: reading all images takes long, and changes no ids.
+    # Called first to find errors early: reading all images takes long, and changes no ids.
     deal({})
     run.make_folders(overwrite)
-    # Of one network: others may be made in the same folder at the same time.
+    # The lock is of one network: maps of others may be made in the folder at the same time.
     with only_run(run.manifest):
         run.remove_stale()
         facts = check_images(found, progress=on_check)
-        dealt = deal({i: one.marks for i, one in facts.items()})
+        dealt = deal({i: image.marks for i, image in facts.items()})
         described = {
             **run.described,
             "place_pattern": data.place_pattern,
@@ -145,7 +145,7 @@ def _make_maps(
     on_step: OnFoldStep | None,
     on_map: Progress | None,
 ) -> None:
-    """Train and predict what is not there yet; `seconds` are those that each fold trained."""
+    """Train and predict missing folds; `seconds` has the training time of each fold."""
     n_maps, done = len(run.pairs) * len(run.models(0)), 0
 
     def on_one_map() -> None:
@@ -164,5 +164,5 @@ def _make_maps(
 
 
 def _timed(dealt: Sequence[Sequence[str]], seconds: Sequence[float]) -> list[dict[str, Any]]:
-    """The folds, for the manifest."""
+    """The entries of the folds in the manifest."""
     return [{"ids": list(ids), "seconds": took} for ids, took in zip(dealt, seconds, strict=True)]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Layer: TypeAlias = Literal["confidence", "mask"]
 """The result: refined confidences, or a mask cut at the threshold."""
 
-# Pixels that are sampled at once, and most chunks of a Dask array that are.
+# Pixels that are sampled at once, and the most chunks of a Dask array that are sampled.
 _SAMPLE_PIXELS, _SAMPLE_CHUNKS = 2**23, 16
 
 
@@ -50,7 +50,7 @@ class _Confidences:
     reads_input = False
 
     def described(self) -> dict[str, object]:
-        """Options that it depends on, by name."""
+        """Options that the values depend on, by name."""
         return {}
 
     def __call__(
@@ -61,7 +61,7 @@ class _Confidences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mask:
-    """Where refined confidences reach the threshold, as `refine` writes it."""
+    """The mask of refined confidences at or above the threshold, as `refine` writes it."""
 
     threshold: float
     keep: float | None
@@ -70,7 +70,7 @@ class _Mask:
     reads_input = True
 
     def described(self) -> dict[str, object]:
-        """What it depends on, by name."""
+        """Options that the values depend on, by name."""
         keep = "none" if self.keep is None else f"{self.keep:g}"
         return {"threshold": self.threshold, "keep_threshold": keep}
 
@@ -119,7 +119,7 @@ def refine_dataarray(
         refining: test-time augmentation and resolution; for a mask its thresholds too; or a
             calibration.
         ground_sample_distance: pixel size on the ground in metres, in place of the array's own.
-        compute: device, number format, batches and backend.
+        compute: device, number format, batch size and backend.
 
     Returns:
         A DataArray with the same dimensions, coordinates, CRS, name and attributes, except those
@@ -129,7 +129,7 @@ def refine_dataarray(
 
     Raises:
         UsageError: arguments contradict each other, or the model is out of the resolution's reach.
-        InputError: it is no DataArray, or not of rows and columns of confidences.
+        InputError: `array` is no DataArray, or not one of rows and columns of confidences.
         ModelError: the model is missing or damaged, or does not fit.
 
     Example:
@@ -183,7 +183,7 @@ def _require_arguments(
     ground_sample_distance: float | None,
     compute: Compute,
 ) -> None:
-    """Refuse arguments that contradict each other or do not apply: errors as `refine_dataarray`."""
+    """Refuse arguments that contradict each other or do not apply; raises as `refine_dataarray`."""
     try:
         from xarray import DataArray
     except ImportError as error:
@@ -283,7 +283,7 @@ def _tags(
     tiling: Tiling,
     **more: object,
 ) -> dict[str, str]:
-    """Attributes that say how the result was made, as the tags of a file do."""
+    """The attributes that say how the result was made, as the tags of a file do."""
     return parameter_tags(
         {
             **chosen.described(),

@@ -72,21 +72,21 @@ class DemoResult:
     confidence: Path
     """The refined confidence."""
     changes: Path
-    """What refinement changed: 0 nothing, 1 added, 2 removed, 255 no data."""
+    """The raster of changes: 0 unchanged, 1 added, 2 removed, 255 no data."""
     vector: Path
     """The GeoPackage with the road polygons."""
     centerlines: Path
     """The GeoPackage with the road network: centrelines, and the nodes between them."""
     project: Path
-    """The QGIS project with all of them, in order."""
+    """The QGIS project with all layers, in order."""
     picture: Path
     """The PNG that shows before and after."""
     manifest: Path
     """JSON with the sha256 of mask and refined confidence."""
     model: str
-    """The model that refined."""
+    """Name of the model."""
     valid_pixels: int
-    """Pixels with data; one is a square metre."""
+    """Pixels with data; each is one square metre."""
     road_before: int
     """Road pixels of the confidence cut at 0.5."""
     road_after: int
@@ -96,17 +96,17 @@ class DemoResult:
     added: int
     """Pixels that are road and were not."""
     pieces_before: int
-    """Connected pieces of road of the cut at 0.5: pixels are joined by their sides."""
+    """Connected pieces of road in the cut at 0.5; pixels are connected by their sides."""
     pieces_after: int
-    """The same of the refined mask."""
+    """Connected pieces of road in the refined mask."""
     polygons: int
     """Features in the GeoPackage of polygons, without specks."""
     lines: int
     """Centrelines."""
     lines_length: float
-    """Their length in metres."""
+    """Length of all centrelines in metres."""
     bridges: int
-    """Gaps in the mask that they lead over."""
+    """Gaps in the mask that centrelines bridge."""
     seconds: float
     """From the first check to the last file."""
 
@@ -126,9 +126,9 @@ def demo(
     """Refine and vectorise the packaged scene into the directory `output`.
 
     Args:
-        output: directory for the files of `OUTPUTS`; made if missing, its parent is not.
+        output: directory for the files of `OUTPUTS`; it is made if missing, but not its parent.
         model: a packaged model's name or a model file.
-        overwrite: replace those files that exist; other files are never touched.
+        overwrite: replace files of these names; other files are never touched.
         progress: called with (tiles done, tiles in all) while refining.
 
     Returns:
@@ -232,14 +232,14 @@ def _output_paths(directory: Path, overwrite: bool) -> dict[str, Path]:
 
 
 def _pieces(road: BoolArray) -> int:
-    """Connected pieces, as polygons see them: pixels are joined by their sides, not corners."""
+    """Number of 4-connected pieces, which become one polygon each."""
     return int(ndimage.label(road)[1])
 
 
 def _before_after(
     confidence: Float32Array, before: BoolArray, after: BoolArray, valid: BoolArray
 ) -> UInt8Array:
-    """The picture: changes of the whole scene, and crops where most changed."""
+    """Draw the changes of the whole scene, and crops where most pixels changed."""
     overview = shrunk(change_picture(before, after, valid), _OVERVIEW_FACTOR)
     height, width = valid.shape
     rows = [[Panel(title=f"the whole scene, {width} x {height} m", image=overview)]]

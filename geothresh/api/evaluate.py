@@ -46,7 +46,7 @@ from geothresh.types import BoolArray, Float32Array
 from geothresh.windows import PixelWindow
 
 DEFAULT_PATCH = 64
-"""Side of the regions of the bound without a model: the paper's."""
+"""Side of the regions of the bound if there is no model: that of the paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,9 @@ class _Plan:
     """How maps are refined and scored, the same for folders and for rasters."""
 
     model: Choose | None
-    """The model for ``metres`` and ``width`` of a raster, see `choose_model`; None = no model."""
+    """Chooses the model for ``metres`` and ``width`` of a raster; None = nothing is refined."""
     keep: float | None
-    """Refined confidence down to which foreground of the input stays."""
+    """Refined confidence from which on foreground of the input stays foreground."""
     sizes: Mapping[str, float]
     """Pixel size of each data set on the ground in metres, as far as known."""
     patch: int
@@ -125,7 +125,7 @@ def evaluate(
         reading: band, scale and nodata of rasters.
         tiling: as for `refine`.
         compute: as for `refine`, without workers.
-        progress: called with (done, in all), in maps, tiles or cells.
+        progress: called with (done, total), counted in maps, tiles or cells.
 
     Returns:
         The scores of each folder of maps, unrefined and refined; `table()` shows them, `as_dict()`
@@ -155,7 +155,7 @@ def evaluate(
     sizes = pixel_sizes(folders, maps, as_raster=bool(pairs))
     applied = None if model is None else apply_calibration(model, refining)
     refining = refining if applied is None else applied.refining
-    # For its name, digest and patch; each data set has its own resolution.
+    # Gives name, digest and patch; each data set has a resolution of its own.
     chosen = None if applied is None else choose_model(applied.model, compute)
     plan = _Plan(
         model=None if applied is None else partial(applied.choose, compute),
@@ -211,7 +211,7 @@ def _require_use(
 
 
 def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) -> list[ScenePair]:
-    """The rasters with their masks; none where `data` are folders of maps."""
+    """Pair the rasters with their masks; empty if `data` are folders of maps."""
     if not data:
         raise UsageError("no data; name a folder with masks, or a confidence raster with `mask`")
     if mask is None:
@@ -235,13 +235,13 @@ def _evaluate_pairs(sources: Sequence[tuple[str, list[Pair]]], plan: _Plan) -> l
     total = sum(len(pairs) for _, pairs in sources)
     done = 0
     reports = []
-    # For all first: a pixel size out of reach is found before the first map is refined.
+    # Made for all folders first, so that a pixel size out of reach is found before any refining.
     by_folder: dict[str, list[Pair]] = defaultdict(list)
     for _, pairs in sources:
         by_folder[pairs[0].dataset] += pairs
     refinements = {
-        name: MapRefinement.of(plan.model, plan.sizes.get(name), some, plan.tiling)
-        for name, some in by_folder.items()
+        name: MapRefinement.of(plan.model, plan.sizes.get(name), pairs, plan.tiling)
+        for name, pairs in by_folder.items()
         if plan.model is not None
     }
     for name, pairs in sources:
@@ -297,10 +297,10 @@ def _evaluate_several(
             resampling = _score_pair(pair, reading, plan, add)
             own = tally.cut[first:], tally.refined[first:]
             scenes.append(SceneScore.of(pair.name, *own, resampling))
-    every = {one.resampling for one in scenes}
+    resamplings = {scene.resampling for scene in scenes}
     return replace(
         tally.report(name, "cell"),
-        resampling=every.pop() if len(every) == 1 else None,
+        resampling=resamplings.pop() if len(resamplings) == 1 else None,
         scenes=tuple(scenes),
     )
 

@@ -20,14 +20,14 @@ from geothresh.options import PathLike
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What was written."""
+    """The ONNX file that was written, and facts about it."""
 
     output: Path
-    """The file."""
+    """Path of the file."""
     model: str
     """The model's name."""
     model_sha256: str
-    """Digest of the model file that it was made from, hexadecimal."""
+    """SHA-256 of the model file that it was made from, hexadecimal."""
     tile_size: int
     """Rows and columns of the tiles that it takes."""
     opset: int
@@ -56,11 +56,18 @@ def export_onnx(
         tile_size: T, a multiple of the model's patch.
         overwrite: replace the file if it exists.
 
+    Returns:
+        The path of the file, its size, and what it was made from.
+
     Raises:
         UsageError: the package onnx is not installed, the output is the model file, or the tile
             is no multiple of the patch.
         ModelError: the model is missing or damaged.
         OutputError: the file exists or cannot be written.
+
+    Example:
+        >>> export_onnx("roads").output         # doctest: +SKIP
+        PosixPath('roads.onnx')
     """
     require_packages("export to ONNX", "onnx")
     source = find_model(os.fspath(model))

@@ -1,4 +1,4 @@
-"""Metadata of confidence rasters, and how `refine` would read them."""
+"""Read the metadata of confidence rasters, and decide how `refine` would read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geothresh.options import PathLike, Progress, Reading
 from geothresh.raster.scene import open_scene
 from geothresh.run.scene_info import ComparedModel, SceneInfo, describe
 
-# Loaded where there are many: a scene by itself does without most of it.
+# Imported for many scenes only: one scene does not need most of it.
 if TYPE_CHECKING:
     from geothresh.many.overview import ManyInfo
 
@@ -46,7 +46,7 @@ def info(
     model: str | Path = DEFAULT_MODEL,
     progress: Progress | None = None,
 ) -> SceneInfo | ManyInfo:
-    """Metadata of a scene, or of many, and how `refine` would read them.
+    """Read the metadata of a scene, or of many, and decide how `refine` would read them.
 
     Args:
         scene: path, URL or open rasterio dataset; or what `refine_many` takes: a list of names, a
@@ -76,10 +76,10 @@ def info(
         named = scene if isinstance(scene, list | tuple) else [scene]
         from geothresh.many.overview import look_at_each
 
-        return look_at_each(named, reading, compared, progress or _unseen)
+        return look_at_each(named, reading, compared, progress or _no_progress)
     with open_scene(scene, reading) as opened:
         return describe(opened, compared)
 
 
-def _unseen(done: int, total: int) -> None:
-    """Nobody asks how far it is."""
+def _no_progress(done: int, total: int) -> None:
+    """Ignore the progress."""

@@ -15,20 +15,20 @@ from geothresh.vector.comparing import LineScores, compare_lines, read_in_metres
 from geothresh.vector.options import Centerlines
 from geothresh.vector.reading import find_layer, is_vector_file
 
-#: Metres to each side within which a line is right: three pixels of a metre.
+#: Metres to each side of a line within which another matches it: three pixels of a metre.
 BUFFER = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineReport:
-    """How lines agree with the truth."""
+    """Scores of lines against the true lines."""
 
     lines: str
     """File and layer of the lines."""
     truth: str
-    """File and layer, or mask, of the true lines."""
+    """File and layer of the true lines, or the mask with them."""
     buffer: float
-    """Metres to each side within which a line is right."""
+    """Metres to each side of a line within which another matches it."""
     scores: LineScores
     """Lengths in metres."""
 
@@ -44,7 +44,7 @@ class LineReport:
         }
 
     def table(self) -> str:
-        """For people, shares in hundredths."""
+        """The scores as text for people, shares in percent."""
         scores = self.scores
         return "\n".join(
             [
@@ -68,18 +68,26 @@ def evaluate_lines(
     truth_layer: str | None = None,
     buffer: float = BUFFER,
 ) -> LineReport:
-    """Compare the lines of a vector file with true ones.
+    """Compare the lines of a vector file with true lines.
 
     Args:
         lines: GeoPackage, shapefile, GeoJSON or FlatGeobuf with lines.
-        truth: the same, in any CRS; or a mask, whose centrelines are taken.
-        layer: of the lines, where there are several; layers of nodes are skipped.
-        truth_layer: of the truth, where there are several.
-        buffer: metres to each side within which a line is right.
+        truth: such a file with the true lines, in any CRS; or a mask, whose centrelines are taken.
+        layer: layer of the lines, needed if there are several; layers of nodes are skipped.
+        truth_layer: layer of the true lines, needed if there are several.
+        buffer: metres to each side of a line within which another matches it.
+
+    Returns:
+        Completeness, correctness and quality within the buffer, and how well the lines are
+        connected; `table()` shows them, `as_dict()` has all figures.
 
     Raises:
         UsageError: an option is out of range, or a layer has to be chosen.
         InputError: a file cannot be read, or does not hold lines.
+
+    Example:
+        >>> evaluate_lines("lines.gpkg", "true_roads.gpkg").scores.quality  # doctest: +SKIP
+        0.83
     """
     if not 0 < buffer < math.inf:
         raise UsageError(f"buffer {buffer:g}: give a distance above 0 in metres")

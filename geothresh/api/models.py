@@ -36,11 +36,11 @@ def load_model(
         compiled: whether torch compiles the network at its first call, for batches of this size.
 
     Returns:
-        A function of (N, T, T) float32 tiles from 0 to 1, which gives refined ones of that shape.
+        A function of (N, T, T) float32 tiles in [0, 1], which returns refined tiles of that shape.
 
     Raises:
-        ModelError: it is missing, damaged or not a geothresh model.
-        InputError: the device is not there.
+        ModelError: the model is missing, damaged or not a geothresh model.
+        InputError: the device does not exist.
         UsageError: the backend is not installed, or lacks the device or the precision; torch finds
             no compiler.
 

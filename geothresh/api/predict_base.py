@@ -54,16 +54,16 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictResult:
-    """What was written."""
+    """The file or folder that was written, and counts of pixels."""
 
     output: Path
     """The confidence raster, the map of a picture, or the folder of maps."""
     images: int
     """Images predicted."""
     pixels: int
-    """Pixels predicted: those with data."""
+    """Pixels predicted, which are those with data."""
     foreground: int
-    """Of these, pixels of confidence 0.5 and more."""
+    """Predicted pixels with a confidence of 0.5 or more."""
     model: str
     model_sha256: str
     seconds: float
@@ -84,12 +84,12 @@ class _ConfidenceLayer:
     """Makes the stored confidences of a chunk, and counts pixels."""
 
     dtype: Dtype
-    """Of its values."""
+    """Type of the stored values."""
 
     def __call__(
         self, reader: RasterReader, window: PixelWindow, confidence: Float32Array, valid: BoolArray
     ) -> Layers:
-        """Make it, as `geothresh.mosaic.Finish` says."""
+        """Make the layer of a chunk, see `geothresh.mosaic.Finish`."""
         counts = _Counts(
             pixels=int(np.count_nonzero(valid)),
             foreground=int(np.count_nonzero(valid & (confidence >= 0.5))),
@@ -123,7 +123,7 @@ class _Network:
         )
 
     def batch_size(self) -> int:
-        """Tiles in one call."""
+        """Number of tiles in one call of the network."""
         if self.compute.batch_size != "auto":
             return self.compute.batch_size
         return _BATCH if self.compute.workers else self.predictor().batch_size
@@ -153,19 +153,26 @@ def predict_base(
         image: path or URL of a GeoTIFF, an open rasterio dataset, a picture, or a folder of
             pictures; of a folder with ``<id>_sat.jpg`` only these, by their ids.
         output: file, or folder, to write; by default ``NAME_confidence`` beside the image.
-        model: file of a base network.
-        reading: of a GeoTIFF, whether it may be a VRT, and the value that marks missing data where
+        model: model file of a base network.
+        reading: for a GeoTIFF, whether it may be a VRT, and the value that marks missing data where
             all three bands hold it.
         tiling: the squares that the network reads, and how they are joined.
         compute: device, number format and batches; workers are for a GeoTIFF.
-        writing: as for `refine`; of pictures, whether files that exist are replaced.
-        progress: called with tiles (of a GeoTIFF) or pictures done, and their number.
+        writing: as for `refine`; for pictures only whether existing files are replaced.
+        progress: called with (done, total), in tiles of a GeoTIFF or in pictures.
+
+    Returns:
+        What was written, and how many pixels were predicted.
 
     Raises:
         UsageError: arguments contradict each other or the image.
         InputError: an image cannot be read.
         OutputError: an output exists, or cannot be written.
         ModelError: the model is missing or damaged, or no base network.
+
+    Example:
+        >>> predict_base("image.tif", model="base.safetensors").output      # doctest: +SKIP
+        PosixPath('image_confidence.tif')
     """
     started = time.perf_counter()
     require_only(reading, "nodata", "allow_vrt", why="is for confidences, not for images")
@@ -279,7 +286,7 @@ def _write_confidence(
 
 
 def _described(scene: ImageScene, network: _Network) -> dict[str, object]:
-    """All that the pixels of the output depend on, by name."""
+    """All parameters that the pixels of the output depend on, by name."""
     source = network.source
     device, precision = resolved(source.device, source.precision)
     return {
@@ -302,19 +309,19 @@ def _predict_pictures(
     overwrite: bool,
     progress: Progress | None,
 ) -> tuple[Path, _Counts]:
-    one = not image.is_dir()
-    if one:
+    is_single = not image.is_dir()
+    if is_single:
         ((_, picture),) = pictures.items()
         target = picture.with_name(f"{picture.stem}_confidence.png") if output is None else output
         maps = {picture: Path(os.fspath(target))}
     else:
         target = image.with_name(f"{image.name}_confidence") if output is None else output
         maps = {picture: Path(os.fspath(target)) / f"{i}.png" for i, picture in pictures.items()}
-    # For its errors: the first picture that is larger than a tile may be the last.
+    # Made for its errors alone: only the last picture may be larger than a tile.
     network.grid(RasterSize(height=1, width=1))
-    if not one:
+    if not is_single:
         make_directory(Path(os.fspath(target)), parents=True)
-    # By their names, not each against each: there may be thousands.
+    # Looked up by path, not compared each with each: there may be thousands.
     inputs = {picture.resolve(): picture for picture in maps}
     for file in maps.values():
         if file.suffix.lower() != ".png":

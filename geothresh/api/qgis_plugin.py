@@ -16,8 +16,8 @@ from geothresh.errors import InputError, OutputError
 from geothresh.profiles import choose_profile, profiles_folder
 
 PLUGIN = "geothresh_qgis"
-"""Name of the plugin's folder, by which QGIS knows it. Not geothresh: QGIS's Python takes plugins
-for packages, and the package of that name may be there too."""
+"""Name of the plugin's folder, by which QGIS knows it. It is not geothresh: QGIS imports plugins as
+packages of its Python, where the package geothresh may be installed too."""
 
 _SOURCES = Path(__file__).parent.parent / "qgis"
 _VOCABULARY = "vocabulary.json"
@@ -47,10 +47,10 @@ def install_plugin(vocabulary: Mapping[str, Any], *, profile: str | None = None)
 
     Args:
         vocabulary: the options of the commands for the plugin, as JSON types.
-        profile: its name; None = the one that QGIS starts with.
+        profile: name of the profile; None = the one that QGIS starts with.
 
     Returns:
-        Where it is.
+        The profile, and the plugin's folder in it.
 
     Raises:
         InputError: there is no such profile.
@@ -82,7 +82,7 @@ def uninstall_plugin(*, profile: str | None = None) -> Path:
     """Remove the plugin from a profile of QGIS.
 
     Args:
-        profile: its name; None = the one that QGIS starts with.
+        profile: name of the profile; None = the one that QGIS starts with.
 
     Returns:
         The folder that was removed.

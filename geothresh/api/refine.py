@@ -44,7 +44,7 @@ class RefineResult:
     """Paths of the outputs, and what refinement changed."""
 
     mask: Path | str
-    """The mask: 0 background, 1 foreground, 255 nodata. This and the other rasters are texts where
+    """The mask: 0 background, 1 foreground, 255 nodata. This and the other rasters are strings if
     they are in an object store."""
     confidence: Path | str | None
     """The refined confidence (0-254 for 0-1, 255 nodata), if it was asked for."""
@@ -55,7 +55,7 @@ class RefineResult:
     """The region-specific thresholds (5 to 95 for 0.05 to 0.95, 255 nodata), if they were asked
     for."""
     vector: Path | None
-    """The foreground's polygons, if they were asked for."""
+    """The GeoPackage with the polygons of the foreground, if it was asked for."""
     report: Path | None
     """The report page, if it was asked for."""
     manifest: Path | None
@@ -71,21 +71,21 @@ class RefineResult:
     model_sha256: str
     """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
     theme: str
-    """What the model is for, in words; empty if unknown."""
+    """Purpose of the model, in words; empty if unknown."""
     threshold: float
-    """Confidence from which on a pixel is foreground."""
+    """Least confidence of a foreground pixel."""
     keep_threshold: float | None
-    """The threshold for a pixel that is foreground in the scene; None = the same."""
+    """The threshold for pixels that are foreground in the scene; None = the same threshold."""
     tta: str
     """Test-time augmentation: ``none`` or ``d4``."""
     calibration: str | None
-    """The calibration, in words; None = there was none."""
+    """The calibration, in words; None = no calibration."""
     parameters: Mapping[str, object]
-    """All that the pixels depend on, by name, as in the tags of the outputs."""
+    """All parameters that the pixels depend on, by name, as in the tags of the outputs."""
     pixel_size: tuple[float, float] | None
-    """Metres on the ground along a row and down a column; None = unknown."""
+    """Size of a pixel in metres on the ground, along x and y; None = unknown."""
     resampling: float
-    """Pixels of the model along one of the scene; 1 = not resampled."""
+    """Length of a scene pixel in pixels of the model; 1 = not resampled."""
     tiles: int
     """Tiles of the grid."""
     tiles_refined: int
@@ -101,13 +101,13 @@ class RefineResult:
     foreground_after: int
     """Foreground pixels of the mask."""
     changed_pixels: int
-    """Pixels that were foreground and are not, or the other way round."""
+    """Pixels that became foreground or background."""
     changed_share: float
-    """Their share of the pixels with data; 0 where there are none."""
+    """Changed pixels as a share of the pixels with data; 0 if there are none."""
     features: int | None
     """Polygons in the GeoPackage, if it was asked for."""
     seconds: float
-    """From the first check to the last file."""
+    """Wall time, from the first check to the last file."""
 
     @property
     def pixels(self) -> int:
@@ -266,7 +266,7 @@ def _width_read(job: Job) -> float | None:
 
 
 def _draw(files: OutputFiles, vector: Path, journal: Journal, *, style: bool) -> None:
-    # geopandas is not needed before the mask is there.
+    # Imported here: geopandas is not needed before the mask is written.
     from geothresh.api.vectorize import vectorize
     from geothresh.run.vectors import put_vectors
 

@@ -1,4 +1,4 @@
-"""Refine many confidence rasters as one surface, each into outputs of its own."""
+"""Refine many confidence rasters as one surface, each with outputs of its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from geothresh.run.outputs import check_vector
 from geothresh.run.staging import staged
 from geothresh.vector.options import VectorWriting
 
-# Grids that a message names.
+# The most grids that a message names.
 _SHOWN = 3
 
 
@@ -59,9 +59,9 @@ class RefinedPart:
     scene: str
     """The scene, as it was given."""
     outputs: Mapping[str, Path | str]
-    """The file of each layer; texts where they are in an object store."""
+    """The file of each layer; strings if they are in an object store."""
     kept: bool
-    """Whether an earlier run had made it, and it was kept."""
+    """Whether the outputs are those of an earlier run."""
     valid_pixels: int
     """Pixels with data."""
     foreground_before: int
@@ -69,7 +69,7 @@ class RefinedPart:
     foreground_after: int
     """Foreground pixels of the mask."""
     changed_pixels: int
-    """Pixels that were foreground and are not, or the other way round."""
+    """Pixels that became foreground or background."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +77,15 @@ class RefineManyResult:
     """Outputs of many scenes, and what refinement changed in all."""
 
     output_dir: Path | str
-    """Directory of the outputs; a text if in an object store."""
+    """Directory of the outputs; a string if it is in an object store."""
     parts: tuple[RefinedPart, ...]
-    """One for each scene, or piece of one."""
+    """The outputs of each scene, or of each piece of a scene."""
     vector: Path | str | None
-    """Polygons of all masks together, if they were asked for; a text if in an object store."""
+    """File of the polygons of all masks, if asked for; a string if it is in an object store."""
     features: int | None
-    """Polygons in it."""
+    """Number of these polygons."""
     indexes: tuple[Path | str, ...]
-    """Files that GDAL and QGIS open as one raster, of each layer; texts if in an object store."""
+    """Index of each layer, which GDAL and QGIS open as one raster; strings in an object store."""
     bad: tuple[BadFile, ...]
     """Scenes that were left out because they cannot be read."""
     set_aside: tuple[str, ...]
@@ -101,9 +101,9 @@ class RefineManyResult:
     model_sha256: str
     """Digest of the model file, hexadecimal; empty for a refiner that is no file."""
     parameters: dict[str, object]
-    """All that the pixels depend on besides the scenes, by name."""
+    """All parameters that the pixels depend on besides the scenes, by name."""
     tiles_refined: int
-    """Tiles that went through the model in this run; those at borders once for each part."""
+    """Tiles that went through the model in this run; those at borders count for each part."""
     tiles_skipped: int
     """Tiles without a valid pixel, which were skipped."""
     valid_pixels: int
@@ -113,11 +113,11 @@ class RefineManyResult:
     foreground_after: int
     """Foreground pixels of the masks."""
     changed_pixels: int
-    """Pixels that were foreground and are not, or the other way round."""
+    """Pixels that became foreground or background."""
     changed_share: float
-    """Their share of the pixels with data; 0 where there are none."""
+    """Changed pixels as a share of the pixels with data; 0 if there are none."""
     seconds: float
-    """From the first check to the last file."""
+    """Wall time, from the first check to the last file."""
 
     @property
     def kept(self) -> int:
@@ -235,18 +235,18 @@ def refine_many(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Polygons:
-    """The vector file of all masks, checked before any work."""
+    """The vector file of all masks, which is checked before any work."""
 
     name: Path | str
-    """As the user calls it."""
+    """The name that the user gave."""
     key: str
-    """In the record."""
+    """Key of the file in the record."""
     file: Path
-    """Where it is made on this machine."""
+    """Path at which the file is made on this machine."""
     sent: bool
-    """Whether it goes to a store."""
+    """Whether the file is sent to an object store."""
     drawn: bool
-    """Whether it is there as it would be drawn of what was finished before."""
+    """Whether the object exists with the polygons of all outputs that were finished before."""
 
     @classmethod
     def of(
@@ -257,10 +257,10 @@ class _Polygons:
         inputs: Sequence[RasterSource],
         stack: ExitStack,
     ) -> _Polygons | None:
-        """Take what is asked for; what is drawn is sent when the stack is left.
+        """Check the vector file that is asked for; it is sent when the stack is closed.
 
         Raises:
-            UsageError, OutputError: as of `refine`'s.
+            UsageError, OutputError: as for the vector file of `refine`.
         """
         if vector is None:
             return None
@@ -272,9 +272,7 @@ class _Polygons:
         there = digest_of(address)
         ours = kept.has_drawn(address.location, there)
         file = stack.enter_context(
-            staged(
-                vector, overwrite=writing.overwrite or ours, inputs=[one.location for one in inputs]
-            )
+            staged(vector, overwrite=writing.overwrite or ours, inputs=[i.location for i in inputs])
         )
         check_vector(file, True, ())
         return cls(
@@ -309,20 +307,20 @@ class _Polygons:
 
 @dataclass(frozen=True, slots=True)
 class _Renamed:
-    """Notes of a vector file that is made under another name than it gets."""
+    """The record of a vector file that is made under another name than its final one."""
 
     record: record.Record
     key: str
 
     def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
-        """Log it before it is sent; a style beside it stays here."""
+        """Log the file before it is sent; a style beside it stays on this machine."""
         leaf = self.key.rpartition("/")[2]
         file = next(made[path] for path in made if path.name == leaf)
         self.record.record_vectors({self.key: file_digest(file)}, **facts)
 
 
 def _totals(run: Run) -> Counter[str]:
-    """What was counted of all units that are finished."""
+    """Sum the counts of all finished units."""
     totals = Counter[str]()
     for name in run.done:
         totals.update(run.record.finished[name].facts)

@@ -55,7 +55,7 @@ class TrainCallbacks(Options):
     """Progress callbacks of a training."""
 
     on_check: OnCheck | None = option(
-        None, "Called with the parts of the data that are checked, and all of them.", Function()
+        None, "Called with (parts of the data checked, parts in all).", Function()
     )
     on_step: OnStep | None = option(
         None,
@@ -72,24 +72,25 @@ class TrainResult:
     """Paths of the model and the files beside it, and statistics of the training."""
 
     model: Path
-    """Best epoch by the mean of validation miou and Boundary IoU; with folds the last."""
+    """Model of the best epoch by the mean of validation miou and Boundary IoU; with folds, of the
+    last epoch."""
     last: Path
-    """Last epoch."""
+    """Model of the last epoch."""
     log: Path
     """CSV, one line per epoch."""
     split: Path
-    """Manifest of the ids on either side."""
+    """Manifest of the ids on each side of the split."""
     epochs: int
     best_epoch: int
-    """0 = the model that training started from, which stayed the best."""
+    """0 = the initial model, if no epoch was better."""
     steps: int
     seconds: float
     train_maps: int
-    """Maps trained on; blocks of scenes."""
+    """Number of training maps; for scenes, of training blocks."""
     validation_maps: int
-    """Maps validated on; tiles of scenes."""
+    """Number of validation maps; for scenes, of validation tiles."""
     unit: Literal["maps", "blocks"] = "maps"
-    """What was trained on."""
+    """What `train_maps` counts."""
     tuning: Tuning | None = None
     """Gain on the held-out maps over the cut at 0.5 and over the initial model; None where there is
     neither an initial model nor folds."""
@@ -127,7 +128,7 @@ def train(
         output: the model file, ``.safetensors``. Beside it come ``.last.safetensors``,
             ``.state.safetensors`` and ``.state.previous.safetensors`` (to go on from), ``.csv`` and
             ``.split.json``.
-        network: which network, and what it starts from.
+        network: size of the network, and the initial model.
         recipe: hyperparameters, or the name of a recipe: ``paper``, ``best`` or ``tune``; None =
             ``tune`` where there is a model to start from, or else ``best``.
         splitting: what to validate on; by default places are drawn. With folds each place is held
@@ -138,7 +139,7 @@ def train(
         overwrite: start anew and replace an existing model and the files beside it.
         device: auto, cpu, cuda, cuda:i or mps.
         loader_workers: processes that prepare chips.
-        callbacks: progress.
+        callbacks: progress callbacks.
 
     Returns:
         The model and the files beside it, and how many maps or tiles it was trained on.
@@ -164,7 +165,7 @@ def train(
         # The initial model must not be overwritten: a resumed run, and its card, refer to it.
         overwrite=overwrite, inputs=() if start is None else (start,),
     ) as making:  # fmt: skip
-        # Before the data, which takes long to read: find all other errors first.
+        # All other errors are found before the data is read, which takes long.
         config = choose_sizes(network, recipe, start)
         smooth = recipe.smooth or (start is not None and Start.of(start).scope.smooth)
         recipe = dataclasses.replace(
@@ -235,7 +236,7 @@ def _endings(splitting: Splitting) -> list[str]:
 def _task(
     gathered: TrainingData, output: Path, *, keep_folds: bool, **options: Any
 ) -> ThreshNetTask:
-    """One training, or one for each fold before it."""
+    """The task of one training, or of one for each fold and a last one."""
     if gathered.folds:
         return FoldsTask(gathered.folds, gathered.train, output, keep_folds=keep_folds, **options)
     return ThreshNetTask(gathered.train, gathered.validation, output, **options)
@@ -244,7 +245,7 @@ def _task(
 def _data(
     data: FolderData | SceneData | str | Path | Sequence[str | Path],
 ) -> FolderData | SceneData:
-    """Folders, where paths are given."""
+    """Make the data of paths; an object of data is returned as it is."""
     if isinstance(data, FolderData | SceneData):
         return data
     paths = [data] if isinstance(data, str | Path) else list(data)
@@ -255,7 +256,7 @@ def _data(
 def _facts(
     gathered: TrainingData, config: NetworkConfig, start: Path | None, *, smooth: bool
 ) -> dict[str, Any]:
-    """Facts about the run in the model file and the state, besides network and recipe."""
+    """Facts about the run for the model file and the state, besides network and recipe."""
     facts: dict[str, Any] = {"preset": preset_of(config), "data": gathered.described}
     if smooth:
         facts["smooth"] = True
@@ -280,7 +281,7 @@ def _check_recipe(recipe: Recipe, config: NetworkConfig, device: str) -> None:
         config,
         chip_size=recipe.chip_size,
         batch_size=recipe.batch_size,
-        # As many as there are maps, where nothing is said: known when they are read.
+        # By default as many as there are maps, a number that is known only when they are read.
         n_chips=recipe.chips_per_epoch or 2,
     )
 
@@ -288,15 +289,15 @@ def _check_recipe(recipe: Recipe, config: NetworkConfig, device: str) -> None:
 def _known_splitting(
     making: TrainingOutput, splitting: Splitting, config: NetworkConfig, recipe: Recipe
 ) -> Splitting:
-    """The splitting as given; for a resumed run without one, its own split.
+    """The splitting as given; a resumed run for which none is given follows its own split.
 
     Raises:
         ModelError: the run was started with another network or recipe.
-        InputError: the manifest is none.
+        InputError: the manifest is not a split manifest.
     """
     saved, manifest = making.saved, beside(making.model, ".split.json")
     if saved is not None:
-        # Before the data is read, which takes long; whether the data is the same is checked later.
+        # Checked before the data is read, which takes long; the data itself is compared later.
         known = {"config": config.as_dict(), "recipe": recipe.as_dict()}
         saved.require_same({**saved.run, **known})
         drawn = splitting.folds is None and splitting.split is None and not splitting.given

@@ -26,18 +26,18 @@ OnBaseStep = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseTrainResult:
-    """Paths of the base network and its split, and numbers of images."""
+    """Paths of the base network and its split, and statistics of the training."""
 
     model: Path
     snapshots: list[Path]
     """Models saved during the training."""
     split: Path
-    """Manifest of the ids trained on and kept back."""
+    """Manifest of the training ids and the held-out ids."""
     steps: int
     images: int
-    """Trained on."""
+    """Number of training images."""
     held_out: int
-    """Held out."""
+    """Number of held-out images."""
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,13 +65,13 @@ def train_base(
         output: the model file, ``.safetensors``. Beside it come ``.split.json``, and while it is
             trained ``.state.safetensors`` and the one before it, from which a stopped run goes on.
         plan: network and recipe.
-        holdout: what is kept back.
+        holdout: which images are held out.
         resume: True goes on with the run that was stopped and fails where there is none; None goes
             on with it if there is one, so that the same call again is all it takes; False never
             does.
         overwrite: start anew and replace an existing model.
         device: auto, cpu, cuda, cuda:i or mps.
-        on_check, on_step: progress.
+        on_check, on_step: progress callbacks for checked images and steps.
 
     Returns:
         The model, its split, and how long it took.
@@ -99,11 +99,11 @@ def train_base(
         )  # fmt: skip
         saved = making.saved
         if saved is not None and plan.epochs is None:
-            # Before the data is read, which takes long; whether that is the same is seen after.
+            # Checked before the data is read, which takes long; the data itself is compared later.
             saved.require_same(
                 {**saved.run, "config": config.as_dict(), "recipe": plan.recipe.as_dict()}
             )
-        # Once for its errors alone: to read all images takes long, and adds no other ids.
+        # Called first to find errors early: reading all images takes long, and changes no ids.
         draw({})
         facts = check_images(found, progress=on_check)
         split = draw(facts)
@@ -120,7 +120,7 @@ def train_base(
                 data={"sha256": digest_of(found, facts), **sides},
                 resumed=making.state is not None,
             ),
-            # Before the model: where that is, all is.
+            # Written before the model, so that a finished model always has its split.
             on_begin=lambda: split.save(manifest),
             on_step=None if on_step is None else lambda _, *done: on_step(*done),
         )  # fmt: skip
@@ -138,9 +138,9 @@ def train_base(
 def _split(
     pairs: Sequence[ImagePair], facts: dict[str, ImageFacts], *, fraction: float, **how: Any
 ) -> Split:
-    """The split; all ids are trained on where nothing is held out."""
+    """Draw the split; all ids are for training if nothing is held out."""
     if fraction == 0 and not how["hold_out"]:
         return Split(train=tuple(sorted(pair.id for pair in pairs)), validation=())
     datasets = {pair.id: pair.dataset for pair in pairs}
-    marks = {i: one.marks for i, one in facts.items()}
+    marks = {i: image.marks for i, image in facts.items()}
     return split_ids(datasets, marks, fraction=fraction, **how)

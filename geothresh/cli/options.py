@@ -140,7 +140,7 @@ overwrite = option_of(Writing, "overwrite")
 
 
 def match_resolution(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--match-resolution``, an alias of ``--resolution auto``, to a command with `Refining`."""
+    """Add ``--match-resolution``, an alias of ``--resolution auto``, below those of `Refining`."""
 
     @wraps(command)
     def checked(*arguments: Any, match_resolution: bool, refining: Refining, **others: Any) -> Any:

@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 @click.argument("data", type=PATH, nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=PATH, required=True,
-    help="File for the model of the best epoch, MODEL.safetensors. The last epoch's model, the state "
-    "to resume from, the log (CSV) and the split are written beside it.",
+    help="File for the model of the best epoch, MODEL.safetensors. The last epoch's model, the "
+    "state to resume from, the log (CSV) and the split are written beside it.",
 )  # fmt: skip
 @options_of(FolderData, "maps", make=dict)
 @options_of(SceneData, "scenes", only=SCENE_LABELS, make=dict)
