@@ -30,10 +30,10 @@ from geothresh.nn.transformation import Transformation, clipped_logit
 from geothresh.types import BoolArray, Float64Array
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the refined logit that are tried."""
+"""Strengths that are tried: shares of the refined logit in the mix."""
 # Bounds of slope and bias. Logits are within 7 of 0, so that any sensible fit lies well inside.
 _SLOPES, _BIASES = (0.01, 100.0), (-50.0, 50.0)
-# Values of a mean IoU that differ less are equal.
+# Mean IoUs that differ by less count as equal.
 _EQUAL = 1e-12
 
 
@@ -59,7 +59,7 @@ class Fitted:
         return iou_of_mask(maps.counts[self.source], self.mask())
 
     def count(self, maps: CountedMaps, into: Reliability) -> None:
-        """Add its confidences to a reliability diagram."""
+        """Add the transformed confidences to a reliability diagram."""
         values = self.transformation.calibrated(LEVELS)
         off, on = maps.counts[self.source].sum(axis=(0, 1))
         into.add_levels(values, off, on)
@@ -80,7 +80,7 @@ class Candidate(Protocol):
 
     @property
     def model(self) -> str:
-        """Name of its model in the table; empty = none."""
+        """Name of its model in the table; empty = no model."""
         ...
 
     @property
@@ -89,7 +89,7 @@ class Candidate(Protocol):
         ...
 
     def fit(self, maps: CountedMaps) -> Fitted:
-        """Fit it to these maps."""
+        """Fit the candidate to these maps."""
         ...
 
 
@@ -105,7 +105,7 @@ class AsIs:
     rank: int = 0
 
     def fit(self, maps: CountedMaps) -> Fitted:
-        """The same transformation for all maps."""
+        """Return the same transformation for all maps."""
         change = Transformation(strength=self.source.strength, keep=self.keep)
         return Fitted(self.source, change)
 
@@ -125,11 +125,11 @@ class BestThreshold:
     def fit(self, maps: CountedMaps) -> Fitted:
         """Try all cuts of all sources."""
         best, source, cut = -1.0, self.sources[0], HALF
-        for one in self.sources:
-            means = maps.weights @ iou_at_cuts(maps.counts[one])
+        for tried in self.sources:
+            means = maps.weights @ iou_at_cuts(maps.counts[tried])
             highest = _nearest_best(means)
             if means[highest] > best + _EQUAL:
-                best, source, cut = float(means[highest]), one, highest
+                best, source, cut = float(means[highest]), tried, highest
         change = Transformation(strength=source.strength, threshold=_cut(cut))
         if self.scaled:
             slope, bias = _platt(maps, source)
@@ -140,7 +140,7 @@ class BestThreshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemperatureAndBias:
-    """Platt's scaling: the logistic regression of the truth on the logit; cut at 0.5."""
+    """Platt scaling: the logistic regression of the truth on the logit; cut at 0.5."""
 
     key: str = "platt"
     label: str = "temperature and bias"
@@ -155,7 +155,7 @@ class TemperatureAndBias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isotonic:
-    """The best rising curve from confidence to share of foreground; cut at 0.5."""
+    """Isotonic regression of the share of foreground on the confidence; cut at 0.5."""
 
     key: str = "isotonic"
     label: str = "isotonic curve"
@@ -213,9 +213,9 @@ def of_model(name: str, keep: float | None, called: str | None = None) -> list[C
     """Candidates with a model.
 
     Args:
-        name: of the model.
+        name: name of the model.
         keep: threshold for the foreground of the input, from the model's card, see `ModelScope`.
-        called: name of the model in the table; None = the same.
+        called: name of the model in the table; None = `name`.
     """
     called = called or name
     *weaker, full = (Source(name, strength) for strength in STRENGTHS)
@@ -251,7 +251,7 @@ def _cut(number: int) -> float:
 
 
 def _nearest_best(means: Float64Array) -> int:
-    """The cut with the highest value; of equals the one nearest to 0.5."""
+    """The cut with the highest value; among equal ones the nearest to 0.5."""
     top = means[1:].max()
     equal = np.flatnonzero(means[1:] >= top - _EQUAL) + 1
     return int(equal[np.argmin(np.abs(equal - HALF))])

@@ -3,8 +3,8 @@
 Each candidate is fitted to the places of all folds but one and scored on the places of that fold.
 The gains over the cut at 0.5 are tested by flipping their signs at random, place by place and the
 same for all candidates, and comparing with the greatest t statistic of all candidates (Westfall and
-Young 1993). So if no candidate is better than the cut at 0.5, one data set in twenty gets an
-advice, however many candidates there are. Of the candidates that pass, the simplest one is advised
+Young 1993). So if no candidate is better than the cut at 0.5, one data set in twenty still gets
+advice, whatever the number of candidates. Of the candidates that pass, the simplest one is advised
 whose distance to the best is within one standard error (Breiman's rule). Finally, the whole
 procedure is repeated without each fold and scored on that fold; if places lose by following such
 advice, there is none.
@@ -24,9 +24,10 @@ from geothresh.evaluation.reliability import Reliability
 from geothresh.types import Float64Array
 
 LEVEL = 0.05
-"""Significance level: how often there is an advice although nothing beats the cut at 0.5."""
+"""Significance level: how often there is advice although nothing beats the cut at 0.5."""
 LEAST_TILES = 8
 """With fewer maps nothing is advised: gains and losses could be chance."""
+# Random flips of signs in all, and in a batch.
 _FLIPS = 4999
 _AT_ONCE = 500
 # Up to this many places, all combinations of signs are tried.
@@ -38,7 +39,7 @@ class Outcome:
     """Scores of a candidate on maps that it was not fitted to."""
 
     iou: Float64Array
-    """(M,) of each map."""
+    """(M,) IoU of each map."""
     reliability: Reliability = field(default_factory=Reliability)
 
 
@@ -48,7 +49,7 @@ class Gain:
 
     mean: float
     error: float | None
-    """Standard error of the mean over places taken as independent; None for a single one."""
+    """Standard error of the mean, with places taken as independent; None for a single place."""
     share_worse: float
     """Share of maps that lose more than a point."""
     chance: float | None = None
@@ -60,7 +61,7 @@ class Gain:
         places = maps.by_place(differences)
         error = None
         if len(places) > 1:
-            error = float(places.std(ddof=1) / math.sqrt(len(places)))
+            error = float(_standard_error(places))
         return cls(
             mean=float(places.mean()),
             error=error,
@@ -74,14 +75,14 @@ def cross_validated(
     """Score candidates on maps that they were not fitted to.
 
     Args:
-        maps: all of them.
-        candidates: to be fitted and scored.
+        maps: all maps.
+        candidates: the candidates to fit and score.
         folds: indices of the maps that each fold holds out; disjoint, covering all maps.
 
     Returns:
         Scores by key of the candidate.
     """
-    outcomes = {one.key: Outcome(np.zeros(len(maps.ids))) for one in candidates}
+    outcomes = {candidate.key: Outcome(np.zeros(len(maps.ids))) for candidate in candidates}
     every = set(range(len(maps.ids)))
     for held in folds:
         learned = maps.of(sorted(every - set(held)))
@@ -97,7 +98,7 @@ def cross_validated(
 def gains_by_place(maps: CountedMaps, outcomes: Mapping[str, Outcome]) -> Float64Array:
     """(P, C) gains in IoU of each candidate over the first one, which does nothing, by place."""
     every = list(outcomes.values())
-    differences = np.stack([one.iou - every[0].iou for one in every], axis=1)
+    differences = np.stack([outcome.iou - every[0].iou for outcome in every], axis=1)
     return maps.by_place(differences)
 
 
@@ -105,7 +106,7 @@ def p_values(gains: Float64Array) -> Float64Array:
     """Adjusted p-values (C,): how often the greatest t of all candidates is as high by chance.
 
     Args:
-        gains: (P, C) by place and candidate.
+        gains: (P, C) gains by place and candidate.
     """
     seen = _t(gains.sum(axis=0)[None], gains)[0]
     # Allows for rounding.
@@ -116,6 +117,11 @@ def p_values(gains: Float64Array) -> Float64Array:
         reached += (greatest[:, None] >= bound).sum(axis=0)
         flips += len(signs)
     return np.asarray(reached / flips)
+
+
+def _standard_error(values: Float64Array) -> Float64Array:
+    """Standard error of the mean along the first axis, with its values taken as independent."""
+    return np.asarray(values.std(axis=0, ddof=1) / math.sqrt(len(values)))
 
 
 def _flipped(n: int) -> Iterator[Float64Array]:
@@ -158,7 +164,7 @@ def advised(
     means = np.where(passed, gains.mean(axis=0), -np.inf)
     best = int(np.argmax(means))
     behind = gains[:, best, None] - gains
-    error = behind.std(axis=0, ddof=1) / math.sqrt(len(gains))
+    error = _standard_error(behind)
     equal = np.flatnonzero(passed & (behind.mean(axis=0) <= error)).tolist()
     return candidates[min(equal, key=lambda k: (candidates[k].rank, -means[k]))]
 
@@ -166,7 +172,7 @@ def advised(
 def iou_of_advice(
     maps: CountedMaps, candidates: Sequence[Candidate], folds: Sequence[Sequence[int]]
 ) -> Float64Array | None:
-    """IoU (M,) of following an advice that comes from the other folds; None for fewer than three.
+    """IoU (M,) of following advice that comes from the other folds; None for fewer than 3 folds.
 
     The best of many candidates looks better than it is on the places that it was chosen by. Here
     the scored places are not used to choose.
@@ -192,17 +198,17 @@ class Choice:
     candidates: Sequence[Candidate]
     """The first one does nothing."""
     compared: Sequence[Candidate]
-    """Scored beside them, and never advised."""
+    """Candidates that are scored too, but never advised."""
     outcomes: Mapping[str, Outcome]
-    """By key, on maps that the candidates were not fitted to."""
+    """Scores by key, on maps that the candidates were not fitted to."""
     gains: Mapping[str, Gain]
-    """By key, over the cut at 0.5."""
+    """Gains by key, over the cut at 0.5."""
     base: float
     """IoU of the cut at 0.5, mean over places."""
     bound: Gain
     """Gain of the best threshold of each region (an oracle)."""
     expected: Gain | None
-    """Gain of following an advice on places that it does not come from; None = unknown."""
+    """Gain of following advice on places that it does not come from; None = unknown."""
     best: Candidate
     """The candidate that is advised."""
     fitted: Fitted
@@ -216,19 +222,19 @@ class Choice:
         folds: Sequence[Sequence[int]],
         compared: Sequence[Candidate] = (),
     ) -> Choice:
-        """Cross-validate the candidates and choose; arguments as of `cross_validated`.
+        """Cross-validate the candidates and choose one; see `cross_validated` for the arguments.
 
-        What is compared is scored in the same way; neither test nor advice know of it.
+        Candidates in `compared` are scored in the same way, but have no part in test and advice.
         """
         outcomes = cross_validated(maps, candidates, folds)
         nothing = outcomes[candidates[0].key].iou
         chance = p_values(gains_by_place(maps, outcomes))
         gains = {}
-        for one, luck in zip(candidates, chance.tolist(), strict=True):
-            gain = Gain.of(maps, outcomes[one.key].iou - nothing)
-            gains[one.key] = replace(gain, chance=luck)
+        for candidate, p_value in zip(candidates, chance.tolist(), strict=True):
+            gain = Gain.of(maps, outcomes[candidate.key].iou - nothing)
+            gains[candidate.key] = replace(gain, chance=p_value)
         beside = cross_validated(maps, compared, folds)
-        gains |= {key: Gain.of(maps, one.iou - nothing) for key, one in beside.items()}
+        gains |= {key: Gain.of(maps, rival.iou - nothing) for key, rival in beside.items()}
         best = advised(maps, candidates, outcomes)
         scores = iou_of_advice(maps, candidates, folds)
         expected = None if scores is None else Gain.of(maps, scores - nothing)

@@ -1,4 +1,4 @@
-"""Labelled maps as histograms, to which thresholds and calibrations are fitted.
+"""Count labelled maps as histograms, to which thresholds and calibrations are fitted.
 
 A map is counted at the 256 levels of 8 bits, and every cut lies half-way between two levels. So the
 counts of 8-bit maps are exact at any threshold, and those of other maps at the cuts. A map takes 4
@@ -27,8 +27,8 @@ CUTS: Float32Array = ((np.arange(N_LEVELS) - 0.5) / 255).astype(np.float32)
 HALF = 128
 """The cut at 0.5."""
 MOST_MAPS = 4000
-"""More are refused. A few hundred are enough, and each takes 4 kB for each source, of which there
-are 17 with four models."""
+"""The most maps that are accepted. A few hundred are enough, and each takes 4 kB for each source:
+there are 17 sources with four models."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,7 +80,7 @@ class CountedMaps:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds for a megapixel by model; "" stands for reading alone."""
     megapixels: float = 0.0
-    """Of all maps together."""
+    """Megapixels of all maps together."""
 
     def of(self, which: Sequence[int]) -> CountedMaps:
         """Select maps by index."""
@@ -96,7 +96,7 @@ class CountedMaps:
     def with_sources(
         self, counts: Mapping[Source, Int64Array], seconds: Mapping[str, float]
     ) -> CountedMaps:
-        """The same maps with further sources."""
+        """Add further sources of the same maps."""
         return replace(self, counts={**self.counts, **counts}, seconds={**self.seconds, **seconds})
 
     @property
@@ -176,7 +176,7 @@ class MapCounter:
             self._put(Source(model, strength), sample, mix)
 
     def counted(self, place_of: Mapping[str, str], seconds: Mapping[str, float]) -> CountedMaps:
-        """All maps so far, sorted by id.
+        """Return all maps counted so far, sorted by id.
 
         Args:
             place_of: the place of each map, by its id.

@@ -32,20 +32,20 @@ class Calibration:
     model: str | None
     """Name of the model; None = without a model."""
     model_sha256: str
-    """Of the model's file; empty without a model."""
+    """SHA-256 of the model's file; empty without a model."""
     model_file: str | None = None
     """Name of that file beside the calibration; None = a packaged model."""
     tta: Tta = "none"
     """Test-time augmentation of the model."""
     resolution: Resolution = "auto"
-    """Pixels that the model reads, see `Refining`."""
+    """Resolution at which the model reads, see `Refining`."""
     transformation: Transformation
     figures: Mapping[str, Any]
-    """What was measured, by name; `refine` does not use it."""
+    """The measured figures by name; `refine` does not use them."""
 
     @property
     def text(self) -> str:
-        """What is done, in words; once where its name says all: ``cut at 0.5``."""
+        """The candidate and what it does, in words; once if both are the same: ``cut at 0.5``."""
         what = self.transformation.text()
         return what if what == self.candidate else f"{self.candidate}: {what}"
 
@@ -53,7 +53,7 @@ class Calibration:
         """Write the file.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         write_text(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
@@ -87,7 +87,7 @@ class CalibrationFile:
 
     path: Path
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
     calibration: Calibration
 
     @classmethod
@@ -95,7 +95,7 @@ class CalibrationFile:
         """Read a file that `geothresh calibrate` wrote.
 
         Raises:
-            InputError: it is unreadable, damaged, no calibration, or of a newer version.
+            InputError: the file is unreadable, damaged, no calibration, or of a newer version.
         """
         try:
             values = read_manifest(path)

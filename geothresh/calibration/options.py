@@ -11,7 +11,7 @@ from geothresh.options import PathLike, overwrite_option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrating(Options):
-    """How candidates are tried, and what is written."""
+    """How candidates are compared, and what is written."""
 
     folds: int = option(
         5,
@@ -21,7 +21,7 @@ class Calibrating(Options):
     )
     place_pattern: str | None = option(
         None,
-        "Ids with the same first group are one place and are held out together.",
+        "Pattern whose first group names the place of an id; a place is held out as a whole.",
         Text(),
         metavar="REGEX",
     )
@@ -34,21 +34,23 @@ class Calibrating(Options):
     )
     images: PathLike | None = option(
         None,
-        "Folder of the images: DenseCRF, which reads them, is compared with, its grid searched on "
-        "other folds. It is not advised: refine reads no image. Not for a scene.",
+        "Folder of the images. DenseCRF, which reads them, is then compared too, with settings "
+        "searched on the other folds. It is never advised, as refine reads no image. Not for a "
+        "scene.",
         File(),
         metavar="DIR",
     )
     fine_tune: bool = option(
         False,
         "Also try the best of the models trained further on the other folds, as `geothresh train` "
-        "--init does: K + 1 trainings, of minutes on a GPU. The model comes beside the output.",
+        "--init does: K + 1 trainings, of minutes on a GPU. The model is written beside the "
+        "output.",
         FLAG,
     )
     output: PathLike | None = option(
         None,
-        "Write the calibration, JSON, for `geothresh refine` --calibration, and beside it a "
-        "reliability diagram, PNG.",
+        "Write the calibration (JSON) for `geothresh refine` --calibration, and beside it a "
+        "reliability diagram (PNG).",
         File(),
         flags=("-o", "--output"),
         metavar="FILE",

@@ -1,4 +1,4 @@
-"""The result of a calibration as a table, as JSON, and as one sentence of advice."""
+"""Report a calibration as a table, as JSON, and as one sentence of advice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationReport:
-    """Gains of all candidates on places that they were not fitted to, and the one advised."""
+    """Gains of all candidates on places that they were not fitted to, and the advised candidate."""
 
     choice: Choice
     tiles: int
@@ -99,7 +99,7 @@ class CalibrationReport:
         }
 
     def figures(self) -> dict[str, Any]:
-        """What was measured, for the calibration file."""
+        """The measured figures, for the calibration file."""
         choice = self.choice
         return {
             f"{self.unit}s": self.tiles,
@@ -111,18 +111,18 @@ class CalibrationReport:
             "expected": None if choice.expected is None else asdict(choice.expected),
         }
 
-    def _figures_of(self, one: Candidate) -> dict[str, Any]:
+    def _figures_of(self, candidate: Candidate) -> dict[str, Any]:
         return {
-            "label": one.label.rstrip("*"),
-            "iou": self._iou(one),
-            **asdict(self.choice.gains[one.key]),
-            "ece": self.choice.outcomes[one.key].reliability.error,
-            "seconds_per_megapixel": self.seconds[one.key],
+            "label": candidate.label.rstrip("*"),
+            "iou": self._iou(candidate),
+            **asdict(self.choice.gains[candidate.key]),
+            "ece": self.choice.outcomes[candidate.key].reliability.error,
+            "seconds_per_megapixel": self.seconds[candidate.key],
         }
 
-    def _iou(self, one: Candidate) -> float:
+    def _iou(self, candidate: Candidate) -> float:
         """IoU of a candidate, mean over places."""
-        return self.choice.base + self.choice.gains[one.key].mean
+        return self.choice.base + self.choice.gains[candidate.key].mean
 
     def table(self) -> str:
         """Table of all candidates and the bound, with the advice below."""
@@ -151,16 +151,16 @@ class CalibrationReport:
         )
         if self.choice.compared:
             notes += " **reads the image: to compare with, since `refine` reads none."
-        told = [notes, "", self.advice]
-        return told if self.expectation is None else [*told, self.expectation]
+        sentences = [notes, "", self.advice]
+        return sentences if self.expectation is None else [*sentences, self.expectation]
 
-    def _line(self, one: Candidate) -> list[str]:
-        gain = self.choice.gains[one.key]
-        figures = ["", "", ""] if one is self.nothing else _figures(gain)
-        luck = "" if one is self.nothing or gain.chance is None else f"{gain.chance:.3f}"
-        error = self.choice.outcomes[one.key].reliability.error
-        seconds = f"{self.seconds[one.key]:.2f}"
-        return [f"{100 * self._iou(one):.2f}", *figures, f"{error:.4f}", seconds, luck]
+    def _line(self, candidate: Candidate) -> list[str]:
+        gain = self.choice.gains[candidate.key]
+        figures = ["", "", ""] if candidate is self.nothing else _figures(gain)
+        chance = "" if candidate is self.nothing or gain.chance is None else f"{gain.chance:.3f}"
+        error = self.choice.outcomes[candidate.key].reliability.error
+        seconds = f"{self.seconds[candidate.key]:.2f}"
+        return [f"{100 * self._iou(candidate):.2f}", *figures, f"{error:.4f}", seconds, chance]
 
 
 def _figures(gain: Gain) -> list[str]:

@@ -1,7 +1,7 @@
-"""DenseCRF beside the candidates: scored on folds that its settings were not searched on.
+"""Score DenseCRF beside the candidates, on folds that its settings were not searched on.
 
-It reads the image, which `refine` does not, so that a calibration cannot hold it. What it scores
-tells whether the images are worth reading.
+DenseCRF reads the image, which `refine` does not, so a calibration cannot use it. Its scores
+tell whether the images are worth reading.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from geothresh.types import BoolArray, Float32Array, UInt8Array
 
 _NAME = "DenseCRF"
 DENSE_CRF = AsIs(key="densecrf", label=f"{_NAME}**", source=Source(_NAME, 1.0))
-"""DenseCRF in the table; it is compared with the candidates, and is none of them."""
-_SEARCHED = 4  # maps of other folds that its grid is searched on
+"""DenseCRF in the table; it is compared with the candidates, but is not a candidate."""
+_SEARCHED = 4  # number of maps of other folds on which the settings are searched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class MapsWithImages:
         return resized(read_rgb(self.images[pair.id]), pair.resize)
 
     def read(self, name: str) -> tuple[Float32Array, UInt8Array, BoolArray]:
-        """Map (H, W), image (H, W, 3) and truth (H, W) by the name of the map."""
+        """Read the map (H, W), image (H, W, 3) and truth (H, W) of a name."""
         pair = self.pairs[name]
         confidence, truth = pair.read()
         return confidence, self.image(pair), truth
@@ -84,15 +84,15 @@ def with_dense_crf(
 
     Args:
         counted: the maps as they are.
-        maps: the same with their images.
+        maps: the same maps with their images.
         folds: names of the maps that each fold holds out.
         step: called after each map.
     """
     counter, seconds = MapCounter(1), 0.0
     for held in folds:
         others = sorted(set(counted.ids) - set(held))
-        some = others[:: max(1, len(others) // _SEARCHED)][:_SEARCHED]
-        crf = DenseCRF(settings=search([maps.read(name) for name in some]))
+        searched = others[:: max(1, len(others) // _SEARCHED)][:_SEARCHED]
+        crf = DenseCRF(settings=search([maps.read(name) for name in searched]))
         for name in held:
             confidence, image, truth = maps.read(name)
             started = time.perf_counter()

@@ -8,7 +8,7 @@ from geothresh.raster.pictures import Panel, change_picture, confidence_picture,
 from geothresh.types import BoolArray, UInt8Array
 
 _LEAST_SIDE = 360
-"""Pixels; smaller maps are enlarged, so that the titles have room."""
+"""Least width of a panel in pixels; smaller maps are enlarged, so that the titles have room."""
 
 
 def error_picture(prediction: BoolArray, truth: BoolArray, valid: BoolArray) -> UInt8Array:

@@ -1,4 +1,4 @@
-"""Keep what a report page shows of many maps: pictures of the best and worst, and reliability."""
+"""Keep pictures of the best and worst maps, and the reliability of all, for a report page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIDE = 384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exhibit:
-    """A map in pictures."""
+    """Pictures of a map, and its scores before and after refining."""
 
     id: str
     before: float
@@ -33,7 +33,7 @@ class Exhibit:
 
     @property
     def merit(self) -> float:
-        """What maps are ranked by: the gain in IoU, or the IoU itself where nothing was refined."""
+        """The value that maps are ranked by: the gain in IoU, or the IoU of a map not refined."""
         return self.before if self.after is None else self.after - self.before
 
 
@@ -62,7 +62,7 @@ class Gallery:
             self.refined.add(sample.refined, sample.truth, valid)
         exhibit = self._exhibit(sample, valid)
         self._seen += 1
-        # The number, which no two share, decides between equal merits: the first seen is kept.
+        # The number, which is unique, decides between equal merits: the first map is kept.
         for kept, merit in ((self._best, exhibit.merit), (self._worst, -exhibit.merit)):
             heapq.heappush(kept, (merit, -self._seen, exhibit))
             if len(kept) > MOST:
@@ -70,13 +70,13 @@ class Gallery:
 
     def best(self, most: int = MOST) -> list[Exhibit]:
         """The maps that gain most, in falling order."""
-        return [one for *_, one in sorted(self._best, reverse=True)][:most]
+        return [exhibit for *_, exhibit in sorted(self._best, reverse=True)][:most]
 
     def worst(self, most: int = MOST) -> list[Exhibit]:
         """The maps that gain least, the worst first, without those among the best."""
-        shown = {one.id for one in self.best(most)}
-        ordered = [one for *_, one in sorted(self._worst, reverse=True)]
-        return [one for one in ordered if one.id not in shown][:most]
+        shown = {exhibit.id for exhibit in self.best(most)}
+        ordered = [exhibit for *_, exhibit in sorted(self._worst, reverse=True)]
+        return [exhibit for exhibit in ordered if exhibit.id not in shown][:most]
 
     def _exhibit(self, sample: Sample, valid: BoolArray) -> Exhibit:
         cut = sample.confidence >= CUT

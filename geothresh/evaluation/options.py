@@ -32,13 +32,13 @@ class Maps(Options):
     )
     ids: PathLike | None = option(
         None,
-        "Use these ids only: one a line, or the split manifest that `geothresh train` wrote.",
+        "File of the ids to use: one a line, or the split manifest that `geothresh train` wrote.",
         File(),
         metavar="FILE",
     )
     split: Side | None = option(
         None,
-        "Which side of the split manifest that --ids names.  [default: validation]",
+        "Side of the split manifest given with --ids.  [default: validation]",
         Choice(get_args(Side)),
     )
     skip_unpaired: bool = option(False, "Leave out maps and masks that have no partner.", FLAG)
@@ -47,8 +47,8 @@ class Maps(Options):
     ground_sample_distance: Sequence[Size] = option(
         (),
         "Size of a pixel of DATA on the ground in metres, or the least and the greatest, of which "
-        "the middle counts; may be repeated, one for each DATA. A raster tells it by itself; of "
-        "folders without it the width of the foreground decides on the resolution.",
+        "the middle counts; may be repeated, one for each DATA. A raster tells its own. If it is "
+        "unknown for a folder, the width of the foreground decides on the resolution.",
         Several(Metres()),
         flags=("--ground-sample-distance", "--gsd"),
         metavar="M|MIN,MAX",
@@ -57,7 +57,7 @@ class Maps(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring(Options):
-    """How maps are scored, and what is written of it."""
+    """How maps are scored, and which outputs are written."""
 
     patch: int | None = option(
         None,
@@ -83,7 +83,7 @@ class Scoring(Options):
     report: PathLike | None = option(
         None,
         "Write a report page, .html: the table, what each map gains, the best and worst maps, "
-        "reliability. One file, which loads nothing.",
+        "reliability. It is one file, which loads nothing.",
         File(),
         metavar="FILE",
     )

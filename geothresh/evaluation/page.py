@@ -27,7 +27,7 @@ from geothresh.pages import (
 )
 from geothresh.raster.pictures import page_picture
 
-# Maps in pictures on a page, two pictures each, whatever the number of base networks.
+# The most maps drawn on a page, with two pictures each, for all base networks together.
 _MOST_MAPS = 24
 _MOST_BYTES = 60_000
 
@@ -37,7 +37,7 @@ def evaluate_page(report: Report, galleries: Mapping[str, Gallery]) -> str:
 
     Args:
         report: the figures.
-        galleries: what was kept of the maps, by the name of their base network.
+        galleries: the galleries of maps, by the name of their base network.
     """
     by = "not refined" if report.model is None else f"refined with {report.model}"
     n = sum(source.rows[0].summary.n for source in report.sources)
@@ -71,8 +71,8 @@ def _source(source: SourceReport, kept: Gallery, most: int) -> Html:
     if source.verdict is not None:
         label = f"IoU gained by each {source.unit} of {source.name}, in points"
         gains = [
-            Bar(name=str(one["id"]), value=100 * (one["refined"]["iou"] - one["cut"]["iou"]))
-            for one in source.maps
+            Bar(name=str(row["id"]), value=100 * (row["refined"]["iou"] - row["cut"]["iou"]))
+            for row in source.maps
         ]
         parts.append(_heading(f"What each {source.unit} gains"))
         parts.append(bars(gains, label=label, axis="points"))
@@ -87,7 +87,7 @@ def _source(source: SourceReport, kept: Gallery, most: int) -> Html:
     most = min(most, -(-source.rows[0].summary.n // 2))
     for name, shown in (("best", kept.best(most)), ("worst", kept.worst(most))):
         if shown:
-            drawn = gallery([_exhibit(one, source.unit) for one in shown])
+            drawn = gallery([_drawn(exhibit, source.unit) for exhibit in shown])
             parts += [_heading(f"The {name} {source.unit}s"), colours, drawn]
     parts += [_heading("Reliability"), _reliability(source, kept)]
     return joined(parts)
@@ -109,21 +109,23 @@ def _table(source: SourceReport) -> Html:
     return table(headings, rows, caption=f"Scores of {source.name}")
 
 
-def _exhibit(one: Exhibit, unit: str) -> Html:
-    first = page_picture(one.first, f"Errors of the cut of {one.id}", most_bytes=_MOST_BYTES)
-    if one.second is None or one.after is None:
+def _drawn(exhibit: Exhibit, unit: str) -> Html:
+    first = page_picture(
+        exhibit.first, f"Errors of the cut of {exhibit.id}", most_bytes=_MOST_BYTES
+    )
+    if exhibit.second is None or exhibit.after is None:
         return figure(
-            first, fill("<b>$id</b><br>IoU $iou", id=one.id, iou=f"{100 * one.before:.1f}")
+            first, fill("<b>$id</b><br>IoU $iou", id=exhibit.id, iou=f"{100 * exhibit.before:.1f}")
         )
     second = page_picture(
-        one.second, f"Errors of the refined mask of {one.id}", most_bytes=_MOST_BYTES
+        exhibit.second, f"Errors of the refined mask of {exhibit.id}", most_bytes=_MOST_BYTES
     )
     return slider(
-        first, second, label=f"{unit} {one.id}", before="cut at 0.5", after="refined",
+        first, second, label=f"{unit} {exhibit.id}", before="cut at 0.5", after="refined",
         caption=fill(
-            "<b>$id</b><br>IoU $before to $after ($gain)", id=one.id,
-            before=f"{100 * one.before:.1f}", after=f"{100 * one.after:.1f}",
-            gain=f"{100 * one.merit:+.1f}",
+            "<b>$id</b><br>IoU $before to $after ($gain)", id=exhibit.id,
+            before=f"{100 * exhibit.before:.1f}", after=f"{100 * exhibit.after:.1f}",
+            gain=f"{100 * exhibit.merit:+.1f}",
         ),
     )  # fmt: skip
 
@@ -140,11 +142,13 @@ def _reliability(source: SourceReport, kept: Gallery) -> Html:
         )
         for name, reliability in named
     ]
-    errors = "; ".join(f"{name} {100 * one.error:.1f}" for name, one in named)
-    told = note(
+    errors = "; ".join(f"{name} {100 * found.error:.1f}" for name, found in named)
+    explanation = note(
         "On the dashed line a confidence is what it says: of pixels of 0.7, 70 % are foreground. "
         f"Blue: the input{'; orange: refined' if len(named) > 1 else ''}. Expected calibration "
         f"error in points: {errors}."
     )
     label = f"Reliability of {source.name}"
-    return joined([diagonal(curves, label=label, across="mean confidence", up="foreground"), told])
+    return joined(
+        [diagonal(curves, label=label, across="mean confidence", up="foreground"), explanation]
+    )

@@ -1,4 +1,4 @@
-"""Plain text of reports: columns under each other, and sentences broken to lines."""
+"""Format plain text of reports: aligned columns, and sentences broken into lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 GAP = "  "
-"""Between two columns."""
+"""Space between two columns."""
 _WIDTH = 80
 
 

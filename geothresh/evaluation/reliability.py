@@ -9,7 +9,7 @@ import numpy as np
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 
 BINS = 10
-"""Equal parts of [0, 1] of the reliability diagram."""
+"""Number of equal bins of [0, 1] in the reliability diagram."""
 
 
 @dataclass(slots=True)

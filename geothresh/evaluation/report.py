@@ -33,7 +33,7 @@ class Measure:
     """A figure of `Summary` that masks are compared by."""
 
     field: str
-    """Its name in `Summary`."""
+    """Name of the figure in `Summary`."""
     suffix: str
     """End of the key of the row with the best single threshold by this measure."""
     name: str
@@ -162,12 +162,12 @@ class SourceReport:
     distances: tuple[int, int]
     """Least and greatest reach of Boundary IoU over the maps, in pixels."""
     metric: Metric
-    """How that reach is counted."""
+    """How that reach is counted, see `geothresh.metrics.Metric`."""
     rows: tuple[Row, ...]
     changes: dict[str, Changes]
     """By measure, "iou" and "boundary_iou"; empty where nothing was refined."""
     maps: tuple[dict[str, Any], ...]
-    """Per map: id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
+    """For each map its id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
     verdict: Verdict | None = None
     """Gains of refining; None if nothing was refined."""
     resampling: float | None = 1.0
@@ -200,7 +200,7 @@ class SourceReport:
             "changes": {name: changes.as_dict() for name, changes in self.changes.items()},
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
             "maps": list(self.maps),
-        } | ({"scenes": [one.as_dict() for one in self.scenes]} if self.scenes else {})
+        } | ({"scenes": [scene.as_dict() for scene in self.scenes]} if self.scenes else {})
 
     def table_text(self) -> TableText:
         """The texts of the table, in points (hundredths), MAE as a share."""
@@ -237,7 +237,7 @@ class SourceReport:
         return f"{first:.2f}" + (f" ({', '.join(apart)})" if apart else "")
 
     def title(self) -> str:
-        """Name and number of maps, with metric and resampling if not the usual ones."""
+        """Name and number of maps, with metric and resampling if they are not the defaults."""
         title = f"{self.name}: {_plural(self.rows[0].summary.n, self.unit)}"
         if self.metric != "chessboard":
             title += f", boundary by {self.metric} distance"
@@ -316,9 +316,9 @@ class Report:
 
 def _without_refinement(cut: Row, single: Row, regions: Row) -> str:
     """Possible gains in words, for maps that were not refined."""
-    one, region = (row.summary.miou - cut.summary.miou for row in (single, regions))
+    whole, region = (row.summary.miou - cut.summary.miou for row in (single, regions))
     return (
-        f"Not refined; over the cut at 0.5 the best single threshold would gain {100 * one:.1f} "
+        f"Not refined; over the cut at 0.5 the best single threshold would gain {100 * whole:.1f} "
         f"points of IoU, region-specific thresholds {100 * region:.1f}."
     )
 
@@ -328,7 +328,7 @@ def _plural(n: int, unit: str) -> str:
 
 
 def _changes_line(iou: Changes, boundary: Changes, unit: str) -> str:
-    """Change of Boundary IoU, and of how many maps IoU rose and fell, in words."""
+    """The change of Boundary IoU, and the number of maps whose IoU rose and fell, in words."""
     error = boundary.standard_error
     text = f"Boundary IoU: {100 * boundary.mean_difference:+.1f}"
     text += "" if error is None else f" (s.e. {100 * error:.1f})"

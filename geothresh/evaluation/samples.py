@@ -26,7 +26,7 @@ Refine = Callable[[Float32Array], Float32Array]
 """Function of a confidence map (H, W) in [0, 1] that gives the refined map."""
 
 CELL = 512
-"""Side of the cells that one raster is scored in: the paper's size, a multiple of every patch."""
+"""Side in pixels of the cells of a raster: the paper's size, and a multiple of every patch."""
 
 
 def pair_sample(pair: Pair, refine: Refine | None = None) -> Sample:
@@ -88,12 +88,12 @@ def read_ids(path: Path, side: Side | None = None) -> Ids:
     """Read ids from a file: one a line, or the split manifest that training writes.
 
     Args:
-        path: of the file; a manifest is JSON with the lists ``train`` and ``validation``.
+        path: path of the file; a manifest is JSON with the lists ``train`` and ``validation``.
         side: which list of a manifest; validation if left out.
 
     Raises:
-        InputError: it is unreadable, of neither form, or without ids.
-        UsageError: a side is given, and the file has none.
+        InputError: the file is unreadable, of neither form, or without ids.
+        UsageError: a side is given, but the file has no sides.
     """
     wanted = side or "validation"
     try:

@@ -1,4 +1,4 @@
-"""Scores of each of many scenes, and the worst of them."""
+"""Score each of many scenes, and find the worst."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SceneScore:
 
     name: str
     cells: int
-    """Cells with valid pixels."""
+    """Number of cells with valid pixels."""
     before: float | None
     """IoU of the plain cut, 0 to 1; None if no pixel is valid."""
     after: float | None
@@ -30,7 +30,7 @@ class SceneScore:
     ) -> SceneScore:
         """Add up the counts of a scene's cells."""
         before, after = (
-            sum((one.counts for one in scores), Counts()).iou() if scores else None
+            sum((score.counts for score in scores), Counts()).iou() if scores else None
             for scores in (cut, refined)
         )
         return cls(name=name, cells=len(cut), before=before, after=after, resampling=resampling)
@@ -49,22 +49,22 @@ def scene_table(scenes: Sequence[SceneScore]) -> list[str]:
     """Table with a line for each scene, in points."""
     rows = [("scene", "cells", "IoU before", "after", "gain")]
     rows += [
-        (one.name, str(one.cells), _points(one.before), _points(one.after), _points(one.gain, "+"))
-        for one in scenes
+        (s.name, str(s.cells), _points(s.before), _points(s.after), _points(s.gain, "+"))
+        for s in scenes
     ]
     return aligned(rows, widths(rows))
 
 
 def worst_sentence(scenes: Sequence[SceneScore]) -> str:
     """The scene with the least gain, or if nothing was refined the least IoU, in words."""
-    gains = [(one.gain, one) for one in scenes if one.gain is not None]
+    gains = [(scene.gain, scene) for scene in scenes if scene.gain is not None]
     if gains:
         gain, worst = min(gains, key=lambda pair: pair[0])
         return (
             f"Refining gains least in {worst.name}: {_points(gain, '+')} points, "
             f"to {_points(worst.after)}."
         )
-    known = [(one.before, one) for one in scenes if one.before is not None]
+    known = [(scene.before, scene) for scene in scenes if scene.before is not None]
     least, worst = min(known, key=lambda pair: pair[0])
     return f"The least IoU has {worst.name}: {_points(least)}."
 

@@ -54,7 +54,7 @@ def sweep(
         confidence: (H, W) in [0, 1], finite.
         truth: (H, W), True = foreground.
         distance: reach of the boundary bands in pixels, at least 1.
-        metric: how that reach is counted, see `geothresh.metrics.Metric`.
+        metric: how `distance` is counted, see `geothresh.metrics.Metric`.
         valid: (H, W), True = counted; all pixels if left out.
 
     Returns:
@@ -90,7 +90,7 @@ def _counts(positive: Int64Array, foreground: int, total: int) -> tuple[Counts, 
 
 
 CUT = 0.5
-"""The usual cut of base networks, against which refinement is measured."""
+"""The usual threshold of base networks, with which refinement is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ class Tally:
     distance: int | None = None
     """Reach of Boundary IoU in pixels; None takes `boundary_distance` of each map."""
     metric: Metric = "chessboard"
-    """How that reach is counted, see `geothresh.metrics.Metric`."""
+    """How `distance` is counted, see `geothresh.metrics.Metric`."""
     ids: list[str] = field(default_factory=list)
     distances: list[int] = field(default_factory=list)
     sweeps: list[Sweep] = field(default_factory=list)
@@ -178,7 +178,7 @@ class Tally:
         """Summarise the maps that were added.
 
         Args:
-            name: of the base network.
+            name: name of the base network.
             unit: word for one map in the report.
 
         Raises:
@@ -277,7 +277,7 @@ def _ious(scores: Sequence[MapScore]) -> list[float]:
 
 
 def _singles(sweeps: Sequence[Sweep], *, refined: bool = False) -> Iterator[tuple[int, Row]]:
-    """For each measure the best single threshold of all maps: its index and its row."""
+    """Index and row of the best single threshold of all maps, for each measure."""
     cuts = range(len(THRESHOLDS))
     summaries = [Summary.of([_at(s, k) for s in sweeps]) for k in cuts]
     counts = [sum((s.counts[k] for s in sweeps), Counts()) for k in cuts]

@@ -1,4 +1,4 @@
-"""Changes of single maps by refinement, and a verdict in words with standard errors."""
+"""Compute the changes of single maps by refinement, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POINT = 0.01
 """One point of a measure, as papers count them."""
 
 _NOTHING = "0.0"
-"""A difference that is printed like this is called none."""
+"""A difference that is printed like this counts as none."""
 
 
 def standard_error(differences: Sequence[float]) -> float | None:
@@ -27,16 +27,16 @@ class Changes:
     """Differences of single maps between plain cut and refined mask, in one measure."""
 
     n: int
-    """Maps."""
+    """Number of maps."""
     n_better: int
     n_worse: int
     n_worse_by_a_point: int
-    """Maps that lost more than 0.01."""
+    """Number of maps that lost more than 0.01."""
     mean_difference: float
-    """Mean over all maps, after less before."""
+    """Mean of after minus before, over all maps."""
     standard_error: float | None
-    """Of that mean, over the maps taken as independent; None for a single map. It does not include
-    the variation over splits and seeds."""
+    """Standard error of `mean_difference`, with maps taken as independent; None for a single map.
+    It does not include the variation over splits and seeds."""
     mean_gain: float
     """Mean gain of the maps that gained, 0 where none did."""
     mean_loss: float
@@ -88,21 +88,21 @@ class Verdict:
     """Mean gains in IoU over maps, as shares (a point is 0.01), with standard errors."""
 
     n: int
-    """Maps."""
+    """Number of maps."""
     unit: str
     """Word for one map: "map" or "cell"."""
     gain: float
-    """Refined at its threshold, less the cut at 0.5."""
+    """IoU of the refined mask minus that of the cut at 0.5."""
     standard_error: float | None
-    """Of the gain, over maps taken as independent; None for a single map."""
+    """Standard error of `gain`, with maps taken as independent; None for a single map."""
     gain_over_single: float
-    """Refined at its threshold, less the best single threshold of the unrefined maps."""
+    """IoU of the refined mask minus that of the best single threshold of the unrefined maps."""
     standard_error_over_single: float | None
-    """Of `gain_over_single`."""
+    """Standard error of `gain_over_single`."""
     gain_of_regions: float
-    """Best thresholds by region, less the cut at 0.5 (an oracle)."""
+    """IoU of the best thresholds by region (an oracle) minus that of the cut at 0.5."""
     n_worse_by_a_point: int
-    """Maps that lost more than 0.01 to their cut at 0.5."""
+    """Maps whose refined mask has an IoU more than 0.01 below that of the cut at 0.5."""
 
     @classmethod
     def of(

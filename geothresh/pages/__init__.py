@@ -1,4 +1,4 @@
-"""Make HTML pages of text, pictures and charts, each a single file that loads nothing.
+"""Make HTML pages of text, pictures and charts; each page is a single file that loads nothing.
 
 All text that is put into a page is escaped, except HTML that was made here (`Html`).
 """

@@ -1,4 +1,4 @@
-"""Charts as SVG, each with an accessible table of its numbers."""
+"""Draw charts as SVG, each with an accessible table of its numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBERS = "The same in numbers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """A histogram: counts of equal parts of [0, 1]."""
+    """A histogram: counts of equal bins of [0, 1]."""
 
     name: str
     counts: Sequence[int]
@@ -34,7 +34,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Points from 0 to 1 in both directions."""
+    """A curve through points from 0 to 1 in both directions."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -62,7 +62,7 @@ _WIDE, _SQUARE = _Plot(), _Plot(320, 320)
 
 
 def histogram(first: Steps, second: Steps | None = None, *, label: str, axis: str) -> Html:
-    """Histograms of pixels on a logarithmic axis, because most of a scene is near 0.
+    """Draw histograms of pixels on a logarithmic axis, as most of a scene is near 0.
 
     Args:
         first: shown as bars.
@@ -88,7 +88,7 @@ def histogram(first: Steps, second: Steps | None = None, *, label: str, axis: st
 
 
 def bars(values: Sequence[Bar], *, label: str, axis: str) -> Html:
-    """Bars from the greatest to the least value, negative ones in another colour."""
+    """Draw bars from the greatest to the least value, negative ones in another colour."""
     ordered = sorted(values, key=lambda bar: -bar.value)
     high = max(0.0, *(bar.value for bar in ordered))
     low = min(0.0, *(bar.value for bar in ordered))
@@ -117,7 +117,7 @@ def bars(values: Sequence[Bar], *, label: str, axis: str) -> Html:
 
 
 def diagonal(curves: Sequence[Curve], *, label: str, across: str, up: str) -> Html:
-    """Curves in a unit square with its diagonal, for reliability diagrams."""
+    """Draw curves in a unit square with its diagonal, for reliability diagrams."""
     x, y = _SQUARE.x, _SQUARE.y
     ideal = '<path class="ideal" d="M$x0 $y0 L$x1 $y1"/>'
     shapes = [fill(ideal, x0=x(0), y0=y(0), x1=x(1), y1=y(1))]

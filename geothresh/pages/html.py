@@ -1,4 +1,4 @@
-"""Pieces of HTML, and templates that escape their values."""
+"""Make pieces of HTML from templates that escape their values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fill(template: str, /, **values: object) -> Html:
 
     Args:
         template: HTML, written in this package.
-        values: by name; all but `Html` are escaped, for text and quoted attributes.
+        values: values by name; all but `Html` are escaped, for text and quoted attributes.
 
     Example:
         >>> fill('<p title="$name">$name</p>', name='<"x">')

@@ -1,4 +1,4 @@
-"""Make a page of sections: head, style, script, and a policy that loads nothing."""
+"""Make a page of sections, with style, script, and a policy that lets it load nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Section:
     """A part of a page under a heading."""
 
     key: str
-    """Its anchor: letters, digits and dashes."""
+    """Anchor of the section: letters, digits and dashes."""
     title: str
     body: Html
 
@@ -63,9 +63,9 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Make a page.
 
     Args:
-        title: its title.
+        title: title of the page.
         lead: the most important sentence, below the title.
-        sections: in order; there are links to them at the top.
+        sections: the sections in order; links to them are at the top.
     """
     style = Html((_HERE / "page.css").read_text("utf-8"))
     script = Html((_HERE / "page.js").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Parts of a section: sliders, figures, tables, facts, legends."""
+"""Make the parts of a section: sliders, figures, tables, facts, legends."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Picture:
     """An encoded picture."""
 
     data: bytes
-    """The file's bytes."""
+    """Bytes of the picture's file."""
     kind: str
     """``png`` or ``jpeg``."""
     width: int
-    """In pixels."""
+    """Number of pixels."""
     height: int
     """In pixels."""
     alt: str
@@ -53,9 +53,9 @@ def slider(
         first: shown on the left.
         second: shown on the right.
         label: what both show, for screen readers.
-        before: what the first is.
-        after: what the second is.
-        caption: below; may be empty.
+        before: short name of the first picture.
+        after: short name of the second picture.
+        caption: text below; may be empty.
     """
     return fill(
         _SLIDER, first=first.source, second=second.source, width=first.width, height=first.height,
@@ -105,7 +105,7 @@ def legend(colours: Mapping[str, Rgb]) -> Html:
     """A legend of colours.
 
     Args:
-        colours: red, green and blue, 0 to 255, by meaning.
+        colours: red, green and blue, 0 to 255, by the meaning of the colour.
     """
     entry = (
         '<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" '

@@ -1,8 +1,8 @@
 """The QGIS plugin: a Processing provider whose algorithms run the command ``geothresh``.
 
 ``geothresh qgis install`` copies this folder into a profile of QGIS, with ``vocabulary.json``
-beside it: the options of the commands as they are then. Nothing in here imports geothresh, which is
-not in QGIS's Python; `vocabulary`, `arguments` and `runner` do without QGIS too. QGIS 3.22 has
+beside it: the options of the commands at that time. Nothing in here imports geothresh, which is
+not in QGIS's Python; `vocabulary`, `arguments` and `runner` do not need QGIS either. QGIS 3.22 has
 Python 3.9.
 """
 

@@ -40,10 +40,10 @@ from .runner import Canceled, Failed, run
 from .vocabulary import Option, Vocabulary
 
 EXECUTABLE = "GEOTHRESH_EXECUTABLE"
-"""Name of the setting."""
+"""Name of the setting with the path of the executable."""
 
 MAIN_OUTPUT = {"refine": "mask", "vectorize": "vector", "compare": "changes"}
-"""By command, what --output names."""
+"""The output that --output names, by command."""
 
 _INPUT = "INPUT"
 _RESUMES = (
@@ -53,18 +53,18 @@ _RESUMES = (
 
 
 class Styler(QgsProcessingLayerPostProcessorInterface):
-    """Applies to a loaded layer the style beside its file, or in it."""
+    """Applies to a loaded layer the style that is beside its file or in it."""
 
     def postProcessLayer(
         self, layer: Any, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> None:
-        """Load it, where there is one."""
+        """Load the style, if there is one."""
         layer.loadDefaultStyle()
         layer.triggerRepaint()
 
 
-# An algorithm is deleted before its layers are loaded, and Python would free these with it. One for
-# each layer, as QGIS deletes it with the details of the layer.
+# QGIS deletes an algorithm before its layers are loaded, and Python would free the stylers with it.
+# There is one for each layer, as QGIS deletes it with the details of the layer.
 _STYLERS: list[Styler] = []
 
 
@@ -77,7 +77,7 @@ class Algorithm(QgsProcessingAlgorithm):
     INPUTS: ClassVar[Mapping[str, str]] = {_INPUT: "Mask"}
     """Titles of input rasters by parameter, in the order of the command."""
     OPTIONS: ClassVar[Mapping[str, Sequence[str]]]
-    """By command, the options that are left out besides those of `vocabulary.LEFT_OUT`."""
+    """Options that are left out besides those of `vocabulary.LEFT_OUT`, by command."""
     SIMPLE: ClassVar[Sequence[str]] = ()
     """Options that are not advanced parameters."""
     RASTERS: ClassVar[Mapping[str, str]] = {}
@@ -92,7 +92,7 @@ class Algorithm(QgsProcessingAlgorithm):
         self._vocabulary = vocabulary
 
     def createInstance(self) -> Algorithm:
-        """Make another one, for a run."""
+        """Make another instance, for a run."""
         return type(self)(self._vocabulary)
 
     def name(self) -> str:
@@ -100,11 +100,11 @@ class Algorithm(QgsProcessingAlgorithm):
         return self.NAME
 
     def displayName(self) -> str:
-        """In the toolbox."""
+        """Title in the toolbox."""
         return self.TITLE
 
     def icon(self) -> QIcon:
-        """In the toolbox."""
+        """Icon in the toolbox."""
         return QIcon(str(Path(__file__).with_name("icon.svg")))
 
     def shortHelpString(self) -> str:
@@ -143,10 +143,10 @@ class Algorithm(QgsProcessingAlgorithm):
         """Run the commands.
 
         Returns:
-            Paths of the outputs, by parameter; nothing where the user has cancelled.
+            Paths of the outputs, by parameter; empty if the user has cancelled.
 
         Raises:
-            QgsProcessingException: the command failed; with its one-line message.
+            QgsProcessingException: the command failed; it has the one-line message of the command.
         """
         outputs = self._outputs(parameters, context)
         try:
@@ -203,7 +203,7 @@ class Algorithm(QgsProcessingAlgorithm):
         feedback: QgsProcessingFeedback,
         outputs: Mapping[str, str],
     ) -> list[list[str]]:
-        """The commands without the executable, in the order in which they run: the first one."""
+        """Make the command lines in the order in which they run, without the executable."""
         command = next(iter(self.OPTIONS))
         inputs = [self._raster(parameters, name, context) for name in self.INPUTS]
         values = self._values(parameters, context, feedback)
@@ -216,10 +216,10 @@ class Algorithm(QgsProcessingAlgorithm):
         outputs: Mapping[str, str],
         values: Mapping[str, Any],
     ) -> list[str]:
-        """The command line of one command, with the outputs and values that it has options for."""
+        """Make the command line of one command, with the outputs and values that it takes."""
         command = self._vocabulary.commands[name]
         left_out = self.OPTIONS[name]
-        flags = {one.name: one.flag for one in command.options if one.name not in left_out}
+        flags = {o.name: o.flag for o in command.options if o.name not in left_out}
         flags[MAIN_OUTPUT[name]] = "--output"
         own = {key: value for key, value in values.items() if key not in left_out}
         named = {flags[key]: path for key, path in outputs.items() if key in flags}
@@ -243,7 +243,7 @@ class Algorithm(QgsProcessingAlgorithm):
         context: QgsProcessingContext,
         feedback: QgsProcessingFeedback,
     ) -> dict[str, Any]:
-        """The values of the options as the command line has them; None where there is none."""
+        """The values of the options as the command line takes them; None = not given."""
         found: dict[str, Any] = {}
         for option in self._options():
             name = option.parameter
@@ -274,7 +274,7 @@ class Algorithm(QgsProcessingAlgorithm):
     def _bounds(
         self, parameters: dict[str, Any], name: str, context: QgsProcessingContext
     ) -> str | None:
-        """In the CRS of the raster, as the command takes them."""
+        """The bounds in the CRS of the raster, as the command takes them."""
         layer = self.parameterAsRasterLayer(parameters, _INPUT, context)
         extent = self.parameterAsExtent(parameters, name, context, layer.crs())
         if extent.isNull():
@@ -377,11 +377,11 @@ class Compare(Algorithm):
 
 
 ALGORITHMS = (Refine, RefineAndVectorise, Vectorise, Compare)
-"""In the order of the toolbox."""
+"""The algorithms in the order of the toolbox."""
 
 
 def _parameter(option: Option) -> QgsProcessingParameterDefinition:
-    """The parameter of an option; of files, `Algorithm._values` knows what each is."""
+    """Make the parameter of an option; `Algorithm._values` reads its value."""
     name, label, default = option.parameter, option.label, option.default
     if option.kind == "flag":
         return QgsProcessingParameterBoolean(name, label, bool(default))

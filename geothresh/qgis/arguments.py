@@ -17,13 +17,13 @@ class NotFound(Exception):
 def command_line(
     command: Command, inputs: Sequence[str], outputs: Mapping[str, str], values: Mapping[str, Any]
 ) -> list[str]:
-    """The command with its options, without the executable.
+    """Make the command line of a command with its options, without the executable.
 
     Args:
-        command: what runs.
+        command: the command to run.
         inputs: paths, in the order in which the command takes them.
         outputs: paths by the flag that names each.
-        values: of options, by name; None, empty text and defaults are left out.
+        values: values of options, by name; None, empty text and defaults are left out.
 
     Returns:
         Words of the command line. Each option is one word with its value, so that no value, such
@@ -49,14 +49,14 @@ def _words(option: Option, value: Any) -> list[str]:
 
 
 def find_executable(setting: str, installed_by: Sequence[str]) -> list[str]:
-    """The words that run geothresh.
+    """Find the first words of a command line that runs geothresh.
 
     Args:
-        setting: a path that the user has chosen, or nothing.
+        setting: a path that the user has chosen; empty = none.
         installed_by: the command line that has installed the plugin.
 
     Raises:
-        NotFound: there is none, with what to do.
+        NotFound: there is no executable; the message says what to do.
     """
     advice = "set it in Settings > Options > Processing > Providers > geothresh"
     if setting:

@@ -46,11 +46,11 @@ class Provider(QgsProcessingProvider):
         return "geothresh"
 
     def name(self) -> str:
-        """In the toolbox."""
+        """Name in the toolbox."""
         return "geothresh"
 
     def icon(self) -> QIcon:
-        """In the toolbox."""
+        """Icon in the toolbox."""
         return QIcon(str(Path(__file__).with_name("icon.svg")))
 
     def supportedOutputRasterLayerExtensions(self) -> list[str]:

@@ -36,23 +36,23 @@ class Feedback(Protocol):
         """Whether the user has cancelled."""
 
     def setProgress(self, progress: float) -> None:
-        """Show a bar, in percent."""
+        """Show the progress as a bar, in percent."""
 
     def setProgressText(self, text: str) -> None:
-        """Show a line beside it."""
+        """Show a line of text beside the bar."""
 
     def pushInfo(self, info: str) -> None:
         """Write into the log."""
 
     def pushWarning(self, warning: str) -> None:
-        """Write into the log, so that it is seen."""
+        """Write into the log as a warning."""
 
     def pushCommandInfo(self, info: str) -> None:
         """Write a command line into the log."""
 
 
 class Failed(Exception):
-    """The command has ended with an error; the message is its one line."""
+    """The command has ended with an error; the message is the line that it printed."""
 
 
 class Canceled(Exception):
@@ -84,7 +84,7 @@ def run(
         What the command has printed on stdout.
 
     Raises:
-        Failed: it ended with an error, or could not be started.
+        Failed: the command ended with an error, or could not be started.
         Canceled: the user has cancelled; the same run can be resumed.
     """
     feedback.pushCommandInfo(shown(words))
@@ -97,7 +97,7 @@ def run(
             encoding="utf-8",
             errors="replace",
             env=environment(os.environ),
-            # No window of a terminal on Windows.
+            # On Windows no terminal window is opened.
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except OSError as error:
@@ -120,21 +120,21 @@ def _follow(process: subprocess.Popen[str], feedback: Feedback, begin: float, en
     for reader in readers:
         reader.start()
     messages = _Messages(feedback, begin, end)
-    asked: float | None = None
+    canceled_at: float | None = None
     while any(reader.is_alive() for reader in readers) or not lines.empty():
-        if asked is None and feedback.isCanceled():
+        if canceled_at is None and feedback.isCanceled():
             # SIGTERM on POSIX, on which the command cleans up; SIGINT may be ignored in processes
             # that QGIS starts. On Windows it ends the process: finished work is on the disk.
             process.terminate()
-            asked = time.monotonic()
-        if asked is not None and time.monotonic() - asked > _GRACE:
+            canceled_at = time.monotonic()
+        if canceled_at is not None and time.monotonic() - canceled_at > _GRACE:
             process.kill()
         try:
             messages.take(lines.get(timeout=_POLL))
         except Empty:
             continue
     code = process.wait()
-    if asked is not None:
+    if canceled_at is not None:
         raise Canceled(messages.last)
     if code != 0:
         raise Failed(messages.error or messages.last or f"geothresh ended with exit code {code}")
@@ -183,7 +183,7 @@ class _Messages:
 
 
 def progress_of(line: str) -> dict[str, Any] | None:
-    """The object in a line of ``--progress json``; None where it is another line."""
+    """Parse a line of ``--progress json``; None if it is another line."""
     if not line.startswith("{"):
         return None
     try:

@@ -1,7 +1,7 @@
 """The options of the commands, as ``geothresh qgis install`` wrote them to a file.
 
-Parameters of algorithms are made from them, so that options are not listed twice: each option of
-the command is a parameter, unless `LEFT_OUT` says why not. Imports nothing of QGIS.
+Parameters of algorithms are made from them, so that options are not listed twice. Each option of a
+command is a parameter, except those of `LEFT_OUT`. Nothing of QGIS is imported here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEFT_OUT: Mapping[str, str] = {
     "as_json": _TERMINAL,
     "debug": _TERMINAL,
     "no_progress": _TERMINAL,
-    "progress": "is what the progress bar is drawn from",
+    "progress": "is used to draw the progress bar",
     "quiet": _TERMINAL,
     "verbose": _TERMINAL,
     "layers": "is for many files",
@@ -34,9 +34,9 @@ LEFT_OUT: Mapping[str, str] = {
     "output": "is a parameter of its own",
     "overwrite_layer": "adds to a file, where outputs of QGIS are files of their own",
     "parents": "is for scripts",
-    "resume": "is always on: what was cancelled goes on",
+    "resume": "is always on: a cancelled run is resumed",
 }
-"""Options of the command that are no parameters, and why not."""
+"""Options of the commands that are not parameters, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ class Option:
     """One option of a command."""
 
     name: str
-    """As in Python."""
+    """Name of the option in Python."""
     flag: str
-    """As on the command line."""
+    """Name of the option on the command line."""
     no_flag: str
     """The flag that switches off an option that is on by default; empty for all others."""
     kind: str
     """flag, choice, whole, number, word (a number or a word), text, file, bounds or pairs."""
     default: Any
-    """None where there is none."""
+    """Default value; None = no default."""
     help: str
     words: tuple[str, ...] = ()
-    """Of a choice."""
+    """The words of a choice."""
     least: float | None = None
     most: float | None = None
 
@@ -76,35 +76,35 @@ class Command:
 
     name: str
     help: str
-    """Its text, paragraph by paragraph."""
+    """Text of the help, with empty lines between paragraphs."""
     options: tuple[Option, ...]
 
     def option(self, name: str) -> Option:
-        """The option of that name; KeyError where there is none."""
+        """Find an option by name; KeyError if there is none."""
         return {option.name: option for option in self.options}[name]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Options, models and executable as of the installation of the plugin."""
+    """Options, models and executable at the time when the plugin was installed."""
 
     version: str
-    """Of geothresh."""
+    """Version of geothresh."""
     executable: tuple[str, ...]
-    """The command line that runs it."""
+    """The first words of a command line that runs geothresh."""
     models: tuple[str, ...]
-    """The packaged ones."""
+    """Names of the packaged models."""
     commands: Mapping[str, Command]
 
     @classmethod
     def load(cls, path: Path | None = None) -> Vocabulary:
-        """Read it, by default from beside this module."""
+        """Read the vocabulary from a file, by default from the one beside this module."""
         text = (path or Path(__file__).with_name(FILE)).read_text("utf-8")
         return cls.of(json.loads(text))
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Vocabulary:
-        """Take it from what JSON holds."""
+        """Make the vocabulary of the values of a JSON file."""
         commands = {}
         for name, command in stored["commands"].items():
             options = tuple(

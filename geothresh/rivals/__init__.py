@@ -1,1 +1,1 @@
-"""Refiners to compare with, which also read the image: DenseCRF and CascadePSP."""
+"""Refiners that ThreshNet is compared with, which also read the image: DenseCRF, CascadePSP."""

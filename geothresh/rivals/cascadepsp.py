@@ -1,4 +1,4 @@
-"""CascadePSP, run by its authors' package with a file of weights.
+"""Run CascadePSP by its authors' package, with a file of weights.
 
 Cheng, Chung, Tai and Tang, "CascadePSP: toward class-agnostic and very high-resolution segmentation
 via global and local refinement", CVPR 2020; package ``segmentation-refinement``.
@@ -36,12 +36,12 @@ class CascadePSP:
         Args:
             weights: the file ``model`` that the authors publish.
             device: cpu or cuda.
-            fast: the global step alone.
+            fast: run the global step alone.
 
         Raises:
             UsageError: the package is not installed.
-            InputError: there is no such file.
-            ModelError: it holds other weights.
+            InputError: the file of weights does not exist.
+            ModelError: the file holds other weights.
         """
         path = Path(weights)
         if not path.is_file():

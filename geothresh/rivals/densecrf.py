@@ -1,9 +1,9 @@
-"""DenseCRF: refine a confidence map by a fully connected CRF over positions and colours.
+"""Refine a confidence map by DenseCRF, a fully connected CRF over positions and colours.
 
 Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials",
 NeurIPS 2011: mean-field inference with a Gaussian kernel of positions and a bilateral kernel of
-positions and colours, here on a permutohedral lattice. No package of it has wheels for the versions
-of Python that geothresh supports.
+positions and colours, here on a permutohedral lattice. It is written here because no package of
+DenseCRF has wheels for the versions of Python that geothresh supports.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from geothresh.types import BoolArray, Float32Array, Float64Array, UInt8Array
 #: Filters values (H, W) by a kernel with symmetric normalisation.
 Kernel = Callable[[Float64Array], Float64Array]
 
-_LEAST = 1e-4  # confidences are clipped this far from 0 and 1
+_LEAST = 1e-4  # confidences are clipped to this distance from 0 and 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,12 @@ class CRFSettings:
     """Standard deviation of the Gaussian kernel, in pixels."""
     place_weight: float = 3.0
     both_place: float = 80.0
-    """Standard deviation of the bilateral kernel in place, in pixels ..."""
+    """Standard deviation of the bilateral kernel in position, in pixels."""
     both_colour: float = 13.0
-    """... and in each of red, green and blue, 0 to 255."""
+    """Standard deviation of the bilateral kernel in each of red, green and blue, 0 to 255."""
     both_weight: float = 10.0
     steps: int = 5
-    """Iterations of the mean field."""
+    """Number of mean-field iterations."""
 
     def __post_init__(self) -> None:
         if min(self.place, self.both_place, self.both_colour) <= 0:
@@ -50,7 +50,7 @@ class CRFSettings:
             raise UsageError("weights and steps are not below 0; change the settings")
 
 
-#: Settings that `search` tries.
+#: The settings that `search` tries.
 GRID = tuple(
     CRFSettings(both_place=place, both_colour=colour, both_weight=weight)
     for place, colour, weight in itertools.product((20.0, 80.0), (5.0, 13.0), (1.0, 4.0, 10.0))
@@ -141,12 +141,12 @@ def search(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> CRFSettings:
-    """Grid search for the settings with the highest mean IoU; the first of equals.
+    """Search a grid for the settings with the highest mean IoU; the first of equal ones is taken.
 
     Args:
         samples: maps (H, W), images (H, W, 3) and truths (H, W), not those that are scored later.
         grid: settings to try.
-        progress: called with the number of bilateral kernels done, over all maps, and of all.
+        progress: called with (bilateral kernels done, kernels in all), over all maps.
 
     Raises:
         UsageError: there is no map, or nothing to try.
@@ -154,17 +154,17 @@ def search(
     if not samples or not grid:
         raise UsageError("a grid search needs a map and settings; give one at least")
     scores = np.zeros(len(grid))
-    widths = list(dict.fromkeys((one.both_place, one.both_colour) for one in grid))
+    widths = list(dict.fromkeys((s.both_place, s.both_colour) for s in grid))
     for number, (confidence, image, truth) in enumerate(samples):
         for turn, (place, colour) in enumerate(widths):
             # The lattice takes most of the time, and does not depend on the weights.
             bilateral = bilateral_kernel(
                 image, replace(grid[0], both_place=place, both_colour=colour)
             )
-            for k, one in enumerate(grid):
-                if (one.both_place, one.both_colour) != (place, colour):
+            for k, settings in enumerate(grid):
+                if (settings.both_place, settings.both_colour) != (place, colour):
                     continue
-                found = _refined(confidence, bilateral, one) >= 0.5
+                found = _refined(confidence, bilateral, settings) >= 0.5
                 scores[k] += Counts.of(prediction=found, target=truth).iou()
             if progress is not None:
                 progress(number * len(widths) + turn + 1, len(samples) * len(widths))

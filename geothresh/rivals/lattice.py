@@ -1,4 +1,4 @@
-"""Gaussian filtering in any number of dimensions on the permutohedral lattice.
+"""Filter by a Gaussian in any number of dimensions, on the permutohedral lattice.
 
 Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice",
 Eurographics 2010. Every point is spread over the d + 1 corners of the simplex that it lies in
@@ -61,7 +61,7 @@ class PermutohedralLattice:
 
 
 def _simplices(points: Float64Array) -> tuple[Int64Array, Float64Array]:
-    """The corners around each point, and its share in them.
+    """Find the corners around each point, and its weights on them.
 
     Returns:
         Keys (N, d + 1, d): the first d coordinates of a corner, of which the last is minus their
@@ -71,20 +71,20 @@ def _simplices(points: Float64Array) -> tuple[Int64Array, Float64Array]:
     # Blurring by 1 2 1 along all axes has a variance of 2 (d + 1)^2 / 3 in the plane's units.
     spacing = (d + 1) * np.sqrt(2 / 3) / np.sqrt(np.arange(1, d + 1) * np.arange(2, d + 2))
     scaled = points * spacing
-    # Into the plane of d + 1 coordinates whose sum is 0.
+    # Points are mapped into the plane of d + 1 coordinates whose sum is 0.
     plane = np.zeros((number, d + 1))
     total = np.zeros(number)
     for axis in range(d, 0, -1):
         plane[:, axis] = total - axis * scaled[:, axis - 1]
         total += scaled[:, axis - 1]
     plane[:, 0] = total
-    # The nearest point all of whose coordinates are multiples of d + 1 ...
+    # First the nearest point whose coordinates are all multiples of d + 1; it may be off the plane.
     nearest = np.rint(plane / (d + 1)) * (d + 1)
     excess = np.rint(nearest.sum(1) / (d + 1)).astype(np.int64)
     order = np.argsort(-(plane - nearest), axis=1, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(d + 1), order.shape).copy(), axis=1)
-    # ... that is in the plane: the coordinates that were rounded farthest are moved.
+    # The coordinates that were rounded farthest are then moved, so that it is in the plane.
     rank += excess[:, None]
     moved = (d + 1) * ((rank < 0).astype(np.int64) - (rank > d))
     nearest += moved
@@ -92,7 +92,7 @@ def _simplices(points: Float64Array) -> tuple[Int64Array, Float64Array]:
     rest = (plane - nearest) / (d + 1)
     by_rank = np.empty_like(rest)
     np.put_along_axis(by_rank, rank, rest, axis=1)
-    # Falling by rank: the share of corner k is the fall from rank d - k to the next.
+    # The weight of corner k is the difference between rank d - k and the next rank.
     weights = np.empty((number, d + 1))
     weights[:, 1:] = (by_rank[:, :-1] - by_rank[:, 1:])[:, ::-1]
     weights[:, 0] = 1 + by_rank[:, -1] - by_rank[:, 0]

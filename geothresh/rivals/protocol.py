@@ -9,7 +9,7 @@ from geothresh.types import Float32Array, UInt8Array
 
 
 class Rival(Protocol):
-    """A function of a confidence map and its image that gives a confidence map."""
+    """A function of a confidence map and its image that returns a refined confidence map."""
 
     @property
     def name(self) -> str:
@@ -21,19 +21,19 @@ class Rival(Protocol):
 
         Args:
             confidence: (H, W) in [0, 1].
-            image: (H, W, 3) red, green, blue; None where there is none.
+            image: (H, W, 3) red, green, blue; None = there is no image.
 
         Returns:
-            (H, W) in [0, 1]; from 0.5 on it is foreground.
+            (H, W) in [0, 1]; 0.5 and more is foreground.
 
         Raises:
-            UsageError: the image is needed and missing, or of another size.
+            UsageError: the image is needed but missing, or has another size.
         """
         ...
 
 
 def require_image(name: str, confidence: Float32Array, image: UInt8Array | None) -> UInt8Array:
-    """The image, checked; UsageError where it is missing or not of the map's size."""
+    """Return the image; UsageError if it is missing or not of the map's size."""
     if image is None:
         raise UsageError(f"{name} looks at the image, and there is none; give the folder of images")
     if image.shape != (*confidence.shape, 3):

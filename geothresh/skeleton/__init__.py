@@ -1,1 +1,1 @@
-"""Centrelines of a mask: thinning, tracing into a graph, and the network that comes of it."""
+"""Compute the centrelines of a mask: thin it, trace the skeleton, and build a network."""

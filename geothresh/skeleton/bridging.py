@@ -1,7 +1,7 @@
-"""Bridge gaps between the ends of lines where the confidence says that the road goes on.
+"""Bridge gaps between the ends of lines where the confidence shows that the road continues.
 
-A mask has lost what lies below its threshold. Between two line ends that face each other, the path
-of highest confidence is searched (Dijkstra), and taken if it nowhere falls below a floor.
+A mask lacks all below its threshold. Between two line ends that face each other, the path of
+highest confidence is searched (Dijkstra). It is taken if its confidence is never below a floor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from geothresh.windows import PixelWindow, RasterSize
 
 #: Least confidence along a path over a gap.
 FLOOR = 0.1
-#: Longest gap, in sides of a square of a pixel's area: a square of about that side is in memory.
+#: Longest gap, in sides of a square of a pixel's area; a window of about that side is in memory.
 LONGEST = 500
 # Cosine of the angle between a gap and the direction of a line's last pixels: at most 60 degrees.
 _AHEAD = 0.5
@@ -39,13 +39,13 @@ class _Ends:
     """The free ends of lines."""
 
     nodes: Int64Array
-    """(n,)"""
+    """(n,) number of the node of each end"""
     lines: Int64Array
-    """(n,)"""
+    """(n,) number of the line of each end"""
     pixels: Int64Array
     """(n, 2) row and column"""
     ahead: Int64Array
-    """(n, 2) rows and columns in which the line would go on"""
+    """(n, 2) step in rows and columns in which the line would continue"""
 
 
 def bridged(
@@ -57,14 +57,14 @@ def bridged(
     floor: float = FLOOR,
     ground: Ground = SQUARE,
 ) -> Network:
-    """Add a line over each gap that can be bridged.
+    """Add a line across each gap that can be bridged.
 
-    Of several gaps at one end, the one with the path of least cost is bridged.
+    If an end has several gaps, the gap with the path of least cost is bridged.
 
     Args:
-        network: pruned.
-        confidence: gives windows of confidences.
-        size: of the raster.
+        network: the pruned network.
+        confidence: reads a window of confidences.
+        size: size of the raster.
         reach: longest gap, in the unit of `Ground.sides`; at most `LONGEST` such sides.
         floor: least confidence along a path.
         ground: shape and size of the pixels; distances and directions are measured on it.
@@ -80,16 +80,16 @@ def bridged(
     _require_short(ends, ground, size, reach)
     if len(ends.nodes) < 2:
         return network
-    found: list[tuple[float, int, int, Trace]] = []
+    paths: list[tuple[float, int, int, Trace]] = []
     for a, b, shape in _gaps(ends, ground, reach):
         if _opposite(network, ends, a, b, shape):
-            way = _way(ends.pixels[a], ends.pixels[b], confidence, size, floor, shape)
-            if way is not None:
-                cost, pixels, values = way
-                found.append((cost, a, b, _trace(pixels, values, network, size.width)))
+            path = _cheapest_path(ends.pixels[a], ends.pixels[b], confidence, size, floor, shape)
+            if path is not None:
+                cost, pixels, values = path
+                paths.append((cost, a, b, _trace(pixels, values, network, size.width)))
     taken: set[int] = set()
     lines, nodes = [], []
-    for _, a, b, line in sorted(found, key=lambda one: one[:3]):
+    for _, a, b, line in sorted(paths, key=lambda path: path[:3]):
         if not taken & {a, b}:
             taken |= {a, b}
             lines.append(line)
@@ -105,11 +105,11 @@ def bridged(
 
 
 def _free_ends(network: Network, ground: Ground) -> _Ends:
-    degrees = np.append(network.degrees, 0)  # of a ring, too
+    degrees = np.append(network.degrees, 0)  # the last one is for rings, whose node is -1
     found = np.argwhere(degrees[network.nodes] == 1)
     free = [network.lines[k].directed(side == 0).pixels for k, side in found.tolist()]
     pixels = _pixels([line[-1] for line in free], network.width)
-    # More pixels where these are oblong, as the skeleton ends in a corner of the road there.
+    # More pixels are used if they are oblong, as the skeleton then ends in a corner of the road.
     last = np.rint(_LAST * _longest(ground.shapes(_middles(pixels))) ** 2).astype(np.int64)
     before = [line[-n:][0] for line, n in zip(free, last.tolist(), strict=True)]
     return _Ends(
@@ -125,7 +125,7 @@ def _pixels(numbers: list[np.int64], width: int) -> Int64Array:
 
 
 def _middles(pixels: Int64Array) -> Float64Array:
-    """The places of pixels, see `Ground`."""
+    """The positions of pixels, see `Ground`."""
     return np.asarray(pixels + 0.5, np.float64)
 
 
@@ -145,15 +145,15 @@ def _require_short(ends: _Ends, ground: Ground, size: RasterSize, reach: float) 
 
 
 def _gaps(ends: _Ends, ground: Ground, reach: float) -> Iterator[tuple[int, int, Float64Array]]:
-    """Ends within reach of each other on the ground, and the shape of the pixels between them."""
+    """Yield pairs of ends within reach on the ground, and the shape of the pixels between them."""
     places = _middles(ends.pixels)
     longest = reach / ground.sides(places) * _longest(ground.shapes(places))
-    # With a margin, as pixels between two ends may be smaller than at both.
+    # A margin is added, as pixels between two ends may be smaller than at both ends.
     pairs = cKDTree(ends.pixels).query_pairs(1.01 * longest.max(), output_type="ndarray")
     middles = np.asarray(places[pairs].mean(axis=1), np.float64)
     shapes = ground.shapes(middles)
     steps = np.diff(ends.pixels[pairs], axis=1) @ shapes
-    # With a tolerance, so that a gap exactly as long as the reach is included.
+    # A tolerance is added, so that a gap exactly as long as the reach is included.
     most = (reach / ground.sides(middles)) ** 2 * (1 + 1e-9)
     near = np.flatnonzero((steps**2).sum(axis=(1, 2)) <= most)
     for k in near.tolist():
@@ -164,7 +164,7 @@ def _opposite(network: Network, ends: _Ends, a: int, b: int, shape: Float64Array
     gap = (ends.pixels[b] - ends.pixels[a]) @ shape
     distance = np.hypot(*gap)
     line = network.lines[ends.lines[a]]
-    # The two ends of one line: a ring with a gap only if the gap is a small part of it.
+    # The two ends of one line make a ring only if the gap is a small part of it.
     if ends.lines[a] == ends.lines[b] and line.length(network.width, shape) < 3 * distance:
         return False
     gap /= distance
@@ -173,7 +173,7 @@ def _opposite(network: Network, ends: _Ends, a: int, b: int, shape: Float64Array
     return bool(gap @ ahead[0] >= _AHEAD and -gap @ ahead[1] >= _AHEAD)
 
 
-def _way(
+def _cheapest_path(
     start: Int64Array,
     stop: Int64Array,
     confidence: ReadConfidence,
@@ -181,7 +181,7 @@ def _way(
     floor: float,
     shape: Float64Array,
 ) -> tuple[float, Int64Array, Float32Array] | None:
-    """Cost, pixels (n, 2) and confidences of the path of least cost; None where there is none."""
+    """Cost, pixels (n, 2) and confidences of the path of least cost; None if there is no path."""
     distance = float(np.hypot(*((stop - start) @ shape)))
     around = (distance / 2 * farness(shape)).astype(np.int64) + 1
     top, left = np.maximum(np.minimum(start, stop) - around, 0).tolist()
@@ -192,39 +192,39 @@ def _way(
     corner = np.array([window.row, window.col])
     first, last = (int((place - corner) @ (window.width, 1)) for place in (start, stop))
     passable = values >= floor
-    # Ends of lines are on the mask: passable whatever the confidence.
+    # Ends of lines are on the mask, and so passable at any confidence.
     passable.ravel()[[first, last]] = True
     costs, before = dijkstra(
         _steps(values, passable, shape), directed=False, indices=first, return_predecessors=True
     )
     if not np.isfinite(costs[last]):
         return None
-    way = [last]
-    while way[-1] != first:
-        way.append(int(before[way[-1]]))
-    pixels = np.stack(np.divmod(np.array(way[::-1]), window.width), axis=1)
+    path = [last]
+    while path[-1] != first:
+        path.append(int(before[path[-1]]))
+    pixels = np.stack(np.divmod(np.array(path[::-1]), window.width), axis=1)
     if np.hypot(*(np.diff(pixels, axis=0) @ shape).T).sum() > _DETOUR * distance:
         return None
     return float(costs[last]), pixels + corner, values[tuple(pixels.T)]
 
 
 def _steps(values: Float32Array, passable: BoolArray, shape: Float64Array) -> csr_array:
-    """Graph of the costs of steps between neighbouring pixels."""
+    """The graph of the costs of steps between neighbouring pixels."""
     cost = _STEP - np.log(np.maximum(np.nan_to_num(values), _LEAST)).astype(np.float64)
     # int32: the dijkstra of SciPy 1.14 takes no other indices
     number = np.arange(values.size, dtype=np.int32).reshape(values.shape)
     parts = []
     for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
         height, width = values.shape
-        here = np.s_[: height - down, max(0, -right) : width - max(0, right)]
-        there = np.s_[down:, max(0, right) : width - max(0, -right)]
-        open_ = passable[here] & passable[there]
+        from_ = np.s_[: height - down, max(0, -right) : width - max(0, right)]
+        to = np.s_[down:, max(0, right) : width - max(0, -right)]
+        open_ = passable[from_] & passable[to]
         length = np.hypot(*(np.array([down, right]) @ shape))
         parts.append(
-            (number[here][open_], number[there][open_], length * (cost[here] + cost[there])[open_])
+            (number[from_][open_], number[to][open_], length * (cost[from_] + cost[to])[open_])
         )
-    one, other, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return coo_array((weight / 2, (one, other)), shape=(values.size, values.size)).tocsr()
+    starts, stops, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return coo_array((weight / 2, (starts, stops)), shape=(values.size, values.size)).tocsr()
 
 
 def _trace(pixels: Int64Array, values: Float32Array, network: Network, width: int) -> Trace:

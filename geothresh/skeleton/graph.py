@@ -1,4 +1,4 @@
-"""The network of a mask's centrelines: nodes, lines and their widths; spurs are pruned."""
+"""Build the network of a mask's centrelines: nodes, lines and their widths, without spurs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, together, tra
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 
-#: Spurs are dead ends shorter than this many widths of the road that they begin at: they end less
+#: Spurs are dead ends shorter than this many widths of the road at which they begin: they end less
 #: than half a width beside the road.
 SPUR = 1.0
 #: Column of a trace's samples that holds the width in pixels.
 WIDTH = 0
-#: Gives the confidences of a window, (h, w) float32 with NaN where there is no data.
+#: Reads the confidences of a window, (h, w) float32 with NaN where there is no data.
 ReadConfidence = Callable[[PixelWindow], Float32Array]
 #: Column of a trace's samples that holds the confidence.
 CONFIDENCE = WIDTH + 1
-#: Pixels around a window in which the nearest background is searched: first, and at most.
+#: Pixels around a window in which the nearest background is searched, at first and at most.
 _REACH, _FARTHEST = 64, 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Lines between nodes."""
+    """The lines of centrelines and the nodes between which they run."""
 
     width: int
     """Columns of the raster."""
     lines: tuple[Trace, ...]
-    """From node to node, and rings without any."""
+    """Lines from node to node, and rings without a node."""
     nodes: Int64Array
     """(len(lines), 2) numbers of the nodes where each line starts and ends; -1 for a ring."""
     positions: Float64Array
@@ -50,7 +50,7 @@ class Network:
 
     @classmethod
     def of(cls, lines: Sequence[Trace], width: int) -> Network:
-        """The network of joined lines (`geothresh.skeleton.tracing.join`).
+        """Build the network of joined lines (`geothresh.skeleton.tracing.join`).
 
         Linked junction pixels are one node; two lines that meet at a node alone are one line.
         """
@@ -88,12 +88,12 @@ class Network:
 
     @property
     def degrees(self) -> Int64Array:
-        """(n,) ends of lines at each node; a line that comes back to its node counts twice."""
+        """(n,) number of line ends at each node; a line that returns to its node counts twice."""
         ends = self.nodes[self.nodes >= 0]
         return np.bincount(ends, minlength=len(self.positions)).astype(np.int64)
 
     def without(self, dropped: BoolArray) -> Network:
-        """The network without some lines; two that then meet at a node alone are joined."""
+        """Drop some lines; if only two lines then meet at a node, they are joined."""
         kept = np.flatnonzero(~dropped)
         lines = [self.lines[k] for k in kept]
         nodes = self.nodes[kept]
@@ -124,13 +124,13 @@ class Network:
         )
 
     def pruned(self, spur: float = SPUR) -> Network:
-        """The network without spurs, which thinning makes of bumps in an outline.
+        """Remove the spurs, which thinning makes of bumps in an outline.
 
-        Where only spurs meet, the two longest are kept and make one line. Repeated until there is
-        none, as lines that are joined when a spur is removed may be spurs themselves.
+        Where only spurs meet, the two longest are kept and make one line. This is repeated until
+        no spur is left, as lines that are joined when a spur is removed may be spurs themselves.
 
         Args:
-            spur: a dead end is one if it is shorter than this many widths of the road where it
+            spur: a dead end is a spur if it is shorter than this many widths of the road where it
                 begins.
         """
         network = self
@@ -145,7 +145,7 @@ class Network:
         for k, (first, last) in enumerate(self.nodes.tolist()):
             if first < 0 or (degrees[first] == 1) == (degrees[last] == 1):
                 continue
-            # It begins at the node that it shares with other lines.
+            # The spur begins at the node that it shares with other lines.
             begins, node = (-1, last) if degrees[first] == 1 else (0, first)
             length = self.lines[k].length(self.width)
             if length < spur * self.lines[k].samples[begins, WIDTH]:
@@ -186,11 +186,11 @@ def centerline_network(
     Memory is that of a block with its halo, and of the lines.
 
     Args:
-        read: gives windows of the mask, True = foreground.
-        size: of the mask.
-        confidence: gives windows of confidences, sampled along the lines.
-        side, halo: of the blocks, see `thin_blocks`.
-        progress: called with (blocks done, blocks in all), of thinning and then of tracing.
+        read: reads a window of the mask, True = foreground.
+        size: size of the mask.
+        confidence: reads a window of confidences, which are sampled along the lines.
+        side, halo: size and margin of the blocks, see `thin_blocks`.
+        progress: called with (blocks done, blocks in all), first in thinning, then in tracing.
 
     Returns:
         The network with spurs, which `Network.pruned` removes.
@@ -217,15 +217,15 @@ def widths(
 ) -> Float32Array:
     """Full width of the mask, in pixels, at each pixel of the skeleton.
 
-    Twice the distance to the nearest background (centre to centre), less half a pixel: right to
-    half a pixel for odd and even widths. Outside of the raster there is no background. Distances
-    are cut at 1,024 pixels.
+    It is twice the distance to the nearest background (centre to centre) minus half a pixel, which
+    is right to half a pixel for odd and even widths. Outside of the raster there is no background.
+    Distances are cut at 1,024 pixels.
 
     Args:
         skeleton: (h, w), the pixels of `window`, True = skeleton.
-        window: inside the raster.
-        read: gives windows of the mask.
-        size: of the raster.
+        window: a window inside the raster.
+        read: reads a window of the mask.
+        size: size of the raster.
 
     Returns:
         (h, w), 0 off the skeleton.
@@ -243,7 +243,7 @@ def widths(
         if background.size:
             tree = cKDTree(background + (outer.row, outer.col))
             distance = tree.query(points, distance_upper_bound=_FARTHEST)[0]
-        # Nearer than the border of the searched window: no other background can be nearer.
+        # If all distances are within the searched window, no other background can be nearer.
         if distance.max() <= reach or outer.pixels == size.pixels or reach >= _FARTHEST:
             break
         reach *= 2

@@ -1,4 +1,4 @@
-"""The shape of pixels on the ground, which need not be square.
+"""Describe the shape of pixels on the ground, which need not be square.
 
 Lengths are measured on the ground in sides of a square of the pixel's area: for square pixels these
 are lengths in rows and columns, to the last bit.
@@ -69,21 +69,21 @@ def shapes_of(steps: Float64Array) -> Float64Array:
 
 
 def farness(shape: Float64Array) -> Float64Array:
-    """(2,) most rows and columns between places at distance 1."""
+    """(2,) greatest number of rows and of columns between places at distance 1."""
     return np.asarray(np.hypot(*shape)[::-1], np.float64)
 
 
 def widenings(points: Float64Array, shape: Float64Array) -> Float64Array:
-    """How much wider a road is on the ground than in pixels, along its line.
+    """Compute how much wider a road is on the ground than in pixels, along its line.
 
     Shapes keep areas: as a road gets longer, it gets narrower.
 
     Args:
         points: (n, 2) rows and columns along the line, about one pixel apart, n >= 2.
-        shape: of the pixels.
+        shape: shape of the pixels.
 
     Returns:
-        (n,)
+        (n,) factors by which widths in pixels become widths on the ground.
     """
     at = np.arange(len(points))
     ahead, behind = np.minimum(at + _NEAR, at[-1]), np.maximum(at - _NEAR, 0)

@@ -1,4 +1,4 @@
-"""Thinning of a mask to lines one pixel wide, block by block, with the result of the whole array.
+"""Thin a mask to lines one pixel wide, block by block, with the result of the whole array.
 
 The rule is that of Guo and Hall, *Parallel thinning with two-subiteration algorithms* (CACM 32,
 1989), algorithm A1, which `skimage.morphology.thin` follows too: each half of an iteration removes
@@ -23,7 +23,7 @@ from geothresh.options import Progress
 from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
-#: Gives a window of a mask, which lies inside the raster: True = foreground.
+#: Reads a window of a mask, which lies inside the raster: True = foreground.
 ReadMask = Callable[[PixelWindow], BoolArray]
 
 #: Pixels around a block that are read with it.
@@ -40,7 +40,7 @@ def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, 
         iterations: at most this many; None = until nothing changes.
 
     Returns:
-        A new, thinned array, and the pixels that the last iteration removed: none if it is
+        A new, thinned array, and the pixels that the last iteration removed: none if thinning is
         complete.
     """
     padded = np.pad(mask, 1).astype(np.uint8)
@@ -52,11 +52,11 @@ def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, 
     done = 0
     while last.size and (iterations is None or done < iterations):
         taken = []
-        for goes in _GOES:
+        for removed in _REMOVED:
             code = np.zeros(pixels.size, np.uint8)
             for bit, offset in enumerate(around):
                 code |= flat[pixels + offset] << np.uint8(bit)
-            gone = goes[code]
+            gone = removed[code]
             taken.append(pixels[gone])
             flat[taken[-1]] = 0
             pixels = pixels[~gone]
@@ -74,19 +74,19 @@ def _rules() -> tuple[BoolArray, BoolArray]:
     """
     bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
     p2, p3, p4, p5, p6, p7, p8, p9 = bits.T.astype(bool)
-    # Parts that meet here (C of the paper), and pixels around it counted in two ways of pairs (N).
+    # C of the paper: the number of parts that meet at the pixel. N: its neighbours, paired twice.
     parts = sum(
         (~a & (b | c)).astype(int)
         for a, b, c in ((p2, p3, p4), (p4, p5, p6), (p6, p7, p8), (p8, p9, p2))
     )
-    one = sum((a | b).astype(int) for a, b in ((p9, p2), (p3, p4), (p5, p6), (p7, p8)))
-    two = sum((a | b).astype(int) for a, b in ((p2, p3), (p4, p5), (p6, p7), (p8, p9)))
-    least = np.minimum(one, two)
+    first = sum((a | b).astype(int) for a, b in ((p9, p2), (p3, p4), (p5, p6), (p7, p8)))
+    second = sum((a | b).astype(int) for a, b in ((p2, p3), (p4, p5), (p6, p7), (p8, p9)))
+    least = np.minimum(first, second)
     outline = (parts == 1) & (least >= 2) & (least <= 3)
     return outline & ~((p2 | p3 | ~p5) & p4), outline & ~((p6 | p7 | ~p9) & p8)
 
 
-_GOES = _rules()
+_REMOVED = _rules()
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class BlockedMask:
 
     @classmethod
     def empty(cls, size: RasterSize, side: int) -> BlockedMask:
-        """Background, in blocks of `side` pixels."""
+        """Make a mask of background, in blocks of `side` pixels."""
         return cls(RegularGrid(size=size, part_height=side, part_width=side))
 
     def put(self, block: int, values: BoolArray) -> None:
@@ -140,11 +140,11 @@ def thin_blocks(
     """Thin a mask of any size; the result is that of `thin` over the whole array, bit by bit.
 
     Args:
-        read: gives a window of the mask.
-        size: of the mask.
-        side: of a block in pixels, at least `halo`.
+        read: reads a window of the mask.
+        size: size of the mask.
+        side: side of a block in pixels, at least `halo`.
         halo: pixels around a block, at least 2.
-        progress: called with (blocks done, blocks in all) of each pass.
+        progress: called with (blocks done, blocks in all), in each pass.
     """
     state = BlockedMask.empty(size, side)
     grid = state.grid

@@ -1,11 +1,12 @@
-"""Trace the lines of a skeleton block by block, without a cut or gap at any seam; smooth them.
+"""Trace the lines of a skeleton block by block, without gaps at seams, and smooth them.
 
-Two pixels of the skeleton are linked if they share a side, or a corner and neither of the two other
-pixels at that corner is of the skeleton (else the line leads through that one). A pixel with one
-link is an end, with two it is passed, with three or more it is a knot (a junction); so are the four
-pixels of a full square, which thinning can leave where roads meet. Each link belongs to the block
-of the upper, then left one of its pixels, so that every link is traced once. Lines that are cut
-where blocks meet are joined again at passed pixels.
+Two pixels of the skeleton are linked if they share a side. They are also linked if they share a
+corner and neither of the two other pixels at that corner is part of the skeleton (otherwise the
+line leads through that pixel). A pixel with one link is an end, with two links it is passed, with
+three or more it is a knot (a junction). The four pixels of a full square, which thinning can leave
+where roads meet, are knots too. Each link belongs to the block of its upper pixel, or of its left
+pixel if both are in one row, so that every link is traced once. Lines that are cut where blocks
+meet are joined again at passed pixels.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Chains:
     """Chains of edges; each edge is in one chain, once."""
 
     halves: Int64Array
-    """(m,) chain after chain, in order: 2 e where edge e runs from its first end to its second,
-    2 e + 1 where it runs back."""
+    """(m,) half-edges, chain after chain in order: 2 e where edge e runs from its first end to its
+    second, 2 e + 1 where it runs back."""
     starts: Int64Array
-    """(n + 1,) where each chain starts in `halves`; the last entry is m."""
+    """(n + 1,) index of the start of each chain in `halves`; the last entry is m."""
 
 
 def chain(ends: Int64Array, through: BoolArray) -> Chains:
@@ -54,9 +55,9 @@ def chain(ends: Int64Array, through: BoolArray) -> Chains:
     # Two half-edges leave a passed vertex: a chain arrives by one and leaves by the other.
     leaving = np.flatnonzero(through[tails])
     leaving = leaving[np.argsort(tails[leaving], kind="stable")]
-    one, two = leaving[::2], leaving[1::2]
+    left, right = leaving[::2], leaving[1::2]
     before = np.full(n_halves, -1, np.int64)
-    before[two], before[one] = one ^ 1, two ^ 1
+    before[right], before[left] = left ^ 1, right ^ 1
 
     # Pointer doubling: each half-edge finds the first one of its chain and its distance from it.
     first = np.where(before >= 0, before, np.arange(n_halves))
@@ -101,14 +102,14 @@ class Trace:
     pixels: Int64Array
     """(n,) row * width + column in the whole raster, n >= 2; from end to end, both included."""
     samples: Float32Array
-    """(n, k) values measured at them."""
+    """(n, k) values measured at the pixels."""
     knots: tuple[bool, bool]
     """Whether the first and the last pixel are knots."""
     whole: tuple[bool, bool]
-    """Whether the line really ends there; False = it was cut by a block and goes on."""
+    """Whether the line ends at its first and last pixel; False = it was cut there by a block."""
 
     def directed(self, back: bool) -> Trace:
-        """The line, run the other way if `back`."""
+        """Return the line, in the opposite direction if `back`."""
         if not back:
             return self
         return Trace(
@@ -119,7 +120,7 @@ class Trace:
         )
 
     def closed(self) -> Trace:
-        """A closed line as a ring, from its least pixel to that pixel again."""
+        """Return a closed line as a ring that starts and ends at its least pixel."""
         open_end = int(self.pixels[0] == self.pixels[-1])
         pixels = self.pixels[: self.pixels.size - open_end]
         turn = np.roll(np.arange(pixels.size), -int(np.argmin(pixels)))
@@ -132,9 +133,9 @@ class Trace:
         )
 
     def length(self, width: int, shape: Float64Array = UNIT) -> float:
-        """In pixels of a shape (`geothresh.skeleton.ground`), from middle to middle.
+        """Length in pixels of a shape (`geothresh.skeleton.ground`), from centre to centre.
 
-        `width` is that of the raster.
+        `width` is the width of the raster.
         """
         steps = np.diff(np.divmod(self.pixels, width), axis=1)
         return float(np.hypot(*(shape @ steps)).sum())
@@ -148,11 +149,11 @@ def trace(
     core: PixelWindow,
     width: int,
 ) -> list[Trace]:
-    """The lines of the links that belong to one block.
+    """Trace the lines of the links that belong to one block.
 
     Args:
         skeleton: (h, w) the pixels of `outer`, True = skeleton.
-        samples: (h, w, k) measured at them.
+        samples: (h, w, k) values measured at the pixels.
         outer: the block and `MARGIN` pixels around it, as far as the raster goes.
         core: the block.
         width: columns of the raster.
@@ -188,10 +189,10 @@ def trace(
 
 
 def _links(padded: BoolArray, block: tuple[slice, slice]) -> tuple[UInt8Array, Int64Array]:
-    """The links of a block, between pixels by their places in the flattened skeleton.
+    """Find the links of a block, between pixels given by their index in the flattened skeleton.
 
     Args:
-        padded: (h + 2, w + 2) the skeleton with a pixel without skeleton on all sides.
+        padded: (h + 2, w + 2) the skeleton with a border of one background pixel.
         block: rows and columns of the skeleton.
 
     Returns:
@@ -208,10 +209,10 @@ def _links(padded: BoolArray, block: tuple[slice, slice]) -> tuple[UInt8Array, I
         flat[places + offset]
         for offset in (-pitch, 1 - pitch, 1, pitch + 1, pitch, pitch - 1, -1, -1 - pitch)
     )
-    # Corner links, where neither pixel beside the corner is of the skeleton.
+    # Links across a corner, if neither pixel beside the corner is part of the skeleton.
     to_ne, to_se, to_sw, to_nw = (
-        corner & ~one & ~other
-        for corner, one, other in ((ne, n, e), (se, s, e), (sw, s, w), (nw, n, w))
+        corner & ~side & ~other
+        for corner, side, other in ((ne, n, e), (se, s, e), (sw, s, w), (nw, n, w))
     )
     links = sum(part.astype(np.uint8) for part in (n, e, s, w, to_ne, to_se, to_sw, to_nw))
     square = (n & ne & e) | (e & se & s) | (s & sw & w) | (w & nw & n)
@@ -222,8 +223,8 @@ def _links(padded: BoolArray, block: tuple[slice, slice]) -> tuple[UInt8Array, I
     inside[rows.start + 1 : rows.stop + 1, cols.start + 1 : cols.stop + 1] = True
     owned = inside.ravel()[places]
     ends = []
-    for there, offset in ((e, 1), (to_sw, pitch - 1), (s, pitch), (to_se, pitch + 1)):
-        starts = places[owned & there]
+    for linked, offset in ((e, 1), (to_sw, pitch - 1), (s, pitch), (to_se, pitch + 1)):
+        starts = places[owned & linked]
         ends.append(np.stack([starts, starts + offset], axis=1))
     return kinds, np.concatenate(ends)
 
@@ -252,7 +253,7 @@ def join(traces: Iterable[Trace]) -> list[Trace]:
 
 
 def together(parts: list[Trace]) -> Trace:
-    """Lines put end to end, as one; a pixel at which two of them meet is in it once.
+    """Concatenate lines that meet end to end; a pixel at which two of them meet is kept once.
 
     Lines that meet at a node need not share a pixel: a node may be several pixels.
     """
@@ -280,14 +281,14 @@ def _canonical(line: Trace) -> Trace:
 
 
 def smoothed(points: Float64Array, *, most: float = 1.0, fixed: bool = False) -> Float64Array:
-    """Smooth a line: each point moves to a weighted mean of those around it.
+    """Smooth a line: each point moves to a weighted mean of the points around it.
 
     The two ends stay; a ring (its last point is its first) is smoothed all around, unless it is
     fixed where it closes.
 
     Args:
         points: (n, 2), about one pixel apart.
-        most: pixels by which a point may move, so that corners stay corners.
+        most: greatest distance in pixels by which a point may move, so that corners stay corners.
         fixed: whether the ends of a ring stay too, as other lines meet it there.
 
     Returns:
@@ -301,7 +302,7 @@ def smoothed(points: Float64Array, *, most: float = 1.0, fixed: bool = False) ->
         mean = gaussian_filter1d(points[:-1], _SIGMA, axis=0, mode="wrap")
         mean = np.concatenate([mean, mean[:1]])
     else:
-        # Extended by point reflection at its ends, so that these are means of themselves.
+        # The line is extended by point reflection at its ends, so that the ends do not move.
         reach = int(4 * _SIGMA)
         longer = np.pad(points, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
         mean = gaussian_filter1d(longer, _SIGMA, axis=0)[reach : reach + n]
