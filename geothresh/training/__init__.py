@@ -1,4 +1,4 @@
-"""Training of ThreshNets. What is imported here needs no torch: the help shows the recipes."""
+"""Train ThreshNets. This module imports no torch, as the help shows the recipes."""
 
 from geothresh.training.recipe import RECIPES, Recipe, recipe_of
 

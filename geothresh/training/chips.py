@@ -1,8 +1,8 @@
-"""Training samples: random squares of maps, augmented, with their targets.
+"""Make training samples: random squares of maps, augmented, with their targets.
 
-Each chip has a random generator seeded by (seed, epoch, position). So a resumed run sees the same
-chips, with any number of loader processes. Base networks use the functions that crop, pad, turn and
-flip arrays, and the cache, too.
+Each chip has a random generator seeded by (seed, epoch, position), so that a resumed run sees the
+same chips with any number of loader processes. Base networks also use the functions that crop, pad,
+turn and flip arrays, and the cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from geothresh.training.degradation import degrade, synthesise
 from geothresh.training.recipe import Recipe
 from geothresh.types import Float32Array
 
-# An interpolated mask is at least this where all source pixels are set, but for rounding.
+# An interpolated mask is above this value if all source pixels are set; the rest is for rounding.
 _WHOLE = 1 - 1e-4
 
 
@@ -42,7 +42,7 @@ class Chip(NamedTuple):
 
 
 class ChipDataset(Dataset[Chip]):
-    """The chips of one epoch; `set_epoch` draws the next ones."""
+    """The chips of one epoch; `set_epoch` draws those of another one."""
 
     def __init__(self, sources: Sequence[ChipSource], recipe: Recipe, *, patch: int) -> None:
         if recipe.chip_size % patch:
@@ -54,14 +54,14 @@ class ChipDataset(Dataset[Chip]):
         self.recipe = recipe
         self.patch = patch
         self.epoch = 0
-        # One pass over the data: the index of each source, once for each of its chips.
+        # The indices of the sources in one pass over the data, each once for each of its chips.
         self._pass = np.repeat(np.arange(len(self.sources)), [s.n_chips for s in self.sources])
         self._by_dataset: dict[str, list[int]] = defaultdict(list)
         for number in self._pass.tolist():
             self._by_dataset[self.sources[number].dataset].append(number)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chips from now on are those of this epoch."""
+        """Draw the chips of this epoch from now on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class ChipDataset(Dataset[Chip]):
         if factor != 1:
             confidence = _zoomed(confidence, factor)[:size, :size]
             truth = _zoomed(truth.astype(np.float32), factor)[:size, :size] >= 0.5
-            # A pixel that is interpolated from one without data has none either.
+            # A pixel that is interpolated from a pixel without data has no data either.
             data, valid = (
                 None
                 if mask is None
@@ -93,7 +93,7 @@ class ChipDataset(Dataset[Chip]):
         if self.recipe.jitter or self.recipe.regional_jitter:
             confidence = _jittered(confidence, self.recipe, rng)
         if data is not None:
-            # 0 where there is no data, as `refine` does, whatever the augmentation did.
+            # Set to 0 where there is no data after any augmentation, as `refine` does.
             confidence = np.where(data, confidence, np.float32(0))
         if valid is None:
             valid = np.ones(truth.shape, np.bool_)
@@ -131,7 +131,7 @@ def _zoomed(array: Float32Array, factor: float) -> Float32Array:
 
 
 def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator) -> Float32Array:
-    """The map as another calibration would give it: random temperature and bias of the logits.
+    """Change the calibration of a map by a random temperature and bias of its logits.
 
     With ``regional_jitter`` a further bias varies smoothly over the chip.
     """
@@ -149,7 +149,7 @@ def _jittered(confidence: Float32Array, recipe: Recipe, rng: np.random.Generator
 def random_window(
     shape: tuple[int, ...], chip_size: int, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """A random square of the chip's size in an array (H, W, ...); shorter sides are taken whole."""
+    """Draw a square of the chip's size in an array (H, W, ...); shorter sides are taken whole."""
     starts = [int(rng.integers(max(side - chip_size, 0) + 1)) for side in shape[:2]]
     rows, cols = (slice(start, start + chip_size) for start in starts)
     return rows, cols
@@ -163,24 +163,24 @@ def pad_to(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 
 
 def turned(array: NDArray[Any], turns: int, flip: bool) -> NDArray[Any]:
-    """One of the eight symmetries of the square, of an array (H, W, ...)."""
+    """Apply one of the eight symmetries of the square to an array (H, W, ...)."""
     result = np.rot90(array, turns)
     return result[:, ::-1] if flip else result
 
 
 @dataclass(slots=True)
 class ArrayCache:
-    """Cache of the decoded arrays of files, up to a limit of memory."""
+    """Cache of decoded arrays by file, up to a limit of memory."""
 
     limit: int
-    """In bytes; files that would exceed it are read again each time."""
+    """Most bytes that are kept; files that would exceed it are read again each time."""
     arrays: dict[Path, tuple[NDArray[Any], ...]] = field(default_factory=dict)
     n_bytes: int = 0
 
     def get(
         self, path: Path, read: Callable[[], tuple[NDArray[Any], ...]]
     ) -> tuple[NDArray[Any], ...]:
-        """The arrays of a file, which `read` gives if they are not in the cache."""
+        """Return the arrays of a file, by `read` if they are not in the cache."""
         if path in self.arrays:
             return self.arrays[path]
         arrays = read()
@@ -192,9 +192,9 @@ class ArrayCache:
 
 
 def in_passes(position: int, count: int, seed: tuple[int, ...]) -> int:
-    """Index of the sample at a position of an endless, shuffled run through ``count`` samples.
+    """Index of the sample at a position in endless, shuffled passes over ``count`` samples.
 
-    Every sample comes once before any comes again. The permutation depends only on the seed and the
+    Every sample comes once in each pass. The permutation depends only on the seed and the
     number of the pass, so it is the same in all processes.
     """
     passes, place = divmod(position, count)

@@ -1,4 +1,4 @@
-"""Interfaces of training data: sources of chips, and maps to validate on.
+"""Define the interfaces of training data: sources of chips, and maps to validate on.
 
 `geothresh.training.folder_data` implements them for folders of maps and masks, and
 `geothresh.training.scene_data` for scenes with labels.
@@ -22,11 +22,11 @@ from geothresh.options import Size
 from geothresh.types import BoolArray, Float32Array
 
 OnCheck = Callable[[int, int], None]
-"""Called with the number of parts of the data that were checked, and of all parts."""
+"""Called with (parts of the data checked, parts in all)."""
 
 TILE = 512
-"""Side of the squares that the network reads in validation, and the greatest side of the tiles that
-are scored, in pixels."""
+"""Side in pixels of the squares that the network reads in validation, and the greatest side of the
+tiles that are scored."""
 
 # Used only to check that a factor is within `MAX_RESAMPLING`; any patch would do.
 _PATCH = 64
@@ -44,13 +44,13 @@ class Pixels:
     """Ground sample distances of the data, and the resolution that the network is trained at."""
 
     given: Sequence[GroundSampleDistance] = ()
-    """One for all data sets, or one for each; empty = not given."""
+    """One distance for all data sets, or one for each; empty = not given."""
     resolution: float | None = None
     """Resolution that all data is resampled to, in metres; None = no resampling."""
 
     @classmethod
     def of(cls, sizes: Sequence[Size], resolution: float | None) -> Pixels:
-        """Make it of sizes in metres, each a number or (least, greatest)."""
+        """Make it of sizes in metres, each of which is a number or (least, greatest)."""
         ends = [size if isinstance(size, tuple) else (size,) for size in sizes]
         given = [GroundSampleDistance(least=end[0], greatest=end[-1]) for end in ends]
         return cls(given=tuple(given), resolution=resolution)
@@ -66,8 +66,8 @@ class Pixels:
         if not self.given:
             known = [None] * len(data) if measured is None else measured
             return [
-                None if one is None else GroundSampleDistance(least=one.mean, greatest=one.mean)
-                for one in known
+                None if size is None else GroundSampleDistance(least=size.mean, greatest=size.mean)
+                for size in known
             ]
         if len(self.given) not in (1, len(data)):
             raise UsageError(
@@ -132,10 +132,10 @@ def seen_side(patch: int, factor: float) -> int:
 
 
 class Cut(NamedTuple):
-    """A square cut from a map, smaller where the map is; arrays (h, w)."""
+    """A square cut from a map, as arrays (h, w); it is smaller if the map is."""
 
     confidence: Float32Array
-    """In [0, 1]; 0 where there is no data, as `refine` gives it to the network."""
+    """Confidence in [0, 1]; 0 where there is no data, as `refine` passes it to the network."""
     truth: BoolArray
     """True = foreground."""
     data: BoolArray | None = None
@@ -166,7 +166,7 @@ class ChipSource(Protocol):
         """Cut a random square.
 
         Args:
-            side: of the square in pixels.
+            side: side of the square in pixels.
             rng: the only source of randomness.
             mix: probability of mixing the maps of several base networks.
         """
@@ -197,7 +197,7 @@ class ValidationMap(Protocol):
 
 
 def mixed(one: Float32Array, other: Float32Array, share: np.float32) -> Float32Array:
-    """Mean of the logits of two maps, as confidences; `share` is the weight of the first."""
+    """Average two maps by their logits; `share` is the weight of the first."""
     return np.asarray(expit(share * clipped_logit(one) + (1 - share) * clipped_logit(other)))
 
 
@@ -214,9 +214,9 @@ class TrainingData:
     manifest: str
     """Text of the split manifest."""
     n_train: int
-    """Maps, or blocks of scenes."""
+    """Number of training maps; for scenes, of training blocks."""
     n_validation: int
-    """Maps, or tiles of scenes, of all folds together."""
+    """Number of validation maps, in all folds together; for scenes, of validation tiles."""
     resolution: GroundSampleDistance | None = None
     """Ground sample distance that the network is trained at; None = not known."""
     folds: Sequence[Fold] = ()

@@ -1,6 +1,6 @@
-"""Synthetic defects of confidence maps: real maps degraded, and maps made from a mask.
+"""Make synthetic defects of confidence maps: degrade real maps, or make maps from a mask.
 
-Everything works on logits, (H, W) float32, and takes the places of roads from the truth. The
+All functions work on logits, (H, W) float32, and take the positions of roads from the truth. The
 defects are those of base networks: displaced, too wide or too narrow outlines, blur, gaps along
 roads, false roads, driveways, roofs, speckle in some quarters, and a bias and a temperature that
 vary over the map. They are drawn anew for each chip, from the chip's generator only.
@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 
 from geothresh.types import BoolArray, Float32Array, Float64Array
 
-#: Logits are clipped to this: about the greatest of an 8-bit map.
+#: Logits are clipped to this magnitude, which is about the greatest logit of an 8-bit map.
 _MOST = 6.0
 
 
@@ -26,9 +26,9 @@ def degrade(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) ->
     """Degrade a map by about half of all kinds of defects, each at a random strength.
 
     Args:
-        logits: (H, W), of the map.
+        logits: (H, W) logits of the map.
         truth: (H, W), True = foreground.
-        rng: of the chip.
+        rng: random generator of the chip.
 
     Returns:
         Logits (H, W), a new array.
@@ -45,7 +45,7 @@ def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 
     Args:
         truth: (H, W), True = foreground.
-        rng: of the chip.
+        rng: random generator of the chip.
 
     Returns:
         Logits (H, W).
@@ -61,7 +61,7 @@ def synthesise(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
     seen = np.maximum(seen, _false_roads(truth, rng) * false)
     if rng.random() < 0.6:
         seen = np.maximum(seen, _clutter(truth, rng) * expit(2 * _field(shape, rng)))
-    # Displaced, with uneven outlines.
+    # Outlines are displaced unevenly.
     seen = _warped(seen, rng, most=rng.uniform(0.5, 3.5))
     seen = ndimage.gaussian_filter(seen, np.exp(rng.uniform(0.0, np.log(4.0))), truncate=2.5)
     grain = _field(shape, rng, pixels=rng.uniform(3, 10)) * expit(2 * _field(shape, rng))
@@ -80,7 +80,7 @@ def _displaced(logits: Float32Array, truth: BoolArray, rng: np.random.Generator)
 
 
 def _swollen(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Outlines are moved outwards in some regions, inwards in others."""
+    """Move outlines outwards in some regions, and inwards in others."""
     side = int(rng.choice([3, 5]))
     wide = ndimage.maximum_filter(logits, side)
     narrow = ndimage.minimum_filter(logits, side)
@@ -89,7 +89,7 @@ def _swollen(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -
 
 
 def _with_gaps(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Roads are interrupted, as by trees, shadows and bridges."""
+    """Interrupt roads, as by trees, shadows and bridges."""
     n = int(rng.integers(1, 9))
     rows, cols = _road_pixels(truth, rng, n)
     depth = rng.uniform(2.0, 9.0, len(rows))
@@ -98,7 +98,7 @@ def _with_gaps(logits: Float32Array, truth: BoolArray, rng: np.random.Generator)
 
 
 def _with_false(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Driveways and roofs are predicted as roads, with varying confidence."""
+    """Add driveways and roofs as false roads, with varying confidence."""
     certain = rng.uniform(-2.0, 2.0) + _field(logits.shape, rng, pixels=rng.uniform(10, 40))
     evidence = _warped(_clutter(truth, rng), rng, most=2.0)
     false = evidence * (certain + np.float32(_MOST)) - np.float32(_MOST)
@@ -106,7 +106,7 @@ def _with_false(logits: Float32Array, truth: BoolArray, rng: np.random.Generator
 
 
 def _clutter(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Soft spots (0 to 1) of driveways, which start at roads, and of roofs near roads."""
+    """Draw soft spots (0 to 1) of driveways, which start at roads, and of roofs near roads."""
     shape = truth.shape
     n = int(rng.integers(2, 14))
     rows, cols = _road_pixels(truth, rng, n)
@@ -131,7 +131,7 @@ def _clutter(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 
 
 def _with_speckle(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Small false spots all over some quarters, as in built-up areas."""
+    """Add small false spots all over some quarters, as in built-up areas."""
     grain = _field(logits.shape, rng, pixels=rng.uniform(3, 9)) - np.float32(rng.uniform(0.5, 1.6))
     quarter = expit(4 * (_field(logits.shape, rng, pixels=rng.uniform(30, 90)) - 0.3))
     spots = np.maximum(grain, 0) * quarter * np.float32(rng.uniform(2, 8))
@@ -139,24 +139,24 @@ def _with_speckle(logits: Float32Array, truth: BoolArray, rng: np.random.Generat
 
 
 def _blurred(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Confidences, not logits, are blurred, as by networks with a coarse last layer."""
+    """Blur the confidences (not the logits), as networks with a coarse last layer do."""
     soft = ndimage.gaussian_filter(expit(logits), rng.uniform(0.7, 3.0), truncate=2.5)
     return np.asarray(logit(np.clip(soft, 1e-3, 1 - 1e-3)), np.float32)
 
 
 def _uneven(logits: Float32Array, truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Bias and temperature vary over the map, and there is noise."""
+    """Add noise, and a bias and temperature that vary over the map."""
     shape = logits.shape
     bias = _field(shape, rng, pixels=rng.uniform(30, 120)) * np.float32(rng.uniform(0, 2))
     bias += _field(shape, rng, pixels=rng.uniform(2.5, 12)) * np.float32(rng.uniform(0, 0.7))
     temperature = np.exp(0.3 * _field(shape, rng, pixels=rng.uniform(40, 120)))
-    # Least where the network is sure of background: real maps have no haze on open land.
+    # The bias is weakest where background is certain: real maps have no haze on open land.
     bias *= 0.2 + 0.8 * expit(logits + 2)
     return np.asarray(logits * temperature + bias, np.float32)
 
 
 def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """Mask of false roads: the mask turned and shifted, or contour lines of a smooth field."""
+    """Draw false roads: the mask turned and shifted, or contour lines of a smooth field."""
     if rng.random() < 0.5 and truth.shape[0] == truth.shape[1]:
         turned = truth.T[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
         return np.asarray(np.roll(turned, rng.integers(truth.shape[0], size=2), (0, 1)), np.float32)
@@ -173,7 +173,7 @@ def _false_roads(truth: BoolArray, rng: np.random.Generator) -> Float32Array:
 def _road_pixels(
     truth: BoolArray, rng: np.random.Generator, n: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Rows and columns of n random foreground pixels; empty if there is no foreground."""
+    """Draw rows and columns of n random foreground pixels; empty if there is no foreground."""
     pixels = np.flatnonzero(truth)
     if not len(pixels):
         return np.empty(0), np.empty(0)
@@ -184,11 +184,11 @@ def _road_pixels(
 def _field(
     shape: tuple[int, ...], rng: np.random.Generator, *, pixels: float | None = None
 ) -> Float32Array:
-    """Smooth Gaussian noise of mean 0 and variance 1; `pixels` is its correlation length."""
+    """Draw smooth Gaussian noise of mean 0 and variance 1; `pixels` is its correlation length."""
     if pixels is None:
         pixels = rng.uniform(15, 100)
     across = [_bumps(side, np.arange(-pixels, side + pixels, pixels), pixels) for side in shape]
-    # Each pixel is a weighted sum of a few independent numbers; this makes its variance 1.
+    # Each pixel is a weighted sum of a few independent numbers; dividing makes its variance 1.
     across = [a / np.sqrt((a * a).sum(1, keepdims=True)) for a in across]
     numbers = rng.standard_normal((across[0].shape[1], across[1].shape[1]), np.float32)
     return np.asarray(across[0] @ numbers @ across[1].T, np.float32)
@@ -220,7 +220,7 @@ def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> F
         np.clip(
             index + _field(values.shape, rng, pixels=pixels) * np.float32(most / 2),
             0,
-            # A little before the last pixel, because the next one is read as well.
+            # The limit is just before the last pixel, because the next pixel is read as well.
             max(side - np.float32(1.001), np.float32(0)),
         )
         for side, index in (
@@ -234,7 +234,7 @@ def _warped(values: Float32Array, rng: np.random.Generator, *, most: float) -> F
     flat = np.ascontiguousarray(values, np.float32).ravel()
 
     def between(first: NDArray[np.intp]) -> Float32Array:
-        # Clipped: where a side is a single pixel, the next one has no weight, and may not exist.
+        # Indices are clipped: beside a side of a single pixel, the next pixel may not exist.
         start = flat.take(first, mode="clip")
         return np.asarray(start + (flat.take(first + 1, mode="clip") - start) * right, np.float32)
 

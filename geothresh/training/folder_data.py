@@ -1,4 +1,4 @@
-"""Training data from folders of maps and masks: find, check and split them, cut chips."""
+"""Read training data from folders: find, check and split maps and masks, and cut chips."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def gather_folders(
     """Find, check and split maps and masks.
 
     Args:
-        data: where they are.
-        splitting: what to validate on.
-        pixels: their size on the ground, and the resolution of the network.
-        seed: of the draw.
-        progress: called with maps checked and all maps.
+        data: the folders of maps and masks.
+        splitting: what is held out for validation.
+        pixels: size of the pixels on the ground, and the resolution of the network.
+        seed: seed of the random split.
+        progress: called with (maps checked, maps in all).
 
     Raises:
         InputError: the data cannot be used.
@@ -53,7 +53,7 @@ def gather_folders(
         folders, data.confidence, skip_unpaired=data.skip_unpaired, layout=data.layout,
         resize=data.resize,
     )  # fmt: skip
-    # First only to find errors early: reading all data takes long, and changes no ids.
+    # Drawn first to find errors early: reading all data takes long, and changes no ids.
     for split in _draw(pairs, {}, splitting, seed):
         _sides(pairs, split)
     facts = check_pairs(pairs, progress=progress)
@@ -79,15 +79,15 @@ def gather_folders(
 def _draw(
     pairs: Sequence[Pair], facts: Mapping[str, MaskFacts], splitting: Splitting, seed: int
 ) -> list[Split]:
-    """The split that is asked for, or one for each fold.
+    """Draw the split that is asked for, or one for each fold.
 
-    The maps of several base networks stay together. `facts` of the masks are empty as long as these
-    were not read.
+    Maps of one place by several base networks stay together. `facts` of the masks are empty before
+    the masks are read.
     """
     if splitting.split is not None:
         return [Split.load(Path(splitting.split))]
     datasets = {pair.id: pair.dataset for pair in pairs}
-    marks = {i: one.marks for i, one in facts.items()}
+    marks = {i: mask.marks for i, mask in facts.items()}
     if splitting.folds is None:
         return [
             split_ids(
@@ -108,7 +108,7 @@ def _draw(
 
 
 def _manifest(splits: Sequence[Split], *, folded: bool) -> str:
-    """Text of the manifest: ids on both sides, and those that each fold holds out."""
+    """Make the text of the manifest: ids on both sides, and those that each fold holds out."""
     lists: dict[str, Any] = {"train": splits[0].train, "validation": splits[0].validation}
     if folded:
         held = [split.validation for split in splits]
@@ -135,7 +135,7 @@ def _describe(
     held: Sequence[Sequence[Pair]],
     facts: Mapping[str, MaskFacts],
 ) -> dict[str, Any]:
-    """Description for the model file: number of maps of each base network, and a digest.
+    """Describe the data for the model file: number of maps of each base network, and a digest.
 
     `held` has the held-out maps of each fold, or the validation maps alone.
     """
@@ -164,7 +164,7 @@ class PairSource:
     others: tuple[Pair, ...]
     """Maps of the same place by other base networks."""
     cache: ArrayCache
-    """Shared by all pairs."""
+    """The cache, which all pairs share."""
     factor: float = 1.0
     """Pixels of the network per pixel of the map."""
 
@@ -195,11 +195,11 @@ class PairSource:
         return Cut(confidence, truth[window])
 
     def read(self) -> Cut:
-        """Read map and mask; InputError where they cannot be used."""
+        """Read map and mask; InputError if they cannot be used."""
         return Cut(*self.pair.read())
 
     def _confidence(self, pair: Pair, window: tuple[slice, slice]) -> Float32Array:
-        # In 8 bits, as base networks write them: a quarter of the memory of floats.
+        # Kept in 8 bits, as base networks write them: a quarter of the memory of floats.
         (levels,) = self.cache.get(
             pair.confidence, lambda: (np.rint(pair.read_map() * 255).astype(np.uint8),)
         )
@@ -209,7 +209,7 @@ class PairSource:
 def pair_sources(
     pairs: Sequence[Pair], factors: Mapping[str, float] = MappingProxyType({})
 ) -> list[PairSource]:
-    """A source for each pair, with the other base networks' maps of the same place.
+    """Make a source for each pair, with the other base networks' maps of the same place.
 
     `factors` has the pixels of the network per pixel of a data set's maps, 1 if missing.
     """

@@ -1,4 +1,4 @@
-"""Cross-validation over places, then a model of all of them, in one run with one state."""
+"""Cross-validate over places, then train a model on all of them, in one run with one state."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from geothresh.training.validation import means
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Round:
-    """One training of the run: of a fold, or the last one, of all data."""
+    """One training of the run: that of a fold, or the last one, on all data."""
 
     number: int = 0
-    """From 0; the last round has the number of folds, and one more when all is done."""
+    """Number from 0; the last round has the number of folds, and a finished run one more."""
     first_epoch: int = 0
-    """Epochs of the rounds before it."""
+    """Number of epochs of the rounds before."""
     first_step: int = 0
 
     def local(self, progress: Progress) -> Progress:
-        """The counters of this round alone."""
+        """Return the counters of this round alone."""
         return replace(
             progress,
             epoch=progress.epoch - self.first_epoch,
@@ -39,15 +39,15 @@ class _Round:
 
 
 def fold_model(model: Path, number: int) -> Path:
-    """File of the model of a fold, counted from 1, beside the model of all data."""
+    """Path of the model of a fold, counted from 1, beside the model of all data."""
     return beside(model, f".fold{number}.safetensors")
 
 
 class FoldsTask(ThreshNetTask):
     """Trains a ThreshNet for each fold, scores it on the held-out maps, then trains on all data.
 
-    Each starts with the same weights, seed and schedule, as a run of its own would, so the scores
-    of the folds estimate that of the model. No epoch is chosen by them.
+    Each training has the same initial weights, seed and schedule as a run of its own. So the scores
+    of the folds estimate the score of the model. No epoch is chosen by them.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class FoldsTask(ThreshNetTask):
         """Begin with the first fold.
 
         Args:
-            folds: training and held-out data of each.
+            folds: training and held-out data of each fold.
             train: all data.
             output: the model file.
             keep_folds: whether the model of each fold is written too, see `fold_model`.
             **options: see `ThreshNetTask`.
         """
-        held = [one for fold in folds for one in fold.validation]
+        held = [held_map for fold in folds for held_map in fold.validation]
         super().__init__(folds[0].train, held, output, **options)
         self._sources = [*(fold.train for fold in folds), train]
         self._held = [fold.validation for fold in folds]
@@ -84,19 +84,19 @@ class FoldsTask(ThreshNetTask):
         return self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))
 
     def is_over(self, progress: Progress) -> bool:
-        """After the last round."""
+        """Whether the last round is finished."""
         return self._round.number > len(self._held)
 
     def batches(self, epoch: int, first: int) -> Iterable[tuple[list[Tensor], int]]:
-        """Chips of an epoch of the round."""
+        """Batches of an epoch of the round."""
         return super().batches(epoch - self._round.first_epoch, first)
 
     def seed(self, step: int) -> int:
-        """As in a run of its own."""
+        """Seed of dropout, as in a run of the round alone."""
         return super().seed(step - self._round.first_step)
 
     def rate(self, step: int) -> float | None:
-        """As in a run of its own."""
+        """Learning rate, as in a run of the round alone."""
         return super().rate(step - self._round.first_step)
 
     def after_step(self, progress: Progress) -> None:
@@ -104,14 +104,14 @@ class FoldsTask(ThreshNetTask):
         super().after_step(self._round.local(progress))
 
     def score_start(self) -> dict[str, float] | None:
-        """Scores of all maps, refined by the initial model or, without one, as they are.
+        """Score all maps, refined by the initial model, or unrefined if there is none.
 
-        None where a resumed run has them already.
+        None if a resumed run has the scores already.
         """
         return None if self._figures.is_known else self._score_before()
 
     def validate(self) -> dict[str, float]:
-        """No scores: only the last epoch of a fold is scored, by `after_epoch`."""
+        """Return no scores: `after_epoch` scores the last epoch of a fold alone."""
         return {}
 
     def after_epoch(
@@ -128,14 +128,14 @@ class FoldsTask(ThreshNetTask):
         return self._log_row(progress, rate, losses, scores, fold=fold)
 
     def memory(self) -> dict[str, Any]:
-        """What `recall` needs: that of a single training, and the round."""
+        """Return what `recall` needs: the memory of a single training, and the round."""
         return {**super().memory(), "round": asdict(self._round)}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Take up what `memory` gave in an earlier run.
+        """Restore what `memory` returned in an earlier run.
 
         Raises:
-            ModelError: the state lacks it.
+            ModelError: the state lacks an entry.
         """
         super().recall(memory)
         try:
@@ -145,7 +145,7 @@ class FoldsTask(ThreshNetTask):
         self._learn_from(self._sources[min(self._round.number, len(self._held))])
 
     def _end_round(self, progress: Progress) -> Mapping[str, float]:
-        """Scores of the fold, if it was one."""
+        """End a round: score its fold, or write the models after the last round."""
         number = self._round.number
         if number == len(self._held):
             self._write_models(progress)
@@ -171,7 +171,7 @@ class FoldsTask(ThreshNetTask):
         self._round = _Round(number=number, first_epoch=progress.epoch, first_step=progress.step)
 
     def _write_models(self, progress: Progress) -> None:
-        """Write the model of all data; the start is the model instead where the folds lost."""
+        """Write the model of all data, or the initial model if the folds lost against it."""
         tuning = self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))
         card = {**self._card(self._round.local(progress)), "tuning": tuning.as_dict()}
         files = [beside(self.output, ".last.safetensors")]

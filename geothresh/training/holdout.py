@@ -27,7 +27,7 @@ from geothresh.types import BoolArray
 from geothresh.windows import PixelWindow, RasterSize
 
 FINE = 256
-"""Side of the blocks where the area to validate on is given, in pixels."""
+"""Side of the blocks in pixels if the area to validate on is given."""
 
 _BLOCK = 2048
 _N_BLOCKS = 12
@@ -41,19 +41,20 @@ class BlockGrid:
     """A scene, or a block of it, cut into parts of nearly equal size along whole bins."""
 
     rows: tuple[int, ...]
-    """Edges: of a scene the first is 0, the last the height."""
+    """Row edges; for a scene the first is 0, and the last the height."""
     cols: tuple[int, ...]
+    """Column edges; for a scene the first is 0, and the last the width."""
 
     @classmethod
     def of(cls, size: RasterSize, side: int) -> BlockGrid:
-        """Blocks of about `side` pixels."""
+        """Cut a scene into blocks of about `side` pixels."""
         return cls(
             rows=edges(0, size.height, max(1, round(size.height / side))),
             cols=edges(0, size.width, max(1, round(size.width / side))),
         )
 
     def blocks(self) -> dict[str, PixelWindow]:
-        """Windows by name: ``r0c2`` is the third of the first row."""
+        """Windows by name: ``r0c2`` is the third block of the first row."""
         return {
             f"r{r}c{c}": PixelWindow(row=top, col=left, height=bottom - top, width=right - left)
             for r, (top, bottom) in enumerate(pairwise(self.rows))
@@ -66,7 +67,7 @@ def block_side(surveys: Iterable[Survey], least: int) -> int:
 
     2048, or less so that there are about twelve blocks of valid pixels, but at least `least`.
     """
-    pixels = sum(int(one.valid.sum()) for one in surveys)
+    pixels = sum(int(scene.valid.sum()) for scene in surveys)
     return max(least, min(_BLOCK, math.isqrt(pixels // _N_BLOCKS)))
 
 
@@ -77,7 +78,7 @@ def edges(start: int, stop: int, n: int) -> tuple[int, ...]:
 
 
 def tiles(block: PixelWindow) -> list[PixelWindow]:
-    """A block in tiles of at most `TILE` pixels a side."""
+    """Cut a block into tiles of at most `TILE` pixels a side."""
     rows, cols = (
         edges(start, start + side, -(-side // TILE))
         for start, side in ((block.row, block.height), (block.col, block.width))
@@ -98,7 +99,7 @@ class SplitScene:
     held: frozenset[str] = frozenset()
 
     def pixels(self, *, foreground: bool = False) -> dict[str, int]:
-        """Valid (or foreground) pixels for validation in each block that has valid ones."""
+        """Valid (or foreground) pixels for validation, in each block that has valid pixels."""
         survey = self.survey
         counts = survey.held_foreground if foreground else survey.held_valid
         spans = {n: survey.bins.span(window) for n, window in self.blocks.blocks().items()}
@@ -116,12 +117,12 @@ class SplitScene:
 def split_scenes(
     scenes: Sequence[SplitScene], *, fraction: float, seed: int
 ) -> tuple[frozenset[str], ...]:
-    """Draw blocks to hold out until they have a share of the valid pixels.
+    """Draw blocks to hold out, until they have a given share of the valid pixels.
 
     Args:
-        scenes: none of their blocks is held yet.
-        fraction: of the valid pixels of all scenes, at least 0 and below 1.
-        seed: of the draw.
+        scenes: scenes without held-out blocks.
+        fraction: share of the valid pixels of all scenes, at least 0 and below 1.
+        seed: seed of the random order.
 
     Returns:
         The names of the blocks to hold, scene by scene.
@@ -145,12 +146,12 @@ def split_scenes(
             f"the labels lie in {len(with_foreground)} of {len(places)} blocks; two are needed, to "
             "train on and to validate on: lower `block_size` or give more labels"
         )
-    # Foreground on both sides: the first such block is held out, the last is trained on.
+    # To have foreground on both sides, the first such block is held out, the last is trained on.
     first, last = with_foreground[0], with_foreground[-1]
     order = [first, *(place for place in order if place not in (first, last)), last]
     held, wanted = [first], fraction * sum(pixels.values())
     for place in order[1:-1]:
-        # Taken if the share is nearer to the wanted one with it than without.
+        # A block is taken if the share is nearer to the wanted share with it than without it.
         if sum(pixels[p] for p in held) + pixels[place] / 2 <= wanted:
             held.append(place)
     return _by_scene(held, grounds)
@@ -159,12 +160,12 @@ def split_scenes(
 def fold_scenes(
     scenes: Sequence[SplitScene], *, folds: int, seed: int
 ) -> list[tuple[frozenset[str], ...]]:
-    """Deal the blocks out to folds, with foreground in each.
+    """Divide the blocks into folds, with foreground in each.
 
     Args:
-        scenes: none of their blocks is held yet.
+        scenes: scenes without held-out blocks.
         folds: at least 2.
-        seed: of the draw.
+        seed: seed of the random order.
 
     Returns:
         For each fold the names of the blocks to hold, scene by scene. Each block with valid pixels
@@ -181,7 +182,7 @@ def fold_scenes(
             f"{folds} folds, and the labels lie in {n} of {len(order)} blocks; give fewer "
             "`folds`, or lower `block_size`"
         )
-    # Blocks with foreground first, so that each fold gets one; each to the fold with the least.
+    # Blocks with foreground go first, so that each fold gets one; each to the fold with the least.
     order.sort(key=lambda place: foreground[place] == 0)
     dealt: list[list[Place]] = [[] for _ in range(folds)]
     sums = [(0, 0)] * folds
@@ -203,10 +204,10 @@ def _by_scene(held: Sequence[Place], grounds: Sequence[int]) -> tuple[frozenset[
 
 
 def follow_split(scenes: Sequence[SplitScene], path: Path) -> list[SplitScene]:
-    """The scenes with the blocks of a manifest that `save_split` wrote.
+    """Give the scenes the blocks of a manifest that `save_split` wrote.
 
     Raises:
-        InputError: it is unreadable, or of other scenes.
+        InputError: the manifest is unreadable, or of other scenes.
     """
     sides = Split.load(path)
     try:
@@ -241,12 +242,12 @@ def save_split(
     trained: Mapping[str, Sequence[str]],
     folds: Sequence[Sequence[SplitScene]] = (),
 ) -> str:
-    """Text of the manifest: names of the blocks on both sides, and the grids of blocks.
+    """Make the text of the manifest: names of the blocks on both sides, and the grids of blocks.
 
     Args:
-        scenes: with what is held out.
-        trained: the blocks that are trained on, by scene.
-        folds: the scenes with what each fold holds out.
+        scenes: the scenes with their held-out blocks.
+        trained: names of the training blocks, by scene.
+        folds: the scenes with the blocks that each fold holds out.
     """
     lists: dict[str, Any] = {
         "train": sorted(f"{scene}/{name}" for scene, names in trained.items() for name in names),
@@ -280,9 +281,9 @@ def forbidden_bins(scene: SplitScene, scenes: Sequence[SplitScene]) -> BoolArray
     for other in scenes:
         same = other is scene or same_ground(other, scene)
         for window in other.held_windows():
-            here = window if same else scene.box.window_over(other.box, window)
-            if here is not None:
-                forbidden[scene.survey.bins.span(here)] = True
+            covered = window if same else scene.box.window_over(other.box, window)
+            if covered is not None:
+                forbidden[scene.survey.bins.span(covered)] = True
     return forbidden
 
 
@@ -293,19 +294,19 @@ def same_ground(one: SplitScene, other: SplitScene) -> bool:
 
 
 def hold(scenes: Sequence[SplitScene], held: Sequence[frozenset[str]]) -> list[SplitScene]:
-    """The scenes with these blocks held out."""
+    """Hold these blocks out of the scenes."""
     return [replace(s, held=names) for s, names in zip(scenes, held, strict=True)]
 
 
 class _Counted(NamedTuple):
-    """Pixels for validation in the blocks; scenes that show the same ground share their blocks."""
+    """Validation pixels of the blocks; scenes that show the same ground share their blocks."""
 
     grounds: list[int]
-    """Number of its ground, for each scene."""
+    """Number of the ground of each scene."""
     pixels: dict[Place, int]
-    """Valid pixels."""
+    """Valid pixels of each block."""
     foreground: dict[Place, int]
-    """Foreground among them."""
+    """Foreground pixels among them."""
 
 
 def _counted(scenes: Sequence[SplitScene]) -> _Counted:
@@ -319,9 +320,9 @@ def _counted(scenes: Sequence[SplitScene]) -> _Counted:
 
 
 def _grounds(scenes: Sequence[SplitScene]) -> list[int]:
-    """For each scene the number of the first on the same pixels of the ground."""
+    """For each scene, the number of the first scene on the same pixels of the ground."""
     return [
-        next(k for k, one in enumerate(scenes) if one is scene or same_ground(one, scene))
+        next(k for k, first in enumerate(scenes) if first is scene or same_ground(first, scene))
         for scene in scenes
     ]
 

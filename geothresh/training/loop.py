@@ -1,6 +1,6 @@
 """The training loop of ThreshNet and of base networks.
 
-Their data, loss, schedule and scores are a `Task` each: `training.threshnet` and `base.task`.
+Data, loss, schedule and scores are defined by a `Task`: `training.threshnet` or `base.task`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Task(ABC):
     """
 
     kind: Kind
-    """Of its files."""
+    """Kind of the model files."""
     steps: int
     """Steps of an epoch."""
     samples: int
@@ -62,11 +62,11 @@ class Task(ABC):
         """Prepare the steps of one network.
 
         Args:
-            network: on its device.
+            network: the network, on its device.
             run: network (``config``), ``recipe``, data and what else a run that goes on must agree
                 with; JSON types.
             dtype: number format inside the network.
-            learning_rate, weight_decay: of AdamW.
+            learning_rate, weight_decay: parameters of AdamW.
         """
         self.network, self.run, self.dtype = network, run, dtype
         self.device = next(network.parameters()).device
@@ -74,10 +74,10 @@ class Task(ABC):
         self.optimizer = self.new_optimizer()
 
     def new_optimizer(self) -> torch.optim.AdamW:
-        """A new AdamW.
+        """Make a new AdamW optimiser.
 
-        Not torch's fused one: on a CPU it takes weights and moments in the order of memory, which
-        differs between channels-last weights and the moments of a state file.
+        It is not torch's fused one: on a CPU that takes weights and moments in the order of memory,
+        which differs between channels-last weights and the moments of a state file.
         """
         return torch.optim.AdamW(
             self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
@@ -90,7 +90,7 @@ class Task(ABC):
 
     @property
     def told(self) -> dict[str, Any]:
-        """The run as the model file describes it, without the network's configuration."""
+        """Description of the run in the model file, without the network's configuration."""
         return {name: value for name, value in self.run.items() if name != "config"}
 
     def autocast(self) -> torch.autocast:
@@ -135,17 +135,17 @@ class Task(ABC):
     def after_epoch(
         self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Write the models, given mean losses and scores; the epoch's row of the log.
+        """Write the models, given mean losses and scores, and return the epoch's row of the log.
 
-        Epoch 0, without losses, is the network before the first step, where that is scored.
+        Epoch 0 has no losses: it is the network before the first step, if that is scored.
         """
 
     def memory(self) -> dict[str, Any]:
-        """What a resumed run needs besides the tensors; JSON types."""
+        """Return what a resumed run needs besides the tensors, as JSON types."""
         return {}
 
     def recall(self, memory: Mapping[str, Any]) -> None:  # noqa: B027
-        """Take up what `memory` gave."""
+        """Restore what `memory` returned in an earlier run."""
 
     def require_finite(self, progress: Progress) -> None:
         """Raise ModelError if a weight is not finite."""
@@ -169,10 +169,10 @@ def fit(
     `STATE_SECONDS` have passed since the last time.
 
     Args:
-        task: what is trained.
+        task: the task to train.
         output: the model file, for the name of the state.
-        state: the state to resume from, see `find_state`; None = start.
-        on_begin: called when the state was checked, or the first one was written.
+        state: the state to resume from; None = start from the first step.
+        on_begin: called after the state was checked, or after the first state was written.
         on_step, on_epoch: called after each step and epoch, see `OnStep` and `OnEpoch`.
 
     Raises:
@@ -220,7 +220,7 @@ def fit(
         clock, before = time.perf_counter(), clock
         progress.seconds += clock - before
         row = task.after_epoch(progress, means, scores)
-        # After the models: a run that resumes from the state before it writes the same ones again.
+        # Saved after the models: a run resumed from the state before writes the same models again.
         if task.keeps_state or not task.is_over(progress):
             save_state(states, task, progress)
         else:
@@ -232,7 +232,7 @@ def fit(
 
 
 def _score_start(task: Task, states: Path, progress: Progress, on_epoch: OnEpoch | None) -> None:
-    """Score the network before the first step, if it is to be, as epoch 0."""
+    """Score the network before the first step as epoch 0, if the task asks for it."""
     clock = time.perf_counter()
     scores = task.score_start()
     if scores is None:
@@ -245,7 +245,7 @@ def _score_start(task: Task, states: Path, progress: Progress, on_epoch: OnEpoch
 
 
 def _step(task: Task, batch: Any, step: int) -> dict[str, float]:
-    """Take a step of the optimiser; returns the losses before it, by name."""
+    """Take a step of the optimiser, and return the losses before it by name."""
     torch.manual_seed(task.seed(step))
     rate = task.rate(step)
     if rate is not None:
@@ -278,7 +278,7 @@ def prefetched(items: Iterable[Item]) -> Iterator[Item]:
     An exception while an item is made is raised when that item is asked for.
 
     Args:
-        items: none of them None; only ever asked for the next one, by one thread at a time.
+        items: items that are not None; `next` is called by one thread at a time.
     """
     source = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="geothresh-prefetch") as pool:
@@ -289,7 +289,7 @@ def prefetched(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def training_place(device: str, precision: Precision) -> tuple[torch.device, torch.dtype]:
-    """Device and number format of a training.
+    """Choose device and number format of a training.
 
     Raises:
         UsageError, InputError: the device or the format is not available.

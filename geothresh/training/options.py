@@ -35,8 +35,8 @@ def _ground_sample_distance() -> Any:
     return option(
         (),
         "Size of a pixel of DATA on the ground in metres, or the least and the greatest; may be "
-        "repeated, one for each DATA. Kept in the model, which `geothresh refine` compares with "
-        "its scenes.  [default: what scenes tell, or else that of --init]",
+        "repeated, one for each DATA. It is stored in the model, and `geothresh refine` compares "
+        "it with its scenes.  [default: that of the scenes, or else that of --init]",
         Several(Metres()),
         flags=("--ground-sample-distance", "--gsd"),
         metavar="M|MIN,MAX",
@@ -70,7 +70,7 @@ SCENE_LABELS = ("labels", "layer", "buffer", "width_field", "aoi")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneData(Options):
-    """Confidence rasters, and vectors or masks that say what is on the ground."""
+    """Confidence rasters, and vectors or masks with the ground truth."""
 
     scenes: Sequence[PathLike]
     """Confidence rasters, as `geothresh.refine` takes them."""
@@ -83,32 +83,32 @@ class SceneData(Options):
     )
     """Vectors in another CRS are reprojected; masks are 1 foreground, 0 background, 255 no data."""
     layer: str | None = option(
-        None, "Layer of the vectors, where there are several.", Text(), metavar="NAME"
+        None, "Layer of the vectors, if there are several.", Text(), metavar="NAME"
     )
     buffer: float | None = option(
         None,
-        "Distance from lines and points to each side: half of their full width.",
+        "Half of the full width of lines and points, in metres.",
         Number(least=0, above=True),
-        metavar="METRES",
+        metavar="M",
     )
     width_field: str | None = option(
         None,
-        "Attribute with the full width of lines and points in metres; --buffer stands in where it "
+        "Attribute with the full width of lines and points in metres; --buffer is used where it "
         "is missing or not above 0.",
         Text(),
         metavar="NAME",
     )
     aoi: PathLike | None = option(
         None,
-        "Polygons in which the labels are complete: all else is ignored.",
+        "Polygons in which the labels are complete; everything outside is ignored.",
         File(),
         metavar="FILE",
     )
-    """Chips are cut where they are."""
+    """Chips are cut inside them."""
     reading: Reading = field(default_factory=Reading)
-    """Band, scaling and nodata of the scenes; its area is not that of the labels."""
+    """Band, scaling and nodata of the scenes."""
     ground_sample_distance: Sequence[Size] = _ground_sample_distance()
-    """Where the scenes do not tell it."""
+    """Needed only if the georeference of the scenes does not tell it."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -117,12 +117,12 @@ class SceneData(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splitting(Options):
-    """What is held out to validate on: places, drawn at random or named."""
+    """What is held out for validation: places, drawn at random or named."""
 
     split: PathLike | None = option(
         None, "Follow this manifest, MODEL.split.json of another run.", File(), metavar="FILE"
     )
-    """Nothing is drawn."""
+    """With a manifest nothing is drawn at random."""
     folds: int | None = option(
         None,
         "For few maps: hold every place out once, in K trainings, then train the model on all of "
@@ -141,14 +141,15 @@ class Splitting(Options):
     )
     hold_out: Sequence[str] = option(
         (),
-        "Validate on the ids that match, such as 'testing_*'; may be repeated. A DATA with a match "
-        "is split by it alone.",
+        "Validate on the ids that match, such as 'testing_*'; may be repeated. A folder with a "
+        "match is split by the pattern alone.",
         Several(Text()),
         metavar="GLOB",
     )
     place_pattern: str | None = option(
         None,
-        "Ids with the same first group are one place and stay on one side.",
+        "Pattern whose first group names the place of an id; a place stays on one side of the "
+        "split.",
         Text(),
         metavar="REGEX",
     )
@@ -160,10 +161,10 @@ class Splitting(Options):
     )
     block_size: int | None = option(
         None,
-        "Side of the blocks of which some are kept to validate; the default is 2048, or less so "
+        "Side in pixels of the blocks, some of which are held out. The default is 2048, or less so "
         "that there are about twelve.",
         Number(whole=True, least=BIN),
-        metavar="PIXELS",
+        metavar="N",
     )
 
     def __post_init__(self) -> None:
@@ -198,11 +199,11 @@ FOR_SCENES = ("validation_aoi", "block_size")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkChoice(Options):
-    """Which ThreshNet is trained; the defaults are those of the initial model."""
+    """Size and initial model of the ThreshNet to train; defaults are those of the initial model."""
 
     preset: str | None = option(
         None,
-        "Size of the network; full is the paper's and wants a GPU.  [default: that of --init, or "
+        "Size of the network; full is the paper's and needs a GPU.  [default: that of --init, or "
         "small]",
         Choice(tuple(PRESETS)),
     )
@@ -212,18 +213,18 @@ class NetworkChoice(Options):
         Choice(PATCHES),
     )
     head: Head | None = None
-    """As in `Recipe`; None = the initial model's, or the recipe's."""
+    """Head of the network, see `Recipe`; None = that of the initial model, or of the recipe."""
     init: PathLike | None = option(
         None,
         "Start from this model: a packaged one (see `geothresh model list`) or a .safetensors "
-        "file. It is scored first, and stays the model if no epoch is better.",
+        "file. It is scored first, and is written as the model if no epoch is better.",
         Text(or_path=True),
         metavar="NAME|FILE",
     )
     resolution: float | None = option(
         None,
-        "Train on pixels of this size: all DATA is resampled to it, from its ground sample "
-        "distance.  [default: DATA as it is]",
+        "Train on pixels of this size in metres: all DATA is resampled to it from its ground "
+        "sample distance.  [default: DATA as it is]",
         Number(least=0, above=True),
-        metavar="METRES",
+        metavar="M",
     )

@@ -1,4 +1,4 @@
-"""Output files of a training: locked for one run, checked, with the state to resume from."""
+"""Lock and check the output files of a training, and find the state to resume from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainingOutput:
 
     model: Path
     state: Path | None
-    """State that the run resumes from; None = it starts."""
+    """State that the run resumes from; None = it starts from the first step."""
     kind: Kind
     overwrite: bool
     """Whether existing files are replaced, and no run is resumed."""
@@ -35,7 +35,7 @@ class TrainingOutput:
 
     @property
     def saved(self) -> SavedRun | None:
-        """Metadata of the state; None where there is none.
+        """Metadata of the state; None if there is no state.
 
         Raises:
             ModelError: the file is no state.
@@ -51,7 +51,7 @@ class TrainingOutput:
         """
         states = beside(self.model, ".state.safetensors")
         if self.state is None:
-            # States of an earlier run that this one replaces.
+            # Removes the states of an earlier run, which this run replaces.
             forget_states(states)
         with noting(lambda: place_of(states, self.kind), overwrite=self.overwrite):
             return fit(make(), self.model, state=self.state, **on)
@@ -70,16 +70,16 @@ def training_output(
     """Lock the files of a model for one run, and find the state to resume from.
 
     Args:
-        model: the file, ``.safetensors``.
-        kind: of model.
-        endings: of the other files that are written beside it.
+        model: the model file, ``.safetensors``.
+        kind: kind of the model.
+        endings: endings of the other files that are written beside it.
         resume: True resumes the run that was stopped and fails if there is none; None resumes an
             unfinished run if there is one; False never resumes.
         overwrite: start anew and replace existing files.
         inputs: files that must not be overwritten.
 
     Raises:
-        OutputError: a file is in the way, or another run is making the model.
+        OutputError: a file exists already, or another run is making the model.
         UsageError: `resume` is True, and there is no run to resume.
         ModelError: the run to resume is damaged.
     """

@@ -1,6 +1,6 @@
-"""Hyperparameters of ThreshNet, and the named recipes.
+"""Define the hyperparameters of ThreshNet, and the named recipes.
 
-No torch here: the command line shows these numbers in its help.
+Torch is not imported here, as the command line shows these numbers in its help.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Recipe(Options):
     """Hyperparameters; the defaults are section 4.2 of the paper."""
 
     name: str = ""
-    """The named recipe that was modified; empty = none."""
+    """Name of the recipe from which these numbers come; empty = none."""
     head: Head = option(
         "confidence",
         "Predict the confidence (the paper), or a correction to the logit of the input.",
@@ -64,7 +64,8 @@ class Recipe(Options):
     min_learning_rate: float = option(5e-8, "Lowest learning rate.", AMOUNT)
     schedule: Literal["plateau", "cosine"] = option(
         "plateau",
-        "Reduce the rate when the training loss stalls, or along half a cosine over all epochs.",
+        "Reduce the learning rate when the training loss stalls (plateau), or along half a cosine "
+        "over all epochs (cosine).",
         Choice(("plateau", "cosine")),
     )
     """plateau: a tenth after `patience` epochs without a lower training loss; cosine: a linear
@@ -80,17 +81,17 @@ class Recipe(Options):
         "Decay of the moving average of the weights that becomes the model; 0 keeps the weights.",
         _BELOW_1,
     )
-    """Per step."""
+    """The decay is per step."""
     loss: LossWeights = field(default_factory=LossWeights)
     balance: float = option(
         0.0,
         "Balance of several DATA: 0 takes every map once an epoch, 1 draws every DATA equally "
-        "often, 0.5 goes by the square root of the number of maps.",
+        "often, 0.5 draws by the square root of the number of maps.",
         SHARE,
     )
     """One of n maps is drawn with weight n ** (1 - balance)."""
     mix: float = option(0.0, "Share of chips that mix the maps of several base networks.", SHARE)
-    """Their map is a random mean, in logits."""
+    """Such a chip has a random weighted mean of the maps' logits."""
     jitter: float = option(
         0.0, "Spread of a random bias and temperature of each chip's logits.", AMOUNT
     )
@@ -107,9 +108,9 @@ class Recipe(Options):
         "Share of chips whose map is degraded: blur, gaps, false roads, displaced outlines.",
         SHARE,
     )
-    """As base networks do; see `geothresh.training.degradation`."""
+    """The defects are those of base networks, see `geothresh.training.degradation`."""
     synthesise: float = option(0.0, "Share of chips whose map is made from the mask alone.", SHARE)
-    """The others may be degraded."""
+    """All other chips may be degraded."""
     dropout: float = option(
         0.0,
         "Dropout: probability that a channel of the bottleneck is set to 0.",
@@ -117,10 +118,10 @@ class Recipe(Options):
     )
     smooth: bool = option(
         False,
-        "Smooth the logits of each map by 1 2 1 along both axes first, as `refine` then does too.",
+        "Smooth the logits of each map by 1 2 1 along both axes first. `refine` then does so too.",
         FLAG,
     )
-    """So it is, too, where the model to start from reads smoothed maps."""
+    """This is also on if the initial model reads smoothed maps."""
     weight_decay: float = option(0.0, "Weight decay of AdamW; 0 is Adam.", AMOUNT)
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
@@ -153,19 +154,19 @@ RECIPES: dict[str, Recipe] = {
 RECIPES["tune"] = replace(
     RECIPES["best"], name="tune", epochs=8, chips_per_epoch=320, learning_rate=4e-4
 )
-"""``paper`` is section 4.2; ``best`` measures better, and the packaged models were trained by it;
+"""``paper`` is section 4.2; ``best`` measures better, and the packaged models were trained with it;
 ``tune`` is shorter, with a lower rate, to fine-tune a model on a few labelled maps."""
 
 DEFAULT_RECIPE = "best"
 
 
 def usual_recipe(init: object) -> str:
-    """Name of the default recipe; `init` is the model to start from, or None."""
+    """Name of the default recipe; `init` is the initial model, or None."""
     return DEFAULT_RECIPE if init is None else "tune"
 
 
 def recipe_of(name: str, **changes: Any) -> Recipe:
-    """A named recipe with some of its numbers changed.
+    """Make a named recipe with some of its numbers changed.
 
     Args:
         name: ``paper``, ``best`` or ``tune``.
@@ -173,7 +174,7 @@ def recipe_of(name: str, **changes: Any) -> Recipe:
             ``chips_per_epoch=0`` means as many as there are maps.
 
     Raises:
-        UsageError: there is no such recipe, or a number makes no sense.
+        UsageError: there is no such recipe, or a number is out of range.
     """
     if name not in RECIPES:
         raise UsageError(f"recipe {name!r} is unknown; there are {', '.join(RECIPES)}")

@@ -1,4 +1,4 @@
-"""Training data from scenes with labels: open, survey and split them."""
+"""Read training data from scenes with labels: open, survey and split them."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def gather_scenes(
     """Open, check and split scenes.
 
     Args:
-        data: confidence rasters and where their labels are.
-        splitting: what to validate on.
-        pixels: their size on the ground, and the resolution of the network.
-        seed: of the draw.
+        data: confidence rasters and the files of their labels.
+        splitting: what is held out for validation.
+        pixels: size of the pixels on the ground, and the resolution of the network.
+        seed: seed of the random split.
         patch: side of the network's patch.
         chip_size: side of a chip in pixels of the network.
         largest: side of the largest square that chips are cut from, in pixels of the network.
-        progress: called with rows read and all rows.
+        progress: called with (rows read, rows in all).
 
     Raises:
         InputError: the data cannot be used.
@@ -82,12 +82,12 @@ def gather_scenes(
         for path, source in zip(paths, labels, strict=True)
     ]
     _require_names(opened)
-    sizes = pixels.sizes(paths, [pixel_size(one.box) for one in opened])
+    sizes = pixels.sizes(paths, [pixel_size(scene.box) for scene in opened])
     factors = pixels.factors(paths, sizes)
     surveys = _surveys(opened, two_areas=splitting.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
 
-    # Small blocks follow an area to validate on closely, so that little around it is lost.
+    # With an area to validate on, blocks are small, so that little around the area is lost.
     fine = None if splitting.validation_aoi is None else FINE
     side = splitting.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
     scenes = [
@@ -125,7 +125,7 @@ def gather_scenes(
 
 
 def _require_names(opened: Sequence[LabelledScene]) -> None:
-    stems = Counter(one.name for one in opened)
+    stems = Counter(scene.name for scene in opened)
     repeated = [stem for stem, n in stems.items() if n > 1]
     if repeated:
         raise InputError(
@@ -161,9 +161,9 @@ def open_labelled(
     """Open a confidence raster and lay its labels over it.
 
     Args:
-        path: of the raster.
-        labels: of the vectors or the mask.
-        data: how both are read.
+        path: path of the raster.
+        labels: path of the vectors or of the mask.
+        data: options with which both are read.
         validation_aoi: polygons to validate on.
 
     Raises:
@@ -171,21 +171,21 @@ def open_labelled(
         UsageError: options do not suit the labels.
     """
     with open_scene(path, data.reading) as scene:
-        where = scene.box
-        aoi = _area(data.aoi, where, "area of interest")
-        held = _area(validation_aoi, where, "area to validate on", required=False)
+        box = scene.box
+        aoi = _area(data.aoi, box, "area of interest")
+        held = _area(validation_aoi, box, "area to validate on", required=False)
         return LabelledScene(
             scene.spec,
-            box=where,
+            box=box,
             block_height=scene.layout.part_height,
             dataset=labels.stem,
-            labels=_labels(labels, scene, where, data),
+            labels=_labels(labels, scene, box, data),
             aoi=aoi,
             validation_aoi=held,
         )
 
 
-def _labels(path: Path, scene: Scene, where: GeoBox, data: SceneData) -> PlacedShapes | MaskSpec:
+def _labels(path: Path, scene: Scene, box: GeoBox, data: SceneData) -> PlacedShapes | MaskSpec:
     if path.is_file() and is_tiff(path):
         for name in ("layer", "buffer", "width_field"):
             if getattr(data, name) is not None:
@@ -203,15 +203,15 @@ def _labels(path: Path, scene: Scene, where: GeoBox, data: SceneData) -> PlacedS
             "as a raster of the same size"
         )
     width = Width(buffer=data.buffer, field=data.width_field)
-    return place(layer, where, width=width, what="labels")
+    return place(layer, box, width=width, what="labels")
 
 
 def _area(
-    path: PathLike | None, where: GeoBox, what: str, *, required: bool = True
+    path: PathLike | None, box: GeoBox, what: str, *, required: bool = True
 ) -> PlacedShapes | None:
     if path is None:
         return None
-    return place(find_layer(path, option=None), where, width=None, what=what, required=required)
+    return place(find_layer(path, option=None), box, width=None, what=what, required=required)
 
 
 def _surveys(
@@ -253,7 +253,7 @@ def _require_labels(
 def _hold_out(
     scenes: Sequence[SplitScene], splitting: Splitting, seed: int
 ) -> list[list[SplitScene]]:
-    """The scenes with what is held out, once or for each fold."""
+    """Hold blocks out of the scenes, once or for each fold."""
     if splitting.folds is not None:
         return [
             hold(scenes, held) for held in fold_scenes(scenes, folds=splitting.folds, seed=seed)
@@ -296,7 +296,7 @@ class _Cutting:
     """Side of the largest square that chips are cut from, in pixels of the network."""
 
     def fold(self, scenes: Sequence[SplitScene]) -> Fold:
-        """Training and held-out data, given the scenes with what is held out.
+        """Make training and held-out data of the scenes with their held-out blocks.
 
         Raises:
             UsageError: no chip fits, or all valid pixels are held out.

@@ -1,4 +1,4 @@
-"""Scenes with labels: read windows of them, count valid pixels, draw places of chips.
+"""Read scenes with labels: read windows, count valid pixels, and draw the positions of chips.
 
 Nothing is read whole: confidences and label rasters stay in their files, and polygons are
 rasterised window by window. Valid and foreground pixels are counted once, in bins of 64 pixels.
@@ -32,7 +32,7 @@ from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 # Chips are drawn again until one has a valid pixel, at most this often.
 _DRAWS = 8
 
-# Candidates for a square smaller than the largest, of which one is chosen by its valid pixels.
+# For a square smaller than the largest, this many are drawn and one is chosen by its valid pixels.
 _TRIES = 8
 
 # Pixels of a strip of the survey. Strips are larger where a row of blocks does not fit in GDAL's
@@ -43,7 +43,7 @@ _CACHED_BLOCK_ROW = 24 << 20
 
 
 class Reader(Protocol):
-    """A scene as `survey` reads it."""
+    """The interface of a scene that `survey` reads."""
 
     size: RasterSize
 
@@ -60,12 +60,12 @@ class Survey:
     valid: Int64Array
     """Valid pixels of each bin, for training."""
     foreground: Int64Array
-    """Foreground pixels among them."""
+    """Foreground pixels among the valid pixels."""
     held_valid: Int64Array
     """Valid pixels of each bin, for validation, if it is held out."""
     held_foreground: Int64Array
     digest: str
-    """sha256 of all confidences, of truth and validity."""
+    """SHA-256 of all confidences, of truth and validity."""
 
     @property
     def bins(self) -> RegularGrid:
@@ -84,9 +84,9 @@ def survey(
 
     Args:
         scene: the scene.
-        block_height: rows of a block of its file.
+        block_height: number of rows of a block of its file.
         two_areas: whether validation has another area of interest than training.
-        progress: called with rows done and all rows.
+        progress: called with (rows done, rows in all).
 
     Raises:
         InputError: a block cannot be decoded.
@@ -99,10 +99,10 @@ def survey(
         held = scene.read(window, "validation") if two_areas else cut
         hashed.update(cut.confidence.tobytes())
         row = []
-        for one in (cut, held):
-            valid = np.ones(one.truth.shape, bool) if one.valid is None else one.valid
-            row += [_by_bins(valid), _by_bins(one.truth & valid)]
-            hashed.update(np.packbits(valid).tobytes() + np.packbits(one.truth & valid).tobytes())
+        for part in (cut, held):
+            valid = np.ones(part.truth.shape, bool) if part.valid is None else part.valid
+            row += [_by_bins(valid), _by_bins(part.truth & valid)]
+            hashed.update(np.packbits(valid).tobytes() + np.packbits(part.truth & valid).tobytes())
         counts.append(row)
         if progress is not None:
             progress(window.row_stop, size.height)
@@ -131,15 +131,15 @@ def _by_bins(mask: BoolArray) -> Int64Array:
 
 
 class ChipPlaces:
-    """Sampler of chip windows in one scene, away from what is held out."""
+    """Draws chip windows in one scene, away from held-out blocks."""
 
     def __init__(self, survey: Survey, held: BoolArray, side: int) -> None:
-        """Find where chips may lie.
+        """Find the positions at which chips may lie.
 
         Args:
-            survey: of the scene.
+            survey: survey of the scene.
             held: (R, C) bins that no chip may touch.
-            side: of the largest square that will be drawn, in pixels.
+            side: side of the largest square that will be drawn, in pixels.
 
         Raises:
             UsageError: no such square fits, or none has a valid pixel.
@@ -164,14 +164,14 @@ class ChipPlaces:
         self._cumulative = np.cumsum(weight[there], dtype=np.float64)
 
     def draw(self, side: int, rng: np.random.Generator) -> PixelWindow:
-        """Draw a square that touches nothing held out, with a probability by its valid pixels.
+        """Draw a square that touches no held-out bin, with a probability by its valid pixels.
 
         Args:
-            side: of the square, at most that of the largest.
+            side: side of the square, at most that of the largest.
             rng: the only source of randomness.
 
         Returns:
-            The window, cut to the raster where that is smaller.
+            The window, cut to the raster if that is smaller.
 
         Raises:
             ValueError: the square is larger than the largest.
@@ -181,7 +181,7 @@ class ChipPlaces:
         share = rng.random() * self._cumulative[-1]
         number = int(np.searchsorted(self._cumulative, share, "right")) % len(self._row)
         row, col = int(self._row[number]), int(self._col[number])
-        # Places lie on bins; moved within a bin if that touches nothing held out.
+        # Positions lie on bins. A square is moved in its bin if it then touches no held-out bin.
         moved_row = min(row + int(rng.integers(BIN)), max(self.size.height - self.side, 0))
         moved_col = min(col + int(rng.integers(BIN)), max(self.size.width - self.side, 0))
         at = np.array([moved_row]), np.array([moved_col])
@@ -197,7 +197,7 @@ class ChipPlaces:
         return PixelWindow(row=row, col=col, height=min(side, height), width=min(side, width))
 
     def _starts(self, length: int) -> Int64Array:
-        """Possible starts: those where the square begins or ends at the border of a bin."""
+        """Possible starts, at which the square begins or ends at the border of a bin."""
         last = max(length - self.side, 0)
         begin = np.arange(0, last + 1, BIN)
         end = np.arange(BIN, length + 1, BIN) - self.side
@@ -206,7 +206,7 @@ class ChipPlaces:
     def _sums(
         self, summed: Int64Array, row: Int64Array, col: Int64Array, side: int | None = None
     ) -> Int64Array:
-        """Sums over the bins that squares at these places touch, from an integral image."""
+        """Sum over the bins that squares at these positions touch, from an integral image."""
         side = side or self.side
         top, left = row // BIN, col // BIN
         bottom = np.minimum(-(-(row + side) // BIN), summed.shape[0] - 1)
@@ -221,10 +221,10 @@ def _summed(bins: NDArray[np.generic]) -> Int64Array:
 
 
 class LabelledScene:
-    """A confidence raster with its labels; may be sent to other processes.
+    """A confidence raster with its labels, which can be sent to other processes.
 
-    Every process, also a forked one, opens the files for itself: with a shared file handle, one
-    process would move the position where another one reads.
+    Every process, also a forked one, opens the files itself: with a shared file handle, one
+    process would move the position at which another process reads.
     """
 
     def __init__(
@@ -241,13 +241,13 @@ class LabelledScene:
         """Describe a scene; nothing is opened yet.
 
         Args:
-            spec: of the confidences.
+            spec: the confidences.
             box: georeference of the confidences.
-            block_height: rows of a block of their file.
+            block_height: number of rows of a block of their file.
             dataset: name of the labels.
             labels: foreground as polygons, or as a mask on the same grid.
-            aoi: where the labels are complete; None = everywhere.
-            validation_aoi: the same for validation; None = as `aoi`.
+            aoi: polygons in which the labels are complete; None = everywhere.
+            validation_aoi: such polygons for validation; None = those of `aoi`.
         """
         self.spec = spec
         self.box = box
@@ -352,8 +352,8 @@ class SceneSource:
 class SceneTile:
     """A held-out window of a scene, as a `ValidationMap`.
 
-    It is read with its surroundings, up to the size that the network reads at once. The network
-    sees them, as it would in `refine`, but they are not scored.
+    The window is read with its surroundings, up to the size that the network reads at once. The
+    network reads the surroundings, as in `refine`, but they are not scored.
     """
 
     scene: LabelledScene

@@ -1,4 +1,4 @@
-"""Configuration of the network to train: as asked for, or that of the initial model."""
+"""Choose the configuration of the network to train: as asked for, or that of the initial model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEFAULT_PATCH = 64
 
 
 def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> NetworkConfig:
-    """The configuration of the network.
+    """Choose the configuration of the network.
 
     Args:
-        choice: what is asked for.
-        recipe: for the default head, and the branches.
-        init: file of the model to start from.
+        choice: the network that is asked for.
+        recipe: gives the default head, and the branches.
+        init: file of the initial model.
 
     Raises:
         UsageError: what is asked for differs from the initial model.
@@ -54,7 +54,7 @@ def choose_sizes(choice: NetworkChoice, recipe: Recipe, init: Path | None) -> Ne
 def preset_of(config: NetworkConfig) -> str:
     """Name of the preset whose sizes a network has; ``own`` if none."""
     for name, preset in PRESETS.items():
-        # As plain values: not every combination of sizes and patch is a valid configuration.
+        # Compared as plain values: not every combination of sizes and patch is valid.
         free = {key: preset.as_dict()[key] for key in ("patch", "head", "branches")}
         if config.as_dict() | free == preset.as_dict():
             return name
@@ -62,12 +62,12 @@ def preset_of(config: NetworkConfig) -> str:
 
 
 def require_batch(config: NetworkConfig, *, chip_size: int, batch_size: int, n_chips: int) -> None:
-    """Check that batch norm gets more than one value per channel, which it refuses in training.
+    """Check that batch norm gets more than one value per channel, which it needs in training.
 
-    A step of a single chip gives one value where the pyramid pools all of it into one cell.
+    A step of a single chip gives one value if the pyramid pools the whole chip into one cell.
 
     Args:
-        config: of the network.
+        config: configuration of the network.
         chip_size: side of a chip in pixels.
         batch_size: chips in a step.
         n_chips: chips in an epoch.

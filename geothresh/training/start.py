@@ -1,4 +1,4 @@
-"""The initial model of a training, and what the new model's card takes over from it."""
+"""Read the initial model of a training, and take entries for the new model's card from it."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class Start:
 
     @property
     def scope(self) -> ModelScope:
-        """What it was trained on and for: ModelError where its card makes no sense."""
+        """What it was trained on and for; ModelError if an entry of its card is invalid."""
         return ModelScope.of_card(self.training)
 
     def facts(self, seen: GroundSampleDistance | None) -> dict[str, Any]:
         """Entries for the card of the new model.
 
         Args:
-            seen: sizes of the pixels that are trained on; None = not known, so that pixel sizes and
+            seen: sizes of the pixels of the training data; None = unknown, so that pixel sizes and
                 foreground widths of the initial model are taken over, with a warning.
 
         Raises:
-            ModelError: an entry of the card makes no sense.
+            ModelError: an entry of the card is invalid.
         """
         scope = self.scope
         facts: dict[str, Any] = {"init": {"name": self.name, "sha256": digest(self.path)}}
@@ -74,19 +74,19 @@ class Start:
         return facts
 
     def warn_of_seen(self, held: Iterable[str]) -> None:
-        """Warn of held-out ids that it was itself trained on, by the manifest beside it.
+        """Warn if the initial model was trained on held-out ids, by the manifest beside it.
 
         Raises:
-            InputError: the manifest exists and cannot be read.
+            InputError: the manifest exists but cannot be read.
         """
         manifest = beside(self.path, ".split.json")
         if not manifest.exists():
             return
-        every = set(held)
-        seen = every & set(Split.load(manifest).train)
+        held = set(held)
+        seen = held & set(Split.load(manifest).train)
         if seen:
             warn(
-                f"{self.name} was trained on {len(seen)} of {len(every)} held-out ids itself "
+                f"{self.name} was trained on {len(seen)} of {len(held)} held-out ids itself "
                 f"({names(seen, 3)}), by {manifest.name}; there is little to gain on them, and "
                 "that tells nothing of others: hold out ids that it has not seen"
             )

@@ -1,7 +1,7 @@
-"""State of a training between two steps, in one file with a checksum, to resume from exactly.
+"""Save the state of a training between two steps, in one file with a checksum, and restore it.
 
-Samples and dropout depend only on the seed and the number of the step, so no random generator has a
-state. Weights, optimiser, counters and what the task remembers are all that is needed.
+Samples and dropout depend only on the seed and the number of the step, so no random generator needs
+to be saved. Weights, optimiser, counters and the memory of the task are all that is needed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _PREFIX = "optimizer."
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Counters of a run, as they stand after a step."""
+    """Counters of a run after a step."""
 
     epoch: int = 0
-    """Epochs done."""
+    """Number of epochs done."""
     batch: int = 0
-    """Steps done of the current epoch."""
+    """Number of steps done in the current epoch."""
     step: int = 0
-    """Optimiser steps done."""
+    """Number of optimiser steps done."""
     seconds: float = 0.0
     """Time spent training."""
     sums: dict[str, float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Progress:
     least_loss: float = float("inf")
     """Lowest training loss of an epoch."""
     epochs_without_gain: int = 0
-    """Epochs since the training loss was lowest."""
+    """Number of epochs since the training loss was lowest."""
 
     def count_step(self, losses: Mapping[str, float], samples: int) -> None:
         """Count a step with the mean losses of its samples."""
@@ -65,14 +65,14 @@ class SavedRun:
 
     path: Path
     run: dict[str, Any]
-    """Network, recipe, data and whatever else must be the same to resume; JSON types."""
+    """Network, recipe, data and all else that must be the same to resume; JSON types."""
     progress: Progress
     groups: list[dict[str, Any]]
     """Parameter groups of the optimiser, without parameters."""
     finished: bool
     """Whether the run is finished."""
     memory: dict[str, Any]
-    """What the task remembers, see `Task.memory`."""
+    """The memory of the task, see `Task.memory`."""
 
     @classmethod
     def read(cls, path: Path, kind: Kind) -> SavedRun:
@@ -99,14 +99,14 @@ class SavedRun:
         """Check that the state is of this run.
 
         Raises:
-            ModelError: it is of another run.
+            ModelError: the state is of another run.
         """
         require_same_run(self.path, self.run, run, error=ModelError)
 
     def where(self) -> str:
-        """Where the run resumes: an epoch or a step, in words."""
+        """The epoch or step from which the run resumes, in words."""
         done, epochs = self.progress, self.run["recipe"].get("epochs", 1)
-        # With folds, as many for each of them and for the model.
+        # With folds, each fold has as many epochs, and so has the model.
         epochs *= 1 + self.run.get("data", {}).get("folds", 0)
         if done.batch:
             epoch = f"in epoch {done.epoch + 1} of {epochs}, " if epochs > 1 else ""
@@ -116,7 +116,7 @@ class SavedRun:
     def restore(
         self, modules: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Load what was saved into networks and optimiser.
+        """Load the saved tensors into networks and optimiser.
 
         Raises:
             ModelError: names or shapes of the tensors differ.
@@ -127,16 +127,16 @@ class SavedRun:
 
 
 def place_of(newest: Path, kind: Kind) -> str | None:
-    """Where a run resumes from its newest state, in words; None where there is none."""
+    """The epoch or step of the newest state, in words; None if there is no state."""
     there = states_there(newest)
     return SavedRun.read(there[0], kind).where() if there else None
 
 
 def save_state(path: Path, task: Task, progress: Progress) -> None:
-    """Write the newest state, whole or not at all; the one before is kept under another name.
+    """Write the newest state atomically; the state before it is kept under another name.
 
     Raises:
-        OutputError: it cannot be written; earlier states are still there.
+        OutputError: the state cannot be written; earlier states are kept.
     """
     tensors = {
         prefix + name: value.clone()
@@ -183,7 +183,7 @@ def restore_optimizer(
     """Load the tensors of `optimizer_tensors` from a file, and the parameter groups.
 
     Raises:
-        ModelError: they do not fit this optimiser.
+        ModelError: the tensors do not fit this optimiser.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -191,7 +191,7 @@ def restore_optimizer(
     entries: dict[int, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            # What safe_open gives is no mapping: it has keys() and no __iter__.
+            # safe_open returns no mapping: it has keys() but no __iter__.
             for key in file.keys():  # noqa: SIM118
                 if key.startswith(_PREFIX):
                     number, name = key.removeprefix(_PREFIX).split(".")

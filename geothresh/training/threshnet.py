@@ -1,4 +1,4 @@
-"""ThreshNet as a task of the training loop (paper, section 4.2)."""
+"""Train a ThreshNet as a task of the training loop (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ class ThreshNetTask(Task):
         Args:
             train: maps to learn from.
             validation: maps to score after each epoch, of other places.
-            output: the model file, best epoch so far; ``.last`` and ``.csv`` are written beside it.
+            output: the model file, of the best epoch; ``.last`` and ``.csv`` are written beside it.
             config: sizes of the network.
             recipe: hyperparameters.
             facts: description of the data for the model file; a resumed run must have the same.
             init: model file of the same sizes to start from.
             device: auto, cpu, cuda, cuda:i or mps.
-            loader_workers: processes that prepare chips; 0 = this one.
+            loader_workers: number of processes that prepare chips; 0 = this process does.
 
         Raises:
             ModelError: the initial model does not fit.
-            UsageError, InputError: the device or the precision is not there.
+            UsageError, InputError: the device or the precision is not available.
         """
         self._start = None if init is None else Start.of(init)
         place, dtype = training_place(device, recipe.precision)
@@ -113,9 +113,9 @@ class ThreshNetTask(Task):
 
     @property
     def tuning(self) -> Tuning | None:
-        """What training gained so far over the initial model.
+        """Gain of the training so far over the initial model.
 
-        None without an initial model, or where no epoch is done.
+        None if there is no initial model, or if no epoch is done.
         """
         if self._start is None or not self._figures.tuned:
             return None
@@ -124,7 +124,7 @@ class ThreshNetTask(Task):
     def _compared(
         self, tuned: Sequence[Figures], epoch: int, *, folds: int | None = None
     ) -> Tuning:
-        """Figures of an epoch beside those before it."""
+        """Compare the figures of an epoch with those before the training."""
         start = None if self._start is None else self._start.name
         return Tuning.of(self._figures, tuned, epoch=epoch, start=start, folds=folds)
 
@@ -140,7 +140,7 @@ class ThreshNetTask(Task):
         return progress.epoch >= self.recipe.epochs or (by_loss and stalled)
 
     def batches(self, epoch: int, first: int) -> Iterable[tuple[list[Tensor], int]]:
-        """Batches of the chips of an epoch, in the order in which these are numbered."""
+        """Batches of the chips of an epoch, in the order of the chips' numbers."""
         self._chips.set_epoch(epoch)
         sampler = [list(positions) for positions in self._positions[first:]]
         loader = DataLoader(self._chips, batch_sampler=sampler, num_workers=self.loader_workers)
@@ -167,7 +167,7 @@ class ThreshNetTask(Task):
         )
 
     def losses(self, batch: list[Tensor]) -> dict[str, Tensor]:
-        """The paper's loss, and what the recipe adds to it."""
+        """The paper's loss, with the terms that the recipe adds."""
         whole = bool(batch[3].all())
         confidence, region_target, truth, valid = (
             part.to(self.device, non_blocking=True) for part in batch
@@ -186,7 +186,7 @@ class ThreshNetTask(Task):
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Move the average towards the network, statistics of the norms included."""
-        # A short average at first, or the random start would stay in it for long.
+        # The average is short at first, or else the random start would stay in it for long.
         decay = min(self.recipe.ema, (1 + progress.step) / (10 + progress.step))
         for mean, value in zip(
             self._average.state_dict().values(), self.network.state_dict().values(), strict=True
@@ -197,9 +197,9 @@ class ThreshNetTask(Task):
                 mean.copy_(value)
 
     def score_start(self) -> dict[str, float] | None:
-        """Scores of the initial model on the held-out maps.
+        """Score the initial model on the held-out maps.
 
-        None without an initial model, or where a resumed run has them already.
+        None if there is no initial model, or if a resumed run has the scores already.
         """
         if self._start is None or self._figures.is_known:
             return None
@@ -217,14 +217,14 @@ class ThreshNetTask(Task):
         return means(figures.start or figures.cut)
 
     def validate(self) -> dict[str, float]:
-        """Scores of the average on the held-out maps."""
+        """Score the average of the weights on the held-out maps."""
         self._found = self._score(self._validation, smooth=self.recipe.smooth)
         return means(self._found)
 
     def _score(
         self, maps: Sequence[ValidationMap], *, smooth: bool, strength: float = 1.0
     ) -> list[Figures]:
-        """Scores of the average of weights on maps; for the options see `ModelScope`."""
+        """Score the average of the weights on maps; for the options see `ModelScope`."""
         return score_network(
             self._average, maps, dtype=self.dtype, smooth=smooth, strength=strength
         )
@@ -232,9 +232,9 @@ class ThreshNetTask(Task):
     def after_epoch(
         self, progress: Progress, losses: Mapping[str, float], scores: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Write the last model, the best one if this is it, and the log."""
+        """Write the last model, the best model if this epoch is the best, and the log."""
         rate = self._count_losses(progress, losses) if losses else None
-        # No times: a run that was stopped and resumed must write the same bytes.
+        # The card has no times: a run that was stopped and resumed must write the same bytes.
         card = {**self._card(progress), "validation": scores}
         if losses and self._start is not None:
             self._figures.offer(progress.epoch, self._found)
@@ -246,12 +246,12 @@ class ThreshNetTask(Task):
         self._save_average(files, card)
         if self._start is not None and progress.best_epoch == 0:
             tuning = self.tuning
-            told = {} if tuning is None else {"tuning": tuning.as_dict()}
-            self._save_start(self._start, {**self._card(progress), **told})
+            entry = {} if tuning is None else {"tuning": tuning.as_dict()}
+            self._save_start(self._start, {**self._card(progress), **entry})
         return self._log_row(progress, rate, losses, scores)
 
     def _count_losses(self, progress: Progress, losses: Mapping[str, float]) -> float:
-        """Update the schedule by the loss of an epoch; returns the epoch's learning rate."""
+        """Update the schedule by the loss of an epoch, and return the epoch's learning rate."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         if self.recipe.schedule == "plateau":
             self._plateau.step(losses["total"])
@@ -317,10 +317,10 @@ class ThreshNetTask(Task):
         }
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Take up what `memory` gave in an earlier run.
+        """Restore what `memory` returned in an earlier run.
 
         Raises:
-            ModelError: the state lacks it.
+            ModelError: the state lacks an entry.
         """
         try:
             self._log.rows = [dict(row) for row in memory["rows"]]
@@ -333,8 +333,8 @@ class ThreshNetTask(Task):
 def batches_of(n_chips: int, batch_size: int) -> list[range]:
     """Positions of the chips of each step of an epoch.
 
-    The last step may have fewer, or one more: a chip left over alone, over which batch norm has no
-    statistics, joins the step before.
+    The last step may have fewer chips, or one more: if a single chip is left over, it joins the
+    step before, as batch norm has no statistics over a single chip.
     """
     batches = [range(k, min(k + batch_size, n_chips)) for k in range(0, n_chips, batch_size)]
     if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
@@ -346,8 +346,8 @@ def batches_of(n_chips: int, batch_size: int) -> list[range]:
 def _signals_held() -> Iterator[None]:
     """Block SIGINT and SIGTERM inside; processes that are started inside inherit the block.
 
-    Ctrl-C goes to the whole process group, and workers end with the run anyway. And an exception
-    that a signal handler raises in a callback at a fork would be ignored by Python.
+    Ctrl-C goes to the whole process group, and workers end with the run anyway. Besides, Python
+    would ignore an exception that a signal handler raises in a callback at a fork.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
@@ -364,12 +364,12 @@ class EpochLog:
         self.rows: list[dict[str, str]] = []
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row and rewrite the file, whole or not at all; rows may lack columns."""
+        """Add a row and rewrite the file atomically; rows may lack columns."""
         self.rows.append(
             {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
         )
         text = io.StringIO(newline="")
-        # In the order of the longest row: epoch 0 has no losses.
+        # Columns are in the order of the longest row, as epoch 0 has no losses.
         columns = dict.fromkeys([*max(self.rows, key=len), *(c for row in self.rows for c in row)])
         writer = csv.DictWriter(text, fieldnames=list(columns))
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Gains of a training on held-out maps: over the initial model, or over the cut at 0.5."""
+"""Compute the gain of a training on held-out maps, over the initial model or the cut at 0.5."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Measure = Literal["iou", "boundary_iou"]
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean over maps, in which each data set and base network has the same weight."""
+    """A mean over maps, in which each data set and base network has the same weight."""
 
     mean: float
-    """0 to 1."""
+    """The mean, 0 to 1."""
     standard_error: float | None
-    """Over maps taken as independent; None for a single one."""
+    """Standard error of the mean, with maps taken as independent; None for a single map."""
 
     @classmethod
     def of(cls, values: Sequence[float], groups: Sequence[str]) -> Mean:
-        """Mean of the values of maps, in which each group has the same weight.
+        """Average the values of maps so that each group has the same weight.
 
         Example:
             >>> Mean.of([0.25, 0.75, 0.5], ["one", "one", "other"]).mean
@@ -41,7 +41,7 @@ class Mean:
         return cls(mean, math.sqrt(n / (n - 1) * math.fsum(squares)))
 
     def text(self, *, sign: str = "") -> str:
-        """In points (hundredths), such as ``41.20 (s.e. 1.31)``."""
+        """Format the mean in points (hundredths), such as ``41.20 (s.e. 1.31)``."""
         error = "" if self.standard_error is None else f" (s.e. {100 * self.standard_error:.2f})"
         return f"{100 * self.mean:{sign}.2f}{error}"
 
@@ -56,30 +56,30 @@ class Compared:
     """One measure of the same maps, cut and refined, 0 to 1."""
 
     cut: Mean
-    """Unrefined, cut at 0.5."""
+    """Scores of the unrefined maps, cut at 0.5."""
     start: Mean | None
-    """Refined by the initial model; None without one."""
+    """Scores of the maps refined by the initial model; None if there is none."""
     tuned: Mean
-    """Refined by the trained model."""
+    """Scores of the maps refined by the trained model."""
     gain: Mean
-    """Mean over maps of trained minus start, or minus cut without a start."""
+    """Mean over maps of `tuned` minus `start`, or minus `cut` if there is no initial model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What training gained on held-out maps."""
+    """The gain of a training on held-out maps."""
 
     start: str | None
-    """Name of the initial model; None without one."""
+    """Name of the initial model; None if there is none."""
     maps: int
-    """Maps, or tiles of scenes, that were scored."""
+    """Number of maps, or of tiles of scenes, that were scored."""
     epoch: int
     """Epoch of the trained model: the best one on these maps, or with folds the last one."""
     folds: int | None
     """Number of folds; None = one split."""
     helped: bool
-    """Whether the mean of both measures is higher than before training; if not, the initial model
-    is what is written."""
+    """Whether the mean of both measures is higher than before the training. If not, the initial
+    model is written."""
     miou: Compared
     boundary_iou: Compared
 
@@ -96,9 +96,9 @@ class Tuning:
         """Compare the figures of the same maps in the same order.
 
         Args:
-            figures: of the cut and of the initial model.
-            tuned: of the trained model.
-            epoch: of the trained model.
+            figures: figures of the cut and of the initial model.
+            tuned: figures of the trained model.
+            epoch: epoch of the trained model.
             start: name of the initial model.
             folds: number of folds; None = one split.
         """
@@ -159,19 +159,19 @@ class Tuning:
 
 @dataclass(slots=True, kw_only=True)
 class TuningFigures:
-    """Figures of the held-out maps, which are kept in the state of a run."""
+    """Figures of the held-out maps, which are stored in the state of a run."""
 
     cut: list[Figures] = field(default_factory=list)
     start: list[Figures] = field(default_factory=list)
     """Empty without an initial model."""
     tuned: list[Figures] = field(default_factory=list)
-    """Of the best epoch so far, or of the finished folds."""
+    """Figures of the best epoch so far, or of the finished folds."""
     epoch: int = 0
     """The best epoch so far."""
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> TuningFigures:
-        """Make it of JSON types; KeyError, TypeError or ValueError where these do not fit."""
+        """Make it of JSON types; KeyError, TypeError or ValueError if they do not fit."""
         lists = {
             name: [Figures(str(g), float(i), float(b)) for g, i, b in values[name]]
             for name in ("cut", "start", "tuned")
@@ -195,10 +195,10 @@ def score_of(scores: Mapping[str, float]) -> float:
 
 
 def _compared(figures: TuningFigures, tuned: Sequence[Figures], measure: Measure) -> Compared:
-    groups = [one.group for one in tuned]
+    groups = [figure.group for figure in tuned]
     cut, start, after = (
-        [float(getattr(one, measure)) for one in some]
-        for some in (figures.cut, figures.start, tuned)
+        [float(getattr(figure, measure)) for figure in of_maps]
+        for of_maps in (figures.cut, figures.start, tuned)
     )
     before = start or cut
     return Compared(

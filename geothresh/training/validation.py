@@ -51,11 +51,11 @@ def refine_map(
 ) -> Float32Array:
     """Refine a whole map (H, W) by the engine, in tiles without overlap.
 
-    That is quicker than `refine`, with some seams. It runs in the training thread, because torch
+    This is quicker than `refine`, with some seams. It runs in the training thread, because torch
     shares cores badly among several threads.
 
     Args:
-        network: in evaluation mode.
+        network: the network, in evaluation mode.
         confidence: (H, W) in [0, 1].
         dtype: number format inside the network.
         factor: pixels of the network per pixel of the map, which is resampled as by `refine`.
@@ -79,9 +79,9 @@ class Figures(NamedTuple):
     group: str
     """``<data set>/<base network>``."""
     iou: float
-    """Of the foreground, 0 to 1; empty against empty is 1."""
+    """IoU of the foreground, 0 to 1; empty against empty is 1."""
     boundary_iou: float
-    """Of the pixels near the contours, 0 to 1."""
+    """IoU of the pixels near the contours, 0 to 1."""
 
 
 def score_network(
@@ -94,7 +94,7 @@ def score_network(
 ) -> list[Figures]:
     """Refine every map, cut it at 0.5 and score it; for the options see `refine_map`.
 
-    The network is in evaluation mode meanwhile.
+    The network is in evaluation mode during the call.
 
     Raises:
         ModelError: an output of the network is not finite.
@@ -102,27 +102,27 @@ def score_network(
     was_training = network.training
     network.eval()
     found = []
-    for one in maps:
-        cut = one.read()
+    for held_map in maps:
+        cut = held_map.read()
         try:
             refined = refine_map(
-                network, cut.confidence, dtype=dtype, factor=one.factor, smooth=smooth,
+                network, cut.confidence, dtype=dtype, factor=held_map.factor, smooth=smooth,
                 strength=strength,
             )  # fmt: skip
         except ModelError as error:
             raise ModelError(
-                f"the network's confidences of {one.dataset}/{one.source} are not finite; lower "
-                "`learning_rate` and start anew"
+                f"the network's confidences of {held_map.dataset}/{held_map.source} are not "
+                "finite; lower `learning_rate` and start anew"
             ) from error
-        found.append(_score(one, refined, cut))
+        found.append(_score(held_map, refined, cut))
     network.train(was_training)
     return found
 
 
 def score_unrefined(maps: Sequence[ValidationMap]) -> list[Figures]:
     """Cut every map at 0.5 without refining it, and score it."""
-    cuts = ((one, one.read()) for one in maps)
-    return [_score(one, cut.confidence, cut) for one, cut in cuts]
+    cuts = ((held_map, held_map.read()) for held_map in maps)
+    return [_score(held_map, cut.confidence, cut) for held_map, cut in cuts]
 
 
 def means(figures: Sequence[Figures]) -> dict[str, float]:
@@ -132,17 +132,18 @@ def means(figures: Sequence[Figures]) -> dict[str, float]:
         ``miou/<group>``, ``boundary_iou/<group>``, ``miou`` and ``boundary_iou``.
     """
     by_group: dict[str, list[Figures]] = defaultdict(list)
-    for one in figures:
-        by_group[one.group].append(one)
+    for figure in figures:
+        by_group[figure.group].append(figure)
     found: dict[str, float] = {}
-    for group, some in sorted(by_group.items()):
-        found[f"miou/{group}"] = fmean(one.iou for one in some)
-        found[f"boundary_iou/{group}"] = fmean(one.boundary_iou for one in some)
+    for group, members in sorted(by_group.items()):
+        found[f"miou/{group}"] = fmean(figure.iou for figure in members)
+        found[f"boundary_iou/{group}"] = fmean(figure.boundary_iou for figure in members)
     for name in ("miou", "boundary_iou"):
         found[name] = fmean(v for k, v in found.items() if k.startswith(f"{name}/"))
     return found
 
 
-def _score(one: ValidationMap, confidence: Float32Array, cut: Cut) -> Figures:
+def _score(held_map: ValidationMap, confidence: Float32Array, cut: Cut) -> Figures:
     score = MapScore.of(prediction=confidence >= 0.5, target=cut.truth, valid=cut.valid)
-    return Figures(f"{one.dataset}/{one.source}", score.counts.iou(), score.boundary.iou())
+    group = f"{held_map.dataset}/{held_map.source}"
+    return Figures(group, score.counts.iou(), score.boundary.iou())
