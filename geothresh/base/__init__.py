@@ -1,1 +1,1 @@
-"""Base networks, which make confidence maps of images: networks, training, prediction."""
+"""Train base networks, which make confidence maps of images, and predict with them."""

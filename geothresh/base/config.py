@@ -1,4 +1,4 @@
-"""Options of base networks: architecture, hyperparameters, data."""
+"""Define the options of base networks: architecture, hyperparameters, data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from geothresh.fields import (
 )
 from geothresh.options import LayoutOption, PathLike, layout_option, resize_option
 
-#: The networks, by the names of the command line.
+#: The networks, by their names on the command line.
 NETWORKS = (
     "linknet", "dlinknet", "unet", "deeplabv3plus", "pspnet", "fcn8s", "resunet", "resunetpp",
     "rfcn", "pfan",
 )  # fmt: skip
-#: In place of an encoder's name, for networks without a separate encoder.
+#: Takes the place of an encoder's name for networks without a separate encoder.
 OWN = "own"
 #: Networks without a separate encoder, and those for VGG encoders.
 _OF_ONE_PIECE = ("resunet", "resunetpp")
@@ -52,9 +52,9 @@ class BaseConfig:
     encoder: str = "resnet18"
     """Name of an encoder of segmentation-models-pytorch, or ``own``."""
     mean: tuple[float, float, float] = _MEAN
-    """Subtracted from red, green and blue in [0, 1] ..."""
+    """Mean that is subtracted from red, green and blue in [0, 1]."""
     std: tuple[float, float, float] = _STD
-    """... which are then divided by this."""
+    """Standard deviation by which these differences are divided."""
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
@@ -81,7 +81,7 @@ class BaseConfig:
 
     @property
     def name(self) -> str:
-        """Network and encoder, fit for the name of a folder: ``linknet-resnet18``, ``resunet``."""
+        """Network and encoder, as used in folder names: ``linknet-resnet18``, ``resunet``."""
         return self.network if self.encoder == OWN else f"{self.network}-{self.encoder}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,10 +109,10 @@ class BaseConfig:
 
 
 def default_encoder(network: str) -> str:
-    """Default encoder of a network.
+    """Name of the default encoder of a network.
 
-    For the networks on VGG it is VGG-16 with batch norms. The papers have it without, but from
-    random weights, the default here, it then learns next to nothing.
+    For the networks on VGG it is VGG-16 with batch norms. The papers use it without, but from
+    random weights, the default here, VGG-16 without batch norms learns next to nothing.
     """
     if network in _OF_ONE_PIECE:
         return OWN
@@ -135,18 +135,18 @@ class BaseRecipe(Options):
         COUNT,
     )
     batch_size: int = option(8, "Crops in a step.", Number(whole=True, least=2))
-    """At least 2, for the statistics of batch norms."""
+    """Batch norms need at least 2."""
     learning_rate: float = option(
         5e-4, "Highest learning rate of AdamW.", Number(least=0, above=True)
     )
-    """Warm-up over a twentieth of the steps, then half a cosine to 0."""
+    """The rate rises over a twentieth of the steps, then falls along half a cosine to 0."""
     weight_decay: float = option(1e-2, "Weight decay of AdamW.", AMOUNT)
     jitter: float = option(
         0.2,
-        "How far contrast and brightness are changed at random.",
+        "Range of random changes of contrast and brightness.",
         Number(least=0, most=1, below=True),
     )
-    """Contrast is multiplied by 1 - jitter to 1 + jitter, and up to half of it is added to or
+    """Contrast is multiplied by 1 - jitter to 1 + jitter, and up to half of jitter is added to or
     subtracted from the brightness."""
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Number format inside the network.", Choice(("auto", "fp32", "bf16"))
@@ -163,7 +163,7 @@ class BaseRecipe(Options):
         return asdict(self)
 
     def with_epochs(self, epochs: int, images: int) -> BaseRecipe:
-        """The recipe with the steps of `epochs` passes over a number of images."""
+        """Return the recipe with the steps of `epochs` passes over a number of images."""
         return replace(self, steps=max(1, math.ceil(epochs * images / self.batch_size)))
 
 
@@ -177,7 +177,7 @@ class ImageData(Options):
     resize: int | None = resize_option()
     place_pattern: str | None = option(
         None,
-        "Ids with the same first group are one place, such as '^(.*)_[0-9]+$'.",
+        "Pattern whose first group names the place of an id, such as '^(.*)_[0-9]+$'.",
         Text(),
         metavar="REGEX",
     )
@@ -197,38 +197,38 @@ class ImageData(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasePlan(Options):
-    """Which base network to train, and how."""
+    """The base network to train, and its training."""
 
     network: str = option(
         "linknet", f"Architecture: {', '.join(NETWORKS)}.", Choice(NETWORKS), metavar="NAME"
     )
     encoder: str | None = option(
         None,
-        "Any encoder of segmentation-models-pytorch; for rfcn and pfan a VGG, for resunet and "
-        "resunetpp none.  [default: resnet18, vgg16_bn]",
+        "Any encoder of segmentation-models-pytorch. rfcn and pfan need a VGG, and resunet and "
+        "resunetpp take none.  [default: resnet18, or vgg16_bn]",
         Text(),
         metavar="NAME",
     )
     encoder_weights: str = option(
         "none",
-        "Initial weights of the encoder: random (none), ImageNet's, which are fetched, or a "
+        "Initial weights of the encoder: random (none), ImageNet's (imagenet, downloaded), or a "
         ".safetensors file of its state dict.",
         Text(),
         metavar="none|imagenet|FILE",
     )
     recipe: BaseRecipe = field(default_factory=BaseRecipe)
     """Hyperparameters."""
-    epochs: int | None = option(None, "Passes through the images, in place of --steps.", COUNT)
+    epochs: int | None = option(None, "Passes over the images, in place of --steps.", COUNT)
     snapshots: int = option(
         0,
-        "Also keep the network at N earlier steps: further networks at no cost.",
+        "Also save the network at N earlier steps; it makes further maps at no training cost.",
         Number(whole=True, least=0),
         metavar="N",
     )
-    """They are ``.stepNNNNN.safetensors`` beside the last."""
+    """Snapshots are ``.stepNNNNN.safetensors`` beside the final model."""
 
     def recipe_for(self, images: int) -> BaseRecipe:
-        """The recipe for a number of training images."""
+        """Return the recipe for a number of training images."""
         return self.recipe if self.epochs is None else self.recipe.with_epochs(self.epochs, images)
 
 
@@ -240,9 +240,9 @@ class Holdout(Options):
         (),
         "Hold out the ids that match, such as 'testing_*'; may be repeated.",
         Several(Text()),
-        metavar="PATTERN",
+        metavar="GLOB",
     )
     validation_fraction: float = option(
         0.0, "Share of places to hold out.", Number(least=0, most=1, below=True)
     )
-    """For data sets of which no id is held out by name."""
+    """It applies to data sets of which no id is held out by name."""

@@ -1,4 +1,4 @@
-"""Out-of-fold confidence maps by base networks: files and steps of a resumable run."""
+"""Make out-of-fold confidence maps by base networks: files and steps of a resumable run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CrossfitRun:
     pairs: Mapping[str, ImagePair]
     config: BaseConfig
     plan: BasePlan
-    """With the steps of each fold."""
+    """The plan, whose recipe has the number of steps of a fold."""
     output: Path
     device: str
 
@@ -87,7 +87,7 @@ class CrossfitRun:
     @property
     def all_folders(self) -> list[Path]:
         """The folder of the models, and those of the maps."""
-        return [self.work, *(folder for some in self.folders.values() for folder in some)]
+        return [self.work, *(folder for of_name in self.folders.values() for folder in of_name)]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -110,8 +110,8 @@ class CrossfitRun:
                 folder.mkdir(parents=True, exist_ok=True)
                 if not self.manifest.exists() and not overwrite and any(folder.glob("*.png")):
                     raise OutputError(
-                        f"{folder}: holds maps, but {self.manifest.name} that tells whence is not "
-                        "there; choose another folder or add `overwrite=True`"
+                        f"{folder}: holds maps, but no manifest {self.manifest.name}; "
+                        "choose another folder or add `overwrite=True`"
                     )
         except OSError as error:
             raise OutputError(f"{self.output}: cannot be written ({error.strerror})") from error
@@ -125,7 +125,7 @@ class CrossfitRun:
         """Start the manifest, or check that the existing one is of the same run.
 
         Returns:
-            Seconds of training of each fold; 0 where it is not done.
+            Seconds of training of each fold; 0 for a fold that is not trained yet.
 
         Raises:
             OutputError: the manifest is of another run.
@@ -166,10 +166,10 @@ class CrossfitRun:
         """Train the network of a fold unless its models exist.
 
         Args:
-            fold: its number, from 0.
+            fold: number of the fold, from 0.
             dealt: ids of each fold.
             data: digest of all data.
-            on_step: progress.
+            on_step: progress callback.
 
         Returns:
             Seconds of training; None if the models existed.
@@ -198,7 +198,7 @@ class CrossfitRun:
         """Write the missing maps of a fold.
 
         Raises:
-            ModelError: a model of the fold was trained on an image of it.
+            ModelError: a model of the fold was trained on an image of the fold.
         """
         for name, model in self.models(fold).items():
             missing = [i for i in ids if not self.map(name, i).exists()]
@@ -234,8 +234,8 @@ class CrossfitRun:
             counts[pair.dataset].append(Counts.of(prediction=foreground, target=truth))
         return {
             dataset: {
-                "miou": fmean(c.iou() for c in some),
-                "iou_pooled": sum(some, Counts()).iou(),
+                "miou": fmean(c.iou() for c in of_maps),
+                "iou_pooled": sum(of_maps, Counts()).iou(),
             }
-            for dataset, some in counts.items()
+            for dataset, of_maps in counts.items()
         }

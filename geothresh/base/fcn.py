@@ -1,4 +1,4 @@
-"""FCN-8s on an encoder."""
+"""Define FCN-8s on an encoder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FCN8s(nn.Module):
 
 
 def _doubling() -> nn.ConvTranspose2d:
-    """A transposed convolution that starts as bilinear interpolation to twice the size."""
+    """Make a transposed convolution that starts as bilinear interpolation to twice the size."""
     doubling = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1, bias=False)
     tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():

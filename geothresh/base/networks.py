@@ -1,8 +1,8 @@
 """Build base networks, and read their files.
 
 The networks are those of segmentation-models-pytorch, D-LinkNet, and those of this package. Each
-takes images (B, 3, H, W), H and W multiples of 32, and gives logits (B, 1, H, W). In training it
-may give (B, N, H, W), of which the first map is the output.
+takes images (B, 3, H, W), H and W multiples of 32, and returns logits (B, 1, H, W). In training it
+may return (B, N, H, W), of which the first map is the output.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLASSES = {
     "linknet": "Linknet",
     "dlinknet": "Linknet",
 }
-# Networks of this package, without and with a separate encoder.
+# The networks of this package: those without and those with a separate encoder.
 _WITHOUT_ENCODER = {"resunet": ResUNet, "resunetpp": ResUNetPlusPlus}
 _ON_ENCODER = {"fcn8s": FCN8s, "rfcn": RFCN, "pfan": PFAN}
 _DILATIONS = (1, 2, 4, 8)
@@ -78,7 +78,7 @@ class CentredDecoder(nn.Module):
 
 
 def describe_network(network: str, encoder: str | None = None, weights: str = NONE) -> BaseConfig:
-    """The configuration of a network, with the normalisation that its encoder's weights expect.
+    """Make the configuration of a network, with the normalisation of its encoder's weights.
 
     Args:
         network: one of `NETWORKS`.
@@ -115,13 +115,13 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
     """Build a network.
 
     Args:
-        config: which one.
-        weights: of the encoder: ``none``, ``imagenet`` or a file.
+        config: configuration of the network.
+        weights: weights of the encoder: ``none``, ``imagenet`` or a file.
 
     Raises:
         UsageError: the encoder does not exist, or does not suit the network.
         InputError: the weights cannot be fetched, or their file does not exist.
-        ModelError: their file is of another network.
+        ModelError: the file of weights is of another network.
     """
     if config.encoder == OWN:
         network: nn.Module = _WITHOUT_ENCODER[config.network]()
@@ -137,7 +137,7 @@ def build_network(config: BaseConfig, weights: str = NONE) -> nn.Module:
 
 def _on_encoder(config: BaseConfig, weights: str) -> nn.Module:
     library = segmentation_models()
-    # Fetched separately, so that errors of the connection are told from those of building.
+    # Fetched separately, to distinguish errors of the connection from those of building.
     pretrained = encoder_tensors(config, weights)
     try:
         if config.network in _ON_ENCODER:
@@ -189,7 +189,7 @@ class BaseCard:
 
 
 def read_base_card(path: str | Path) -> BaseCard:
-    """The card of a base network, without its weights and without torch.
+    """Read the card of a base network, without its weights and without torch.
 
     Raises:
         ModelError: the file is missing, unreadable, damaged or no base network of geothresh.
@@ -206,11 +206,11 @@ def read_base_card(path: str | Path) -> BaseCard:
 
 
 def load_base_weights(path: str | Path, config: BaseConfig) -> dict[str, Any]:
-    """The tensors of a base network, checked one by one.
+    """Read the tensors of a base network, and check each.
 
     Args:
         path: a file whose card was read.
-        config: that its card gives.
+        config: the configuration in that card.
 
     Raises:
         ModelError: a tensor is missing, superfluous, of another shape, or not finite.

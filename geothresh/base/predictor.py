@@ -1,4 +1,4 @@
-"""Inference with a base network."""
+"""Run inference with a base network."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BasePredictor:
         self.network = self._threads.run(self._network, weights)
 
     def _network(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-        # Not on the meta device: some encoders keep constants that are not among the weights.
+        # Not built on the meta device: some encoders keep constants that are not among the weights.
         network = build_network(self.config)
         network.load_state_dict(weights)
         # torch's stubs have no memory_format beside a device.
@@ -67,11 +67,11 @@ class BasePredictor:
 
     @property
     def batch_size(self) -> int:
-        """Tiles in a forward pass: as asked for, less where that did not fit into memory."""
+        """Tiles in a forward pass: as asked for, or fewer if that did not fit into memory."""
         return self._batches.size
 
     def __call__(self, tiles: Float32Array) -> Float32Array:
-        """Confidences (B, T, T) of tiles (B, 3, T, T), red, green and blue in [0, 1].
+        """Predict confidences (B, T, T) of tiles (B, 3, T, T), red, green and blue in [0, 1].
 
         Raises:
             ModelError: there are not three bands, T is no multiple of 32, or not even one tile
@@ -99,12 +99,12 @@ class BasePredictor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSource:
-    """Description from which any process can load a base network: picklable, small."""
+    """A small, picklable description from which any process can load a base network."""
 
     path: str
     """Absolute path of the model file."""
     sha256: str
-    """Of the file; checked when it is loaded."""
+    """SHA-256 of the file, which is checked when it is loaded."""
     device: str = "auto"
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
@@ -122,7 +122,7 @@ class BaseSource:
         """Look a model file up and check its card.
 
         Raises:
-            ModelError: it is missing or no base network.
+            ModelError: the file is missing, or is no base network.
         """
         path = Path(os.fspath(path))
         read_base_card(path)
@@ -136,7 +136,7 @@ class BaseSource:
 
     @property
     def patch(self) -> int:
-        """Sides of tiles must be multiples of this many pixels."""
+        """Number of pixels of which the sides of tiles must be multiples."""
         return STRIDE
 
     @property
@@ -193,10 +193,10 @@ def predict_picture(
     *,
     batch_size: int = 1,
 ) -> UInt8Array:
-    """Confidence map (H, W) of a picture (H, W, 3), as confidence x 255.
+    """Predict the confidence map (H, W) of a picture (H, W, 3), as confidence x 255.
 
     A picture that fits into a tile goes through the network in one pass, padded by mirroring to the
-    next multiple of the patch; a larger one goes through in tiles, see `geothresh.mosaic.mosaic`.
+    next multiple of the patch. A larger picture goes through in tiles, see `geothresh.mosaic`.
     """
     reader = PictureReader(image)
     size, patch = reader.size, predictor.patch

@@ -1,7 +1,7 @@
-"""Import segmentation-models-pytorch, and find the weights that an encoder starts from.
+"""Import segmentation-models-pytorch, and find the initial weights of an encoder.
 
 The library is an optional extra and slow to import, so no module imports it at its top. Weights are
-random, ImageNet's from the Hugging Face hub, or a file.
+random, those of ImageNet from the Hugging Face hub, or a file.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ IMAGENET = "imagenet"
 
 @cache
 def segmentation_models() -> ModuleType:
-    """The module ``segmentation_models_pytorch``.
+    """Import the module ``segmentation_models_pytorch``.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: the module is not installed.
     """
     try:
         _import_torchvision()
@@ -94,13 +94,13 @@ def weights_name(weights: str) -> str:
 
 
 def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
-    """The configuration with the mean and standard deviation that the encoder's weights expect.
+    """Set the mean and standard deviation that the encoder's weights expect in a configuration.
 
     Args:
-        config: which network.
+        config: configuration of the network.
         weights: ``none``, ``imagenet`` (timm's encoders ask the hub), or a safetensors file of the
-            encoder's state dict, for which the library's values for the encoder are taken, or
-            else ImageNet's.
+            encoder's state dict. For a file the library's values for the encoder are used, or
+            ImageNet's if it has none.
 
     Raises:
         UsageError: the encoder has no such weights, or they are not for RGB images.
@@ -124,7 +124,7 @@ def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
         with _fetching(config):
             wanted = encoders.get_preprocessing_params(encoder, pretrained=IMAGENET)
     except InputError:
-        if from_file:  # timm knows the encoder, and no weights of it
+        if from_file:  # timm knows the encoder, but has no weights of it
             return config
         raise
     if wanted.get("input_space", "RGB") != "RGB":
@@ -143,10 +143,10 @@ def normalisation(config: BaseConfig, weights: str) -> BaseConfig:
 
 
 def encoder_tensors(config: BaseConfig, weights: str) -> dict[str, Tensor] | None:
-    """Initial tensors of an encoder of full depth; None for random ones.
+    """Load the initial tensors of an encoder of full depth; None for random weights.
 
     Raises:
-        InputError: they cannot be fetched, or the file does not exist.
+        InputError: the weights cannot be fetched, or the file does not exist.
         ModelError: the tensors of the file do not fit the encoder, or are not finite.
     """
     if weights == NONE:
@@ -179,8 +179,8 @@ def _require_weights_file(weights: str) -> None:
 def _fetching(config: BaseConfig) -> Iterator[None]:
     """Report any exception inside as an InputError: weights cannot be fetched.
 
-    The libraries involved raise many types of exceptions for connections that fail. The last one
-    says least, so the first one of the chain is shown.
+    The libraries raise many types of exceptions for connections that fail. The last exception of a
+    chain says least, so the first one is shown.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""ResUNet and ResUNet++: U-Nets of residual units.
+"""Define ResUNet and ResUNet++, which are U-Nets of residual units.
 
-Both take images (B, 3, H, W), H and W multiples of 8, and give logits (B, 1, H, W).
+Both take images (B, 3, H, W), H and W multiples of 8, and return logits (B, 1, H, W).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _RATES = (1, 6, 12, 18)
 _REDUCTION = 8
 
 
-def _before(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    """Batch norm and ReLU before a 3 x 3 convolution (full pre-activation)."""
+def _pre_activated(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """Make a 3 x 3 convolution after batch norm and ReLU (full pre-activation)."""
     return nn.Sequential(
         nn.BatchNorm2d(inputs),
         nn.ReLU(inplace=True),
@@ -35,7 +35,7 @@ class ResidualUnit(nn.Module):
     """Two convolutions with pre-activation, added to a 1 x 1 convolution of the input.
 
     The papers draw an identity shortcut, although channels or stride change in every unit, and
-    leave open how its ends are matched. Here a 1 x 1 convolution does it.
+    leave open how its ends are matched. Here a 1 x 1 convolution matches them.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, first: bool = False) -> None:
@@ -44,14 +44,14 @@ class ResidualUnit(nn.Module):
         Args:
             inputs: channels of the input.
             outputs: channels of the output.
-            stride: of the first convolution.
+            stride: stride of the first convolution.
             first: whether the unit reads the image, without norm and ReLU before it.
         """
         super().__init__()
-        opening: nn.Module = _before(inputs, outputs, stride=stride)
+        opening: nn.Module = _pre_activated(inputs, outputs, stride=stride)
         if first:
             opening = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
-        self.body = nn.Sequential(opening, _before(outputs, outputs))
+        self.body = nn.Sequential(opening, _pre_activated(outputs, outputs))
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ class ResidualUnit(nn.Module):
 class ResUNet(nn.Module):
     """ResUNet (Zhang, Liu and Wang, "Road extraction by deep residual U-Net", GRSL 2018).
 
-    Three residual units down, a bridge, and three up, where features are upsampled to the nearest
-    neighbour and concatenated with those of the encoder. The paper counts 7.8 million parameters,
-    those of the 3 x 3 convolutions; with 1 x 1 convolutions as shortcuts there are 8.2 million.
+    Three residual units go down, one is the bridge, and three go up. On the way up, features are
+    upsampled by nearest neighbour and concatenated with those of the encoder. The paper counts 7.8
+    million parameters in the 3 x 3 convolutions; with the 1 x 1 shortcuts there are 8.2 million.
     """
 
     def __init__(self, widths: Sequence[int] = RESUNET_WIDTHS) -> None:
@@ -127,13 +127,13 @@ class AtrousPyramid(nn.Module):
 
 
 class DecoderAttention(nn.Module):
-    """Attention of ResUNet++: coarse features, weighted with the encoder's finer ones."""
+    """Attention of ResUNet++: coarse features, weighted by the encoder's finer features."""
 
     def __init__(self, fine: int, coarse: int) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_before(fine, coarse), nn.MaxPool2d(2))
-        self.coarse = _before(coarse, coarse)
-        self.both = _before(coarse, coarse)
+        self.fine = nn.Sequential(_pre_activated(fine, coarse), nn.MaxPool2d(2))
+        self.coarse = _pre_activated(coarse, coarse)
+        self.both = _pre_activated(coarse, coarse)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Features (B, fine, 2 H, 2 W) and (B, coarse, H, W) to the shape of the latter."""
@@ -144,12 +144,12 @@ class ResUNetPlusPlus(nn.Module):
     """ResUNet++: residual units with squeeze and excitation, atrous pyramids, attention.
 
     Jha and others, "ResUNet++: an advanced architecture for medical image segmentation", ISM 2019.
-    A stem and three residual units, each followed by squeeze and excitation; an atrous pyramid as
-    the bridge; three times attention, upsampling and a residual unit; an atrous pyramid before the
-    score. The paper leaves open and we chose: the widths (16 channels at full size, doubled with
-    each halving; 4.05 million parameters, no count of the authors' is known to us), the dilations
-    (1, 6, 12 and 18), the reduction in squeeze and excitation (8), and how the finer input of
-    attention is brought to the size of the coarser one (2 x 2 maximum).
+    It has a stem and three residual units, each followed by squeeze and excitation; an atrous
+    pyramid as the bridge; three times attention, upsampling and a residual unit; and an atrous
+    pyramid before the score. We chose what the paper leaves open: the widths (16 channels at full
+    size, doubled with each halving), the dilations (1, 6, 12 and 18), the reduction in squeeze and
+    excitation (8), and the 2 x 2 maximum that reduces the finer input of attention to the size of
+    the coarser one. There are 4.05 million parameters; we know no count by the authors.
     """
 
     def __init__(self, widths: Sequence[int] = RESUNETPP_WIDTHS) -> None:
@@ -159,7 +159,7 @@ class ResUNetPlusPlus(nn.Module):
             ResidualUnit(inputs, outputs, stride=1 if k == 0 else 2, first=k == 0)
             for k, (inputs, outputs) in enumerate(zip((3, *encoder[:-1]), encoder, strict=True))
         )
-        # What leaves the last unit goes into the bridge as it is.
+        # The output of the last unit goes into the bridge without squeeze and excitation.
         self.excite = nn.ModuleList(SqueezeExcite(width) for width in encoder[:-1])
         self.bridge = AtrousPyramid(encoder[-1], bridge)
         below = (bridge, *encoder[:1:-1])

@@ -1,6 +1,6 @@
-"""RFCN and PFAN: saliency networks on a VGG encoder.
+"""Define RFCN and PFAN, which are saliency networks on a VGG encoder.
 
-Both take images (B, 3, H, W), H and W multiples of 32, and give logits (B, 1, H, W).
+Both take images (B, 3, H, W), H and W multiples of 32, and return logits (B, 1, H, W).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class RFCN(nn.Module):
     and TPAMI 2018. A fully convolutional network reads the image and the saliency of the step
     before, which is 0 in the first step. All steps share their weights. The papers score the last
     layers of a VGG with the wide layers of its classifier; here FCN-8s scores the features of the
-    convolutions. That there are two steps, and that each is trained towards the truth, is our
-    choice.
+    convolutions. It is our choice that there are two steps, and that each is trained towards the
+    truth.
 
     In training the logits are (B, steps, H, W), the last step first; otherwise (B, 1, H, W), of the
     last step.
@@ -42,9 +42,9 @@ class RFCN(nn.Module):
         """Make a network.
 
         Args:
-            encoder: VGG's, for images of three channels; it is widened to four.
-            channels: of its features.
-            steps: at least 1.
+            encoder: a VGG encoder for images of three channels; it is widened to four.
+            channels: channels of the encoder's features.
+            steps: number of recurrent steps, at least 1.
         """
         super().__init__()
         layers = cast(nn.Sequential, encoder.features)
@@ -63,7 +63,7 @@ class RFCN(nn.Module):
 
 
 def _with_prior(first: nn.Conv2d) -> nn.Conv2d:
-    """The convolution `first` with one more input channel.
+    """Make the convolution `first` with one more input channel.
 
     The weights of the new channel start from torch's default. With 0 all steps would be equal at
     first.
@@ -99,7 +99,7 @@ class ContextPyramid(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Spatial attention of PFAN: weights of the fine features, from the coarse ones.
+    """Spatial attention of PFAN: weights for the fine features, computed from the coarse ones.
 
     One branch convolves along rows and then along columns, the other along columns first; both are
     added up.
@@ -111,18 +111,18 @@ class SpatialAttention(nn.Module):
         row, column = (1, _REACH), (_REACH, 1)
         self.branches = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(channels, inner, one, padding=(half * (one[0] > 1), half * (one[1] > 1))),
+                nn.Conv2d(channels, inner, a, padding=(half * (a[0] > 1), half * (a[1] > 1))),
                 nn.BatchNorm2d(inner),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(inner, 1, two, padding=(half * (two[0] > 1), half * (two[1] > 1))),
+                nn.Conv2d(inner, 1, b, padding=(half * (b[0] > 1), half * (b[1] > 1))),
             )
-            for one, two in ((row, column), (column, row))
+            for a, b in ((row, column), (column, row))
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, H, W) to weights (B, 1, H, W) in [0, 1]."""
-        one, two = (branch(features) for branch in self.branches)
-        return torch.sigmoid(one + two)
+        first, second = (branch(features) for branch in self.branches)
+        return torch.sigmoid(first + second)
 
 
 class PFAN(nn.Module):
@@ -140,8 +140,8 @@ class PFAN(nn.Module):
         """Make a network.
 
         Args:
-            encoder: VGG's.
-            channels: of its features, from full size on.
+            encoder: a VGG encoder.
+            channels: channels of the encoder's features, from full size down.
         """
         super().__init__()
         self.encoder = encoder
@@ -159,8 +159,8 @@ class PFAN(nn.Module):
         """Images (B, 3, H, W) to logits (B, 1, H, W)."""
         full, half, *levels = self.encoder(image)[:5]
         pyramids = [make(level) for make, level in zip(self.pyramids, levels, strict=True)]
-        # All are brought to 1/4 of the image, the size of the first.
-        joined = torch.cat([_enlarged(one, 2**k) for k, one in enumerate(pyramids)], 1)
+        # All are enlarged to 1/4 of the image, the size of the first.
+        joined = torch.cat([_enlarged(pyramid, 2**k) for k, pyramid in enumerate(pyramids)], 1)
         coarse = _enlarged(self.coarse(self.weigh(joined)), 4)
         fine = self.fine(torch.cat([self.at_full(full), _enlarged(self.at_half(half), 2)], 1))
         return cast(Tensor, self.score(torch.cat([fine * self.attend(coarse), coarse], 1)))

@@ -1,4 +1,4 @@
-"""Base networks as a task of the training loop: crops of images and masks, loss, snapshots.
+"""Train a base network as a task of the training loop: crops, loss, snapshots.
 
 Each crop has a random generator seeded by (seed, number of the crop), so that a resumed run sees
 the same crops.
@@ -56,8 +56,8 @@ class BaseTask(Task):
         Args:
             pairs: images to learn from.
             output: the model file; snapshots, ``.stepNNNNN``, are written beside it.
-            config: of the network.
-            plan: how it is trained.
+            config: configuration of the network.
+            plan: network and recipe.
             data: description of the data for the model file, with the ids under ``train``; a
                 resumed run must have the same.
             device: auto, cpu, cuda, cuda:i or mps.
@@ -97,7 +97,7 @@ class BaseTask(Task):
         return progress.epoch > 0
 
     def batches(self, epoch: int, first: int) -> Iterable[tuple[Batch, int]]:
-        """Batches of crops, by the number of the step."""
+        """Batches of crops for the steps of the run."""
         return prefetched(self._batch(step) for step in range(first, self.steps))
 
     def _batch(self, step: int) -> tuple[Batch, int]:
@@ -113,7 +113,7 @@ class BaseTask(Task):
         return cosine_rate(step, self.steps, highest=self.recipe.learning_rate)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropy plus Dice, the mean over the outputs of the network."""
+        """Binary cross-entropy plus Dice, averaged over the outputs of the network."""
         images, masks = batch
         with self.autocast():
             logits = self.network(images.to(self.device, non_blocking=True))
@@ -123,9 +123,9 @@ class BaseTask(Task):
         return {"total": torch.stack(each).mean()}
 
     def after_step(self, progress: Progress) -> None:
-        """Write a snapshot where one is due."""
+        """Write a snapshot if one is due after this step."""
         if progress.step in self._marks:
-            # The loss was that of the weights before the step.
+            # The loss is that of the weights before the step, so these are checked here.
             self.require_finite(progress)
             self._save(snapshot_file(self.output, progress.step), progress)
 
@@ -137,7 +137,7 @@ class BaseTask(Task):
         return losses
 
     def _save(self, path: Path, progress: Progress) -> None:
-        # No times: a run that was stopped and resumed must write the same bytes.
+        # The card has no times: a run that was stopped and resumed must write the same bytes.
         made = {"geothresh": __version__, "torch": torch.__version__, "step": progress.step}
         save_model(
             path,
@@ -177,7 +177,7 @@ def snapshot_file(output: Path, step: int) -> Path:
 
 
 def images_of(data: ImageData) -> list[ImagePair]:
-    """Find images and masks in folders; raises as `geothresh.raster.image_pairs.find_images`."""
+    """Find images and masks in folders; raises as `find_images` does."""
     return find_images(
         data.folders, skip_unpaired=data.skip_unpaired, layout=data.layout, resize=data.resize
     )
@@ -192,7 +192,7 @@ class Crops:
         self._cache = ArrayCache(_CACHE_BYTES)
 
     def batch(self, step: int) -> tuple[Float32Array, Float32Array]:
-        """The crops of a step, counted from 0.
+        """Cut the crops of a step, counted from 0.
 
         Returns:
             Images (B, T, T, 3) in [0, 1] and masks (B, T, T), 0 or 1.
