@@ -63,7 +63,7 @@ def test_a_tile_passes_few_files_which_the_page_names(
         threading.setprofile(None)
         _forget_model()
     assert len(passed) <= MOST_FILES, sorted(passed)
-    way = re.search(r"## The way of a tile\n(.*?)\n## ", PAGE.read_text("utf-8"), re.DOTALL)
+    way = re.search(r"## How a tile is processed\n(.*?)\n## ", PAGE.read_text("utf-8"), re.DOTALL)
     assert way is not None
     named = set(re.findall(r"`([\w/]+\.py)`", way[1]))
     assert named - OTHER_WAYS <= passed
