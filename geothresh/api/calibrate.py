@@ -237,10 +237,10 @@ def _with_tuned(
         counted: the maps as they are and refined by other models.
         maps: the labelled maps.
         dealt: the folds, each of which is refined by a model that has not seen it.
-        tuning: what is trained.
+        tuning: data, recipe and output of the fine-tuning.
         choose: chooses a model for ``metres`` and ``width``, by its file.
         start: the model to start from.
-        tiling: how maps are cut.
+        tiling: size, overlap and blending of tiles.
         on_share: called after each step of the training with the share that is done.
 
     Raises:

@@ -33,9 +33,9 @@ class Comparison:
     output: Path
     """GeoTIFF: 0 unchanged, 1 became foreground, 2 became background, 255 nodata in either mask."""
     height: int
-    """Rows."""
+    """Number of rows."""
     width: int
-    """Columns."""
+    """Number of columns."""
     valid_pixels: int
     """Pixels with data in both masks; the counts below are of these."""
     foreground_before: int
@@ -57,7 +57,7 @@ class Comparison:
         return (self.added + self.removed) / max(self.valid_pixels, 1)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Return the values as JSON types."""
         return {**plain(self), "changed_share": self.changed_share}
 
 

@@ -39,7 +39,7 @@ class CrossfitResult:
     """Training time, of all runs together."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 

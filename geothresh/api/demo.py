@@ -102,16 +102,16 @@ class DemoResult:
     polygons: int
     """Features in the GeoPackage of polygons, without specks."""
     lines: int
-    """Centrelines."""
+    """Number of centrelines."""
     lines_length: float
     """Length of all centrelines in metres."""
     bridges: int
     """Gaps in the mask that centrelines bridge."""
     seconds: float
-    """From the first check to the last file."""
+    """Wall time, from the first check to the last file."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 

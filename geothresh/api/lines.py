@@ -33,7 +33,7 @@ class LineReport:
     """Lengths in metres."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the values as JSON types."""
         shares = ("completeness", "correctness", "quality", "largest_share")
         return {
             "lines": self.lines,

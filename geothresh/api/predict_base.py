@@ -59,7 +59,7 @@ class PredictResult:
     output: Path
     """The confidence raster, the map of a picture, or the folder of maps."""
     images: int
-    """Images predicted."""
+    """Number of images predicted."""
     pixels: int
     """Pixels predicted, which are those with data."""
     foreground: int
@@ -69,7 +69,7 @@ class PredictResult:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 

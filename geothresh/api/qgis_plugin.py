@@ -26,7 +26,7 @@ _ENDINGS = (".py", ".svg", ".txt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """Where the plugin was installed."""
+    """The profile and folder in which the plugin was installed."""
 
     profile: str
     """Name of the profile."""
@@ -36,7 +36,7 @@ class Installed:
     """Whether an earlier version was replaced."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Return the values as JSON types."""
         return {"profile": self.profile, "folder": str(self.folder), "replaced": self.replaced}
 
 

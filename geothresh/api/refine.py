@@ -49,7 +49,7 @@ class RefineResult:
     confidence: Path | str | None
     """The refined confidence (0-254 for 0-1, 255 nodata), if it was asked for."""
     changes: Path | str | None
-    """What refinement changed: 0 nothing, 1 became foreground, 2 became background, 255 nodata, if
+    """The raster of changes: 0 unchanged, 1 became foreground, 2 became background, 255 nodata, if
     it was asked for."""
     thresholds: Path | str | None
     """The region-specific thresholds (5 to 95 for 0.05 to 0.95, 255 nodata), if they were asked
@@ -61,9 +61,9 @@ class RefineResult:
     manifest: Path | None
     """JSON with the sha256 of each output, written last, where there are several outputs."""
     height: int
-    """Rows."""
+    """Number of rows."""
     width: int
-    """Columns."""
+    """Number of columns."""
     scaling: str
     """How stored values became confidences, in words."""
     model: str
@@ -87,15 +87,15 @@ class RefineResult:
     resampling: float
     """Length of a scene pixel in pixels of the model; 1 = not resampled."""
     tiles: int
-    """Tiles of the grid."""
+    """Number of tiles of the grid."""
     tiles_refined: int
-    """Tiles that went through the model, each once."""
+    """Number of tiles that went through the model, each once."""
     tiles_skipped: int
-    """Tiles without a valid pixel, which were skipped."""
+    """Number of tiles without a valid pixel, which were skipped."""
     strips_resumed: int
-    """Strips of the output that an interrupted run had finished."""
+    """Number of strips of the output that an interrupted run had finished."""
     valid_pixels: int
-    """Pixels with data."""
+    """Number of pixels with data."""
     foreground_before: int
     """Pixels of the input at the threshold or above it."""
     foreground_after: int
@@ -111,11 +111,11 @@ class RefineResult:
 
     @property
     def pixels(self) -> int:
-        """All pixels of the raster."""
+        """Number of pixels of the raster."""
         return self.height * self.width
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON types."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 

@@ -63,7 +63,7 @@ class RefinedPart:
     kept: bool
     """Whether the outputs are those of an earlier run."""
     valid_pixels: int
-    """Pixels with data."""
+    """Number of pixels with data."""
     foreground_before: int
     """Pixels of the input at the threshold or above it."""
     foreground_after: int
@@ -93,9 +93,9 @@ class RefineManyResult:
     removed: tuple[str, ...]
     """Names of parts whose scenes are no longer inputs, and whose outputs were removed."""
     scenes: int
-    """Scenes that were read."""
+    """Number of scenes that were read."""
     surfaces: int
-    """Pixel grids among them, each refined separately."""
+    """Number of pixel grids among them, each refined separately."""
     model: str
     """The model's name."""
     model_sha256: str
@@ -105,7 +105,7 @@ class RefineManyResult:
     tiles_refined: int
     """Tiles that went through the model in this run; those at borders count for each part."""
     tiles_skipped: int
-    """Tiles without a valid pixel, which were skipped."""
+    """Number of tiles without a valid pixel, which were skipped."""
     valid_pixels: int
     """Pixels with data, of all parts."""
     foreground_before: int
@@ -121,11 +121,11 @@ class RefineManyResult:
 
     @property
     def kept(self) -> int:
-        """Parts that an earlier run had made."""
+        """Number of parts that an earlier run had made."""
         return sum(part.kept for part in self.parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON types."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 
@@ -162,7 +162,7 @@ def refine_many(
         many: layers, pieces, polygons of all masks together, and how bad and changed scenes are
             treated.
         reading: band, scale and nodata of the scenes, and the part of them that is refined.
-        refining: as for `refine`; decided once for each surface.
+        refining: as for `refine`; the resolution is decided once for each surface.
         tiling: size, overlap and blending of tiles.
         compute: device, number format, batches and workers; workers get whole scenes, or pieces,
             and write the outputs themselves.
@@ -269,15 +269,15 @@ class _Polygons:
             path = Path(os.fspath(vector))
             check_vector(path, writing.overwrite, kept.vector_files())
             return cls(name=path, key=str(path.absolute()), file=path, sent=False, drawn=False)
-        there = digest_of(address)
-        ours = kept.has_drawn(address.location, there)
+        existing = digest_of(address)
+        ours = kept.has_drawn(address.location, existing)
         file = stack.enter_context(
             staged(vector, overwrite=writing.overwrite or ours, inputs=[i.location for i in inputs])
         )
         check_vector(file, True, ())
         return cls(
             name=address.name, key=address.location, file=file, sent=True,
-            drawn=kept.is_drawn(address.location, there),
+            drawn=kept.is_drawn(address.location, existing),
         )  # fmt: skip
 
     def draw(self, run: Run) -> None:

@@ -77,7 +77,7 @@ class TrainResult:
     last: Path
     """Model of the last epoch."""
     log: Path
-    """CSV, one line per epoch."""
+    """The log, CSV with one line per epoch."""
     split: Path
     """Manifest of the ids on each side of the split."""
     epochs: int
@@ -90,13 +90,13 @@ class TrainResult:
     validation_maps: int
     """Number of validation maps; for scenes, of validation tiles."""
     unit: Literal["maps", "blocks"] = "maps"
-    """What `train_maps` counts."""
+    """Unit of `train_maps`."""
     tuning: Tuning | None = None
     """Gain on the held-out maps over the cut at 0.5 and over the initial model; None where there is
     neither an initial model nor folds."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, fit for JSON."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 
@@ -131,7 +131,7 @@ def train(
         network: size of the network, and the initial model.
         recipe: hyperparameters, or the name of a recipe: ``paper``, ``best`` or ``tune``; None =
             ``tune`` where there is a model to start from, or else ``best``.
-        splitting: what to validate on; by default places are drawn. With folds each place is held
+        splitting: the held-out places; by default they are drawn. With folds each place is held
             out once, in a training of its own, and the model is trained on all of them.
         resume: True goes on with the run that was stopped and fails where there is none; None goes
             on with it if there is one, so that the same call again is all it takes; False never

@@ -41,7 +41,7 @@ class BaseTrainResult:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the values as JSON types."""
         return dict(plain(self))
 
 

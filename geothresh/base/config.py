@@ -85,7 +85,7 @@ class BaseConfig:
         return self.network if self.encoder == OWN else f"{self.network}-{self.encoder}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the values as JSON types."""
         return asdict(self)
 
     @classmethod
@@ -159,7 +159,7 @@ class BaseRecipe(Options):
             raise UsageError(f"`crop_size` {self.crop_size}: give a multiple of {STRIDE}")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """Return the values as JSON types."""
         return asdict(self)
 
     def with_epochs(self, epochs: int, images: int) -> BaseRecipe:
@@ -234,7 +234,7 @@ class BasePlan(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdout(Options):
-    """What is held out from training: places, named or drawn at random."""
+    """The places that are held out from training, named or drawn at random."""
 
     hold_out: Sequence[str] = option(
         (),

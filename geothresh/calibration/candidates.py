@@ -166,9 +166,9 @@ class Isotonic:
         """Pool adjacent violators over the levels that occur."""
         off, on = maps.counts[INPUT].sum(axis=(0, 1))
         total = off + on
-        there = total > 0
-        shares = isotonic_regression(on[there] / total[there], weights=total[there]).x
-        curve = _corners(LEVELS[there].astype(np.float64), np.clip(shares, 0, 1))
+        occurs = total > 0
+        shares = isotonic_regression(on[occurs] / total[occurs], weights=total[occurs]).x
+        curve = _corners(LEVELS[occurs].astype(np.float64), np.clip(shares, 0, 1))
         return Fitted(INPUT, Transformation(strength=0, curve=curve))
 
 

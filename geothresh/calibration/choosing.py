@@ -212,7 +212,7 @@ class Choice:
     best: Candidate
     """The candidate that is advised."""
     fitted: Fitted
-    """That candidate, fitted to all maps."""
+    """The advised candidate, fitted to all maps."""
 
     @classmethod
     def of(

@@ -86,7 +86,7 @@ class CalibrationReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures as JSON types."""
+        """Return the values as JSON types."""
         return {
             "advice": self.advice,
             "expectation": self.expectation,

@@ -70,7 +70,7 @@ class HelpfulCommand(click.Command):
         """Make a click command with common options and examples.
 
         Args:
-            args, attrs: as click's.
+            args, attrs: as for `click.Command`.
             common: names of the parameters to list first, in this order.
             examples: command lines, by what they do.
         """

@@ -52,7 +52,7 @@ class Update:
     stage: str
     """Label of the bar: the kind, or the stage of it, such as "epoch 3/10"."""
     unit: str
-    """What is counted, in the singular."""
+    """Word for what is counted, in the singular."""
     done: int
     total: int
     seconds: float
@@ -246,7 +246,7 @@ class Counter:
         Args:
             display: shows it; ended and closed by the counter.
             kind: name of the job, such as refine.
-            unit: what is counted, in the singular.
+            unit: word for what is counted, in the singular.
             until_full: whether the job ends when everything is counted.
         """
         self._display: Display | None = display
@@ -289,7 +289,7 @@ def reporting(
     Args:
         how: the value of ``--progress``.
         kind: name of the job, such as refine.
-        unit: what is counted.
+        unit: word for what is counted, in the singular.
         until_full: see `Counter`.
     """
     display = display_of(how)
@@ -327,7 +327,7 @@ class Steps:
         Args:
             stage: stage of the training, such as "epoch 3/10".
             done, total: steps of the whole training; fewer than before = another training began.
-            loss: of the step.
+            loss: loss of the step.
 
         Raises:
             KeyboardInterrupt, Terminated: a signal asked for the end.

@@ -165,7 +165,7 @@ class SourceReport:
     """How that reach is counted, see `geothresh.metrics.Metric`."""
     rows: tuple[Row, ...]
     changes: dict[str, Changes]
-    """By measure, "iou" and "boundary_iou"; empty where nothing was refined."""
+    """Changes by measure, "iou" and "boundary_iou"; empty if nothing was refined."""
     maps: tuple[dict[str, Any], ...]
     """For each map its id, and IoU and Boundary IoU of the plain cut and of the refined mask."""
     verdict: Verdict | None = None
@@ -180,7 +180,7 @@ class SourceReport:
         return self._by_key()[key]
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures as JSON types; shares are 0 to 1."""
+        """Return all figures as JSON types; shares are 0 to 1."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -283,7 +283,7 @@ class Report:
     """Test-time augmentation of the refinement."""
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures as JSON types."""
+        """Return the values as JSON types."""
         return {
             "model": self.model,
             "model_sha256": self.digest,

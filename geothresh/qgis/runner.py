@@ -76,7 +76,7 @@ def run(
 
     Args:
         words: the executable and its arguments, with ``--progress=json``.
-        feedback: where progress and messages go, and whether the user cancels.
+        feedback: receives progress and messages, and tells whether the user has cancelled.
         begin, end: the progress in percent at the beginning and at the end of this command.
         shown: how the command line is written into the log.
 

@@ -135,9 +135,9 @@ def _blurs(keys: Int64Array) -> list[sparse.csr_matrix]:
         wanted = _codes(keys + step, low, high)
         at = np.searchsorted(codes, wanted)
         at[at == number] = 0
-        there = codes[at] == wanted
+        exists = codes[at] == wanted
         neighbour = sparse.csr_matrix(
-            (np.full(int(there.sum()), 0.25), (np.flatnonzero(there), at[there])),
+            (np.full(int(exists.sum()), 0.25), (np.flatnonzero(exists), at[exists])),
             shape=(number, number),
         )
         blurs.append((middle + neighbour + neighbour.T).tocsr())

@@ -78,7 +78,7 @@ class FoldsTask(ThreshNetTask):
 
     @property
     def tuning(self) -> Tuning | None:
-        """What training gains on held-out maps; None until all folds are done."""
+        """Gain of the training on held-out maps; None until all folds are done."""
         if self._round.number < len(self._held):
             return None
         return self._compared(self._figures.tuned, self._figures.epoch, folds=len(self._held))

@@ -117,7 +117,7 @@ class SceneData(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splitting(Options):
-    """What is held out for validation: places, drawn at random or named."""
+    """The places that are held out for validation, drawn at random or named."""
 
     split: PathLike | None = option(
         None, "Follow this manifest, MODEL.split.json of another run.", File(), metavar="FILE"

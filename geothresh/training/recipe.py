@@ -131,7 +131,7 @@ class Recipe(Options):
     seed: int = option(0, "Seed of all random numbers.", SEED)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, fit for JSON."""
+        """Return the values as JSON types."""
         return asdict(self)
 
 

@@ -312,8 +312,8 @@ class _Cutting:
                 continue
             others = [
                 other
-                for other, there in zip(self.opened, scenes, strict=True)
-                if there is not scene and same_ground(there, scene)
+                for other, its_split in zip(self.opened, scenes, strict=True)
+                if its_split is not scene and same_ground(its_split, scene)
             ]
             sources.append(
                 SceneSource(

@@ -153,15 +153,15 @@ class ChipPlaces:
         weight = np.where(
             self._sums(self._held, row, col) > 0, 0, self._sums(self._valid, row, col)
         )
-        there = weight > 0
-        if not there.any():
+        possible = weight > 0
+        if not possible.any():
             raise UsageError(
                 f"no chip of {side} pixels fits beside the {int(held.sum())} bins of {BIN} "
                 "pixels that are held out to validate; lower `chip_size` (times `zoom`) or "
                 "`validation_fraction`, or change `block_size`"
             )
-        self._row, self._col = row[there], col[there]
-        self._cumulative = np.cumsum(weight[there], dtype=np.float64)
+        self._row, self._col = row[possible], col[possible]
+        self._cumulative = np.cumsum(weight[possible], dtype=np.float64)
 
     def draw(self, side: int, rng: np.random.Generator) -> PixelWindow:
         """Draw a square that touches no held-out bin, with a probability by its valid pixels.

@@ -37,7 +37,7 @@ class Start:
 
     @property
     def scope(self) -> ModelScope:
-        """What it was trained on and for; ModelError if an entry of its card is invalid."""
+        """Theme and pixel sizes of the model; ModelError if an entry of its card is invalid."""
         return ModelScope.of_card(self.training)
 
     def facts(self, seen: GroundSampleDistance | None) -> dict[str, Any]:

@@ -128,8 +128,8 @@ class SavedRun:
 
 def place_of(newest: Path, kind: Kind) -> str | None:
     """The epoch or step of the newest state, in words; None if there is no state."""
-    there = states_there(newest)
-    return SavedRun.read(there[0], kind).where() if there else None
+    states = states_there(newest)
+    return SavedRun.read(states[0], kind).where() if states else None
 
 
 def save_state(path: Path, task: Task, progress: Progress) -> None:

@@ -114,7 +114,7 @@ class Tuning:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types, with the sentence."""
+        """Return the values as JSON types, with the sentence."""
         return {"sentence": self.sentence(), **asdict(self)}
 
     def lines(self) -> list[str]:

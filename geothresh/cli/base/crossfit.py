@@ -86,7 +86,7 @@ def crossfit(
 
 
 def summary(result: CrossfitResult) -> list[str]:
-    """What was done, in a few lines for people."""
+    """A summary for people, in a few lines."""
     lines = [
         f"{result.images} images, {result.folds} folds of {result.steps} steps each, "
         f"{result.seconds:.0f} s of training; manifest {result.manifest}"
