@@ -203,7 +203,7 @@ class NetworkChoice(Options):
 
     preset: str | None = option(
         None,
-        "Size of the network; full is the paper's and needs a GPU.  [default: that of --init, or "
+        "Size of the network; full is the paper's, meant for a GPU.  [default: that of --init, or "
         "small]",
         Choice(tuple(PRESETS)),
     )

@@ -44,8 +44,9 @@ class Foreground(Options):
 def _simplify() -> Any:
     return option(
         0.0,
-        "Leave out corners of polygons that take or give less than this many metres squared, and "
-        "of lines where that moves them by less than this many metres.",
+        "Remove corners. A corner of a polygon is removed if its triangle with both neighbours is "
+        "smaller than a square with a side of this many metres; a corner of a line, if that moves "
+        "the line by less.",
         AMOUNT,
         pixels=True,
         metavar="M",
@@ -69,8 +70,8 @@ class Polygons(Options):
     )
     smooth: bool = option(
         False,
-        "Take the staircases out of polygons, which move by at most half a pixel; lines always "
-        "are smooth.",
+        "Smooth the stair-shaped outlines of polygons, which move by at most half a pixel. Lines "
+        "are always smooth.",
         FLAG,
         pixels=True,
     )
