@@ -11,9 +11,11 @@ Edges have the foreground on their left (rows go down). Where two pixels of the 
 a corner alone, each has a turn of its own there. If they belong to one region, which is known when
 it is finished, the two turns are exchanged: no outline touches itself, and all polygons are valid.
 
-The polygons are those of GDAL's polygoniser (`rasterio.features.shapes`), corner by corner: an
-outer ring begins at its uppermost, then leftmost corner and goes down; a hole begins at that corner
-of its own and goes right; holes follow each other in the order of those corners.
+GDAL's polygoniser (`rasterio.features.shapes`) gives its first polygon when it has its last one, so
+that all of a country would be in memory; this is why it is not used. The polygons are the same,
+corner by corner, which tests compare: an outer ring begins at its uppermost, then leftmost corner
+and goes down; a hole begins at that corner of its own and goes right; holes follow each other in
+the order of those corners.
 """
 
 from __future__ import annotations
