@@ -46,6 +46,7 @@ from geothresh.rivals.protocol import Rival
 from geothresh.training.sizes import DEFAULT_PRESET
 
 PLACES = r"^(\d+)\+"
+MEASURE = "--measure"  # in place of a table: a row of table 7, in a process of its own
 SEARCHED = 4  # maps of the training side that DenseCRF's grid is searched on
 
 
@@ -314,7 +315,7 @@ def memory(run: Run) -> str:
         if name == "CascadePSP" and not weights:
             rows.append([name, "not had: name its weights with --cascadepsp", MEMORY[name]])
             continue
-        case = partial(in_process, __file__, name, run.given.device, weights)
+        case = partial(in_process, __file__, MEASURE, name, run.given.device, weights)
         found = run.kept(f"memory {name}", case)
         rows.append([name, f"{found['peak']:.0f} MB", MEMORY.get(name, "-")])
     return f"Table 7: peak memory {on}, one map of 512 x 512.\n\n" + table(
@@ -342,7 +343,10 @@ def measure(name: str, device: str, weights: str) -> None:
 
 
 def main() -> None:
-    """Make a table."""
+    """Make a table, or measure what a row of table 7 takes in this process."""
+    if sys.argv[1:2] == [MEASURE]:
+        measure(*sys.argv[2:])
+        return
     if sys.argv[1:2] == ["case"]:
         measure(*sys.argv[2:])
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_a_table_is_made_and_not_made_again(tmp_path: Path) -> None:
     assert again.stdout == first.stdout
     other = subprocess.run([*command, "--folds", "3"], capture_output=True, text=True, check=False)
     assert other.returncode == 1 and "made with another folds; choose" in other.stderr
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    data = image_set(tmp_path / "data", 2)
+    command = [sys.executable, str(SCRIPT), "7", "--data", str(data), "-o", str(tmp_path / "run")]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    peaks = {row: float(re.search(rf"\| {row} \| (\d+) MB", made)[1])
+             for row in ("nothing", "ThreshNet")}  # fmt: skip
+    assert 50 < peaks["nothing"] < peaks["ThreshNet"] - 50
+    assert "| CascadePSP | not had: name its weights" in made
 
 
 @pytest.mark.slow
