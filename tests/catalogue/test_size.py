@@ -56,7 +56,9 @@ try:
 except SystemExit as end:
     code = end.code
 used = resource.getrusage(resource.RUSAGE_SELF)
-figures = {"code": code, "seconds": time.perf_counter() - start, "peak": used.ru_maxrss * 1024}
+# Not `ru_maxrss`, which begins with the size of the process that started this one.
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+figures = {"code": code, "seconds": time.perf_counter() - start, "peak": int(peak) * 1024}
 print(json.dumps({**figures, "cpu": used.ru_utime + used.ru_stime}))
 """
 
