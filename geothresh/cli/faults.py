@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 import click
@@ -81,8 +81,9 @@ def reported(ctx: click.Context) -> Iterator[None]:
         stack.enter_context(usage_escaped())
         try:
             _require_address_space()
-            yield
-            sys.stdout.flush()
+            with _lost_signals_raised():
+                yield
+                sys.stdout.flush()
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except GeothreshError as error:
@@ -247,7 +248,7 @@ def _logs_as_lines(ctx: click.Context) -> Iterator[None]:
 
 
 # Signals that asked this process to end. The exception of a handler is lost where Python ignores
-# exceptions: in a callback at a fork, or in a destructor.
+# exceptions: in a callback at a fork or of GDAL, or in a destructor.
 _ASKED: list[int] = []
 
 
@@ -259,6 +260,23 @@ def require_not_stopped(*_: Any) -> None:
     """
     if _ASKED:
         raise _raised(_ASKED[0])
+
+
+@contextmanager
+def _lost_signals_raised() -> Iterator[None]:
+    """Raise the exception of a signal in place of an error that comes after it.
+
+    A call of GDAL during which a signal was lost fails for no other reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _ASKED:
+            raise
+        stop = _raised(_ASKED[0])
+        for note in getattr(error, "__notes__", ()):
+            stop.add_note(note)
+        raise stop from error
 
 
 def _raised(signum: int) -> BaseException:
@@ -291,12 +309,25 @@ def _signals_raised() -> Iterator[None]:
         for signum, handler in defaults.items()
         if signal.getsignal(signum) is handler
     }
+
+    def show(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+        if not (_ASKED and issubclass(kind, (KeyboardInterrupt, Terminated))):
+            shown(kind, error, where)
+
+    def ignore(lost: sys.UnraisableHookArgs) -> None:
+        if not (_ASKED and issubclass(lost.exc_type, (KeyboardInterrupt, Terminated))):
+            ignored(lost)
+
     _ASKED.clear()
     for signum in defaults:
         signal.signal(signum, stop)
+    # Where an exception is lost it is printed, by Cython with both.
+    shown, ignored = sys.excepthook, sys.unraisablehook
+    sys.excepthook, sys.unraisablehook = show, ignore
     try:
         yield
     finally:
+        sys.excepthook, sys.unraisablehook = shown, ignored
         # Not restored while the process ends: a second signal, of a terminal or supervisor, would
         # print a traceback.
         if not _ASKED:

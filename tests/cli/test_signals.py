@@ -151,3 +151,36 @@ def probe_stubborn(tmp_path: Path) -> Path:
         "        time.sleep(60)\n"
     )
     return script
+
+
+# GDAL's messages come by a callback, out of which no exception gets: it is printed, and lost.
+DURING_A_MESSAGE = """
+import logging, os, signal, sys
+from geothresh.cli import main
+
+class Signal(logging.Handler):
+    def emit(self, record):
+        if "signalled an error" in record.msg:
+            logging.getLogger("rasterio").removeHandler(self)
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+logging.getLogger("rasterio").setLevel(logging.DEBUG)
+logging.getLogger("rasterio").addHandler(Signal())
+main(sys.argv[2:], prog_name="geothresh")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_a_message_of_gdal_ends_the_run_as_any_other(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*\0\x08\0\0\0" + bytes(20))
+    command = [sys.executable, "-c", DURING_A_MESSAGE, str(int(number))]
+    done = subprocess.run(
+        [*command, "refine", str(broken), "-o", str(tmp_path / "out.tif")],
+        capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert done.stderr == f"Stopped by {number.name}.\n"

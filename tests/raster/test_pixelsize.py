@@ -89,16 +89,21 @@ def test_mercator_comes_out_as_on_the_ground(latitude: float, size: float) -> No
     assert found == pytest.approx((size * math.cos(math.radians(latitude)),) * 2, rel=8e-3)
 
 
+def geodetic_way(code: str | int) -> tuple[CRS, Transformer, float]:
+    """A CRS, the way to it from longitude and latitude of its datum, and degrees of their unit."""
+    crs = CRS.from_user_input(code).to_2d()
+    geodetic = crs.geodetic_crs
+    assert geodetic is not None
+    unit = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
+    return crs, Transformer.from_crs(geodetic, crs, always_xy=True), unit
+
+
 @pytest.mark.parametrize(("code", "longitude", "latitude"), PLACES)
 @given(metres=st.floats(0.1, 1000), turn=st.floats(0, 360))
 def test_it_is_that_along_geodesics(
     code: str | int, longitude: float, latitude: float, metres: float, turn: float
 ) -> None:
-    crs = CRS.from_user_input(code).to_2d()
-    geodetic = crs.geodetic_crs
-    assert geodetic is not None
-    unit = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
-    forth = Transformer.from_crs(geodetic, crs, always_xy=True)
+    crs, forth, unit = geodetic_way(code)
     x, y = forth.transform(longitude / unit, latitude / unit)
     side = metres / 111_000 if crs.is_geographic else metres
     a, b, c, d, e, f = at(x, y, side, side, turn)
@@ -122,11 +127,7 @@ def test_it_is_that_along_geodesics(
 def test_places_have_the_degrees_of_their_datum(
     code: str | int, longitude: float, latitude: float
 ) -> None:
-    crs = CRS.from_user_input(code).to_2d()
-    geodetic = crs.geodetic_crs
-    assert geodetic is not None
-    unit = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
-    forth = Transformer.from_crs(geodetic, crs, always_xy=True)
+    crs, forth, unit = geodetic_way(code)
     place = np.array([forth.transform(longitude / unit, latitude / unit)])
     box = GeoBox(size=RasterSize(height=2, width=2), crs=wkt(code))
     found = longitude_latitude(box, place)
