@@ -344,7 +344,7 @@ def test_a_signal_that_went_unheard_is_raised_at_the_next_step(monkeypatch) -> N
         with faults._signals_raised():
             faults.require_not_stopped()
             Deaf()
-            assert len(lost) == 1
+            assert not lost  # nothing is printed of what is raised again below
             with pytest.raises(faults.Terminated):
                 faults.require_not_stopped(1, 2, 3, 0.5)
     finally:
