@@ -76,6 +76,17 @@ def warn(text: str) -> None:
     warnings.warn(text, GeothreshWarning, stacklevel=outermost + 1)
 
 
+def number_of(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, for a message: ``1 file``, ``1,200 files``.
+
+    Args:
+        number: 0 or more.
+        noun: for one.
+        plural: for others; by default the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def names(some: Iterable[str], most: int = 10) -> str:
     """Join up to ``most`` names, sorted, for a message."""
     every = sorted(some)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geothresh.errors import InputError, UsageError, names
+from geothresh.errors import InputError, UsageError, names, number_of
 from geothresh.files import require_file, write_text
 
 #: Largest manifest, with about a million ids; a larger file is something else.
@@ -101,7 +101,8 @@ class Split:
         both = set(train) & set(validation)
         if both:
             raise InputError(
-                f"{path}: {len(both)} ids are on both sides: {names(both)}; remove them from one"
+                f"{path}: {number_of(len(both), 'id')} on both sides: {names(both)}; "
+                "remove them from one"
             )
         return cls(train=tuple(train), validation=tuple(validation))
 

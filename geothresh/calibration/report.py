@@ -10,6 +10,7 @@ from typing import Any
 
 from geothresh.calibration.candidates import Candidate
 from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain
+from geothresh.errors import number_of
 from geothresh.evaluation.plaintext import aligned, filled, widths
 
 _HEADINGS = ("IoU", "gain", "s.e.", "worse", "ECE", "s/MP", "chance")
@@ -137,7 +138,8 @@ class CalibrationReport:
         bound = f"{100 * (choice.base + choice.bound.mean):.2f}"
         rows.append(["bound*", bound, *_figures(choice.bound), "", "", ""])
         rows += [[one.label, *self._line(one)] for one in choice.compared]
-        printed = [f"{self.tiles} {self.unit}s of {self.places} places, {self.folds} folds"]
+        tiles, places = number_of(self.tiles, self.unit), number_of(self.places, "place")
+        printed = [f"{tiles} of {places}, {self.folds} folds"]
         printed += aligned(rows, widths(rows))
         return "\n".join([*printed, "", *map(filled, self.sentences())])
 

@@ -12,6 +12,7 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import print_result
 from geothresh.cli.values import PATH
+from geothresh.errors import number_of
 
 if TYPE_CHECKING:
     from geothresh.api.demo import DemoResult
@@ -57,8 +58,8 @@ def _table(result: DemoResult) -> str:
         "",
         f"{changed:,} of {result.valid_pixels:,} pixels changed: "
         f"{result.removed:,} removed, {result.added:,} added.",
-        f"{result.polygons:,} polygons; {result.lines:,} centrelines of "
-        f"{result.lines_length / 1000:.1f} km, {result.bridges} gaps bridged.",
+        f"{number_of(result.polygons, 'polygon')}; {number_of(result.lines, 'centreline')} of "
+        f"{result.lines_length / 1000:.1f} km, {number_of(result.bridges, 'gap')} bridged.",
         f"{result.seconds:.1f} s with the model {result.model}.",
         "",
         f"Look at {result.picture}",

@@ -12,7 +12,7 @@ from geothresh.cli.fields import options_of
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import one_line, print_result
-from geothresh.errors import InputError
+from geothresh.errors import InputError, number_of
 from geothresh.options import READ_WHOLE, Reading
 
 if TYPE_CHECKING:
@@ -103,26 +103,22 @@ def _totals(found: ManyInfo) -> list[str]:
     """Totals, files that do not fit the model, and files that cannot be read."""
     files = found.files
     lines = [
-        f"{_count(len(files), 'file')}, {found.pixels:,} pixels, "
-        f"{_count(found.grids, 'pixel grid')}"
+        f"{number_of(len(files), 'file')}, {found.pixels:,} pixels, "
+        f"{number_of(found.grids, 'pixel grid')}"
     ]
     if found.unplaced:
-        without = _count(found.unplaced, "file")
+        without = number_of(found.unplaced, "file")
         lines.append(f"{without} without a transform, and so without a place beside others")
     unfit = [scene for scene in files if scene.fits is False]
     if unfit:
         lines.append(
-            f"{_count(len(unfit), 'file')} unlike what the model {unfit[0].model} reads, first "
+            f"{number_of(len(unfit), 'file')} unlike what the model {unfit[0].model} reads, first "
             f"{one_line(unfit[0].path)}: {unfit[0].fit}"
         )
     if found.bad:
-        lines.append(f"{_count(len(found.bad), 'file')} that cannot be read:")
+        lines.append(f"{number_of(len(found.bad), 'file')} that cannot be read:")
         lines += [f"  {one_line(bad.reason)}" for bad in found.bad]
     return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _fits(fits: bool | None) -> str:

@@ -13,7 +13,7 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import ADDRESS
-from geothresh.errors import UsageError
+from geothresh.errors import UsageError, number_of
 from geothresh.fields import given
 from geothresh.many.options import Many
 from geothresh.options import Compute, Outputs, PathLike, Reading, Refining, Tiling, Writing
@@ -171,20 +171,22 @@ def _refine_many(
 
 def summary_of_many(result: RefineManyResult) -> list[str]:
     """A summary for people, in a few lines."""
-    scenes = "one scene" if result.scenes == 1 else f"{result.scenes} scenes"
-    surfaces = "one surface" if result.surfaces == 1 else f"{result.surfaces} surfaces"
+    scenes, surfaces = number_of(result.scenes, "scene"), number_of(result.surfaces, "surface")
     made = len(result.parts) - result.kept
     threshold = result.parameters["threshold"]
     lines = [
         f"{scenes} on {surfaces}; model {result.model}, threshold {threshold:g}",
-        f"{made} parts made, {result.kept} kept of an earlier run; {result.tiles_refined} tiles "
-        f"refined, {result.tiles_skipped} without data skipped; {result.seconds:.1f} s",
+        f"{number_of(made, 'part')} made, {result.kept:,} kept of an earlier run; "
+        f"{number_of(result.tiles_refined, 'tile')} refined, {result.tiles_skipped:,} without data "
+        f"skipped; {result.seconds:.1f} s",
         _changed(result),
     ]
     if result.removed:
-        lines.append(f"{len(result.removed)} parts of scenes that are gone: outputs removed")
+        lines.append(
+            f"{number_of(len(result.removed), 'part')} of scenes that are gone: outputs removed"
+        )
     if result.vector is not None:
-        lines.append(f"{result.features} polygons: {result.vector}")
+        lines.append(f"{number_of(result.features or 0, 'polygon')}: {result.vector}")
     lines += [f"as one raster: {index}" for index in result.indexes]
     lines += [f"left out: {bad.reason}" for bad in result.bad]
     lines += [f"set aside, as it killed every worker: {name}" for name in result.set_aside]
@@ -208,12 +210,14 @@ def summary(result: RefineResult) -> list[str]:
     if result.calibration is not None:
         lines.insert(1, f"calibrated, {result.calibration}")
     if result.strips_resumed:
-        lines.append(f"went on after {result.strips_resumed} strips of an interrupted run")
+        lines.append(
+            f"went on after {number_of(result.strips_resumed, 'strip')} of an interrupted run"
+        )
     further = {
         "refined confidence": result.confidence,
         "what changed": result.changes,
         "region-specific thresholds": result.thresholds,
-        f"{result.features} polygons": result.vector,
+        number_of(result.features or 0, "polygon"): result.vector,
         "report page": result.report,
     }
     return [*lines, *(f"{what}: {path}" for what, path in further.items() if path is not None)]

@@ -14,7 +14,7 @@ from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
-from geothresh.errors import UsageError
+from geothresh.errors import UsageError, number_of
 from geothresh.options import Reading
 from geothresh.training.options import (
     SCENE_LABELS,
@@ -135,8 +135,9 @@ def train(
         print_note(f"best epoch {result.best_epoch}: {scores}")
     if options.verbosity() >= 0:
         print_note(
-            f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s on "
-            f"{result.train_maps} {result.unit}; {_chosen(result, folds)}; log {result.log}"
+            f"{number_of(result.epochs, 'epoch')}, {number_of(result.steps, 'step')}, "
+            f"{result.seconds:.0f} s on {result.train_maps} {result.unit}; "
+            f"{_chosen(result, folds)}; log {result.log}"
         )
         if result.tuning is not None:
             for line in (*result.tuning.lines(), result.tuning.sentence()):

@@ -14,7 +14,7 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import ADDRESS
-from geothresh.errors import UsageError
+from geothresh.errors import UsageError, number_of
 from geothresh.fields import default_of, known
 from geothresh.options import READ_WHOLE, Reading
 from geothresh.vector.options import Centerlines, Foreground, Polygons, VectorWriting
@@ -121,13 +121,14 @@ def vectorize(
     print_result(result.output)
     if options.verbosity() < 0:
         return
-    left_out = f", {result.left_out} smaller ones left out" if result.left_out else ""
+    left_out = f", {number_of(result.left_out, 'smaller one')} left out" if result.left_out else ""
     if result.kind == "polygons":
-        found = f"{result.features} polygons, {result.area:,.1f} {result.area_unit}"
+        found = f"{number_of(result.features, 'polygon')}, {result.area:,.1f} {result.area_unit}"
     else:
         found = (
-            f"{result.features} lines, {result.length:,.1f} {result.length_unit}, "
-            f"{result.nodes} nodes" + (f", {result.bridges} gaps bridged" if result.bridges else "")
+            f"{number_of(result.features, 'line')}, {result.length:,.1f} {result.length_unit}, "
+            + number_of(result.nodes or 0, "node")
+            + (f", {number_of(result.bridges, 'gap')} bridged" if result.bridges else "")
         )
     layers = (
         f"layer {result.layer}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geothresh.errors import number_of
 from geothresh.evaluation.plaintext import GAP, aligned, filled, widths
 from geothresh.evaluation.scenes import SceneScore, scene_table, worst_sentence
 from geothresh.evaluation.verdict import Changes, Verdict
@@ -238,11 +239,11 @@ class SourceReport:
 
     def title(self) -> str:
         """Name and number of maps, with metric and resampling if they are not the defaults."""
-        title = f"{self.name}: {_plural(self.rows[0].summary.n, self.unit)}"
+        title = f"{self.name}: {number_of(self.rows[0].summary.n, self.unit)}"
         if self.metric != "chessboard":
             title += f", boundary by {self.metric} distance"
         if self.scenes:
-            title = f"{title} of {_plural(len(self.scenes), 'scene')}"
+            title = f"{title} of {number_of(len(self.scenes), 'scene')}"
         if self.resampling is None:
             return f"{title}, read at several sizes"
         return title if self.resampling == 1 else f"{title}, read at {self.resampling:.3g} of size"
@@ -323,16 +324,12 @@ def _without_refinement(cut: Row, single: Row, regions: Row) -> str:
     )
 
 
-def _plural(n: int, unit: str) -> str:
-    return f"{n} {unit}" if n == 1 else f"{n} {unit}s"
-
-
 def _changes_line(iou: Changes, boundary: Changes, unit: str) -> str:
     """The change of Boundary IoU, and the number of maps whose IoU rose and fell, in words."""
     error = boundary.standard_error
     text = f"Boundary IoU: {100 * boundary.mean_difference:+.1f}"
     text += "" if error is None else f" (s.e. {100 * error:.1f})"
-    text += f". In IoU {_plural(iou.n_better, unit)} gained, {iou.n_worse} lost"
+    text += f". In IoU {number_of(iou.n_better, unit)} gained, {iou.n_worse} lost"
     if iou.worst_id is not None:
         text += f", most of all {iou.worst_id}: {100 * iou.worst_loss:.1f} points"
     return f"{text}."

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geothresh.errors import InputError, UsageError, names, warn
+from geothresh.errors import InputError, UsageError, names, number_of, warn
 from geothresh.evaluation.scoring import Sample
 from geothresh.options import Side
 from geothresh.raster.mask import Mask
@@ -127,8 +127,8 @@ def choose(pairs: Sequence[Pair], ids: Ids) -> list[Pair]:
     lost = ids.ids - known
     if lost == ids.ids:
         raise InputError(
-            f"{ids.origin}: none of its {len(lost)} ids ({names(lost, 2)}) is among the "
-            f"{len(known)} of the data ({names(known, 2)})"
+            f"{ids.origin}: none of its {number_of(len(lost), 'id')} ({names(lost, 2)}) is "
+            f"among the {len(known)} of the data ({names(known, 2)})"
         )
     if lost and ids.listed:
         warn(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from geothresh.errors import number_of
+
 POINT = 0.01
 """One point of a measure, as papers count them."""
 
@@ -188,9 +190,9 @@ class Verdict:
         if not self.n_worse_by_a_point:
             return f"no {self.unit} loses more than a point"
         share = f"{100 * self.n_worse_by_a_point / self.n:.0f} %"
-        units = self.unit if self.n == 1 else f"{self.unit}s"
         lose = "loses" if self.n_worse_by_a_point == 1 else "lose"
-        return f"{self.n_worse_by_a_point} of {self.n} {units} ({share}) {lose} more than a point"
+        losers = f"{self.n_worse_by_a_point} of {number_of(self.n, self.unit)}"
+        return f"{losers} ({share}) {lose} more than a point"
 
 
 def _points(difference: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geothresh.durability.record import FinishedUnit, Record
 from geothresh.durability.resuming import require_same_run
-from geothresh.errors import OutputError, UsageError, names
+from geothresh.errors import OutputError, UsageError, names, number_of
 from geothresh.files import remove_stale
 from geothresh.many.inputs import BadFile
 from geothresh.many.options import Many
@@ -88,7 +88,7 @@ class Run:
         self.removed = [name for name in self.record.finished if name not in planned]
         if self.removed and not self.many.update:
             raise UsageError(
-                f"{self.directory}: holds outputs of {len(self.removed)} other scenes "
+                f"{self.directory}: holds outputs of {number_of(len(self.removed), 'other scene')} "
                 f"({names(self.removed, 3)}); choose another directory, or add `update=True` to "
                 "remove those that nobody has changed"
             )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import ModelError, OutputError
+from geothresh.errors import ModelError, OutputError, number_of
 from geothresh.files import file_digest, replacing
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.shapes import Shape, tensor_shapes
@@ -160,7 +160,7 @@ def _read(
             if names != set(shapes):
                 missing, extra = sorted(set(shapes) - names), sorted(names - set(shapes))
                 raise ModelError(
-                    f"{path}: {len(missing)} tensors missing and {len(extra)} unknown "
+                    f"{path}: {number_of(len(missing), 'tensor')} missing and {len(extra)} unknown "
                     f"(such as {(missing + extra)[0]}); the file is damaged or of another kind"
                 )
             for name, needed in shapes.items():

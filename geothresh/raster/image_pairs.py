@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geothresh.errors import InputError, names
+from geothresh.errors import InputError, names, number_of
 from geothresh.files import paths_of
 from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import find_masks, find_pictures_of, laid_out_pictures, picture_files
@@ -72,26 +72,31 @@ def find_images(
     """
     folders = paths_of(data)
     pairs: list[ImagePair] = []
-    alone: dict[str, list[str]] = {"images without a mask": [], "masks without an image": []}
+    alone: dict[tuple[str, str], list[str]] = {("image", "a mask"): [], ("mask", "an image"): []}
     for folder in folders:
         dataset = folder.resolve().name
         masks = find_masks(folder, layout)
         images = find_pictures_of(folder, layout)
         shared = images.keys() & masks.keys()
-        alone["images without a mask"] += [f"{dataset}/{i}" for i in images.keys() - shared]
-        alone["masks without an image"] += [f"{dataset}/{i}" for i in masks.keys() - shared]
+        alone["image", "a mask"] += [f"{dataset}/{i}" for i in images.keys() - shared]
+        alone["mask", "an image"] += [f"{dataset}/{i}" for i in masks.keys() - shared]
         pairs += [
             ImagePair(id=i, image=images[i], mask=masks[i], dataset=dataset, resize=resize)
             for i in shared
         ]
-    for what, counted in (
-        ("data folders have one name", Counter(f.resolve().name for f in folders)),
-        ("ids stand in several data folders", Counter(p.id for p in pairs)),
+    for noun, where, numbers in (
+        ("name", "of several data folders", Counter(f.resolve().name for f in folders)),
+        ("id", "in several data folders", Counter(p.id for p in pairs)),
     ):
-        repeated = [name for name, n in counted.items() if n > 1]
+        repeated = [name for name, n in numbers.items() if n > 1]
         if repeated:
-            raise InputError(f"{len(repeated)} {what}: {names(repeated)}; rename them")
-    parts = [f"{len(ids)} {what} ({names(ids)})" for what, ids in alone.items() if ids]
+            found = f"{number_of(len(repeated), noun)} {where}: {names(repeated)}"
+            raise InputError(f"{found}; rename them")
+    parts = [
+        f"{number_of(len(ids), what)} without {other} ({names(ids)})"
+        for (what, other), ids in alone.items()
+        if ids
+    ]
     if not pairs:
         raise InputError(f"{names(map(str, folders))}: no image has a mask; {', '.join(parts)}")
     if parts and not skip_unpaired:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geothresh.errors import InputError, names
+from geothresh.errors import InputError, names, number_of
 from geothresh.options import LayoutOption
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -175,8 +175,8 @@ def _joined(folder: Path, parts: list[dict[str, Path]]) -> dict[str, Path]:
         repeated = sorted(found.keys() & part.keys())
         if repeated:
             raise InputError(
-                f"{folder}: {len(repeated)} ids stand in both halves of it: {names(repeated)}; "
-                "give one of them"
+                f"{folder}: {number_of(len(repeated), 'id')} in both halves of it: "
+                f"{names(repeated)}; give one of them"
             )
         found.update(part)
     return found

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geothresh.errors import InputError, UsageError, names
+from geothresh.errors import InputError, UsageError, names, number_of
 from geothresh.files import paths_of
 from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import ENDINGS, find_masks, is_hidden, is_picture, picture_files
@@ -110,7 +110,9 @@ def find_pairs(
     masks = {folder: find_masks(folder, layout) for folder in folders}
     repeated = [i for i, n in Counter(i for ids in masks.values() for i in ids).items() if n > 1]
     if repeated:
-        raise InputError(f"{len(repeated)} ids stand in several data folders: {names(repeated)}")
+        raise InputError(
+            f"{number_of(len(repeated), 'id')} in several data folders: {names(repeated)}"
+        )
     maps: list[tuple[Path, str]] = [(Path(c), Path(c).name) for c in confidence]
     if not maps:
         maps = [(folder / "confidence", "confidence") for folder in folders]
@@ -137,8 +139,8 @@ def find_pairs(
         )
     if (orphans or alone) and not skip_unpaired:
         parts = [
-            f"{len(ids)} {what} ({names(ids)})"
-            for ids, what in ((orphans, "maps without a mask"), (alone, "masks without a map"))
+            f"{number_of(len(ids), what)} without a {other} ({names(ids)})"
+            for ids, what, other in ((orphans, "map", "mask"), (alone, "mask", "map"))
             if ids
         ]
         raise InputError(f"{' and '.join(parts)}; complete the data or add `skip_unpaired=True`")
@@ -154,7 +156,7 @@ def _require_named_once(pairs: Sequence[Pair]) -> None:
     ]
     if repeated:
         raise InputError(
-            f"{len(repeated)} maps stand in several confidence folders of one name "
+            f"{number_of(len(repeated), 'map')} in several confidence folders of one name "
             f"({names(repeated)}); give each base network a folder with a name of its own"
         )
 
@@ -307,7 +309,7 @@ def require_usable(faults: Sequence[str], foreground: Sequence[int]) -> None:
     if faults:
         more = len(faults) - _FAULTS_SHOWN
         shown = "; ".join(faults[:_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        raise InputError(f"{len(faults)} unusable files: {shown}")
+        raise InputError(f"{number_of(len(faults), 'unusable file')}: {shown}")
     if not any(foreground):
         raise InputError(
             f"none of the {len(foreground)} masks has a foreground pixel; nothing to learn"

@@ -19,7 +19,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from geothresh.errors import GeothreshWarning, InputError, warn
+from geothresh.errors import GeothreshWarning, InputError, number_of, warn
 from geothresh.options import Reading
 from geothresh.raster.dataset import evenly_spread, open_raster, require_unchanged
 from geothresh.raster.gdal import gdal_environment
@@ -142,7 +142,7 @@ def merged_warnings(files: Sequence[str]) -> Iterator[None]:
     for name, text in sorted(texts, key=lambda named: order.get(named[0], -1)):
         same.setdefault(text, []).append(name)
     for text, names in same.items():
-        others = f" (and {len(names) - 1} other files)" if len(names) > 1 else ""
+        others = f" (and {number_of(len(names) - 1, 'other file')})" if len(names) > 1 else ""
         warn(f"{names[0]}{others}: {text}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geothresh.errors import InputError, UsageError, warn
+from geothresh.errors import InputError, UsageError, number_of, warn
 from geothresh.geobox import GeoBox
 from geothresh.options import Bounds
 from geothresh.vector.frames import Frames
@@ -163,13 +163,12 @@ def _require_widths(
     what: str,
 ) -> None:
     """Raise UsageError unless every line and point has a width."""
+    found = number_of(len(thin), "line or point", "lines or points")
     if width is None:
-        raise UsageError(
-            f"{layer}: the {what} must be polygons; {len(thin)} lines or points are among them"
-        )
+        raise UsageError(f"{layer}: the {what} must be polygons, and there are others: {found}")
     if distances is None:
         raise UsageError(
-            f"{layer}: {len(thin)} lines or points, which have no width; give `buffer=METRES` to "
+            f"{layer}: {found}, which have no width; give `buffer=METRES` to "
             "each side, or `width_field` with an attribute that holds the full width in metres"
         )
     lacking = np.unique(owner[~np.isfinite(distances[owner])])

@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geothresh.errors import OutputError
+from geothresh.errors import OutputError, number_of
 from geothresh.files import create_beside, discard
 from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.units import Geometries
@@ -58,8 +58,8 @@ class Spill:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise OutputError(
-                f"{self._beside}: {len(texts)} geometries cannot be kept in a file beside it "
-                f"({error.strerror}); is the disk full? nothing was left behind"
+                f"{self._beside}: {number_of(len(texts), 'geometry', 'geometries')} cannot be kept "
+                f"in a file beside it ({error.strerror}); is the disk full? nothing was left behind"
             ) from error
         self._end += int(sizes.sum())
         kinds = shapely.get_type_id(geometry)

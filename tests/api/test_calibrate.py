@@ -380,7 +380,7 @@ def test_broken_data_is_refused_before_a_model_runs(data: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="2 unusable files.*9 x 9.*not a two-valued mask"):
         calibrate(folder)
     (folder / "mask" / "p05_2.png").unlink()
-    with pytest.raises(InputError, match=r"1 maps without a mask \(confidence/p05_2\)"):
+    with pytest.raises(InputError, match=r"1 map without a mask \(confidence/p05_2\)"):
         calibrate(folder)
     with pytest.raises(UsageError, match="is a file; name its labels"):
         calibrate(folder / "mask" / "p04_1.png")

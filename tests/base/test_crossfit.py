@@ -224,13 +224,13 @@ def test_what_has_no_partner_is_named_before_anything_else(tmp_path: Path) -> No
     folder = image_set(tmp_path / "d", 3)
     (folder / "r1_mask.png").unlink()
     (folder / "r2_sat.png").unlink()
-    said = r"1 images without a mask \(d/r1\) and 1 masks without an image \(d/r2\).*`skip_unp"
+    said = r"1 image without a mask \(d/r1\) and 1 mask without an image \(d/r2\).*`skip_unp"
     with pytest.raises(InputError, match=said):
         find_images(folder)
     assert [p.id for p in find_images(folder, skip_unpaired=True)] == ["r0"]
     result = runner().invoke(main, ["base", "crossfit", str(folder), "-o", str(tmp_path / "o")])
     assert result.exit_code == 3
-    assert "images without a mask" in result.stderr
+    assert "image without a mask" in result.stderr
     assert not (tmp_path / "o").exists()
 
 

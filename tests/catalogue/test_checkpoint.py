@@ -96,7 +96,7 @@ def test_a_header_without_end(bench: Bench, scene: Path, size: int) -> None:
     [
         (lambda: described(head="transformer"), "head is"),
         (lambda: described(widths=[4, 4, 4, 4]), "tensor"),
-        (lambda: saved(**{"stem.0.weight": None}), "1 tensors missing"),
+        (lambda: saved(**{"stem.0.weight": None}), "1 tensor missing"),
         (lambda: saved(**{"extra": torch.zeros(3)}), "1 unknown"),
         (lambda: saved(**{"stem.0.weight": torch.zeros(3, 3)}), "stem.0.weight is"),
     ],

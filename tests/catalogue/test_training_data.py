@@ -46,7 +46,7 @@ def test_maps_and_masks_without_a_partner(bench: Bench) -> None:
         (DATA / f"p{k:02}_mask.png").unlink()
     (NET / "p13.png").unlink()
     line = refused(bench, "12 maps without a mask")
-    assert "1 masks without a map (p13)" in line and "--skip-unpaired" in line
+    assert "1 mask without a map (p13)" in line and "--skip-unpaired" in line
     assert "p09" in line and "p10" not in line and "and 2 more" in line
 
 
@@ -141,7 +141,7 @@ def test_ids_in_two_folders(bench: Bench) -> None:
     pairs(["a", "b"])
     deepglobe(Path("more"), ["b"])
     bench.refused(
-        3, "1 ids stand in several data folders: b", "train", DATA, "more", "--confidence", NET,
+        3, "1 id in several data folders: b", "train", DATA, "more", "--confidence", NET,
         "-o", OUTPUT,
     )  # fmt: skip
 

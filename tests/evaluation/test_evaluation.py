@@ -176,7 +176,7 @@ def test_ids_choose_among_the_maps(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         assert chosen(manifest) == ["place2"]
     lines.write_text("nowhere\n")
-    with pytest.raises(InputError, match="none of its 1 ids .nowhere."):
+    with pytest.raises(InputError, match="none of its 1 id .nowhere."):
         chosen(lines)
 
 

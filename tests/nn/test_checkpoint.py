@@ -195,7 +195,7 @@ def test_damaged_tensors_are_refused(model: Path) -> None:
     with pytest.raises(ModelError, match="stem.0.weight is"):
         load_model(rewritten(model, tensors={**tensors, name: torch.zeros(1)}))
     lacking = {k: v for k, v in tensors.items() if k != name}
-    with pytest.raises(ModelError, match="1 tensors missing"):
+    with pytest.raises(ModelError, match="1 tensor missing"):
         load_model(rewritten(model, tensors=lacking))
     with pytest.raises(ModelError, match="1 unknown"):
         load_model(rewritten(model, tensors={**tensors, "more": torch.zeros(1)}))

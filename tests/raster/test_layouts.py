@@ -115,14 +115,14 @@ def test_ids_of_both_halves_of_duts_are_told(tmp_path: Path) -> None:
     for kind, end in (("Image", "jpg"), ("Mask", "png")):
         file = data / f"DUTS-TR/DUTS-TR-{kind}/r0.{end}"
         (data / f"DUTS-TE/DUTS-TE-{kind}/r0.{end}").write_bytes(file.read_bytes())
-    with pytest.raises(InputError, match="1 ids stand in both halves of it: r0"):
+    with pytest.raises(InputError, match="1 id in both halves of it: r0"):
         find_images(data)
 
 
 def test_images_without_masks_and_sizes_that_differ_are_told(tmp_path: Path) -> None:
     data = laid_out(tmp_path / "data", "kvasir")
     write(data / "images" / "r3.png", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(InputError, match=r"1 images without a mask \(data/r3\)"):
+    with pytest.raises(InputError, match=r"1 image without a mask \(data/r3\)"):
         find_images(data)
     write(data / "masks" / "r3.png", np.eye(9, dtype=np.uint8))
     with pytest.raises(InputError, match=r"r3\.png: 8 x 8 pixels, its mask r3\.png has 9 x 9"):

@@ -138,7 +138,7 @@ def test_what_has_no_partner_is_named_up_to_ten(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_pairs(data, [confidence])
     message = str(caught.value)
-    assert "12 maps without a mask" in message and "1 masks without a map (id00)" in message
+    assert "12 maps without a mask" in message and "1 mask without a map (id00)" in message
     assert "id11" in message and "id12" not in message and "and 2 more" in message
     assert "`skip_unpaired=True`" in message
     assert [p.id for p in find_pairs(data, [confidence], skip_unpaired=True)] == ["id01"]
@@ -162,14 +162,14 @@ def test_empty_or_missing_folders(tmp_path: Path) -> None:
 
 def test_ids_in_two_data_folders_are_ambiguous(tmp_path: Path) -> None:
     data = [deepglobe(tmp_path / "x", ["a"]), deepglobe(tmp_path / "y", ["a"])]
-    with pytest.raises(InputError, match="1 ids stand in several data folders: a"):
+    with pytest.raises(InputError, match="1 id in several data folders: a"):
         find_pairs(data, [maps(tmp_path / "net", ["a"])])
 
 
 def test_base_networks_whose_folders_have_one_name_are_ambiguous(tmp_path: Path) -> None:
     data = deepglobe(tmp_path / "data", ["a", "b", "c"])
     one, other = (maps(tmp_path / net / "oof", ["a", "b"]) for net in ("unet", "fcn"))
-    with pytest.raises(InputError, match=r"2 maps stand in several .* \(oof/a, oof/b\)"):
+    with pytest.raises(InputError, match=r"2 maps in several .* \(oof/a, oof/b\)"):
         find_pairs(data, [one, other], skip_unpaired=True)
     # The parts of one network's maps may lie apart.
     rest = maps(tmp_path / "more" / "oof", ["c"])
@@ -307,7 +307,7 @@ def test_a_manifest_comes_back_and_is_not_trusted(tmp_path: Path) -> None:
     split.save(path)
     assert Split.load(path) == split
     for text, message in (
-        ('{"train": ["a"], "validation": ["a"]}', "1 ids are on both sides: a"),
+        ('{"train": ["a"], "validation": ["a"]}', "1 id on both sides: a"),
         ('{"train": ["a"]}', "not a split manifest"),
         ('{"train": "ab", "validation": "c"}', "not a split manifest .*train is no list"),
         ("[]", "not a split manifest"),

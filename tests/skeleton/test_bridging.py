@@ -180,7 +180,7 @@ def test_the_command_marks_bridges(tmp_path: Path) -> None:
     command = ["vectorize", str(confidence), "--threshold", "0.5", "--kind", "centerlines"]
     result = runner().invoke(main, [*command, "--bridge-gaps", "15"])  # metres: 30 pixels
     assert result.exit_code == 0, result.stderr
-    assert "3 lines, " in result.stderr and "1 gaps bridged" in result.stderr
+    assert "3 lines, " in result.stderr and "1 gap bridged" in result.stderr
     frame = geopandas.read_file(tmp_path / "road.gpkg")
     assert frame.bridged.tolist() == [False, False, True]
     gap = frame[frame.bridged].iloc[0]

@@ -247,7 +247,7 @@ def test_what_cannot_be_placed_is_said_in_one_line(tmp_path: Path) -> None:
         (far, where, Width(), InputError, "none of its 1 features touches scene.tif"),
         (bare, where, Width(), InputError, "bare.gpkg: has no CRS"),
         (good, raster(crs=None), Width(), InputError, "scene.tif: has no CRS"),
-        (line, where, Width(), UsageError, "1 lines or points, which have no width; give `buffer"),
+        (line, where, Width(), UsageError, "1 line or point, which have no width; give `buffer"),
         (line, where, None, UsageError, "must be polygons"),
     ]
     for path, target, width, kind, message in cases:

@@ -14,6 +14,7 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, reporting, training_steps
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
+from geothresh.errors import number_of
 
 if TYPE_CHECKING:
     from geothresh.api.crossfit import CrossfitResult
@@ -88,8 +89,9 @@ def crossfit(
 def summary(result: CrossfitResult) -> list[str]:
     """A summary for people, in a few lines."""
     lines = [
-        f"{result.images} images, {result.folds} folds of {result.steps} steps each, "
-        f"{result.seconds:.0f} s of training; manifest {result.manifest}"
+        f"{number_of(result.images, 'image')}, {result.folds} folds of "
+        f"{number_of(result.steps, 'step')} each, {result.seconds:.0f} s of training; "
+        f"manifest {result.manifest}"
     ]
     for name, scores in result.scores.items():
         for dataset, score in scores.items():

@@ -13,6 +13,7 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import reporting
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
+from geothresh.errors import number_of
 from geothresh.options import BaseTiling, Compute, Reading, Writing
 
 
@@ -72,7 +73,7 @@ def predict(
     if options.verbosity() >= 0:
         share = 100 * result.foreground / max(result.pixels, 1)
         print_note(
-            f"{result.images} {'image' if result.images == 1 else 'images'}, {result.pixels:,} "
-            f"pixels with data, {share:.2f} % of them at 0.5 or above; model {result.model}; "
+            f"{number_of(result.images, 'image')}, {result.pixels:,} pixels "
+            f"with data, {share:.2f} % of them at 0.5 or above; model {result.model}; "
             f"{result.seconds:.1f} s"
         )

@@ -15,6 +15,7 @@ from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.progress import checking, training_steps
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
+from geothresh.errors import number_of
 
 
 @click.command(
@@ -70,7 +71,8 @@ def train(
     if options.verbosity() >= 0:
         loss = on_step.recent_loss()
         print_note(
-            f"{result.steps} steps, {result.seconds:.0f} s on {result.images} images"
+            f"{number_of(result.steps, 'step')}, {result.seconds:.0f} s on "
+            f"{number_of(result.images, 'image')}"
             f"{'' if loss is None else f', {loss}'}; "
             f"{result.held_out} held out, listed in {result.split}"
         )
