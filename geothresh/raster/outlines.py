@@ -1,21 +1,23 @@
-"""Outlines of the regions of a mask that is read strip by strip, as whole polygons.
+"""Polygonise the regions of a mask that is read strip by strip; polygons are not cut at strips.
 
-The corners of a strip are found with numpy. Those of a row are joined in pairs by horizontal edges,
-those of a column by vertical ones. An edge that goes on below the strip is taken up by the next
-one. A region with no such edge is finished with its strip. Of the others, stretches of corners are
-kept, and joined once, when the last of their edges has ended. So time grows with pixels and
-corners, however many strips a region spans, and memory holds a strip and the regions that go on
-below it.
+The corners of a strip are found with numpy. Corners in a row are joined in pairs by horizontal
+edges, corners in a column by vertical edges. A vertical edge that crosses the lower border of the
+strip continues in the next strip. A region without such an edge is finished in its strip. For all
+other regions, stretches of their outlines are kept, and joined once, when the last of their edges
+has ended. So the time grows with the number of pixels and corners, whatever the number of strips
+that a region covers. Memory holds one strip, and the regions that continue below it.
 
-Edges have the foreground on their left (rows go down). Where two pixels of the foreground meet in
-a corner alone, each has a turn of its own there. If they belong to one region, which is known when
-it is finished, the two turns are exchanged: no outline touches itself, and all polygons are valid.
+Edges have the foreground on their left, in the direction of the outline (rows go down). If two
+diagonal pixels of the foreground touch in a corner, two outlines pass the corner, each with a turn
+of its own. When a region is finished, it is known whether both pixels belong to it. If so, the
+corners that follow the two turns are exchanged. Then no ring touches itself, and all polygons are
+valid.
 
-GDAL's polygoniser (`rasterio.features.shapes`) gives its first polygon when it has its last one, so
-that all of a country would be in memory; this is why it is not used. The polygons are the same,
-corner by corner, which tests compare: an outer ring begins at its uppermost, then leftmost corner
-and goes down; a hole begins at that corner of its own and goes right; holes follow each other in
-the order of those corners.
+GDAL's polygoniser (`rasterio.features.shapes`) is not used, as it returns its first polygon only
+when it has found the last one. So all polygons of a country would be in memory. The polygons are
+the same, corner by corner, and tests compare them. An outer ring begins at its uppermost corner, at
+the leftmost of these, and goes down. A hole begins at its uppermost, then leftmost corner, and goes
+right. Holes are in the order of these first corners.
 """
 
 from __future__ import annotations
@@ -43,28 +45,31 @@ from geothresh.raster.rings import (
 )
 from geothresh.types import BoolArray, Int64Array
 
-# Pixels that are outlined at once; of noise most are corners, which take some 200 bytes each.
+# Pixels that are outlined at a time. In noise, most of them have a corner, which takes some 200
+# bytes.
 _PIXELS = 1 << 20
-# Rows that are outlined at once, at least: each unfinished region takes some microseconds a time.
+# Least number of rows that are outlined at a time, as each unfinished region takes some
+# microseconds each time.
 _ROWS = 32
 
-# The pixels around a corner that are foreground.
+# The code of a corner: the sum of these numbers for all foreground pixels around it.
 _UPPER_LEFT, _UPPER_RIGHT, _LOWER_LEFT, _LOWER_RIGHT = 1, 2, 4, 8
-# Two that meet in it alone, falling or rising from left to right.
+# Codes of corners in which two diagonal pixels touch: the diagonal falls or rises to the right.
 _FALLING, _RISING = _UPPER_LEFT | _LOWER_RIGHT, _UPPER_RIGHT | _LOWER_LEFT
-# The first corner of an outer ring, where none meet there, and of a hole.
+# Codes of the first corner of an outer ring and of a hole, unless diagonal pixels touch in it.
 _OUTER, _HOLE = _LOWER_RIGHT, _UPPER_LEFT | _UPPER_RIGHT | _LOWER_LEFT
 
 
 def outlines(strips: Iterable[BoolArray], width: int) -> Iterator[Outlines]:
-    """Outline the 4-connected regions of a mask.
+    """Polygonise the 4-connected regions of a mask.
 
     Args:
-        strips: (height, width) each, from top to bottom, True = foreground.
-        width: columns, 1 or more.
+        strips: (height, width) arrays from top to bottom, True = foreground. Heights may differ.
+        width: columns of the mask, 1 or more.
 
     Yields:
-        Polygons as soon as they are finished, in no particular order.
+        Batches of polygons in pixel coordinates, as soon as they are finished, in no particular
+        order.
     """
     tracer = _Tracer(width)
     least = max(_ROWS, _PIXELS // width)
@@ -77,25 +82,25 @@ def outlines(strips: Iterable[BoolArray], width: int) -> Iterator[Outlines]:
         waiting = []
         for top in range(0, len(rows), least):
             yield from tracer.add(rows[top : top + least])
-    # What reaches the last row ends in an empty one below it.
+    # An empty row is added below the last one, so that all regions end.
     yield from tracer.add(np.concatenate([*waiting, np.zeros((1, width), np.bool_)]))
 
 
 class _Tracer:
-    """Takes strips of a mask and gives the outlines that they finish."""
+    """Takes the strips of a mask, and gives the polygons that each of them finishes."""
 
     def __init__(self, width: int) -> None:
         self._width = width
         self._row = 0
         # The last row of the strip above, with a column of background on either side.
         self._last = np.zeros(width + 2, np.uint8)
-        # The unfinished region of each edge that goes on below, from left to right.
+        # The number of the unfinished region of each edge that continues below, left to right.
         self._open = np.empty(0, np.int64)
-        # What is known of unfinished regions.
+        # The stretches of outlines of each unfinished region, by its number.
         self._parts: dict[int, list[Stretches]] = {}
 
     def add(self, strip: BoolArray) -> Iterator[Outlines]:
-        """Take the next strip."""
+        """Take the next strip, and yield the polygons that it finishes."""
         corners = self._corners(strip)
         self._row += len(strip)
         if not len(corners.row):
@@ -110,12 +115,12 @@ class _Tracer:
         order, start = in_order(following, np.concatenate([begins, np.flatnonzero(may_begin)]))
         stretch = np.empty(len(order), np.int64)
         stretch[order] = np.repeat(np.arange(len(start)), np.diff(start, append=len(order)))
-        # Of a closed outline only its first corner may be the first of a hole.
+        # Only the first corner of a closed outline can be the first corner of a hole.
         firsts = order[start]
         holes = (code == _HOLE) & ~virtual & (stretch < len(begins))
         holes[firsts[code[firsts] == _HOLE]] = True
         pairs = stretch[_left_of(corners, upper, np.flatnonzero(holes))]
-        # Edges that come from one region above are of one region here.
+        # Edges of one region in the strip above belong to one region here, too.
         along = np.argsort(self._open, kind="stable")
         same = np.flatnonzero(np.diff(self._open[along]) == 0)
         known = stretch[np.stack([along[same], along[same + 1]])]
@@ -141,7 +146,7 @@ class _Tracer:
         return _Corners.of(pixels, self._row)
 
     def _take_over(self, from_above: Int64Array, on: Int64Array) -> None:
-        """Number what is kept by the regions of the new strip."""
+        """Renumber the unfinished regions by those of the new strip, and merge their stretches."""
         parts: dict[int, list[Stretches]] = defaultdict(list)
         was, first = np.unique(self._open, return_index=True)
         for old, new in zip(was.tolist(), from_above[first].tolist(), strict=True):
@@ -152,7 +157,7 @@ class _Tracer:
         self._parts, self._open = parts, on
 
     def _keep(self, place: Int64Array, start: Int64Array, region: Int64Array) -> None:
-        """Keep the stretches of unfinished regions; those of region -1 are finished."""
+        """Keep the stretches of unfinished regions; stretches of region -1 are finished."""
         along = np.argsort(region, kind="stable")
         along = along[np.searchsorted(region[along], 0) :]
         if not len(along):
@@ -162,12 +167,12 @@ class _Tracer:
         cuts = np.flatnonzero(np.diff(region, prepend=-1))
         for first, end in zip(cuts.tolist(), [*cuts[1:].tolist(), len(along)], strict=True):
             a, b = begin[first], begin[end] if end < len(along) else len(place)
-            # Copies: a view would keep all of the strip.
+            # A view would keep the arrays of the whole strip in memory, so parts are copied.
             part = Stretches(place=place[a:b].copy(), start=begin[first:end] - a)
             self._parts[int(region[first])].append(part)
 
     def _ended(self) -> Iterator[Outlines]:
-        """Give the regions that do not go on below, and forget them."""
+        """Yield the polygons of regions that do not continue below, and remove these regions."""
         ended = [one for one in self._parts.keys() - set(self._open.tolist())]
         if ended:
             yield assembled([self._parts.pop(one) for one in sorted(ended)], self._width)
@@ -175,48 +180,51 @@ class _Tracer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Corners:
-    """The corners of a strip and the ends of its edges.
+    """The corners of a strip, and the edges that cross its upper and lower border.
 
-    First the edges that come from above, then corners in reading order, then the edges that go on
-    below. A corner in which two pixels meet is there twice, the turn with an edge to the left
-    first.
+    The n entries are first the edges from above, then the corners in reading order, then the edges
+    to below. A corner in which two diagonal pixels touch has two entries, one for each turn; the
+    first one is the turn with an edge to the left.
     """
 
     row: Int64Array
-    """(n,) of the raster; of the end of an edge, that of the last pixel in the strip that it
-    leaves."""
+    """(n,) row in the raster. For a crossing edge, it is the row of the pixels just above the
+    border."""
     col: Int64Array
-    """(n,)"""
+    """(n,) column: the number of pixels to the left of the corner or edge."""
     code: NDArray[np.uint8]
-    """(n,) which of the four pixels around are foreground; of an edge, on which side it is."""
+    """(n,) which of the four pixels around a corner are foreground. For an edge from above, it is
+    `_LOWER_RIGHT` if the foreground is on the right, else 0; for an edge to below it is 0."""
     first: int
-    """The first row of the strip."""
+    """First row of the strip in the raster."""
     above: int
-    """Edges that come from above."""
+    """Number of edges from above."""
     below: int
-    """Edges that go on below."""
+    """Number of edges to below."""
     edges: NDArray[np.int64]
-    """Pixels of the strip with an edge on their left: row in the strip * (width + 1) + column."""
+    """Vertical edges in the rows of the strip, ascending: row in the strip * (width + 1) + column
+    of the pixel to the right of the edge."""
     shape: tuple[int, int]
-    """Rows of the strip, and edges in a row."""
+    """Rows of the strip, and width + 1, the number of possible vertical edges in a row."""
 
     @property
     def real(self) -> slice:
-        """Those that are corners, not ends of edges."""
+        """The entries that are corners and not crossing edges."""
         return slice(self.above, len(self.row) - self.below)
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8], row: int) -> _Corners:
-        """Find them.
+        """Find the corners of a strip.
 
         Args:
-            pixels: (height + 1, width + 2) 0 or 1; the first row is that above the strip, and the
-                first and last column lie beside the raster.
-            row: the first of the strip.
+            pixels: (height + 1, width + 2), 1 = foreground, 0 = background. The first row is the
+                row above the strip; the first and the last column are beside the raster.
+            row: first row of the strip in the raster.
         """
         edges = pixels[:, 1:] ^ pixels[:, :-1]
         height, pitch = edges.shape[0] - 1, edges.shape[1]
-        # Where a vertical edge begins or ends, or goes on with its foreground on the other side.
+        # A corner is where a vertical edge begins or ends, or continues with its foreground on the
+        # other side.
         found = edges[1:] & edges[:-1]
         found &= pixels[1:, :-1] ^ pixels[:-1, :-1]
         found |= edges[1:] ^ edges[:-1]
@@ -241,37 +249,39 @@ class _Corners:
 
 
 def _followed(corners: _Corners) -> tuple[Int64Array, Int64Array]:
-    """Which corner follows on each, and the upper ends of vertical edges by column and row.
+    """Find the next corner along the outline, for each corner.
 
-    Where an outline leaves the strip, -1 follows.
+    Returns:
+        (n,) index of the next corner, -1 where an outline leaves the strip; and (m,) indices of the
+        upper ends of all vertical edges, by column, then row.
     """
     numbers = np.arange(len(corners.row))
     following = np.full(len(numbers), -1)
     left, right = numbers[corners.real].reshape(-1, 2).T
-    # With the foreground above it an edge leads to the right.
+    # An edge with the foreground above it goes to the right.
     _link(following, left, right, corners.code[left] & _UPPER_RIGHT > 0)
     upper, lower = _by_column(corners).reshape(-1, 2).T
-    # With the foreground on its right it leads down.
+    # An edge with the foreground on its right goes down.
     _link(following, upper, lower, corners.code[upper] & _LOWER_RIGHT > 0)
     return following, upper
 
 
 def _link(following: Int64Array, one: Int64Array, other: Int64Array, forth: BoolArray) -> None:
-    """Let each of `other` follow on its one, or the other way round where not `forth`."""
+    """Set that each corner of `other` follows its one of `one`; the reverse where not `forth`."""
     following[np.where(forth, one, other)] = np.where(forth, other, one)
 
 
 def _reached(following: Int64Array) -> BoolArray:
-    """Which corners follow on another."""
+    """(n,) True = the corner follows another one."""
     reached = np.zeros(len(following), np.bool_)
     reached[following[following >= 0]] = True
     return reached
 
 
 def _by_column(corners: _Corners) -> Int64Array:
-    """The order of corners by column, then row; of two turns, the one with an edge above first."""
+    """(n,) indices of corners by column, then row; of two turns, first that with an edge above."""
     col: NDArray[Any] = corners.col
-    # Numbers of 16 bits are sorted by their digits, in a tenth of the time.
+    # numpy sorts 16-bit integers with a radix sort, in a tenth of the time.
     order = np.argsort(col.astype(np.uint16), kind="stable")
     if corners.shape[1] > 1 << 16:
         order = order[np.argsort((col[order] >> 16).astype(np.uint16), kind="stable")]
@@ -281,14 +291,18 @@ def _by_column(corners: _Corners) -> Int64Array:
 
 
 def _left_of(corners: _Corners, upper: Int64Array, holes: Int64Array) -> Int64Array:
-    """Pairs (2, k) of corners of one region.
+    """Find a corner of the same region to the left of each first corner of a hole.
+
+    The foreground to the left of a hole belongs to the region with the hole. Where that foreground
+    begins, there is a vertical edge, whose upper end is the corner.
 
     Args:
-        corners: of a strip.
-        upper: from `_followed`.
-        holes: (k,) corners that are the first of a hole, or look like it: the foreground left of
-            them is of their region. Beside each the pair has a corner of the outline where that
-            foreground begins.
+        corners: corners of a strip.
+        upper: upper ends of vertical edges, from `_followed`.
+        holes: (k,) indices of corners that are the first corner of a hole, or have its code.
+
+    Returns:
+        (2, k) pairs of indices: `holes`, and the corners to their left.
     """
     height, pitch = corners.shape
     at = corners.row[holes] - corners.first
@@ -299,7 +313,7 @@ def _left_of(corners: _Corners, upper: Int64Array, holes: Int64Array) -> Int64Ar
 
 
 def _places(corners: _Corners, may_begin: BoolArray, width: int) -> Int64Array:
-    """A number for each corner, in reading order, see `geothresh.raster.rings`."""
+    """(n,) the place of each corner or crossing edge, see `geothresh.raster.rings`."""
     place = (corners.row * (width + 1) + corners.col) * STEP
     place[may_begin] |= MAY_BEGIN
     place[(corners.code == _FALLING) | (corners.code == _RISING)] |= MEETS

@@ -1,8 +1,8 @@
-"""Rings and polygons from corners of which it is known which follows on which.
+"""Build rings and polygons from corners, of which it is known which corner follows which.
 
-A corner is one number, its place: `STEP` times row * (width + 1) + column, and flags. So places are
-in reading order. Where an outline crosses a border between strips, it ends at a place from `BORDER`
-up, and goes on at the same place in the next strip.
+A corner is stored as one number, its place: `STEP` times (row * (width + 1) + column), plus flags.
+So the order of places is the reading order. Where an outline crosses the border between two strips,
+it is cut. Both parts end at the same place there, which is at least `BORDER`.
 """
 
 from __future__ import annotations
@@ -17,40 +17,42 @@ from scipy.sparse.csgraph import depth_first_order
 from geothresh.types import BoolArray, Int64Array
 
 STEP = 4
-#: Flag of a corner in which two pixels of the foreground meet alone; each has a turn there.
+#: Flag of a corner in which two diagonal foreground pixels touch; each of them has a turn there.
 MEETS = 1
-#: Flag of a corner that may be the first of a ring in reading order.
+#: Flag of a corner that may be the first corner of a ring in reading order.
 MAY_BEGIN = 2
-#: Above all places of corners.
+#: Added to the places where outlines cross a border of strips; above all places of corners.
 BORDER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlines:
-    """Polygons in pixel coordinates, as ragged arrays."""
+    """Polygons in pixel coordinates, as ragged arrays (see `shapely.from_ragged_array`)."""
 
     corners: Int64Array
-    """(k, 2) column and row; the last of each ring is its first."""
+    """(k, 2) column and row of each corner; the last corner of each ring repeats its first."""
 
     rings: Int64Array
-    """(r + 1,) where each ring begins among the corners, and their number."""
+    """(r + 1,) index of the first corner of each ring; the last entry is k."""
 
     polygons: Int64Array
-    """(n + 1,) where each polygon begins among the rings, outer ring first, and their number."""
+    """(n + 1,) index of the first ring of each polygon, which is its outer ring; the last entry is
+    r."""
 
     meeting: BoolArray
-    """(k,) whether two pixels of the foreground meet in the corner alone."""
+    """(k,) True = two diagonal foreground pixels touch in the corner."""
 
     @property
     def firsts(self) -> Int64Array:
-        """(n, 2) the uppermost, then leftmost corner of each polygon."""
+        """(n, 2) column and row of the uppermost, then leftmost corner of each polygon."""
         return self.corners[self.rings[self.polygons[:-1]]]
 
     def areas(self) -> Int64Array:
-        """(n,) pixels inside each polygon."""
+        """(n,) number of pixels inside each polygon."""
         x, y = self.corners.T
-        # Twice the area of each ring, of holes negative: rows go down. The edge from the last
-        # corner of a ring to the first of the next is left out, as its end is where it begins.
+        # The shoelace formula: twice the area of each ring, with opposite signs of outer rings and
+        # holes. The term from the last corner of a ring to the first of the next ring is left out;
+        # rings are closed by their last corner.
         doubled = np.zeros(len(x), np.int64)
         doubled[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]
         doubled[self.rings[1:] - 1] = 0
@@ -59,25 +61,29 @@ class Outlines:
         return abs(areas)
 
     def meetings(self, kept: BoolArray, width: int) -> Int64Array:
-        """Corners of some polygons in which pixels meet alone: row * (width + 1) + column.
+        """The corners of some polygons in which diagonal pixels touch.
 
         Args:
-            kept: (n,) whether the corners of each polygon are asked for.
+            kept: (n,) True = the corners of the polygon are wanted.
             width: columns of the raster.
 
         Returns:
-            (k,) once for each turn.
+            (m,) row * (width + 1) + column, once for each time that an outline passes the corner.
         """
         corners = np.diff(self.rings[self.polygons])
         found = self.meeting & np.repeat(kept, corners)
-        # The last corner of each ring is its first.
+        # The last corner of each ring repeats its first.
         found[self.rings[1:] - 1] = False
         column, row = self.corners[found].T
         places: Int64Array = row * (width + 1) + column
         return places
 
     def cut(self, most: int) -> Iterator[Outlines]:
-        """The same polygons, some at a time: `most` corners, or a single polygon of more."""
+        """Split into batches of at most `most` corners, or of one polygon that has more.
+
+        Yields:
+            Batches of polygons, in their order.
+        """
         ends = self.rings[self.polygons[1:]]
         first = 0
         while first < len(ends):
@@ -96,30 +102,34 @@ class Outlines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretches:
-    """Stretches of the outlines of one region: closed, or open between two borders."""
+    """Stretches of the outlines of one region: each is closed, or open between two borders."""
 
     place: Int64Array
-    """(n,) of corners, each following on the one before; both ends of an open one are borders."""
+    """(n,) places of corners, stretch by stretch, in the order of the outline. The first and the
+    last place of an open stretch are at borders of strips."""
 
     start: Int64Array
-    """(m,) where each stretch begins."""
+    """(m,) index of the first place of each stretch."""
 
 
 def in_order(following: Int64Array, firsts: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Corners in the order in which they follow each other, stretch by stretch.
+    """Order corners so that each follows the one before, stretch by stretch.
 
     Args:
-        following: (n,) which follows on each; -1 where a stretch ends.
-        firsts: corners among which is at least one of each stretch. A closed one begins at the
-            earliest of its own, an open one must have its end there.
+        following: (n,) index of the next corner; -1 where a stretch ends.
+        firsts: (m,) indices of corners, with at least one of each stretch. A closed stretch begins
+            at its earliest corner in this list. An open stretch must have its first corner in it,
+            before its others.
 
     Returns:
-        order: (n,) indices.
-        start: where each stretch begins, in the order of `firsts`.
+        order: (n,) indices of corners.
+        start: index in `order` at which each stretch begins; stretches are in the order of
+            `firsts`.
     """
     n, m = len(following), len(firsts)
-    # Depth first along a spine, each of whose nodes leads to a first corner, then to the next node:
-    # a whole stretch is visited before the next one, and none twice.
+    # A spine of further nodes is added: each leads to a first corner, then to the next node of the
+    # spine. A depth-first search along the spine visits all of a stretch before the next one, and
+    # none twice.
     spine = np.stack([firsts, n + 1 + np.arange(m)], axis=1).ravel()[:-1]
     leads = following >= 0
     ends = np.concatenate([[0], np.cumsum(leads)])
@@ -139,12 +149,16 @@ def in_order(following: Int64Array, firsts: Int64Array) -> tuple[Int64Array, Int
 
 
 def picked(start: Int64Array, total: int, chosen: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Indices of the entries of some stretches, one after another, and where each begins.
+    """Select some stretches.
 
     Args:
-        start: where each of all stretches begins.
-        total: number of their entries.
-        chosen: which stretches, in the order wanted.
+        start: (m,) index of the first entry of each stretch.
+        total: number of entries of all stretches.
+        chosen: (k,) indices of the wanted stretches, in the wanted order.
+
+    Returns:
+        Indices of the entries of these stretches, one stretch after another; and (k,) where each of
+        them begins among these indices.
     """
     length = np.diff(start, append=total)[chosen]
     begin = np.cumsum(length) - length
@@ -152,19 +166,19 @@ def picked(start: Int64Array, total: int, chosen: Int64Array) -> tuple[Int64Arra
 
 
 def finished(place: Int64Array, start: Int64Array, region: Int64Array, width: int) -> Outlines:
-    """Polygons of regions all of whose rings are there.
+    """Build the polygons of regions from all of their rings.
 
     Args:
-        place: of corners, each following on the one before.
-        start: where each ring begins, at the first of its corners in reading order.
-        region: of each ring, any numbers.
+        place: (k,) places of corners, ring by ring, in the order of the outline.
+        start: (r,) index of the first corner of each ring, which is its first in reading order.
+        region: (r,) number of the region of each ring.
         width: columns of the raster.
     """
     length = np.diff(start, append=len(place))
     owner = np.repeat(region, length)
     turns = _shared(place, owner)
     if turns.size:
-        # Only the regions that meet themselves are put in order anew.
+        # Only the regions that touch themselves in a corner are put in order again.
         ring = np.isin(region, owner[turns[0]])
         corner = np.repeat(ring, length)
         number = np.cumsum(corner) - 1
@@ -180,10 +194,10 @@ def finished(place: Int64Array, start: Int64Array, region: Int64Array, width: in
 
 
 def assembled(regions: Sequence[Sequence[Stretches]], width: int) -> Outlines:
-    """Polygons of regions from all of their stretches.
+    """Build the polygons of regions from all stretches of their outlines.
 
     Args:
-        regions: the stretches of each, in any order.
+        regions: the stretches of each region, in any order.
         width: columns of the raster.
     """
     parts = [part for region in regions for part in region]
@@ -197,7 +211,7 @@ def assembled(regions: Sequence[Sequence[Stretches]], width: int) -> Outlines:
     following = np.arange(1, len(place) + 1)
     opened = place[start] >= BORDER
     following[end[~opened]] = start[~opened]
-    # Each end of an open stretch is at the border where another begins.
+    # An open stretch ends at a place on a border at which another one begins.
     begins, ends = start[opened], end[opened]
     following[ends[np.argsort(place[ends])]] = begins[np.argsort(place[begins])]
     _exchange(following, _shared(place, owner))
@@ -205,7 +219,7 @@ def assembled(regions: Sequence[Sequence[Stretches]], width: int) -> Outlines:
 
 
 def _shared(place: Int64Array, owner: Int64Array) -> Int64Array:
-    """Pairs (2, k) of turns at one place that belong to one region."""
+    """(2, k) pairs of corners: the two turns at one place, if both belong to one region."""
     meets = np.flatnonzero((place & MEETS > 0) & (place < BORDER))
     meets = meets[np.argsort(place[meets], kind="stable")]
     twice = np.flatnonzero(np.diff(place[meets]) == 0)
@@ -214,14 +228,18 @@ def _shared(place: Int64Array, owner: Int64Array) -> Int64Array:
 
 
 def _exchange(following: Int64Array, turns: Int64Array) -> None:
-    """Exchange what follows on the two turns of each pair."""
+    """Exchange the corners that follow the two turns of each pair."""
     following[turns] = following[turns[::-1]]
 
 
 def _ordered(
     place: Int64Array, following: Int64Array, owner: Int64Array
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Places in the order of closed outlines, where each begins, and the region of each."""
+    """Order corners ring by ring, without the places at borders.
+
+    Returns:
+        Places of corners, index of the first corner of each ring, and the region of each ring.
+    """
     firsts = np.flatnonzero((place & MAY_BEGIN > 0) & (place < BORDER))
     firsts = firsts[np.argsort(place[firsts], kind="stable")]
     order, start = in_order(following, firsts)
@@ -232,16 +250,16 @@ def _ordered(
 
 
 def _ragged(place: Int64Array, start: Int64Array, region: Int64Array, width: int) -> Outlines:
-    """Polygons from rings in any order; see `finished`."""
+    """Build polygons from rings in any order; see `finished` for the arguments."""
     firsts = place[start]
     order = np.argsort(firsts, kind="stable")
-    # Of the rings of a region the outer one is the first.
+    # The outer ring is the first ring of a region in reading order.
     _, first, number = np.unique(region[order], return_index=True, return_inverse=True)
     order = order[np.argsort(first[number], kind="stable")]
     counts = np.bincount(number)[np.argsort(first)]
     taken, begin = picked(start, len(place), order)
     closed = np.append(begin[1:], len(place)) if len(begin) else begin
-    # The first corner of each ring once more behind its last.
+    # The first corner of each ring is repeated after its last.
     corner = np.insert(place[taken], closed, place[start[order]])
     row, col = np.divmod(corner // STEP, width + 1)
     return Outlines(

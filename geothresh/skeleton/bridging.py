@@ -1,7 +1,8 @@
 """Bridge gaps between the ends of lines where the confidence shows that the road continues.
 
-A mask lacks all below its threshold. Between two line ends that face each other, the path of
-highest confidence is searched (Dijkstra). It is taken if its confidence is never below a floor.
+A mask has gaps where the confidence is below its threshold. Between two line ends that face each
+other, the path of highest confidence is searched (Dijkstra). The gap is bridged along this path if
+the confidence is nowhere below a floor.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from geothresh.windows import PixelWindow, RasterSize
 FLOOR = 0.1
 #: Longest gap, in sides of a square of a pixel's area; a window of about that side is in memory.
 LONGEST = 500
-# Cosine of the angle between a gap and the direction of a line's last pixels: at most 60 degrees.
+# Least cosine of the angle between a gap and the direction in which a line ends: at most 60
+# degrees.
 _AHEAD = 0.5
+# Last pixels of a line that determine this direction, for square pixels.
 _LAST = 12
 # A path is at most this many times as long as the gap.
 _DETOUR = 1.5
@@ -39,13 +42,13 @@ class _Ends:
     """The free ends of lines."""
 
     nodes: Int64Array
-    """(n,) number of the node of each end"""
+    """(n,) index of the node of each end."""
     lines: Int64Array
-    """(n,) number of the line of each end"""
+    """(n,) index of the line of each end."""
     pixels: Int64Array
-    """(n, 2) row and column"""
+    """(n, 2) row and column of the pixel at each end."""
     ahead: Int64Array
-    """(n, 2) step in rows and columns in which the line would continue"""
+    """(n, 2) step in rows and columns in whose direction the line would continue."""
 
 
 def bridged(
@@ -59,19 +62,19 @@ def bridged(
 ) -> Network:
     """Add a line across each gap that can be bridged.
 
-    If an end has several gaps, the gap with the path of least cost is bridged.
+    If an end could be joined to several others, the path of least cost is taken.
 
     Args:
         network: the pruned network.
-        confidence: reads a window of confidences.
+        confidence: reads a window of confidences, see `ReadConfidence`.
         size: size of the raster.
         reach: longest gap, in the unit of `Ground.sides`; at most `LONGEST` such sides.
-        floor: least confidence along a path.
+        floor: least confidence along a path, in [0, 1].
         ground: shape and size of the pixels; distances and directions are measured on it.
 
     Returns:
-        The lines, followed by the bridges, which `Network.bridges` marks. Bridges end in nodes that
-        were free ends, and have no width (NaN).
+        The network with the bridges after all other lines; `Network.bridges` marks them. Bridges
+        run between nodes that were free ends, and have no width (NaN).
 
     Raises:
         UsageError: `reach` is too long.
@@ -109,7 +112,8 @@ def _free_ends(network: Network, ground: Ground) -> _Ends:
     found = np.argwhere(degrees[network.nodes] == 1)
     free = [network.lines[k].directed(side == 0).pixels for k, side in found.tolist()]
     pixels = _pixels([line[-1] for line in free], network.width)
-    # More pixels are used if they are oblong, as the skeleton then ends in a corner of the road.
+    # More pixels of a line are used if pixels are oblong, as a skeleton then ends in a corner of
+    # the road.
     last = np.rint(_LAST * _longest(ground.shapes(_middles(pixels))) ** 2).astype(np.int64)
     before = [line[-n:][0] for line, n in zip(free, last.tolist(), strict=True)]
     return _Ends(
@@ -130,7 +134,7 @@ def _middles(pixels: Int64Array) -> Float64Array:
 
 
 def _longest(shapes: Float64Array) -> Float64Array:
-    """(n,) largest stretch of pixels on the ground; the smallest is its inverse."""
+    """(n,) largest factor by which pixels are stretched on the ground; the least is its inverse."""
     return np.asarray(np.linalg.norm(shapes, 2, axis=(1, 2)), np.float64)
 
 
@@ -211,7 +215,7 @@ def _cheapest_path(
 def _steps(values: Float32Array, passable: BoolArray, shape: Float64Array) -> csr_array:
     """The graph of the costs of steps between neighbouring pixels."""
     cost = _STEP - np.log(np.maximum(np.nan_to_num(values), _LEAST)).astype(np.float64)
-    # int32: the dijkstra of SciPy 1.14 takes no other indices
+    # The dijkstra of SciPy 1.14 accepts int32 indices only.
     number = np.arange(values.size, dtype=np.int32).reshape(values.shape)
     parts = []
     for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):

@@ -17,8 +17,8 @@ from geothresh.skeleton.tracing import MARGIN, Trace, chain, join, together, tra
 from geothresh.types import BoolArray, Float32Array, Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize
 
-#: Spurs are dead ends shorter than this many widths of the road at which they begin: they end less
-#: than half a width beside the road.
+#: Spurs are dead ends shorter than this many widths of the road where they begin. So they end less
+#: than half a width away from its edge.
 SPUR = 1.0
 #: Column of a trace's samples that holds the width in pixels.
 WIDTH = 0
@@ -124,10 +124,10 @@ class Network:
         )
 
     def pruned(self, spur: float = SPUR) -> Network:
-        """Remove the spurs, which thinning makes of bumps in an outline.
+        """Remove spurs: short dead ends, which thinning makes from bumps in an outline.
 
-        Where only spurs meet, the two longest are kept and make one line. This is repeated until
-        no spur is left, as lines that are joined when a spur is removed may be spurs themselves.
+        Where only spurs meet, the two longest are kept and make one line. When a spur is removed,
+        two lines may be joined to a new spur. So this is repeated until there are no spurs.
 
         Args:
             spur: a dead end is a spur if it is shorter than this many widths of the road where it
@@ -183,7 +183,7 @@ def centerline_network(
 ) -> Network:
     """Thin a mask, trace the skeleton, and join the lines; the result does not depend on blocks.
 
-    Memory is that of a block with its halo, and of the lines.
+    Memory holds one block with its halo, the compressed skeleton, and the lines.
 
     Args:
         read: reads a window of the mask, True = foreground.
@@ -217,9 +217,9 @@ def widths(
 ) -> Float32Array:
     """Full width of the mask, in pixels, at each pixel of the skeleton.
 
-    It is twice the distance to the nearest background (centre to centre) minus half a pixel, which
-    is right to half a pixel for odd and even widths. Outside of the raster there is no background.
-    Distances are cut at 1,024 pixels.
+    It is twice the distance to the nearest background pixel, from centre to centre, minus half a
+    pixel. This is right to half a pixel for odd and even widths. There is no background outside of
+    the raster. Distances above 1,024 pixels count as 1,024.
 
     Args:
         skeleton: (h, w), the pixels of `window`, True = skeleton.
@@ -228,7 +228,7 @@ def widths(
         size: size of the raster.
 
     Returns:
-        (h, w), 0 off the skeleton.
+        (h, w) widths in pixels, 0 where there is no skeleton.
     """
     result = np.zeros(skeleton.shape, np.float32)
     points = np.argwhere(skeleton)
@@ -243,7 +243,7 @@ def widths(
         if background.size:
             tree = cKDTree(background + (outer.row, outer.col))
             distance = tree.query(points, distance_upper_bound=_FARTHEST)[0]
-        # If all distances are within the searched window, no other background can be nearer.
+        # If no distance is greater than the reach, no background outside of the window is nearer.
         if distance.max() <= reach or outer.pixels == size.pixels or reach >= _FARTHEST:
             break
         reach *= 2

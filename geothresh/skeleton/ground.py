@@ -1,7 +1,7 @@
 """Describe the shape of pixels on the ground, which need not be square.
 
-Lengths are measured on the ground in sides of a square of the pixel's area: for square pixels these
-are lengths in rows and columns, to the last bit.
+The unit of length on the ground is the side of a square with the area of a pixel. So for square
+pixels, lengths on the ground equal lengths in rows and columns, to the last bit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SquareGround:
         return np.broadcast_to(UNIT, (len(places), 2, 2))
 
 
-#: Lengths in pixels.
+#: The ground on which lengths are lengths in pixels.
 SQUARE = SquareGround()
 
 
@@ -69,18 +69,18 @@ def shapes_of(steps: Float64Array) -> Float64Array:
 
 
 def farness(shape: Float64Array) -> Float64Array:
-    """(2,) greatest number of rows and of columns between places at distance 1."""
+    """(2,) greatest number of rows and of columns between places at distance 1 on the ground."""
     return np.asarray(np.hypot(*shape)[::-1], np.float64)
 
 
 def widenings(points: Float64Array, shape: Float64Array) -> Float64Array:
-    """Compute how much wider a road is on the ground than in pixels, along its line.
+    """Compute by which factor a road is wider on the ground than in pixels, along its line.
 
-    Shapes keep areas: as a road gets longer, it gets narrower.
+    Shapes keep areas: where a road is longer on the ground, it is narrower by the same factor.
 
     Args:
         points: (n, 2) rows and columns along the line, about one pixel apart, n >= 2.
-        shape: shape of the pixels.
+        shape: (2, 2) shape of the pixels.
 
     Returns:
         (n,) factors by which widths in pixels become widths on the ground.

@@ -1,14 +1,14 @@
 """Thin a mask to lines one pixel wide, block by block, with the result of the whole array.
 
 The rule is that of Guo and Hall, *Parallel thinning with two-subiteration algorithms* (CACM 32,
-1989), algorithm A1, which `skimage.morphology.thin` follows too: each half of an iteration removes
-all outline pixels that are neither an end nor connect two parts.
+1989), algorithm A1, which `skimage.morphology.thin` follows too. Each half of an iteration removes
+all outline pixels that are neither ends of lines nor connect two parts.
 
-A half of an iteration depends on neighbours at a distance of one pixel. So after k iterations,
-pixels at least 2 k from the border of a window are as in the whole array: blocks are read with a
-halo of `HALO` pixels and thinned by at most `HALO / 2` iterations. Where that is not enough (shapes
-wider than about `HALO` pixels), the blocks are kept and thinned further in more passes, until
-nothing changes.
+Half an iteration depends on neighbours at a distance of one pixel. So after k iterations, pixels at
+least 2 k from the border of a window are the same as in the whole array. Blocks are read with a
+halo of `HALO` pixels, and thinned by at most `HALO / 2` iterations. If that is not enough, as for
+shapes wider than about `HALO` pixels, the blocks are stored, and thinned further in more passes
+until nothing changes.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ BLOCK = 2048
 
 
 def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, BoolArray]:
-    """Thin an array, outside of which is background.
+    """Thin an array; all pixels outside of it count as background.
 
     Args:
         mask: (H, W), True = foreground.
         iterations: at most this many; None = until nothing changes.
 
     Returns:
-        A new, thinned array, and the pixels that the last iteration removed: none if thinning is
-        complete.
+        A new, thinned array (H, W), and the pixels (H, W) that the last iteration removed: none if
+        thinning is complete.
     """
     padded = np.pad(mask, 1).astype(np.uint8)
     flat = padded.ravel()
@@ -68,13 +68,14 @@ def thin(mask: BoolArray, *, iterations: int | None = None) -> tuple[BoolArray, 
 
 
 def _rules() -> tuple[BoolArray, BoolArray]:
-    """For each of the 256 neighbourhoods, whether a pixel is removed in the first and second half.
+    """(256,) each: whether a pixel with these neighbours is removed in the first and second half.
 
     Bit k is the neighbour k of p2 ... p9 of the paper: north, then clockwise.
     """
     bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
     p2, p3, p4, p5, p6, p7, p8, p9 = bits.T.astype(bool)
-    # C of the paper: the number of parts that meet at the pixel. N: its neighbours, paired twice.
+    # `parts` is C of the paper, the number of parts that meet at the pixel. `least` is N of the
+    # paper: neighbours are counted in pairs, in two ways, and the lesser count is used.
     parts = sum(
         (~a & (b | c)).astype(int)
         for a, b, c in ((p2, p3, p4), (p4, p5, p6), (p6, p7, p8), (p8, p9, p2))
@@ -91,10 +92,10 @@ _REMOVED = _rules()
 
 @dataclass(slots=True)
 class BlockedMask:
-    """A mask in memory, in compressed blocks; a skeleton takes few bytes."""
+    """A mask in memory, in compressed blocks; a skeleton needs little memory."""
 
     grid: RegularGrid
-    """The blocks."""
+    """The grid of the blocks."""
     _packed: dict[int, bytes] = field(default_factory=dict)
 
     @classmethod
@@ -120,7 +121,7 @@ class BlockedMask:
         return result
 
     def copy(self) -> BlockedMask:
-        """A copy; storing blocks in one does not change the other."""
+        """Copy the mask; storing blocks in the copy does not change the original."""
         return BlockedMask(self.grid, dict(self._packed))
 
     def _unpacked(self, index: int, block: PixelWindow) -> BoolArray:
@@ -160,14 +161,15 @@ def thin_blocks(
             if before.any():
                 thinned, changed = thin(before, iterations=halo // 2)
                 after.put(block, thinned[window.within(outer)])
-                # Near the border of the halo changes are unreliable: only the block counts.
+                # Only changes inside the block count, as those near the border of the halo may
+                # differ from those of the whole array.
                 if changed[window.within(outer)].any():
                     unsettled.append(window)
             if progress:
                 progress(done, len(waiting))
         state, first = after, False
-        # Further changes are within `halo` pixels of blocks that are not settled: in these and
-        # their neighbours.
+        # Further changes are at most `halo` pixels away from blocks that still change, that is, in
+        # these blocks and their neighbours.
         waiting = sorted(
             {near for window in unsettled for near in grid.touching(window.grown(1, size))}
         )

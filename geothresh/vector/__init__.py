@@ -1,5 +1,5 @@
-"""Polygons and centrelines, measured in metres, and the GeoPackage they are written to.
+"""Vector layers of a mask: polygons and centrelines, measured in metres, and their files.
 
-The one home of shapely, pyproj and pyogrio. Geometries are numpy arrays of shapely objects: no
-step needs a data frame.
+Only this room imports shapely, pyproj and pyogrio. Geometries are numpy arrays of shapely objects,
+so that no step needs a data frame.
 """

@@ -1,4 +1,4 @@
-"""Centrelines on the map, with lengths and widths, from the network of a skeleton in pixels."""
+"""Make centrelines with lengths and widths, in map coordinates, from a network in pixels."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.vector.polygons import on_map
 from geothresh.vector.units import Geometries, MapUnits
 
-# Least ratio of a degree of longitude to one of latitude: that 0.06 degrees from the poles.
+# Least ratio of the lengths of a degree of longitude and of latitude that is used. It is reached
+# 0.06 degrees from the poles.
 _NARROWEST = 1e-3
-# Tolerance in pixels when needless points of lines are left out.
+# Tolerance in pixels within which points are removed that a line does not need.
 _NEEDLESS = 0.3
 
-#: Statistics of the confidences along a line, or in a polygon.
+#: Names of the attributes with statistics of the confidences along a line, or in a polygon.
 CONFIDENCE_FIELDS = ("confidence_mean", "confidence_min", "confidence_p10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelGround:
-    """The `Ground` of a raster: shape and size of its pixels by its CRS and transform."""
+    """The `Ground` of a raster: shape and size of its pixels, from its CRS and transform."""
 
     box: GeoBox
-    """Where the raster lies."""
+    """Georeference of the raster."""
     units: MapUnits
-    """Of the map coordinates."""
+    """Units of the map coordinates."""
 
     def sides(self, places: Float64Array) -> Float64Array:
         """See `Ground`."""
@@ -49,31 +50,34 @@ class PixelGround:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Centerlines:
-    """Lines and their attributes, entry by entry, and the nodes between them."""
+    """Lines and nodes with their attributes; entry k of each array belongs to line or node k."""
 
     geometry: Geometries
     """(n,) valid LineStrings."""
     length: Float64Array
-    """(n,) in the unit of `MapUnits.length_field`."""
+    """(n,) length, in the unit of `MapUnits.length_field`."""
     width: Float64Array
     """(n,) mean full width of the mask along the line, in the same unit."""
     width_min: Float64Array
-    """(n,) least of the same."""
+    """(n,) least full width of the mask along the line, in the same unit."""
     confidence: dict[str, Float64Array]
-    """Name of each of `CONFIDENCE_FIELDS` -> (n,), NaN where there is no data; or nothing."""
+    """(n,) values for each name of `CONFIDENCE_FIELDS`, NaN for lines without data. Empty if the
+    network has no confidences or no lines."""
     bridged: BoolArray
     """(n,) True = the line bridges a gap of the mask, and has no width (NaN)."""
     nodes: Geometries
-    """(m,) Points where lines end or meet."""
+    """(m,) Points at which lines end or meet."""
     degree: Int64Array
-    """(m,) ends of lines at each node, 1 or more."""
+    """(m,) number of line ends at each node, 1 or more."""
     left_out: int
-    """Lines that were shorter than the least length."""
+    """Number of lines left out, as they were shorter than the least length."""
 
     def attributes(self, units: MapUnits, *, bridges: bool) -> dict[str, NDArray[Any]]:
-        """The attributes by the names that they have in a layer.
+        """The attributes of the lines by their names in a layer, (n,) each.
 
-        With `bridges`, there is an attribute that says which lines bridge a gap.
+        Args:
+            units: units of the map coordinates, which the names have as a suffix.
+            bridges: whether to add the attribute ``bridged``: True = the line bridges a gap.
         """
         marks = {"bridged": self.bridged} if bridges else {}
         return {
@@ -93,14 +97,16 @@ def make_centerlines(
     min_length: float = 0.0,
     simplify: float = 0.0,
 ) -> Centerlines:
-    """Smooth the lines of a network and place them on the map.
+    """Smooth the lines of a network, transform them to map coordinates, and measure them.
 
     Args:
-        network: in pixels, pruned or not.
-        box: where the mask lies.
-        units: of the map coordinates.
-        min_length: shorter lines with a free end are left out; lines that connect others stay.
-        simplify: tolerance by which lines may move besides; 0 = none.
+        network: the network in pixels, pruned or not.
+        box: georeference of the mask.
+        units: units of the map coordinates.
+        min_length: leave out shorter lines, in the unit of `MapUnits.length_field`, if they have a
+            free end or are isolated rings. Lines that connect others stay.
+        simplify: tolerance in the same unit within which lines are simplified (Douglas-Peucker); 0
+            = no further simplification.
     """
     before = len(network.lines)
     while True:
@@ -109,7 +115,7 @@ def make_centerlines(
         short = (length < min_length) & _dangling(network)
         if not short.any():
             break
-        # Lines that are now joined are longer: check again.
+        # Removing lines joins others, which are then longer: check again.
         network = network.without(short)
     if simplify > 0:
         geometry = _simplified(geometry, simplify, units)
@@ -131,21 +137,24 @@ def make_centerlines(
 
 
 def pixel_side(box: GeoBox, units: MapUnits) -> float:
-    """Side of a square with the area of the pixel in the middle of a raster, in units of length."""
+    """Side of a square with the area of the pixel in the middle of a raster.
+
+    It is in the unit of `MapUnits.length_field`.
+    """
     middle = on_map(shapely.points([[box.size.width / 2, box.size.height / 2]]), box)
     return float(_pixel_sides(middle, box, units)[0])
 
 
 def _pixel_sides(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
-    """(n,) side of a square with the area of a pixel where each geometry lies."""
+    """(n,) side of a square with the area of a pixel, at the middle of each geometry."""
     along, across = units.metric_scales(geometry).T
     return np.asarray(np.sqrt(box.pixel_area * along * across), np.float64)
 
 
 def _pixel_shapes(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
-    """(n, 2, 2) shape of a pixel where each geometry lies, see `geothresh.skeleton.ground`."""
+    """(n, 2, 2) shape of a pixel at the middle of each geometry, see `Ground`."""
     scales = np.abs(units.metric_scales(geometry))
-    # At a pole a pixel has no width.
+    # At a pole pixels have no width, and so no shape.
     scales = np.maximum(scales, _NARROWEST * scales.max(axis=1, keepdims=True, initial=0))
     a, b, _, d, e, _ = box.transform
     steps = np.array([[b, e], [a, d]])
@@ -153,7 +162,7 @@ def _pixel_shapes(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64
 
 
 def _widths(network: Network, shapes: Float64Array) -> list[Float64Array]:
-    """Width of each line at its pixels on the ground, in sides of a square of a pixel's area."""
+    """Widths on the ground at the pixels of each line, in sides of a square of a pixel's area."""
     found = []
     for line, shape in zip(network.lines, shapes, strict=True):
         wide = line.samples[:, WIDTH].astype(np.float64)
@@ -172,7 +181,7 @@ def _placed(network: Network, box: GeoBox) -> Geometries:
 
 
 def _thinned_out(lines: Geometries, tolerance: float) -> Geometries:
-    """Simplified lines; lines that would vanish stay as they are."""
+    """Simplify lines (Douglas-Peucker); lines that would vanish stay as they are."""
     coarse: Geometries = shapely.simplify(lines, tolerance, preserve_topology=True)
     lost = shapely.is_empty(coarse) | ~shapely.is_valid(coarse)
     coarse[lost] = lines[lost]
@@ -189,7 +198,7 @@ def _simplified(lines: Geometries, tolerance: float, units: MapUnits) -> Geometr
 
 
 def _dangling(network: Network) -> BoolArray:
-    """Lines with a free end, and isolated rings."""
+    """(n,) True = the line has a free end, or is an isolated ring."""
     nodes = network.nodes
     free = np.append(network.degrees == 1, True)
     return np.asarray(free[nodes].any(axis=1), np.bool_)

@@ -1,9 +1,9 @@
-"""Scores of lines against true ones: relaxed completeness and correctness, and connection.
+"""Score lines against true lines: relaxed completeness and correctness, quality, and connection.
 
-Completeness is the share of the true length that lies within a buffer around the lines, correctness
-the share of the lines' length within the buffer around the true ones, quality what agrees of all
-there is (Wiedemann, Heipke, Mayer and Jamet, *Empirical evaluation of automatically extracted road
-axes*, 1998).
+Completeness is the share of the true length that lies within a buffer around the lines. Correctness
+is the share of the lines' length that lies within a buffer around the true lines. Quality is the
+correct length over the sum of correct, false and missed length. All three follow Wiedemann, Heipke,
+Mayer and Jamet, *Empirical evaluation of automatically extracted road axes*, 1998.
 """
 
 from __future__ import annotations
@@ -23,58 +23,67 @@ from geothresh.vector.reading import VectorLayer, read_geometries
 from geothresh.vector.reprojection import reprojected
 from geothresh.vector.units import Geometries
 
-# Circles at the ends of buffers: 8 chords a quarter are off by half a percent of the radius.
+# Chords in a quarter of the circles at the ends of buffers: 8 are off by half a percent of the
+# radius.
 _CHORDS = 8
+# Shapely's numbers of the types of lines.
 _LINE, _MULTILINE = 1, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineScores:
-    """Lengths in one unit, shares computed from them, and connected components."""
+    """Lengths in one unit, the scores computed from them, and connected components."""
 
     length: float
-    """Of the lines."""
+    """Length of the lines."""
     true_length: float
-    """Of the true lines."""
+    """Length of the true lines."""
     right: float
-    """Length of the lines that lies within the buffer around the true ones."""
+    """Length of the lines within the buffer around the true lines."""
     found: float
-    """True length that lies within the buffer around the lines."""
+    """Length of the true lines within the buffer around the lines."""
     components: int
-    """Groups of lines that touch each other."""
+    """Number of connected components, which are groups of lines that touch each other."""
     largest: float
-    """Length of the longest of these groups."""
+    """Length of the longest component."""
 
     @property
     def completeness(self) -> float:
-        """Share of the true length that was found; 1 where there is nothing to find."""
+        """Share of the true length that was found; 1 if there are no true lines."""
         return self.found / self.true_length if self.true_length else 1.0
 
     @property
     def correctness(self) -> float:
-        """Share of the lines' length that is right; 1 where there are no lines."""
+        """Share of the lines' length that is correct; 1 if there are no lines."""
         return self.right / self.length if self.length else 1.0
 
     @property
     def quality(self) -> float:
-        """Correct length over the sum of correct, false and missed length; 1 where all are 0."""
+        """Correct length over the sum of correct, false and missed length; 1 if all are 0."""
         everything = self.length + self.true_length - self.found
         return self.right / everything if everything else 1.0
 
     @property
     def largest_share(self) -> float:
-        """Share of the lines' length in the longest group; 0 where there are no lines."""
+        """Share of the lines' length in the longest component; 0 if there are no lines."""
         return self.largest / self.length if self.length else 0.0
 
 
 def read_in_metres(lines: VectorLayer, truth: VectorLayer) -> tuple[Geometries, Geometries]:
-    """The lines of two layers in one plane, in metres.
+    """Read the lines of two layers, and transform them to one plane, in metres.
 
-    Where neither layer has a CRS, coordinates are taken as they are, with a warning.
+    If neither layer has a CRS, coordinates are taken as they are, with a warning.
+
+    Args:
+        lines: the layer of the lines.
+        truth: the layer of the true lines.
+
+    Returns:
+        (n,) lines and (m,) true lines, LineStrings and MultiLineStrings.
 
     Raises:
-        InputError: a layer cannot be read, holds something else than lines, or one of the two
-            alone has a CRS.
+        InputError: a layer cannot be read or holds other geometries than lines, only one of them
+            has a CRS, or a point cannot be transformed.
     """
     ours, true = (_read_lines(layer) for layer in (lines, truth))
     if (lines.crs is None) != (truth.crs is None):
@@ -119,12 +128,12 @@ def _read_lines(layer: VectorLayer) -> Geometries:
 
 
 def compare_lines(lines: Geometries, truth: Geometries, *, buffer: float) -> LineScores:
-    """Compare lines with true ones.
+    """Compare lines with true lines.
 
     Args:
-        lines, truth: (n,) and (m,) LineStrings and MultiLineStrings in one plane, in which lengths
-            are true.
-        buffer: width to each side, in the unit of that plane.
+        lines: (n,) LineStrings and MultiLineStrings, in a plane in which lengths are true.
+        truth: (m,) true lines in the same plane.
+        buffer: width of the buffer to each side, in the unit of that plane.
     """
     lengths = shapely.length(lines)
     components, largest = _groups(lines, lengths)
@@ -144,7 +153,7 @@ def _within(lines: Geometries, others: Geometries, buffer: float) -> float:
         return 0.0
     tree = shapely.STRtree(others)
     total = 0.0
-    # Line by line: one buffer around all roads of a country would take too much memory.
+    # Lines are taken one by one, as a buffer around all roads of a country needs too much memory.
     for line in lines:
         near = others[tree.query(line, predicate="dwithin", distance=buffer)]
         if len(near):
@@ -154,7 +163,7 @@ def _within(lines: Geometries, others: Geometries, buffer: float) -> float:
 
 
 def _groups(lines: Geometries, lengths: Float64Array) -> tuple[int, float]:
-    """Number of connected components of lines, and the length of the longest."""
+    """Number of connected components of lines, and the length of the longest component."""
     n = len(lines)
     if not n:
         return 0, 0.0

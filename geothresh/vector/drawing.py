@@ -1,4 +1,4 @@
-"""Vector layers of a mask: polygons, or centrelines and their nodes."""
+"""Make the vector layers of a mask: polygons, or centrelines and their nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from geothresh.vector.spill import Spill
 from geothresh.vector.units import MapUnits
 from geothresh.windows import PixelWindow
 
-#: Suffix of the name of the layer of nodes.
+#: The layer of nodes has the name of the layer of centrelines and this suffix.
 NODES = "_nodes"
 
 
@@ -41,12 +41,19 @@ class Drawn:
     """Layers of polygons or lines, and their statistics."""
 
     layers: tuple[Layer, ...]
+    """The layer of polygons or centrelines; then that of the nodes, if they are wanted."""
     left_out: int
+    """Number of polygons or lines left out, as they were too small or too short."""
     area: float | None = None
+    """Area of all polygons, in the unit of `MapUnits.area_field`; None for centrelines."""
     perimeter: float | None = None
+    """Perimeter of all polygons, in the unit of length; None for centrelines."""
     length: float | None = None
+    """Length of all centrelines, in the unit of length; None for polygons."""
     nodes: int | None = None
+    """Number of nodes of centrelines; None for polygons."""
     bridges: int | None = None
+    """Number of bridged gaps; None for polygons."""
 
 
 def draw_layers(
@@ -63,18 +70,20 @@ def draw_layers(
     """Draw the foreground as polygons, or as centrelines with or without their nodes.
 
     Args:
-        mask: open.
-        scene: the confidence on its grid, if there is one.
-        units: of the map.
-        draw: which of them, and how.
-        name: of the layer.
-        metadata: of the layer.
+        mask: the open mask.
+        scene: the confidence raster on the same grid; None = layers have no confidences, and no
+            gaps are bridged.
+        units: units of the map coordinates.
+        draw: options of polygons or of centrelines, which choose what is drawn.
+        name: name of the layer.
+        metadata: metadata of the layer.
         progress: called with (parts read, parts in all).
-        spill: where polygons are kept, see `make_polygons`.
+        spill: file that stores the polygons, see `make_polygons`.
 
     Raises:
         InputError: a raster cannot be read, or the polygons do not cover the foreground.
-        OutputError: the polygons cannot be kept.
+        OutputError: the file of polygons cannot be written or read.
+        UsageError: the gaps to bridge are too long.
     """
     same: dict[str, Any] = {"name": name, "metadata": metadata, "progress": progress}
     if isinstance(draw, Centerlines):
@@ -93,7 +102,8 @@ def _polygons(
     progress: Progress | None,
     spill: Spill | None,
 ) -> Drawn:
-    # Closed here: after an interruption it might be collected when its GDAL environments are gone.
+    # The generator is closed here. After an interruption it could otherwise be collected when its
+    # GDAL environments no longer exist.
     with closing(mask_outlines(mask)) as outlines:
         polygons = make_polygons(
             outlines,

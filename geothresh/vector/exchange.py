@@ -1,8 +1,8 @@
-"""Writing the formats that are a layer in files of their own.
+"""Write the formats that hold one layer: FlatGeobuf, GeoJSON, GeoParquet and shapefiles.
 
-FlatGeobuf, GeoJSON, GeoParquet and shapefiles. They are written in a folder of their own beside the
-output, read back and compared, and take their names last; of a shapefile, which is several files,
-the ``.shp`` comes after all others.
+A file is written to a temporary folder beside the output. Then its geometries are read back and
+compared, and the file is renamed. A shapefile consists of several files; its ``.shp`` is renamed
+after all others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from geothresh.vector.spill import Shapes, of_one_type, parts_of, taken
 from geothresh.vector.styles import style_of
 from geothresh.vector.units import Geometries
 
-# The longest name of a field in a shapefile, and what becomes of longer ones.
+# Most characters of a field name in a shapefile, and abbreviations for longer names.
 _DBF_NAME = 10
 _SHORTER = {
     "perimeter": "perim",
@@ -40,29 +40,30 @@ _SHORTER = {
     "rect_width": "rect_wid",
     "_units": "_un",
 }
+# Shapely's numbers of MultiLineStrings and MultiPolygons.
 _MULTI = (5, 6)
-#: Coordinates of GeoJSON have 7 decimals: a centimetre.
+#: Coordinates of GeoJSON have 7 decimals of a degree: about a centimetre.
 _DEGREES = 1e-7
 
 
 def write_file(
     target: Path, layer: Layer, *, form: VectorFormat, crs: str | None, style: bool = True
 ) -> str:
-    """Write a layer as a file; `target` is replaced only by a checked one.
+    """Write a layer to a file; an existing `target` is replaced only after the check.
 
     Args:
-        target: the file, checked by `geothresh.vector.writing.check_vector_output`.
-        layer: what is written.
-        form: how; any but GeoPackage.
-        crs: as WKT, None where it is not known; that of the format, where it has one.
-        style: whether a style for QGIS goes beside it; it comes before the file.
+        target: the file, checked by `geothresh.vector.outputs.check_vector_output`.
+        layer: the layer.
+        form: the format; any but GeoPackage.
+        crs: the CRS of the geometries as WKT, None if it is not known. If the format allows only
+            one CRS, it must be that one.
+        style: whether to write a style for QGIS, too. It is written before `target`.
 
     Returns:
-        The geometry type of the layer: its kind, or that of several parts.
+        The geometry type of the file: the kind of the layer, or the Multi type of that kind.
 
     Raises:
-        OutputError: the file cannot be written, or does not hold what was written when it is read
-            back.
+        OutputError: the file cannot be written, or other geometries are read back from it.
     """
     in_degrees = form.crs is not None and crs is not None
     tolerance = _DEGREES if in_degrees else 0.0
@@ -76,7 +77,7 @@ def write_file(
                 options = {"RFC7946": "YES"} if in_degrees else {}
                 write_layer(file, layer, kind, geometry, crs, driver=form.driver, **options)
                 found = shapely.from_wkb(raw.read(ogr_path(file), columns=[])[2])
-                # FlatGeobuf puts features in the order of its spatial index.
+                # A FlatGeobuf has its features in the order of its spatial index.
                 _compare(
                     np.asarray(found, object), geometry[:], tolerance=tolerance,
                     sort=form.name == "flatgeobuf",
@@ -99,7 +100,7 @@ def write_file(
             if part.exists():
                 publish(part, there)
             else:
-                # Of the old file: its CRS is not that of the new one.
+                # This part is of the old file, for example a CRS that the new file does not have.
                 there.unlink(missing_ok=True)
         for ending in form.index_endings:
             target.with_suffix(ending).unlink(missing_ok=True)
@@ -109,7 +110,11 @@ def write_file(
 
 
 def _write_parquet(file: Path, layer: Layer, kind: str, geometry: Shapes, crs: str | None) -> None:
-    """Write a GeoParquet in spatial order, and read it back, by row groups."""
+    """Write a GeoParquet file in spatial order, then read it back and compare; by row groups.
+
+    Raises:
+        Mismatch: other geometries are read back.
+    """
     order = in_spatial_order(geometry)
     groups = parts_of(taken(geometry, order))
     write_geoparquet(file, layer, kind, geometry, crs, order=order, groups=groups)
@@ -122,7 +127,16 @@ def _write_parquet(file: Path, layer: Layer, kind: str, geometry: Shapes, crs: s
 
 
 def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort: bool) -> None:
-    """As many features, and the same corners; rings may begin and turn otherwise."""
+    """Raise Mismatch unless the geometries that were read back are those that were written.
+
+    Rings may begin at another corner or have another direction.
+
+    Args:
+        found: geometries that were read back.
+        geometry: geometries that were written.
+        tolerance: unit of the last decimal of the file's coordinates; 0 = they are not rounded.
+        sort: whether the file may have the features in another order.
+    """
     if len(found) != len(geometry):
         raise Mismatch(f"{len(found)} of {len(geometry)} features")
     ours, theirs = (_normal(one) for one in (geometry, found))
@@ -130,7 +144,7 @@ def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort:
         ours, theirs = (one[np.argsort(shapely.to_wkb(one))] for one in (ours, theirs))
     differs = ~shapely.equals_exact(ours, theirs, tolerance=2 * tolerance)
     if tolerance:
-        # Rounded corners may fall together.
+        # Different corners may be rounded to the same one, which removes it: compare shapes.
         apart = shapely.hausdorff_distance(ours[differs], theirs[differs])
         differs[differs] = apart > 2 * tolerance
     if differs.any():
@@ -139,7 +153,7 @@ def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort:
 
 
 def _normal(geometry: Geometries) -> Geometries:
-    """Each geometry in its normal form; of one part, it is that part."""
+    """Each geometry in its normal form; a Multi geometry of one part becomes that part."""
     normal: Geometries = shapely.normalize(shapely.force_2d(geometry))
     kinds = shapely.get_type_id(normal)
     one = np.isin(kinds, _MULTI) & (shapely.get_num_geometries(normal) == 1)
@@ -148,7 +162,7 @@ def _normal(geometry: Geometries) -> Geometries:
 
 
 def _short(name: str) -> str:
-    """The name of a field as a shapefile can hold it."""
+    """The name of a field in a shapefile, of at most ten characters."""
     for long, short in _SHORTER.items():
         name = name.replace(long, short)
     return name[:_DBF_NAME]
@@ -156,7 +170,7 @@ def _short(name: str) -> str:
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """A new folder in that of `target`, removed with all that is left in it."""
+    """A new folder beside `target`, which is removed with its content when the block ends."""
     temporary = create_beside(target)
     try:
         with warnings.catch_warnings():

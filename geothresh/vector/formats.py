@@ -1,4 +1,4 @@
-"""Vector file formats, by name or by ending, and checks of the names of layers and files."""
+"""Define the vector file formats, and check the names of layers and files."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from pathlib import Path
 
 from geothresh.errors import UsageError
 
-#: Characters of a layer name, at most.
+#: Most characters of a layer name.
 MOST = 63
 _LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 #: The table of a GeoPackage in which QGIS looks for styles.
 STYLES = "layer_styles"
-# Tables of the GeoPackage standard and of SQLite itself; SQLite does not tell case apart.
+# Beginnings of the names of tables of the GeoPackage standard and of SQLite itself. SQLite ignores
+# case in names.
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
-# pyogrio parses paths as addresses: it cuts them at a semicolon, looks inside archives, and drops
-# line breaks.
+# What pyogrio does not take as part of a path, but of an address: it cuts paths at a semicolon,
+# looks inside archives, and drops line breaks.
 _OF_ADDRESSES = re.compile(r"[;!\t\r\n]|\.zip$", re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorFormat:
-    """A format and what it can hold."""
+    """A vector file format."""
 
     name: str
-    """On the command line."""
+    """Name of the format on the command line."""
     title: str
-    """In messages."""
+    """Name of the format in messages."""
     driver: str
-    """Of OGR; empty where OGR does not write it."""
+    """Name of the OGR driver; empty if the format is not written by OGR."""
     endings: tuple[str, ...]
-    """Endings of its files, the default first."""
+    """File name extensions with the dot, the default first."""
     part_endings: tuple[str, ...] = ()
-    """Endings of further files of the same data set."""
+    """Extensions of further files of the same data set."""
     crs: str | None = None
-    """The only CRS that it can hold; None = any."""
+    """The only CRS that the format allows; None = any CRS."""
     index_endings: tuple[str, ...] = ()
-    """Endings of index files of other programs, which are wrong once the file is replaced."""
+    """Extensions of index files by other programs, which are wrong after the file is replaced."""
 
 
 GEOPACKAGE = VectorFormat(name="gpkg", title="GeoPackage", driver="GPKG", endings=(".gpkg",))
@@ -62,7 +63,7 @@ FORMATS = (
 
 
 def ending_of(name: str | None) -> str:
-    """The ending of a file in the named format, GeoPackage if none is.
+    """The default file name extension of a format, with the dot; None = GeoPackage.
 
     Raises:
         UsageError: there is no such format.
@@ -71,10 +72,11 @@ def ending_of(name: str | None) -> str:
 
 
 def format_of(path: Path, name: str | None = None) -> VectorFormat:
-    """The format of a file: the one that is named, or else that of its ending.
+    """The format of a file: `name`, or by default the format of its extension.
 
     Raises:
-        UsageError: there is no such format, or the ending is none of its.
+        UsageError: there is no format of that name or extension, or the extension is not one of the
+            named format.
     """
     if name is not None:
         found = _named(name)
@@ -91,7 +93,7 @@ def format_of(path: Path, name: str | None = None) -> VectorFormat:
 
 
 def require_library(form: VectorFormat) -> None:
-    """Raise UsageError where a format needs a library that is not there; called before any work."""
+    """Raise UsageError if the library that a format needs is missing; called before any work."""
     if not form.driver and find_spec("pyarrow") is None:
         raise UsageError(
             f"{form.title} needs the library pyarrow; pip install 'geothresh[parquet]', or choose "
@@ -109,12 +111,12 @@ def _named(name: str) -> VectorFormat:
 
 
 def ogr_path(path: Path) -> str:
-    """A path that pyogrio and GDAL take for the file of that name.
+    """The absolute path of a file, for pyogrio and GDAL.
 
     Raises:
-        UsageError: they would open another file.
+        UsageError: pyogrio would take the path for the address of another file.
     """
-    # A relative path could begin like a protocol of pyogrio, or a database of GDAL.
+    # A relative path could begin like an address of pyogrio, or a connection string of GDAL.
     absolute = str(path.absolute())
     if _OF_ADDRESSES.search(absolute):
         raise UsageError(
@@ -125,12 +127,12 @@ def ogr_path(path: Path) -> str:
 
 
 def check_layer_name(name: str) -> str:
-    """Return `name` if it is a valid layer name.
+    """Check the name of a layer, and return it.
 
-    Letters, digits and underscores only: such a name needs no quotes in SQL in any program.
+    It has letters, digits and underscores only, so that it needs no quotes in SQL, in any program.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the name is too long, has other characters, or is reserved.
     """
     if not _LAYER.fullmatch(name):
         shown = name if len(name) <= 80 else name[:77] + "..."
@@ -149,12 +151,14 @@ def check_layer_name(name: str) -> str:
 
 
 def layer_name_from(stem: str, fallback: str = "polygons", *, longest: int = MOST) -> str:
-    """A layer name as close to a file's stem as the rules allow.
+    """Make a valid layer name from the stem of a file.
+
+    Other characters than letters, digits and underscores become underscores.
 
     Args:
         stem: any text, such as ``S2 2024-05 mask``.
-        fallback: the name where nothing of the stem can be kept.
-        longest: characters at most.
+        fallback: the name if the stem has no valid character.
+        longest: most characters of the name.
     """
     name = re.sub(r"[^A-Za-z0-9_]+", "_", stem).strip("_")
     if not name:

@@ -1,4 +1,4 @@
-"""Transform vectors from the CRS of a layer to that of a raster, and measure metres near it."""
+"""Transform vectors from the CRS of a layer to that of a raster, and buffer them in metres."""
 
 from __future__ import annotations
 
@@ -18,33 +18,44 @@ from geothresh.vector.reading import VectorLayer
 from geothresh.vector.reprojection import reprojected, short_name
 from geothresh.vector.units import Geometries
 
-# Lengths are not measured in a map projection in which they are off by more than this.
+# Largest relative error of lengths with which a map projection is used to measure them.
 _TRUE_LENGTHS = 0.01
-# Circles at the ends of lines: 8 chords a quarter are off by half a percent of the radius.
+# Chords in a quarter of the circles at the ends of lines: 8 are off by half a percent of the
+# radius.
 _CHORDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
-    """The CRS of a layer, of a raster, and one in which metres are measured near the raster."""
+    """The CRS of a layer, the CRS of a raster, and a CRS to measure metres near the raster."""
 
     to_scene: Transformer | None
-    """From the layer's CRS to the raster's; None where they are the same."""
+    """Transforms from the layer's CRS to the raster's; None if they are the same."""
     metric: CRS | None
-    """A CRS in metres in which lengths are true; None = the raster's own."""
+    """A CRS in metres in which lengths are true; None = the raster's own CRS."""
     layer_crs: CRS | None
+    """The layer's CRS; None if neither the layer nor the raster has one."""
     scene_crs: CRS | None
+    """The raster's CRS; None if neither the layer nor the raster has one."""
     unit: float
-    """Metres in one unit of the raster's CRS, if lengths are measured in that."""
+    """Size of one unit of the raster's CRS in metres, if `metric` is None."""
     chord: float
-    """Longest edge, in the layer's units, that is reprojected without a corner in between."""
+    """Longest edge, in units of the layer's CRS, that is reprojected by its two ends alone."""
 
     @classmethod
     def of(cls, layer: VectorLayer, raster: GeoBox, what: str) -> Frames:
-        """From a layer and a raster; `what` names the layer in messages.
+        """Compare the CRS of a layer with that of a raster.
+
+        Warns if they differ, so that the layer will be reprojected, or if neither has a CRS.
+
+        Args:
+            layer: the layer.
+            raster: georeference of the raster.
+            what: what the layer holds, for messages: "labels".
 
         Raises:
-            InputError: only one of them has a CRS, or there is no transformation.
+            InputError: only one of them has a CRS, the raster's CRS cannot be read or is not
+                defined at the raster, or the raster's extent cannot be transformed.
         """
         scene_crs = None if raster.crs is None else _parsed(raster)
         if (layer.crs is None) != (scene_crs is None):
@@ -85,9 +96,15 @@ class Frames:
         )
 
     def search_box(self, raster: GeoBox, reach: float) -> Bounds:
-        """The raster's extent and `reach` metres around it, in the layer's CRS: what is read."""
+        """Bounds of the raster's extent and `reach` metres around it, in the layer's CRS.
+
+        The features of the layer within them are read.
+
+        Raises:
+            InputError: the extent cannot be transformed to the layer's CRS.
+        """
         if self.metric is not None and self.scene_crs is not None:
-            # The margin is added in the metric CRS, as units of the raster's CRS vary.
+            # The margin is added in the metric CRS, as the length of a unit varies in the raster's.
             there = Transformer.from_crs(self.scene_crs, self.metric, always_xy=True)
             back = Transformer.from_crs(self.metric, self.scene_crs, always_xy=True)
             left, bottom, right, top = there.transform_bounds(*raster.bounds(), densify_pts=21)
@@ -103,11 +120,11 @@ class Frames:
         return _finite(found, raster)
 
     def to_raster(self, shapes: Geometries) -> Geometries:
-        """From the layer's CRS to the raster's."""
+        """Transform geometries from the layer's CRS to the raster's."""
         return shapes if self.to_scene is None else self._moved(shapes, self.to_scene)
 
     def buffered(self, shapes: Geometries, metres: NDArray[np.float64]) -> Geometries:
-        """Widened to each side, in the raster's CRS."""
+        """Buffer geometries by (n,) metres to each side, and transform them to the raster's CRS."""
         if self.metric is None:
             wide = shapely.buffer(self.to_raster(shapes), metres / self.unit, quad_segs=_CHORDS)
             return np.asarray(wide, object)
@@ -118,31 +135,34 @@ class Frames:
 
     def _moved(self, shapes: Geometries, transformer: Transformer) -> Geometries:
         if np.isfinite(self.chord):
-            # A straight edge in one map is a curve in the other.
+            # A straight edge in one CRS is a curve in the other.
             shapes = shapely.segmentize(shapes, self.chord)
         return reprojected(shapes, transformer)
 
 
 def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
-    """A CRS in which lengths are true near a place.
+    """Find a CRS in which lengths are true near a place.
 
-    Its own (None, and metres in its unit) where they are, else an azimuthal equidistant one centred
-    there.
+    This is the CRS of the place, if it is projected and its lengths are true to one percent there.
+    Otherwise it is an azimuthal equidistant projection, centred at the place.
 
     Args:
-        crs: of the place.
-        bounds: left, bottom, right, top in it.
-        name: what to call the place in messages.
+        crs: CRS of the place.
+        bounds: left, bottom, right, top of the place in that CRS.
+        name: name of the place in messages.
+
+    Returns:
+        The azimuthal equidistant CRS, or None = `crs` itself; and the size of its unit in metres.
 
     Raises:
-        InputError: the CRS is not defined there, or tied to no ellipsoid.
+        InputError: the CRS is not defined at the place, or has no ellipsoid.
     """
     left, bottom, right, top = bounds
     x, y = (left + right) / 2, (bottom + top) / 2
     geodetic = crs.geodetic_crs
     if geodetic is None:
         raise InputError(f"{name}: its CRS {short_name(crs)} is tied to no ellipsoid")
-    # Both in degrees: the geodetic CRS may be in grads.
+    # Longitude and latitude are converted to degrees, as the geodetic CRS may be in grads.
     degrees = math.degrees(geodetic.axis_info[0].unit_conversion_factor)
     try:
         place = Transformer.from_crs(crs, geodetic, always_xy=True).transform(x, y)
@@ -151,7 +171,8 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
         raise InputError(
             f"{name}: its centre lies where its CRS {short_name(crs)} is not defined ({error})"
         ) from error
-    # Metres in a CRS of degrees come through unchanged.
+    # Coordinates in metres in a file that names a CRS of degrees are not changed by the
+    # transformation, and so are far outside the range of degrees.
     if not (np.isfinite(lon) and abs(lat) <= 90):
         raise InputError(
             f"{name}: its centre ({x:g}, {y:g}) lies where its CRS {short_name(crs)} is not "
@@ -166,13 +187,13 @@ def measuring(crs: CRS, bounds: Bounds, name: str) -> tuple[CRS | None, float]:
         local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
     if meridian is not None:
         local["pm"] = math.degrees(meridian.longitude * float(meridian.unit_conversion_factor))
-    # On the same ellipsoid: only the projection differs.
+    # It has the same ellipsoid, so that only the projection differs.
     metric = CRS.from_dict(local)
     return metric, 1.0
 
 
 def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
-    """Whether lengths are true near a place: in Mercator, for example, only at the equator."""
+    """Whether a projection has true lengths near a place; Mercator has only at the equator."""
     try:
         factors = Proj(crs).get_factors(lon, lat)
     except (CRSError, ProjError):

@@ -1,10 +1,10 @@
-"""GeoParquet by row groups: what lies together is in one, and each tells the boxes of its features.
+"""Write and read GeoParquet files with spatially ordered row groups and a bounding box column.
 
-A reader that wants a part of a country looks at the statistics of the column of boxes, and passes
-over all row groups that lie elsewhere. Groups are written and read back one at a time, so that
-beside the layer itself memory holds one of them.
+Features that are near each other are in one row group. A reader that needs a part of a country
+looks at the statistics of the bounding box column, and skips all row groups outside of it. Row
+groups are written and read back one at a time, so that memory holds one of them and the layer.
 
-Source: GeoParquet 1.1.0, https://geoparquet.org/releases/v1.1.0/.
+The format is GeoParquet 1.1.0, https://geoparquet.org/releases/v1.1.0/.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def in_spatial_order(geometry: Shapes) -> Int64Array:
-    """The order of geometries along a Hilbert curve, by which neighbours mostly follow each other.
+    """The order of geometries along a Hilbert curve, so that near ones mostly follow each other.
 
     Args:
-        geometry: (n,); n may be 0.
+        geometry: (n,) geometries; n may be 0.
 
     Returns:
-        (n,) indices.
+        (n,) indices of the geometries in that order.
     """
     if not len(geometry):
         return np.zeros(0, np.int64)
-    # Takes half a second to import, and nothing else needs it.
+    # The import takes half a second, and only this function needs it.
     import geopandas
 
     bounds = bounds_of(geometry)
@@ -61,15 +61,16 @@ def write_geoparquet(
     order: Int64Array,
     groups: Sequence[slice],
 ) -> None:
-    """Write a layer with its attributes, and how it came about as the key ``geothresh``.
+    """Write a layer with its attributes; its provenance is the metadata key ``geothresh``.
 
     Args:
         file: the file.
-        layer: whose attributes, description and metadata are written.
-        kind, geometry: from `of_one_type`.
-        crs: as WKT, None where it is not known.
-        order: in which features are written.
-        groups: of that order, what goes into a row group each.
+        layer: the layer whose attributes, description and metadata are written.
+        kind: geometry type, from `of_one_type`.
+        geometry: (n,) geometries, from `of_one_type`.
+        crs: the CRS as WKT, None if it is not known.
+        order: (n,) indices of the features in the order in which they are written.
+        groups: slices of `order`, each of which becomes a row group.
     """
     import pyarrow
     import pyarrow.parquet
@@ -88,7 +89,7 @@ def write_geoparquet(
             some = order[group]
             sides = shapely.bounds(geometry[some]).reshape(-1, 4)
             columns = [
-                # Missing numbers are NaN here, and null there.
+                # Missing numbers are NaN in numpy, and null in the file.
                 pyarrow.array(values[some], from_pandas=True)
                 for values in layer.attributes.values()
             ]
@@ -111,7 +112,11 @@ def _metadata(kind: str, geometry: Shapes, crs: str | None) -> dict[str, Any]:
 
 
 def read_geometries(file: Path) -> Iterator[Geometries]:
-    """The geometries of each row group of a file, one group at a time."""
+    """Read the geometries of a file, one row group at a time.
+
+    Yields:
+        (k,) geometries of a row group.
+    """
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(file) as source:

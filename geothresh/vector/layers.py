@@ -1,4 +1,4 @@
-"""A layer of vectors before it is written: geometries, rounded attributes and metadata."""
+"""A vector layer in memory: geometries, rounded attributes and metadata."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from numpy.typing import NDArray
 from geothresh.vector.spill import Shapes
 
 Geometry: TypeAlias = Literal["Polygon", "LineString", "Point"]
-"""The kinds of geometries."""
+"""Geometry types of a layer."""
 
-# Decimals of shares, and of degrees.
+# Decimals of shares and of degrees.
 _SHARES, _DEGREES = 3, 2
 # Decimals of metres and square metres, unless pixels are so small that more are meaningful.
 _LEAST = 2
-# Smaller than the pixels of any raster on the ground, in metres; at a pole they have no width.
+# Least side of a pixel that is used, in metres; less than that of any raster. At a pole pixels have
+# no width.
 _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """What is written as one layer."""
+    """A vector layer: geometries with attributes and metadata."""
 
     name: str
-    """See `check_layer_name`."""
+    """Name of the layer, which `check_layer_name` accepts."""
     kind: Geometry
-    """What its geometries are; a layer with a geometry of several parts among them is one of
+    """Geometry type. If any geometry has several parts, the layer is written as one of
     MultiPolygons or MultiLineStrings."""
     geometry: Shapes
-    """(n,) valid; n may be 0."""
+    """(n,) valid geometries; n may be 0."""
     attributes: Mapping[str, NDArray[Any]]
-    """Name -> (n,) numbers; NaN is written as NULL."""
+    """(n,) values by the name of the attribute; NaN is written as NULL."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Text that is kept with it: how it came about, names beginning with ``geothresh_``."""
+    """Texts by name that are written to the file. Names that begin with ``geothresh_`` tell how the
+    layer was made."""
 
     @property
     def theme(self) -> str:
-        """What the foreground is, in words; empty where it is not known."""
+        """What the foreground shows, such as roads; empty if it is not known."""
         return self.metadata.get("geothresh_theme", "")
 
     @property
     def description(self) -> str:
-        """A line that says what it is and where it comes from; empty where that is not known."""
+        """A line of text with the content and the source of the layer; empty if not known."""
         if not self.metadata.get("geothresh_mask"):
             return ""
         told = {name.removeprefix("geothresh_"): text for name, text in self.metadata.items()}
@@ -60,16 +62,16 @@ class Layer:
 
 
 class Mismatch(Exception):
-    """What was read back is not what was written."""
+    """What is read back from a file differs from what was written."""
 
 
 def rounded(attributes: Mapping[str, NDArray[Any]], *, pixel: float) -> dict[str, NDArray[Any]]:
-    """Attributes by their names, rounded: metres to two decimals, shares to three.
+    """Round attributes by their names: metres to two decimals, shares to three.
 
     Args:
-        attributes: numbers of each feature; whole ones and truth values stay.
-        pixel: side of a pixel, in the unit of length. Below a tenth of that unit, lengths and areas
-            have more decimals.
+        attributes: (n,) values by name; integers and booleans are not changed.
+        pixel: side of a pixel, in the unit of length. If it is below 0.1, lengths and areas have
+            more decimals.
 
     Example:
         >>> rounded({"length_m": np.array([12.3456])}, pixel=1.0)["length_m"].tolist()

@@ -1,4 +1,4 @@
-"""Write a layer with OGR. Importing this loads pyogrio, which takes a hundred megabytes."""
+"""Write a layer with OGR. This module imports pyogrio, which takes a hundred megabytes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ OGR_ERRORS = (
     pyogrio.errors.DataLayerError,
     pyogrio.errors.FieldError,
 )
+"""Errors of pyogrio when it writes a file."""
 
 
 # Drivers that store metadata of a layer; GeoJSON stores a description only.
@@ -33,15 +34,20 @@ def write_layer(
     driver: str,
     **options: str,
 ) -> None:
-    """Write a layer with OGR; a GeoPackage in parts, to bound the memory.
+    """Write a layer with OGR; a GeoPackage is written in parts, to bound the memory.
 
     Args:
         path: the file.
-        layer: whose attributes and metadata are written.
-        kind, geometry: from `of_one_type`.
-        crs: as WKT, None where it is not known.
-        driver: of OGR.
-        **options: of the driver, for the layer.
+        layer: the layer whose name, attributes and metadata are written.
+        kind: geometry type, from `of_one_type`.
+        geometry: (n,) geometries, from `of_one_type`.
+        crs: the CRS as WKT, None if it is not known.
+        driver: name of the OGR driver.
+        **options: layer creation options of the driver.
+
+    Raises:
+        DataSourceError, DataLayerError, FieldError: the file cannot be written, see `OGR_ERRORS`.
+        UsageError: pyogrio would take `path` for the address of another file.
     """
     in_parts = driver == "GPKG"
     described = driver in _DESCRIBED

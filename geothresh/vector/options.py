@@ -1,4 +1,4 @@
-"""The options of `vectorize`: polygons or centrelines, which foreground, and how it is written."""
+"""Options of `vectorize`: the foreground, polygons or centrelines, and how layers are written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from geothresh.vector.formats import FORMATS, check_layer_name
 from geothresh.vector.outputs import Existing
 
 Kind: TypeAlias = Literal["polygons", "centerlines"]
-"""What is drawn."""
+"""What is drawn of the foreground."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreground(Options):
-    """What of a raster is foreground, before anything is drawn."""
+    """Which pixels of the raster are foreground: threshold, sieve and filled holes."""
 
     threshold: float | None = option(
         None,
@@ -55,9 +55,9 @@ def _simplify() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polygons(Options):
-    """Polygons along the edges of pixels, each a 4-connected region, and their options.
+    """Options of polygons, which are the 4-connected regions along the edges of pixels.
 
-    Lengths and areas are in the units of the attributes: metres, where the CRS tells them.
+    Lengths and areas are in the units of the attributes: metres, if the CRS has a known unit.
     """
 
     kind: ClassVar[Kind] = "polygons"
@@ -76,13 +76,13 @@ class Polygons(Options):
         pixels=True,
     )
     simplify: float = _simplify()
-    """A corner is removed if its triangle with its neighbours is smaller than a square of this
-    side, the smallest first; polygons that touch still touch, and none overlaps another."""
+    """A corner is removed if its triangle with both neighbours is smaller than a square with this
+    side, the smallest triangle first. Polygons that touch still touch, and do not overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Centerlines(Options):
-    """Centrelines of the foreground from node to node, and their options; units as `Polygons`."""
+    """Options of centrelines, which run from node to node; units are those of `Polygons`."""
 
     kind: ClassVar[Kind] = "centerlines"
     min_length: float = option(
@@ -126,7 +126,7 @@ class Centerlines(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorWriting(Options):
-    """Layer, format and CRS of a vector output, and what happens to a file that exists."""
+    """Layer, format and CRS of a vector output, and what happens to an existing file."""
 
     layer: str | None = option(
         None,
@@ -167,7 +167,7 @@ class VectorWriting(Options):
 
     @property
     def existing(self) -> Existing:
-        """What happens to an output that exists."""
+        """What happens to an existing output."""
         if self.overwrite_layer:
             return Existing.REPLACE_LAYER
         if self.append:

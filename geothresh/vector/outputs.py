@@ -1,4 +1,4 @@
-"""Checks of a vector output: before any work, and again before it is written."""
+"""Check a vector output before any work, and again before it is written."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from geothresh.errors import OutputError, UsageError
 from geothresh.files import check_output
 from geothresh.vector.formats import GEOPACKAGE, format_of, ogr_path, require_library
 
+# Suffixes of SQLite's files, which follow the name of a database.
 _SQLITE_ENDINGS = ("-journal", "-wal", "-shm")
 
-# Seconds to wait for a program that is writing in a database.
+# Seconds to wait for a program that is writing to a database.
 _PATIENCE = 10.0
 
 
 class Existing(Enum):
-    """What happens to a GeoPackage that exists at the output."""
+    """What happens to an existing file at the output."""
 
     REFUSE = "refuse"
-    """It is an error."""
+    """An existing file is an error."""
     REPLACE = "replace"
     """The whole file is replaced."""
     ADD = "add"
-    """Layers are added to it; one of the same name is an error."""
+    """Layers are added to the file, a GeoPackage; an existing layer of the same name is an
+    error."""
     REPLACE_LAYER = "replace layer"
-    """Layers are added to it, or replaced; all others stay."""
+    """Layers are added to the file, a GeoPackage, or replace those of the same name. All other
+    layers stay."""
 
     @property
     def keeps(self) -> bool:
-        """Whether what is in the file stays."""
+        """Whether other layers of the file stay."""
         return self in (Existing.ADD, Existing.REPLACE_LAYER)
 
 
@@ -46,21 +49,25 @@ def check_vector_output(
     layers: Sequence[str] = (),
     inputs: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
-    """Return `path` as a Path if vectors may be written there; called before any work.
+    """Check that vectors may be written to a path; called before any work.
 
     Args:
         path: the file.
-        form: name of its format; by default that of its ending.
-        existing: what happens to a file that exists.
+        existing: what happens to an existing file.
+        form: name of the format; by default that of the file name extension.
         layers: names of the layers that will be written.
         inputs: files that must not be overwritten.
 
+    Returns:
+        The path as a Path.
+
     Raises:
-        UsageError: the ending tells no format or not the named one, the format cannot hold the
-            layers or needs a library that is not there, or the path is one of `inputs` or would
-            be taken for another.
-        OutputError: no file can be written there, one exists and must not, another program holds
-            it open, it is no GeoPackage that layers could be added to, or has one of the layers.
+        UsageError: the extension belongs to no format, or to another one than `form`; the format
+            cannot hold the layers, or needs a library that is not installed; or the path is one of
+            `inputs`, or OGR would take it for another file.
+        OutputError: no file can be written at the path; a file exists and must not be replaced;
+            another program has it open, or died while writing it; or layers cannot be added, as the
+            file is not a sound GeoPackage, or has one of the layers.
     """
     target = Path(os.fspath(path))
     kind = format_of(target, form)
@@ -84,7 +91,7 @@ def check_vector_output(
     if kind is not GEOPACKAGE:
         return target
     for side in sqlite_files(target):
-        # SQLite would apply what it finds there to the new file.
+        # SQLite would apply the changes in such a file to the new database.
         if side.exists():
             raise OutputError(
                 f"{target}: {side.name} beside it says that a program has it open or died while "
@@ -101,7 +108,7 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
             (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
             rows = file.execute("SELECT table_name FROM gpkg_contents").fetchall()
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        # Names in a damaged database may not be text.
+        # A damaged database may have names that cannot be decoded.
         raise OutputError(
             f"{target}: no layer can be added to it ({error}); close the program that has it open, "
             "or choose another name"
@@ -110,7 +117,7 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
         raise OutputError(
             f"{target}: is damaged ({' '.join(str(verdict).split())}); choose another name"
         )
-    # SQLite ignores case.
+    # SQLite ignores case in names of tables.
     there = {str(name).lower() for (name,) in rows}
     taken = [name for name in layers if name.lower() in there]
     if taken and existing is Existing.ADD:
@@ -121,11 +128,11 @@ def _check_addition(target: Path, existing: Existing, layers: Sequence[str]) -> 
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a database for reading; waits while another program writes to it."""
+    """Open a database for reading; it waits some seconds while another program writes to it."""
     place = quote(str(path.absolute()))
     return sqlite3.connect(f"file:{place}?mode=ro", uri=True, timeout=_PATIENCE)
 
 
 def sqlite_files(path: Path) -> list[Path]:
-    """What SQLite may leave beside a database."""
+    """Paths of the files that SQLite may leave beside a database."""
     return [path.with_name(path.name + ending) for ending in _SQLITE_ENDINGS]

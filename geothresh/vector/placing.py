@@ -1,7 +1,7 @@
-"""Bring vectors into the pixel coordinates of a raster: reproject, buffer, cut into small pieces.
+"""Transform vectors to the pixel coordinates of a raster: reproject, buffer, and cut into pieces.
 
-Pixel coordinates are x = column and y = row, with whole numbers on the outer corners of pixels, so
-that rasterizing them needs no georeference.
+Pixel coordinates are x = column and y = row, with integers at the corners of pixels, so that no
+georeference is needed to rasterize them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ from geothresh.vector.reading import VectorLayer, as_numbers, read_geometries, r
 from geothresh.vector.units import Geometries
 from geothresh.windows import PixelWindow
 
+# Shapely's number of polygons.
 _POLYGON = 3
-# Corners of a piece: else a road network in one polygon would be clipped for every window.
+# Most corners of a piece. Without a limit, a road network in one polygon would be clipped as a
+# whole for each window.
 _MOST_CORNERS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Width:
-    """How wide lines and points are, in metres."""
+    """Widths of lines and points, by which they are buffered to polygons."""
 
     buffer: float | None = None
-    """Distance to each side."""
+    """Distance to each side, in metres, above 0."""
     field: str | None = None
-    """Attribute with the full width; `buffer` is used where it holds no number above 0."""
+    """Attribute with the full width in metres. Features whose value is missing or not above 0 have
+    the width of `buffer`."""
 
     def __post_init__(self) -> None:
         if self.buffer is not None and not 0 < self.buffer < np.inf:
@@ -43,47 +46,60 @@ class Width:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedShapes:
-    """Areas over the pixels of one raster."""
+    """Polygons in the pixel coordinates of a raster, cut into pieces, with a spatial index."""
 
     pieces: Geometries
-    """(n,) polygons in pixels, none of many corners; a feature may be in several."""
+    """(n,) Polygons in pixel coordinates with a limited number of corners; a feature may be in
+    several pieces."""
     tree: shapely.STRtree
-    """Of the pieces."""
+    """Spatial index of the pieces."""
     n_features: int
-    """Features of the layer that touch the raster."""
+    """Number of features of the layer that touch the raster; after `from_wkb`, of pieces."""
 
     @classmethod
     def of(cls, pieces: Geometries, *, n_features: int) -> PlacedShapes:
-        """With the tree that finds them."""
+        """Build the spatial index of pieces."""
         return cls(pieces=pieces, tree=shapely.STRtree(pieces), n_features=n_features)
 
     @classmethod
     def from_wkb(cls, pieces: Sequence[bytes]) -> PlacedShapes:
-        """From what `to_wkb` gave."""
+        """Make it from the WKB of `to_wkb`; each piece counts as a feature."""
         return cls.of(np.asarray(shapely.from_wkb(list(pieces)), object), n_features=len(pieces))
 
     def to_wkb(self) -> tuple[bytes, ...]:
-        """The pieces, small enough to be sent about."""
+        """The pieces as WKB, to send them to other processes."""
         return tuple(shapely.to_wkb(self.pieces).tolist())
 
     def touching(self, window: PixelWindow) -> Geometries:
-        """The pieces, clipped to a window and a pixel around it."""
+        """The pieces that touch a window, clipped to it and one pixel around it.
+
+        Returns:
+            (k,) Polygons in pixel coordinates of the raster; k may be 0.
+        """
         box = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
-        # In the order of the layer, so that the result is the same in every process.
+        # The order is that of the layer, so that the result is the same in every process.
         found: Geometries = self.pieces[np.sort(self.tree.query(box))]
         left, top = window.col - 1, window.row - 1
         right, bottom = window.col_stop + 1, window.row_stop + 1
-        # The time to rasterize grows with the corners, most of which lie outside.
+        # The time to rasterize grows with the corners, most of which lie outside of the window.
         return _polygons(np.asarray(shapely.clip_by_rect(found, left, top, right, bottom), object))
 
 
 def rectangle(raster: GeoBox, bounds: Bounds) -> PlacedShapes | None:
-    """Bounds in the CRS of a raster, in its pixels; None where they miss it."""
+    """Transform bounds from the CRS of a raster to its pixel coordinates, clipped to the raster.
+
+    Args:
+        raster: georeference of the raster.
+        bounds: left, bottom, right, top in its CRS.
+
+    Returns:
+        The bounds as a polygon; None if they contain no part of the raster.
+    """
     left, bottom, right, top = bounds
     corners = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
     shape = np.array([shapely.Polygon(raster.to_pixels(corners))], object)
     box = shapely.box(0, 0, raster.size.width, raster.size.height)
-    # What only touches the edge holds no pixel.
+    # Bounds that only touch the edge of the raster contain no pixel: they give a line or a point.
     pieces = _polygons(np.asarray(shapely.intersection(shape, box), object))
     return PlacedShapes.of(pieces, n_features=1) if len(pieces) else None
 
@@ -96,18 +112,21 @@ def place(
     what: str,
     required: bool = True,
 ) -> PlacedShapes:
-    """Bring the features of a layer that touch a raster into its pixel coordinates.
+    """Transform the features of a layer that touch a raster to its pixel coordinates.
 
     Args:
-        layer: from `find_layer`; reprojected, with a warning, if it is in another CRS.
-        raster: the raster.
-        width: of lines and points; None = only polygons are accepted.
+        layer: the layer, from `find_layer`. If it has another CRS, it is reprojected, with a
+            warning.
+        raster: georeference of the raster.
+        width: widths of lines and points; None = only polygons are accepted.
         what: what the features are, for messages: "labels", "area of interest".
-        required: whether it is an error if none touches the raster.
+        required: whether it is an error if no feature touches the raster.
 
     Raises:
-        InputError: one side has no CRS, or nothing of the layer touches the raster.
-        UsageError: lines and points have no width.
+        InputError: the layer cannot be read, or only one of layer and raster has a CRS; or
+            coordinates cannot be transformed, or no feature touches the raster.
+        UsageError: a line or point has no width, or the attribute with the widths does not exist or
+            holds other values than numbers.
     """
     frames = Frames.of(layer, raster, what)
     distances = None
@@ -145,9 +164,13 @@ def place(
 
 
 def _parts(geometry: Geometries) -> tuple[Geometries, NDArray[np.int64]]:
-    """Points, lines and polygons, and the number of the feature that each comes from."""
+    """Split Multi geometries and collections into points, lines and polygons.
+
+    Returns:
+        (k,) geometries, and (k,) index of the feature that each of them is a part of.
+    """
     owner = np.arange(len(geometry))
-    # A collection may hold collections; two levels are as deep as formats go.
+    # A collection may contain collections or Multi geometries; formats have no deeper levels.
     for _ in range(2):
         geometry, index = shapely.get_parts(geometry, return_index=True)
         owner = owner[index]
@@ -194,7 +217,11 @@ def _in_pixels(layer: VectorLayer, areas: Geometries, raster: GeoBox) -> Geometr
 
 
 def _subdivided(areas: Geometries) -> Geometries:
-    """Cut along pixel edges, which pass no pixel's centre, until no piece has many corners."""
+    """Cut polygons into pieces of at most `_MOST_CORNERS` corners.
+
+    Cuts are along pixel edges, so that no centre of a pixel lies on a cut. Pieces with sides of at
+    most 2 pixels may have more corners.
+    """
     done: list[Any] = []
     todo = list(areas)
     while todo:
@@ -220,7 +247,7 @@ def _subdivided(areas: Geometries) -> Geometries:
 
 
 def _polygons(shapes: Geometries) -> Geometries:
-    """The polygons among the parts: repairing or clipping may also give lines and points."""
+    """The polygons among the parts of geometries; repairs and clips may give other parts too."""
     parts, _ = _parts(shapes)
     wanted = (shapely.get_type_id(parts) == _POLYGON) & ~shapely.is_empty(parts)
     found: Geometries = parts[wanted]
@@ -230,7 +257,7 @@ def _polygons(shapes: Geometries) -> Geometries:
 def _nowhere(layer: VectorLayer, raster: GeoBox, what: str) -> str:
     left, bottom, right, top = raster.bounds()
     count = f"{layer.n_features} features" if layer.n_features >= 0 else "features"
-    # Features without a geometry are found by no bounding box.
+    # The bounding box that was read never finds features without a geometry.
     if not len(read_geometries(layer)[0]):
         return f"{layer}: none of its {count} has a geometry; give the {what} as shapes"
     return (

@@ -1,8 +1,8 @@
-"""Valid polygons on the map, with areas and perimeters, from outlines in pixels.
+"""Make valid polygons with measures, in map coordinates, from outlines in pixels.
 
-Outlines come in pixel coordinates, which are whole numbers: areas are exact there, and corners that
-touch are equal, also on the map. To check whether a polygon of a million corners is valid takes
-longer than everything else, so each is checked once.
+Outlines come in pixel coordinates, which are integers. So their areas are exact, and corners that
+touch have equal coordinates, on the map too. For a polygon of a million corners, the check whether
+it is valid takes longer than all other steps. So each polygon is checked only once.
 """
 
 from __future__ import annotations
@@ -21,42 +21,46 @@ from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.spill import Shapes, Spill, joined, parts_of, taken
 from geothresh.vector.units import Geometries, MapUnits
 
-# Corners of the polygons in a batch: enough for numpy, few enough to hold several times.
+# Most corners of the polygons in a batch: numpy is fast with so many, and several copies fit in
+# memory.
 _BATCH = 1 << 16
 
-# Pixels by which smoothing may move an outline: a staircase is this far off its slope.
+# Most pixels by which smoothing may move an outline: a staircase is this far off its slope.
 _HALF = 0.5
+
+# Shapely's numbers of these types of geometries.
 
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 
 
 def on_map(geometries: Geometries, box: GeoBox) -> Geometries:
-    """Geometries in pixels (column, row) as x, y in the CRS."""
+    """Transform geometries from pixels (column, row) to x, y in the CRS of a raster."""
     placed: Geometries = shapely.transform(geometries, box.to_map)
     return placed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonBatch:
-    """Polygons and their attributes, entry by entry."""
+    """Polygons and their attributes; entry k of each array belongs to polygon k."""
 
     geometry: Shapes
-    """(n,) valid Polygons, MultiPolygons where a simplified one cannot be valid otherwise."""
+    """(n,) valid Polygons; a MultiPolygon where the repair of a polygon gives several parts."""
 
     area: Float64Array
-    """(n,) in the unit of `MapUnits.area_field`."""
+    """(n,) area without the holes, in the unit of `MapUnits.area_field`."""
 
     perimeter: Float64Array
-    """(n,) of the outline, holes included, in the unit of `MapUnits.perimeter_field`."""
+    """(n,) length of the outline, holes included, in the unit of `MapUnits.perimeter_field`."""
 
     compactness: Float64Array
-    """(n,) 4 pi area / perimeter squared: 1 for a circle, 0.785 for a square, 0 for a thread."""
+    """(n,) 4 pi area / perimeter squared: 1 for a circle, 0.785 for a square, near 0 for a thin
+    line."""
 
     length: Float64Array
     """(n,) longer side of the minimum rotated rectangle, in the unit of `MapUnits.length_field`."""
 
     width: Float64Array
-    """(n,) shorter side of it."""
+    """(n,) shorter side of that rectangle, in the same unit."""
 
     orientation: Float64Array
     """(n,) direction of the longer side on the map, in degrees from the y axis (north) towards the
@@ -66,17 +70,17 @@ class PolygonBatch:
     """(n,) row * width + column of the first pixel in reading order; identifies the polygon."""
 
     meeting: Int64Array
-    """(k,) row * (width + 1) + column of the corners in which a polygon meets itself or another by
-    the diagonal; once for each turn of an outline there, of polygons that are here."""
+    """(k,) row * (width + 1) + column of pixel corners at which a polygon touches itself or another
+    one diagonally; an entry for each time that an outline of `geometry` passes such a corner."""
 
     pixels: int
-    """Pixels inside all polygons that were read, including those left out."""
+    """Pixels inside all polygons of the mask, including those left out."""
 
     left_out: int
-    """Polygons that were smaller than the smallest area."""
+    """Number of polygons left out, as they were smaller than the least area."""
 
 
-# The fields with a number for each polygon; all but the last follow from its geometry.
+# The fields with a number for each polygon; all but the last are computed from its geometry.
 _MEASURED = ("area", "perimeter", "compactness", "length", "width", "orientation")
 _NUMBERS = (*_MEASURED, "first_pixel")
 _NONE = Outlines(
@@ -97,24 +101,26 @@ def make_polygons(
     simplify: float = 0.0,
     spill: Spill | None = None,
 ) -> PolygonBatch:
-    """Build the polygons of a mask, in reading order of their first pixels.
+    """Make the polygons of a mask, in reading order of their first pixels.
 
     Args:
         outlines: polygons in pixel coordinates.
-        box: where the mask lies.
-        units: of the map coordinates.
-        min_area: polygons smaller than this, before they are simplified, are left out.
-        smooth: see `without_staircases`; done before they are simplified.
-        simplify: see `simplified`; 0 leaves every pixel corner.
-        spill: where the polygons are kept; by default in memory, in which those that are
-            simplified are in any case: what becomes of one depends on all others.
+        box: georeference of the mask.
+        units: units of the map coordinates.
+        min_area: leave out polygons smaller than this, in the unit of `MapUnits.area_field`. They
+            are measured before they are smoothed and simplified.
+        smooth: remove the staircases of outlines, see `without_staircases`; before they are
+            simplified.
+        simplify: tolerance, see `simplified`; 0 keeps every corner.
+        spill: file that stores the polygons; None = they are kept in memory. Polygons that are
+            simplified are always kept in memory, as all of them are simplified together.
 
     Returns:
-        The polygons. Unless smoothed or simplified, their areas are their pixels times the pixel
-        area.
+        The polygons. Unless smoothed, simplified or in longitude and latitude, the area of each is
+        its number of pixels times the pixel area.
 
     Raises:
-        OutputError: they cannot be kept.
+        OutputError: the file cannot be written or read.
     """
     if simplify > 0:
         spill = None
@@ -131,7 +137,7 @@ def make_polygons(
         return _make_batch(_NONE, box, units, min_area)
     order = np.argsort(np.concatenate(numbers["first_pixel"]))
     meeting = np.concatenate(numbers.pop("meeting"))
-    # Each list is forgotten before the next is joined.
+    # Each list is removed when it is joined, before the next one is, to save memory.
     arrays: dict[str, Any] = {name: np.concatenate(numbers.pop(name))[order] for name in _NUMBERS}
     geometry = taken(joined(kept), order)
     whole = PolygonBatch(
@@ -143,14 +149,14 @@ def make_polygons(
 
 
 def _kept(batch: PolygonBatch, spill: Spill | None) -> Shapes:
-    """The geometries of a batch, in a file where there is one."""
+    """The geometries of a batch, stored in the file if there is one."""
     return batch.geometry if spill is None else spill.add(batch.geometry[:])
 
 
 def _smoothed(
     whole: PolygonBatch, box: GeoBox, units: MapUnits, spill: Spill | None
 ) -> PolygonBatch:
-    """Polygons without staircases, and measured again, some at a time."""
+    """Smooth polygons and measure them again, part by part."""
     places, count = np.unique(whole.meeting, return_counts=True)
     kept: list[Shapes] = []
     numbers: dict[str, list[Any]] = {name: [] for name in _MEASURED}
@@ -165,7 +171,7 @@ def _smoothed(
 
 
 def _simplified(whole: PolygonBatch, tolerance: float, units: MapUnits) -> PolygonBatch:
-    """Polygons simplified together, and measured again."""
+    """Simplify all polygons together, and measure them again."""
     geometry = simplified(whole.geometry[:], tolerance, units)
     area, perimeter = units.areas_and_perimeters(geometry)
     return replace(whole, geometry=geometry, **_measures(geometry, area, perimeter, units))
@@ -189,7 +195,7 @@ def _make_batch(
     )
     area, perimeter = units.areas_and_perimeters(geometry)
     if units.plane_area is not None:
-        # Pixels times the area of one is exact where sums over map coordinates are rounded.
+        # The number of pixels times the pixel area is exact; sums over map coordinates are rounded.
         area = pixels.astype(np.float64) * (box.pixel_area * units.plane_area)
     kept = area >= min_area
     return PolygonBatch(
@@ -205,7 +211,7 @@ def _make_batch(
 def _measures(
     geometry: Geometries, area: Float64Array, perimeter: Float64Array, units: MapUnits
 ) -> dict[str, Any]:
-    """The numbers of `PolygonBatch` that follow from its geometries."""
+    """The fields of `PolygonBatch` that are computed from its geometries, by name."""
     length, width, orientation = rectangles(geometry, units)
     return {
         "area": area,
@@ -222,9 +228,16 @@ def rectangles(
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Length, width and orientation of each geometry's minimum rotated rectangle.
 
-    See the fields of `PolygonBatch`; lengths are in the plane at the middle of the geometry.
+    Args:
+        geometry: (n,) polygons.
+        units: units of their coordinates. Lengths are measured in the plane, with the scales at the
+            middle of each geometry (`MapUnits.metric_scales`).
+
+    Returns:
+        Three arrays (n,), see the fields of `PolygonBatch`.
     """
-    # Relative to their own corners: map coordinates in the millions leave few digits for metres.
+    # Coordinates are taken relative to the lower left corner of each geometry: map coordinates in
+    # the millions leave few digits for metres.
     corner = shapely.bounds(geometry).reshape(-1, 4)[:, :2]
     _, owner = shapely.get_coordinates(geometry, return_index=True)
     near = shapely.transform(geometry, lambda xy: xy - corner[owner])
@@ -233,14 +246,22 @@ def rectangles(
     sides = np.diff(corners[:, :3], axis=1)
     lengths = np.hypot(sides[..., 0], sides[..., 1])
     longer = np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None], axis=1)[:, 0]
-    # An axis, not a direction: 180 degrees is 0.
+    # The orientation is that of an axis without a direction, so that 180 degrees are 0.
     degrees = np.degrees(np.arctan2(longer[:, 0], longer[:, 1])) % 180
     degrees[np.isclose(degrees, 180, atol=1e-9)] = 0.0
     return lengths.max(axis=1, initial=0), lengths.min(axis=1, initial=np.inf), degrees
 
 
 def repaired(geometry: Geometries) -> Geometries:
-    """The same areas as valid Polygons, as MultiPolygons where one polygon cannot be valid."""
+    """Repair invalid polygons; valid geometries are returned as they are.
+
+    Args:
+        geometry: (n,) geometries.
+
+    Returns:
+        (n,) valid geometries: a repaired one is a Polygon, or a MultiPolygon if it has several
+        parts.
+    """
     invalid = ~shapely.is_valid(geometry)
     if not invalid.any():
         return geometry
@@ -250,7 +271,7 @@ def repaired(geometry: Geometries) -> Geometries:
 
 
 def _areal(geometry: Any) -> Any:
-    """A repaired geometry without the points and lines that a repair may leave."""
+    """The Polygon or MultiPolygon in a repaired geometry, without its points and lines."""
     kind = shapely.get_type_id(geometry)
     if kind in (_POLYGON, _MULTIPOLYGON):
         return geometry
@@ -262,19 +283,23 @@ def _areal(geometry: Any) -> Any:
 
 
 def without_staircases(geometry: Geometries, box: GeoBox, *, fixed: Int64Array) -> Geometries:
-    """Polygons along pixel edges without their staircases, moved by at most half a pixel.
+    """Smooth the staircases of polygons along pixel edges; points move by at most half a pixel.
 
-    Points where polygons touch, or one touches itself, stay fixed. Outlines a pixel apart cannot
-    meet, so that valid polygons stay valid.
+    Points at which polygons touch each other or themselves stay fixed. All other parts of outlines
+    are at least a pixel apart, so that they cannot meet, and valid polygons stay valid.
 
     Args:
-        geometry: (n,) polygons on the map, all of whose points are corners of pixels.
-        box: where the mask lies.
-        fixed: (k,) row * (width + 1) + column of the corners where they touch, in ascending order.
+        geometry: (n,) polygons in map coordinates, whose points are corners of pixels.
+        box: georeference of the mask.
+        fixed: (k,) row * (width + 1) + column of the points that stay fixed, in ascending order.
+
+    Returns:
+        (n,) valid Polygons and MultiPolygons in map coordinates.
     """
     # All points are corners of pixels, so that rounding restores them exactly.
     pixels = shapely.transform(geometry, lambda xy: np.rint(box.to_pixels(xy)))
-    # A point at every pixel corner along the edges: smoothing is a mean over points.
+    # Smoothing takes means over points, which must be evenly spaced: add each pixel corner along
+    # the edges.
     pixels = shapely.segmentize(pixels, 1.0)
     parts, owner = shapely.get_parts(pixels, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
@@ -309,22 +334,27 @@ def without_staircases(geometry: Geometries, box: GeoBox, *, fixed: Int64Array) 
 
 
 def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geometries:
-    """Simplify polygons together: none crosses another or itself.
+    """Simplify polygons together, so that none crosses another or itself.
 
     A corner is removed if the triangle that it makes with its neighbours is smaller than a square
-    of `tolerance` (Visvalingam and Whyatt 1993), the smallest first. Polygons that touch still
-    touch, in the same point or along the same line (`shapely.coverage_simplify`).
+    with a side of `tolerance` (Visvalingam and Whyatt 1993), the smallest triangle first. Polygons
+    that touch still touch, in the same point or along the same line (`shapely.coverage_simplify`).
+    A polygon that would vanish stays as it is.
 
     Args:
-        geometry: (n,) valid, of which no two overlap.
-        tolerance: in the unit of length of `units` (metres where that is known), in the middle of
-            the geometries.
+        geometry: (n,) valid polygons, which do not overlap.
+        tolerance: side of the square in the unit of length of `units`: metres, if the CRS has a
+            known unit. It is exact in the middle of all polygons.
+        units: units of the map coordinates.
+
+    Returns:
+        (n,) valid Polygons and MultiPolygons.
     """
     if not geometry.size:
         return geometry
     left, bottom, right, top = shapely.total_bounds(geometry)
     middle = shapely.points([[(left + right) / 2, (bottom + top) / 2]])
-    # One scale for all: shared corners must stay equal.
+    # All polygons have the same scale, as shared corners must stay equal.
     scale, corner = units.metric_scales(middle)[0], np.array([left, bottom])
     metric = shapely.transform(geometry, lambda xy: (xy - corner) * scale)
     coarse = shapely.coverage_simplify(metric, tolerance)
@@ -335,7 +365,7 @@ def simplified(geometry: Geometries, tolerance: float, units: MapUnits) -> Geome
 
 
 def _scaled(geometry: Geometries, scales: Float64Array) -> Geometries:
-    """Each geometry with its x and y multiplied by its own two factors."""
+    """Multiply x and y of each geometry by its own factors, (n, 2)."""
     _, owner = shapely.get_coordinates(geometry, return_index=True)
     scaled: Geometries = shapely.transform(geometry, lambda xy: xy * scales[owner])
     return scaled

@@ -1,8 +1,9 @@
-"""Read a layer of a vector file that may not be trusted.
+"""Read layers of vector files, which may come from an untrusted source.
 
-GDAL opens far more than vector files (lists that point elsewhere, services), so the first bytes are
-checked before GDAL opens a file. GeoJSON with a linked CRS is refused: RFC 7946 has longitude and
-latitude only, but its predecessor had a member ``crs``, by name or link, and GDAL fetches links.
+GDAL opens more than vector files, such as lists of other files and addresses of services. So the
+first bytes of a file are checked before GDAL opens it. A GeoJSON with a linked CRS is refused: RFC
+7946 allows longitude and latitude only, but its predecessor had a member ``crs``, which names a CRS
+or links to it, and GDAL downloads the link.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _STARTS = (
     b"\0\0\x27\x0a",  # the .shp of a shapefile
     b"fgb\x03",  # FlatGeobuf
 )
-# In OGR's name of a geometry type; collections and unknown ones may hold lines.
+# Parts of OGR's names of geometry types that have no lines. Collections and unknown types may have
+# some.
 _NO_LINES = re.compile("Point|Polygon|Surface|Triangle")
 _OGR_ERRORS = (
     pyogrio.errors.DataSourceError,
@@ -46,36 +48,38 @@ _OGR_ERRORS = (
     pyogrio.errors.CRSError,
     shapely.errors.ShapelyError,
     UnicodeDecodeError,
-    # What pyogrio falls over where GDAL can make nothing of a CRS (0.13).
+    # pyogrio 0.13 raises this if GDAL cannot read a CRS.
     UnboundLocalError,
 )
 
+# Values of the member ``type`` of a CRS that is a link.
 _LINKS = ("link", "url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorLayer:
-    """A layer whose metadata was read."""
+    """The metadata of a layer of a vector file."""
 
     path: Path
+    """The file."""
     name: str
-    """Of the layer."""
+    """Name of the layer."""
     crs: CRS | None
-    """None where the file names none, or one without a place on the Earth."""
+    """The CRS; None if the file has none, or one that is neither geographic nor projected."""
     fields: tuple[str, ...]
     """Names of the attributes."""
     n_features: int
-    """Features in the layer; -1 = unknown before it is read."""
+    """Number of features in the layer; -1 = not known before it is read."""
 
     def __str__(self) -> str:
         return str(self.path) if self.name == self.path.stem else f"{self.path} ({self.name})"
 
 
 def is_vector_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file looks like one that `find_layer` takes.
+    """Whether the first bytes of a file are those of a format that `find_layer` reads.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
+        InputError: the file does not exist, or cannot be read.
     """
     return _is_vector(_head(Path(os.fspath(path))))
 
@@ -96,18 +100,23 @@ def find_layer(
     option: str | None = "`layer`",
     lines: bool = False,
 ) -> VectorLayer:
-    """Find a layer with geometries.
+    """Find a layer with geometries in a vector file, and read its metadata.
 
     Args:
         path: GeoPackage, shapefile (.shp), GeoJSON or FlatGeobuf.
-        layer: its name; needed where several have geometries.
+        layer: name of the layer; may be None if only one layer has geometries.
         option: the option that chooses a layer, for messages; None = there is none.
-        lines: skip layers of points or polygons, such as the nodes beside centrelines.
+        lines: whether to skip layers of points or polygons, such as the nodes of centrelines, if
+            `layer` is None and other layers remain.
+
+    Returns:
+        The metadata of the layer.
 
     Raises:
-        InputError: the file cannot be read, is of another kind, or has no layer with geometries.
-        UsageError: the layer does not exist, or has to be chosen; or the file has a name that
-            means another file to the libraries.
+        InputError: the file cannot be read, has another format, links to its CRS, or has no layer
+            with geometries.
+        UsageError: the layer does not exist, or one of several has to be chosen; or pyogrio would
+            take the path for the address of another file.
     """
     file = Path(os.fspath(path))
     head = _head(file)
@@ -149,15 +158,17 @@ def read_geometries(
     bounds: tuple[float, float, float, float] | None = None,
     columns: Sequence[str] = (),
 ) -> tuple[Geometries, list[NDArray[Any]]]:
-    """Read the features of a layer, in two dimensions.
+    """Read the features of a layer, with geometries in two dimensions.
 
     Args:
-        layer: from `find_layer`.
-        bounds: left, bottom, right, top in the layer's CRS; features off this box are left out.
-        columns: attributes to read as well.
+        layer: the layer, from `find_layer`.
+        bounds: left, bottom, right, top in the layer's CRS; features outside of these bounds are
+            left out. None = all features are read.
+        columns: names of the attributes to read.
 
     Returns:
-        (n,) geometries, without missing and empty ones, and (n,) values of each column.
+        (n,) geometries, and (n,) values of each attribute. Features with a missing or empty
+        geometry are left out.
 
     Raises:
         InputError: the layer cannot be read.
@@ -176,10 +187,17 @@ def read_geometries(
 
 
 def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
-    """All values of an attribute, NaN where there is none.
+    """Read all values of a numeric attribute.
+
+    Args:
+        layer: the layer, from `find_layer`.
+        column: name of the attribute.
+
+    Returns:
+        (n,) values of all features, NaN where the value is missing.
 
     Raises:
-        UsageError: there is no such attribute, or it does not hold numbers.
+        UsageError: the attribute does not exist, or holds other values than numbers.
         InputError: the layer cannot be read.
     """
     if column not in layer.fields:
@@ -194,10 +212,18 @@ def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
 
 
 def as_numbers(layer: VectorLayer, column: str, values: NDArray[Any]) -> NDArray[np.float64]:
-    """The values of an attribute as numbers, text that is a number too; NaN where there is none.
+    """Convert the values of an attribute to numbers.
+
+    Args:
+        layer: the layer, for messages.
+        column: name of the attribute, for messages.
+        values: (n,) numbers, or texts of numbers; None or empty = missing.
+
+    Returns:
+        (n,) numbers, NaN where the value is missing.
 
     Raises:
-        UsageError: a value is no number.
+        UsageError: a value is not a number.
     """
     if values.dtype != object:
         return np.asarray(values, np.float64)
@@ -220,14 +246,14 @@ def _crs_of(file: Path, text: str | None) -> CRS | None:
             f"{file}: the CRS of the layer cannot be understood ({error}); set it anew with "
             "ogr2ogr -a_srs"
         ) from error
-    # "Undefined" of the GeoPackage standard comes as an engineering CRS.
+    # GDAL gives the "undefined" CRS of the GeoPackage standard as an engineering CRS.
     return crs if crs.is_geographic or crs.is_projected else None
 
 
 @contextmanager
 def _known_errors(file: Path) -> Iterator[None]:
     with warnings.catch_warnings():
-        # pyogrio warns of dropped dimensions and unknown fields, which are not used.
+        # pyogrio warns about dropped dimensions and unknown types of fields, which are not used.
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -240,13 +266,13 @@ def _known_errors(file: Path) -> Iterator[None]:
 
 
 class _Link:
-    """Stands for an object that names an address."""
+    """Stands for a JSON object that is a link."""
 
 
 def refuse_links(file: Path) -> None:
-    """Raise InputError where a GeoJSON is not strictly JSON, or fetches its CRS from somewhere.
+    """Raise InputError if a GeoJSON is not valid JSON, or links to its CRS.
 
-    GDAL is more lenient than the standard; what only GDAL can read could hide a link.
+    GDAL also reads files that are not valid JSON, in which a link could be hidden.
     """
     found = False
 
@@ -258,11 +284,11 @@ def refuse_links(file: Path) -> None:
                 found = True
         kinds = [value for name, value in members if name.lower() == "type"]
         is_link = any(isinstance(kind, str) and kind.lower() in _LINKS for kind in kinds)
-        # Keep nothing else, so that memory is bounded by the text of the file.
+        # Other objects are not kept, so that memory is bounded by the size of the file.
         return _Link() if is_link else None
 
     try:
-        # Attributes in other encodings, by old programs, do not matter here.
+        # Old programs write attributes in other encodings, which do not matter here.
         text = file.read_bytes().decode("utf-8-sig", errors="replace")
         json.loads(text, object_pairs_hook=look)
     except OSError as error:

@@ -16,15 +16,15 @@ from geothresh.vector.polygons import repaired
 from geothresh.vector.spill import Shapes, changed
 from geothresh.vector.units import Geometries
 
-# Rough sizes in metres, to tell a county from the globe.
+# Rough radius of the Earth, and the extent above which a feature reaches around the world; metres.
 _EARTH_RADIUS, _WORLD = 6.4e6, 1.5e7
 
 
 def crs_of(text: str) -> CRS:
-    """A CRS of two axes from a code, a PROJ string or WKT.
+    """Make a two-dimensional CRS from a code, a PROJ string or WKT.
 
     Raises:
-        UsageError: there is no such CRS.
+        UsageError: the CRS is not known.
     """
     try:
         return CRS.from_user_input(text).to_2d()
@@ -36,14 +36,22 @@ def crs_of(text: str) -> CRS:
 
 
 def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
-    """The shapes brought from one CRS to another, corner by corner.
+    """Reproject geometries from one CRS to another, corner by corner, and repair them.
 
-    In longitude and latitude, shapes that cross the 180th meridian are cut there (RFC 7946, 3.1.9),
-    as they would reach around the globe otherwise.
+    In longitude and latitude, geometries that cross the 180th meridian are cut there (RFC 7946,
+    3.1.9). They would reach around the globe otherwise.
+
+    Args:
+        shapes: (n,) geometries; if they are stored in a file, so is the result.
+        crs: their CRS.
+        destination: the CRS of the result.
+
+    Returns:
+        (n,) valid geometries.
 
     Raises:
-        InputError: a corner has no place there, or a shape would be torn apart.
-        OutputError: shapes in a file are moved into the same file, which cannot be written.
+        InputError: a corner cannot be transformed, or a geometry would reach around the world.
+        OutputError: the file with the geometries cannot be written or read.
     """
     transformer = Transformer.from_crs(crs, destination, always_xy=True)
     torn = 0
@@ -61,7 +69,7 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
             moved = _cut_at_meridian(moved, turn)
         else:
             torn += _torn(some, moved, crs, destination)
-        # Rounding can make nearby corners cross.
+        # Rounding can make nearby edges cross.
         return repaired(moved)
 
     moved = changed(shapes, move)
@@ -74,7 +82,7 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
 
 
 def _torn(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> int:
-    """How many small shapes a projection has stretched around the world."""
+    """Number of small geometries that a projection has stretched around the world."""
     far, near = (
         np.hypot(*(np.diff(shapely.bounds(some).reshape(-1, 2, 2), axis=1)[:, 0].T)) * unit
         for some, unit in ((moved, _metres(destination)), (shapes, _metres(crs)))
@@ -83,15 +91,19 @@ def _torn(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> 
 
 
 def _metres(crs: CRS) -> float:
-    """Rough length of a unit of a CRS in metres."""
+    """Rough length of one unit of a CRS, in metres."""
     unit = float(crs.axis_info[0].unit_conversion_factor)
     return unit * _EARTH_RADIUS if crs.is_geographic else unit
 
 
 def _cut_at_meridian(shapes: Geometries, turn: float) -> Geometries:
-    """Cut shapes at the 180th meridian, and wrap longitudes into [-180, 180] degrees.
+    """Cut geometries at the 180th meridian, and wrap longitudes to [-180, 180] degrees.
 
-    A shape wider than half the globe is taken to cross the 180th meridian.
+    A geometry wider than half the globe is taken to cross the 180th meridian.
+
+    Args:
+        shapes: (n,) geometries in longitude and latitude.
+        turn: 360 degrees, in the unit of the coordinates.
     """
     west, _, east, _ = shapely.bounds(shapes).T
     beyond = (west < -turn / 2) | (east > turn / 2) | (east - west > turn / 2)
@@ -105,7 +117,7 @@ def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
     west, _, east, _ = shape.bounds
     if east - west > turn / 2:
         shape = _shifted(shape, np.array([turn, 0.0]), where=0.0)
-        # The shift can make nearby corners cross.
+        # The shift can make nearby edges cross.
         (shape,) = repaired(np.array([shape], object))
         west, _, east, _ = shape.bounds
     pieces = []
@@ -117,7 +129,7 @@ def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
         pieces.append(_shifted(piece, np.array([-middle, 0.0])))
     parts = shapely.get_parts(shapely.get_parts(pieces))
     dimension = shapely.get_dimensions(shape)
-    # A shape that only touches the meridian leaves points or lines there.
+    # A geometry that only touches the meridian leaves points or lines on it.
     parts = parts[shapely.get_dimensions(parts) == dimension]
     if len(parts) == 1:
         return parts[0]
@@ -128,12 +140,12 @@ def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
 def _shifted(
     shape: BaseGeometry, by: NDArray[np.float64], *, where: float = math.inf
 ) -> BaseGeometry:
-    """A shape with its corners west of a longitude moved."""
+    """Move the corners of a geometry that are west of a longitude; by default all corners."""
     return shapely.transform(shape, lambda points: points + (points[:, :1] < where) * by)
 
 
 def reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
-    """The shapes with every corner moved to another CRS."""
+    """Transform every corner of (n,) geometries to another CRS, without any repair."""
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.stack(transformer.transform(points[:, 0], points[:, 1]), axis=1)
@@ -142,6 +154,6 @@ def reprojected(shapes: Geometries, transformer: Transformer) -> Geometries:
 
 
 def short_name(crs: CRS) -> str:
-    """Its code, or else its name."""
+    """The code of a CRS, such as EPSG:4326, or else its name."""
     code = crs.to_authority()
     return ":".join(code) if code else str(crs.name)

@@ -1,6 +1,6 @@
-"""Geometries kept in a file while a layer is made, so that memory holds a few numbers of each.
+"""Store geometries in a temporary file, so that memory holds only a few numbers of each.
 
-They are stored as WKB, in the order in which they are finished, and read back in any other.
+They are stored as WKB, in the order in which they are made, and read back in any order.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from geothresh.files import create_beside, discard
 from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.units import Geometries
 
-# Points of the geometries that are held at once: 16 bytes each, and as much again as WKB.
+# Points of the geometries that are in memory at a time: 16 bytes each, and as much again as WKB.
 _POINTS = 1 << 20
-# Bytes between geometries that are read with them rather than passed over.
+# Gaps of at most so many bytes between geometries are read with them, as one long read is faster.
 _GAP = 1 << 16
 
-# Shapely's number of each kind of several parts, what makes one, and its name.
+# By shapely's number of a Multi type: its name, and the function that makes such geometries.
 _SEVERAL = {
     5: ("MultiLineString", shapely.multilinestrings),
     6: ("MultiPolygon", shapely.multipolygons),
@@ -35,7 +35,7 @@ _SEVERAL = {
 
 
 class Spill:
-    """A file of geometries; see `spilling`."""
+    """A temporary file of geometries; see `spilling`."""
 
     def __init__(self, file: FileIO, beside: Path) -> None:
         self._file = file
@@ -43,7 +43,13 @@ class Spill:
         self._end = 0
 
     def add(self, geometry: Geometries) -> StoredGeometries:
-        """Store geometries behind those that are there.
+        """Append geometries to the file.
+
+        Args:
+            geometry: (n,) geometries.
+
+        Returns:
+            The places of these geometries in the file.
 
         Raises:
             OutputError: the file cannot be written.
@@ -72,7 +78,14 @@ class Spill:
         )
 
     def read(self, offsets: Int64Array, sizes: Int64Array) -> NDArray[np.object_]:
-        """(n,) WKB of geometries.
+        """Read the WKB of geometries.
+
+        Args:
+            offsets: (n,) where each begins in the file, in any order.
+            sizes: (n,) bytes of each.
+
+        Returns:
+            (n,) WKB.
 
         Raises:
             OutputError: the file cannot be read.
@@ -108,17 +121,18 @@ class Spill:
 
 @contextmanager
 def spilling(beside: Path) -> Iterator[Spill]:
-    """A file for geometries, which lives as long as the block.
+    """A temporary file for geometries, which exists during the block.
 
     Args:
-        beside: a path in whose directory the file is put.
+        beside: a path; the file is created in its directory.
 
     Raises:
         OutputError: the file cannot be created.
     """
     temporary = create_beside(beside)
     try:
-        # Without a buffer: it would be written again, and fail again, when the file is closed.
+        # There is no buffer: after a failed write it would be written again when the file is
+        # closed, and fail again.
         with temporary.open("w+b", buffering=0) as file:
             yield Spill(file, beside)
     finally:
@@ -127,19 +141,20 @@ def spilling(beside: Path) -> Iterator[Spill]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGeometries:
-    """Geometries in a file; a slice of them, or indices, give them as an array."""
+    """Geometries in a file; indexing by a slice or an array of indices reads them."""
 
     file: Spill
+    """The file."""
     offsets: Int64Array
-    """(n,) where each begins in the file."""
+    """(n,) where each geometry begins in the file, in bytes."""
     sizes: Int64Array
-    """(n,) bytes of each."""
+    """(n,) bytes of each geometry."""
     points: Int64Array
-    """(n,) corners of each."""
+    """(n,) number of points of each geometry."""
     several: int | None = None
-    """Shapely's number of the kind of several parts that is among them, if any."""
+    """Shapely's number of the Multi type among the geometries; None if there is none."""
     promoted: bool = False
-    """Whether all are read as of that kind."""
+    """Whether all geometries are read as that Multi type."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -152,13 +167,13 @@ class StoredGeometries:
         return self.file.read(self.offsets[some], self.sizes[some])
 
     def wkb(self, some: slice | Int64Array) -> NDArray[np.object_]:
-        """Some of them as WKB."""
+        """Read the WKB of some of the geometries."""
         if self.promoted:
             return np.asarray(shapely.to_wkb(self[some]), object)
         return self._stored(some)
 
     def taken(self, order: Int64Array) -> StoredGeometries:
-        """Some of them, or the same in another order."""
+        """Select or reorder the geometries by indices, without reading them."""
         return replace(
             self, offsets=self.offsets[order], sizes=self.sizes[order], points=self.points[order]
         )
@@ -169,7 +184,7 @@ Shapes: TypeAlias = Geometries | StoredGeometries
 
 
 def joined(parts: Sequence[Shapes]) -> Shapes:
-    """Geometries one after another: one part or more, all in memory or all in one file."""
+    """Concatenate geometries: one part or more, all in memory or all in one file."""
     stored = [one for one in parts if isinstance(one, StoredGeometries)]
     if not stored:
         return np.concatenate([one for one in parts if isinstance(one, np.ndarray)])
@@ -182,13 +197,21 @@ def joined(parts: Sequence[Shapes]) -> Shapes:
 
 
 def in_parts(geometry: Geometries, number: int) -> Geometries:
-    """Geometries as of a kind of several parts, by shapely's number."""
+    """Convert (n,) geometries to a Multi type, given by shapely's number of it."""
     parts, owner = shapely.get_parts(geometry, return_index=True)
     return np.asarray(_SEVERAL[number][1](parts, indices=owner), object)
 
 
 def of_one_type(shapes: Shapes, kind: str) -> tuple[str, Shapes]:
-    """Geometries of one type, and its name: `kind`, or where one has several parts, all have."""
+    """Give all geometries of a layer one type: if any is of a Multi type, all are converted to it.
+
+    Args:
+        shapes: (n,) geometries.
+        kind: name of their type without Multi.
+
+    Returns:
+        The name of the type, and the (n,) geometries.
+    """
     if isinstance(shapes, StoredGeometries):
         if shapes.several is None:
             return kind, shapes
@@ -201,26 +224,32 @@ def of_one_type(shapes: Shapes, kind: str) -> tuple[str, Shapes]:
 
 
 def changed(shapes: Shapes, change: Callable[[Geometries], Geometries]) -> Shapes:
-    """What a function makes of geometries; of those in a file, some at a time, in the same file."""
+    """Apply a function to geometries.
+
+    Geometries in a file are taken part by part, and the results are stored in the same file.
+
+    Raises:
+        OutputError: the file cannot be written or read.
+    """
     if isinstance(shapes, StoredGeometries):
         return joined([shapes.file.add(change(shapes[part])) for part in parts_of(shapes)])
     return change(shapes)
 
 
 def wkb_of(shapes: Shapes, some: slice | Int64Array) -> NDArray[np.object_]:
-    """Some geometries as WKB."""
+    """WKB of some of the geometries."""
     if isinstance(shapes, StoredGeometries):
         return shapes.wkb(some)
     return np.asarray(shapely.to_wkb(shapes[some]), object)
 
 
 def taken(shapes: Shapes, order: Int64Array) -> Shapes:
-    """Some geometries, or the same in another order."""
+    """Select or reorder geometries by indices."""
     return shapes.taken(order) if isinstance(shapes, StoredGeometries) else shapes[order]
 
 
 def parts_of(shapes: Shapes) -> list[slice]:
-    """Slices that together are all geometries, each of about a million points; at least one."""
+    """Slices that together cover all geometries, each of about a million points; at least one."""
     if isinstance(shapes, StoredGeometries):
         points = np.cumsum(shapes.points)
     else:
@@ -233,6 +262,6 @@ def parts_of(shapes: Shapes) -> list[slice]:
 
 
 def bounds_of(shapes: Shapes) -> Float64Array:
-    """(n, 4) left, bottom, right and top of each."""
+    """(n, 4) left, bottom, right and top of each geometry."""
     parts = [shapely.bounds(shapes[part]).reshape(-1, 4) for part in parts_of(shapes)]
     return np.concatenate(parts)

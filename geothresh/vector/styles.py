@@ -1,8 +1,8 @@
-"""Styles of vector layers for QGIS: in a table of the GeoPackage, or in a ``.qml`` file.
+"""Write styles of vector layers for QGIS: to a table of the GeoPackage, or to a ``.qml`` file.
 
-QGIS reads the styles of a layer from the table ``layer_styles`` of a GeoPackage and applies the
-default row. Rows that the user saved stay, and so does the user's default; rows that geothresh
-wrote are replaced.
+QGIS reads the styles of a layer from the table ``layer_styles`` of a GeoPackage, and applies the
+row that is marked as the default. Rows that the user saved are kept, and so is the user's default.
+Rows that geothresh wrote are replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
-# Text is written with these, and none is parsed.
+# These functions write XML; none is parsed.
 from xml.sax.saxutils import quoteattr  # nosec B406
 
 from geothresh.colours import BRIDGE, FOREGROUND, OUTLINE, Rgb
@@ -24,11 +24,12 @@ from geothresh.vector.layers import Layer
 from geothresh.vector.outputs import connect
 
 Row: TypeAlias = dict[str, Any]
-"""A row of ``layer_styles``, by its columns."""
+"""A row of ``layer_styles``: values by column."""
 
-# GeoPackage's form of a time (requirement 5 of the standard), which GDAL reads without a warning.
+# The format of times in a GeoPackage (requirement 5 of the standard), which GDAL reads without a
+# warning.
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
-# As QGIS creates it, but for the format of the time.
+# The table as QGIS creates it, except for the format of the time.
 _CREATE = f"""
 CREATE TABLE IF NOT EXISTS layer_styles (
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
@@ -42,7 +43,7 @@ _REGISTER = """
 INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier, srs_id)
 VALUES ('layer_styles', 'attributes', 'layer_styles', 0)
 """
-# No user input is formatted into it.
+# No user input is formatted into this statement.
 _INSERT = f"""
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,
   styleName, styleQML, styleSLD, useAsDefault, description, owner, update_time)
@@ -50,20 +51,23 @@ VALUES ('', '', ?, 'geom', ?, ?, '', ?, 'geothresh', '', {_NOW})
 """  # nosec B608
 _THERE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'layer_styles'"
 _LONGEST_NAME = 30
-"""Characters of a ``styleName``."""
-# The beginning of styles of earlier versions, which had no digest.
+"""Most characters of a ``styleName``."""
+# The beginning of styles by earlier versions of geothresh, which had no digest.
 _FORMER = '<qgis version="3.22" styleCategories="Symbology">'
 
 
 def users_styles(database: Path, layers: Iterable[str]) -> list[Row]:
-    """The styles of layers in a GeoPackage that geothresh did not write.
+    """Read the styles of layers in a GeoPackage, except those that geothresh wrote.
 
     Args:
-        database: a file that exists.
-        layers: names.
+        database: an existing GeoPackage.
+        layers: names of the layers.
+
+    Returns:
+        The rows of ``layer_styles``.
 
     Raises:
-        sqlite3.Error: it is no database.
+        sqlite3.Error: the file is not a database, or is damaged.
     """
     with closing(connect(database)) as file:
         if not file.execute(_THERE).fetchone()[0]:
@@ -83,13 +87,17 @@ def _is_ours(row: Row) -> bool:
 def write_styles(
     file: sqlite3.Connection, layers: Iterable[Layer], users: Sequence[Row], *, style: bool
 ) -> None:
-    """Write the styles of layers into a GeoPackage, in place of all existing ones.
+    """Write the styles of layers to a GeoPackage; they replace all existing styles of these layers.
 
     Args:
-        file: open for writing.
+        file: the database, open for writing.
         layers: the layers.
-        users: the user's styles, which are written back; if one is the default, ours is not.
-        style: whether styles of geothresh are written.
+        users: styles of the user, which are written back. If one of them is the default of a layer,
+            the style of geothresh is not.
+        style: whether to write styles of geothresh.
+
+    Raises:
+        sqlite3.Error: the database cannot be written.
     """
     layers = list(layers)
     if style or users:
@@ -115,7 +123,12 @@ def write_styles(
 
 
 def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
-    """Write the user's styles back into the table, including their defaults."""
+    """Write styles of the user back to the table, including which is the default.
+
+    Args:
+        file: the database, open for writing.
+        users: rows of the table, from `users_styles`.
+    """
     known = {row[1] for row in file.execute("PRAGMA table_info(layer_styles)")}
     for row in users:
         if row.get("useAsDefault"):
@@ -123,10 +136,10 @@ def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
                 "UPDATE layer_styles SET useAsDefault = 0 WHERE lower(f_table_name) = ?",
                 (str(row["f_table_name"]).lower(),),
             )
-        # Their ids may be taken.
+        # The ids are left out, as other rows may have them now.
         kept = {name: value for name, value in row.items() if name in known and name != "id"}
         names, marks = ", ".join(kept), ", ".join("?" * len(kept))
-        # Names of columns that the table has; values are bound.
+        # Names are only those of existing columns of the table, and values are bound.
         file.execute(
             f"INSERT INTO layer_styles ({names}) VALUES ({marks})",  # nosec B608
             tuple(kept.values()),
@@ -134,15 +147,15 @@ def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
 
 
 def take_over_styles(new: Path, old: Path, layer: str) -> None:
-    """Move the styles of a finished file to its target, before the file itself.
+    """Move the style of a finished file to its target, before the file itself is moved.
 
-    Styles that the user saved for the old file stay: those in a GeoPackage are copied, and a
-    ``.qml`` that geothresh did not write is left alone.
+    Styles that the user saved for the old file are kept: those in a GeoPackage are copied to the
+    new file, and a ``.qml`` file that geothresh did not write is not replaced.
 
     Args:
-        new: the finished file, in a folder of its own; its ``.qml`` is moved out of it.
-        old: the target.
-        layer: its name.
+        new: the finished file, in a temporary folder; its ``.qml`` file is moved to the target.
+        old: the target, which may exist.
+        layer: name of the layer.
 
     Raises:
         OutputError: a style cannot be written.
@@ -167,7 +180,7 @@ def take_over_styles(new: Path, old: Path, layer: str) -> None:
 
 
 def styles_there(old: Path, layers: Iterable[str]) -> list[Row]:
-    """`users_styles` of a file that will be replaced; empty if it is no GeoPackage."""
+    """`users_styles` of a file that will be replaced; empty if it is not a sound GeoPackage."""
     if not old.is_file():
         return []
     try:
@@ -197,7 +210,13 @@ def style_of(layer: Layer) -> str:
 
 
 def _categories(attribute: str, kind: str, entries: Sequence[tuple[str, str, str]]) -> str:
-    """A symbol for each value: (value, label, symbol), symbols numbered as they stand."""
+    """The renderer with a symbol for each value of an attribute.
+
+    Args:
+        attribute: name of the attribute.
+        kind: type of the attribute in QML.
+        entries: (value, label, symbol) each; symbols are numbered in this order, from 0.
+    """
     categories = "".join(
         f'<category value="{value}" type="{kind}" symbol="{k}" label={quoteattr(label)} '
         'render="true"/>'
@@ -226,7 +245,7 @@ def _single(symbol: str) -> str:
 
 
 def _symbol(kind: str, *drawn: str, number: int = 0) -> str:
-    """A symbol of one or more symbol layers, from below."""
+    """A symbol of one or more symbol layers, the lowest first."""
     return (
         f'<symbol type="{kind}" name="{number}" alpha="1" clip_to_extent="1" force_rhr="0">'
         f"{''.join(drawn)}</symbol>"

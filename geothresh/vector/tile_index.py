@@ -1,6 +1,7 @@
-"""GDAL raster tile indexes (GTI): a GeoPackage with the outline and path of each raster.
+"""Read and write GDAL raster tile indexes (GTI): the outline and path of each raster.
 
-GDAL 3.9 and later, and QGIS with it, open one as a raster: https://gdal.org/drivers/raster/gti.html
+A tile index is a GeoPackage that GDAL 3.9 and later, and QGIS with it, open as one raster:
+https://gdal.org/drivers/raster/gti.html
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _LOCATION = "location"
 
 
 def indexed_files(index: Path) -> list[str]:
-    """The rasters that a tile index names, in its order.
+    """The paths of the rasters in a tile index, in its order and as they are written there.
 
     Raises:
-        InputError: it cannot be read, or names none.
+        InputError: the file cannot be read, is not a tile index, or has no rasters.
+        UsageError: the file has several layers, or pyogrio would take its path for an address.
     """
     layer = find_layer(index, option=None)
     if _LOCATION not in layer.fields:
@@ -49,12 +51,12 @@ def indexed_files(index: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedRaster:
-    """A raster of an index."""
+    """A raster of a tile index."""
 
     location: str
-    """From the index."""
+    """Path of the raster, relative to the index."""
     box: GeoBox
-    """Where it lies."""
+    """Georeference of the raster."""
 
 
 def write_tile_index(
@@ -63,14 +65,14 @@ def write_tile_index(
     """Write a tile index atomically.
 
     Args:
-        target: NAME.gti.gpkg.
-        rasters: of one CRS and one size of pixels, north up.
-        whole: their union.
-        dtype: of their values, as numpy calls it.
-        nodata: the value of missing data.
+        target: path of the index, ``NAME.gti.gpkg``.
+        rasters: the rasters, all with the same CRS and pixel size, and north up.
+        whole: georeference of their union.
+        dtype: their data type: ``uint8`` or ``float32``.
+        nodata: their nodata value.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the index cannot be written.
     """
     left, bottom, right, top = whole.bounds()
     a, _, _, _, e, _ = whole.transform
@@ -89,7 +91,8 @@ def write_tile_index(
         attributes={_LOCATION: names}, kind="Polygon", metadata=metadata,
     )  # fmt: skip
     with replacing(target) as temporary:
-        # In the folder of the temporary file, as OGR needs the ending of the format.
+        # OGR needs the extension of the format, so the index is written beside the temporary file,
+        # in the same temporary folder.
         made = temporary.with_name("index.gpkg")
         try:
             write_layer(made, layer, "Polygon", outlines, whole.crs, driver="GPKG")

@@ -1,8 +1,8 @@
-"""Lengths and areas in metres, in any CRS.
+"""Measure lengths and areas in metres, in any CRS.
 
-Projected coordinates are measured in the plane and converted to metres, also from feet. Longitude
-and latitude are measured along geodesics of the CRS's ellipsoid. Coordinates of an unknown unit (no
-CRS) and pixels are measured as they are, as the names of the attributes say.
+Projected coordinates are measured in the plane and converted to metres, from feet for example.
+Longitude and latitude are measured along geodesics of the CRS's ellipsoid. Coordinates of an
+unknown unit (no CRS) and pixels are not converted. The names of the attributes have the unit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from geothresh.errors import InputError, warn
 from geothresh.types import Float64Array
 
 Geometries = NDArray[np.object_]
+"""(n,) shapely geometries."""
 
 
 class Measure(Enum):
-    """How lengths and areas come from coordinates."""
+    """How lengths and areas are computed from coordinates."""
 
     PLANE = "plane"
     """Coordinates of a known linear unit, measured in the plane of the map, in metres."""
@@ -39,8 +40,9 @@ class Measure(Enum):
     """Columns and rows, measured in pixels."""
 
 
-# Longest edge measured as a geodesic: over a tenth of a degree the two are a metre apart, and areas
-# differ by less than a part in a million.
+# Longest edge that is measured as one geodesic, in degrees. Over this length the geodesic is at
+# most about a metre away from the straight edge of the map, and areas differ by less than a part in
+# a million.
 _EDGE_DEGREES = 0.1
 
 _SUFFIX = {
@@ -53,15 +55,16 @@ _SUFFIX = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapUnits:
-    """The coordinates of a layer and how they are measured."""
+    """The unit of map coordinates, and how lengths and areas are computed from them."""
 
     measure: Measure
+    """How lengths and areas are computed."""
 
     unit: float = 1.0
-    """What one unit of the coordinates is: metres (PLANE), degrees (GEODESIC), itself (else)."""
+    """Size of one unit of the coordinates: in metres (PLANE) or degrees (GEODESIC), else 1."""
 
     geod: Geod | None = None
-    """The ellipsoid; GEODESIC only."""
+    """The ellipsoid; for GEODESIC only."""
 
     @property
     def suffix(self) -> str:
@@ -95,19 +98,25 @@ class MapUnits:
 
     @property
     def plane_area(self) -> float | None:
-        """Reported area of one square unit of the coordinates; None where it varies (GEODESIC)."""
+        """Area of one square unit of the coordinates, in the unit of `area_field`.
+
+        None if it depends on the place (GEODESIC).
+        """
         return None if self.measure is Measure.GEODESIC else self.unit**2
 
     @classmethod
     def of(cls, crs_wkt: str | None, *, pixels: bool = False) -> MapUnits:
-        """Units of a CRS.
+        """The units of a CRS.
+
+        Warns if the unit is not known, or if the CRS is a Mercator projection, in which lengths
+        grow away from the equator.
 
         Args:
-            crs_wkt: the CRS as WKT; None = not known, which is warned about.
-            pixels: coordinates are columns and rows; `crs_wkt` is not looked at.
+            crs_wkt: the CRS as WKT; None = not known.
+            pixels: whether coordinates are columns and rows; `crs_wkt` is then ignored.
 
         Raises:
-            InputError: the CRS cannot be parsed, or has no plane and no ellipsoid to measure on.
+            InputError: the CRS cannot be parsed, or is geocentric.
         """
         if pixels:
             return cls(measure=Measure.PIXELS)
@@ -139,7 +148,7 @@ class MapUnits:
                 "unknown unit (area_units2, perimeter_units), not in metres"
             )
             return cls(measure=Measure.UNKNOWN)
-        # A compound CRS has its projection in its horizontal part.
+        # The projection of a compound CRS is that of its horizontal part.
         operation = crs.to_2d().coordinate_operation
         if operation and "Mercator" in operation.method_name.replace(
             "Transverse Mercator", ""
@@ -158,13 +167,16 @@ class MapUnits:
         return np.asarray(shapely.area(polygons) * self.unit**2, np.float64)
 
     def perimeters(self, polygons: Geometries) -> Float64Array:
-        """Length of each polygon's outline, holes included, in the unit of `perimeter_field`."""
+        """Length of each polygon's outlines, holes included, in the unit of `perimeter_field`."""
         if self.measure is Measure.GEODESIC:
             return self._geodesic(polygons)[1]
         return np.asarray(shapely.length(polygons) * self.unit, np.float64)
 
     def areas_and_perimeters(self, polygons: Geometries) -> tuple[Float64Array, Float64Array]:
-        """Areas and perimeters, on an ellipsoid in the time of one of them."""
+        """Area and perimeter of each polygon, see `areas` and `perimeters`.
+
+        On an ellipsoid it takes the time of one of these calls.
+        """
         if self.measure is Measure.GEODESIC:
             return self._geodesic(polygons)
         return self.areas(polygons), self.perimeters(polygons)
@@ -179,10 +191,11 @@ class MapUnits:
         return length
 
     def metric_scales(self, geometries: Geometries) -> Float64Array:
-        """(n, 2) reported units of length per unit of x and of y, at each geometry's middle.
+        """(n, 2) lengths of one unit of x and of y, in the unit of `length_field`.
 
-        On an ellipsoid these are the radii of curvature: exact at the middle of the geometry's
-        extent, good to a part in a thousand within some ten kilometres of it.
+        On an ellipsoid they are computed from its radii of curvature at the middle of each
+        geometry's extent: exact there, and right to a part in a thousand within some ten kilometres
+        of it.
         """
         if self.geod is None:
             return np.full((len(geometries), 2), self.unit)
@@ -195,10 +208,10 @@ class MapUnits:
         return np.stack([across * np.cos(latitude) * radians, along * radians], axis=1)
 
     def _geodesic(self, polygons: Geometries) -> tuple[Float64Array, Float64Array]:
-        """Areas (m2) and perimeters (m), by the sums over the rings of each polygon."""
+        """Area (m2) and perimeter (m) of each polygon, as sums over its rings."""
         if self.geod is None:
             raise ValueError("a geodesic measure needs its ellipsoid")
-        # A geodesic between two corners is no straight line on the map.
+        # A geodesic between two corners is not a straight line on the map.
         polygons = shapely.segmentize(polygons, _EDGE_DEGREES / self.unit)
         parts, owner = shapely.get_parts(polygons, return_index=True)
         rings, part = shapely.get_rings(parts, return_index=True)
@@ -212,7 +225,7 @@ class MapUnits:
         length = np.empty(rings.size)
         for i in range(rings.size):
             x, y = coordinates[ends[i] : ends[i + 1]].T
-            # Its sign is the direction of the ring, which is arbitrary here.
+            # The sign of the area tells the direction of the ring, which is arbitrary here.
             signed, length[i] = self.geod.polygon_area_perimeter(x, y)
             area[i] = abs(signed)
         n = len(polygons)

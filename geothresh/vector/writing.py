@@ -1,10 +1,10 @@
-"""Writing vectors that are complete or not there at all: the checks before, and GeoPackages.
+"""Write vector layers atomically: an output is complete, or does not exist.
 
-The other formats are in `geothresh.vector.exchange`.
+This module writes GeoPackages; `geothresh.vector.exchange` writes the other formats.
 
-A GeoPackage whose writer was killed may open with no features, or refuse to open because of the
-journal beside it. So the file is built under another name, read back and counted, and takes its
-own name last.
+If a program is killed while it writes a GeoPackage, the file may open without any features, or not
+at all because of the journal beside it. So the file is written under a temporary name, read back
+and compared, and renamed last.
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ def write_vectors(
     form: str | None = None,
     style: bool = True,
 ) -> list[str]:
-    """Write layers in any format; `path` is replaced only by a checked file.
+    """Write layers in any format; an existing file is replaced only after the check.
 
     Args:
         path: the file.
-        layers: one, or several in a GeoPackage, of different names.
-        crs: as WKT, None where it is not known.
-        existing: what becomes of a file that exists.
-        form: name of the format; by default that of the ending.
-        style: whether styles for QGIS go with it.
+        layers: one layer; a GeoPackage may have several, with different names.
+        crs: the CRS of the layers as WKT, None if it is not known.
+        existing: what happens to an existing file.
+        form: name of the format; by default that of the file name extension.
+        style: whether to write styles for QGIS.
 
     Returns:
-        The geometry type of each layer: its kind, or that of several parts.
+        The geometry type of each layer: its kind, or the Multi type of that kind.
 
     Raises:
-        UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
-            be written, or does not hold what was written when it is read back.
+        UsageError: see `check_vector_output`; or the name of a layer is not valid.
+        OutputError: see `check_vector_output`; or the file cannot be written, or other geometries
+            are read back from it.
     """
     kind = format_of(Path(os.fspath(path)), form)
     if kind is GEOPACKAGE:
@@ -75,31 +76,34 @@ def write_geopackage(
     existing: Existing = Existing.REFUSE,
     style: bool = True,
 ) -> list[str]:
-    """Write layers with spatial indices; `path` is replaced only by a checked file.
+    """Write a GeoPackage with spatial indices; an existing file is replaced only after the check.
 
-    Layers are added to a copy of what is there, which then takes its place: other programs see the
-    old file or the new one.
+    Layers are added to a copy of the existing file, which then replaces it. So other programs see
+    either the old file or the new one.
 
     Args:
         path: the ``.gpkg`` file.
-        layers: one or more, of different names.
-        crs: as WKT, None where it is not known.
-        existing: what becomes of a file that exists.
-        style: whether the layers have styles for QGIS. Those that the user saved there stay.
+        layers: one layer or more, with different names.
+        crs: the CRS of the layers as WKT, None if it is not known.
+        existing: what happens to an existing file.
+        style: whether to write styles for QGIS. Styles that the user saved in the existing file are
+            kept.
 
     Returns:
-        The geometry type of each layer: its kind, or that of several parts.
+        The geometry type of each layer: its kind, or the Multi type of that kind.
 
     Raises:
-        UsageError, OutputError: as `check_vector_output`; OutputError also where the file cannot
-            be written, or does not hold what was written when it is read back.
+        UsageError: see `check_vector_output`; or the name of a layer is not valid.
+        OutputError: see `check_vector_output`; or the file cannot be written, or other features are
+            read back from it.
     """
     for layer in layers:
         check_layer_name(layer.name)
     names = [layer.name for layer in layers]
     with ExitStack() as stack:
         if existing.keeps:
-            # Of two runs that each add to a copy, one would lose what the other has added.
+            # If two runs added layers to copies of the same file, one would overwrite the layers of
+            # the other.
             stack.enter_context(only_run(Path(os.path.realpath(path))))
         target = check_vector_output(path, existing=existing, layers=names)
         return _write_database(target, layers, crs=crs, existing=existing, style=style)
@@ -111,7 +115,7 @@ def _write_database(
     types = []
     with replacing(target) as temporary, _without_sqlite_files(temporary), _known_warnings():
         before = _state(target)
-        # GDAL drops those of a layer that it replaces.
+        # They are read first, as GDAL deletes the styles of a layer that it replaces.
         users = styles_there(target, [layer.name for layer in layers])
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
@@ -123,7 +127,7 @@ def _write_database(
                 write_layer(
                     temporary, layer, kind, geometry, crs, driver="GPKG", SPATIAL_INDEX="YES"
                 )
-                # SQLite gives files 0644 whatever the umask would allow.
+                # SQLite sets the mode 0644, whatever the umask is.
                 temporary.chmod(mode)
                 _check_database(temporary, layer.name, len(geometry))
                 _check_geometry(temporary, layer.name, geometry)
@@ -150,7 +154,7 @@ def _write_database(
 
 
 def _state(target: Path) -> tuple[int, ...] | None:
-    """What changes with the content of a database; None where there is none."""
+    """Numbers that change when a database is written to; None if the file does not exist."""
     try:
         found = target.stat()
     except FileNotFoundError:
@@ -161,13 +165,17 @@ def _state(target: Path) -> tuple[int, ...] | None:
 
 
 def _check_database(path: Path, layer: str, count: int) -> None:
-    """Ask SQLite itself, which shares nothing with the writer, whether the file is whole."""
+    """Check a GeoPackage with SQLite instead of GDAL: its integrity, and the number of features.
+
+    Raises:
+        Mismatch: the database is damaged, or table and spatial index do not have `count` features.
+    """
     with closing(connect(path)) as file:
         (verdict,) = file.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise Mismatch(f"SQLite's integrity check says {verdict!r}")
-        # A name of a table cannot be bound. `check_layer_name` let letters, digits and underscores
-        # through: it needs no quotes, and has none.
+        # The name of a table cannot be bound. It is safe to format it: `check_layer_name` allows
+        # letters, digits and underscores only.
         for table in (layer, f"rtree_{layer}_geom_rowid"):
             (found,) = file.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # nosec B608
             if found != count:
@@ -175,17 +183,22 @@ def _check_database(path: Path, layer: str, count: int) -> None:
 
 
 def _check_geometry(path: Path, layer: str, geometry: Shapes) -> None:
-    """Read the geometries back, to the last bit: valid as they were, they are valid now."""
+    """Read the geometries back, and compare all bits: if they were valid before, they still are.
+
+    Raises:
+        Mismatch: a geometry is missing or differs.
+    """
     with closing(connect(path)) as file:
-        # Names as in `_check_database`.
+        # It is safe to format the name, see `_check_database`.
         (first,) = file.execute(f'SELECT min(fid) FROM "{layer}"').fetchone()  # nosec B608
     for part in parts_of(geometry) if len(geometry) else ():
         if part.start:
-            # pyogrio's arrays are part of a circle of references, and the collector, which counts
-            # objects and not their bytes, would leave a hundred megabytes of them.
+            # pyogrio's arrays are part of reference cycles. The garbage collector counts objects
+            # and not their bytes, so that it would leave a hundred megabytes of them.
             found = None
             gc.collect()
-        # By number: features that are skipped are read too, which takes ever longer.
+        # Features are selected by fid: skipping features would read them, too, and take longer from
+        # part to part.
         _, _, found, _ = raw.read(
             ogr_path(path),
             layer=layer,
@@ -203,7 +216,11 @@ def _check_geometry(path: Path, layer: str, geometry: Shapes) -> None:
 
 @contextmanager
 def _without_sqlite_files(path: Path) -> Iterator[None]:
-    """Leave none of SQLite's files beside `path`, however the block ends."""
+    """Leave none of SQLite's files beside `path` when the block ends.
+
+    Raises:
+        OutputError: the block ended without an error, but there are such files.
+    """
     try:
         yield
         for side in sqlite_files(path):
@@ -217,7 +234,7 @@ def _without_sqlite_files(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _known_warnings() -> Iterator[None]:
-    """Silence pyogrio on the temporary file's extension, and on masks without a CRS."""
+    """Suppress warnings of pyogrio about the temporary file's extension and a missing CRS."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*filename extension should be", RuntimeWarning)
         warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
