@@ -31,7 +31,7 @@ from geothresh.run.staging import staged
 from geothresh.vector.centerlines import pixel_side
 from geothresh.vector.drawing import NODES, draw_layers
 from geothresh.vector.formats import (
-    MOST,
+    MOST_CHARACTERS,
     VectorFormat,
     check_layer_name,
     ending_of,
@@ -244,7 +244,8 @@ class _Target:
         """Errors as `vectorize`."""
         # A layer that is added to a file is named after its mask.
         named = Path(inputs[0].name) if writing.append else output
-        layer = writing.layer or layer_name_from(named.stem, draw.kind, longest=MOST - len(NODES))
+        most = MOST_CHARACTERS - len(NODES)
+        layer = writing.layer or layer_name_from(named.stem, draw.kind, longest=most)
         layers: tuple[str, ...] = (layer,)
         if isinstance(draw, Centerlines) and draw.nodes:
             layers = (layer, check_layer_name(layer + NODES))

@@ -62,7 +62,7 @@ class Centerlines:
     """(n,) least full width of the mask along the line, in the same unit."""
     confidence: dict[str, Float64Array]
     """(n,) values for each name of `CONFIDENCE_FIELDS`, NaN for lines without data. Empty if the
-    network has no confidences or no lines."""
+    network has no confidences."""
     bridged: BoolArray
     """(n,) True = the line bridges a gap of the mask, and has no width (NaN)."""
     nodes: Geometries
@@ -94,6 +94,7 @@ def make_centerlines(
     *,
     box: GeoBox,
     units: MapUnits,
+    confident: bool = False,
     min_length: float = 0.0,
     simplify: float = 0.0,
 ) -> Centerlines:
@@ -103,6 +104,7 @@ def make_centerlines(
         network: the network in pixels, pruned or not.
         box: georeference of the mask.
         units: units of the map coordinates.
+        confident: whether the network has confidences.
         min_length: leave out shorter lines, in the unit of `MapUnits.length_field`, if they have a
             free end or are isolated rings. Lines that connect others stay.
         simplify: tolerance in the same unit within which lines are simplified (Douglas-Peucker); 0
@@ -128,7 +130,7 @@ def make_centerlines(
         length=length,
         width=np.array([w.mean() for w in wide]) * pixel,
         width_min=np.array([w.min() for w in wide], np.float64) * pixel,
-        confidence=_confidences(network),
+        confidence=_confidences(network) if confident else {},
         bridged=network.bridges,
         nodes=on_map(shapely.points(network.positions[used][:, ::-1]), box),
         degree=network.degrees[used],
@@ -147,18 +149,24 @@ def pixel_side(box: GeoBox, units: MapUnits) -> float:
 
 def _pixel_sides(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
     """(n,) side of a square with the area of a pixel, at the middle of each geometry."""
-    along, across = units.metric_scales(geometry).T
+    along, across = _scales(geometry, units).T
     return np.asarray(np.sqrt(box.pixel_area * along * across), np.float64)
 
 
 def _pixel_shapes(geometry: Geometries, box: GeoBox, units: MapUnits) -> Float64Array:
     """(n, 2, 2) shape of a pixel at the middle of each geometry, see `Ground`."""
-    scales = np.abs(units.metric_scales(geometry))
-    # At a pole pixels have no width, and so no shape.
-    scales = np.maximum(scales, _NARROWEST * scales.max(axis=1, keepdims=True, initial=0))
+    scales = _scales(geometry, units)
     a, b, _, d, e, _ = box.transform
     steps = np.array([[b, e], [a, d]])
     return shapes_of(steps * scales[:, None])
+
+
+def _scales(geometry: Geometries, units: MapUnits) -> Float64Array:
+    """(n, 2) metres of a unit along x and y at the middle of each geometry, above 0."""
+    scales = np.abs(units.metric_scales(geometry))
+    # At a pole pixels have no width, and so no shape.
+    floor = _NARROWEST * scales.max(axis=1, keepdims=True, initial=0)
+    return np.asarray(np.maximum(scales, floor), np.float64)
 
 
 def _widths(network: Network, shapes: Float64Array) -> list[Float64Array]:
@@ -206,8 +214,6 @@ def _dangling(network: Network) -> BoolArray:
 
 def _confidences(network: Network) -> dict[str, Float64Array]:
     lines = network.lines
-    if not lines or lines[0].samples.shape[1] <= CONFIDENCE:
-        return {}
     found = np.full((len(CONFIDENCE_FIELDS), len(lines)), np.nan)
     for k, line in enumerate(lines):
         values = line.samples[:, CONFIDENCE].astype(np.float64)

@@ -18,14 +18,13 @@ from scipy.sparse.csgraph import connected_components
 
 from geothresh.errors import InputError, warn
 from geothresh.types import Float64Array
-from geothresh.vector.frames import measuring
+from geothresh.vector.frames import CHORDS, measuring
 from geothresh.vector.reading import VectorLayer, read_geometries
-from geothresh.vector.reprojection import reprojected
+from geothresh.vector.reprojection import reprojected, rough_metres
 from geothresh.vector.units import Geometries
 
-# Chords in a quarter of the circles at the ends of buffers: 8 are off by half a percent of the
-# radius.
-_CHORDS = 8
+# Longest edge that is reprojected by its two ends alone, in metres.
+_EDGE = 500.0
 # Shapely's numbers of the types of lines.
 _LINE, _MULTILINE = 1, 5
 
@@ -105,6 +104,8 @@ def read_in_metres(lines: VectorLayer, truth: VectorLayer) -> tuple[Geometries, 
     placed = []
     for part, own in ((ours, lines.crs), (true, truth.crs)):
         if not own.equals(plane, ignore_axis_order=True):
+            # A straight edge in one CRS is a curve in the other.
+            part = shapely.segmentize(part, _EDGE / rough_metres(own))
             part = reprojected(part, Transformer.from_crs(own, plane, always_xy=True))
         if not np.isfinite(shapely.get_coordinates(part)).all():
             raise InputError(
@@ -157,7 +158,7 @@ def _within(lines: Geometries, others: Geometries, buffer: float) -> float:
     for line in lines:
         near = others[tree.query(line, predicate="dwithin", distance=buffer)]
         if len(near):
-            around = shapely.union_all(shapely.buffer(near, buffer, quad_segs=_CHORDS))
+            around = shapely.union_all(shapely.buffer(near, buffer, quad_segs=CHORDS))
             total += float(shapely.length(shapely.intersection(line, around)))
     return total
 

@@ -155,8 +155,7 @@ def _centerlines(
     metadata: Mapping[str, str],
     progress: Progress | None,
 ) -> Drawn:
-    size = mask.size
-    box = mask.box
+    size, box = mask.size, mask.box
     confidence = None if scene is None else partial(_confidences, scene)
     network = centerline_network(mask.foreground, size, confidence=confidence, progress=progress)
     network = network.pruned(options.spur)
@@ -173,6 +172,7 @@ def _centerlines(
         network,
         box=box,
         units=units,
+        confident=confidence is not None,
         min_length=options.min_length,
         simplify=options.simplify,
     )

@@ -146,7 +146,8 @@ def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort:
     if tolerance:
         # Different corners may be rounded to the same one, which removes it: compare shapes.
         apart = shapely.hausdorff_distance(ours[differs], theirs[differs])
-        differs[differs] = apart > 2 * tolerance
+        # The distance to a missing or empty geometry is NaN.
+        differs[differs] = ~(apart <= 2 * tolerance)
     if differs.any():
         count = np.count_nonzero(differs)
         raise Mismatch(f"{count} of {len(geometry)} features have other corners")

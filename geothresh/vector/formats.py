@@ -10,8 +10,8 @@ from pathlib import Path
 from geothresh.errors import UsageError
 
 #: Most characters of a layer name.
-MOST = 63
-_LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+MOST_CHARACTERS = 63
+_LAYER = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MOST_CHARACTERS - 1}}}")
 #: The table of a GeoPackage in which QGIS looks for styles.
 STYLES = "layer_styles"
 # Beginnings of the names of tables of the GeoPackage standard and of SQLite itself. SQLite ignores
@@ -137,7 +137,7 @@ def check_layer_name(name: str) -> str:
     if not _LAYER.fullmatch(name):
         shown = name if len(name) <= 80 else name[:77] + "..."
         raise UsageError(
-            f"layer name {shown!r}: use 1 to 63 letters, digits and underscores, "
+            f"layer name {shown!r}: use 1 to {MOST_CHARACTERS} letters, digits and underscores, "
             "the first not a digit"
         )
     if name.lower() == STYLES:
@@ -150,7 +150,9 @@ def check_layer_name(name: str) -> str:
     return name
 
 
-def layer_name_from(stem: str, fallback: str = "polygons", *, longest: int = MOST) -> str:
+def layer_name_from(
+    stem: str, fallback: str = "polygons", *, longest: int = MOST_CHARACTERS
+) -> str:
     """Make a valid layer name from the stem of a file.
 
     Other characters than letters, digits and underscores become underscores.

@@ -15,14 +15,14 @@ from geothresh.errors import InputError, warn
 from geothresh.geobox import GeoBox
 from geothresh.options import Bounds
 from geothresh.vector.reading import VectorLayer
-from geothresh.vector.reprojection import reprojected, short_name
+from geothresh.vector.reprojection import reprojected, short_name, turn_of
 from geothresh.vector.units import Geometries
 
 # Largest relative error of lengths with which a map projection is used to measure them.
 _TRUE_LENGTHS = 0.01
-# Chords in a quarter of the circles at the ends of lines: 8 are off by half a percent of the
-# radius.
-_CHORDS = 8
+#: Chords in a quarter of the circles at the ends of lines: 8 are off by half a percent of the
+#: radius.
+CHORDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class Frames:
             )
             back = Transformer.from_crs(scene_crs, layer.crs, always_xy=True)
             found = back.transform_bounds(*raster.bounds(), densify_pts=21)
-            left, bottom, right, top = _finite(found, raster)
+            left, bottom, right, top = _unwrapped(_finite(found, raster), layer.crs)[0]
             chord = max(right - left, top - bottom) / 256
         return cls(
             to_scene=None if same else Transformer.from_crs(layer.crs, scene_crs, always_xy=True),
@@ -95,10 +95,11 @@ class Frames:
             chord=chord,
         )
 
-    def search_box(self, raster: GeoBox, reach: float) -> Bounds:
+    def search_boxes(self, raster: GeoBox, reach: float) -> list[Bounds]:
         """Bounds of the raster's extent and `reach` metres around it, in the layer's CRS.
 
-        The features of the layer within them are read.
+        The features of the layer within one of them are read. There are two if the extent crosses
+        the 180th meridian and the layer is in longitude and latitude.
 
         Raises:
             InputError: the extent cannot be transformed to the layer's CRS.
@@ -113,11 +114,11 @@ class Frames:
             left, bottom, right, top = back.transform_bounds(*bounds, densify_pts=21)
         else:
             left, bottom, right, top = raster.bounds(reach / self.unit * 1.1)
-        if self.to_scene is None:
-            return left, bottom, right, top
-        inverse = Transformer.from_crs(self.scene_crs, self.layer_crs, always_xy=True)
-        found = inverse.transform_bounds(left, bottom, right, top, densify_pts=21)
-        return _finite(found, raster)
+        found = left, bottom, right, top
+        if self.to_scene is not None:
+            inverse = Transformer.from_crs(self.scene_crs, self.layer_crs, always_xy=True)
+            found = _finite(inverse.transform_bounds(*found, densify_pts=21), raster)
+        return _unwrapped(found, self.layer_crs)
 
     def to_raster(self, shapes: Geometries) -> Geometries:
         """Transform geometries from the layer's CRS to the raster's."""
@@ -126,11 +127,11 @@ class Frames:
     def buffered(self, shapes: Geometries, metres: NDArray[np.float64]) -> Geometries:
         """Buffer geometries by (n,) metres to each side, and transform them to the raster's CRS."""
         if self.metric is None:
-            wide = shapely.buffer(self.to_raster(shapes), metres / self.unit, quad_segs=_CHORDS)
+            wide = shapely.buffer(self.to_raster(shapes), metres / self.unit, quad_segs=CHORDS)
             return np.asarray(wide, object)
         there = Transformer.from_crs(self.layer_crs, self.metric, always_xy=True)
         back = Transformer.from_crs(self.metric, self.scene_crs, always_xy=True)
-        wide = shapely.buffer(self._moved(shapes, there), metres, quad_segs=_CHORDS)
+        wide = shapely.buffer(self._moved(shapes, there), metres, quad_segs=CHORDS)
         return reprojected(np.asarray(wide, object), back)
 
     def _moved(self, shapes: Geometries, transformer: Transformer) -> Geometries:
@@ -200,6 +201,18 @@ def _lengths_are_true(crs: CRS, lon: float, lat: float) -> bool:
         return False
     scales = np.array([factors.tissot_semimajor, factors.tissot_semiminor])
     return bool(np.isfinite(scales).all() and np.abs(scales - 1).max() <= _TRUE_LENGTHS)
+
+
+def _unwrapped(bounds: Bounds, crs: CRS | None) -> list[Bounds]:
+    """The same bounds, or two if they cross the 180th meridian: around 180 and around -180 degrees.
+
+    PROJ gives a left bound above the right one then.
+    """
+    left, bottom, right, top = bounds
+    if crs is None or left <= right:
+        return [bounds]
+    turn = turn_of(crs)
+    return [(left, bottom, right + turn, top), (left - turn, bottom, right, top)]
 
 
 def _finite(bounds: tuple[float, ...], raster: GeoBox) -> Bounds:

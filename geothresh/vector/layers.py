@@ -17,6 +17,8 @@ Geometry: TypeAlias = Literal["Polygon", "LineString", "Point"]
 
 # Decimals of shares and of degrees.
 _SHARES, _DEGREES = 3, 2
+# Ending of the names of directions without a sense, in degrees from 0 to 180.
+_DIRECTION = "_deg"
 # Decimals of metres and square metres, unless pixels are so small that more are meaningful.
 _LEAST = 2
 # Least side of a pixel that is used, in metres; less than that of any raster. At a pole pixels have
@@ -68,6 +70,8 @@ class Mismatch(Exception):
 def rounded(attributes: Mapping[str, NDArray[Any]], *, pixel: float) -> dict[str, NDArray[Any]]:
     """Round attributes by their names: metres to two decimals, shares to three.
 
+    Directions stay below 180 degrees.
+
     Args:
         attributes: (n,) values by name; integers and booleans are not changed.
         pixel: side of a pixel, in the unit of length. If it is below 0.1, lengths and areas have
@@ -79,17 +83,19 @@ def rounded(attributes: Mapping[str, NDArray[Any]], *, pixel: float) -> dict[str
     """
     smaller = math.ceil(-math.log10(max(pixel, _SMALLEST)))
     lengths, areas = max(_LEAST, smaller + 1), max(_LEAST, 2 * smaller)
-    return {
-        name: np.round(values.astype(np.float64), _decimals(name, lengths, areas))
-        if np.issubdtype(values.dtype, np.floating)
-        else values
-        for name, values in attributes.items()
-    }
+    result = dict(attributes)
+    for name, values in attributes.items():
+        if np.issubdtype(values.dtype, np.floating):
+            result[name] = np.round(values.astype(np.float64), _decimals(name, lengths, areas))
+            if name.endswith(_DIRECTION):
+                # 179.996 is rounded to 180, which is the direction 0.
+                result[name] %= 180
+    return result
 
 
 def _decimals(name: str, lengths: int, areas: int) -> int:
     if name.startswith("confidence_") or name == "compactness":
         return _SHARES
-    if name.endswith("_deg"):
+    if name.endswith(_DIRECTION):
         return _DEGREES
     return areas if name.startswith("area_") else lengths

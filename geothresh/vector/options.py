@@ -136,7 +136,7 @@ class VectorWriting(Options):
     )
     format: str | None = option(
         None,
-        "Of the output.  [default: what its ending says]",
+        "Format of the output.  [default: by its ending]",
         Choice(tuple(one.name for one in FORMATS)),
     )
     dst_crs: str | None = option(

@@ -136,7 +136,7 @@ def place(
         reach = max(reach, float(np.nanmax(widths, initial=0.0)) / 2)
     columns = [width.field] if width is not None and width.field is not None else []
     geometry, values = read_geometries(
-        layer, bounds=frames.search_box(raster, reach), columns=columns
+        layer, within=frames.search_boxes(raster, reach), columns=columns
     )
     if columns and width is not None:
         numbers = as_numbers(layer, columns[0], values[0])

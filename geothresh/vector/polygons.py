@@ -248,7 +248,7 @@ def rectangles(
     longer = np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None], axis=1)[:, 0]
     # The orientation is that of an axis without a direction, so that 180 degrees are 0.
     degrees = np.degrees(np.arctan2(longer[:, 0], longer[:, 1])) % 180
-    degrees[np.isclose(degrees, 180, atol=1e-9)] = 0.0
+    degrees[np.isclose(degrees, 180, rtol=0, atol=1e-9)] = 0.0
     return lengths.max(axis=1, initial=0), lengths.min(axis=1, initial=np.inf), degrees
 
 

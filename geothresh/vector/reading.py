@@ -28,6 +28,7 @@ from pyproj.exceptions import CRSError
 
 from geothresh.errors import InputError, UsageError, names
 from geothresh.files import head_of, require_file
+from geothresh.options import Bounds
 from geothresh.vector.formats import ogr_path
 from geothresh.vector.units import Geometries
 
@@ -155,15 +156,15 @@ def find_layer(
 def read_geometries(
     layer: VectorLayer,
     *,
-    bounds: tuple[float, float, float, float] | None = None,
+    within: Sequence[Bounds] | None = None,
     columns: Sequence[str] = (),
 ) -> tuple[Geometries, list[NDArray[Any]]]:
     """Read the features of a layer, with geometries in two dimensions.
 
     Args:
         layer: the layer, from `find_layer`.
-        bounds: left, bottom, right, top in the layer's CRS; features outside of these bounds are
-            left out. None = all features are read.
+        within: bounds (left, bottom, right, top) in the layer's CRS; features that touch none of
+            them are left out. None = all features are read.
         columns: names of the attributes to read.
 
     Returns:
@@ -173,17 +174,24 @@ def read_geometries(
     Raises:
         InputError: the layer cannot be read.
     """
+    parts = []
     with _known_errors(layer.path):
-        _, _, wkb, values = raw.read(
-            ogr_path(layer.path),
-            layer=layer.name,
-            columns=list(columns),
-            bbox=bounds,
-            force_2d=True,
-        )
-        geometry: Geometries = np.asarray(shapely.from_wkb(wkb), object)
+        for bounds in [None] if within is None else within:
+            _, fids, wkb, values = raw.read(
+                ogr_path(layer.path),
+                layer=layer.name,
+                columns=list(columns),
+                bbox=bounds,
+                force_2d=True,
+                return_fids=True,
+            )
+            parts.append((fids, np.asarray(shapely.from_wkb(wkb), object), *values))
+    numbers, *read = (np.concatenate(same) for same in zip(*parts, strict=True))
+    # A feature may touch several bounds.
+    _, first = np.unique(numbers, return_index=True)
+    geometry, *columns_read = (one[first] for one in read)
     there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
-    return geometry[there], [np.asarray(column)[there] for column in values]
+    return geometry[there], [column[there] for column in columns_read]
 
 
 def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
@@ -200,6 +208,23 @@ def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
         UsageError: the attribute does not exist, or holds other values than numbers.
         InputError: the layer cannot be read.
     """
+    return as_numbers(layer, column, read_attribute(layer, column))
+
+
+def read_attribute(layer: VectorLayer, column: str) -> NDArray[Any]:
+    """Read all values of an attribute.
+
+    Args:
+        layer: the layer, from `find_layer`.
+        column: name of the attribute.
+
+    Returns:
+        (n,) values of all features.
+
+    Raises:
+        UsageError: the attribute does not exist.
+        InputError: the layer cannot be read.
+    """
     if column not in layer.fields:
         raise UsageError(
             f"{layer}: there is no attribute {column!r}; there are {names(layer.fields) or 'none'}"
@@ -208,7 +233,7 @@ def read_numbers(layer: VectorLayer, column: str) -> NDArray[np.float64]:
         _, _, _, (values,) = raw.read(
             ogr_path(layer.path), layer=layer.name, columns=[column], read_geometry=False
         )
-    return as_numbers(layer, column, values)
+    return np.asarray(values)
 
 
 def as_numbers(layer: VectorLayer, column: str, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -223,17 +248,20 @@ def as_numbers(layer: VectorLayer, column: str, values: NDArray[Any]) -> NDArray
         (n,) numbers, NaN where the value is missing.
 
     Raises:
-        UsageError: a value is not a number.
+        UsageError: a value is not a number, or infinite.
     """
-    if values.dtype != object:
-        return np.asarray(values, np.float64)
     try:
-        return np.array([np.nan if v in (None, "") else float(v) for v in values], np.float64)
+        if values.dtype == object:
+            values = np.array([np.nan if v in (None, "") else float(v) for v in values])
+        numbers = np.asarray(values, np.float64)
+        if np.isinf(numbers).any():
+            raise ValueError("one is infinite")
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{layer}: the attribute {column!r} does not hold numbers only ({error}); choose "
             "another, or make one that does"
         ) from error
+    return numbers
 
 
 def _crs_of(file: Path, text: str | None) -> CRS | None:
@@ -246,6 +274,11 @@ def _crs_of(file: Path, text: str | None) -> CRS | None:
             f"{file}: the CRS of the layer cannot be understood ({error}); set it anew with "
             "ogr2ogr -a_srs"
         ) from error
+    if crs.is_geocentric:
+        raise InputError(
+            f"{file}: the CRS of the layer, {crs.name}, has its origin in the centre of the Earth; "
+            "transform it with ogr2ogr -t_srs"
+        )
     # GDAL gives the "undefined" CRS of the GeoPackage standard as an engineering CRS.
     return crs if crs.is_geographic or crs.is_projected else None
 

@@ -50,14 +50,15 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
         (n,) valid geometries.
 
     Raises:
-        InputError: a corner cannot be transformed, or a geometry would reach around the world.
+        InputError: a corner cannot be transformed, or a geometry would reach around the world or
+            shrink to nothing.
         OutputError: the file with the geometries cannot be written or read.
     """
     transformer = Transformer.from_crs(crs, destination, always_xy=True)
-    torn = 0
+    torn = lost = 0
 
     def move(some: Geometries) -> Geometries:
-        nonlocal torn
+        nonlocal torn, lost
         moved = reprojected(some, transformer)
         if not np.isfinite(shapely.get_coordinates(moved)).all():
             raise InputError(
@@ -65,14 +66,21 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
                 "`dst_crs`"
             )
         if destination.is_geographic:
-            turn = 2 * math.pi / destination.axis_info[0].unit_conversion_factor
-            moved = _cut_at_meridian(moved, turn)
+            moved = _cut_at_meridian(moved, turn_of(destination))
         else:
             torn += _torn(some, moved, crs, destination)
         # Rounding can make nearby edges cross.
-        return repaired(moved)
+        areal = shapely.get_dimensions(moved) == 2
+        moved[areal] = repaired(moved[areal])
+        lost += int(np.count_nonzero(shapely.is_empty(moved)))
+        return moved
 
     moved = changed(shapes, move)
+    if lost:
+        raise InputError(
+            f"{lost} of {len(shapes)} features shrink to nothing in {short_name(destination)}; "
+            "choose another `dst_crs`"
+        )
     if torn:
         raise InputError(
             f"{torn} of {len(shapes)} features lie where {short_name(destination)} is cut, at the "
@@ -85,13 +93,18 @@ def _torn(shapes: Geometries, moved: Geometries, crs: CRS, destination: CRS) -> 
     """Number of small geometries that a projection has stretched around the world."""
     far, near = (
         np.hypot(*(np.diff(shapely.bounds(some).reshape(-1, 2, 2), axis=1)[:, 0].T)) * unit
-        for some, unit in ((moved, _metres(destination)), (shapes, _metres(crs)))
+        for some, unit in ((moved, rough_metres(destination)), (shapes, rough_metres(crs)))
     )
     return int(np.count_nonzero((far > _WORLD) & (near < _WORLD / 10)))
 
 
-def _metres(crs: CRS) -> float:
-    """Rough length of one unit of a CRS, in metres."""
+def turn_of(crs: CRS) -> float:
+    """360 degrees in the unit of a geographic CRS."""
+    return float(2 * math.pi / crs.axis_info[0].unit_conversion_factor)
+
+
+def rough_metres(crs: CRS) -> float:
+    """Rough length of one unit of a CRS, in metres; of a degree, that at the equator."""
     unit = float(crs.axis_info[0].unit_conversion_factor)
     return unit * _EARTH_RADIUS if crs.is_geographic else unit
 

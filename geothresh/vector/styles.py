@@ -138,7 +138,8 @@ def restore_styles(file: sqlite3.Connection, users: Sequence[Row]) -> None:
             )
         # The ids are left out, as other rows may have them now.
         kept = {name: value for name, value in row.items() if name in known and name != "id"}
-        names, marks = ", ".join(kept), ", ".join("?" * len(kept))
+        names = ", ".join('"' + name.replace('"', '""') + '"' for name in kept)
+        marks = ", ".join("?" * len(kept))
         # Names are only those of existing columns of the table, and values are bound.
         file.execute(
             f"INSERT INTO layer_styles ({names}) VALUES ({marks})",  # nosec B608

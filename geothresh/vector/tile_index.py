@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyogrio
 import shapely
 
 from geothresh.errors import InputError, OutputError
@@ -19,7 +18,7 @@ from geothresh.files import replacing
 from geothresh.geobox import GeoBox
 from geothresh.vector.layers import Layer
 from geothresh.vector.ogr import OGR_ERRORS, write_layer
-from geothresh.vector.reading import find_layer
+from geothresh.vector.reading import find_layer, read_attribute
 
 _LOCATION = "location"
 
@@ -37,13 +36,7 @@ def indexed_files(index: Path) -> list[str]:
             f"{index}: is no tile index: it has no field {_LOCATION}; name an index that "
             "gdaltindex or geothresh has written"
         )
-    try:
-        table = pyogrio.read_dataframe(
-            index, layer=layer.name, columns=[_LOCATION], read_geometry=False
-        )
-    except OGR_ERRORS as error:
-        raise InputError(f"{index}: cannot be read ({error})") from error
-    files = [str(name) for name in table[_LOCATION] if name]
+    files = [str(name) for name in read_attribute(layer, _LOCATION) if name]
     if not files:
         raise InputError(f"{index}: the tile index names no raster")
     return files

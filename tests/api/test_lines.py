@@ -123,6 +123,14 @@ def test_lines_are_compared_in_metres_whatever_their_crs(tmp_path: Path) -> None
         assert report.scores.length == pytest.approx(800, rel=2e-3)
         assert report.scores.quality > 0.99
         assert evaluate_lines(one, other, buffer=2.4).scores.quality < 0.5
+    # A straight edge of 60 km in degrees is a curve in metres, up to 80 m beside its chord.
+    ends = [(15.0, 50.0), (15.84, 50.0)]
+    places = np.stack([np.linspace(15.0, 15.84, 200), np.full(200, 50.0)], axis=1)
+    many = geopandas.GeoDataFrame(geometry=[shapely.LineString(places)], crs=4326)
+    many.to_crs(32633).to_file(tmp_path / "many.gpkg", layer="many")
+    edge = tmp_path / "edge.geojson"
+    geopandas.GeoDataFrame(geometry=[line(*ends)], crs=4326).to_file(edge)
+    assert evaluate_lines(tmp_path / "many.gpkg", edge).scores.quality > 0.99
     # Feet: a buffer of 3 m is one of 9.84 feet.
     feet = tmp_path / "feet.gpkg"
     frame = geopandas.GeoDataFrame(geometry=[line((9e5, 9e5), (9e5 + 1000, 9e5))], crs=2263)

@@ -20,6 +20,7 @@ from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.vector import exchange, formats
 from geothresh.vector.layers import Mismatch
+from geothresh.vector.reprojection import crs_of, to_crs
 from tests.support.cli_runner import runner
 from tests.support.flat import grouped_vectors
 from tests.support.streets import save, town
@@ -79,6 +80,20 @@ def test_no_features(tmp_path: Path, ending: str) -> None:
     assert len(read(output)) == 0
 
 
+@pytest.mark.parametrize("kind", ["polygons", "centerlines"])
+def test_a_layer_without_features_has_the_same_attributes(tmp_path: Path, kind: str) -> None:
+    values = np.zeros((60, 60), np.uint8)
+    found = []
+    for name in ("none", "some"):
+        values[20:24, 5:50] = name == "some"
+        mask = save(tmp_path / f"{name}.tif", values, nodata=None)
+        confidence = save(tmp_path / f"{name}_c.tif", values.astype("f4"))
+        options = grouped_vectors(kind=kind, confidence=confidence)
+        found.append(geothresh.vectorize(mask, **options))
+    assert [one.features > 0 for one in found] == [False, True]
+    assert found[0].fields == found[1].fields and "confidence_mean" in found[0].fields
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_old_file_stays_until_it_may_go(
     mask: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
@@ -120,6 +135,10 @@ def test_what_is_read_back_is_compared() -> None:
     ):
         with pytest.raises(Mismatch):
             exchange._compare(found, square, **options)
+    for lacking in (None, shapely.Polygon()):
+        found = np.array([lacking, square[1]], object)
+        with pytest.raises(Mismatch, match="1 of 2 features"):
+            exchange._compare(found, square, tolerance=1e-7, sort=False)
 
 
 def test_what_a_format_cannot_hold_is_refused(mask: Path, tmp_path: Path) -> None:
@@ -205,6 +224,18 @@ def test_a_projection_that_tears_features_apart_is_refused(tmp_path: Path) -> No
         )
     assert not (tmp_path / "roads.gpkg").exists()
     geothresh.vectorize(mask, tmp_path / "roads.gpkg", writing=VectorWriting(dst_crs="EPSG:32660"))
+
+
+def test_lines_without_length_stay_lines_and_polygons_do_not_vanish() -> None:
+    here, there = crs_of("EPSG:32633"), crs_of("EPSG:4326")
+    point = np.array([shapely.LineString([(5e5, 5e6), (5e5, 5e6)])], object)
+    (line,) = to_crs(point, here, there)[:]
+    assert line.geom_type == "LineString" and not line.is_empty
+    # Coordinates from 1e15 m on have steps of 12 cm.
+    far = crs_of("+proj=tmerc +lon_0=15 +x_0=1e15 +y_0=1e15")
+    speck = np.array([shapely.box(5e5, 5e6, 5e5 + 0.01, 5e6 + 0.01)], object)
+    with pytest.raises(InputError, match="1 of 1 features shrink to nothing in unknown"):
+        to_crs(speck, here, far)
 
 
 def test_geojson_has_one_crs_and_it_is_said(mask: Path, tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ def test_decimals(name: str, pixel: float, expected: float) -> None:
     assert rounded({name: np.array([VALUE])}, pixel=pixel)[name].tolist() == [expected]
 
 
+def test_directions_stay_below_180_degrees() -> None:
+    found = rounded({"orientation_deg": np.array([179.9965, 179.99, 0.0])}, pixel=1.0)
+    assert found["orientation_deg"].tolist() == [0.0, 179.99, 0.0]
+
+
 def test_what_is_no_fraction_stays() -> None:
     given = {"degree": np.array([3]), "bridged": np.array([True]), "width_m": np.array([np.nan])}
     found = rounded(given, pixel=1.0)

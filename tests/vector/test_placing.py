@@ -254,6 +254,12 @@ def test_what_cannot_be_placed_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message) as caught:
             place(find_layer(path), target, width=width, what="labels")
         assert "\n" not in str(caught.value)
+    endless = write_layer(tmp_path / "endless.gpkg", [square], wide=[math.inf])
+    with pytest.raises(UsageError, match="'wide' does not hold numbers only .one is infinite"):
+        place(find_layer(endless), where, width=Width(field="wide"), what="labels")
+    centre = write_layer(tmp_path / "centre.gpkg", [square], crs="EPSG:4978")
+    with pytest.raises(InputError, match="has its origin in the centre of the Earth"):
+        find_layer(centre)
     with pytest.warns(GeothreshWarning, match="neither .* has a CRS"):
         place(find_layer(bare), raster(crs=None), width=Width(), what="labels")
     with pytest.warns(GeothreshWarning, match="without the buffer"):
@@ -293,3 +299,30 @@ def test_files_that_are_no_layer_are_said_in_one_line(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:1500])
     with pytest.raises(InputError, match="cut.fgb"):
         place(find_layer(cut), raster(), width=None, what="labels")
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32660", "EPSG:32701", "EPSG:4326"])
+@pytest.mark.parametrize("buffer", [None, 90.0])
+def test_features_on_both_sides_of_the_180th_meridian_are_placed(
+    tmp_path: Path, crs: str, buffer: float | None
+) -> None:
+    """With 120 x 90 pixels of 100 m, or of 0.001 degrees, and the meridian in the middle."""
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(179.9999999, 0.1)
+    side = 1e-3 if crs == "EPSG:4326" else 100.0
+    transform = Affine(side, 0.0, x - 60 * side, 0.0, -side, y + 45 * side)
+    where = raster(transform, crs=crs, height=90, width=120)
+    east, west = shapely.Point(-179.99, 0.1), shapely.Point(179.99, 0.1)
+    far = shapely.Point(90.0, 0.1)
+    shapes = [east, west, far]
+    width = Width(buffer=buffer) if buffer else None
+    if buffer is None:
+        shapes = [shape.buffer(2e-3, quad_segs=2) for shape in shapes]
+    labels = find_layer(write_layer(tmp_path / "labels.gpkg", shapes, crs="EPSG:4326"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GeothreshWarning)
+        placed = place(labels, where, width=width, what="labels")
+    mask = burnt(placed, where)
+    halves = mask[:, :60].sum(), mask[:, 60:].sum()
+    # Longitudes of a raster in degrees go on beyond 180, those of the labels start anew.
+    assert halves[0] > 0 and (halves[1] > 0 or crs == "EPSG:4326")
+    assert len(np.unique(np.nonzero(mask)[1])) < 30

@@ -92,6 +92,13 @@ def test_the_rotated_rectangle_of_a_rectangle_is_itself(degrees: float) -> None:
     assert orientation[0] == pytest.approx(degrees, abs=1e-6)
 
 
+def test_directions_next_to_the_axis_are_told_apart() -> None:
+    long = shapely.box(-1, -1000, 1, 1000)
+    turned = np.array([shapely.affinity.rotate(long, angle) for angle in (0.001, 0.0, -0.001)])
+    _, _, orientation = rectangles(turned, MapUnits.of(CRS.from_epsg(32633).to_wkt()))
+    assert orientation == pytest.approx([179.999, 0, 0.001], abs=1e-6)
+
+
 def test_rectangles_are_in_metres_whatever_the_coordinates() -> None:
     geographic = MapUnits.of(CRS.from_epsg(4326).to_wkt())
     # At 60 degrees north a degree of longitude is half as long as one of latitude.

@@ -81,6 +81,7 @@ def test_styles_that_the_user_saved_stay(tmp_path: Path, existing: Existing) -> 
     write(path, name="slides", existing=Existing.ADD)
     assert rows(path) == [("roads", "ours", 1), ("slides", "ours", 1)]
     with closing(sqlite3.connect(path)) as file:  # as QGIS saves another one, as default
+        file.execute('ALTER TABLE layer_styles ADD COLUMN "a ""note"" of ours" TEXT')
         file.execute("UPDATE layer_styles SET useAsDefault = 0 WHERE f_table_name = 'roads'")
         file.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
