@@ -95,6 +95,9 @@ def write_file(
                 f"{target}: the {form.title} does not hold what was written: {error}; is the disk "
                 "full? nothing was left behind"
             ) from error
+        if form.part_endings:
+            # Killed between two renames, a run would leave old geometries with new attributes.
+            target.unlink(missing_ok=True)
         for ending in form.part_endings:
             part, there = file.with_suffix(ending), target.with_suffix(ending)
             if part.exists():

@@ -257,3 +257,26 @@ def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(
     geothresh.vectorize(bare, output, writing=VectorWriting(overwrite=True))
     assert geopandas.read_file(output).crs is None
     assert {p.suffix for p in tmp_path.glob("roads.*")} == {".shp", ".shx", ".dbf", ".cpg", ".qml"}
+
+
+def test_a_shapefile_of_two_runs_is_never_left(
+    mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "roads.shp"
+    geothresh.vectorize(mask, output)
+    real = exchange.publish
+    for files_published in range(5):
+        left = iter(range(files_published))
+
+        def killed(temporary: Path, target: Path, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            real(temporary, target)
+
+        monkeypatch.setattr(exchange, "publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            geothresh.vectorize(mask, output, writing=VectorWriting(overwrite=True))
+        assert not output.exists()
+    monkeypatch.setattr(exchange, "publish", real)
+    assert geothresh.vectorize(mask, output, writing=VectorWriting(overwrite=True)).features
+    assert len(geopandas.read_file(output)) > 0
