@@ -15,7 +15,7 @@ from pyogrio import raw, read_info
 from rasterio import warp
 
 import geothresh
-from geothresh import VectorWriting
+from geothresh import VectorWriting, files
 from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.vector import exchange, formats
@@ -264,7 +264,7 @@ def test_a_shapefile_of_two_runs_is_never_left(
 ) -> None:
     output = tmp_path / "roads.shp"
     geothresh.vectorize(mask, output)
-    real = exchange.publish
+    real = files.publish
     for files_published in range(5):
         left = iter(range(files_published))
 
