@@ -39,7 +39,7 @@ class Frames:
     """The raster's CRS; None if neither the layer nor the raster has one."""
     unit: float
     """Size of one unit of the raster's CRS in metres, if `metric` is None."""
-    chord: float
+    longest_edge: float
     """Longest edge, in units of the layer's CRS, that is reprojected by its two ends alone."""
 
     @classmethod
@@ -72,11 +72,16 @@ class Frames:
                 "are, and widths are in their unit"
             )
             return cls(
-                to_scene=None, metric=None, layer_crs=None, scene_crs=None, unit=1.0, chord=np.inf
+                to_scene=None,
+                metric=None,
+                layer_crs=None,
+                scene_crs=None,
+                unit=1.0,
+                longest_edge=np.inf,
             )
         metric, unit = measuring(scene_crs, raster.bounds(), raster.name)
         same = layer.crs.equals(scene_crs, ignore_axis_order=True)
-        chord = np.inf
+        longest_edge = np.inf
         if not same:
             warn(
                 f"{layer}: in {short_name(layer.crs)}, so the {what} will be reprojected to "
@@ -85,14 +90,14 @@ class Frames:
             back = Transformer.from_crs(scene_crs, layer.crs, always_xy=True)
             found = back.transform_bounds(*raster.bounds(), densify_pts=21)
             left, bottom, right, top = _unwrapped(_finite(found, raster), layer.crs)[0]
-            chord = max(right - left, top - bottom) / 256
+            longest_edge = max(right - left, top - bottom) / 256
         return cls(
             to_scene=None if same else Transformer.from_crs(layer.crs, scene_crs, always_xy=True),
             metric=metric,
             layer_crs=layer.crs,
             scene_crs=scene_crs,
             unit=unit,
-            chord=chord,
+            longest_edge=longest_edge,
         )
 
     def search_boxes(self, raster: GeoBox, reach: float) -> list[Bounds]:
@@ -135,9 +140,9 @@ class Frames:
         return reprojected(np.asarray(wide, object), back)
 
     def _moved(self, shapes: Geometries, transformer: Transformer) -> Geometries:
-        if np.isfinite(self.chord):
+        if np.isfinite(self.longest_edge):
             # A straight edge in one CRS is a curve in the other.
-            shapes = shapely.segmentize(shapes, self.chord)
+            shapes = shapely.segmentize(shapes, self.longest_edge)
         return reprojected(shapes, transformer)
 
 
