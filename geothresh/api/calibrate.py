@@ -22,7 +22,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output, paths_of
+from geothresh.files import check_output, file_digest, paths_of
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import IN_THIS_PROCESS, Compute, PathLike, Progress, Refining, Tiling
@@ -92,11 +92,13 @@ def calibrate(
     require_only(refining, "tta", "resolution", why="is what calibrating finds")
     scene = data if isinstance(data, SceneData) else None
     folders = [] if isinstance(data, SceneData) else _folders(data)
-    if scene is not None:
-        require_only(maps, why="is for folders of maps")
-        require_only(calibrating, *_FOR_SCENES, why="is for folders of maps")
-    output, diagram = _outputs(calibrating, folders if scene is None else scene.scenes)
+    _require_use(scene, maps, calibrating, recipe)
     files = _models(models)
+    if not files:
+        require_only(refining, why="is for models, and there is none")
+    named = folders if scene is None else [*scene.scenes, *scene.labels]
+    ids = () if maps.ids is None else (maps.ids,)
+    output, diagram = _outputs(calibrating, [*named, *ids, *_paths(files)])
 
     def chooser(model: str | Path) -> Choose:
         return partial(
@@ -134,6 +136,23 @@ def calibrate(
         _draw(report, diagram)
         _calibration(report, found, refining).save(output)
     return report
+
+
+def _require_use(
+    scene: SceneData | None, maps: Maps, calibrating: Calibrating, recipe: Recipe | None
+) -> None:
+    """Refuse options that would be ignored."""
+    if scene is not None:
+        require_only(maps, why="is for folders of maps")
+        require_only(calibrating, *_FOR_SCENES, why="is for folders of maps")
+        if scene.ground_sample_distance:
+            raise UsageError(
+                "`ground_sample_distance` of a scene is for training; here its georeference alone "
+                "tells the size of its pixels: leave it out"
+            )
+    maps.require_manifest()
+    if recipe is not None and not calibrating.fine_tune:
+        raise UsageError("`recipe` says how a model is fine-tuned; add `fine_tune=True`")
 
 
 def _folders(data: PathLike | Sequence[PathLike]) -> list[Path]:
@@ -337,6 +356,11 @@ def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
     return found
 
 
+def _paths(models: Mapping[str, str | Path]) -> list[Path]:
+    """The files of models, which must not be overwritten."""
+    return [find_model(model) for model in models.values()]
+
+
 def _report(
     counted: CountedMaps,
     dealt: Dealt,
@@ -380,13 +404,15 @@ def _calibration(
 ) -> Calibration:
     fitted = report.choice.fitted
     name = fitted.source.model
-    packaged = packaged_models()
+    packaged = packaged_models().get(name)
+    # A file may have the name of a packaged model.
+    is_packaged = packaged is not None and file_digest(packaged) == models[name].digest
     return Calibration(
         candidate=report.choice.best.label,
         advice=report.advice,
         model=name or None,
         model_sha256=models[name].digest if name else "",
-        model_file=None if not name or name in packaged else f"{name}.safetensors",
+        model_file=None if not name or is_packaged else f"{name}.safetensors",
         tta=refining.tta if name else "none",
         resolution=refining.resolution if name else "auto",
         transformation=fitted.transformation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -146,12 +147,8 @@ def evaluate(
     pairs = _pairs_of(folders, mask)
     _require_use(pairs, model, maps, refining, reading, compute)
     inputs = [*folders, *(path for pair in pairs for path in (pair.scene, pair.mask))]
-    target, shown = (
-        None if path is None else check_output(path, overwrite=scoring.overwrite, inputs=inputs)
-        for path in (scoring.output, scoring.report)
-    )
-    if shown is not None:
-        require_page(shown)
+    inputs += _files_of(model, maps.ids, refining.calibration)
+    target, shown = _written(scoring, inputs)
     sizes = pixel_sizes(folders, maps, as_raster=bool(pairs))
     applied = None if model is None else apply_calibration(model, refining)
     refining = refining if applied is None else applied.refining
@@ -187,6 +184,25 @@ def evaluate(
     return report
 
 
+def _files_of(*named: object) -> list[Path]:
+    """The files among a model, ids and a calibration, none of which may be overwritten."""
+    paths = [Path(os.fspath(name)) for name in named if isinstance(name, str | os.PathLike)]
+    return [path for path in paths if path.is_file()]
+
+
+def _written(scoring: Scoring, inputs: Sequence[Path]) -> tuple[Path | None, Path | None]:
+    """Paths of report and page, None if not written; raises as `evaluate` does."""
+    target, shown = (
+        None if path is None else check_output(path, overwrite=scoring.overwrite, inputs=inputs)
+        for path in (scoring.output, scoring.report)
+    )
+    if shown is not None:
+        require_page(shown)
+    if target is not None and shown is not None and target.resolve() == shown.resolve():
+        raise UsageError(f"{target}: is `output` and `report` at once; name two files")
+    return target, shown
+
+
 def _require_use(
     pairs: Sequence[ScenePair],
     model: Model | None,
@@ -202,10 +218,7 @@ def _require_use(
         require_only(reading, why="is for a raster, with `mask`")
     else:
         require_only(maps, "ground_sample_distance", why="is for folders of maps")
-    if maps.split is not None and maps.ids is None:
-        raise UsageError(
-            f"`split` {maps.split} is a side of a split manifest; name that with `ids`"
-        )
+    maps.require_manifest()
     if model is None:
         require_only(refining, why="is for refining, and there is no model")
 

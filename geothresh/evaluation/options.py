@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from geothresh.errors import UsageError
 from geothresh.fields import COUNT, FLAG, Choice, File, Metres, Options, Several, option
 from geothresh.options import (
     LayoutOption,
@@ -53,6 +54,13 @@ class Maps(Options):
         flags=("--ground-sample-distance", "--gsd"),
         metavar="M|MIN,MAX",
     )
+
+    def require_manifest(self) -> None:
+        """Raise UsageError if there is a side, but no manifest that it is a side of."""
+        if self.split is not None and self.ids is None:
+            raise UsageError(
+                f"`split` {self.split} is a side of a split manifest; name that with `ids`"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

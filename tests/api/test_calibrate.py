@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from geothresh import (
     refine_array,
     refine_dataarray,
 )
+from geothresh.calibration import choosing
 from geothresh.calibration.file import Calibration, CalibrationFile
 from geothresh.files import file_digest
 from geothresh.nn.transformation import Transformation
@@ -253,6 +255,8 @@ def test_a_scene_is_cut_into_cells(labelled: tuple[Path, Path]) -> None:
         calibrate(given, calibrating=Calibrating(place_pattern="(a)"))
     with pytest.raises(UsageError, match="`split` is for folders of maps"):
         calibrate(given, maps=Maps(split="train"))
+    with pytest.raises(UsageError, match="`ground_sample_distance` of a scene"):
+        calibrate(replace(given, ground_sample_distance=[0.5]), models=())
 
 
 @pytest.mark.slow
@@ -291,6 +295,30 @@ def test_a_calibration_of_another_model_is_refused(data: Path, model: Path, tmp_
     with pytest.raises(ModelError, match=r"random is not beside it .* name the file as `model`"):
         refine_array(values, refining=refining)
     assert refine_array(values, model=model, refining=refining, tiling=TILES).shape == (64, 64)
+
+
+def test_a_model_file_with_the_name_of_a_packaged_model_is_found_beside_its_calibration(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "iou_of_advice", lambda *_: None)
+    monkeypatch.setattr(
+        choosing, "advised", lambda maps, candidates, _: next(c for c in candidates if c.model)
+    )
+    file, output = tmp_path / "roads.safetensors", tmp_path / "c.json"
+    shutil.copy(model, file)
+    calibrating = Calibrating(output=output)
+    calibrate(data, models=[file], calibrating=calibrating, tiling=TILES)
+    assert json.loads(output.read_text())["model"]["file"] == "roads.safetensors"
+    values, refining = np.zeros((64, 64), np.float32), Refining(calibration=output)
+    assert refine_array(values, refining=refining, tiling=TILES).shape == (64, 64)
+
+
+def test_a_calibration_does_not_replace_what_it_is_made_of(data: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.json"
+    ids.write_text(json.dumps({"train": [], "validation": ["p00_0", "p01_1"]}))
+    calibrating = Calibrating(output=ids, overwrite=True)
+    with pytest.raises(UsageError, match="the output is the input"):
+        calibrate(data, models=(), maps=Maps(ids=ids), calibrating=calibrating)
 
 
 def test_a_calibration_decides_alone(data: Path, model: Path, tmp_path: Path) -> None:
@@ -360,6 +388,9 @@ def test_a_model_is_trained_on_the_other_folds(data: Path, model: Path, tmp_path
         ({"models": ["rods"]}, "no such model file"),
         ({"refining": Refining(threshold=0.4)}, "`threshold` is what calibrating finds"),
         ({"compute": Compute(workers=2)}, "`workers` is for `geothresh refine`"),
+        ({"maps": Maps(split="train")}, "`split` train is a side .* name that with `ids`"),
+        ({"models": (), "refining": Refining(tta="d4")}, "`tta` is for models, and there is none"),
+        ({"recipe": recipe_of("tune")}, "`recipe` says how .* add `fine_tune=True`"),
         ({"calibrating": Calibrating(output="calibration.txt")}, "a calibration is JSON"),
         (
             {"models": (), "calibrating": Calibrating(output="c.json", fine_tune=True)},

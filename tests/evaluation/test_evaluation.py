@@ -202,6 +202,20 @@ def test_figures_and_report_are_written_where_nothing_is_in_the_way(tmp_path: Pa
     with pytest.raises(OutputError, match="figures: holds files"):
         evaluate(data, model=None, maps=maps, scoring=Scoring(figures=figures))
     again = evaluate(data, model=None, maps=maps, scoring=replace(scoring, overwrite=True))
+    page = tmp_path / "page.html"
+    with pytest.raises(UsageError, match="page.html: is `output` and `report` at once"):
+        evaluate(data, model=None, maps=maps, scoring=Scoring(output=page, report=page))
+    ids = tmp_path / "ids.txt"
+    ids.write_text("place0\n")
+    (tmp_path / "calibration.json").write_text("{}")
+    for path in (ids, tmp_path / "calibration.json"):
+        with pytest.raises(UsageError, match="the output is the input"):
+            evaluate(
+                data, maps=replace(maps, ids=ids),
+                refining=Refining(calibration=tmp_path / "calibration.json"),
+                scoring=Scoring(output=path, overwrite=True),
+            )  # fmt: skip
+    assert ids.read_text() == "place0\n"
     assert isinstance(again, Report)
 
 
