@@ -267,8 +267,9 @@ class MaskFacts:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Digests that identify the place; none for an empty mask, as all empty masks are equal."""
-        return (self.digest,) if self.foreground else ()
+        """Digests that identify the place; none for an empty or full mask, as all such are equal."""
+        height, width = self.shape
+        return (self.digest,) if 0 < self.foreground < height * width else ()
 
 
 def check_pairs(pairs: Sequence[Pair], *, progress: Progress | None = None) -> dict[str, MaskFacts]:

@@ -250,6 +250,15 @@ def test_one_place_under_two_names_stays_on_one_side(tmp_path: Path, seed: int) 
         assert members <= validation or not members & validation
 
 
+def test_full_masks_are_not_one_place(tmp_path: Path) -> None:
+    ids = ["a", "b", "c"]
+    data = deepglobe(tmp_path / "data", ids)
+    for i in ids[:2]:
+        write(data / f"{i}_mask.png", np.full((40, 40), 255, np.uint8))
+    facts = check_pairs(find_pairs(data, [maps(tmp_path / "net", ids)]))
+    assert [bool(facts[i].marks) for i in ids] == [False, False, True]
+
+
 def test_empty_masks_are_not_one_place(tmp_path: Path) -> None:
     pairs, facts = scenes(tmp_path)
     empty = {"train_00_1", "train_01_6"}
