@@ -182,13 +182,20 @@ class Splitting(Options):
                 f"`split` says what to validate on, and so does `{self.given[0]}`; give one or the "
                 "other"
             )
+        if self.validation_aoi is not None and self.given[0] in _DRAWN:
+            raise UsageError(
+                f"`validation_aoi` says what to validate on, and so does `{self.given[0]}`; give "
+                "one or the other"
+            )
 
     @property
     def given(self) -> list[str]:
         """Names of the given options that `split` cannot be combined with."""
-        return [name for name in given(self) if name in (*FOR_FOLDERS, *FOR_SCENES)]
+        return [name for name in given(self) if name in (*_DRAWN, *FOR_FOLDERS, *FOR_SCENES)]
 
 
+_DRAWN = ("validation_fraction",)
+"""The field of `Splitting` for a random draw, for folders and scenes."""
 _ONCE = ("split", "validation_fraction", "hold_out", "validation_aoi")
 """The fields of `Splitting` that `folds` cannot be combined with."""
 FOR_FOLDERS = ("hold_out", "place_pattern")

@@ -52,9 +52,10 @@ def gather(place: Path, scenes: list[Path] | None = None, **options) -> Any:
     known |= {key: options.pop(key) for key in list(options) if key in known}
     splitting = {key: options.pop(key) for key in fields.known(Splitting) if key in options}
     options = {"labels": [place / "roads.gpkg"], "buffer": 8.0, **options}
+    drawn = splitting.keys().isdisjoint({"split", "validation_aoi"})
     return gather_scenes(
         SceneData(scenes=scenes or [place / "scene.tif"], **options),
-        Splitting(**{"validation_fraction": 0.2, **splitting}),
+        Splitting(**{**({"validation_fraction": 0.2} if drawn else {}), **splitting}),
         pixels,
         chip_size=recipe.chip_size,
         largest=round(recipe.chip_size * recipe.zoom),

@@ -41,7 +41,8 @@ QUICK = Recipe(
 def run(
     data: tuple[Path, list[Path]], output: Path, recipe: Recipe = QUICK, **options: Any
 ) -> TrainResult:
-    options = {"validation_fraction": 0.34, "device": "cpu", "head": "correction", **options}
+    drawn = {} if "split" in options else {"validation_fraction": 0.34}
+    options = {**drawn, "device": "cpu", "head": "correction", **options}
     return train_flat(data[0], output, confidence=data[1], recipe=recipe, **options)
 
 
@@ -151,8 +152,11 @@ def test_resuming_with_another_split_is_refused_and_harms_nothing(data, tmp_path
     other.write_text(json.dumps(swapped))
     with pytest.raises(ModelError, match="another data"):
         run(data, output, recipe, resume=True, split=other)
+    with pytest.raises(ModelError, match="another data"):
+        run(data, output, recipe, resume=True, validation_fraction=0.7)
     assert result.split.read_text() == manifest
     assert run(data, output, recipe, resume=True).epochs == 1
+    assert run(data, output, recipe, resume=True, validation_fraction=0.15).epochs == 1
 
 
 @pytest.mark.parametrize(
@@ -263,7 +267,9 @@ def test_a_file_beside_the_model_is_not_replaced_unasked(data, tmp_path: Path, e
 
 
 def test_a_split_and_patterns_contradict_each_other(data, tmp_path: Path) -> None:
-    for options in ({"hold_out": ["p0"]}, {"place_pattern": "(p)"}):
+    for options in (
+        {"hold_out": ["p0"]}, {"place_pattern": "(p)"}, {"validation_fraction": 0.3},
+    ):  # fmt: skip
         with pytest.raises(UsageError, match="one or the other"):
             run(data, tmp_path / "m.safetensors", split=tmp_path / "s.json", **options)
 
