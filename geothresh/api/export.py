@@ -34,6 +34,12 @@ class ExportResult:
     """Version of ONNX's operators."""
     bytes: int
     """Size of the file."""
+    smooth: bool
+    """Whether `refine` smooths what the model reads, see `geothresh.nn.wrappers.smoothed`; the file
+    does not."""
+    strength: float
+    """Share of the model's logit that `refine` takes, the rest is that of the (smoothed) input; the
+    file gives the model's alone."""
 
 
 def export_onnx(
@@ -48,7 +54,8 @@ def export_onnx(
     Input ``confidence`` and output ``refined`` are (B, 1, T, T) float32 in [0, 1]; B is free, T is
     fixed. The metadata of the file has ``model``, ``model_sha256``, ``patch``, ``tile_size``,
     ``ground_sample_distance`` (the least and the greatest in metres, if known) and ``geothresh``,
-    the version. The same model gives the same bytes.
+    the version. The same model gives the same bytes. The file is the network alone: what `refine`
+    does around it on a tile, if the model's card says so, is in the result (`smooth`, `strength`).
 
     Args:
         model: a packaged model's name, or a model file.
@@ -87,9 +94,10 @@ def export_onnx(
         "patch": str(card.config.patch),
         "tile_size": str(tile_size),
     }
-    known = ModelScope.of_card(card.training).pixels
-    if known is not None:
-        metadata["ground_sample_distance"] = json.dumps([known.least, known.greatest])
+    scope = ModelScope.of_card(card.training)
+    if scope.pixels is not None:
+        ends = [scope.pixels.least, scope.pixels.greatest]
+        metadata["ground_sample_distance"] = json.dumps(ends)
     graph = threshnet_graph(
         load_arrays(source, card.config),
         card.config, height=tile_size, width=tile_size, **metadata,
@@ -103,4 +111,6 @@ def export_onnx(
         tile_size=tile_size,
         opset=OPSET,
         bytes=len(content),
+        smooth=scope.smooth,
+        strength=scope.strength,
     )

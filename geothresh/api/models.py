@@ -27,6 +27,10 @@ def load_model(
 ) -> TorchRefiner | CompiledRefiner:
     """Load a packaged model or a model file as a refiner of numpy tiles.
 
+    It is the network alone. `refine` and `refine_array`, also when they are given the loaded model,
+    smooth its tiles and mix its output with them where its card says so (``model.scope.smooth`` and
+    ``strength``).
+
     Args:
         model: a packaged model's name, or a model file.
         device: auto, cpu, cuda, cuda:i or mps; backends other than torch take auto for cpu.

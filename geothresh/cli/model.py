@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geothresh.cli import options
 from geothresh.cli.helping import HelpfulCommand
 from geothresh.cli.terminal import print_note, print_result
+
+if TYPE_CHECKING:
+    from geothresh.api.export import ExportResult
 
 
 @click.group()
@@ -106,6 +109,18 @@ def export(
             f"ONNX, opset {result.opset}, {result.bytes / 1e6:.1f} MB; takes tiles of "
             f"{tile_size} x {tile_size}, any number at once"
         )
+        for line in _around(result):
+            print_note(line)
+
+
+def _around(result: ExportResult) -> Iterator[str]:
+    """What `refine` does around an exported network, for programs that run it."""
+    if result.smooth:
+        yield "`geothresh refine` smooths the logits of each tile first (1 2 1 along both axes)"
+    if result.strength != 1:
+        share = f"{result.strength:g} x the logit of the output"
+        rest = f"{1 - result.strength:g} x that of the input"
+        yield f"`geothresh refine` takes {share} + {rest}"
 
 
 def _described(path: Path) -> dict[str, Any]:

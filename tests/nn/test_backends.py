@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 import geothresh
+from geothresh.api.arrays import refine_array
 from geothresh.api.export import export_onnx
 from geothresh.api.models import load_model
 from geothresh.cli import main
@@ -32,7 +33,9 @@ from geothresh.nn.device import pick_dtype
 from geothresh.nn.onnx_graph import bilinear, means, threshnet_graph
 from geothresh.nn.refiner import ModelSource
 from geothresh.nn.shapes import tensor_shapes
-from geothresh.options import Compute, Tiling
+from geothresh.nn.transformation import Transformation
+from geothresh.nn.wrappers import smoothed
+from geothresh.options import Compute, Refining, Tiling
 from geothresh.raster.scene import open_scene
 from geothresh.tiling import TileGrid
 from tests.support.cli_runner import runner
@@ -411,6 +414,29 @@ def test_an_exported_model_says_where_it_comes_from(tmp_path: Path) -> None:
     (refined,) = session.run(None, {"confidence": tiles[:, None]})
     expected = load_model("roads", device="cpu", precision="fp32")(tiles)
     assert math.isclose(compare(refined[:, 0], expected)[0], 0, abs_tol=FP32)
+
+
+@pytest.mark.parametrize("name", ["general", "roads"])
+def test_an_export_says_what_refine_does_around_the_network(tmp_path: Path, name: str) -> None:
+    """With this, a program that runs the file gets what `refine` makes."""
+    target = tmp_path / "m.onnx"
+    done = runner().invoke(
+        main, ["model", "export", name, "-o", str(target), "--tile-size", "64", "--json"]
+    )
+    told = json.loads(done.stdout)
+    assert (told["smooth"], told["strength"]) == (True, 0.5 if name == "general" else 1)
+    done = runner().invoke(main, ["model", "export", name, "-o", str(target), "--overwrite"])
+    assert "smooths the logits of each tile first" in done.stderr
+    assert ("takes 0.5 x the logit of the output" in done.stderr) == (name == "general")
+    tile = np.random.default_rng(0).random((64, 64), np.float32)
+    seen = smoothed(tile)
+    network = load_model(name, device="cpu", precision="fp32")
+    made = Transformation(strength=told["strength"]).mixed(seen, network(seen[None])[0])
+    found = refine_array(
+        tile, model=name, refining=Refining(resolution="native"),
+        tiling=Tiling(tile_size=64, overlap=0), compute=Compute(device="cpu", precision="fp32"),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, made, atol=1e-5)
 
 
 def test_an_export_replaces_nothing_unless_told(tmp_path: Path, tiny_model: Path) -> None:
