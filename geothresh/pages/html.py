@@ -18,7 +18,8 @@ def fill(template: str, /, **values: object) -> Html:
 
     Args:
         template: HTML, written in this package.
-        values: values by name; all but `Html` are escaped, for text and quoted attributes.
+        values: values by name; all but `Html` are escaped, for text and quoted attributes. Bytes
+            of file names that are no UTF-8 are shown as escapes.
 
     Example:
         >>> fill('<p title="$name">$name</p>', name='<"x">')
@@ -33,4 +34,7 @@ def joined(parts: Iterable[Html]) -> Html:
 
 
 def _safe(value: object) -> str:
-    return value if isinstance(value, Html) else escape(str(value))
+    if isinstance(value, Html):
+        return value
+    # A file name may have bytes that are no UTF-8, and the page could not be written.
+    return escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))

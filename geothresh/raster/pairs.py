@@ -267,7 +267,7 @@ class MaskFacts:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Digests that identify the place; none for an empty or full mask, as all such are equal."""
+        """Digests that identify the place; none for an empty or full mask: all such are equal."""
         height, width = self.shape
         return (self.digest,) if 0 < self.foreground < height * width else ()
 

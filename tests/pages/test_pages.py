@@ -89,6 +89,11 @@ def test_charts_tell_their_numbers_in_tables_too() -> None:
     assert "nan" not in empty
 
 
+def test_names_that_are_no_utf_8_are_shown_and_can_be_written() -> None:
+    name = b"caf\xe9.tif".decode("utf-8", "surrogateescape")
+    assert fill("<p>$name</p>", name=name).encode() == rb"<p>caf\udce9.tif</p>"
+
+
 def test_templates_want_every_value() -> None:
     with pytest.raises(KeyError):
         fill("<p>$missing</p>")
