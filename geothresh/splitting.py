@@ -202,7 +202,8 @@ def places_of(
     for i in every:
         keys = [("mark", mark) for mark in marks.get(i, ())]
         match = expression.search(i) if expression else None
-        if match:
+        # An optional group that matches nothing names no place.
+        if match and match.group(1) is not None:
             keys.append(("place", match.group(1)))
         for key in keys:
             joined.merge(i, first.setdefault(key, i))

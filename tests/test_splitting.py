@@ -14,6 +14,11 @@ def test_places_join_by_marks_and_names_alike() -> None:
     assert found == [("a_1", "b_1", "b_2", "d"), ("c_1",)]
 
 
+def test_an_optional_group_that_matches_nothing_names_no_place() -> None:
+    found = places_of(["x", "y", "1_a", "1_b"], {}, r"^(?:(\d+)_)?")
+    assert found == [("1_a", "1_b"), ("x",), ("y",)]
+
+
 @given(st.dictionaries(st.text("abc", max_size=3), st.lists(st.sampled_from("123456"), max_size=2)))
 def test_places_are_the_connected_ids(marks: dict[str, list[str]]) -> None:
     expected = [({i}, set(marks[i])) for i in marks]
