@@ -10,6 +10,7 @@ from typing import Any
 
 from geothresh.base.config import BasePlan, Holdout, ImageData
 from geothresh.base.networks import describe_network
+from geothresh.base.pretrained import NAMED
 from geothresh.base.task import BaseTask, images_of, snapshot_file, snapshot_steps
 from geothresh.fields import checked, plain
 from geothresh.files import check_output
@@ -88,8 +89,9 @@ def train_base(
     """
     data = ImageData.of(data)
     with training_output(
-        output, BASE, (".split.json",), resume=resume, overwrite=overwrite
-    ) as making:
+        output, BASE, (".split.json",), resume=resume, overwrite=overwrite,
+        inputs=() if plan.encoder_weights in NAMED else (Path(plan.encoder_weights),),
+    ) as making:  # fmt: skip
         pick_dtype(plan.recipe.precision, pick_device(device))
         found = images_of(data)
         config = describe_network(plan.network, plan.encoder, plan.encoder_weights)

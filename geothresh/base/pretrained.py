@@ -32,6 +32,8 @@ _keep: list[object] = []
 
 NONE = "none"
 IMAGENET = "imagenet"
+NAMED = (NONE, IMAGENET)
+"""Encoder weights that are no file."""
 
 
 @cache
@@ -87,7 +89,7 @@ def weights_name(weights: str) -> str:
     Raises:
         InputError: the file does not exist.
     """
-    if weights in (NONE, IMAGENET):
+    if weights in NAMED:
         return weights
     _require_weights_file(weights)
     return f"sha256:{digest(weights)}"

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from geothresh.errors import InputError, names
-from geothresh.raster.pairs import MaskFacts, Pair, by_dataset, check_pairs, find_pairs
+from geothresh.raster.pairs import (
+    MaskFacts,
+    Pair,
+    by_dataset,
+    check_pairs,
+    dataset_name,
+    find_pairs,
+)
 from geothresh.splitting import Split, folds_of, split_ids
 from geothresh.training.chips import ArrayCache, random_window
 from geothresh.training.data import Cut, Fold, OnCheck, Pixels, TrainingData, mixed
@@ -68,7 +75,7 @@ def gather_folders(
         else (),
         described=_describe(train, validation, [v for _, v in sides], facts)
         | ({} if data.resize is None else {"resize": data.resize})
-        | pixels.described([folder.name for folder in folders], sizes),
+        | pixels.described([dataset_name(folder) for folder in folders], sizes),
         manifest=_manifest(splits, folded=splitting.folds is not None),
         n_train=len(train),
         n_validation=sum(len(v) for _, v in sides),

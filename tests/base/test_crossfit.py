@@ -279,6 +279,15 @@ def test_train_keeps_back_what_is_held_out(data: Path, tmp_path: Path) -> None:
         train_base(data, tmp_path / "n.safetensors", resume=True)
 
 
+def test_a_training_does_not_replace_the_weights_it_starts_from(data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "encoder.safetensors"
+    weights.write_bytes(b"mine")
+    plan = BasePlan(encoder=ENCODER, encoder_weights=str(weights), recipe=QUICK)
+    with pytest.raises(UsageError, match="the output is the input"):
+        train_base(data, weights, plan, overwrite=True, device="cpu")
+    assert weights.read_bytes() == b"mine"
+
+
 def test_the_command_trains_and_says_where(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
     options = f"--encoder {ENCODER} --epochs 1 --crop-size 64 --batch-size 4 --device cpu"

@@ -22,7 +22,8 @@ from geothresh.options import Compute, Refining, Tiling
 from geothresh.raster.pairs import find_pairs, read_confidence, read_mask
 from geothresh.training.chips import ChipDataset
 from geothresh.training.data import Pixels
-from geothresh.training.folder_data import pair_sources
+from geothresh.training.folder_data import gather_folders, pair_sources
+from geothresh.training.options import FolderData, Splitting
 from geothresh.training.recipe import RECIPES
 from tests.support.cli_runner import runner
 from tests.support.flat import TILES, grouped
@@ -109,6 +110,22 @@ def test_pixels_that_make_no_sense_are_refused(
     )  # fmt: skip
     assert result.exit_code == 2 and hint in result.stderr, result.stderr
     assert not list(tmp_path.glob("m.*"))
+
+
+def test_the_working_directory_has_its_name_among_the_pixel_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a run can be resumed from another directory."""
+    folder, networks = make_roads(tmp_path)
+    monkeypatch.chdir(folder)
+    described = []
+    for named in (".", folder):
+        data = FolderData(folders=[named], confidence=[path.absolute() for path in networks])
+        pixels = Pixels.of([0.5], 1.0)
+        gathered = gather_folders(data, Splitting(), pixels, seed=0, progress=None)
+        described.append(gathered.described)
+    assert described[0]["pixels"] == {folder.name: [0.5, 0.5]}
+    assert described[0] == described[1]
 
 
 def test_folders_of_one_name_cannot_have_pixels_of_two_sizes(tmp_path: Path) -> None:
