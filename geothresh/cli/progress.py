@@ -358,7 +358,10 @@ class Steps:
     def recent_loss(self) -> str | None:
         """The mean loss of the last steps of this run, in words; None without a step."""
         n = len(self._losses)
-        return f"loss {sum(self._losses) / n:.4f} over the last {n} steps" if n else None
+        if not n:
+            return None
+        last = "the last step" if n == 1 else f"the last {n} steps"
+        return f"loss {sum(self._losses) / n:.4f} over {last}"
 
 
 @contextmanager

@@ -6,11 +6,16 @@ So all commands print through this module.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 
 import click
 
 from geothresh.errors import OutputError
+
+# Bytes of file names that are no UTF-8, as Python has them in texts.
+_FOREIGN = re.compile("[\udc80-\udcff]")
 
 
 def escaped(text: str) -> str:
@@ -37,9 +42,13 @@ def print_result(result: object) -> None:
     It is escaped on a terminal, and unchanged for programs, which must find the file.
     """
     text = str(result)
+    printed: str | bytes = escaped(text) if sys.stdout.isatty() else text
+    if not sys.stdout.isatty() and _FOREIGN.search(text):
+        # The stream would escape what is no UTF-8 in a file name.
+        printed = os.fsencode(text)
     try:
         # By default click strips escape codes from output to programs.
-        click.echo(escaped(text) if sys.stdout.isatty() else text, color=True)
+        click.echo(printed, color=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -14,7 +14,7 @@ import numpy as np
 from geothresh.calibration.candidates import STRENGTHS
 from geothresh.calibration.counts import CountedMaps, MapCounter, require_few
 from geothresh.calibration.options import Calibrating
-from geothresh.errors import InputError, UsageError, names
+from geothresh.errors import InputError, UsageError, names, number_of
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.samples import CELL, by_source, cells, pair_samples
 from geothresh.evaluation.scoring import Sample
@@ -61,8 +61,8 @@ class Dealt:
         """
         if len(places) < 2:
             raise InputError(
-                f"{names(datasets, 2)}: {len(datasets)} {unit}s of one place, and what is learned "
-                "at one is tried on another; label two places at least, better twenty"
+                f"{names(datasets, 2)}: {number_of(len(datasets), unit)} of one place, and what is "
+                "learned at one is tried on another; label two places at least, better twenty"
             )
         folds = min(calibrating.folds, len(places))
         return cls(

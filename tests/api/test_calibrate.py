@@ -246,7 +246,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "scene.tif", folder / "truth.tif"
 
 
-def test_a_scene_is_cut_into_cells(labelled: tuple[Path, Path]) -> None:
+def test_a_scene_is_cut_into_cells(labelled: tuple[Path, Path], tmp_path: Path) -> None:
     given = SceneData(scenes=[labelled[0]], labels=[labelled[1]])
     report = calibrate(given, models=())
     assert (report.unit, report.tiles, report.places) == ("cell", 9, 9)
@@ -255,6 +255,10 @@ def test_a_scene_is_cut_into_cells(labelled: tuple[Path, Path]) -> None:
         calibrate(given, calibrating=Calibrating(place_pattern="(a)"))
     with pytest.raises(UsageError, match="`split` is for folders of maps"):
         calibrate(given, maps=Maps(split="train"))
+    with pytest.raises(InputError, match="1 cell of one place"):
+        scene = write_raster(tmp_path / "s.tif", np.full((SIDE, SIDE), 200, np.uint8))
+        truth = write_raster(tmp_path / "t.tif", np.eye(SIDE, dtype=np.uint8))
+        calibrate(SceneData(scenes=[scene], labels=[truth]), models=())
     with pytest.raises(UsageError, match="`ground_sample_distance` of a scene"):
         calibrate(replace(given, ground_sample_distance=[0.5]), models=())
 

@@ -159,6 +159,9 @@ def test_the_look_at_the_data_ends_before_the_training(capsys: pytest.CaptureFix
 def test_the_loss_at_the_end_is_a_mean() -> None:
     steps = Steps(None)
     assert steps.recent_loss() is None
+    alone = Steps(None)
+    alone("train", 1, 9, 0.5)
+    assert alone.recent_loss() == "loss 0.5000 over the last step"
     for step in range(1, 301):
         steps("train", step, 300, float(step > 250))
     assert steps.recent_loss() == "loss 0.5000 over the last 100 steps"
