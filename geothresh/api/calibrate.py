@@ -23,6 +23,7 @@ from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
 from geothresh.files import check_output, file_digest, paths_of
+from geothresh.nn.modelfile import THRESHNET
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
 from geothresh.options import IN_THIS_PROCESS, Compute, PathLike, Progress, Refining, Tiling
@@ -31,6 +32,7 @@ from geothresh.run.labelled import Dealt, FolderMaps, SceneMaps, count_maps
 from geothresh.run.models import Choose, ChosenModel, choose_model
 from geothresh.training.folds import fold_model
 from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
+from geothresh.training.output import ENDINGS, training_output
 from geothresh.training.recipe import RECIPES, Recipe
 
 # Options of `Calibrating` that apply to a scene, whose places are squares.
@@ -292,6 +294,10 @@ def _tuning(
             "`fine_tune` trains on whole folders, and `ids` names some of their maps; put these "
             "into a folder of their own"
         )
+    output = Path(calibrating.output)
+    model, overwrite = output.with_suffix(".safetensors"), calibrating.overwrite
+    with training_output(model, THRESHNET, ENDINGS, resume=None, overwrite=overwrite):
+        pass  # checked before the maps are scored, which takes long
     return _FineTuning(
         data=FolderData(
             folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,
@@ -299,7 +305,7 @@ def _tuning(
             ground_sample_distance=maps.ground_sample_distance,
         ),
         recipe=recipe, place_pattern=calibrating.place_pattern, seed=calibrating.seed,
-        device=device, output=Path(calibrating.output), overwrite=calibrating.overwrite,
+        device=device, output=output, overwrite=overwrite,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ from geothresh.training.options import (
     SceneData,
     Splitting,
 )
-from geothresh.training.output import TrainingOutput, training_output
+from geothresh.training.output import ENDINGS, TrainingOutput, training_output
 from geothresh.training.recipe import Recipe, recipe_of, usual_recipe
 from geothresh.training.scene_data import gather_scenes
 from geothresh.training.sizes import choose_sizes, preset_of, require_batch
@@ -230,7 +230,7 @@ def _endings(splitting: Splitting) -> list[str]:
     """Endings of the files beside the model."""
     folds = range(1, (splitting.folds or 0) + 1) if splitting.fold_models else ()
     kept = [f".fold{number}.safetensors" for number in folds]
-    return [".split.json", ".last.safetensors", ".csv", *kept]
+    return [*ENDINGS, *kept]
 
 
 def _task(

@@ -16,6 +16,9 @@ from geothresh.nn.modelfile import Kind, beside, require_seal
 from geothresh.training.loop import Task, fit
 from geothresh.training.state import Progress, SavedRun, place_of
 
+ENDINGS = (".split.json", ".last.safetensors", ".csv")
+"""Endings of the files that a training of a ThreshNet writes beside the model."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutput:
