@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +22,12 @@ from geothresh.addresses import identity
 from geothresh.errors import UsageError
 from geothresh.many.examining import Examination, WholeSurface
 from geothresh.many.options import Many
-from geothresh.many.units import output_path
+from geothresh.many.units import output_name, output_path
 from geothresh.mosaic.blending import AxisWeights
 from geothresh.mosaic.readers import window_read
 from geothresh.options import Blend
 from geothresh.raster.grids import Surface, pieces_of
-from geothresh.raster.paths import version_of
+from geothresh.raster.paths import RasterSource, version_of
 from geothresh.raster.scene import SceneSpec
 from geothresh.raster.surface import OpenScenes, PlacedScene, SurfacePart
 from geothresh.run.jobs import Method, RunOptions
@@ -194,6 +195,12 @@ def _identity(spec: SceneSpec) -> list[Any]:
     ]  # fmt: skip
 
 
+def _stem(source: RasterSource) -> str:
+    """Stem of the names of the outputs of a raster: its file name without extension and query."""
+    name = source.name.partition("?")[0] if source.remote else source.name
+    return Path(name.rstrip("/")).stem
+
+
 def plan_units(surfaces: Sequence[PlannedSurface], many: Many) -> list[PlannedUnit]:
     """Cut all surfaces into units, sorted so that neighbours follow one another.
 
@@ -206,7 +213,7 @@ def plan_units(surfaces: Sequence[PlannedSurface], many: Many) -> list[PlannedUn
         for member in home.surface.placement.in_order():
             file = home.surface.placement.window(member)
             source = home.specs[member].source.name
-            stem = Path(source.rstrip("/")).stem
+            stem = _stem(home.specs[member].source)
             for suffix, piece in pieces_of(file.size, many.piece):
                 name = stem + suffix
                 other = owners.setdefault(name, source)
@@ -233,22 +240,37 @@ def _share_tiles(units: Sequence[PlannedUnit]) -> bool:
 
 
 def require_apart(units: Sequence[PlannedUnit], many: Many, directory: Path) -> None:
-    """Refuse outputs that are inputs.
+    """Refuse outputs that are inputs, by name, through a link or by ``..``.
 
     Raises:
         UsageError: an output is an input.
     """
     inputs: set[str] = set()
     for home in {id(unit.home): unit.home for unit in units}.values():
-        inputs |= {spec.source.location for spec in home.specs}
-    whole, layers = directory.absolute(), many.written
-    near = {location for location in inputs if location.startswith(f"{whole}/")}
+        inputs |= {spec.source.location for spec in home.specs if not spec.source.remote}
+    near = _names_in(directory, inputs)
     if not near:
         return
     for unit in units:
-        for layer in layers:
-            if str(output_path(whole, unit.name, layer)) in near:
+        for layer in many.written:
+            if output_name(unit.name, layer) in near:
                 path = output_path(directory, unit.name, layer)
                 raise UsageError(
                     f"{path}: is an input and would be an output; name another `output_dir`"
                 )
+
+
+def _names_in(directory: Path, files: Iterable[str]) -> set[str]:
+    """Names of the files that lie in a directory, and of those there that others are links to."""
+    whole = os.path.realpath(directory)
+    real = lru_cache(maxsize=None)(os.path.realpath)  # few folders hold a hundred thousand files
+    names = set()
+    for file in files:
+        folder, name = os.path.split(file)
+        if real(folder) == whole:
+            names.add(name)
+        if os.path.islink(file):  # noqa: PTH114
+            folder, name = os.path.split(os.path.realpath(file))
+            if folder == whole:
+                names.add(name)
+    return names

@@ -69,9 +69,13 @@ def virtual_raster(whole: GeoBox, band: BandFormat, sources: Sequence[VirtualSou
 
 def _source(source: VirtualSource, kind: str, nodata: float) -> str:
     width, height = source.window.width, source.window.height
+    location = escape(source.location)
+    if location[:1].isspace():
+        # GDAL skips spaces where a text begins.
+        location = f"&#{ord(location[0])};{location[1:]}"
     return (
         "    <ComplexSource>\n"
-        f'      <SourceFilename relativeToVRT="1">{escape(source.location)}</SourceFilename>\n'
+        f'      <SourceFilename relativeToVRT="1">{location}</SourceFilename>\n'
         "      <SourceBand>1</SourceBand>\n"
         f'      <SourceProperties RasterXSize="{width}" RasterYSize="{height}" '
         f"DataType={quoteattr(kind)}/>\n"

@@ -131,11 +131,19 @@ def check_raster(
         cleared: see `geothresh.files.check_output`.
 
     Raises:
-        UsageError: the path is one of `sources`, or has the extension of another format.
+        UsageError: the path is one of `sources`, has the extension of another format, or is not
+            UTF-8.
         OutputError: the file exists, or no file can be written there.
     """
     target = Path(os.fspath(path))
     require_tiff_name(target)
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{ascii(str(target))}: is a path that is not UTF-8, which GDAL cannot write to; name "
+            "another"
+        ) from error
     target = check_output(
         target, overwrite=overwrite or ours, inputs=local_files(sources), cleared=cleared
     )

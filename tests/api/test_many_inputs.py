@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 
-from geothresh import Many
+from geothresh import Many, Tiling, refine
 from geothresh.errors import InputError, UsageError
-from tests.support.many import VALUES, WINDOWS, run, write_part, write_tiles
+from tests.support.fakes import IdentityRefiner
+from tests.support.many import VALUES, WINDOWS, read, run, write_part, write_tiles
+from tests.support.objects import object_store
 from tests.support.rasters import write_raster
 
 
@@ -31,6 +35,26 @@ def test_no_output_is_an_input(tiles: Path, tmp_path: Path) -> None:
         run([tiles / "p00.tif", one], out)
 
 
+@pytest.mark.parametrize("how", ["..", "link", "linked input"])
+def test_no_output_is_an_input_by_another_way(tiles: Path, tmp_path: Path, how: str) -> None:
+    out, named = tmp_path / "out", tmp_path / "out"
+    out.mkdir()
+    one = write_part(out / "p00_mask.tif", VALUES, WINDOWS["p12"])
+    if how == "..":
+        named = tmp_path / "out/../out"
+    elif how == "link":
+        named = tmp_path / "link"
+        named.symlink_to(out)
+    else:
+        link = tmp_path / "other.tif"
+        link.symlink_to(one)
+        one = link
+    before = (out / "p00_mask.tif").read_bytes()
+    with pytest.raises(UsageError, match="p00_mask.tif: is an input and would be an output"):
+        run([tiles / "p00.tif", one], named, overwrite=True)
+    assert (out / "p00_mask.tif").read_bytes() == before
+
+
 def test_two_inputs_of_one_name_are_refused(tiles: Path, tmp_path: Path) -> None:
     other = write_part(tmp_path / "p00.tif", VALUES, WINDOWS["p01"])
     with pytest.raises(UsageError, match="p00.tif and .*p00.tif: the outputs of both would be"):
@@ -48,6 +72,31 @@ def test_a_list_with_a_missing_file_names_it(tiles: Path, tmp_path: Path) -> Non
         run([f"@{tmp_path}/list.txt"], tmp_path / "out")
     with pytest.raises(InputError, match="the list cannot be read"):
         run([f"@{tmp_path}/none.txt"], tmp_path / "out")
+
+
+def test_the_query_of_an_address_is_in_no_name(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_store() as store:
+        store.use(monkeypatch)
+        store.objects["bucket/p00.tif"] = (tiles / "p00.tif").read_bytes()
+        result = run([f"{store.url}/bucket/p00.tif?X-Amz-Signature=1"], tmp_path / "out")
+    assert result.parts[0].outputs["mask"] == tmp_path / "out/p00_mask.tif"
+
+
+def test_a_name_that_begins_with_a_space_is_in_the_index(tiles: Path, tmp_path: Path) -> None:
+    (tiles / "p00.tif").rename(tmp_path / " p00.tif")
+    out = Path(run([tmp_path / " p00.tif"], tmp_path / "out").output_dir)
+    assert np.array_equal(read(out / "mask.vrt"), read(out / " p00_mask.tif"))
+
+
+def test_outputs_whose_names_are_not_utf_8_are_refused(tiles: Path, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"\xff")
+    out.mkdir()
+    with pytest.raises(UsageError, match=r"udcff/p00_mask.tif': is a path that is not UTF-8"):
+        run([tiles / "p00.tif"], out)
+    with pytest.raises(UsageError, match="is a path that is not UTF-8"):
+        refine(tiles / "p00.tif", out / "m.tif", model=IdentityRefiner(), tiling=Tiling())
 
 
 def test_inputs_without_georeference_have_no_place(tiles: Path, tmp_path: Path) -> None:
