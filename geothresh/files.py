@@ -42,6 +42,16 @@ def paths_of(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
     return [path_of(p) for p in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a file; False if it cannot be one, as a name that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file() fails there
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a directory; False if it cannot be one, as a name that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir() fails there
+
+
 def require_file(name: str, path: Path) -> os.stat_result:
     """Check that a path is a regular file that is not empty; gives its status.
 
@@ -51,7 +61,8 @@ def require_file(name: str, path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except OSError as error:
-        if path.is_symlink():
+        # Path.is_symlink() fails where a name is too long, or its directory cannot be searched.
+        if os.path.islink(path):  # noqa: PTH114
             raise InputError(
                 f"{name}: a link to {path.readlink()}, which cannot be found; mend the link"
             ) from error

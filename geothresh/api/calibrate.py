@@ -22,7 +22,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output, file_digest, paths_of
+from geothresh.files import check_output, file_digest, is_file, paths_of
 from geothresh.nn.modelfile import THRESHNET
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
@@ -161,7 +161,7 @@ def _folders(data: PathLike | Sequence[PathLike]) -> list[Path]:
     folders = paths_of(data)
     if not folders:
         raise UsageError("no data; name a folder with masks, or a scene with `labels`")
-    files = [path for path in folders if path.is_file()]
+    files = [path for path in folders if is_file(path)]
     if files:
         raise UsageError(f"{files[0]}: is a file; name its labels with `labels`")
     return folders

@@ -20,7 +20,14 @@ from geothresh.evaluation.samples import by_source, cell_samples, cells, pair_sa
 from geothresh.evaluation.scenes import SceneScore
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output, make_directory, paths_of, require_page, write_text
+from geothresh.files import (
+    check_output,
+    is_file,
+    make_directory,
+    paths_of,
+    require_page,
+    write_text,
+)
 from geothresh.many.truths import ScenePair, scene_pairs
 from geothresh.metrics import PAPER_DISTANCE
 from geothresh.nn.packaged import DEFAULT_MODEL
@@ -228,7 +235,7 @@ def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) 
     if not data:
         raise UsageError("no data; name a folder with masks, or a confidence raster with `mask`")
     if mask is None:
-        if data[0].is_file():
+        if is_file(data[0]):
             raise UsageError(f"{data[0]}: is a file; name its truth with `mask`")
         return []
     return scene_pairs(data, paths_of(mask))

@@ -17,7 +17,7 @@ from geothresh.base.predictor import BasePredictor, BaseSource, predict_picture
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import UsageError, warn
 from geothresh.fields import checked, decisive, plain, require_only
-from geothresh.files import check_output, make_directory
+from geothresh.files import check_output, is_directory, is_file, make_directory
 from geothresh.mosaic import (
     Layers,
     MosaicStats,
@@ -216,9 +216,9 @@ def _pictures(image: PathLike | Any) -> dict[str, Path] | None:
     if not isinstance(image, str | os.PathLike):
         return None
     path = Path(os.fspath(image))
-    if path.is_dir():
+    if is_directory(path):
         return find_pictures(path)
-    if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg") and not is_tiff(path):
+    if is_file(path) and path.suffix.lower() in (".png", ".jpg", ".jpeg") and not is_tiff(path):
         return {path.stem: path}
     return None
 

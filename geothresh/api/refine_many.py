@@ -16,7 +16,7 @@ from geothresh.addresses import Address
 from geothresh.durability import record
 from geothresh.errors import OutputError, warn
 from geothresh.fields import checked, plain
-from geothresh.files import file_digest, make_directory
+from geothresh.files import file_digest, is_file, make_directory
 from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
 from geothresh.many.inputs import BadFile, find_inputs
@@ -208,7 +208,7 @@ def refine_many(
     require_apart(units, many, directory)
     names = [output_name(unit.name, layer) for unit in units for layer in many.written]
     require_other_objects(destination, names, (source.location for source in inputs.sources))
-    if directory.exists() and not directory.is_dir():
+    if is_file(directory):
         raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
     make_directory(directory, parents=writing.parents or destination.address is not None)
     destination.fetch_record()

@@ -21,7 +21,7 @@ from geothresh.fields import (
     require,
     require_only,
 )
-from geothresh.files import write_text
+from geothresh.files import is_file, write_text
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.device import pick_device, pick_dtype
 from geothresh.nn.modelfile import THRESHNET, beside
@@ -249,7 +249,7 @@ def _data(
     if isinstance(data, FolderData | SceneData):
         return data
     paths = [data] if isinstance(data, str | Path) else list(data)
-    is_scene = any(Path(path).is_file() for path in paths)
+    is_scene = any(map(is_file, paths))
     return SceneData(scenes=paths, labels=()) if is_scene else FolderData(folders=paths)
 
 

@@ -16,6 +16,7 @@ from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import ADDRESS
 from geothresh.evaluation.options import Maps, Scoring
 from geothresh.fields import known
+from geothresh.files import is_directory
 from geothresh.many.inputs import names_several
 from geothresh.options import IN_THIS_PROCESS, READ_WHOLE, Compute, Reading, Refining, Tiling
 
@@ -125,7 +126,7 @@ def evaluate(
         _lines(data, mask, layer, truth_layer, buffer, as_json=as_json)
         return
     options.refuse(_FOR_LINES, "is for lines")
-    if data[0].is_dir() and not mask:
+    if is_directory(data[0]) and not mask:
         options.refuse(set(known(Reading)), "is for a raster, with --mask")
     if no_refine:
         options.refuse(_FOR_MODELS, "is for refining, and --no-refine refines nothing")

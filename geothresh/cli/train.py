@@ -15,6 +15,7 @@ from geothresh.cli.recipe import recipe as recipe_options
 from geothresh.cli.terminal import print_note, print_result
 from geothresh.cli.values import PATH
 from geothresh.errors import UsageError, number_of
+from geothresh.files import is_file
 from geothresh.options import Reading
 from geothresh.training.options import (
     SCENE_LABELS,
@@ -157,7 +158,7 @@ def _data(
 ) -> FolderData | SceneData:
     """Make the data of the arguments: scenes or folders; options for the other kind are refused."""
     both = {"ground_sample_distance": maps["ground_sample_distance"]}
-    if scenes["labels"] or any(path.is_file() for path in data):
+    if scenes["labels"] or any(map(is_file, data)):
         options.refuse(
             maps.keys() - both.keys(), f"is for folders with masks, and {data[0]} is a scene"
         )

@@ -9,8 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from geothresh.addresses import OBJECT_STORES, Address, is_remote
+from geothresh.addresses import OBJECT_STORES, Address, is_remote, without_secrets
 from geothresh.errors import InputError, UsageError
+from geothresh.files import is_directory, is_file
 from geothresh.options import PathLike
 from geothresh.raster.paths import RasterSource, find_raster, local_files
 
@@ -82,7 +83,7 @@ def names_several(name: Any) -> bool:
     text = os.fsdecode(name)
     if text.startswith("@") or text.endswith(TILE_INDEX):
         return True
-    return _is_store_directory(text) or Path(text).is_dir()
+    return _is_store_directory(text) or is_directory(text)
 
 
 def _is_store_directory(text: str) -> bool:
@@ -160,9 +161,9 @@ def _expanded(
             yield from _of_list(Path(text[1:]))
         elif _is_store_directory(text):
             yield from _of_store(text, output_dir)
-        elif text.endswith(TILE_INDEX) and Address.of(text) is not None:
+        elif text.endswith(TILE_INDEX) and is_remote(text):
             yield from _of_index_in_store(text)
-        elif text.endswith(TILE_INDEX) and Path(text).is_file():
+        elif text.endswith(TILE_INDEX) and is_file(text):
             # Imported here because it loads geopandas, which other inputs do not need.
             from geothresh.vector.tile_index import indexed_files
 
@@ -170,14 +171,14 @@ def _expanded(
             names = indexed_files(index)
             _refuse_remote(index, names)
             yield from _beside(index, names, f" (named in {index})")
-        elif Path(text).is_dir():
+        elif is_directory(text):
             yield from _of_directory(Path(text), output_dir)
         else:
             yield text, ""
 
 
 def _of_directory(directory: Path, output_dir: Path | Address | None) -> Iterator[tuple[str, str]]:
-    if isinstance(output_dir, Path) and output_dir.exists() and directory.samefile(output_dir):
+    if isinstance(output_dir, Path) and is_directory(output_dir) and directory.samefile(output_dir):
         raise _is_input(output_dir, directory)
     try:
         found = sorted(
@@ -227,6 +228,11 @@ def _of_index_in_store(text: str) -> Iterator[tuple[str, str]]:
     from geothresh.raster.uploading import fetch_file
     from geothresh.vector.tile_index import indexed_files
 
+    if not Address.in_store(text).startswith(tuple(OBJECT_STORES.values())):
+        raise UsageError(
+            f"{without_secrets(text)}: an index is read from a local file, s3://, gs:// or az://; "
+            "copy it to one of them, with its rasters"
+        )
     address = Address.of(text)
     if address is None:
         raise UsageError(f"{text}: is no object of a store")
@@ -249,9 +255,12 @@ def _of_index_in_store(text: str) -> Iterator[tuple[str, str]]:
 
 def _of_list(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text in UTF-8"
+        # Editors on Windows write a byte order mark.
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the list is not text in UTF-8; write it anew") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: the list cannot be read ({reason}); check its path") from error
     wanted = [
         (number, line.strip())

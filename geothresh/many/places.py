@@ -70,6 +70,10 @@ def destination_of(output_dir: PathLike) -> Destination:
     Raises:
         UsageError: it is neither a local directory nor in an object store.
     """
+    if "\0" in os.fspath(output_dir):
+        raise UsageError(
+            f"{os.fspath(output_dir)!r} is not the name of a directory; name another `output_dir`"
+        )
     address = Address.of(output_dir, several=True)
     if address is None:
         return Directory(Path(os.fspath(output_dir)))

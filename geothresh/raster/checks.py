@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 
 from geothresh.errors import InputError, UsageError, warn
+from geothresh.files import is_file
 from geothresh.raster.dataset import BlockInventory, BlockLayout, open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, reason
 from geothresh.raster.georeference import Georeference
@@ -199,8 +199,7 @@ def _check_mask_blocks(source: RasterSource, dataset: DatasetReader) -> None:
     if source.driver != "GTiff" or MaskFlags.per_dataset not in dataset.mask_flag_enums[0]:
         return
     beside = source.location + ".msk"
-    # Path.is_file() fails where a name is too long for a file system.
-    if not source.remote and os.path.isfile(beside):  # noqa: PTH113
+    if not source.remote and is_file(beside):
         with open_dataset(find_raster(beside)) as mask:
             check_block(beside, mask)
         return

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geothresh.errors import InputError, names, number_of
+from geothresh.files import is_directory
 from geothresh.options import LayoutOption
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -50,7 +51,7 @@ class PictureFolders:
 
     def exist_in(self, folder: Path) -> bool:
         """Whether at least one of the two folders exists."""
-        return any((folder / part).is_dir() for part in (self.images, self.masks))
+        return any(is_directory(folder / part) for part in (self.images, self.masks))
 
 
 def _duts(half: str, above: str = "") -> PictureFolders:
@@ -96,7 +97,7 @@ def find_pictures_of(folder: Path, layout: LayoutOption = "auto") -> dict[str, P
 def laid_out_pictures(folder: Path) -> dict[str, Path]:
     """The images of a folder in any layout, with or without masks; empty if there are none."""
     for parts in LAYOUTS.values():
-        existing = [p for p in parts if p.in_folders and (folder / p.images).is_dir()]
+        existing = [p for p in parts if p.in_folders and is_directory(folder / p.images)]
         if existing:
             return _joined(folder, [part.images_in(folder) for part in existing])
     return LAYOUTS["deepglobe"][0].images_in(folder)
@@ -113,7 +114,7 @@ def _gather(
     for pictures in parts if parts[0].in_folders else ():
         part = pictures.masks if what == "masks" else pictures.images
         other = pictures.images if what == "masks" else pictures.masks
-        if not (folder / part).is_dir():
+        if not is_directory(folder / part):
             raise InputError(
                 f"{folder}: {other}/ is there, and {part}/, which belongs to it, is not; complete "
                 "the data, or say another `layout`"
@@ -144,7 +145,7 @@ def _recognised(folder: Path, layout: LayoutOption) -> list[PictureFolders]:
             )
         return existing
     with_masks = {
-        name: [part for part in parts if (folder / part.masks).is_dir()]
+        name: [part for part in parts if is_directory(folder / part.masks)]
         for name, parts in LAYOUTS.items()
         if name != "deepglobe"
     }

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from geothresh.addresses import OBJECT_STORES, Address, without_secrets
 from geothresh.errors import InputError, UsageError
-from geothresh.files import head_of, require_file
+from geothresh.files import head_of, is_file, require_file
 
 # Names that GDAL does not take for the path of a file.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -331,7 +331,7 @@ def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
 def _check_mask_file(name: str, path: Path) -> None:
     """Refuse a sidecar NAME.msk that is not a TIFF: GDAL would open it with any driver."""
     mask = path.with_name(path.name + ".msk")
-    if mask.is_file() and not is_tiff(mask):
+    if is_file(mask) and not is_tiff(mask):
         raise InputError(f"{name}: the mask file {mask.name} beside it is not a TIFF; remove it")
 
 
@@ -361,7 +361,7 @@ def require_rasters(name: str, path: Path) -> None:
             inner = Path(html.unescape(source.decode(errors="replace")).strip())
             if _RELATIVE.search(given):
                 inner = vrt.parent / inner
-            if inner.is_file() and inner.resolve() not in seen and _is_vrt(inner):
+            if is_file(inner) and inner.resolve() not in seen and _is_vrt(inner):
                 seen.add(inner.resolve())
                 waiting.append(inner)
         if len(seen) > _MOST_VRTS:

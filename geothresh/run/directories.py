@@ -56,13 +56,15 @@ def directories_of(files: Iterable[Path]) -> Iterator[None]:
     made: list[Path] = []
     try:
         for file in files:
-            missing = [parent for parent in file.parents if not parent.exists()]
-            for directory in reversed(missing):
+            for directory in reversed(file.parents):
                 try:
+                    if directory.exists():  # asked now, as NEW/.. is there once NEW is made
+                        continue
                     directory.mkdir()
-                except OSError as error:
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or error
                     raise OutputError(
-                        f"{file}: the directory {directory} cannot be made ({error.strerror}); "
+                        f"{file}: the directory {directory} cannot be made ({reason}); "
                         "choose another"
                     ) from error
                 made.append(directory)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from geothresh import Many, Tiling, refine
-from geothresh.errors import InputError, UsageError
+from geothresh import Many, Tiling, refine, vectorize
+from geothresh.errors import InputError, OutputError, UsageError
 from tests.support.fakes import IdentityRefiner
 from tests.support.many import VALUES, WINDOWS, read, run, write_part, write_tiles
 from tests.support.objects import object_store
@@ -70,8 +70,32 @@ def test_a_list_with_a_missing_file_names_it(tiles: Path, tmp_path: Path) -> Non
     (tmp_path / "list.txt").write_text("# nothing\n")
     with pytest.raises(InputError, match="the list names no file"):
         run([f"@{tmp_path}/list.txt"], tmp_path / "out")
-    with pytest.raises(InputError, match="the list cannot be read"):
-        run([f"@{tmp_path}/none.txt"], tmp_path / "out")
+    for none in ("none.txt", "a\0b"):
+        with pytest.raises(InputError, match="the list cannot be read"):
+            run([f"@{tmp_path}/{none}"], tmp_path / "out")
+    with pytest.raises(UsageError, match="is not the name of a directory"):
+        run([tiles], "a\0b")
+    with pytest.raises(OutputError, match="the directory cannot be made"):
+        run([tiles], tmp_path / ("n" * 300))
+
+
+def test_a_list_of_an_editor_on_windows_is_read(tiles: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbftiles/p00.tif\r\ntiles/p01.tif\r\n")
+    result = run([f"@{tmp_path}/list.txt"], tmp_path / "out")
+    assert [part.name for part in result.parts] == ["p00", "p01"]
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".tif", "n" * 300 + ".gti.gpkg"])
+def test_a_name_that_is_too_long_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="File name too long"):
+        run([tmp_path / name], tmp_path / "out")
+    with pytest.raises(InputError, match="File name too long"):
+        vectorize(tmp_path / name, tmp_path / "out.gpkg")
+
+
+def test_an_index_on_a_server_is_refused_as_an_input(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x.gti.gpkg: an index is read from a local file, s3://"):
+        run(["https://example.com/x.gti.gpkg"], tmp_path / "out")
 
 
 def test_the_query_of_an_address_is_in_no_name(

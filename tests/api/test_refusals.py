@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import geothresh
-from geothresh.errors import InputError, ModelError, OutputError, UsageError
+from geothresh.errors import GeothreshError, InputError, ModelError, OutputError, UsageError
 from geothresh.options import Compute, Outputs, Writing
 from geothresh.types import Float32Array
 from geothresh.vector.options import VectorWriting
@@ -124,3 +124,38 @@ def test_directories_are_made_where_asked_and_go_if_nothing_comes(tmp_path: Path
         out, tmp_path / "d" / "roads.gpkg", writing=VectorWriting(parents=True)
     )
     assert shapes.output.is_file()
+
+
+def test_odd_names_of_directories_to_be_made(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "scene.tif", np.full((40, 50), 0.7, np.float32))
+    making = Writing(parents=True)
+    for odd in ("n" * 300, "a\0b"):
+        with pytest.raises(OutputError, match="the directory .* cannot be made"):
+            refine(path, tmp_path / "new" / odd / "mask.tif", writing=making)
+    assert os.listdir(tmp_path) == ["scene.tif"]
+    assert refine(path, tmp_path / "new" / ".." / "out" / "mask.tif", writing=making).mask.is_file()
+    assert (tmp_path / "out" / "mask.tif").is_file()
+
+
+def test_a_scene_may_have_the_longest_name(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / f"{'n' * 251}.tif", np.full((40, 50), 0.7, np.float32))
+    assert refine(path, tmp_path / "mask.tif").mask.is_file()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda name: geothresh.refine(f"{name}.tif"),
+        lambda name: geothresh.evaluate(name),
+        lambda name: geothresh.calibrate(name),
+        lambda name: geothresh.train(name, output="m.safetensors"),
+        lambda name: geothresh.predict_base(f"{name}.tif", model=name),
+        lambda name: geothresh.refine_many([f"{name}.tif"], "out"),
+    ],
+)
+def test_names_that_are_too_long_are_told(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GeothreshError):
+        call("n" * 300)
