@@ -247,6 +247,8 @@ def default_of(options: type[Options], name: str) -> Any:
 def check(options: Options) -> None:
     """Check each value separately; call it first in a ``__post_init__`` that checks more.
 
+    Numbers of NumPy and other libraries become numbers of Python.
+
     Raises:
         UsageError: a value is not accepted.
     """
@@ -254,6 +256,14 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None or default_of(type(options), name) is not None:
             require(name, value, about.accepts)
+            object.__setattr__(options, name, _own_number(value))
+
+
+def _own_number(value: Any) -> Any:
+    """A number of another library, such as NumPy, as one of Python, which JSON can hold."""
+    if type(value) in (bool, int, float) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def require(name: str, value: Any, accepts: Accepted) -> None:

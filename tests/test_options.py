@@ -105,6 +105,8 @@ def test_what_is_not_accepted_is_said_with_the_name(
 def test_numbers_of_numpy_and_paths_are_accepted() -> None:
     assert Tiling(tile_size=np.int64(256)).tile_size == 256
     assert Refining(threshold=np.float32(0.5)).threshold == 0.5
+    assert type(Tiling(tile_size=np.int64(256)).tile_size) is int  # which JSON can hold
+    assert type(Refining(threshold=np.float32(0.5)).threshold) is float
     assert np.isnan(Reading(nodata=np.nan).nodata or 0)
     assert given(Outputs(confidence=Path("a.tif"))) == ["confidence"]
 

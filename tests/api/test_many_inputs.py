@@ -123,6 +123,13 @@ def test_outputs_whose_names_are_not_utf_8_are_refused(tiles: Path, tmp_path: Pa
         refine(tiles / "p00.tif", out / "m.tif", model=IdentityRefiner(), tiling=Tiling())
 
 
+def test_numbers_of_numpy_are_recorded(tiles: Path, tmp_path: Path) -> None:
+    numbers = {"tile_size": np.int64(64), "overlap": np.int64(32), "threshold": np.float32(0.5)}
+    made = run([tiles], tmp_path / "out", **numbers)
+    again = run([tiles], tmp_path / "out", threshold=0.5)
+    assert made.kept == 0 and again.kept == len(WINDOWS)
+
+
 def test_inputs_without_georeference_have_no_place(tiles: Path, tmp_path: Path) -> None:
     write_raster(tiles / "bare.tif", VALUES, crs=None, transform=None)
     with pytest.raises(InputError, match="bare.tif: has no georeference, so that it has no place"):
