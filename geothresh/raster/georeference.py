@@ -16,6 +16,7 @@ from geothresh.errors import InputError
 from geothresh.geobox import GeoBox
 from geothresh.raster.gdal import RASTER_ERRORS, gdal_environment, reason
 from geothresh.raster.grids import SAME_PLACE
+from geothresh.types import Float64Array
 from geothresh.windows import PixelWindow, RasterSize
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class Georeference(GeoBox):
         """The window of this raster that covers the same ground as a window of another raster.
 
         A raster without a CRS is assumed to have the other's: a missing CRS must not let ground
-        that is held out in one raster be trained on in the other.
+        that is held out in one raster be trained on in the other. Longitudes that differ by whole
+        turns are the same ground.
 
         Returns:
             The bounding window in pixels of this raster, rounded outwards and clipped to it; None
@@ -153,6 +155,26 @@ class Georeference(GeoBox):
                 "a scene lies partly where the CRS of another is not defined; reproject one to the "
                 "CRS of the other"
             )
+        turn = _turn_of(self.parsed_crs or other.parsed_crs)
+        left, _, right, _ = self.bounds()
+        farthest = max(-left, right, np.abs(points[:, 0]).max())
+        # Farther off, these are no longitudes: the file names the wrong CRS.
+        if turn is None or farthest > 2 * turn:
+            return self._window_around(points)
+        points[:, 0] = np.unwrap(points[:, 0], period=turn)
+        first = math.ceil((left - points[:, 0].max()) / turn)
+        last = math.floor((right - points[:, 0].min()) / turn)
+        turned = (points + (number * turn, 0) for number in range(first, last + 1))
+        found = [window for window in map(self._window_around, turned) if window is not None]
+        if not found:
+            return None
+        return PixelWindow.between(
+            min(one.row for one in found), max(one.row_stop for one in found),
+            min(one.col for one in found), max(one.col_stop for one in found),
+        )  # fmt: skip
+
+    def _window_around(self, points: Float64Array) -> PixelWindow | None:
+        """The bounding window of (n, 2) x and y, clipped to the raster; None if outside of it."""
         col, row = self.to_pixels(points).T
         top, left = max(math.floor(row.min()), 0), max(math.floor(col.min()), 0)
         bottom = min(math.ceil(row.max()), self.size.height)
@@ -180,3 +202,11 @@ class Georeference(GeoBox):
             dataset.rpcs = self.rpcs
         if self.area_or_point is not None:
             dataset.update_tags(AREA_OR_POINT=self.area_or_point)
+
+
+def _turn_of(crs: CRS | None) -> float | None:
+    """360 degrees in the unit of a CRS of longitude and latitude; None for another CRS."""
+    if crs is None or not crs.is_geographic:
+        return None
+    _, unit = crs.units_factor
+    return float(2 * math.pi / unit)

@@ -350,6 +350,34 @@ def test_a_window_is_found_in_a_raster_of_another_crs() -> None:
     assert nowhere.window_over(here, window) is None
 
 
+@pytest.mark.parametrize("left", [179.5, -180.5, -180.5 + 720])
+@pytest.mark.parametrize("in_utm", [True, False])
+def test_a_window_is_found_on_both_sides_of_the_180th_meridian(left: float, in_utm: bool) -> None:
+    utm, degrees = (CRS.from_epsg(code).to_wkt() for code in (32601, 4326))
+    size = RasterSize(height=1000, width=1000)
+    here = Georeference(size=size, transform=(0.001, 0, 179.5, 0, -0.001, 10.5), crs=degrees)
+    if in_utm:
+        # Its columns 0 to 1000 reach from 8 km west of the meridian to 2 km east of it.
+        here = dataclasses.replace(here, transform=(10, 0, 163_000.0, 0, -10, 1_111_000.0), crs=utm)
+    there = dataclasses.replace(here, transform=(0.001, 0, left, 0, -0.001, 10.5), crs=degrees)
+    west, east = (
+        there.window_over(here, PixelWindow(row=400, col=col, height=90, width=90))
+        for col in (0, 900)
+    )
+    assert west is not None and east is not None
+    assert west.width < 100 and east.width < 100
+    assert 400 < east.col - west.col < 950 if not in_utm else 70 < east.col - west.col < 90
+
+
+def test_coordinates_that_are_no_longitudes_are_not_turned() -> None:
+    size, crs = RasterSize(height=100, width=100), CRS.from_epsg(4326).to_wkt()
+    here = Georeference(size=size, transform=(1, 0, 500_000.0, 0, -1, 5_600_000.0), crs=crs)
+    window = PixelWindow(row=10, col=10, height=9, width=9)
+    assert here.window_over(here, window) == window
+    aside = dataclasses.replace(here, transform=(1, 0, 500_360.0, 0, -1, 5_600_000.0))
+    assert aside.window_over(here, window) is None
+
+
 def test_a_scene_that_lost_its_crs_still_shows_the_same_ground() -> None:
     size, crs = RasterSize(height=400, width=700), CRS.from_epsg(32632).to_wkt()
     known = Georeference(size=size, transform=tuple(NORTH_UP)[:6], crs=crs)
