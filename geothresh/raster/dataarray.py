@@ -64,6 +64,11 @@ class Plane:
             raise InputError(f"{name}: of shape {array.shape}; give rows x columns, at least 1 x 1")
         if not np.issubdtype(array.dtype, np.number):
             raise InputError(f"{name}: of dtype {array.dtype}; give numbers")
+        if np.issubdtype(array.dtype, np.complexfloating):
+            raise InputError(
+                f"{name}: of dtype {array.dtype}, and a confidence is a real number; give its real "
+                "part or modulus"
+            )
         y, x = _spatial_dimensions(array)
         others = [dimension for dimension in array.dims if dimension not in (y, x)]
         for other in others:
@@ -120,8 +125,9 @@ class Plane:
 
         Raises:
             UsageError: `forced` cannot occur among these values.
+            InputError: the attribute with the nodata value is not a number.
         """
-        tagged = _nodata_of(self.array.attrs)
+        tagged = _nodata_of(self.array.attrs, self.name)
         return usable_nodata(self.name, self.array.dtype, tagged, forced)
 
     def nodata_of_file(self, nodata: float | None) -> float:
@@ -133,7 +139,7 @@ class Plane:
             nodata: the nodata value in memory; None = the array marks missing data by NaN, and its
                 encoding may hold the value of the file.
         """
-        stored = _nodata_of(self.array.encoding) if nodata is None else nodata
+        stored = _nodata_of(self.array.encoding, self.name) if nodata is None else nodata
         if stored is None or 0 <= stored <= 1 or abs(stored) > np.finfo(np.float32).max:
             return math.nan
         return stored
@@ -144,8 +150,8 @@ class Plane:
         return BandFacts(
             name=self.name,
             dtype=self.stored_dtype,
-            scale=float(attributes.get("scale_factor", 1.0)),
-            offset=float(attributes.get("add_offset", 0.0)),
+            scale=_number(attributes.get("scale_factor", 1.0), "scale_factor", self.name),
+            offset=_number(attributes.get("add_offset", 0.0), "add_offset", self.name),
             sample=sample.astype(self.stored_dtype),
         )
 
@@ -180,7 +186,9 @@ class Plane:
 
     def _transform(self, mapping: dict[str, Any]) -> tuple[float, ...] | None:
         """Transform of pixel corners (`GeoBox`); None where the grid is irregular or unknown."""
-        gdal = [float(number) for number in str(mapping.get("GeoTransform", "")).split()]
+        given = mapping.get("GeoTransform", "")
+        numbers = given.split() if isinstance(given, str) else np.ravel(given).tolist()
+        gdal = [_number(number, "GeoTransform", self.name) for number in numbers]
         # GDAL's order: x of the corner, step of x along a row, step of x down a column; same for y.
         written = (gdal[1], gdal[2], gdal[0], gdal[4], gdal[5], gdal[3]) if len(gdal) == 6 else None
         y, x = (_axis(self.array, dimension) for dimension in self.array.dims[-2:])
@@ -209,9 +217,25 @@ class StoredConfidences:
         return self.scaling.confidences(stored, valid, name=self.name, window=window), valid
 
 
-def _nodata_of(attributes: Mapping[Any, Any]) -> float | None:
-    value = attributes.get("_FillValue", attributes.get("missing_value"))
-    return None if value is None else float(value)
+def _nodata_of(attributes: Mapping[Any, Any], name: str) -> float | None:
+    key = "_FillValue" if "_FillValue" in attributes else "missing_value"
+    value = attributes.get(key)
+    return None if value is None else _number(value, key, name)
+
+
+def _number(value: Any, key: str, name: str) -> float:
+    """The number in an attribute; files may hold it as an array of one.
+
+    Raises:
+        InputError: it is none, or several.
+    """
+    try:
+        return float(np.asarray(value).item())
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: its attribute {key} holds {value!r}, and a number is needed there; set it "
+            "to one, or remove it"
+        ) from error
 
 
 def _spatial_dimensions(array: DataArray) -> tuple[Hashable, Hashable]:

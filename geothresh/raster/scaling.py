@@ -215,7 +215,8 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
 
 def _tag_divisor(facts: BandFacts) -> float:
     """1 / scale tag, made a whole number if it differs from one only by rounding."""
-    if facts.scale == 0.0 or not math.isfinite(facts.scale) or not math.isfinite(facts.offset):
+    numbers = facts.scale, facts.offset, 1.0 / (facts.scale or math.inf)
+    if facts.scale == 0.0 or not all(map(math.isfinite, numbers)):
         raise InputError(
             f"{facts.name}: the scale and offset tags ({facts.scale:g}, {facts.offset:g}) mean "
             "nothing; correct them with gdal_edit.py -scale 1 -offset 0, or give `scale=N`"

@@ -279,6 +279,18 @@ def test_a_width_is_measured_in_one_computation_where_pixels_have_no_size() -> N
 PLAIN = xr.DataArray(coordinate_array(40, 40), dims=("y", "x"))
 
 
+def mapped(transform: Any) -> xr.DataArray:
+    about = {"crs_wkt": rasterio.CRS.from_epsg(32632).to_wkt(), "GeoTransform": transform}
+    return PLAIN.assign_coords(spatial_ref=xr.DataArray(0, attrs=about))
+
+
+@pytest.mark.parametrize("kind", [tuple, list, np.array])
+def test_the_numbers_of_a_grid_mapping_may_be_a_list(kind: Callable[..., Any]) -> None:
+    numbers = [500_000.0, 2.0, 0.0, 5_600_000.0, 0.0, -2.0]
+    text = " ".join(map(str, numbers))
+    assert Plane.of(mapped(kind(numbers))).box() == Plane.of(mapped(text)).box()
+
+
 @pytest.mark.parametrize(
     ("array", "options", "error", "message"),
     [
@@ -295,6 +307,11 @@ PLAIN = xr.DataArray(coordinate_array(40, 40), dims=("y", "x"))
         (PLAIN, {"threshold": 0.4}, UsageError, r"in a class: refining=Refining\(threshold="),
         (PLAIN, {"reading": Reading(scale=0.5)}, InputError, "DataArray: `scale=0.5` does not fit"),
         (PLAIN.chunk(20), {"progress": print}, UsageError, "ProgressBar"),
+        (PLAIN.assign_attrs(_FillValue="none"), {}, InputError, "its attribute _FillValue holds"),
+        (PLAIN.assign_attrs(missing_value=[1.0, 2.0]), {}, InputError, "missing_value holds"),
+        (PLAIN.assign_attrs(scale_factor="x"), {}, InputError, "its attribute scale_factor holds"),
+        (PLAIN.astype("complex64").assign_attrs(_FillValue=0), {}, InputError, "a real number"),
+        (mapped("1, 2, 3"), {}, InputError, "its attribute GeoTransform holds '1,'"),
     ],
 )
 def test_what_is_refused(

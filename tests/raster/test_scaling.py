@@ -129,7 +129,7 @@ def test_tags_of_one_over_a_whole_number_are_exact() -> None:
     assert half == 0.5
 
 
-@pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf"), 5e-324])
 def test_scale_tags_without_meaning(scale: float) -> None:
     with pytest.raises(InputError, match="tags"):
         decide_scaling(facts("uint8", 3, 200, scale=scale))
