@@ -73,6 +73,19 @@ _GRANTED: dict[str, tuple[str, ...] | None] = {
     "ZSTD_LEVEL": None,
 }
 
+# Least and greatest values of options that are numbers. GDAL ignores others without an error.
+_NUMBERS = {
+    "BLOCKXSIZE": (1, 2**20),
+    "BLOCKYSIZE": (1, 2**20),
+    "LZMA_PRESET": (0, 9),
+    "NUM_THREADS": (1, 1024),
+    "ZLEVEL": (1, 12),
+    "ZSTD_LEVEL": (1, 22),
+}
+_ALL_CORES = "ALL_CPUS"
+# Longest side of a tile; `geothresh.raster.checks` refuses rasters with blocks above 512 MiB.
+_LONGEST_SIDE = 2**13
+
 # Options of the GTiff driver, and their names in the COG driver.
 _COG_NAMES = {
     "BIGTIFF": "BIGTIFF",
@@ -199,6 +212,7 @@ def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str
                 f"choose {name} from {', '.join(allowed)}"
             )
         options[name] = str(value).upper()
+        _require_number(name, options[name])
     if dtype == "float32" and options["COMPRESS"] in _PREDICTED:
         # 40 % smaller files.
         options.setdefault("PREDICTOR", "3")
@@ -210,11 +224,24 @@ def gtiff_options(wished: Mapping[str, str], dtype: Dtype = "uint8") -> dict[str
     else:
         options["TILED"] = "YES"
         for name in ("BLOCKXSIZE", "BLOCKYSIZE"):
-            if not (options[name].isdigit() and int(options[name]) % 16 == 0 < int(options[name])):
+            if int(options[name]) % 16 or int(options[name]) > _LONGEST_SIDE:
                 raise UsageError(
-                    f"creation option {name}={options[name]}: a tile's side is a multiple of 16"
+                    f"creation option {name}={options[name]}: a tile's side is a multiple of 16, "
+                    f"up to {_LONGEST_SIDE:,}"
                 )
     return options
+
+
+def _require_number(name: str, value: str) -> None:
+    """Check the value of a creation option that is a number; others are not checked."""
+    if name not in _NUMBERS or (name == "NUM_THREADS" and value == _ALL_CORES):
+        return
+    least, most = _NUMBERS[name]
+    if not (value.isdecimal() and least <= int(value) <= most):
+        word = f"{_ALL_CORES} or " if name == "NUM_THREADS" else ""
+        raise UsageError(
+            f"creation option {name}={value}: give {word}a whole number from {least} to {most:,}"
+        )
 
 
 def cog_options(options: Mapping[str, str]) -> dict[str, str]:

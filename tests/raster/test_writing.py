@@ -196,12 +196,21 @@ def test_creation_options(tmp_path: Path, wished: dict[str, str], expected: Any)
         {"TFW": "YES"},
         {"BLOCKXSIZE": "100"},
         {"BLOCKYSIZE": "big"},
+        {"BLOCKXSIZE": "\N{SUPERSCRIPT TWO}"},
+        {"BLOCKXSIZE": "1048576"},
+        {"BLOCKYSIZE": "0", "TILED": "NO"},
+        {"ZLEVEL": "abc"},
+        {"ZLEVEL": "99"},
+        {"ZSTD_LEVEL": "-1"},
+        {"LZMA_PRESET": "10"},
+        {"NUM_THREADS": "many"},
         {"TILED": "MAYBE"},
     ],
 )
 def test_creation_options_that_would_lose_something(wished: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=next(iter(wished))):
         gtiff_options(wished)
+    assert gtiff_options({"NUM_THREADS": "all_cpus"})["NUM_THREADS"] == "ALL_CPUS"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
