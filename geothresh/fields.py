@@ -29,6 +29,13 @@ class Accepted(Protocol):
         """Text that says what to give instead of a value; None if the value is accepted."""
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer too large for a float
+        return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
     """A number in a range, or one of a few words."""
@@ -64,14 +71,11 @@ class Number:
 
     def _holds(self, value: Any) -> bool:
         if self.least is None and self.most is None:
-            return True  # a stored value of a raster, which may be NaN
+            # A stored value of a raster, which may be NaN, but no integer too large for a float.
+            return not isinstance(value, Integral) or _is_finite(value)
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:  # an integer too large for a float
-            finite = False
-        if not finite or (self.above and value == low):
+        if not _is_finite(value) or (self.above and value == low):
             return False
         return low <= value <= high and not (self.below and value == high)
 
@@ -127,7 +131,7 @@ class Rectangle:
         """See `Accepted`."""
         if isinstance(value, Sequence) and len(value) == 4:
             left, bottom, right, top = value
-            numbers = all(isinstance(end, Real) and math.isfinite(end) for end in value)
+            numbers = all(isinstance(end, Real) and _is_finite(end) for end in value)
             if numbers and left < right and bottom < top:
                 return None
         return "give left, bottom, right and top in the scene's CRS, each smaller than its opposite"

@@ -78,6 +78,8 @@ def test_a_class_is_frozen_and_says_something_of_each_field(kind: Any) -> None:
         (Refining, {"threshold": "0.5"}, "`threshold` '0.5': give a number from 0 to 1"),
         (Compute, {"workers": "2"}, "`workers` '2': give a whole number of at least 0"),
         (Reading, {"bounds": ("0", "0", "1", "1")}, "`bounds` '0','0','1','1': give left"),
+        (Reading, {"bounds": (0, 0, 10**400, 1)}, "`bounds` 0,0,1"),
+        (Reading, {"nodata": 10**400}, "`nodata` 1"),
         (Reading, {"nodata": np.zeros(3)}, "`nodata` of type ndarray: give a number"),
         (Centerlines, {"spur": -1}, "`spur` -1: give a number of at least 0"),
         (Centerlines, {"bridge_confidence": 2}, "`bridge_confidence` 2: give a number from 0 to 1"),

@@ -215,8 +215,8 @@ def decide_scaling(facts: BandFacts, option: ScaleOption = "auto") -> Scaling:
 
 def _tag_divisor(facts: BandFacts) -> float:
     """1 / scale tag, made a whole number if it differs from one only by rounding."""
-    numbers = facts.scale, facts.offset, 1.0 / (facts.scale or math.inf)
-    if facts.scale == 0.0 or not all(map(math.isfinite, numbers)):
+    sound = math.isfinite(facts.scale) and math.isfinite(facts.offset) and facts.scale != 0.0
+    if not (sound and _in_float32(1.0 / facts.scale)):
         raise InputError(
             f"{facts.name}: the scale and offset tags ({facts.scale:g}, {facts.offset:g}) mean "
             "nothing; correct them with gdal_edit.py -scale 1 -offset 0, or give `scale=N`"
@@ -226,8 +226,14 @@ def _tag_divisor(facts: BandFacts) -> float:
     return float(whole) if whole and abs(inverse - whole) <= 1e-9 * abs(inverse) else inverse
 
 
+def _in_float32(divisor: float) -> bool:
+    """Whether float32 holds a divisor: others would give NaN, or 0 for every value."""
+    limits = np.finfo(np.float32)
+    return float(limits.tiny) <= abs(divisor) <= float(limits.max)
+
+
 def _divided(facts: BandFacts, divisor: float | str) -> Scaling:
-    if isinstance(divisor, str) or not (math.isfinite(divisor) and divisor > 0):
+    if isinstance(divisor, str) or not (divisor > 0 and _in_float32(divisor)):
         raise UsageError(
             f"scale {divisor!r} is not 'auto', 'logit' or a positive number; "
             "give the value that stands for confidence 1"

@@ -82,7 +82,7 @@ def test_complex_numbers_are_refused() -> None:
         decide_scaling(facts("complex64", 1))
 
 
-@pytest.mark.parametrize("option", [0.0, -1.0, float("nan"), float("inf"), "percent"])
+@pytest.mark.parametrize("option", [0.0, -1.0, float("nan"), float("inf"), 1e-46, 1e39, "percent"])
 def test_other_options_are_refused(option: Any) -> None:
     with pytest.raises(UsageError):
         decide_scaling(facts("uint8", 3), option)
@@ -129,7 +129,7 @@ def test_tags_of_one_over_a_whole_number_are_exact() -> None:
     assert half == 0.5
 
 
-@pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf"), 5e-324])
+@pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf"), 5e-324, 1e-50, 1e46])
 def test_scale_tags_without_meaning(scale: float) -> None:
     with pytest.raises(InputError, match="tags"):
         decide_scaling(facts("uint8", 3, 200, scale=scale))
