@@ -18,7 +18,7 @@ from typing import Protocol
 from geothresh._version import __version__
 from geothresh.addresses import identity
 from geothresh.durability import Journal
-from geothresh.errors import OutputError, UsageError
+from geothresh.errors import OutputError, UsageError, warn
 from geothresh.files import check_output, free_bytes, replacing, require_page
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.options import Outputs, PathLike
@@ -27,7 +27,7 @@ from geothresh.raster.creation import BandFormat, least_bytes, require_tiff_name
 from geothresh.raster.paths import RasterSource, head_digest, local_files
 from geothresh.raster.styles import class_description, raster_style
 from geothresh.raster.writing import RasterWriter
-from geothresh.sidecars import check_sidecars, put_description, put_style
+from geothresh.sidecars import check_sidecars, put_description, put_style, style_path
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
@@ -313,8 +313,16 @@ def describe(outputs: Mapping[Path, BandFormat], *, style: bool) -> None:
     Raises:
         OutputError: a file cannot be written.
     """
+    styled: dict[Path, Path] = {}
     for output, band in outputs.items():
-        put_style(output, raster_style(band) if style else None, "raster")
+        first = styled.setdefault(style_path(output), output)
+        if first == output:
+            put_style(output, raster_style(band) if style else None, "raster")
+        elif style:
+            warn(
+                f"{output.name}: has no style, as {style_path(output).name} is that of "
+                f"{first.name}; name them differently to have both"
+            )
         description = class_description(band)
         if style and description is not None:
             put_description(output, description)

@@ -14,7 +14,7 @@ import rasterio
 from rasterio.enums import Resampling
 
 from geothresh import refine
-from geothresh.errors import OutputError
+from geothresh.errors import GeothreshWarning, OutputError
 from geothresh.files import create_beside, publish
 from geothresh.options import Compute, Outputs, Tiling, Writing
 from geothresh.raster.creation import CHANGES, CONFIDENCE, mask_band
@@ -226,3 +226,10 @@ def test_a_raster_and_a_vector_of_one_name_do_not_take_each_others_style(tmp_pat
     outputs = Outputs(vector=tmp_path / "x_mask.fgb")
     run(scene, outputs)
     assert is_ours((tmp_path / "x_mask.qml").read_text(), "raster")
+
+
+def test_two_rasters_of_one_style_are_told(scene: Path, tmp_path: Path) -> None:
+    more = Outputs(confidence=tmp_path / "m.tiff")
+    with pytest.warns(GeothreshWarning, match="m.tiff: has no style, as m.qml is that of m.tif"):
+        refine(scene, tmp_path / "m.tif", model=IdentityRefiner(), outputs=more, tiling=TILING)
+    assert 'type="paletted"' in (tmp_path / "m.qml").read_text()
