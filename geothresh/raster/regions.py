@@ -148,10 +148,9 @@ class RegionSums:
             if valid is not None:
                 inside, owner = inside[valid[part]], owner[valid[part]]
             steps = np.rint(inside * np.float32(_BINS - 1)).astype(np.int64)
-            occurring = np.bincount(owner * _BINS + steps)
-            bins = np.flatnonzero(occurring)
+            bins, counts = _occurring(owner * _BINS + steps, count * _BINS)
             self._bins.append(bins + before * _BINS)
-            self._counts.append(occurring[bins])
+            self._counts.append(counts)
 
     def finish(self) -> RegionTable:
         """The regions of all strips."""
@@ -195,6 +194,17 @@ class RegionSums:
         owners, first = np.unique(owner[enough], return_index=True)
         result[owners] = step[enough[first]] / (_BINS - 1)
         return result
+
+
+def _occurring(values: Int64Array, below: int) -> tuple[Int64Array, Int64Array]:
+    """The integers from 0 to `below` that occur, ascending, and how often each does."""
+    if below > 8 * values.size:
+        # In noise, a table of all integers would take far more memory than the strip.
+        bins, counts = np.unique(values, return_counts=True)
+        return bins, counts.astype(np.int64, copy=False)
+    table = np.bincount(values)
+    bins = np.flatnonzero(table)
+    return bins, table[bins]
 
 
 def runs_of(mask: BoolArray) -> tuple[Int64Array, Int64Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,19 @@ def test_sums_over_strips_equal_sums_over_labels(
     steps = [np.rint(v.astype(np.float32) * 254) / 254 for v in inside]
     tenths = [np.quantile(v, 0.1, method="inverted_cdf") if v.size else nan for v in steps]
     np.testing.assert_allclose(table.tenth, tenths)
+
+
+def test_sums_over_noise_take_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    mask, values = rng.random((512, 1024)) < 0.3, rng.random((512, 1024), dtype=np.float32)
+    sums = RegionSums(1024)
+    tracemalloc.start()
+    try:
+        sums.add(mask, values)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * mask.size  # a table of 255 steps of each region would take more
 
 
 def test_a_polygon_without_its_region_is_a_fault_of_ours() -> None:
