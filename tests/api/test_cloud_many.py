@@ -170,7 +170,7 @@ def test_outputs_of_scenes_that_are_gone_are_removed_on_update(
 ) -> None:
     refine(tiles)
     (tiles / "p12.tif").unlink()
-    with pytest.raises(UsageError, match="other scenes"):
+    with pytest.raises(UsageError, match="holds outputs of 1 other scene "):
         refine(tiles)
     result = refine(tiles, many=Many(update=True))
     assert result.removed == ("p12",)
