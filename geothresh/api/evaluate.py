@@ -194,7 +194,7 @@ def evaluate(
 def _files_of(*named: object) -> list[Path]:
     """The files among a model, ids and a calibration, none of which may be overwritten."""
     paths = [Path(os.fspath(name)) for name in named if isinstance(name, str | os.PathLike)]
-    return [path for path in paths if path.is_file()]
+    return [path for path in paths if is_file(path)]
 
 
 def _written(scoring: Scoring, inputs: Sequence[Path]) -> tuple[Path | None, Path | None]:
