@@ -68,6 +68,10 @@ def require_file(name: str, path: Path) -> os.stat_result:
             ) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{name}: no such file; check the path") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(
+                f"{name}: the name is too long for the file system; shorten it"
+            ) from error
         raise InputError(
             f"{name}: cannot be read ({error.strerror}); check its path and permissions"
         ) from error

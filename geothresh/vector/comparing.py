@@ -103,16 +103,19 @@ def read_in_metres(lines: VectorLayer, truth: VectorLayer) -> tuple[Geometries, 
     plane = metric or crs
     placed = []
     for part, own in ((ours, lines.crs), (true, truth.crs)):
-        if not own.equals(plane, ignore_axis_order=True):
-            # A straight edge in one CRS is a curve in the other.
-            part = shapely.segmentize(part, _EDGE / rough_metres(own))
-            part = reprojected(part, Transformer.from_crs(own, plane, always_xy=True))
-        if not np.isfinite(shapely.get_coordinates(part)).all():
+        same = own.equals(plane, ignore_axis_order=True)
+        transformer = Transformer.from_crs(own, plane, always_xy=True)
+        moved = part if same else reprojected(part, transformer)
+        if not np.isfinite(shapely.get_coordinates(moved)).all():
             raise InputError(
                 f"a corner of {lines} or {truth} has no place in metres; the CRS of one of them is "
                 "not that of its coordinates: set it with ogr2ogr -a_srs"
             )
-        placed.append(part if unit == 1 else shapely.transform(part, lambda xy: xy * unit))
+        if not same:
+            # A straight edge in one CRS is a curve in the other.
+            dense = shapely.segmentize(part, _EDGE / rough_metres(own))
+            moved = reprojected(dense, transformer)
+        placed.append(moved if unit == 1 else shapely.transform(moved, lambda xy: xy * unit))
     return placed[0], placed[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from geothresh.vector.units import Geometries
 
 # Largest relative error of lengths with which a map projection is used to measure them.
 _TRUE_LENGTHS = 0.01
+# Points that are added to a geometry before it is reprojected, at most.
+_MOST_POINTS = 1 << 16
 #: Chords in a quarter of the circles at the ends of lines: 8 are off by half a percent of the
 #: radius.
 CHORDS = 8
@@ -124,6 +127,26 @@ class Frames:
             inverse = Transformer.from_crs(self.scene_crs, self.layer_crs, always_xy=True)
             found = _finite(inverse.transform_bounds(*found, densify_pts=21), raster)
         return _unwrapped(found, self.layer_crs)
+
+    def cut(self, shapes: Geometries, boxes: Sequence[Bounds]) -> Geometries:
+        """Cut very long geometries around the bounds of `search_boxes`, in the layer's CRS.
+
+        So an outline of the world does not get a point every metre of a small raster.
+        """
+        # The length of coordinates that are no places may overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            long = np.flatnonzero(~(shapely.length(shapes) <= _MOST_POINTS * self.longest_edge))
+        if not len(long):
+            return shapes
+        parts = []
+        for left, bottom, right, top in boxes:
+            # Edges of the cut lie well beside the raster.
+            x, y = right - left, top - bottom
+            box = left - x, bottom - y, right + x, top + y
+            parts.append(shapely.clip_by_rect(shapes[long], *box))
+        cut = shapes.copy()
+        cut[long] = shapely.geometrycollections(np.stack(parts, axis=1))
+        return cut
 
     def to_raster(self, shapes: Geometries) -> Geometries:
         """Transform geometries from the layer's CRS to the raster's."""

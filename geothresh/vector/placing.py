@@ -135,9 +135,9 @@ def place(
         widths = read_numbers(layer, width.field)
         reach = max(reach, float(np.nanmax(widths, initial=0.0)) / 2)
     columns = [width.field] if width is not None and width.field is not None else []
-    geometry, values = read_geometries(
-        layer, within=frames.search_boxes(raster, reach), columns=columns
-    )
+    boxes = frames.search_boxes(raster, reach)
+    geometry, values = read_geometries(layer, within=boxes, columns=columns)
+    geometry = frames.cut(geometry, boxes)
     if columns and width is not None:
         numbers = as_numbers(layer, columns[0], values[0])
         distances = np.where(numbers > 0, numbers / 2, width.buffer or np.nan)

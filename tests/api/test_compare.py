@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +70,6 @@ def test_the_command(tmp_path: Path) -> None:
         main, ["compare", str(one), str(two), "-o", str(out), "--overwrite", "--json"]
     )
     assert json.loads(result.stdout)["added"] == added
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_the_printed_path_is_that_of_the_file_whatever_its_bytes(tmp_path: Path) -> None:
-    mask, output = tmp_path / "mask.tif", os.fsencode(tmp_path) + b"/caf\xe9.tif"
-    write_raster(mask, np.eye(8, dtype=np.uint8))
-    done = subprocess.run(
-        [sys.executable, "-m", "geothresh", "compare", mask, mask, "-o", output],
-        capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
-    assert done.stdout == output + b"\n" and Path(os.fsdecode(output)).exists()
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -333,3 +333,13 @@ def test_a_standard_output_that_is_full_is_an_output(options: list[str]) -> None
     assert done.returncode == 4
     assert done.stderr.startswith("Error: standard output cannot be written (No space left")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_printed_path_is_that_of_the_file_whatever_its_bytes() -> None:
+    code = "import sys; from geothresh.cli.terminal import print_result; print_result(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, b"caf\xe9.csv"],
+        capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert done.stdout == b"caf\xe9.csv\n"

@@ -326,3 +326,17 @@ def test_features_on_both_sides_of_the_180th_meridian_are_placed(
     # Longitudes of a raster in degrees go on beyond 180, those of the labels start anew.
     assert halves[0] > 0 and (halves[1] > 0 or crs == "EPSG:4326")
     assert len(np.unique(np.nonzero(mask)[1])) < 30
+
+
+@pytest.mark.parametrize("far", [30.0, 170.0, 1e4, 1e300])
+def test_outlines_far_around_the_raster_take_no_more_points(tmp_path: Path, far: float) -> None:
+    """A point each metre of an outline of the world would fill the memory."""
+    where = raster()
+    edge = 9.001
+    west = shapely.Polygon([(edge, -20), (edge, 70), (9 - far, 70), (9 - far, -20)])
+    labels = find_layer(write_layer(tmp_path / "west.gpkg", [west], crs="EPSG:4326"))
+    with pytest.warns(GeothreshWarning, match="reprojected"):
+        found = burnt(place(labels, where, width=None, what="labels"), where)
+    back = Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True)
+    longitude, _ = back.transform(*centres(where).T)
+    assert np.array_equal(found.ravel(), longitude < edge) and 0 < found.mean() < 1
