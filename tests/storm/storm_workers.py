@@ -52,20 +52,35 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 
 @contextmanager
 def killer(
-    rng: random.Random, every: float, counts: Counter[str], *, spare_starting: bool
+    rng: random.Random, every: float, counts: Counter[str], cluster: LocalCluster | None
 ) -> Iterator[None]:
-    """Kill a random worker now and then, about once in so many seconds."""
+    """Kill a random worker now and then, about once in so many seconds.
+
+    Nannies of a running cluster start no worker again that died before it was there, and who
+    started that cluster is not here to do so: of a cluster only workers are killed that its
+    scheduler knows.
+    """
+
+    def victims() -> list[psutil.Process]:
+        workers = workers_of(psutil.Process())
+        if cluster is None:
+            return workers
+        nannies = list(cluster.workers.values())
+        known = {one.pid for one in nannies if one.worker_address in cluster.scheduler.workers}
+        return [one for one in workers if one.pid in known and not is_starting(one)]
+
+    def is_starting(worker: psutil.Process) -> bool:
+        return time.time() - worker.create_time() < STARTING
+
     ended = threading.Event()
 
     def kill() -> None:
         while not ended.wait(rng.uniform(0.5, 1.5) * every):
-            workers = workers_of(psutil.Process())
+            workers = victims()
             if workers:
                 with suppress(psutil.NoSuchProcess):
                     worker = rng.choice(workers)
-                    starting = time.time() - worker.create_time() < STARTING
-                    if starting and spare_starting:
-                        continue
+                    starting = is_starting(worker)
                     worker.kill()
                     counts["killed while they started" if starting else "workers killed"] += 1
 
@@ -89,10 +104,8 @@ def storm(folder: Path, *, runs: int, workers: int, every: float, seed: int) -> 
     place = folder / "out"
     place.mkdir()
 
-    def run(kind: str, **where: Any) -> None:
-        # Nannies of a running cluster start no worker again that died before it was there, and
-        # who started that cluster is not here to do so.
-        with killer(rng, every, counts, spare_starting="scheduler" in where):
+    def run(kind: str, cluster: LocalCluster | None = None, **where: Any) -> None:
+        with killer(rng, every, counts, cluster):
             try:
                 result = geothresh.refine(
                     scene, place / "out.tif", **grouped(overwrite=True, **TILES | where)
@@ -113,7 +126,7 @@ def storm(folder: Path, *, runs: int, workers: int, every: float, seed: int) -> 
         local_directory=str(folder),
     ) as cluster:  # fmt: skip
         for _ in range(runs):
-            run("runs on a cluster", scheduler=cluster.scheduler_address)
+            run("runs on a cluster", cluster, scheduler=cluster.scheduler_address)
     counts["left over"] += len(workers_of(psutil.Process()))
     return counts
 
