@@ -41,6 +41,7 @@ import geothresh.api.refine  # noqa: E402, F401
 import geothresh.api.vectorize  # noqa: E402, F401
 import geothresh.nn.network  # noqa: E402, F401
 from geothresh.durability.strips import read_log  # noqa: E402
+from geothresh.errors import number_of  # noqa: E402
 from geothresh.types import Float32Array  # noqa: E402
 from tests.support.rasters import write_raster  # noqa: E402
 
@@ -185,7 +186,7 @@ class Storm:
                 return
             self.counts["resumed"] += 1
             self.counts["strips kept"] += kept
-            used = f"went on after {kept} strips" in child.said
+            used = f"went on after {number_of(kept, 'strip')} " in child.said
             self.counts["kept strips not used"] += begun and kept > 0 and not used
         wrong = [name for name in FILES if not self.is_new(name)]
         self.counts["wrong after resuming"] += len(wrong)
