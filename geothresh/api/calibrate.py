@@ -296,17 +296,17 @@ def _tuning(
         )
     output = Path(calibrating.output)
     model, overwrite = output.with_suffix(".safetensors"), calibrating.overwrite
+    # What is in the way is found here, before the maps are scored, which takes long.
     with training_output(model, THRESHNET, ENDINGS, resume=None, overwrite=overwrite):
-        pass  # checked before the maps are scored, which takes long
-    return _FineTuning(
-        data=FolderData(
-            folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,
-            layout=maps.layout, resize=maps.resize,
-            ground_sample_distance=maps.ground_sample_distance,
-        ),
-        recipe=recipe, place_pattern=calibrating.place_pattern, seed=calibrating.seed,
-        device=device, output=output, overwrite=overwrite,
-    )  # fmt: skip
+        return _FineTuning(
+            data=FolderData(
+                folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,
+                layout=maps.layout, resize=maps.resize,
+                ground_sample_distance=maps.ground_sample_distance,
+            ),
+            recipe=recipe, place_pattern=calibrating.place_pattern, seed=calibrating.seed,
+            device=device, output=output, overwrite=overwrite,
+        )  # fmt: skip
 
 
 def _share_progress(progress: Progress | None, maps: int, passes: int) -> _OnShare | None:
