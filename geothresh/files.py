@@ -52,6 +52,11 @@ def is_directory(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir() fails there
 
 
+def too_long(name: str) -> str:
+    """The message for a name that the file system refuses as too long."""
+    return f"{name}: the name is too long for the file system; shorten it"
+
+
 def require_file(name: str, path: Path) -> os.stat_result:
     """Check that a path is a regular file that is not empty; gives its status.
 
@@ -69,9 +74,7 @@ def require_file(name: str, path: Path) -> os.stat_result:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{name}: no such file; check the path") from error
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(
-                f"{name}: the name is too long for the file system; shorten it"
-            ) from error
+            raise InputError(too_long(name)) from error
         raise InputError(
             f"{name}: cannot be read ({error.strerror}); check its path and permissions"
         ) from error

@@ -181,6 +181,8 @@ def evaluate(
         threshold=refining.threshold,
         seconds=time.perf_counter() - started,
         tta="none" if chosen is None else refining.tta,
+        keep_threshold=plan.keep,
+        calibration=None if applied is None else applied.described.get("calibration"),
     )
     if target is not None:
         write_text(target, json.dumps(report.as_dict(), indent=1) + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from geothresh._version import __version__
 from geothresh.errors import UsageError
+from geothresh.fields import checked
 from geothresh.files import check_output, write_bytes
 from geothresh.nn.backends import require_packages
 from geothresh.nn.modelfile import digest, load_arrays, read_card
@@ -42,6 +43,7 @@ class ExportResult:
     file gives the model's alone."""
 
 
+@checked()
 def export_onnx(
     model: PathLike = DEFAULT_MODEL,
     output: PathLike | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from geothresh.api.vectorize import vectorize
 from geothresh.errors import UsageError
+from geothresh.fields import Number, checked
 from geothresh.options import PathLike
 from geothresh.vector.comparing import LineScores, compare_lines, read_in_metres
 from geothresh.vector.options import Centerlines
@@ -60,6 +60,7 @@ class LineReport:
         )
 
 
+@checked(buffer=Number(least=0, above=True))
 def evaluate_lines(
     lines: PathLike,
     truth: PathLike,
@@ -89,8 +90,6 @@ def evaluate_lines(
         >>> evaluate_lines("lines.gpkg", "true_roads.gpkg").scores.quality  # doctest: +SKIP
         0.83
     """
-    if not 0 < buffer < math.inf:
-        raise UsageError(f"buffer {buffer:g}: give a distance above 0 in metres")
     ours = find_layer(lines, layer, lines=True)
     if is_vector_file(truth):
         true = find_layer(truth, truth_layer, option="`truth_layer`", lines=True)

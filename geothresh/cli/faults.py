@@ -22,6 +22,7 @@ from geothresh.cli.naming import as_options
 from geothresh.cli.options import debug, print_json, running, verbosity
 from geothresh.cli.terminal import escaped, one_line
 from geothresh.errors import GeothreshError, GeothreshWarning, InputError, OutputError
+from geothresh.files import too_long
 
 _LOGGER = logging.getLogger("geothresh")
 
@@ -105,8 +106,7 @@ def reported(ctx: click.Context) -> Iterator[None]:
             _show_traceback(ctx)
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 # Any path may be too long, and paths are used everywhere: so it is checked here.
-                text = f"{error.filename}: the name is too long for the file system; shorten it"
-                raise Failure(text, InputError.exit_code) from error
+                raise Failure(too_long(error.filename), InputError.exit_code) from error
             if _lacks_memory(error):
                 what = str(error) or type(error).__name__
                 text = (

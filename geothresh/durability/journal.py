@@ -13,7 +13,7 @@ from typing import Any
 from geothresh.durability.locking import WorkDirectory, work_directory
 from geothresh.durability.resuming import add_note, is_resumable, require_same_run
 from geothresh.durability.strips import Log, StoredChunk, StripFile, is_sound, read_log, read_strip
-from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.errors import InputError, OutputError, UsageError, number_of
 from geothresh.files import file_digest, write_bytes
 from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
@@ -247,7 +247,7 @@ class Journal:
         if kept and error is not None:
             add_note(
                 error,
-                f"from {len(self.strips)} finished strips, which are kept in "
+                f"from {number_of(len(self.strips), 'finished strip')}, kept in "
                 f"{self._directory.path.name}",
             )
 

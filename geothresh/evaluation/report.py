@@ -282,6 +282,10 @@ class Report:
     """Wall time."""
     tta: str = "none"
     """Test-time augmentation of the refinement."""
+    keep_threshold: float | None = None
+    """Refined confidence from which on foreground of the input stays foreground; None = the cut."""
+    calibration: str | None = None
+    """The calibration that was applied, in words; None = no calibration."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values as JSON types."""
@@ -291,6 +295,8 @@ class Report:
             "tta": self.tta,
             "patch": self.patch,
             "threshold": self.threshold,
+            "keep_threshold": self.keep_threshold,
+            "calibration": self.calibration,
             "seconds": round(self.seconds, 3),
             "sources": [source.as_dict() for source in self.sources],
         }

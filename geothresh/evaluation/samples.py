@@ -109,7 +109,8 @@ def read_ids(path: Path, side: Side | None = None) -> Ids:
         ) from error
     ids = frozenset(i for i in found if i)
     if not ids:
-        raise InputError(f"{path}: 0 ids in it; write one a line")
+        what = f"its list {wanted} is empty" if is_manifest else "0 ids in it; write one a line"
+        raise InputError(f"{path}: {what}")
     if side is not None and not is_manifest:
         raise UsageError(
             f"{path}: lists {len(ids)} ids without sides, and `split` {side} is one; leave it out"

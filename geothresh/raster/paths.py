@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import html
-import ipaddress
 import os
 import re
-import socket
 import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 from geothresh.addresses import OBJECT_STORES, Address, without_secrets
 from geothresh.errors import InputError, UsageError
 from geothresh.files import head_of, is_file, require_file
+from geothresh.raster.hosts import internal_host
+from geothresh.raster.raw_vrts import refuse_raw_bytes
 
 # Names that GDAL does not take for the path of a file.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -27,26 +25,6 @@ _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _VSI = re.compile(r"^/vsi[a-z0-9_]+[/?]")
 # Refused: pipes, and sparse files, which point at other files.
 _REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
-_HOST = re.compile(r"(?:https?:/|ftp:/|/vsicurl\w*/|url=)(?=/*(?:[^/?#]*@)?([^/:?#&]+))", re.I)
-# Metadata services, which give the credentials of a cloud machine to any request from inside it.
-_METADATA_HOSTS = {
-    "instance-data",
-    "instance-data.ec2.internal",
-    "metadata",
-    "metadata.azure.internal",
-    "metadata.goog",
-    "metadata.google.internal",
-}
-_METADATA_NETWORKS = [
-    ipaddress.ip_network(network)
-    for network in (
-        "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
-        "fd00:ec2::/32", "fd20:ce::/32",
-    )
-]  # fmt: skip
-# IPv6 networks with an IPv4 address in the last 32 bits: mapped, compatible, translated by NAT64.
-_V4_INSIDE = [ipaddress.ip_network(n) for n in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")]
-
 # Bytes at each end of a file that its digest is made of.
 _ENDS = 2**16
 
@@ -65,14 +43,6 @@ _OTHER_STARTS = (
     (b"SQLite format 3", "an SQLite database or GeoPackage"),
     (b"%PDF", "a PDF"),
 )
-
-# Most bytes of the XML of a VRT; mosaics of ten thousand scenes stay below it.
-_MOST_BYTES = 64 * 2**20
-# Most VRTs that a VRT names, directly or not; more are a mistake or an attack.
-_MOST_VRTS = 1000
-_RAW_BAND = re.compile(rb"VRTRawRasterBand", re.I)
-_VRT_SOURCE = re.compile(rb"<SourceFilename([^>]*)>([^<]*)</SourceFilename>", re.I)
-_RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1[\"']", re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,11 +182,8 @@ def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
         )
     if plain.startswith(_REFUSED_VSI):
         raise InputError(f"{name}: not a file that can be read in any order; give a path")
-    for host in _possible_hosts(plain):
-        if _is_internal(host):
-            raise InputError(
-                f"{name}: {host} is a link-local or metadata address, which is never read"
-            )
+    if host := internal_host(plain):
+        raise InputError(f"{name}: {host} is a link-local or metadata address, which is never read")
     driver = "VRT" if allow_vrt and plain.lower().endswith(".vrt") else "GTiff"
     return RasterSource(
         name=name,
@@ -240,47 +207,6 @@ def _plain(name: str) -> str:
             break
         name = shorter
     return unicodedata.normalize("NFKC", name).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
-
-
-def _possible_hosts(plain: str) -> Iterator[str]:
-    """All parts of a remote name that libcurl might take for a host, and some more.
-
-    libcurl accepts one to three slashes after the scheme, a missing scheme, and anything before the
-    last @ as a user name. An exact parser would have to match every version of libcurl.
-    """
-    for part in re.split(r"[/\\?#&=@\s]+", plain):
-        bracketed = re.fullmatch(r"\[([^\]]*)\](:\d*)?", part)
-        host = bracketed.group(1) if bracketed else re.sub(r":\d*$", "", part)
-        if _address(host) is not None:
-            yield host
-    # Host names count only where a host stands: a directory may be called metadata, too.
-    for match in _HOST.finditer(plain):
-        yield match.group(1)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address of a host, written in any form that C accepts; None for a name."""
-    # Like libcurl, inet_aton also accepts 0xa9fea9fe, 2852039166 and 169.254.43518.
-    with suppress(OSError, ValueError):
-        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-
-
-def _is_internal(host: str) -> bool:
-    """Whether a host is link-local or a metadata service, by address or name."""
-    if host.lower().rstrip(".") in _METADATA_HOSTS:
-        return True
-    address = _address(host)
-    if address is None:
-        return False
-    if address.version == 6 and any(address in network for network in _V4_INSIDE):
-        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.version == 6 and address.sixtofour is not None:
-        address = address.sixtofour
-    return address.is_link_local or any(address in network for network in _METADATA_NETWORKS)
 
 
 def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:
@@ -313,7 +239,7 @@ def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
         return "GTiff"
     if b"<VRTDataset" in head:
         if allow_vrt:
-            require_rasters(name, path)
+            refuse_raw_bytes(name, path)
             return "VRT"
         raise InputError(
             f"{name}: is a VRT, which can point at any other file; add `allow_vrt=True` if you "
@@ -333,61 +259,3 @@ def _check_mask_file(name: str, path: Path) -> None:
     mask = path.with_name(path.name + ".msk")
     if is_file(mask) and not is_tiff(mask):
         raise InputError(f"{name}: the mask file {mask.name} beside it is not a TIFF; remove it")
-
-
-def require_rasters(name: str, path: Path) -> None:
-    """Refuse a VRT that reads raw bytes, directly or through a VRT that it refers to.
-
-    GDAL can read raw bytes from any file that the process may read, so an untrusted VRT could copy
-    a secret into the mask.
-
-    Args:
-        name: name of the VRT in messages.
-        path: path of the VRT.
-
-    Raises:
-        InputError: it is such a VRT, or it cannot be searched.
-    """
-    waiting, seen = [path], {path.resolve()}
-    while waiting:
-        vrt = waiting.pop()
-        content = _vrt_content(name, vrt)
-        if _RAW_BAND.search(content):
-            raise InputError(
-                f"{name}: reads raw bytes of another file (VRTRawRasterBand in {vrt.name}), which "
-                "is never accepted; convert what it reads to GeoTIFF"
-            )
-        for given, source in _VRT_SOURCE.findall(content):
-            inner = Path(html.unescape(source.decode(errors="replace")).strip())
-            if _RELATIVE.search(given):
-                inner = vrt.parent / inner
-            if is_file(inner) and inner.resolve() not in seen and _is_vrt(inner):
-                seen.add(inner.resolve())
-                waiting.append(inner)
-        if len(seen) > _MOST_VRTS:
-            raise InputError(f"{name}: names more than {_MOST_VRTS} other VRTs; write one GeoTIFF")
-
-
-def _vrt_content(name: str, path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(
-            f"{name}: {path} cannot be read ({error.strerror}); check its permissions"
-        ) from error
-    if len(content) > _MOST_BYTES:
-        raise InputError(
-            f"{name}: {path.name} is a VRT of more than {_MOST_BYTES >> 20} MiB; write a "
-            "GeoTIFF of it"
-        )
-    return content
-
-
-def _is_vrt(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return b"<VRTDataset" in file.read(512)
-    except OSError:
-        # GDAL will report it if it needs the file.
-        return False

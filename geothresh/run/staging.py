@@ -27,8 +27,8 @@ from geothresh.run.outputs import OutputFiles
 
 WORK = "GEOTHRESH_WORK"
 """The environment variable with the parent of the directories of all outputs."""
-# Most characters of a directory's name before the digest.
-_MOST_CHARACTERS = 60
+# Most bytes of a directory's name before the digest.
+_MOST_BYTES = 60
 
 
 def work_home() -> Path:
@@ -37,7 +37,8 @@ def work_home() -> Path:
     if chosen:
         return Path(chosen).absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
-    if cache:
+    # https://specifications.freedesktop.org/basedir-spec: a relative path is to be ignored.
+    if cache and Path(cache).is_absolute():
         return Path(cache) / "geothresh"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "geothresh"
@@ -47,7 +48,8 @@ def work_home() -> Path:
 def work_directory_of(address: Address) -> Path:
     """The local directory for an output, or for a directory of outputs; it may not exist yet."""
     digest = hashlib.sha256(address.location.encode()).hexdigest()[:16]
-    return work_home() / f"{address.leaf[:_MOST_CHARACTERS]}-{digest}"
+    start = address.leaf.encode()[:_MOST_BYTES].decode(errors="ignore")
+    return work_home() / f"{start}-{digest}"
 
 
 def require_one_file(output: Address) -> None:

@@ -150,6 +150,8 @@ def test_what_calibrate_scores_is_what_refine_makes(
     by_id = {line["id"]: line["refined"]["iou"] for line in report.sources[0].maps}
     truth = read_gray(data / "mask" / "p01_1.png") > 0
     assert by_id["p01_1"] == pytest.approx((mask & truth).sum() / (mask | truth).sum())
+    told = report.as_dict()
+    assert (told["keep_threshold"], told["calibration"]) == (0.4, result.calibration)
 
 
 def test_a_dataarray_is_refined_as_a_file_is(data: Path, model: Path, tmp_path: Path) -> None:

@@ -438,3 +438,17 @@ def test_a_server_of_others_takes_it_too(
         assert len(names) == 1101 and names[-1] == "t1099.tif"
     finally:
         serving.stop()
+
+
+def test_work_directories_have_names_that_file_systems_take(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A leaf of two-byte letters fits in 255 bytes; a relative cache directory is ignored."""
+    monkeypatch.delenv(staging.WORK, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    address = Address.of("s3://bucket/" + "\u4e16" * 80 + ".tif")
+    assert address is not None
+    staging.work_directory_of(address).mkdir(parents=True)
+    assert len(staging.work_directory_of(address).name.encode()) <= 60 + 17
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert staging.work_home().is_absolute()

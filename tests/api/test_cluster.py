@@ -369,7 +369,7 @@ def test_a_lost_scheduler_ends_the_run_and_the_work_stays(scene: Path, tmp_path:
         with pytest.raises(ClusterError, match="was lost") as caught:
             on(address, scene, out, kind="slow", progress=kill)
         assert time.monotonic() - begun < 120
-    assert "finished strips, which are kept" in caught.value.__notes__[0]
+    assert "finished strips, kept" in caught.value.__notes__[0]
     assert caught.value.exit_code == 1
     result = refine(scene, out / "out.tif", model=FakeSource(kind="slow"), **grouped(**TILES))
     assert result.strips_resumed >= 2

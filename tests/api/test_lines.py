@@ -24,6 +24,12 @@ from tests.support.streets import UTM, save, town
 NOTHING = np.empty(0, object)
 
 
+@pytest.mark.parametrize("buffer", [0, -1, float("nan"), float("inf"), "3", True])
+def test_a_buffer_that_is_no_distance_is_refused(buffer: object) -> None:
+    with pytest.raises(UsageError, match="^`buffer` .*: give a number above 0"):
+        evaluate_lines("lines.gpkg", "truth.gpkg", buffer=buffer)
+
+
 def line(*points: tuple[float, float]) -> shapely.LineString:
     return shapely.LineString(points)
 
@@ -150,7 +156,7 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         ((areas, roads), {}, InputError, "holds a Polygon"),
         ((roads, areas), {}, InputError, "holds a Polygon"),
         ((bare, roads), {}, InputError, "has no CRS"),
-        ((roads, roads), {"buffer": 0}, UsageError, "buffer 0"),
+        ((roads, roads), {"buffer": 0}, UsageError, "`buffer` 0: give a number above 0"),
         ((roads, roads), {"layer": "x"}, UsageError, "there is no layer 'x'"),
         ((roads, tmp_path / "none.tif"), {}, InputError, "no such file"),
     ):

@@ -71,7 +71,7 @@ def test_a_signal_keeps_the_work(
         said = process.stderr.read().splitlines()
     (line,) = said
     pattern = rf"Stopped by {number.name}; the same command goes on from [23] finished strips, "
-    assert re.match(pattern, line) and line.endswith("which are kept in .out.tif.geothresh.")
+    assert re.match(pattern, line) and line.endswith("kept in .out.tif.geothresh.")
     assert os.listdir(out) == [".out.tif.geothresh"]
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from geothresh.durability import Journal, StoredChunk, finished_outputs
 from geothresh.durability.locking import work_directory
 from geothresh.durability.strips import Log, StripFile, is_sound, read_log, read_strip
-from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError
+from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError, number_of
 from geothresh.files import check_output
 from geothresh.packed import PackedLayer
 from geothresh.windows import PixelWindow
@@ -137,11 +137,15 @@ def begun(target: Path, strips: int, **options: object) -> Journal:
 def interrupted(target: Path, strips: int, **options: object) -> None:
     with pytest.raises(KeyboardInterrupt) as caught, begun(target, strips, **options):
         raise KeyboardInterrupt
-    expected = [
-        f"the same command goes on from {strips} finished strips, which are kept in "
-        ".out.tif.geothresh"
-    ]
+    number = number_of(strips, "finished strip")
+    expected = [f"the same command goes on from {number}, kept in .out.tif.geothresh"]
     assert getattr(caught.value, "__notes__", []) == (expected if strips else [])
+
+
+def test_one_strip_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, begun(tmp_path / "out.tif", 1):
+        raise KeyboardInterrupt
+    assert "goes on from 1 finished strip, kept in" in caught.value.__notes__[0]
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:

@@ -190,6 +190,13 @@ def test_a_file_without_ids_is_refused(tmp_path: Path, text: str) -> None:
         read_ids(path)
 
 
+def test_a_manifest_whose_list_is_empty_is_refused_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": ["a"], "validation": []}))
+    with pytest.raises(InputError, match="its list validation is empty$"):
+        read_ids(path)
+
+
 def test_figures_and_report_are_written_where_nothing_is_in_the_way(tmp_path: Path) -> None:
     data, confidence = write_pairs(tmp_path, range(2))
     figures, output = tmp_path / "figures", tmp_path / "report.json"
