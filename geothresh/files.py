@@ -71,6 +71,10 @@ def require_file(name: str, path: Path) -> os.stat_result:
             raise InputError(
                 f"{name}: a link to {path.readlink()}, which cannot be found; mend the link"
             ) from error
+        if lost_a_slash(path):
+            raise InputError(
+                f"{name}: only files on this machine are read here; copy it first"
+            ) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{name}: no such file; check the path") from error
         if error.errno == errno.ENAMETOOLONG:

@@ -82,7 +82,7 @@ class DemoResult:
     picture: Path
     """The PNG that shows before and after."""
     manifest: Path
-    """JSON with the sha256 of mask and refined confidence."""
+    """JSON with the sha256 of mask, refined confidence and changes."""
     model: str
     """Name of the model."""
     valid_pixels: int

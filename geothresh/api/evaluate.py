@@ -151,7 +151,7 @@ def evaluate(
     """
     started = time.perf_counter()
     folders = paths_of(data)
-    pairs = _pairs_of(folders, mask)
+    pairs = _pairs_of(folders, mask, reading)
     _require_use(pairs, model, maps, refining, reading, compute)
     inputs = [*folders, *(path for pair in pairs for path in (pair.scene, pair.mask))]
     inputs += _files_of(model, maps.ids, refining.calibration)
@@ -232,7 +232,9 @@ def _require_use(
         require_only(refining, why="is for refining, and there is no model")
 
 
-def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) -> list[ScenePair]:
+def _pairs_of(
+    data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None, reading: Reading
+) -> list[ScenePair]:
     """Pair the rasters with their masks; empty if `data` are folders of maps."""
     if not data:
         raise UsageError("no data; name a folder with masks, or a confidence raster with `mask`")
@@ -240,7 +242,7 @@ def _pairs_of(data: Sequence[Path], mask: PathLike | Sequence[PathLike] | None) 
         if is_file(data[0]):
             raise UsageError(f"{data[0]}: is a file; name its truth with `mask`")
         return []
-    return scene_pairs(data, paths_of(mask))
+    return scene_pairs(data, paths_of(mask), allow_vrt=reading.allow_vrt)
 
 
 def _figures_folder(scoring: Scoring) -> Path | None:
@@ -331,7 +333,8 @@ def _score_pair(
     pair: ScenePair, reading: Reading, plan: _Plan, add: Callable[[Sample], None]
 ) -> float:
     """Refine a scene and pass its cells to `add`; returns model pixels per pixel of the scene."""
-    with open_scene(pair.scene, reading) as scene, open_labels(pair.mask) as labels:
+    labels_of = partial(open_labels, allow_vrt=reading.allow_vrt)
+    with open_scene(pair.scene, reading) as scene, labels_of(pair.mask) as labels:
         chosen = None if plan.model is None else chosen_for(scene, plan.model)
         labels.box.require_same(scene.box)
         _score_raster(scene, labels, plan, chosen, add)

@@ -54,9 +54,9 @@ class RefineResult:
     thresholds: Path | str | None
     """The region-specific thresholds (5 to 95 for 0.05 to 0.95, 255 nodata), if they were asked
     for."""
-    vector: Path | None
-    """The GeoPackage with the polygons of the foreground, if it was asked for."""
-    report: Path | None
+    vector: Path | str | None
+    """The vector file with the polygons of the foreground, if it was asked for."""
+    report: Path | str | None
     """The report page, if it was asked for."""
     manifest: Path | None
     """JSON with the sha256 of each output, written last, where there are several outputs."""

@@ -20,7 +20,7 @@ from geothresh.files import is_directory
 from geothresh.many.inputs import names_several
 from geothresh.options import IN_THIS_PROCESS, READ_WHOLE, Compute, Reading, Refining, Tiling
 
-_VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb")
+_VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet")
 # Options for lines only, and options for any kind of DATA.
 _FOR_LINES = {"layer", "truth_layer", "buffer"}
 _FOR_ALL = {

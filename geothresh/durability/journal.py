@@ -301,7 +301,7 @@ def _read_run(path: Path) -> dict[str, Any] | None:
     """Read ``run.json``; None if it does not exist or this version cannot read it."""
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         content = None

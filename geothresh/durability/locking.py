@@ -37,7 +37,7 @@ def only_run(output: Path) -> Iterator[None]:
     Raises:
         OutputError: another run is making the output, or the lock file cannot be created.
     """
-    path = output.with_name(f".{output.name}.lock")
+    path = _hidden_beside(output, ".lock")
     descriptor = hold(output, path, _lock_file)
     try:
         yield
@@ -116,11 +116,15 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def work_directory(target: Path) -> Path:
     """The path ``.NAME.geothresh`` beside an output; a very long name is cut and gets a digest."""
+    return _hidden_beside(target, _ENDING)
+
+
+def _hidden_beside(target: Path, ending: str) -> Path:
     name = os.fsencode(f".{target.name}")
-    if len(name) + len(_ENDING) > LONGEST_NAME:
+    if len(name) + len(ending) > LONGEST_NAME:
         digest = hashlib.sha256(name).hexdigest()[:16].encode()
-        name = name[: LONGEST_NAME - len(_ENDING) - len(digest) - 1] + b"-" + digest
-    return target.parent / (name.decode(errors="ignore") + _ENDING)
+        name = name[: LONGEST_NAME - len(ending) - len(digest) - 1] + b"-" + digest
+    return target.parent / (name.decode(errors="ignore") + ending)
 
 
 class WorkDirectory:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from geothresh.addresses import path_of
 from geothresh.errors import InputError, UsageError, names
 from geothresh.many.inputs import find_inputs, names_several
 
@@ -25,13 +26,14 @@ class ScenePair:
     """Its ground truth."""
 
 
-def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
+def scene_pairs(data: Sequence[Path], masks: Sequence[Path], *, allow_vrt: bool) -> list[ScenePair]:
     """Match scenes and masks.
 
     Args:
         data: scenes, or one directory, list or tile index of them.
         masks: the mask of each scene, in the same order; or one directory, list or tile index of
             masks with the names of the scenes, which may be followed by ``_mask`` or ``_truth``.
+        allow_vrt: whether lists may name VRTs.
 
     Raises:
         UsageError: their numbers differ, two scenes have the same name, or a folder is given
@@ -39,7 +41,7 @@ def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
         InputError: a directory, list or index cannot be read, or a scene has no mask there.
     """
     if len(data) == len(masks) == 1 and names_several(data[0]) and names_several(masks[0]):
-        return _by_name(data[0], masks[0])
+        return _by_name(data[0], masks[0], allow_vrt=allow_vrt)
     for path in data:
         if names_several(path):
             raise UsageError(
@@ -56,11 +58,11 @@ def scene_pairs(data: Sequence[Path], masks: Sequence[Path]) -> list[ScenePair]:
     return pairs
 
 
-def _by_name(data: Path, masks: Path) -> list[ScenePair]:
+def _by_name(data: Path, masks: Path, *, allow_vrt: bool) -> list[ScenePair]:
     if data.resolve() == masks.resolve():
         raise UsageError(f"{data}: is a folder of scenes and of their truth; keep them apart")
     scenes, truths = (
-        [Path(source.name) for source in find_inputs([path], allow_vrt=False).sources]
+        [path_of(source.name) for source in find_inputs([path], allow_vrt=allow_vrt).sources]
         for path in (data, masks)
     )
     by_stem: dict[str, list[Path]] = {}

@@ -197,14 +197,23 @@ class _ClusterRun:
     def do(self) -> MosaicStats:
         """Compute all chunks that are left, in order."""
         chunk = self.strips.first_chunk
-        while chunk < self.job.plan.n_chunks:
-            try:
-                self._compute_from(chunk)
-                break
-            except _WorkersDied as died:
-                self._store(self._compute_carefully(died.chunk))
-                chunk = died.chunk + 1
+        while (deadly := self._first_deadly(chunk)) is not None:
+            self._store(self._compute_carefully(deadly))
+            chunk = deadly + 1
         return self.strips.stats()
+
+    def _first_deadly(self, start: int) -> int | None:
+        """Compute the chunks from `start` on; gives the first one for which several workers died.
+
+        The exception is gone when it returns: its frames would keep the futures of other chunks,
+        and Dask would go on computing these.
+        """
+        if start < self.job.plan.n_chunks:
+            try:
+                self._compute_from(start)
+            except _WorkersDied as died:
+                return died.chunk
+        return None
 
     def _compute_from(self, start: int) -> None:
         """Compute the chunks from `start` on, a few for each worker at a time."""

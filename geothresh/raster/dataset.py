@@ -27,6 +27,7 @@ from geothresh.raster.gdal import (
 )
 from geothresh.raster.georeference import Georeference
 from geothresh.raster.paths import RasterSource, find_raster
+from geothresh.raster.raw_vrts import refuse_raw_bytes
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ def open_raster(source: RasterSource, make: Callable[[RasterSource, DatasetReade
     try:
         # Reading metadata may make GDAL read the file, and fail.
         with gdal_environment(**source.access), filtered_warnings():
+            if source.driver == "VRT":
+                refuse_raw_bytes(source.name, dataset, remote=source.remote)
             return make(source, dataset)
     except RASTER_ERRORS as error:
         # GDAL may report a fault in the metadata at any later call.

@@ -129,17 +129,23 @@ def open_mask(
     )
 
 
-def open_labels(mask: str | os.PathLike[str] | RasterSource | Any) -> Mask:
+def open_labels(
+    mask: str | os.PathLike[str] | RasterSource | Any, *, allow_vrt: bool | None = None
+) -> Mask:
     """Open a mask that is the ground truth; see `open_mask`.
 
     0 is background, also in masks with a nodata value of 0, of which there are many: as nodata,
     there would be no false positives.
 
+    Args:
+        mask: path, URL or open dataset.
+        allow_vrt: as for `find_raster`.
+
     Raises:
         InputError: the raster cannot be read, or is no mask.
     """
     return open_raster(
-        find_raster(mask),
+        find_raster(mask, allow_vrt=allow_vrt),
         lambda source, dataset: _examine(
             source, dataset, None, None, advice=_CUT_LABELS, zero_is_data=True
         ),

@@ -16,7 +16,6 @@ from geothresh.addresses import OBJECT_STORES, Address, without_secrets
 from geothresh.errors import InputError, UsageError
 from geothresh.files import head_of, is_file, require_file
 from geothresh.raster.hosts import internal_host
-from geothresh.raster.raw_vrts import refuse_raw_bytes
 
 # Names that GDAL does not take for the path of a file.
 _SPECIAL = re.compile(r"\s*<|(GTIFF_DIR|GTIFF_RAW|MEM|VRT|DERIVED_SUBDATASET|vrt)\s*:", re.I)
@@ -29,20 +28,26 @@ _REFUSED_VSI = ("/vsistdin", "/vsistdout", "/vsisparse")
 _ENDS = 2**16
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_OTHER_STARTS = (
+_IMAGE_STARTS = (
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89HDF", "an HDF5 or netCDF-4 file"),
-    (b"CDF", "a netCDF file"),
     (b"EHFA_HEADER_TAG", "an ERDAS IMG file"),
     (b"\0\0\0\x0cjP", "a JPEG 2000 image"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+)
+_OTHER_STARTS = (
+    *_IMAGE_STARTS,
+    (b"\x89HDF", "an HDF5 or netCDF-4 file"),
+    (b"CDF", "a netCDF file"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"version https://git-lfs", "a git-lfs pointer: fetch the file itself with `git lfs pull`"),
     (b"SQLite format 3", "an SQLite database or GeoPackage"),
     (b"%PDF", "a PDF"),
 )
+
+IMAGE_STARTS = (*_TIFF_STARTS, *(start for start, _ in _IMAGE_STARTS))
+"""First bytes of the files that a VRT may name: such a file holds its own pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +142,16 @@ def version_of(source: RasterSource) -> str | None:
     return found
 
 
-def find_raster(scene: str | os.PathLike[str] | Any, *, allow_vrt: bool = False) -> RasterSource:
+def find_raster(
+    scene: str | os.PathLike[str] | Any, *, allow_vrt: bool | None = None
+) -> RasterSource:
     """Check a path, a URL, or an open rasterio dataset, whose name is used.
 
     A `RasterSource` is returned unchanged.
+
+    Args:
+        scene: the path, URL or dataset.
+        allow_vrt: whether a VRT is accepted; None = never, and there is no option for it.
 
     Raises:
         InputError: it is not a regular file, cannot be read, or is not a TIFF.
@@ -174,7 +185,7 @@ def _name_of(scene: Any) -> str:
     )
 
 
-def _remote(name: str, scheme: str | None, allow_vrt: bool) -> RasterSource:
+def _remote(name: str, scheme: str | None, allow_vrt: bool | None) -> RasterSource:
     plain, name, location = _plain(name), without_secrets(name), name
     if scheme is not None and scheme not in _SCHEMES:
         raise InputError(
@@ -209,7 +220,7 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFKC", name).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
 
 
-def _local(name: str, path: Path, allow_vrt: bool) -> RasterSource:
+def _local(name: str, path: Path, allow_vrt: bool | None) -> RasterSource:
     status = require_file(name, path)
     driver = _driver_of(name, path, allow_vrt)
     _check_mask_file(name, path)
@@ -233,18 +244,17 @@ def is_tiff(path: Path) -> bool:
     return head_of(str(path), path).startswith(_TIFF_STARTS)
 
 
-def _driver_of(name: str, path: Path, allow_vrt: bool) -> str:
+def _driver_of(name: str, path: Path, allow_vrt: bool | None) -> str:
     head = head_of(name, path)
     if head.startswith(_TIFF_STARTS):
         return "GTiff"
     if b"<VRTDataset" in head:
         if allow_vrt:
-            refuse_raw_bytes(name, path)
             return "VRT"
-        raise InputError(
-            f"{name}: is a VRT, which can point at any other file; add `allow_vrt=True` if you "
-            "trust it"
-        )
+        advice = "add `allow_vrt=True` if you trust it"
+        if allow_vrt is None:
+            advice = "write a GeoTIFF of it with gdal_translate"
+        raise InputError(f"{name}: is a VRT, which can point at any other file; {advice}")
     for start, kind in _OTHER_STARTS:
         if head.startswith(start):
             raise InputError(f"{name}: is {kind}, not a TIFF; convert it to GeoTIFF first")

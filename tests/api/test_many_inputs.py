@@ -11,6 +11,7 @@ import rasterio
 
 from geothresh import Many, Tiling, refine, vectorize
 from geothresh.errors import InputError, OutputError, UsageError
+from geothresh.files import require_file
 from tests.support.fakes import IdentityRefiner
 from tests.support.many import VALUES, WINDOWS, read, run, write_part, write_tiles
 from tests.support.objects import object_store
@@ -91,6 +92,12 @@ def test_a_name_that_is_too_long_is_told(tmp_path: Path, name: str) -> None:
         run([tmp_path / name], tmp_path / "out")
     with pytest.raises(InputError, match="too long for the file system"):
         vectorize(tmp_path / name, tmp_path / "out.gpkg")
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/list.txt", "https://example.com/a.gpkg"])
+def test_a_file_that_must_be_local_is_told_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="only files on this machine are read here"):
+        require_file(name, Path(name))
 
 
 def test_an_index_on_a_server_is_refused_as_an_input(tmp_path: Path) -> None:

@@ -130,6 +130,21 @@ def test_a_url_that_was_typed(bench: Bench, server: str) -> None:
     bench.refine_refused(3, f"{server}/none.tif: ", f"{server}/none.tif", "-o", "m.tif")
 
 
+@pytest.mark.catalogue(80)
+def test_a_vrt_on_a_server_reads_rasters_there_and_nothing_of_this_machine(
+    bench: Bench, server: str
+) -> None:
+    write_raster(Path("x.tif"), VALUES)
+    vrt_of("x.tif", "x.vrt")
+    bench.refined(f"{server}/x.vrt", "--allow-vrt", expected=VALUES, reference="x.tif")
+    Path("secret").write_text("password" * 300)
+    Path("raw.vrt").write_text(RAW.format(secret=bench.place / "secret"))
+    Path("outer.vrt").write_text(ITSELF.format(name=bench.place / "raw.vrt").replace('"1"', '"0"'))
+    for name in ("raw.vrt", "outer.vrt"):
+        url = f"{server}/{name}"
+        bench.refine_refused(3, "raw bytes of another", url, "--allow-vrt", "-o", "m.tif")
+
+
 @pytest.mark.catalogue(81)
 def test_a_zip_that_was_typed(bench: Bench) -> None:
     write_raster(Path("x.tif"), VALUES)

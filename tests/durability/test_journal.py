@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geothresh.durability import Journal, StoredChunk, finished_outputs
-from geothresh.durability.locking import work_directory
+from geothresh.durability.journal import left_by_another
+from geothresh.durability.locking import only_run, work_directory
 from geothresh.durability.strips import Log, StripFile, is_sound, read_log, read_strip
 from geothresh.errors import GeothreshWarning, InputError, OutputError, UsageError, number_of
 from geothresh.files import check_output
@@ -317,6 +318,18 @@ def test_long_names_have_directories_of_their_own() -> None:
     assert one != two and one.parent == Path("here")
     assert all(len(os.fsencode(path.name)) <= 255 for path in (one, two))
     assert work_directory(Path("out.tif")) == Path(".out.tif.geothresh")
+
+
+def test_the_lock_of_a_long_name_fits_beside_it(tmp_path: Path) -> None:
+    with only_run(tmp_path / ("n" * 250 + ".tif")):
+        (name,) = os.listdir(tmp_path)
+        assert len(name) <= 255 and name.endswith(".lock")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_place_of_a_work_directory_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / ".out.tif.geothresh").write_text("a note")
+    assert not left_by_another(tmp_path / "out.tif", {"threshold": 0.5})
 
 
 FULL = """

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 
-from geothresh import InputError, Reading, Scoring, Tiling, UsageError, evaluate
+from geothresh import InputError, Reading, Scoring, Tiling, UsageError, compare, evaluate
 from geothresh.evaluation.report import Report
 from geothresh.metrics import Counts
 from geothresh.types import BoolArray
@@ -132,6 +133,25 @@ def test_a_missing_or_doubled_mask_is_named(folders: tuple[Path, Path]) -> None:
         plain(*folders)
     with pytest.raises(UsageError, match="3 rasters and 2 masks"):
         plain(sorted(scenes.iterdir()), sorted(truths.iterdir()))
+
+
+def test_scenes_and_masks_may_be_vrts_where_that_is_allowed(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scenes, truths = tmp_path / "vrts", tmp_path / "true_vrts"
+    for folder, vrts in zip(folders, (scenes, truths), strict=True):
+        vrts.mkdir()
+        rasterio.shutil.copy(folder / "a.tif", vrts / "a.vrt", driver="VRT")
+        (tmp_path / f"{vrts.name}.txt").write_text(f"{vrts.name}/a.vrt\n")
+    one = {"data": scenes / "a.vrt", "mask": truths / "a.vrt", "model": None}
+    listed = {"data": f"@{scenes}.txt", "mask": f"@{truths}.txt", "model": None}
+    for pair in (one, listed):
+        (source,) = evaluate(**pair, reading=Reading(allow_vrt=True)).sources
+        assert source.row("cut").summary.n == 1
+        with pytest.raises(InputError, match=r"a\.vrt: is a VRT, .* add `allow_vrt=True`"):
+            evaluate(**pair)
+    with pytest.raises(InputError, match=r"a VRT, .* write a GeoTIFF of it with gdal_translate"):
+        compare(truths / "a.vrt", folders[1] / "a.tif", tmp_path / "c.tif")
 
 
 def test_how_values_are_read_is_for_directories_of_scenes_too(folders: tuple[Path, Path]) -> None:

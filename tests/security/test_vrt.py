@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,75 @@ def test_an_allowed_vrt_that_includes_itself_or_nothing_ends(
     (place / "x.vrt").write_text(make(place))
     result = runner().invoke(main, ["refine", "x.vrt", "--allow-vrt", "-m", str(tiny_model)])
     assert result.exit_code == 3 and named in result.stderr
+
+
+def source(name: str, relative: int = 1) -> str:
+    return (
+        f'<SimpleSource><SourceFilename relativeToVRT="{relative}">{name}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource>"
+    )
+
+
+def outer(band: str, before: str = "") -> str:
+    """A VRT of one band."""
+    return (
+        f'<VRTDataset rasterXSize="64" rasterYSize="64">{before}'
+        f'<VRTRasterBand dataType="Byte" band="1">{band}</VRTRasterBand></VRTDataset>'
+    )
+
+
+HIDING = {
+    "an entity": lambda place: raw(place).replace("VRTRaw", "VRTRa&#119;"),
+    "an element": lambda place: (
+        raw(place)
+        .replace(' subClass="VRTRawRasterBand"', "")
+        .replace("<ImageOffset>", "<subClass>VRTRawRasterBand</subClass><ImageOffset>")
+    ),
+    "CDATA": lambda place: outer(source("<![CDATA[inner.vrt]]>")),
+    "a space": lambda place: outer(
+        source("inner.vrt").replace("</SourceFilename>", "</SourceFilename >")
+    ),
+    "a late start": lambda place: outer(source("late.vrt")),
+    "a part of a file": lambda place: outer(
+        source(f"/vsisubfile/0_100000,{place}/inner.vrt", relative=0)
+    ),
+    "a driver": lambda place: outer(source(f"vrt://{place}/inner.vrt", relative=0)),
+    "a subdataset": lambda place: outer(
+        source(f"DERIVED_SUBDATASET:AMPLITUDE:{place}/inner.vrt", relative=0)
+    ),
+    "the name itself": lambda place: outer(source(html.escape(raw(place)), relative=0)),
+    "an overview": lambda place: outer(
+        '<Overview><SourceFilename relativeToVRT="1">inner.vrt</SourceFilename></Overview>'
+        + source("good.tif")
+    ),
+    "a mask": lambda place: outer(
+        source("good.tif"),
+        f'<MaskBand><VRTRasterBand dataType="Byte">{source("inner.vrt")}'
+        "</VRTRasterBand></MaskBand>",
+    ),
+    "a file of another kind": lambda place: outer(source("label.xml")),
+}
+
+
+@pytest.mark.parametrize("way", HIDING)
+@pytest.mark.parametrize("command", ["info", "refine", "vectorize"])
+def test_an_allowed_vrt_cannot_hide_raw_bytes(way: str, command: str, place: Path) -> None:
+    """GDAL's reading of the XML decides, not ours."""
+    (place / "inner.vrt").write_text(raw(place))
+    (place / "late.vrt").write_text(f"<!-- {'x' * 600} -->{raw(place)}")
+    (place / "label.xml").write_text("<Product/>")
+    (place / "x.vrt").write_text(HIDING[way](place))
+    result = runner().invoke(main, [command, "x.vrt", "--allow-vrt"])
+    assert result.exit_code == 3, result.output
+    said = ("raw bytes of another file", "is not the path of a file", "neither a TIFF nor a VRT")
+    assert any(text in result.stderr for text in said), result.stderr
+
+
+def test_an_allowed_vrt_may_name_rasters_and_vrts_of_them(place: Path) -> None:
+    (place / "inner.vrt").write_text(outer(source("good.tif")))
+    (place / "x.vrt").write_text(outer(source("inner.vrt") + source("good.tif")))
+    result = runner().invoke(main, ["info", "x.vrt", "--allow-vrt"])
+    assert result.exit_code == 0, result.stderr
 
 
 @pytest.mark.parametrize(
