@@ -25,7 +25,6 @@ _VECTORS = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet")
 _FOR_LINES = {"layer", "truth_layer", "buffer"}
 _FOR_ALL = {
     "data",
-    "match_resolution",
     "mask",
     "as_json",
     "progress",

@@ -176,6 +176,7 @@ def test_options_of_the_other_kind_are_refused(tmp_path: Path) -> None:
         ([str(roads), str(roads), "--mask", str(roads)], "one file of lines"),
         ([str(roads), "--mask", str(roads), "--tta", "d4"], "--tta is for rasters"),
         ([str(roads), "--mask", str(roads), "--no-refine"], "--no-refine is for rasters"),
+        ([str(roads), "--mask", str(roads), "--match-resolution"], "--match-resolution is for"),
         ([str(tmp_path), "--buffer", "5"], "--buffer is for lines"),
     ):
         result = runner().invoke(main, ["evaluate", *arguments])
