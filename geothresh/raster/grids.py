@@ -5,14 +5,14 @@ Only transforms and sizes are used; no pixel is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from geothresh.geobox import GeoBox
-from geothresh.types import Int64Array
+from geothresh.types import Float64Array, Int64Array
 from geothresh.windows import PixelWindow, RasterSize, RegularGrid
 
 SAME_PLACE = 0.01
@@ -108,23 +108,14 @@ class Surface:
     """Where each member lies in the union, in the same order."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class _Grid:
-    """A pixel grid that is being filled: its first raster, and the windows of all so far."""
+    """A pixel grid: its first raster, all that lie on it, and their windows."""
 
     anchor: GeoBox
     members: list[int]
     windows: list[PixelWindow]
-
-    def window_of(self, box: GeoBox) -> PixelWindow | None:
-        """Window of a raster, counted from the anchor's first pixel; None if not on this grid."""
-        corners = box.corners()
-        shifts = self.anchor.to_pixels(box.to_map(corners)) - corners
-        first = np.rint(shifts[0])
-        if not np.abs(shifts - first).max() <= SAME_PLACE:  # also true of NaN
-            return None
-        col, row = first.astype(np.int64).tolist()
-        return box.size.window().shifted(row, col)
+    """Counted from the anchor's first pixel."""
 
 
 def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:
@@ -136,21 +127,57 @@ def surfaces_of(boxes: Sequence[GeoBox]) -> list[Surface]:
     Args:
         boxes: the rasters, each with a transform.
     """
-    by_crs: dict[str | None, list[_Grid]] = {}
-    grids: list[_Grid] = []
+    by_crs: dict[str | None, list[int]] = {}
     for index, box in enumerate(boxes):
-        for grid in by_crs.setdefault(box.crs, []):
-            window = grid.window_of(box)
-            if window is not None:
-                break
-        else:
-            window = box.size.window()
-            grid = _Grid(anchor=box, members=[], windows=[])
-            by_crs[box.crs].append(grid)
-            grids.append(grid)
-        grid.members.append(index)
-        grid.windows.append(window)
-    return [_surface(grid) for grid in grids]
+        by_crs.setdefault(box.crs, []).append(index)
+    grids = [grid for alike in by_crs.values() for grid in _grids_of(boxes, alike)]
+    return [_surface(grid) for grid in sorted(grids, key=lambda grid: grid.members[0])]
+
+
+def _grids_of(boxes: Sequence[GeoBox], alike: Sequence[int]) -> Iterator[_Grid]:
+    """The grids of rasters of one CRS.
+
+    The first raster that is left is an anchor; all others are compared with it at once.
+    """
+    own = np.stack([boxes[index].corners() for index in alike])
+    places = np.stack([boxes[index].to_map(boxes[index].corners()) for index in alike])
+    left = np.arange(len(alike))
+    while len(left):
+        anchor, left = alike[left[0]], left[1:]
+        box = boxes[anchor]
+        members, windows = [anchor], [box.size.window()]
+        if len(left):
+            on, shifts = _on_grid(box, own, places, left)
+            for place, (col, row) in zip(left[on].tolist(), shifts.tolist(), strict=True):
+                members.append(alike[place])
+                windows.append(boxes[alike[place]].size.window().shifted(row, col))
+            left = np.delete(left, on)
+        yield _Grid(anchor=box, members=members, windows=windows)
+
+
+def _on_grid(
+    anchor: GeoBox, own: Float64Array, places: Float64Array, left: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """Which rasters lie on the grid of an anchor, and the first column and row of each on it.
+
+    Args:
+        anchor: the first raster of the grid.
+        own: (n, 4, 2) columns and rows of the corners of all rasters, on their own grids.
+        places: (n, 4, 2) x and y of these corners.
+        left: indices of the rasters to compare.
+
+    Returns:
+        Indices into `left`, ascending, and (m, 2) columns and rows.
+    """
+    start = anchor.to_pixels(places[left, 0])
+    # Most rasters of other grids already begin off this one; twice the tolerance allows for
+    # rounding.
+    near = np.flatnonzero(np.abs(start - np.rint(start)).max(axis=1) <= 2 * SAME_PLACE)
+    corners = left[near]
+    shifts = anchor.to_pixels(places[corners].reshape(-1, 2)).reshape(-1, 4, 2) - own[corners]
+    first = np.rint(shifts[:, 0])
+    same = np.abs(shifts - first[:, None]).max(axis=(1, 2)) <= SAME_PLACE  # false for NaN
+    return near[same], first[same].astype(np.int64)
 
 
 def _surface(grid: _Grid) -> Surface:
