@@ -41,6 +41,11 @@ class GeoBox:
         a, b, _, d, e, _ = self.transform
         return abs(a * e - b * d)
 
+    def transform_at(self, col: int, row: int) -> tuple[float, ...]:
+        """The transform of a raster on the same grid whose first pixel is this one's (col, row)."""
+        a, b, c, d, e, f = self.transform
+        return a, b, a * col + b * row + c, d, e, d * col + e * row + f
+
     def to_map(self, pixels: Float64Array) -> Float64Array:
         """Convert (n, 2) columns and rows to x and y."""
         a, b, c, d, e, f = self.transform

@@ -183,10 +183,9 @@ def _on_grid(
 def _surface(grid: _Grid) -> Surface:
     placement = Placement.of(grid.windows)
     row, col = min(w.row for w in grid.windows), min(w.col for w in grid.windows)
-    a, b, c, d, e, f = grid.anchor.transform
     box = GeoBox(
         size=placement.size,
-        transform=(a, b, a * col + b * row + c, d, e, d * col + e * row + f),
+        transform=grid.anchor.transform_at(col, row),
         crs=grid.anchor.crs,
         name=grid.anchor.name if len(grid.members) == 1 else f"{len(grid.members)} files",
     )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from geothresh.errors import GeothreshWarning, InputError, number_of, warn
 from geothresh.options import Reading
@@ -330,12 +329,10 @@ def _box_of(whole: Georeference, window: PixelWindow) -> Georeference:
             f"{whole.name}: is georeferenced by control points or RPCs, which a piece of it cannot "
             "carry; leave out `piece`"
         )
-    moved = Affine(*whole.transform) @ Affine.translation(window.col, window.row)
-    return replace(
-        whole,
-        size=window.size,
-        transform=tuple(moved)[:6] if whole.has_transform else whole.transform,
-    )
+    moved = whole.transform
+    if whole.has_transform:
+        moved = whole.transform_at(window.col, window.row)
+    return replace(whole, size=window.size, transform=moved)
 
 
 class SurfaceReader(Generic[OneSpec]):
