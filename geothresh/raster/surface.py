@@ -124,9 +124,17 @@ def merged_warnings(files: Sequence[str]) -> Iterator[None]:
     Args:
         files: names of the files, in the order in which warnings are given.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        # An error may follow from what was warned of.
+        _give_merged(caught, files)
+
+
+def _give_merged(caught: Sequence[warnings.WarningMessage], files: Sequence[str]) -> None:
     texts: list[tuple[str, str]] = []
     for warning in caught:
         if issubclass(warning.category, GeothreshWarning):
