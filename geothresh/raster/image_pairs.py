@@ -15,7 +15,13 @@ from geothresh.errors import InputError, names, number_of
 from geothresh.files import paths_of
 from geothresh.options import LayoutOption, PathLike, Progress
 from geothresh.raster.layouts import find_masks, find_pictures_of, laid_out_pictures, picture_files
-from geothresh.raster.pairs import Labelled, mask_facts, read_mask, require_usable
+from geothresh.raster.pairs import (
+    Labelled,
+    dataset_name,
+    mask_facts,
+    read_mask,
+    require_usable,
+)
 from geothresh.raster.pictures import read_rgb, resized
 from geothresh.types import BoolArray, UInt8Array
 
@@ -74,7 +80,7 @@ def find_images(
     pairs: list[ImagePair] = []
     alone: dict[tuple[str, str], list[str]] = {("image", "a mask"): [], ("mask", "an image"): []}
     for folder in folders:
-        dataset = folder.resolve().name
+        dataset = dataset_name(folder)
         masks = find_masks(folder, layout)
         images = find_pictures_of(folder, layout)
         shared = images.keys() & masks.keys()
@@ -85,7 +91,7 @@ def find_images(
             for i in shared
         ]
     for noun, where, numbers in (
-        ("name", "of several data folders", Counter(f.resolve().name for f in folders)),
+        ("name", "of several data folders", Counter(map(dataset_name, folders))),
         ("id", "in several data folders", Counter(p.id for p in pairs)),
     ):
         repeated = [name for name, n in numbers.items() if n > 1]

@@ -113,7 +113,7 @@ def find_pairs(
         raise InputError(
             f"{number_of(len(repeated), 'id')} in several data folders: {names(repeated)}"
         )
-    maps: list[tuple[Path, str]] = [(Path(c), Path(c).name) for c in confidence]
+    maps: list[tuple[Path, str]] = [(Path(c), dataset_name(Path(c))) for c in confidence]
     if not maps:
         maps = [(folder / "confidence", "confidence") for folder in folders]
     pairs: list[Pair] = []
@@ -123,7 +123,7 @@ def find_pairs(
         if not files:
             raise InputError(_without_maps(folder))
         home = max(folders, key=lambda f: len(files.keys() & masks[f].keys()))
-        orphans += [f"{folder.name}/{i}" for i in files.keys() - masks[home].keys()]
+        orphans += [f"{dataset_name(folder)}/{i}" for i in files.keys() - masks[home].keys()]
         pairs += [
             Pair(id=i, confidence=files[i], mask=masks[home][i], dataset=dataset_name(home),
                  source=source, resize=resize)
@@ -180,7 +180,10 @@ def _has_pictures(folder: Path) -> bool:
 
 
 def dataset_name(folder: Path) -> str:
-    """The name of a data folder; ``.`` and ``..`` are resolved to the directory's name."""
+    """The name of a folder of data or maps, as it was given.
+
+    ``.`` and ``..`` are resolved to the directory's name; a link keeps its own.
+    """
     return folder.resolve().name if folder.name in ("", "..") else folder.name
 
 

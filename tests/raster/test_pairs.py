@@ -54,6 +54,26 @@ def test_a_data_folder_named_by_a_dot_has_the_name_of_its_directory(
     assert by_dataset([Path()], [1.0]) == {"tiles": 1.0}
 
 
+def test_a_folder_of_maps_named_by_a_dot_has_the_name_of_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deepglobe(tmp_path / "roads", ["a"])
+    monkeypatch.chdir(maps(tmp_path / "unet", ["a", "b"]))
+    (pair,) = find_pairs("../roads", ["."], skip_unpaired=True)
+    assert pair.source == "unet"
+    with pytest.raises(InputError, match=r"1 map without a mask \(unet/b\)"):
+        find_pairs("../roads", ["."])
+
+
+def test_a_link_has_one_name_for_maps_and_for_images(tmp_path: Path) -> None:
+    deepglobe(tmp_path / "v3", ["a"])
+    link = tmp_path / "current"
+    link.symlink_to("v3")
+    (pair,) = find_pairs(link, [maps(tmp_path / "unet", ["a"])])
+    (image,) = find_images(link)
+    assert pair.dataset == image.dataset == "current"
+
+
 def test_images_in_several_formats_are_nobodys_business(tmp_path: Path) -> None:
     data = deepglobe(tmp_path / "data", ["a"])
     (data / "a_sat.png").write_bytes(b"not looked at either")
