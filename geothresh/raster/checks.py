@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 
-from geothresh.errors import InputError, UsageError, warn
+from geothresh.errors import InputError, UsageError, number_of, warn
 from geothresh.files import is_file
 from geothresh.raster.dataset import BlockInventory, BlockLayout, open_dataset
 from geothresh.raster.gdal import RASTER_ERRORS, reason
@@ -63,9 +63,14 @@ def colour_bands(name: str, dataset: DatasetReader) -> tuple[int, int, int]:
     alpha last, has them in this order.
 
     Raises:
-        InputError: they cannot be determined, or are not uint8.
+        InputError: there are fewer than three bands, they cannot be determined, or are not uint8.
     """
     meanings = list(dataset.colorinterp)
+    if len(meanings) < 3:
+        raise InputError(
+            f"{name}: holds {number_of(len(meanings), 'band')}; an image needs three (red, green "
+            "and blue): give the image itself, or join bands with gdal_merge.py -separate"
+        )
     if all(meanings.count(colour) == 1 for colour in _COLOURS):
         red, green, blue = (meanings.index(colour) + 1 for colour in _COLOURS)
     elif len(meanings) == 3 or (len(meanings) == 4 and meanings[3] == ColorInterp.alpha):

@@ -122,3 +122,6 @@ def test_colours_of_a_tiff_are_found_as_for_scenes(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="which are red, green and blue"):
         read_rgb(four)
+    one = write_raster(tmp_path / "one.tif", np.ones((3, 4), np.uint8))
+    with pytest.raises(InputError, match="one.tif: holds 1 band; an image needs three"):
+        read_rgb(one)
