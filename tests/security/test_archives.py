@@ -1,14 +1,23 @@
-"""Nothing unpacks archives: there is no path in one that could lead out of a directory."""
+"""geothresh unpacks no archive: there is no path in one that could lead out of a directory.
+
+GDAL reads a raster in one that the user names, under the limits of all rasters.
+"""
 
 from __future__ import annotations
 
 import ast
+import gzip
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import geothresh
 from geothresh.cli import main
+from geothresh.errors import InputError
+from geothresh.options import Reading
+from geothresh.raster.scene import open_scene
+from tests.security import tiffs
 from tests.support.cli_runner import runner
 
 PACKAGE = Path(geothresh.__file__).parent
@@ -61,3 +70,28 @@ def test_an_archive_is_no_input(
     result = runner().invoke(main, [command, "x.zip", *more])
     assert result.exit_code == 3, result.output
     assert [file.name for file in tmp_path.iterdir()] == ["x.zip"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        (tiffs.image(2 * 10**9, 2 * 10**9) + tiffs.strips(2 * 10**9), "2000000000 x 2000000000"),
+        (tiffs.image(300, 300) + tiffs.tiles(40_000), "one block of 40000 x 40000"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "gz"])
+def test_the_limits_hold_for_a_raster_in_an_archive(
+    entries: list[tiffs.Entry], text: str, kind: str, tmp_path: Path
+) -> None:
+    tiffs.write(tmp_path / "x.tif", entries)
+    packed = tmp_path / f"x.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tmp_path / "x.tif", "x.tif")
+        name = f"/vsizip/{packed}/x.tif"
+    else:
+        packed.write_bytes(gzip.compress((tmp_path / "x.tif").read_bytes()))
+        name = f"/vsigzip/{packed}"
+    with pytest.raises(InputError, match=text):
+        open_scene(name, Reading())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["x.tif", packed.name])
