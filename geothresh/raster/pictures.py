@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from geothresh.raster.gdal import (
 )
 from geothresh.raster.paths import find_raster, is_tiff
 from geothresh.types import BoolArray, UInt8Array
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 _FORMATS = ("PNG", "JPEG")
 # Exceptions of Pillow for a damaged picture. Those of its own are OSErrors.
@@ -99,22 +102,12 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     require_file(str(file), file)
     if not is_tiff(file):
         return _open_picture(file, _rgb)
-    with open_dataset(find_raster(file)) as dataset, gdal_environment():
-        bands = colour_bands(str(file), dataset)
-        _require_small(file, dataset.width, dataset.height)
-        check_block(str(file), dataset)
-        try:
-            pixels: NDArray[np.uint8] = dataset.read(bands)
-            # A pixel is missing where all bands are nodata: a black roof may be 0 in one band.
-            missing = int(np.count_nonzero(dataset.dataset_mask() == 0))
-        except RASTER_ERRORS as error:
-            raise InputError(
-                f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
-            ) from error
-    if missing:
-        raise InputError(
-            f"{file}: {missing} pixels have no data; cut the picture to where there is some"
-        )
+    pixels, _ = _read_bands(
+        file,
+        lambda dataset: colour_bands(str(file), dataset),
+        # A pixel is missing where all bands are nodata: a black roof may be 0 in one band.
+        lambda dataset: dataset.dataset_mask() == 0,
+    )
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
@@ -144,29 +137,59 @@ def resized(pixels: NDArray[Value], side: int | None) -> NDArray[Value]:
 
 
 def _read_tiff(file: Path, gaps: bool) -> NDArray[Any]:
-    with open_dataset(find_raster(file)) as dataset, gdal_environment():
+    def only_band(dataset: DatasetReader) -> Sequence[int]:
         if dataset.count != 1:
             raise InputError(f"{file}: holds {dataset.count} bands; give a picture with one")
+        return (1,)
+
+    def is_missing(dataset: DatasetReader) -> BoolArray:
+        if gaps or dataset.nodata == 0:
+            return np.zeros(0, np.bool_)
+        # A stored 255 would count as a confidence of 1, or as foreground.
+        return np.asarray(dataset.read_masks(1) == 0)
+
+    bands, (scale, offset) = _read_bands(file, only_band, is_missing)
+    pixels: NDArray[Any] = bands[0]
+    if (scale, offset) != (1.0, 0.0):
+        pixels = (pixels * scale + offset).astype(np.float32)
+    return pixels
+
+
+def _read_bands(
+    file: Path,
+    choose: Callable[[DatasetReader], Sequence[int]],
+    is_missing: Callable[[DatasetReader], BoolArray],
+) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Read bands of a small TIFF in which no pixel may be missing.
+
+    Args:
+        file: path of the picture.
+        choose: the bands to read, counted from 1.
+        is_missing: True for each pixel without data.
+
+    Returns:
+        (bands, H, W) stored values, and scale and offset of the first band of the file.
+
+    Raises:
+        InputError: the picture is too large or damaged, or pixels are missing.
+    """
+    with open_dataset(find_raster(file)) as dataset, gdal_environment():
+        bands = choose(dataset)
         _require_small(file, dataset.width, dataset.height)
         check_block(str(file), dataset)
         try:
-            pixels: NDArray[Any] = dataset.read(1)
-            missing = 0
-            if not gaps and dataset.nodata != 0:
-                missing = int(np.count_nonzero(dataset.read_masks(1) == 0))
+            pixels = dataset.read(bands)
+            missing = int(np.count_nonzero(is_missing(dataset)))
         except RASTER_ERRORS as error:
             raise InputError(
                 f"{file}: cannot be decoded ({reason(error)}); copy or write it again"
             ) from error
-        scale, offset = dataset.scales[0], dataset.offsets[0]
+        scaling = dataset.scales[0], dataset.offsets[0]
     if missing:
-        # A stored 255 would count as a confidence of 1, or as foreground.
         raise InputError(
             f"{file}: {missing} pixels have no data; cut the picture to where there is some"
         )
-    if (scale, offset) != (1.0, 0.0):
-        pixels = (pixels * scale + offset).astype(np.float32)
-    return pixels
+    return pixels, scaling
 
 
 def _open_picture(file: Path, convert: Callable[[Path, Image.Image], NDArray[Any]]) -> NDArray[Any]:
