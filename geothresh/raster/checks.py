@@ -122,6 +122,22 @@ def nodata_of_band(
 def usable_nodata(
     name: str, dtype: np.dtype[Any], tagged: float | None, forced: float | None
 ) -> float | None:
+    """The stored value that marks missing confidences; None if no pixel can have it.
+
+    See `possible_nodata`; a tag of 0, which is a confidence too, is warned of.
+    """
+    nodata = possible_nodata(name, dtype, tagged, forced)
+    if forced is None and nodata == 0:
+        warn(
+            f"{name}: nodata is 0, so that pixels of confidence 0 count as missing; "
+            "use `nodata=V` if they do not"
+        )
+    return nodata
+
+
+def possible_nodata(
+    name: str, dtype: np.dtype[Any], tagged: float | None, forced: float | None
+) -> float | None:
     """The stored value that marks missing data; None if no pixel can have it.
 
     Args:
@@ -144,11 +160,6 @@ def usable_nodata(
     if not can_hold(dtype, tagged):
         warn(f"{name}: the nodata value {tagged:g} cannot occur in a {dtype} band and is ignored")
         return None
-    if tagged == 0:
-        warn(
-            f"{name}: nodata is 0, so that pixels of confidence 0 count as missing; "
-            "use `nodata=V` if they do not"
-        )
     return float(tagged)
 
 

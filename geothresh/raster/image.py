@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geothresh.errors import UsageError, warn
 from geothresh.raster.checks import (
-    can_hold,
     check_size,
     colour_bands,
     complete_blocks,
     mask_of,
+    possible_nodata,
     sound_georeference,
     warn_of_absent_blocks,
     warn_of_georeference,
@@ -27,6 +26,8 @@ from geothresh.windows import PixelWindow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
+
+_DTYPE = np.dtype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,19 +148,14 @@ def _examine(
 def _nodata(
     name: str, dataset: DatasetReader, bands: tuple[int, int, int], forced: float | None
 ) -> tuple[int | None, int | None, int | None]:
-    if forced is not None:
-        if not can_hold(np.dtype(np.uint8), forced):
-            raise UsageError(
-                f"{name}: no uint8 value is {forced:g}; choose another value for `nodata`"
-            )
-        return (int(forced),) * 3
-    tagged = [dataset.nodatavals[band - 1] for band in bands]
-    sound = [
-        int(value) if value is not None and can_hold(np.dtype(np.uint8), value) else None
-        for value in tagged
-    ]
-    if sound != tagged:
-        shown = ", ".join(sorted({f"{value:g}" for value in tagged if value is not None}))
-        warn(f"{name}: the nodata value {shown} cannot occur in a uint8 band and is ignored")
-    red, green, blue = sound
+    tags = [dataset.nodatavals[band - 1] for band in bands]
+    # Bands mostly share a tag, which is warned of once.
+    usable = {
+        tag: _whole(possible_nodata(name, _DTYPE, tag, forced)) for tag in dict.fromkeys(tags)
+    }
+    red, green, blue = (usable[tag] for tag in tags)
     return red, green, blue
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
