@@ -119,7 +119,7 @@ def crs_normaliser() -> Callable[[str | None], str | None]:
 def merged_warnings(files: Sequence[str]) -> Iterator[None]:
     """Merge equal warnings about many files into one, with the name of the first file.
 
-    Messages begin with the name of a file and a colon.
+    Messages about a file begin with its name and a colon; others are given as they are, once.
 
     Args:
         files: names of the files, in the order in which warnings are given.
@@ -138,8 +138,8 @@ def _give_merged(caught: Sequence[warnings.WarningMessage], files: Sequence[str]
     texts: list[tuple[str, str]] = []
     for warning in caught:
         if issubclass(warning.category, GeothreshWarning):
-            name, _, text = str(warning.message).partition(": ")
-            texts.append((name, text))
+            name, colon, text = str(warning.message).partition(": ")
+            texts.append((name, text) if colon else ("", name))
         else:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
@@ -150,7 +150,7 @@ def _give_merged(caught: Sequence[warnings.WarningMessage], files: Sequence[str]
         same.setdefault(text, []).append(name)
     for text, names in same.items():
         others = f" (and {number_of(len(names) - 1, 'other file')})" if len(names) > 1 else ""
-        warn(f"{names[0]}{others}: {text}")
+        warn(f"{names[0]}{others}: {text}" if names[0] else text)
 
 
 Spec = SceneSpec | MaskSpec

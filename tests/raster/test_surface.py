@@ -32,8 +32,10 @@ def test_warnings_are_given_when_an_error_ends_the_files() -> None:
     with (
         pytest.warns(GeothreshWarning, match=r"^a \(and 1 other file\): no georeference"),
         pytest.raises(InputError, match="b: broken"),
+        pytest.warns(GeothreshWarning, match="^the GPU is shared$"),
         merged_warnings(["a", "b"]),
     ):
         for name in "ba":
             warn(f"{name}: no georeference")
+            warn("the GPU is shared")
         raise InputError("b: broken")
