@@ -39,7 +39,8 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
     """Reproject geometries from one CRS to another, corner by corner, and repair them.
 
     In longitude and latitude, geometries that cross the 180th meridian are cut there (RFC 7946,
-    3.1.9). They would reach around the globe otherwise.
+    3.1.9). They would reach around the globe otherwise. From another CRS, those wider than 180
+    degrees are taken to cross it; from longitude and latitude, only those that reach beyond it.
 
     Args:
         shapes: (n,) geometries; if they are stored in a file, so is the result.
@@ -55,6 +56,8 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
         OutputError: the file with the geometries cannot be written or read.
     """
     transformer = Transformer.from_crs(crs, destination, always_xy=True)
+    # Longitudes of a rotated pole are others.
+    angular = all(one.is_geographic and not one.is_derived for one in (crs, destination))
     torn = lost = 0
 
     def move(some: Geometries) -> Geometries:
@@ -66,7 +69,10 @@ def to_crs(shapes: Shapes, crs: CRS, destination: CRS) -> Shapes:
                 "`dst_crs`"
             )
         if destination.is_geographic:
-            moved = _cut_at_meridian(moved, turn_of(destination))
+            turn = turn_of(destination)
+            if angular:
+                moved = _continued(moved, some, turn, turn_of(crs))
+            moved = _cut_at_meridian(moved, turn, torn=not angular)
         else:
             torn += _torn(some, moved, crs, destination)
         # Rounding can make nearby edges cross.
@@ -109,26 +115,43 @@ def rough_metres(crs: CRS) -> float:
     return unit * _EARTH_RADIUS if crs.is_geographic else unit
 
 
-def _cut_at_meridian(shapes: Geometries, turn: float) -> Geometries:
-    """Cut geometries at the 180th meridian, and wrap longitudes to [-180, 180] degrees.
+def _continued(moved: Geometries, shapes: Geometries, turn: float, own: float) -> Geometries:
+    """Geometries with longitudes in the turn of those that they were transformed from.
 
-    A geometry wider than half the globe is taken to cross the 180th meridian.
+    A change of datum wraps them to [-180, 180] degrees, which tears geometries.
+
+    Args:
+        moved: (n,) geometries in longitude and latitude.
+        shapes: (n,) geometries before the transformation, in longitude and latitude too.
+        turn: 360 degrees, in the unit of `moved`.
+        own: 360 degrees, in the unit of `shapes`.
+    """
+    points = shapely.get_coordinates(moved)
+    before = shapely.get_coordinates(shapes)[:, 0] * (turn / own)
+    points[:, 0] += turn * np.round((before - points[:, 0]) / turn)
+    return np.asarray(shapely.set_coordinates(moved.copy(), points), object)
+
+
+def _cut_at_meridian(shapes: Geometries, turn: float, *, torn: bool) -> Geometries:
+    """Cut geometries at the 180th meridian, and wrap longitudes to [-180, 180] degrees.
 
     Args:
         shapes: (n,) geometries in longitude and latitude.
         turn: 360 degrees, in the unit of the coordinates.
+        torn: whether a geometry wider than half the globe is taken to cross the 180th meridian.
     """
     west, _, east, _ = shapely.bounds(shapes).T
-    beyond = (west < -turn / 2) | (east > turn / 2) | (east - west > turn / 2)
+    wide = (east - west > turn / 2) & torn
+    beyond = (west < -turn / 2) | (east > turn / 2) | wide
     whole = shapes.copy()
     for index in np.flatnonzero(beyond):
-        whole[index] = _cut(shapes[index], turn)
+        whole[index] = _cut(shapes[index], turn, torn=wide[index])
     return whole
 
 
-def _cut(shape: BaseGeometry, turn: float) -> BaseGeometry:
+def _cut(shape: BaseGeometry, turn: float, *, torn: bool) -> BaseGeometry:
     west, _, east, _ = shape.bounds
-    if east - west > turn / 2:
+    if torn:
         shape = _shifted(shape, np.array([turn, 0.0]), where=0.0)
         # The shift can make nearby edges cross.
         (shape,) = repaired(np.array([shape], object))

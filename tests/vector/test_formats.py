@@ -215,6 +215,51 @@ def test_longitudes_beyond_180_degrees_are_brought_back(
     assert frame.area.sum() == pytest.approx((town() == 1).sum() * 1e-8, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("crs", "output", "options"),
+    [
+        ("EPSG:4326", "world.geojson", {}),
+        ("EPSG:4326", "world.gpkg", {"dst_crs": "EPSG:4326"}),
+        ("EPSG:4258", "world.geojson", {}),
+        ("EPSG:4267", "world.gpkg", {"dst_crs": "EPSG:4326"}),
+        ("EPSG:4807", "world.gpkg", {"dst_crs": "EPSG:4326"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["polygons", "centerlines"])
+def test_a_feature_wider_than_half_the_globe_is_no_other(
+    tmp_path: Path, crs: str, output: str, options: dict[str, Any], kind: str
+) -> None:
+    turn = 400 if crs == "EPSG:4807" else 360
+    values = np.zeros((180, 360), np.uint8)
+    values[80:100, 10:350] = 1
+    place = Affine.scale(turn / 360) @ Affine(1, 0, -180, 0, -1, 90)
+    mask = save(tmp_path / "world.tif", values, nodata=None, crs=crs, transform=place)
+    geothresh.vectorize(mask, tmp_path / output, **grouped_vectors(kind=kind, **options))
+    frame = read(tmp_path / output)
+    # In EPSG:4807, longitudes begin at Paris.
+    east = 2.34 if crs == "EPSG:4807" else 0.0
+    west, south, right, north = frame.total_bounds
+    if kind == "polygons":
+        assert (west, right) == pytest.approx((-170 + east, 170 + east), abs=0.01)
+        assert frame.area.sum() == pytest.approx(340 * 20, rel=1e-3)
+    else:
+        assert -170 + east < west < -150 and 150 < right < 170 + east
+    assert frame.geom_type.isin(["Polygon", "LineString"]).all()
+
+
+@pytest.mark.parametrize("west", [179.99, -180.01])
+def test_a_change_of_datum_tears_no_feature(tmp_path: Path, west: float) -> None:
+    place = {"crs": "EPSG:4267", "transform": Affine(1e-4, 0, west, 0, -1e-4, 52)}
+    mask = save(tmp_path / "town.tif", town(), **place)
+    output = tmp_path / "roads.geojson"
+    made = geothresh.vectorize(mask, output)
+    frame = read(output)
+    bounds = frame.explode().bounds
+    assert len(frame) == made.features and frame.is_valid.all()
+    assert (bounds.maxx - bounds.minx).max() < 0.05
+    assert frame.area.sum() == pytest.approx((town() == 1).sum() * 1e-8, rel=1e-3)
+
+
 def test_a_projection_that_tears_features_apart_is_refused(tmp_path: Path) -> None:
     place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 179.99, 0, -1e-4, 10)}
     mask = save(tmp_path / "town.tif", town(), **place)
