@@ -43,7 +43,7 @@ from geothresh.vector.options import Centerlines, Foreground, Kind, Polygons, Ve
 from geothresh.vector.outputs import Existing, check_vector_output
 from geothresh.vector.reprojection import crs_of, short_name, to_crs
 from geothresh.vector.spill import spilling
-from geothresh.vector.units import MapUnits
+from geothresh.vector.units import ROUNDING, MapUnits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +375,9 @@ def _confidences(stack: ExitStack, rasters: Rasters, reading: Reading) -> Confid
 def _sieved(
     mask: Mask, units: MapUnits, foreground: Foreground, draw: Polygons | Centerlines, beside: Path
 ) -> AbstractContextManager[Mask]:
-    holes = math.ceil(foreground.fill_holes / pixel_side(mask.box, units) ** 2)
+    pixels = foreground.fill_holes / pixel_side(mask.box, units) ** 2
+    # A hole of exactly this area stays.
+    holes = math.ceil(pixels * (1 - ROUNDING))
     return sieved_mask(
         mask,
         regions=foreground.sieve,

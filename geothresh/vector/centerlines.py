@@ -15,7 +15,7 @@ from geothresh.skeleton.ground import UNIT, shapes_of, widenings
 from geothresh.skeleton.tracing import smoothed
 from geothresh.types import BoolArray, Float64Array, Int64Array
 from geothresh.vector.polygons import on_map
-from geothresh.vector.units import Geometries, MapUnits
+from geothresh.vector.units import ROUNDING, Geometries, MapUnits
 
 # Least ratio of the lengths of a degree of longitude and of latitude that is used. It is reached
 # 0.06 degrees from the poles.
@@ -114,7 +114,7 @@ def make_centerlines(
     while True:
         geometry = _placed(network, box)
         length = units.lengths(geometry)
-        short = (length < min_length) & _dangling(network)
+        short = (length < min_length * (1 - ROUNDING)) & _dangling(network)
         if not short.any():
             break
         # Removing lines joins others, which are then longer: check again.

@@ -19,7 +19,7 @@ from geothresh.raster.rings import Outlines
 from geothresh.skeleton.tracing import smoothed
 from geothresh.types import Float64Array, Int64Array
 from geothresh.vector.spill import Shapes, Spill, joined, parts_of, taken
-from geothresh.vector.units import Geometries, MapUnits
+from geothresh.vector.units import ROUNDING, Geometries, MapUnits
 
 # Most corners of the polygons in a batch: numpy is fast with so many, and several copies fit in
 # memory.
@@ -197,7 +197,7 @@ def _make_batch(
     if units.plane_area is not None:
         # The number of pixels times the pixel area is exact; sums over map coordinates are rounded.
         area = pixels.astype(np.float64) * (box.pixel_area * units.plane_area)
-    kept = area >= min_area
+    kept = area >= min_area * (1 - ROUNDING)
     return PolygonBatch(
         geometry=geometry[kept],
         **_measures(geometry[kept], area[kept], perimeter[kept], units),

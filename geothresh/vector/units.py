@@ -45,6 +45,9 @@ class Measure(Enum):
 # a million.
 _EDGE_DEGREES = 0.1
 
+#: Share of a limit that a length or area may lack by rounding, and still be as large.
+ROUNDING = 1e-9
+
 _SUFFIX = {
     Measure.PLANE: "m",
     Measure.GEODESIC: "m",

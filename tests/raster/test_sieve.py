@@ -7,12 +7,13 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from geothresh import Centerlines, Foreground, VectorWriting, vectorize
+from geothresh import Centerlines, Foreground, Polygons, VectorWriting, vectorize
 from geothresh.cli import main
 from geothresh.raster.regions import sieved
 from geothresh.windows import PixelWindow
@@ -87,6 +88,45 @@ def test_the_command_sieves_before_it_draws(tmp_path: Path) -> None:
     assert lines[0] > lines[1]
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mask.gpkg", "mask.tif"]
+
+
+@pytest.mark.parametrize("tenths", [1, 3, 6, 7, 11])
+def test_what_is_as_large_as_a_limit_is_not_smaller_by_rounding(
+    tmp_path: Path, tenths: int
+) -> None:
+    mask = np.zeros((24, 40), np.uint8)
+    mask[2:17, 2:17] = 1
+    mask[4:14, 4:14] = 0
+    mask[4:14, 24:34] = 1
+    side = tenths / 10
+    path = save(tmp_path / "mask.tif", mask, transform=Affine(side, 0, 5e5, 0, -side, 6e6))
+    exactly = float(tenths * tenths)  # 100 pixels
+    for limit, holes, polygons in ((exactly, 1, 2), (exactly * 1.001, 0, 1)):
+        made = vectorize(
+            path, draw=Polygons(min_area=limit), foreground=Foreground(fill_holes=limit),
+            writing=VectorWriting(overwrite=True),
+        )  # fmt: skip
+        frame = geopandas.read_file(made.output)
+        assert len(frame) == polygons
+        assert sum(len(polygon.interiors) for polygon in frame.geometry) == holes
+
+
+@pytest.mark.parametrize("tenths", [3, 6, 7, 11])
+def test_a_line_as_long_as_the_limit_stays(tmp_path: Path, tenths: int) -> None:
+    mask = np.zeros((12, 60), np.uint8)
+    mask[6, 5:55] = 1
+    side = tenths / 10
+    path = save(tmp_path / "mask.tif", mask, transform=Affine(side, 0, 5e5, 0, -side, 6e6))
+    whole = vectorize(path, draw=Centerlines())
+    assert whole.length is not None
+    counts = [
+        vectorize(
+            path, draw=Centerlines(min_length=round(whole.length, 6) * more),
+            writing=VectorWriting(overwrite=True),
+        ).features
+        for more in (1, 1.001)
+    ]  # fmt: skip
+    assert counts == [1, 0]
 
 
 def test_a_corner_holds_a_hole_for_lines_and_not_for_polygons(tmp_path: Path) -> None:
