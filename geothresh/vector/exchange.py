@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pyogrio import raw
 
 from geothresh.errors import OutputError
@@ -63,7 +64,8 @@ def write_file(
         The geometry type of the file: the kind of the layer, or the Multi type of that kind.
 
     Raises:
-        OutputError: the file cannot be written, or other geometries are read back from it.
+        OutputError: the file cannot be written, other geometries are read back from it, or
+            features are too small for its decimals.
     """
     in_degrees = form.crs is not None and crs is not None
     tolerance = _DEGREES if in_degrees else 0.0
@@ -89,6 +91,11 @@ def write_file(
             raise OutputError(
                 f"{target}: the {form.title} could not be written ({text}); is the disk full? "
                 "nothing was left behind"
+            ) from error
+        except _Degenerate as error:
+            raise OutputError(
+                f"{target}: {error} in {form.title}: pixels are smaller than its 7 decimals of a "
+                "degree, about 1 cm, can show; write .gpkg; nothing was left behind"
             ) from error
         except Mismatch as error:
             raise OutputError(
@@ -130,7 +137,7 @@ def _write_parquet(file: Path, layer: Layer, kind: str, geometry: Shapes, crs: s
 
 
 def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort: bool) -> None:
-    """Raise Mismatch unless the geometries that were read back are those that were written.
+    """Compare geometries that were read back with those that were written.
 
     Rings may begin at another corner or have another direction.
 
@@ -139,6 +146,10 @@ def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort:
         geometry: geometries that were written.
         tolerance: unit of the last decimal of the file's coordinates; 0 = they are not rounded.
         sort: whether the file may have the features in another order.
+
+    Raises:
+        Mismatch: they differ.
+        _Degenerate: polygons or lines have lost a dimension by rounding.
     """
     if len(found) != len(geometry):
         raise Mismatch(f"{len(found)} of {len(geometry)} features")
@@ -147,6 +158,9 @@ def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort:
         ours, theirs = (one[np.argsort(shapely.to_wkb(one))] for one in (ours, theirs))
     differs = ~shapely.equals_exact(ours, theirs, tolerance=2 * tolerance)
     if tolerance:
+        flat = ~shapely.is_missing(theirs) & (_dimension(theirs) != _dimension(ours))
+        if flat.any():
+            raise _Degenerate(f"{np.count_nonzero(flat):,} of {len(geometry):,} features collapse")
         # Different corners may be rounded to the same one, which removes it: compare shapes.
         apart = shapely.hausdorff_distance(ours[differs], theirs[differs])
         # The distance to a missing or empty geometry is NaN.
@@ -154,6 +168,17 @@ def _compare(found: Geometries, geometry: Geometries, *, tolerance: float, sort:
     if differs.any():
         count = np.count_nonzero(differs)
         raise Mismatch(f"{count} of {len(geometry)} features have other corners")
+
+
+class _Degenerate(Exception):
+    """Features that rounding has made lines or points."""
+
+
+def _dimension(geometry: Geometries) -> NDArray[np.int64]:
+    """Dimension of each geometry, -1 for a collection of several dimensions."""
+    mixed = shapely.get_type_id(geometry) == shapely.GeometryType.GEOMETRYCOLLECTION
+    dimension: NDArray[np.int64] = np.where(mixed, -1, shapely.get_dimensions(geometry))
+    return dimension
 
 
 def _normal(geometry: Geometries) -> Geometries:

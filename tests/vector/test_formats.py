@@ -283,6 +283,48 @@ def test_lines_without_length_stay_lines_and_polygons_do_not_vanish() -> None:
         to_crs(speck, here, far)
 
 
+@pytest.mark.parametrize(
+    ("kind", "side", "shown"),
+    [
+        ("polygons", 0.02, True),
+        ("polygons", 0.005, False),
+        ("polygons", 0.001, False),
+        ("centerlines", 0.02, True),
+        ("centerlines", 0.001, False),
+    ],
+)
+def test_features_that_the_decimals_of_geojson_cannot_show_are_refused(
+    tmp_path: Path, kind: str, side: float, shown: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    values = np.zeros((64, 64), np.uint8)
+    values[10, 10] = values[20:60, 20:24] = 1
+    if kind == "centerlines":
+        values[10, 10:13] = 1
+    place = Affine(side, 0, 5e5, 0, -side, 6e6)
+    mask = save(tmp_path / "in" / "mask.tif", values, transform=place)
+    output = tmp_path / "v.geojson"
+    output.write_text("somebody's")
+    options = grouped_vectors(kind=kind, overwrite=True)
+    if shown:
+        made = geothresh.vectorize(mask, output, **options)
+        assert set(read(output).geom_type) == {made.geometry_type}
+        return
+    with pytest.raises(OutputError, match=r"1 of 2 features collapse in GeoJSON.*write \.gpkg"):
+        geothresh.vectorize(mask, output, **options)
+    assert output.read_text() == "somebody's"
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "v.geojson"}
+    geothresh.vectorize(mask, tmp_path / "v.gpkg", **options)
+
+
+def test_a_feature_in_several_dimensions_is_no_polygon() -> None:
+    square = np.array([shapely.box(0, 0, 1, 1)])
+    tail = shapely.LineString([(1, 1), (1 + 1e-8, 1)])
+    mixed = np.array([shapely.GeometryCollection([square[0], tail])])
+    with pytest.raises(exchange._Degenerate, match="1 of 1 features collapse"):
+        exchange._compare(mixed, square, tolerance=1e-7, sort=False)
+
+
 def test_geojson_has_one_crs_and_it_is_said(mask: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="in EPSG:4326 by its standard"):
         geothresh.vectorize(
