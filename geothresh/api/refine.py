@@ -27,7 +27,7 @@ from geothresh.options import (
 from geothresh.raster.creation import require_creation
 from geothresh.raster.paths import find_raster
 from geothresh.raster.pixelsize import pixel_size
-from geothresh.raster.scene import open_scene
+from geothresh.raster.scene import Scene, open_scene
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.directories import with_directories
 from geothresh.run.jobs import Job, Method, RunOptions
@@ -36,6 +36,7 @@ from geothresh.run.outcome import remarks
 from geothresh.run.outputs import OutputFiles, check_outputs, write_manifest, write_small
 from geothresh.run.resolution import sampled_width
 from geothresh.run.staging import Staging
+from geothresh.vector.formats import format_of
 from geothresh.vector.options import VectorWriting
 
 
@@ -187,11 +188,8 @@ def refine(
             source, staging.mask, staging.outputs, writing.overwrite, finished, staging.addresses
         )
         opened = stack.enter_context(open_scene(source, reading))
-        if files.vector is not None and not opened.box.has_transform:
-            raise InputError(
-                f"{opened.name}: has no georeference, so that polygons have no place on the map; "
-                "leave out the vector output, or georeference the scene"
-            )
+        if files.vector is not None:
+            _require_place(opened, files.vector)
         options = RunOptions(
             model=model, reading=reading, refining=refining, tiling=tiling, compute=compute,
             writing=writing,
@@ -246,6 +244,16 @@ def _result(
         features=journal.noted("features"),
         seconds=round(seconds, 3),
     )
+
+
+def _require_place(scene: Scene, vector: Path) -> None:
+    """Refuse a scene whose polygons would have no place in the vector file."""
+    if not scene.box.has_transform:
+        raise InputError(
+            f"{scene.name}: has no georeference, so that polygons have no place on the map; "
+            "leave out the vector output, or georeference the scene"
+        )
+    format_of(vector).require_crs(scene.name, scene.box.crs)
 
 
 def _warn_of(job: Job, journal: Journal) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from geothresh._version import __version__
 from geothresh.addresses import Address
-from geothresh.errors import InputError, UsageError
+from geothresh.errors import InputError, UsageError, warn
 from geothresh.fields import Value, checked, decisive, plain, require_only
 from geothresh.many.examining import WholeSurface, examine_all
 from geothresh.many.inputs import Rasters, find_rasters
@@ -187,6 +187,7 @@ def vectorize(
         with ExitStack() as stack:
             found, scene = _opened(stack, inputs, foreground, reading, target.path, progress)
             units = _units_of(found, writing.allow_pixel_coords)
+            target.require_crs(found)
             band = stack.enter_context(_sieved(found, units, foreground, draw, target.path))
             drawn = draw_layers(
                 band, scene, units, draw, name=target.layers[0],
@@ -264,20 +265,35 @@ class _Target:
             )
         return cls(path=path, form=form, layers=layers, crs=asked)
 
+    def require_crs(self, mask: Mask) -> None:
+        """Refuse a mask without a CRS if the output is in a given one; warn of pixel coordinates.
+
+        Raises:
+            InputError: the mask has no CRS.
+        """
+        if mask.box.has_transform and mask.box.parsed_crs is not None:
+            return
+        if self.crs is not None:
+            raise InputError(
+                f"{mask.name}: has no CRS, so nothing can be brought to {short_name(self.crs)}; "
+                "assign one with gdal_edit -a_srs, or leave `dst_crs` out"
+            )
+        if mask.box.has_transform:
+            self.form.require_crs(mask.name, None)
+        elif self.form.crs is not None:
+            warn(
+                f"{self.path}: columns and rows in a {self.form.title}, which GDAL and QGIS take "
+                "for longitudes and latitudes; write .gpkg for them"
+            )
+
     def placed(self, layers: Sequence[Layer], mask: Mask) -> tuple[Sequence[Layer], Any]:
         """Layers of a mask in the CRS of the output, and that CRS; None = unknown.
 
         Raises:
-            InputError: the mask has no CRS, or a feature has no place in the other one.
+            InputError: a feature has no place in the CRS of the output.
         """
         own = mask.box.parsed_crs if mask.box.has_transform else None
         if own is None:
-            if self.crs is not None:
-                raise InputError(
-                    f"{mask.name}: has no CRS, so nothing can be brought to "
-                    f"{short_name(self.crs)}; assign one with gdal_edit -a_srs, or leave `dst_crs` "
-                    "out"
-                )
             return layers, None
         there = self.crs
         if there is None and self.form.crs is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from geothresh.errors import UsageError
+from geothresh.errors import InputError, UsageError
 
 #: Most characters of a layer name.
 MOST_CHARACTERS = 63
@@ -40,6 +40,18 @@ class VectorFormat:
     """The only CRS that the format allows; None = any CRS."""
     index_endings: tuple[str, ...] = ()
     """Extensions of index files by other programs, which are wrong after the file is replaced."""
+
+    def require_crs(self, name: str, crs: str | None) -> None:
+        """Refuse the raster `name` without a CRS if vectors of this format are in a given one.
+
+        Raises:
+            InputError: it has none.
+        """
+        if self.crs is not None and crs is None:
+            raise InputError(
+                f"{name}: has no CRS, and a {self.title} is in {self.crs} by its standard; assign "
+                "one with gdal_edit -a_srs, or write .gpkg"
+            )
 
 
 GEOPACKAGE = VectorFormat(name="gpkg", title="GeoPackage", driver="GPKG", endings=(".gpkg",))

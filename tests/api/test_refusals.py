@@ -28,6 +28,15 @@ def test_polygons_without_a_place_are_refused_at_once(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.tif"]
 
 
+def test_geojson_without_a_crs_is_refused_before_many_are_refined(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(20, 20), crs=None)
+    with pytest.raises(InputError, match=r"x.tif: has no CRS, and a GeoJSON is in EPSG:4326"):
+        geothresh.refine_many(
+            [scene], tmp_path / "out", many=geothresh.Many(vector=tmp_path / "v.geojson")
+        )
+    assert os.listdir(tmp_path) == ["x.tif"]
+
+
 class FailingRefiner(IdentityRefiner):
     def __init__(self, error: BaseException) -> None:
         super().__init__(16)

@@ -142,6 +142,9 @@ TABLE: dict[str, tuple[Make, str, int, str]] = {
     "no place for vectors": (
         of(BYTES, crs=None, transform=None), "x.tif --vector-out v.gpkg", 3, "no georeference",
     ),
+    "GeoJSON without a CRS": (
+        of(BYTES, crs=None), "x.tif --vector-out v.geojson", 3, "in EPSG:4326 by its standard",
+    ),
     # Outputs that cannot be written
     "output exists": (both(good, lambda: Path("m.tif").write_text("old")), "x.tif -o m.tif", 4,
                       "--overwrite"),

@@ -15,7 +15,8 @@ from pyogrio import raw, read_info
 from rasterio import warp
 
 import geothresh
-from geothresh import VectorWriting, files
+from geothresh import GeothreshWarning, VectorWriting, files
+from geothresh.api import vectorize as vectorizing
 from geothresh.cli import main
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.vector import exchange, formats
@@ -331,6 +332,28 @@ def test_geojson_has_one_crs_and_it_is_said(mask: Path, tmp_path: Path) -> None:
             mask, tmp_path / "roads.geojson", writing=VectorWriting(dst_crs="EPSG:3857")
         )
     assert geothresh.vectorize(mask, tmp_path / "roads.geojson").crs == "EPSG:4326"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_geojson_holds_no_coordinates_of_an_unknown_crs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = save(tmp_path / "bare.tif", town(), crs=None)
+    output = tmp_path / "roads.geojson"
+    output.write_text("somebody's")
+    replace = VectorWriting(overwrite=True, allow_pixel_coords=True)
+    with monkeypatch.context() as patch:
+        # It is refused before anything is drawn.
+        patch.setattr(vectorizing, "draw_layers", None)
+        with pytest.raises(InputError, match=r"no CRS, and a GeoJSON is in EPSG:4326.*\.gpkg"):
+            geothresh.vectorize(bare, output, writing=replace)
+    assert output.read_text() == "somebody's"
+    assert {path.name for path in tmp_path.iterdir()} == {"bare.tif", "roads.geojson"}
+    # Columns and rows are written on request.
+    picture = save(tmp_path / "picture.tif", town(), crs=None, transform=None)
+    with pytest.warns(GeothreshWarning, match="which GDAL and QGIS take for longitudes"):
+        made = geothresh.vectorize(picture, output, writing=replace)
+    assert made.crs is None and read(output).total_bounds[2] == 280
 
 
 def test_nothing_of_an_old_shapefile_stays_that_the_new_one_has_not(
