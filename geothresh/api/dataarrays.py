@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -15,10 +16,10 @@ from geothresh.mosaic import PiecesReader, RasterReader, Sink, mosaic
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import IN_THIS_PROCESS, Compute, Progress, Reading, Refining, Tiling
 from geothresh.raster.creation import NODATA
-from geothresh.raster.dataarray import Plane, StoredConfidences
+from geothresh.raster.dataarray import Plane, StoredConfidences, could_hold
 from geothresh.raster.dataset import evenly_spread, valid_values
 from geothresh.raster.pixelsize import pixel_size
-from geothresh.raster.scaling import Scaling, decide_scaling, telling_values
+from geothresh.raster.scaling import decide_scaling, telling_values
 from geothresh.run.calibrated import apply_calibration
 from geothresh.run.changes import MaskLayers
 from geothresh.run.models import ChosenModel, Model
@@ -104,8 +105,8 @@ def refine_dataarray(
     grid mapping of CF with ``crs_wkt``) and evenly spaced coordinates, or ``GeoTransform``.
 
     Scaling and resolution are decided now, from a sample as by `refine`. For a Dask array this may
-    compute a few chunks: if values are uint8 without scale tags and `scale` is auto, up to 16
-    evenly spread chunks until a value is above 1; and if the pixel size is unknown, up to 16
+    compute a few chunks: if values are uint8, or were integers in their file, and `scale` is auto,
+    up to 16 evenly spread chunks until a value decides; and if the pixel size is unknown, up to 16
     windows of 512 x 512 pixels for the width of the foreground. ``Reading(scale=255)`` and
     `ground_sample_distance`, or ``Refining(resolution="native")``, avoid that. Values that
     contradict the scaling raise when they are computed.
@@ -147,9 +148,7 @@ def refine_dataarray(
         )
     stored = plane.stored
     nodata = plane.nodata(reading.nodata)
-    decode = StoredConfidences(
-        name=plane.name, nodata=nodata, scaling=_scaling(plane, stored, nodata, reading)
-    )
+    decode = _decode(plane, stored, nodata, reading)
     pixel = pixel_size(plane.box())
     metres = pixel.mean if ground_sample_distance is None and pixel else ground_sample_distance
     applied = apply_calibration(model, refining)
@@ -244,24 +243,39 @@ def _refined(
     return result
 
 
-def _scaling(plane: Plane, stored: Any, nodata: float | None, reading: Reading) -> Scaling:
+def _decode(plane: Plane, stored: Any, nodata: float | None, reading: Reading) -> StoredConfidences:
     """Decide how stored values become confidences, from a sample where that decides."""
-    sample: list[NDArray[Any]] = [np.zeros(0, plane.array.dtype)]
+    own = plane.array.dtype
+    dtype = plane.encoded_dtype
+    sample: list[NDArray[Any]] = [np.zeros(0, own)]
+    for values in _samples(plane, stored, reading):
+        valid = values[valid_values(values, nodata)]
+        if not could_hold(dtype, valid):
+            dtype = own
+        sample.append(telling_values(valid.astype(dtype, copy=False)))
+        if plane.is_lazy and (dtype != plane.encoded_dtype or (sample[-1] > 1).any()):
+            break
+    taken = dtype != own and reading.scale == "auto"
+    return StoredConfidences(
+        name=plane.name,
+        nodata=nodata,
+        scaling=decide_scaling(plane.facts(np.concatenate(sample), dtype), reading.scale),
+        whole=dtype if taken else None,
+    )
+
+
+def _samples(plane: Plane, stored: Any, reading: Reading) -> Iterator[NDArray[Any]]:
+    """All values in memory, by parts; or chunks of a Dask array, if its values decide."""
     if not plane.is_lazy:
         rows = max(1, _SAMPLE_PIXELS // plane.size.width)
         for row in range(0, plane.size.height, rows):
-            sample.append(_telling(stored[row : row + rows], nodata))
-    elif plane.stored_dtype == np.uint8 and reading.scale == "auto":
+            yield stored[row : row + rows]
+        return
+    dtype = plane.encoded_dtype
+    if reading.scale == "auto" and (dtype == np.uint8 or dtype != plane.array.dtype):
         down, across = stored.numblocks
         for index in evenly_spread(down * across, _SAMPLE_CHUNKS).tolist():
-            sample.append(_telling(stored.blocks[divmod(index, across)].compute(), nodata))
-            if (sample[-1] > 1).any():
-                break
-    return decide_scaling(plane.facts(np.concatenate(sample)), reading.scale)
-
-
-def _telling(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
-    return telling_values(values[valid_values(values, nodata)])
+            yield stored.blocks[divmod(index, across)].compute()
 
 
 def _width(plane: Plane, stored: Any, decode: StoredConfidences) -> float | None:

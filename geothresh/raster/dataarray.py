@@ -95,11 +95,11 @@ class Plane:
         return self.array.chunks is not None
 
     @property
-    def stored_dtype(self) -> np.dtype[Any]:
-        """The type that values have in their file.
+    def encoded_dtype(self) -> np.dtype[Any]:
+        """The type that values have in their file, if they are from one.
 
         Where values are missing, xarray turns integers into floats (rioxarray's ``masked=True``)
-        without rescaling them.
+        without rescaling them. An array of other values keeps the encoding: see `could_hold`.
         """
         dtype, encoding = self.array.dtype, self.array.encoding
         encoded = np.dtype(encoding.get("dtype") or encoding.get("rasterio_dtype") or dtype)
@@ -144,15 +144,20 @@ class Plane:
             return math.nan
         return stored
 
-    def facts(self, sample: NDArray[Any]) -> BandFacts:
-        """The facts that decide the scaling, without scale tags that xarray has already applied."""
+    def facts(self, sample: NDArray[Any], dtype: np.dtype[Any]) -> BandFacts:
+        """The facts that decide the scaling, without scale tags that xarray has already applied.
+
+        Args:
+            sample: (n,) valid values.
+            dtype: the type of the stored values: `encoded_dtype`, or that in memory.
+        """
         attributes = self.array.attrs
         return BandFacts(
             name=self.name,
-            dtype=self.stored_dtype,
+            dtype=dtype,
             scale=_number(attributes.get("scale_factor", 1.0), "scale_factor", self.name),
             offset=_number(attributes.get("add_offset", 0.0), "add_offset", self.name),
-            sample=sample.astype(self.stored_dtype),
+            sample=sample.astype(dtype),
         )
 
     def with_values(
@@ -206,6 +211,8 @@ class StoredConfidences:
     nodata: float | None
     """The stored value that marks missing data; NaN and infinities always do."""
     scaling: Scaling
+    whole: np.dtype[Any] | None = None
+    """The type of integers that floats are taken for; None = values have their own type."""
 
     def __call__(self, stored: NDArray[Any], window: PixelWindow) -> tuple[Float32Array, BoolArray]:
         """Confidence and validity of a window; confidence is 0 where there is no data.
@@ -214,7 +221,29 @@ class StoredConfidences:
             InputError: a value contradicts the scaling.
         """
         valid = valid_values(stored, self.nodata)
+        if self.whole is not None and not could_hold(self.whole, stored[valid]):
+            raise InputError(
+                f"{self.name}: values that are not whole numbers of {self.whole} (in "
+                f"{window.text}), which is the type in its encoding; clear the encoding, or say "
+                "with `scale=N` what stands for confidence 1"
+            )
         return self.scaling.confidences(stored, valid, name=self.name, window=window), valid
+
+
+def could_hold(dtype: np.dtype[Any], values: NDArray[Any]) -> bool:
+    """Whether values in memory could have come from a file of another type.
+
+    Integers hold only whole numbers in their range, so that probabilities on a template of
+    integers, which keep its encoding, are found out.
+    """
+    if dtype == values.dtype or not values.size:
+        return True
+    limits = np.iinfo(dtype)
+    return bool(
+        values.min() >= limits.min
+        and values.max() <= limits.max
+        and (values == np.rint(values)).all()
+    )
 
 
 def _nodata_of(attributes: Mapping[Any, Any], name: str) -> float | None:

@@ -36,6 +36,7 @@ from geothresh import (
 )
 from geothresh.mosaic import mosaic_array
 from geothresh.raster.dataarray import Plane
+from geothresh.raster.dataset import evenly_spread
 from geothresh.raster.pixelsize import pixel_size
 from geothresh.types import Float32Array
 from tests.support.fakes import UnevenRefiner
@@ -272,6 +273,86 @@ def test_a_width_is_measured_in_one_computation_where_pixels_have_no_size() -> N
         eager_patch = refine_dataarray(array, refining=Refining(resolution="auto"))
     assert sorted(watched.computed) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert lazy.GEOTHRESH_RESAMPLING == eager_patch.GEOTHRESH_RESAMPLING
+
+
+# -- values on a template ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Callable[..., xr.DataArray]:
+    """Opens an image of integers as rioxarray does, with missing values as NaN."""
+
+    def open_image(dtype: str, chunks: dict[str, int] | None) -> xr.DataArray:
+        image = np.random.default_rng(0).integers(0, 200, (96, 96)).astype(dtype)
+        path = write_raster(tmp_path / "image.tif", image, nodata=255)
+        found = rioxarray.open_rasterio(path, masked=True, chunks=chunks)
+        assert isinstance(found, xr.DataArray) and found.encoding
+        return found
+
+    return open_image
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+@pytest.mark.parametrize("chunks", [None, {"x": 40, "y": 32}])
+def test_probabilities_on_a_template_are_what_they_are(
+    template: Callable[..., xr.DataArray],
+    tiny_model: Path,
+    dtype: str,
+    chunks: dict[str, int] | None,
+) -> None:
+    values = road_confidence(96, 96)
+    values[5:9, 5:9] = np.nan
+    image = template(dtype, chunks)
+    data = values[None] if chunks is None else da.from_array(values[None], (1, 32, 40))
+    made = refine_dataarray(image.copy(data=data), model=tiny_model, tiling=SMALL)
+    plain = refine_dataarray(
+        image.drop_encoding().copy(data=values[None]), model=tiny_model, tiling=SMALL
+    )
+    assert made.GEOTHRESH_SCALING == plain.GEOTHRESH_SCALING == "float32 in [0, 1], as it is"
+    assert (made.chunks is None) == (chunks is None)
+    np.testing.assert_array_equal(made, plain)
+
+
+def test_the_whole_numbers_of_a_file_keep_its_type(
+    template: Callable[..., xr.DataArray], tiny_model: Path
+) -> None:
+    image = template("uint8", None)
+    for chunks in (None, 32):
+        made = refine_dataarray(
+            image if chunks is None else image.chunk(chunks), model=tiny_model, tiling=SMALL
+        )
+        assert made.GEOTHRESH_SCALING == "uint8 / 255"
+    with pytest.raises(InputError, match=r"the band is uint16 .*scale=255"):
+        refine_dataarray(template("uint16", None), model=tiny_model, tiling=SMALL)
+    # 0 and 255 among others are no mask that was cut.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GeothreshWarning)
+        wide = image.copy(data=np.linspace(0, 255, 96 * 96).round().reshape(1, 96, 96))
+        refine_dataarray(wide, model=tiny_model, tiling=SMALL)
+
+
+def test_percent_on_a_template_is_no_uint8(
+    template: Callable[..., xr.DataArray], tiny_model: Path
+) -> None:
+    percent = template("uint8", None).copy(data=road_confidence(96, 96)[None] * 100)
+    with pytest.raises(InputError, match=r"no confidences in \[0, 1\].*scale=100"):
+        refine_dataarray(percent, model=tiny_model, tiling=SMALL)
+    made = refine_dataarray(percent, model=tiny_model, tiling=SMALL, reading=Reading(scale=100))
+    assert made.GEOTHRESH_SCALING == "value / 100, as asked"
+
+
+def test_probabilities_that_no_sample_met_are_an_error_of_the_computation(
+    template: Callable[..., xr.DataArray], tiny_model: Path
+) -> None:
+    values = np.zeros((1, 96, 96), np.float32)
+    # Of 24 chunks of 4 rows, 16 are sampled.
+    unseen = min(set(range(24)) - set(evenly_spread(24, 16).tolist()))
+    values[0, 4 * unseen, 50] = 0.5
+    lazy = template("uint8", None).copy(data=da.from_array(values, (1, 4, 96)))
+    made = refine_dataarray(lazy, model=tiny_model, tiling=SMALL)
+    assert made.GEOTHRESH_SCALING == "uint8 / 255"
+    with pytest.raises(InputError, match=r"not whole numbers of uint8 .*clear the encoding"):
+        made.compute(scheduler="sync")
 
 
 # -- what is refused -----------------------------------------------------------------------------
