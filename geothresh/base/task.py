@@ -39,6 +39,7 @@ class BaseTask(Task):
     kind = BASE
     # A finished run has its model and needs no state.
     keeps_state = False
+    size_options = "`batch_size` or `crop_size`"
 
     def __init__(
         self,

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from geothresh.errors import DeviceLostError, InputError, ModelError, UsageError, warn
+from geothresh.errors import (
+    DeviceLostError,
+    GeothreshError,
+    InputError,
+    ModelError,
+    UsageError,
+    warn,
+)
 from geothresh.machine import has_bf16, nvidia_gpus
 from geothresh.nn.config import NetworkConfig
 from geothresh.options import BatchSize, Precision
@@ -129,6 +136,34 @@ def lost_device_reported(device: torch.device) -> Iterator[None]:
         raise DeviceLostError(
             f"device {device}: is lost ({reason}); look at it with nvidia-smi, and run again"
         ) from error
+
+
+@contextmanager
+def full_memory_reported(device: torch.device, what: str, advice: str = "") -> Iterator[None]:
+    """Context manager: report memory that runs out, and a lost GPU, as errors of geothresh.
+
+    Args:
+        device: the device.
+        what: what is computed inside the block, such as ``a step of the training``.
+        advice: options to change, as a part of the message that ends with a comma.
+
+    Raises:
+        ModelError: there was not enough memory.
+        DeviceLostError: the device itself has failed.
+    """
+    with lost_device_reported(device):
+        try:
+            yield
+        except GeothreshError:
+            raise
+        except Exception as error:  # see `out_of_memory`: the types have no common base class
+            if not out_of_memory(error):
+                raise
+            elsewhere = "" if device.type == "cpu" else ", or say `device=cpu`"
+            raise ModelError(
+                f"{what} does not fit in the memory of {device}; {advice + ' ' if advice else ''}"
+                f"end what else runs there{elsewhere}"
+            ) from error
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -23,6 +23,7 @@ from geothresh.nn.device import (
     Batches,
     compute_threads,
     devices_of,
+    full_memory_reported,
     lost_device_reported,
     passes_at_once,
     pick_device,
@@ -183,11 +184,15 @@ class TorchRefiner:
         self._batches = Batches(batch_size, self.device)
         on_cpu = self.device.type == "cpu"
         self._threads = compute_threads(passes_at_once(config, cores) if on_cpu else 1, cores)
-        self.network = self._threads.run(self._network, weights, self.device)
         self._streams: StreamPool | None = None
-        if self.device.type == "cuda":
-            gpus = devices_of(self.device)
-            self._streams = self._stream_pool(weights, gpus if all_gpus else gpus[:1], batch_size)
+        # On a GPU one pass measures how many tiles fit.
+        with full_memory_reported(self.device, "the network"):
+            self.network = self._threads.run(self._network, weights, self.device)
+            if self.device.type == "cuda":
+                gpus = devices_of(self.device)
+                self._streams = self._stream_pool(
+                    weights, gpus if all_gpus else gpus[:1], batch_size
+                )
         self._first_passes: set[tuple[int, ...]] = set()
         self._compiling = threading.Lock()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geothresh.durability.resuming import forget_states
 from geothresh.errors import ModelError
-from geothresh.nn.device import pick_device, pick_dtype
+from geothresh.nn.device import full_memory_reported, pick_device, pick_dtype
 from geothresh.nn.modelfile import Kind, beside
 from geothresh.options import Precision
 from geothresh.training.state import Progress, SavedRun, save_state
@@ -49,6 +49,8 @@ class Task(ABC):
     """Samples of an epoch."""
     keeps_state = True
     """Whether the state file is kept when the run is finished."""
+    size_options = "`batch_size` or `chip_size`"
+    """The options that decide how much memory a step takes."""
 
     def __init__(
         self,
@@ -176,9 +178,25 @@ def fit(
         on_step, on_epoch: called after each step and epoch, see `OnStep` and `OnEpoch`.
 
     Raises:
-        ModelError: the state does not fit, or the loss or a weight is not finite.
+        ModelError: the state does not fit, the loss or a weight is not finite, or a step does not
+            fit in memory.
+        DeviceLostError: the GPU has failed.
         OutputError: a file cannot be written.
     """
+    advice = f"lower {task.size_options} and start anew,"
+    with full_memory_reported(task.device, "a step of the training", advice):
+        return _fit(task, output, state, on_begin, on_step, on_epoch)
+
+
+def _fit(
+    task: Task,
+    output: Path,
+    state: Path | None,
+    on_begin: Callable[[], None] | None,
+    on_step: OnStep | None,
+    on_epoch: OnEpoch | None,
+) -> Progress:
+    """Train as `fit` does, with errors of the device as torch raises them."""
     states = beside(output, ".state.safetensors")
     progress = Progress()
     if state is not None:

@@ -13,6 +13,7 @@ import torch
 from geothresh.errors import ModelError
 from geothresh.metrics import MapScore
 from geothresh.mosaic import Threads, mosaic_array
+from geothresh.nn.device import full_memory_reported
 from geothresh.nn.network import ThreshNet
 from geothresh.nn.scope import resampled_patch
 from geothresh.nn.wrappers import wrapped
@@ -97,8 +98,22 @@ def score_network(
     The network is in evaluation mode during the call.
 
     Raises:
-        ModelError: an output of the network is not finite.
+        ModelError: an output of the network is not finite, or a map does not fit in memory.
+        DeviceLostError: the GPU has failed.
     """
+    device = next(network.parameters()).device
+    with full_memory_reported(device, "the validation"):
+        return _scored(network, maps, dtype=dtype, smooth=smooth, strength=strength)
+
+
+def _scored(
+    network: ThreshNet,
+    maps: Sequence[ValidationMap],
+    *,
+    dtype: torch.dtype,
+    smooth: bool,
+    strength: float,
+) -> list[Figures]:
     was_training = network.training
     network.eval()
     found = []

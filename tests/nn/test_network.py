@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from geothresh.errors import ModelError, UsageError
+from geothresh.errors import DeviceLostError, GeothreshError, ModelError, UsageError
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.network import ThreshNet, fold, unfold
 from geothresh.nn.refiner import TorchRefiner
@@ -285,3 +286,26 @@ def test_dropout_is_for_training_alone() -> None:
         assert not torch.equal(net(tile)[0], net(tile)[0])
         net.eval()
         assert torch.equal(net(tile)[0], net(tile)[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), ModelError, "network does not fit in the"),
+        (torch.AcceleratorError("CUDA error: out of memory"), ModelError, "end what else runs"),
+        (torch.AcceleratorError("CUDA error: launch failure"), DeviceLostError, "is lost"),
+    ],
+)
+def test_a_fault_of_the_device_while_a_network_is_loaded_is_told(
+    fault: Exception,
+    expected: type[GeothreshError],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr(TorchRefiner, "_network", full)
+    with pytest.raises(expected, match=message) as caught:
+        TorchRefiner({}, TINY, device="cpu")
+    assert "device=cpu" not in str(caught.value)

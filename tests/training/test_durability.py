@@ -24,11 +24,11 @@ from geothresh.api.train_base import train_base
 from geothresh.cli import faults, main
 from geothresh.durability.locking import only_run
 from geothresh.durability.resuming import earlier_state, find_state
-from geothresh.errors import GeothreshWarning, ModelError, OutputError
+from geothresh.errors import DeviceLostError, GeothreshWarning, ModelError, OutputError
 from geothresh.nn.config import NetworkConfig
 from geothresh.nn.modelfile import require_seal, save_model
 from geothresh.nn.network import ThreshNet
-from geothresh.training import Recipe, loop
+from geothresh.training import Recipe, loop, threshnet, validation
 from tests.support.cli_runner import runner
 from tests.support.roads import make_roads
 from tests.support.trainings import Killed, killed_at_a_rename, train_flat
@@ -385,3 +385,35 @@ def test_the_command_says_what_it_goes_on_with(stopped, folder: Path) -> None:
     assert "learning_rate 0.0008, now 0.5" in other.stderr
     both = runner().invoke(main, [*given, "--resume", "--overwrite"])
     assert both.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("a step", "threshnet_loss"), ("the validation", "score_network")]
+)
+def test_memory_that_runs_out_is_told_and_a_lost_gpu_is_gone_on_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, name: str
+) -> None:
+    calls: list[int] = []
+    fault: Exception = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def failing(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise fault
+        return real(*args, **options)
+
+    module, target = (threshnet, name) if name == "threshnet_loss" else (validation, "refine_map")
+    real = getattr(module, target)
+    run_name = name.replace("_", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, target, failing)
+        advice = "lower `batch_size` or `chip_size`" if place == "a step" else "end what else runs"
+        with pytest.raises(ModelError, match=f"{place}.* does not fit in the memory.*{advice}"):
+            run(folder, run_name, overwrite=True)
+        calls.clear()
+        fault = torch.AcceleratorError("CUDA error: unspecified launch failure")
+        with pytest.raises(DeviceLostError, match="is lost") as caught:
+            run(folder, run_name, overwrite=True)
+        assert any("goes on" in note for note in caught.value.__notes__)
+    run(folder, run_name)
+    assert made(folder, run_name) == made(folder, "whole")
