@@ -269,7 +269,10 @@ class TorchRefiner:
             if self._streams is None:
                 return self._threads.run(self._batches.run, self._forward, tiles)
             with self._streams.free() as stream:
-                return self._batches.run(partial(stream, most=self._batches.size), tiles)
+                # `most` is asked for anew in each batch, since a compiled network pads to it.
+                return self._batches.run(
+                    lambda batch: stream(batch, most=self._batches.size), tiles
+                )
 
     def _forward(self, tiles: Float32Array) -> Float32Array:
         import torch

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from geothresh.errors import DeviceLostError, GeothreshError, ModelError, UsageError
 from geothresh.nn.config import PRESETS, NetworkConfig
+from geothresh.nn.cuda import recorded_size
 from geothresh.nn.network import ThreshNet, fold, unfold
 from geothresh.nn.refiner import TorchRefiner
 from tests.support.networks import TINY, network
@@ -286,6 +289,39 @@ def test_dropout_is_for_training_alone() -> None:
         assert not torch.equal(net(tile)[0], net(tile)[0])
         net.eval()
         assert torch.equal(net(tile)[0], net(tile)[0])
+
+
+class _EightTiles:
+    """A pool of one stream on a GPU that holds eight tiles, padded as `GraphStream` pads them."""
+
+    def __init__(self, compiled: bool) -> None:
+        self.compiled, self.asked = compiled, list[int]()
+
+    def __len__(self) -> int:
+        return 1
+
+    @contextmanager
+    def free(self) -> Iterator[Any]:
+        yield self._run
+
+    def _run(self, tiles: np.ndarray, *, most: int) -> np.ndarray:
+        size = recorded_size(len(tiles), most=most, compiled=self.compiled)
+        self.asked.append(size)
+        if size > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tiles.copy()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_padded_batch_of_a_stream_is_halved_too(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = TorchRefiner(network(TINY).state_dict(), TINY, device="cpu", batch_size=32)
+    pool = _EightTiles(compiled)
+    monkeypatch.setattr(refiner, "_streams", pool)
+    tiles = np.random.default_rng(0).random((20, 64, 64), np.float32)
+    np.testing.assert_array_equal(refiner(tiles), tiles)
+    assert pool.asked[-1] == (8 if compiled else 4) and refiner.batch_size == 8
 
 
 @pytest.mark.parametrize(
