@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -99,20 +99,30 @@ class CrossfitRun:
             "snapshots": self.plan.snapshots,
         }
 
+    @property
+    def made(self) -> Iterator[Path]:
+        """The existing maps, models and states, which a new run replaces."""
+        for folder in self.all_folders:
+            for pattern in ("*.png", "fold*.safetensors"):
+                yield from folder.glob(pattern)
+
     def make_folders(self, overwrite: bool) -> None:
         """Make all folders.
 
         Raises:
-            OutputError: a folder has maps but no manifest, or cannot be made.
+            OutputError: there are maps or models but no manifest, or a folder cannot be made.
         """
         try:
             for folder in self.all_folders:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not self.manifest.exists() and not overwrite and any(folder.glob("*.png")):
-                    raise OutputError(
-                        f"{folder}: holds maps, but no manifest {self.manifest.name}; "
-                        "choose another folder or add `overwrite=True`"
-                    )
+            first = next(self.made, None)
+            # A run that was stopped has its manifest, which is written before anything else.
+            if first is not None and not overwrite and not self.manifest.exists():
+                raise OutputError(
+                    f"{first.parent}: holds {'maps' if first.suffix == '.png' else 'models'} of an "
+                    f"earlier run, but its manifest {self.manifest} is missing; put that back, "
+                    "choose another folder, or add `overwrite=True`"
+                )
         except OSError as error:
             raise OutputError(f"{self.output}: cannot be written ({error.strerror})") from error
 
@@ -132,10 +142,8 @@ class CrossfitRun:
             InputError: the file is no manifest.
         """
         if overwrite or not self.manifest.exists():
-            for folder in self.all_folders:
-                for pattern in ("*.png", "fold*.safetensors"):
-                    for file in folder.glob(pattern):
-                        file.unlink()
+            for file in list(self.made):
+                file.unlink()
             self.write_manifest({**described, "complete": False})
             return [0.0] * len(described["folds"])
         try:

@@ -198,6 +198,16 @@ def test_maps_of_unknown_origin_are_not_mixed_in(data: Path, tmp_path: Path) -> 
         run(data, tmp_path / "o")
 
 
+@pytest.mark.parametrize("name", ["fold1.safetensors", "fold2.state.safetensors"])
+def test_models_without_a_manifest_are_not_deleted(data: Path, tmp_path: Path, name: str) -> None:
+    model = tmp_path / "o" / f"{NAME}.folds" / name
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"hours of training")
+    with pytest.raises(OutputError, match=rf"holds models .*{NAME}\.json is missing; put that"):
+        run(data, tmp_path / "o")
+    assert model.read_bytes() == b"hours of training"
+
+
 @given(
     places=st.lists(st.integers(0, 6), min_size=4, max_size=30),
     folds=st.integers(2, 5),
