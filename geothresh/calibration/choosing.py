@@ -27,6 +27,10 @@ LEVEL = 0.05
 """Significance level: how often there is advice although nothing beats the cut at 0.5."""
 LEAST_TILES = 8
 """With fewer maps nothing is advised: gains and losses could be chance."""
+_TESTED_PLACES = math.ceil(math.log2(1 / LEVEL))
+"""With fewer places no gain is significant: the least p-value of n places is 1 in 2^n."""
+# With fewer folds, advice is not checked by advice that comes from the other folds.
+_LEAST_FOLDS = 3
 # Random flips of signs in all, and in a batch.
 _FLIPS = 4999
 _AT_ONCE = 500
@@ -169,6 +173,20 @@ def advised(
     return candidates[min(equal, key=lambda k: (candidates[k].rank, -means[k]))]
 
 
+def least_places(folds: int) -> int:
+    """Least number of places, dealt to folds, with which there can be advice.
+
+    Advice is checked by advice from the places of all folds but one, so these must be enough for a
+    significant gain.
+    """
+    if folds < _LEAST_FOLDS:
+        return _TESTED_PLACES
+    least = _TESTED_PLACES + 1
+    while least - least // folds < _TESTED_PLACES:
+        least += 1
+    return least
+
+
 def iou_of_advice(
     maps: CountedMaps, candidates: Sequence[Candidate], folds: Sequence[Sequence[int]]
 ) -> Float64Array | None:
@@ -177,7 +195,7 @@ def iou_of_advice(
     The best of many candidates looks better than it is on the places that it was chosen by. Here
     the scored places are not used to choose.
     """
-    if len(folds) < 3:
+    if len(folds) < _LEAST_FOLDS:
         return None
     scores = np.zeros(len(maps.ids))
     for number, held in enumerate(folds):
@@ -189,6 +207,14 @@ def iou_of_advice(
         choice = advised(learned, candidates, cross_validated(learned, candidates, inner))
         scores[list(held)] = choice.fit(learned).iou(maps.of(held))
     return scores
+
+
+def _tested_places(maps: CountedMaps, folds: Sequence[Sequence[int]]) -> int:
+    """The most places that advice comes from which is checked on others; see `iou_of_advice`."""
+    if len(folds) < _LEAST_FOLDS:
+        return len(set(maps.places))
+    every = set(range(len(maps.ids)))
+    return max(len({maps.places[i] for i in every.difference(held)}) for held in folds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +235,10 @@ class Choice:
     """Gain of the best threshold of each region (an oracle)."""
     expected: Gain | None
     """Gain of following advice on places that it does not come from; None = unknown."""
+    few_places: bool
+    """Whether there are too few places for any advice."""
+    promising: Candidate
+    """The candidate that gains significantly; it is not advised if `expected` is no gain."""
     best: Candidate
     """The candidate that is advised."""
     fitted: Fitted
@@ -235,7 +265,7 @@ class Choice:
             gains[candidate.key] = replace(gain, chance=p_value)
         beside = cross_validated(maps, compared, folds)
         gains |= {key: Gain.of(maps, rival.iou - nothing) for key, rival in beside.items()}
-        best = advised(maps, candidates, outcomes)
+        best = promising = advised(maps, candidates, outcomes)
         scores = iou_of_advice(maps, candidates, folds)
         expected = None if scores is None else Gain.of(maps, scores - nothing)
         if len(maps.ids) < LEAST_TILES or (expected is not None and expected.mean <= 0):
@@ -248,6 +278,8 @@ class Choice:
             base=float(maps.weights @ nothing),
             bound=Gain.of(maps, maps.regions - nothing),
             expected=expected,
+            few_places=_tested_places(maps, folds) < _TESTED_PLACES,
+            promising=promising,
             best=best,
             fitted=best.fit(maps),
         )

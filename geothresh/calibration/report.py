@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.calibration.candidates import Candidate
-from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain
+from geothresh.calibration.choosing import LEAST_TILES, LEVEL, Choice, Gain, least_places
 from geothresh.errors import number_of
 from geothresh.evaluation.plaintext import aligned, filled, widths
 
@@ -45,6 +45,10 @@ class CalibrationReport:
         choice, best = self.choice, self.choice.best
         if self.tiles < LEAST_TILES:
             return f"Leave it at 0.5: {self._unknown()}"
+        if choice.few_places:
+            return f"Leave it at 0.5: {self._few_places()}"
+        if choice.does_nothing and choice.promising is not self.nothing:
+            return f"Leave it at 0.5: {self._not_followed()}"
         if choice.does_nothing:
             return f"Leave it at 0.5: {self._no_better()}"
         gain = choice.gains[best.key]
@@ -61,7 +65,7 @@ class CalibrationReport:
     def expectation(self) -> str | None:
         """Expected gain on other places, in words; None = unknown."""
         expected = self.choice.expected
-        if expected is None or self.tiles < LEAST_TILES:
+        if expected is None or self.tiles < LEAST_TILES or self.choice.few_places:
             return None
         return (
             "Where the advice itself comes from the other folds, places "
@@ -74,6 +78,23 @@ class CalibrationReport:
             f"with {self.tiles} {self.unit}s it cannot be known whether a gain is more than "
             f"chance, nor how many {self.unit}s lose by it; label {LEAST_TILES} at least, of "
             "different places."
+        )
+
+    def _few_places(self) -> str:
+        # With fewer places than folds, each is a fold, and one more place is one more fold.
+        least = least_places(self.folds if self.folds < self.places else LEAST_TILES)
+        return (
+            f"{number_of(self.places, 'place')}; at least {least} are needed for a gain to be more "
+            "than chance on those that advice comes from, without the fold that it is checked on "
+            "(the least p-value of n places is 1 in 2^n): label more places."
+        )
+
+    def _not_followed(self) -> str:
+        promising = self.choice.promising
+        return (
+            f"{promising.label} gains more than chance would "
+            f"({_points(self.choice.gains[promising.key])}), but following the advice gains "
+            f"nothing on the held-out folds of {self.places} places."
         )
 
     def _no_better(self) -> str:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from geothresh.calibration.candidates import STRENGTHS
+from geothresh.calibration.choosing import least_places
 from geothresh.calibration.counts import CountedMaps, MapCounter, require_few
 from geothresh.calibration.options import Calibrating
 from geothresh.errors import InputError, UsageError, names, number_of
@@ -62,7 +63,8 @@ class Dealt:
         if len(places) < 2:
             raise InputError(
                 f"{names(datasets, 2)}: {number_of(len(datasets), unit)} of one place, and what is "
-                "learned at one is tried on another; label two places at least, better twenty"
+                "learned at one is tried on another; label "
+                f"{least_places(calibrating.folds)} places at least, better twenty"
             )
         folds = min(calibrating.folds, len(places))
         return cls(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from geothresh.calibration import choosing
 from geothresh.calibration.candidates import AsIs, Fitted
 from geothresh.calibration.choosing import (
     Choice,
@@ -16,9 +17,11 @@ from geothresh.calibration.choosing import (
     advised,
     cross_validated,
     iou_of_advice,
+    least_places,
     p_values,
 )
 from geothresh.calibration.counts import INPUT, CountedMaps, Source, level_counts
+from geothresh.calibration.report import CalibrationReport
 from geothresh.nn.transformation import Transformation
 
 
@@ -101,6 +104,51 @@ def test_many_maps_of_one_place_are_one_place() -> None:
     )
     choice = Choice.of(joined, [NOTHING, GOOD], [[0, 1, 2], [3, 4, 5], [6, 7]])
     assert choice.does_nothing and choice.gains["good"].chance == 1 / 8
+    assert choice.few_places
+
+
+def report_of(choice: Choice, *, places: int, folds: int) -> CalibrationReport:
+    return CalibrationReport(
+        choice=choice, tiles=20, places=places, folds=folds, unit="tile",
+        seconds=dict.fromkeys(choice.gains, 0.1), output=None, diagram=None,
+    )  # fmt: skip
+
+
+def placed(places: int) -> CountedMaps:
+    """Twenty maps of some places, on which a model gains much."""
+    maps = plain_maps(20, model_gains=0.5)
+    of = [f"p{k % places}" for k in range(20)]
+    return CountedMaps(ids=maps.ids, places=of, counts=maps.counts, regions=maps.regions)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 4, 5, 10])
+def test_fewer_places_than_needed_are_told_as_that(folds: int) -> None:
+    for places in range(2, 9):
+        dealt = [
+            [i for i in range(20) if i % places % folds == fold]
+            for fold in range(min(folds, places))
+        ]
+        choice = Choice.of(placed(places), [NOTHING, GOOD], dealt)
+        enough = places >= least_places(folds)
+        assert choice.few_places == choice.does_nothing == (not enough)
+        report = report_of(choice, places=places, folds=len(dealt))
+        if not enough:
+            assert report.advice.startswith(f"Leave it at 0.5: {places} places; at least ")
+            assert report.expectation is None
+        if not enough and folds < places:
+            assert f"at least {least_places(folds)} are needed" in report.advice
+
+
+def test_advice_that_is_not_worth_following_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maps = plain_maps(20, model_gains=0.3)
+    monkeypatch.setattr(choosing, "iou_of_advice", lambda *_: np.zeros(20))
+    choice = Choice.of(maps, [NOTHING, GOOD], folds_of(20))
+    assert choice.does_nothing and choice.promising is GOOD and not choice.few_places
+    advice = report_of(choice, places=20, folds=5).advice
+    assert advice.startswith("Leave it at 0.5: good gains more than chance would (+")
+    assert "following the advice gains nothing on the held-out folds" in advice
 
 
 def outcomes_of(*columns: Sequence[float]) -> dict[str, Outcome]:
