@@ -136,8 +136,9 @@ def split_scenes(
     if len(places) < 2:
         raise UsageError(
             f"{len(places)} block of the scenes holds anything that counts, and one is to be "
-            "trained on and another validated on; lower `block_size`, or name what to validate on "
-            "with `validation_aoi`"
+            "trained on and another validated on; lower `chip_size`, on which the default of "
+            "`block_size` depends, give a larger scene, or name what to validate on with "
+            "`validation_aoi`"
         )
     order = _shuffled(places, seed)
     with_foreground = [place for place in order if foreground[place]]

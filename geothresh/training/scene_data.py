@@ -6,13 +6,13 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geothresh.errors import InputError, UsageError, names
+from geothresh.errors import InputError, UsageError, names, number_of, warn
 from geothresh.geobox import GeoBox
 from geothresh.options import PathLike
 from geothresh.raster.mask import MaskSpec, open_labels
@@ -39,6 +39,7 @@ from geothresh.training.options import SceneData, Splitting
 from geothresh.training.scenes import (
     ChipPlaces,
     LabelledScene,
+    NoRoomError,
     SceneSource,
     SceneTile,
     Survey,
@@ -87,27 +88,23 @@ def gather_scenes(
     surveys = _surveys(opened, two_areas=splitting.validation_aoi is not None, progress=progress)
     _require_labels(opened, surveys, data)
 
-    # With an area to validate on, blocks are small, so that little around the area is lost.
-    fine = None if splitting.validation_aoi is None else FINE
-    side = splitting.block_size or fine or block_side(surveys, math.ceil(largest / min(factors)))
-    scenes = [
-        SplitScene(
-            name=one.name,
-            box=one.box,
-            mask=one.mask,
-            survey=counted,
-            blocks=BlockGrid.of(one.size, side),
-        )
-        for one, counted in zip(opened, surveys, strict=True)
-    ]
     cutting = _Cutting(opened, factors, patch=patch, chip_size=chip_size, largest=largest)
+    scenes = cutting.blocked(surveys, splitting)
     splits = _hold_out(scenes, splitting, seed)
-    sides = [cutting.fold(held) for held in splits]
+    try:
+        sides = [cutting.fold(held) for held in splits]
+    except NoRoomError as error:
+        fitting = cutting.fitting(surveys, splitting, seed)
+        smaller = "" if fitting is None else f"lower `chip_size` to {fitting}, or "
+        raise UsageError(f"{error}; {smaller}give a larger scene") from error
     folded = splitting.folds is not None
     # With folds, the model is finally trained on all data.
     scenes = hold(scenes, [frozenset()] * len(scenes)) if folded else splits[0]
     train, validation = cutting.fold(scenes) if folded else sides[0]
-    trained = {scene.name: trained_blocks(scene, scenes) for scene in scenes}
+    used = {source.scene.name for source in train if isinstance(source, SceneSource)}
+    trained = {
+        scene.name: trained_blocks(scene, scenes) if scene.name in used else [] for scene in scenes
+    }
     manifest = save_split(scenes, trained, splits if folded else ())
     n_train = {name: len(blocks) for name, blocks in trained.items()}
     return TrainingData(
@@ -295,20 +292,65 @@ class _Cutting:
     largest: float
     """Side of the largest square that chips are cut from, in pixels of the network."""
 
+    def blocked(self, surveys: Sequence[Survey], splitting: Splitting) -> list[SplitScene]:
+        """Cut the scenes into blocks, none of which is held out yet."""
+        # With an area to validate on, blocks are small, so that little around the area is lost.
+        fine = None if splitting.validation_aoi is None else FINE
+        least = math.ceil(self.largest / min(self.factors))
+        side = splitting.block_size or fine or block_side(surveys, least)
+        return [
+            SplitScene(
+                name=one.name,
+                box=one.box,
+                mask=one.mask,
+                survey=counted,
+                blocks=BlockGrid.of(one.size, side),
+            )
+            for one, counted in zip(self.opened, surveys, strict=True)
+        ]
+
+    def fitting(self, surveys: Sequence[Survey], splitting: Splitting, seed: int) -> int | None:
+        """The largest smaller `chip_size` of whole patches with which chips fit; None = none."""
+        for chip_size in range(self.chip_size - self.patch, 0, -self.patch):
+            largest = self.largest * chip_size / self.chip_size
+            smaller = replace(self, chip_size=chip_size, largest=largest)
+            try:
+                for held in _hold_out(smaller.blocked(surveys, splitting), splitting, seed):
+                    smaller._sources(held)
+            except (InputError, UsageError):
+                continue  # such a chip does not fit either
+            return chip_size
+        return None
+
     def fold(self, scenes: Sequence[SplitScene]) -> Fold:
         """Make training and held-out data of the scenes with their held-out blocks.
 
         Raises:
-            UsageError: no chip fits, or all valid pixels are held out.
+            NoRoomError: a chip fits in no scene.
+            UsageError: all valid pixels are held out.
         """
-        return Fold(self._sources(scenes), self._tiles(scenes))
+        sources, crowded = self._sources(scenes)
+        if crowded:
+            warn(
+                f"{number_of(len(crowded), 'scene')} not trained on, without room for a chip "
+                f"beside the blocks that are held out: {names(crowded)}; lower `chip_size` to "
+                "train on them too"
+            )
+        return Fold(sources, self._tiles(scenes))
 
-    def _sources(self, scenes: Sequence[SplitScene]) -> list[SceneSource]:
+    def _sources(self, scenes: Sequence[SplitScene]) -> tuple[list[SceneSource], list[str]]:
+        """Sources of chips, and the names of the scenes without room for a chip."""
         sources = []
+        crowded: dict[str, NoRoomError] = {}
         for one, scene, factor in zip(self.opened, scenes, self.factors, strict=True):
             forbidden = forbidden_bins(scene, scenes)
             free = int(np.where(forbidden, 0, scene.survey.valid).sum())
             if not free:
+                continue
+            try:
+                places = ChipPlaces(scene.survey, forbidden, math.ceil(self.largest / factor))
+            except NoRoomError as error:
+                crowded[one.name] = error
                 continue
             others = [
                 other
@@ -318,17 +360,20 @@ class _Cutting:
             sources.append(
                 SceneSource(
                     scene=one,
-                    places=ChipPlaces(scene.survey, forbidden, math.ceil(self.largest / factor)),
+                    places=places,
                     n_chips=math.ceil(free / (self.chip_size / factor) ** 2),
                     others=others,
                     factor=factor,
                 )
             )
+        if not sources and crowded:
+            name, reason = next(iter(crowded.items()))
+            raise NoRoomError(f"{name}: {reason}")
         if not sources:
             raise UsageError(
                 "all that counts is held out to validate on; leave something to train on"
             )
-        return sources
+        return sources, [*crowded]
 
     def _tiles(self, scenes: Sequence[SplitScene]) -> list[SceneTile]:
         return [

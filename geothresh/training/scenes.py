@@ -130,6 +130,10 @@ def _by_bins(mask: BoolArray) -> Int64Array:
     return np.asarray(np.add.reduceat(narrow.astype(np.int64), rows, axis=0))
 
 
+class NoRoomError(UsageError):
+    """No chip fits in a scene beside the blocks that are held out."""
+
+
 class ChipPlaces:
     """Draws chip windows in one scene, away from held-out blocks."""
 
@@ -142,7 +146,7 @@ class ChipPlaces:
             side: side of the largest square that will be drawn, in pixels.
 
         Raises:
-            UsageError: no such square fits, or none has a valid pixel.
+            NoRoomError: no such square fits, or none has a valid pixel.
         """
         self.size = survey.size
         self.side = side
@@ -155,10 +159,10 @@ class ChipPlaces:
         )
         possible = weight > 0
         if not possible.any():
-            raise UsageError(
-                f"no chip of {side} pixels fits beside the {int(held.sum())} bins of {BIN} "
-                "pixels that are held out to validate; lower `chip_size` (times `zoom`) or "
-                "`validation_fraction`, or change `block_size`"
+            raise NoRoomError(
+                f"no chip of {side} pixels (`chip_size` times `zoom`) fits into "
+                f"{survey.size.width} x {survey.size.height} pixels, of which {int(held.sum())} "
+                f"squares of {BIN} pixels are held out to validate on"
             )
         self._row, self._col = row[possible], col[possible]
         self._cumulative = np.cumsum(weight[possible], dtype=np.float64)

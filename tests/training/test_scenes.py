@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +414,53 @@ def test_scenes_travel_to_other_processes(site: Path) -> None:
         for a, b, c in zip(one, two, three, strict=True):
             np.testing.assert_array_equal(a, b)
             np.testing.assert_array_equal(a, np.asarray(c))
+
+
+def blank_scenes(folder: Path, sides: list[int]) -> list[Path]:
+    """Scenes of noise side by side, each with a mask of its size beside it."""
+    rng = np.random.default_rng(0)
+    for k, side in enumerate(sides):
+        place = NORTH_UP @ Affine.translation(5000 * k, 0)
+        truth = (rng.random((side, side)) < 0.3).astype(np.uint8)
+        write_raster(folder / f"s{k}.tif", truth * 99 + 50, transform=place)
+        write_raster(folder / f"s{k}_mask.tif", truth, transform=place)
+    return [folder / f"s{k}.tif" for k in range(len(sides))]
+
+
+def gather_masked(scenes: list[Path], **options: Any) -> Any:
+    masks = [path.with_name(f"{path.stem}_mask.tif") for path in scenes]
+    return gather(scenes[0].parent, scenes, labels=masks, buffer=None, **options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scene_too_small_is_told_with_the_chip_size_that_fits(tmp_path: Path, seed: int) -> None:
+    scenes = blank_scenes(tmp_path, [800])
+    recipe = dataclasses.replace(QUICK, chip_size=320, zoom=1.6)
+    with pytest.raises(UsageError, match=r"^s0: no chip of 512 pixels .*larger scene$") as caught:
+        gather_masked(scenes, recipe=recipe, seed=seed)
+    assert "validation_fraction" not in str(caught.value)
+    found = re.search(r"lower `chip_size` to (\d+)", str(caught.value))
+    assert found is not None and int(found[1]) % 64 == 0
+    smaller = dataclasses.replace(recipe, chip_size=int(found[1]))
+    assert gather_masked(scenes, recipe=smaller, seed=seed).train
+    larger = dataclasses.replace(recipe, chip_size=int(found[1]) + 64)
+    with pytest.raises(UsageError, match="no chip of"):
+        gather_masked(scenes, recipe=larger, seed=seed)
+
+
+def test_scenes_without_room_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    scenes = blank_scenes(tmp_path, [1400, 500])
+    recipe = dataclasses.replace(QUICK, chip_size=256, zoom=1.0)
+    split = tmp_path / "split.json"
+    material = gather_masked(scenes, recipe=dataclasses.replace(recipe, chip_size=64))
+    manifest = json.loads(material.manifest)
+    grid = {"rows": [0, 256, 500], "cols": [0, 256, 500]}
+    manifest["scenes"]["s1"] = grid
+    manifest["validation"] = ["s1/r0c0"]
+    manifest["train"] = [name for name in manifest["train"] if name.startswith("s0")]
+    split.write_text(json.dumps(manifest))
+    with pytest.warns(GeothreshWarning, match="1 scene not trained on.*held out: s1; lower"):
+        material = gather_masked(scenes, recipe=recipe, split=split)
+    assert [source.scene.name for source in material.train] == ["s0"]
+    assert {name.split("/")[0] for name in json.loads(material.manifest)["train"]} == {"s0"}
+    assert material.validation
