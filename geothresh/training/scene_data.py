@@ -20,6 +20,7 @@ from geothresh.raster.paths import is_tiff
 from geothresh.raster.pixelsize import pixel_size
 from geothresh.raster.scene import Scene, open_scene
 from geothresh.training.data import Fold, OnCheck, Pixels, TrainingData, ValidationMap
+from geothresh.training.handles import RecentFiles
 from geothresh.training.holdout import (
     FINE,
     BlockGrid,
@@ -40,6 +41,7 @@ from geothresh.training.scenes import (
     ChipPlaces,
     LabelledScene,
     NoRoomError,
+    OpenFiles,
     SceneSource,
     SceneTile,
     Survey,
@@ -78,8 +80,9 @@ def gather_scenes(
     """
     paths = [Path(path) for path in data.scenes]
     labels = _label_sources(paths, data)
+    files: RecentFiles[OpenFiles] = RecentFiles()
     opened = [
-        open_labelled(path, source, data, validation_aoi=splitting.validation_aoi)
+        open_labelled(path, source, data, validation_aoi=splitting.validation_aoi, files=files)
         for path, source in zip(paths, labels, strict=True)
     ]
     _require_names(opened)
@@ -153,7 +156,12 @@ def _label_sources(scenes: Sequence[Path], data: SceneData) -> list[Path]:
 
 
 def open_labelled(
-    path: Path, labels: Path, data: SceneData, *, validation_aoi: PathLike | None = None
+    path: Path,
+    labels: Path,
+    data: SceneData,
+    *,
+    validation_aoi: PathLike | None = None,
+    files: RecentFiles[OpenFiles] | None = None,
 ) -> LabelledScene:
     """Open a confidence raster and lay its labels over it.
 
@@ -162,6 +170,7 @@ def open_labelled(
         labels: path of the vectors or of the mask.
         data: options with which both are read.
         validation_aoi: polygons to validate on.
+        files: open files that the scenes share; None = its own.
 
     Raises:
         InputError: a file cannot be used, or raster and labels do not overlap.
@@ -179,6 +188,7 @@ def open_labelled(
             labels=_labels(labels, scene, box, data),
             aoi=aoi,
             validation_aoi=held,
+            files=files,
         )
 
 

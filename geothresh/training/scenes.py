@@ -8,11 +8,10 @@ Chips are cut where they touch no bin that is held out.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from geothresh.raster.georeference import Georeference
 from geothresh.raster.mask import Mask, MaskSpec
 from geothresh.raster.scene import Scene, SceneSpec
 from geothresh.training.data import Cut, mixed, seen_side
+from geothresh.training.handles import RecentFiles
 from geothresh.training.options import BIN
 from geothresh.types import BoolArray, Int64Array
 from geothresh.vector.placing import PlacedShapes
@@ -40,6 +40,10 @@ _TRIES = 8
 _STRIP = 1 << 23
 _STRIP_WIDE = 1 << 24
 _CACHED_BLOCK_ROW = 24 << 20
+
+
+OpenFiles: TypeAlias = tuple[Scene, Mask | None]
+"""The confidences of a scene, and its labels if they are a raster."""
 
 
 class Reader(Protocol):
@@ -225,11 +229,7 @@ def _summed(bins: NDArray[np.generic]) -> Int64Array:
 
 
 class LabelledScene:
-    """A confidence raster with its labels, which can be sent to other processes.
-
-    Every process, also a forked one, opens the files itself: with a shared file handle, one
-    process would move the position at which another process reads.
-    """
+    """A confidence raster with its labels, which can be sent to other processes."""
 
     def __init__(
         self,
@@ -241,6 +241,7 @@ class LabelledScene:
         labels: PlacedShapes | MaskSpec,
         aoi: PlacedShapes | None = None,
         validation_aoi: PlacedShapes | None = None,
+        files: RecentFiles[OpenFiles] | None = None,
     ) -> None:
         """Describe a scene; nothing is opened yet.
 
@@ -252,6 +253,7 @@ class LabelledScene:
             labels: foreground as polygons, or as a mask on the same grid.
             aoi: polygons in which the labels are complete; None = everywhere.
             validation_aoi: such polygons for validation; None = those of `aoi`.
+            files: open files, which the scenes of a training share; None = its own.
         """
         self.spec = spec
         self.box = box
@@ -261,9 +263,8 @@ class LabelledScene:
         self.labels = labels
         self.aoi = aoi
         self.validation_aoi = validation_aoi
-        self._process: int | None = None
-        self._scene: Scene | None = None
-        self._mask: Mask | None = None
+        self._files: RecentFiles[OpenFiles] = RecentFiles() if files is None else files
+        self._key = object()
 
     @property
     def name(self) -> str:
@@ -283,7 +284,7 @@ class LabelledScene:
         Raises:
             InputError: a block cannot be decoded, or the file has changed.
         """
-        scene, mask = self._open()
+        scene, mask = self._files.get(self._key, self._open)
         confidence, data = scene.read(window)
         valid = data.copy()
         if mask is not None:
@@ -303,15 +304,9 @@ class LabelledScene:
             raise TypeError("a mask is read, not burnt")
         return burn(shapes.touching(window), window)
 
-    def _open(self) -> tuple[Scene, Mask | None]:
-        if self._scene is None or self._process != os.getpid():
-            self._scene = self.spec.open()
-            self._mask = self.labels.open() if isinstance(self.labels, MaskSpec) else None
-            self._process = os.getpid()
-        return self._scene, self._mask
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_process": None, "_scene": None, "_mask": None}
+    def _open(self) -> OpenFiles:
+        mask = self.labels.open() if isinstance(self.labels, MaskSpec) else None
+        return self.spec.open(), mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

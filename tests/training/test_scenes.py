@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from geothresh.nn.config import LossWeights
 from geothresh.nn.losses import threshnet_loss
 from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.raster.georeference import Georeference
+from geothresh.training import handles
 from geothresh.training.chips import ChipDataset
 from geothresh.training.data import Cut, Pixels, TrainingData
 from geothresh.training.holdout import BlockGrid, block_side, tiles
@@ -464,3 +466,21 @@ def test_scenes_without_room_are_left_out_with_a_warning(tmp_path: Path) -> None
     assert [source.scene.name for source in material.train] == ["s0"]
     assert {name.split("/")[0] for name in json.loads(material.manifest)["train"]} == {"s0"}
     assert material.validation
+
+
+def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("needs the list of open files")
+    scenes = blank_scenes(tmp_path, [200] * 12)
+    before = len(list(descriptors.iterdir()))
+    monkeypatch.setattr(handles.RecentFiles.__init__, "__defaults__", (3,))
+    material = gather_masked(scenes)
+    chips = ChipDataset(material.train, dataclasses.replace(QUICK, zoom=1.0), patch=32)
+    first = [chips[k] for k in range(len(chips))]
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(chips.__getitem__, range(len(chips))))
+    for one, two in zip(first, again, strict=True):
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(list(descriptors.iterdir())) - before <= 2 * 3
