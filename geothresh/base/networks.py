@@ -35,6 +35,8 @@ _CLASSES = {
 _WITHOUT_ENCODER = {"resunet": ResUNet, "resunetpp": ResUNetPlusPlus}
 _ON_ENCODER = {"fcn8s": FCN8s, "rfcn": RFCN, "pfan": PFAN}
 _DILATIONS = (1, 2, 4, 8)
+# Sides of the image that a network to be trained is tried with: small, and not square.
+_ANY_SIZE = (64, 96)
 # torch's default for batch norms.
 _MOMENTUM = 0.1
 
@@ -148,10 +150,7 @@ def _on_encoder(config: BaseConfig, weights: str) -> nn.Module:
             whole: Any = make(config.encoder, encoder_weights=None)
             encoder = whole.encoder
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(
-            f"{config.network} cannot be built on encoder {config.encoder!r} ({error}); "
-            "choose another encoder"
-        ) from error
+        raise _unsuitable(config, error) from error
     if pretrained is not None:
         # PSPNet's encoder is shallower and has only some of these tensors.
         encoder.load_state_dict({k: pretrained[k] for k in encoder.state_dict()})
@@ -162,6 +161,31 @@ def _on_encoder(config: BaseConfig, weights: str) -> nn.Module:
         centre = DilatedCentre(_sound(config, encoder.out_channels)[-1])
         whole.decoder = CentredDecoder(centre, whole.decoder)
     return cast(nn.Module, whole)
+
+
+def require_any_size(network: nn.Module, config: BaseConfig) -> None:
+    """Raise UsageError if a network, on the CPU, does not read images of any size.
+
+    Some encoders take images of one size only, others fail in the first pass. No random number is
+    drawn, and no statistics change.
+    """
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, *_ANY_SIZE))
+    except Exception as error:  # encoders fail in many ways, also by assertions
+        raise _unsuitable(config, error) from error
+    finally:
+        network.train()
+
+
+def _unsuitable(config: BaseConfig, error: Exception) -> UsageError:
+    """The error of an encoder that does not suit its network."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UsageError(
+        f"{config.network} cannot be built on encoder {config.encoder!r} ({reason}); choose "
+        "another encoder"
+    )
 
 
 def _sound(config: BaseConfig, channels: Sequence[int]) -> Sequence[int]:
@@ -189,7 +213,7 @@ class BaseCard:
 
 
 def read_base_card(path: str | Path) -> BaseCard:
-    """Read the card of a base network, without its weights and without torch.
+    """Read the card of a base network, without its weights.
 
     Raises:
         ModelError: the file is missing, unreadable, damaged or no base network of geothresh.

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from geothresh._version import __version__
 from geothresh.base.config import BaseConfig, BasePlan, BaseRecipe, ImageData
-from geothresh.base.networks import build_network
+from geothresh.base.networks import build_network, require_any_size
 from geothresh.base.pretrained import NONE, weights_name
 from geothresh.nn.modelfile import BASE, beside, save_model
 from geothresh.raster.image_pairs import ImagePair, find_images
@@ -71,6 +71,7 @@ class BaseTask(Task):
         place, dtype = training_place(device, recipe.precision)
         torch.manual_seed(recipe.seed)
         network = build_network(config, NONE if resumed else plan.encoder_weights)
+        require_any_size(network, config)
         # torch's stubs have no memory_format beside a device.
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         run = {
@@ -150,10 +151,12 @@ class BaseTask(Task):
 
 
 def normalised(images: Float32Array, config: BaseConfig) -> Tensor:
-    """Normalise images (B, H, W, 3) in [0, 1] to (B, 3, H, W) in channels-last memory."""
+    """Normalise images (B, H, W, 3) in [0, 1] to (B, 3, H, W).
+
+    The tensor is a view in channels-last memory if the images are contiguous.
+    """
     mean, std = (np.array(part, np.float32) for part in (config.mean, config.std))
     values = (images - mean) / std
-    # A permuted view is in channels-last order already.
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 

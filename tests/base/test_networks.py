@@ -21,6 +21,7 @@ from geothresh.base.networks import (
     describe_network,
     load_base_weights,
     read_base_card,
+    require_any_size,
 )
 from geothresh.base.predictor import BaseSource
 from geothresh.base.pretrained import segmentation_models, weights_name
@@ -128,6 +129,26 @@ def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(
 def test_an_encoder_that_does_not_go_with_a_network_is_named() -> None:
     with pytest.raises(UsageError, match="linknet cannot be built on encoder 'mit_b0'"):
         build_network(BaseConfig(network="linknet", encoder="mit_b0"))
+
+
+def test_an_encoder_for_images_of_one_size_is_refused_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    config = describe_network("unet", "tu-swin_tiny_patch4_window7_224")
+    plan = BasePlan(network="unet", encoder=config.encoder, recipe=QUICK)
+    pairs = find_images(image_set(tmp_path / "set", 2))
+    with pytest.raises(UsageError, match=r"tu-swin.*224.*choose another encoder"):
+        BaseTask(pairs, tmp_path / "m.safetensors", config=config, plan=plan, data={}, device="cpu")
+
+
+def test_the_check_before_training_changes_nothing() -> None:
+    torch.manual_seed(3)
+    network = build_network(SMALL)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    drawn = torch.get_rng_state()
+    require_any_size(network, SMALL)
+    assert network.training and torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
