@@ -79,9 +79,10 @@ def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     laplace = _laplacian(_known(confidence, valid))
     if valid is not None:
-        # An invalid neighbour is 0 here: treat it as equal to the pixel itself.
-        missing = 1 - valid.to(confidence.dtype)
-        laplace = laplace + _known(confidence, valid) * (_laplacian(missing) + 4 * missing)
+        # An invalid neighbour is 0 here: treat it as equal to the pixel itself. `_known` is called
+        # again because with a shared result gradients would be summed in another order, and
+        # trainings would no longer end in the same bytes.
+        laplace = laplace + _known(confidence, valid) * _laplacian(1 - valid.to(confidence.dtype))
     return torch.tanh(laplace).abs()
 
 

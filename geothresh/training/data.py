@@ -25,8 +25,8 @@ OnCheck = Callable[[int, int], None]
 """Called with (parts of the data checked, parts in all)."""
 
 TILE = 512
-"""Side in pixels of the squares that the network reads in validation, and the greatest side of the
-tiles that are scored."""
+"""Side in pixels of the squares that the network reads in validation; tiles of scenes that are
+scored are about as large at most, see `geothresh.training.holdout.tiles`."""
 
 # Used only to check that a factor is within `MAX_RESAMPLING`; any patch would do.
 _PATCH = 64

@@ -78,7 +78,10 @@ def edges(start: int, stop: int, n: int) -> tuple[int, ...]:
 
 
 def tiles(block: PixelWindow) -> list[PixelWindow]:
-    """Cut a block into tiles of at most `TILE` pixels a side."""
+    """Cut a block into nearly equal tiles along bins.
+
+    A side has at most `TILE` pixels, or less than a bin more where edges are rounded to bins.
+    """
     rows, cols = (
         edges(start, start + side, -(-side // TILE))
         for start, side in ((block.row, block.height), (block.col, block.width))

@@ -28,7 +28,7 @@ from geothresh.nn.scope import GroundSampleDistance, resampled_patch
 from geothresh.raster.georeference import Georeference
 from geothresh.training import handles
 from geothresh.training.chips import ChipDataset
-from geothresh.training.data import Cut, Pixels, TrainingData
+from geothresh.training.data import TILE, Cut, Pixels, TrainingData
 from geothresh.training.holdout import BlockGrid, block_side, tiles
 from geothresh.training.options import BIN, SceneData, Splitting
 from geothresh.training.scene_data import gather_scenes
@@ -403,6 +403,15 @@ def test_the_usual_block_is_smaller_in_smaller_scenes() -> None:
     assert block_side([counted(40)], 512) == 739
     assert block_side([counted(10)], 512) == 512
     assert block_side([counted(10)] * 30, 512) == 1011
+
+
+@given(start=st.integers(0, 40), side=st.integers(1, 6000))
+def test_tiles_are_less_than_a_bin_larger_than_what_the_network_reads(
+    start: int, side: int
+) -> None:
+    cut = tiles(PixelWindow(row=start * BIN, col=0, height=side, width=BIN))
+    assert max(tile.height for tile in cut) < TILE + BIN
+    assert sum(tile.height for tile in cut) == side
 
 
 def test_scenes_travel_to_other_processes(site: Path) -> None:
