@@ -32,7 +32,7 @@ from geothresh.run.labelled import Dealt, FolderMaps, SceneMaps, count_maps
 from geothresh.run.models import Choose, ChosenModel, choose_model
 from geothresh.training.folds import fold_model
 from geothresh.training.options import FolderData, NetworkChoice, SceneData, Splitting
-from geothresh.training.output import ENDINGS, training_output
+from geothresh.training.output import endings, training_output
 from geothresh.training.recipe import RECIPES, Recipe
 
 # Options of `Calibrating` that apply to a scene, whose places are squares.
@@ -297,7 +297,9 @@ def _tuning(
     output = Path(calibrating.output)
     model, overwrite = output.with_suffix(".safetensors"), calibrating.overwrite
     # What is in the way is found here, before the maps are scored, which takes long.
-    with training_output(model, THRESHNET, ENDINGS, resume=None, overwrite=overwrite):
+    # At most so many folds: there are fewer where there are fewer places.
+    files = endings(Splitting(folds=calibrating.folds, fold_models=True))
+    with training_output(model, THRESHNET, files, resume=None, overwrite=overwrite):
         return _FineTuning(
             data=FolderData(
                 folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,

@@ -40,7 +40,7 @@ from geothresh.training.options import (
     SceneData,
     Splitting,
 )
-from geothresh.training.output import ENDINGS, TrainingOutput, training_output
+from geothresh.training.output import TrainingOutput, endings, training_output
 from geothresh.training.recipe import Recipe, recipe_of, usual_recipe
 from geothresh.training.scene_data import gather_scenes
 from geothresh.training.sizes import choose_sizes, preset_of, require_batch
@@ -161,7 +161,7 @@ def train(
     require("recipe", recipe, Value((Recipe,)))
     start = None if network.init is None else find_model(network.init)
     with training_output(
-        output, THRESHNET, _endings(splitting), resume=resume,
+        output, THRESHNET, endings(splitting), resume=resume,
         # The initial model must not be overwritten: a resumed run, and its card, refer to it.
         overwrite=overwrite, inputs=() if start is None else (start,),
     ) as making:  # fmt: skip
@@ -224,13 +224,6 @@ def _result(
         unit=unit,
         tuning=tuning,
     )
-
-
-def _endings(splitting: Splitting) -> list[str]:
-    """Endings of the files beside the model."""
-    folds = range(1, (splitting.folds or 0) + 1) if splitting.fold_models else ()
-    kept = [f".fold{number}.safetensors" for number in folds]
-    return [*ENDINGS, *kept]
 
 
 def _task(

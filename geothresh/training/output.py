@@ -14,10 +14,16 @@ from geothresh.errors import UsageError
 from geothresh.files import check_output
 from geothresh.nn.modelfile import Kind, beside, require_seal
 from geothresh.training.loop import Task, fit
+from geothresh.training.options import Splitting
 from geothresh.training.state import Progress, SavedRun, place_of
 
-ENDINGS = (".split.json", ".last.safetensors", ".csv")
-"""Endings of the files that a training of a ThreshNet writes beside the model."""
+_ENDINGS = (".split.json", ".last.safetensors", ".csv")
+
+
+def endings(splitting: Splitting) -> list[str]:
+    """Endings of the files that a training of a ThreshNet writes beside the model."""
+    folds = range(1, (splitting.folds or 0) + 1) if splitting.fold_models else ()
+    return [*_ENDINGS, *(f".fold{number}.safetensors" for number in folds)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

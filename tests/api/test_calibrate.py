@@ -320,19 +320,20 @@ def test_a_model_file_with_the_name_of_a_packaged_model_is_found_beside_its_cali
     assert refine_array(values, refining=refining, tiling=TILES).shape == (64, 64)
 
 
+@pytest.mark.parametrize("name", ["c.last.safetensors", "c.fold2.safetensors"])
 def test_a_model_in_the_way_of_a_fine_tuning_is_found_before_a_map_is_scored(
-    data: Path, model: Path, tmp_path: Path
+    data: Path, model: Path, tmp_path: Path, name: str
 ) -> None:
-    (tmp_path / "c.last.safetensors").write_bytes(b"mine")
+    (tmp_path / name).write_bytes(b"mine")
     done: list[int] = []
     calibrating = Calibrating(output=tmp_path / "c.json", fine_tune=True)
-    with pytest.raises(OutputError, match="c.last.safetensors: exists"):
+    with pytest.raises(OutputError, match=f"{name}: exists"):
         calibrate(
             data, models=[model], calibrating=calibrating, tiling=TILES,
             progress=lambda n, _: done.append(n),
         )  # fmt: skip
     assert not done
-    assert {path.name for path in tmp_path.iterdir()} == {"c.last.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
 def test_a_calibration_does_not_replace_what_it_is_made_of(data: Path, tmp_path: Path) -> None:
