@@ -56,7 +56,9 @@ def evaluate_page(report: Report, galleries: Mapping[str, Gallery]) -> str:
     about = {
         "model": report.model or "none",
         "model sha256": report.digest or "none",
+        "calibration": report.calibration or "none",
         "threshold": report.threshold,
+        "keep threshold": "none" if report.keep_threshold is None else report.keep_threshold,
         "test-time augmentation": report.tta,
         "regions of the bound": f"{report.patch} x {report.patch} pixels",
         "seconds": f"{report.seconds:.1f}",

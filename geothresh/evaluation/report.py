@@ -306,7 +306,7 @@ class Report:
         return "\n\n".join([*(source.table() for source in self.sources), filled(self.notes())])
 
     def notes(self) -> str:
-        """Notes on the headings of the tables."""
+        """Notes on the headings of the tables, and on how maps were refined and cut."""
         notes = (
             f"Best single: one threshold for all, the best by the measure of its line. "
             f"Best per {self.sources[0].unit}: the threshold of each with the best IoU. Region "
@@ -317,6 +317,14 @@ class Report:
             notes += (
                 " s.e. = standard error over them, taken as independent; less than twice that "
                 "may be chance."
+            )
+        if self.calibration is not None:
+            notes += f" Refined and cut by the calibration: {self.calibration}."
+        if self.keep_threshold is not None:
+            notes += (
+                f" Foreground of the input is kept from a refined confidence of "
+                f"{self.keep_threshold:g} on, other pixels are foreground from "
+                f"{self.threshold:g} on."
             )
         return notes
 

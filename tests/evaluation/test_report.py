@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from geothresh.evaluation.gallery import Gallery
+from geothresh.evaluation.page import evaluate_page
 from geothresh.evaluation.report import Report, SourceReport
 from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.evaluation.verdict import Verdict
@@ -237,6 +239,23 @@ def test_the_table_shows_each_way_to_cut_by_each_measure() -> None:
     error = source.row("refined").summary.mae
     assert lines["mean absolute error (MAE)"][1:] == ["-", "-", "-", f"{error:.4f}", "-"]
     assert "region" in text and "16 x 16 pixels" in text
+
+
+def test_calibration_and_keep_threshold_are_told_in_the_table_and_on_the_page() -> None:
+    samples = maps()
+    source, kept = report_of(samples), Gallery(threshold=0.5, keep=None)
+    for sample in samples:
+        kept.add(sample)
+    plain = Report(
+        sources=(source,), model="net", digest=None, patch=PATCH, threshold=0.5, seconds=1.0
+    )
+    for text in (plain.table(), evaluate_page(plain, {source.name: kept})):
+        assert "by the calibration" not in text and "is kept from" not in text
+    report = replace(plain, calibration="strength 0.5, cut at 0.4", keep_threshold=0.3)
+    for text in (report.table(), evaluate_page(report, {source.name: kept})):
+        told = " ".join(text.split())
+        assert "by the calibration: strength 0.5, cut at 0.4." in told
+        assert "kept from a refined confidence of 0.3 on" in told
 
 
 def test_a_line_that_repeats_another_is_left_out() -> None:
