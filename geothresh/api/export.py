@@ -12,7 +12,7 @@ from geothresh.errors import UsageError
 from geothresh.fields import checked
 from geothresh.files import check_output, write_bytes
 from geothresh.nn.backends import require_packages
-from geothresh.nn.modelfile import digest, load_arrays, read_card
+from geothresh.nn.modelfile import digest, load_arrays, naming, read_card
 from geothresh.nn.onnx_graph import OPSET, threshnet_graph
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import ModelScope
@@ -96,7 +96,8 @@ def export_onnx(
         "patch": str(card.config.patch),
         "tile_size": str(tile_size),
     }
-    scope = ModelScope.of_card(card.training)
+    with naming(source):
+        scope = ModelScope.of_card(card.training)
     if scope.pixels is not None:
         ends = [scope.pixels.least, scope.pixels.greatest]
         metadata["ground_sample_distance"] = json.dumps(ends)

@@ -22,7 +22,7 @@ from geothresh.base.pretrained import NONE, encoder_tensors, normalisation, segm
 from geothresh.base.resunet import ResUNet, ResUNetPlusPlus
 from geothresh.base.saliency import PFAN, RFCN
 from geothresh.errors import ModelError, UsageError
-from geothresh.nn.modelfile import BASE, read_metadata, read_tensors
+from geothresh.nn.modelfile import BASE, naming, read_metadata, read_tensors
 
 _CLASSES = {
     "unet": "Unet",
@@ -226,7 +226,9 @@ def read_base_card(path: str | Path) -> BaseCard:
         raise ModelError(
             f"{path}: does not say what it was trained on ({error!r}); train it again"
         ) from error
-    return BaseCard(config=BaseConfig.from_dict(entries["config"]), training=training)
+    with naming(path):
+        config = BaseConfig.from_dict(entries["config"])
+    return BaseCard(config=config, training=training)
 
 
 def load_base_weights(path: str | Path, config: BaseConfig) -> dict[str, Any]:

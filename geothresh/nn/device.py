@@ -101,7 +101,8 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(unknown) from error
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(unknown)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    # torch keeps an index in a signed byte: cuda:128 becomes -128.
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise InputError(
             f"device {name}: {torch.cuda.device_count()} CUDA devices are there; say auto or cpu"
         )

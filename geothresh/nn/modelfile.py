@@ -11,7 +11,8 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -113,7 +114,7 @@ def read_metadata(path: str | Path, kind: Kind) -> dict[str, dict[str, Any]]:
                 raise TypeError(f"{name}, which is no JSON object")
     except OSError as error:
         raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{path}: not a geothresh model (its header lacks or garbles {error}); "
             f"name a .safetensors file that `{kind.maker}` has written"
@@ -302,6 +303,15 @@ def _finite(value: Any) -> Any:
     return value
 
 
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Context manager: put the name of the file before a ModelError about what its card says."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """Metadata of a model file: config and training of the network."""
@@ -319,9 +329,9 @@ def read_card(path: str | Path) -> ModelCard:
         ModelError: the file is missing, unreadable, damaged or not a ThreshNet of geothresh.
     """
     entries = read_metadata(path, THRESHNET)
-    return ModelCard(
-        config=NetworkConfig.from_dict(entries["config"]), training=entries["training"]
-    )
+    with naming(path):
+        config = NetworkConfig.from_dict(entries["config"])
+    return ModelCard(config=config, training=entries["training"])
 
 
 def load_weights(path: str | Path, config: NetworkConfig) -> dict[str, Any]:

@@ -31,7 +31,14 @@ from geothresh.nn.device import (
     precision_name,
     require_whole_patches,
 )
-from geothresh.nn.modelfile import digest, load_arrays, load_weights, read_card, require_digest
+from geothresh.nn.modelfile import (
+    digest,
+    load_arrays,
+    load_weights,
+    naming,
+    read_card,
+    require_digest,
+)
 from geothresh.nn.packaged import DEFAULT_MODEL, find_model
 from geothresh.nn.scope import UNKNOWN, ModelScope
 from geothresh.options import Backend, BatchSize, Precision
@@ -92,11 +99,13 @@ class ModelSource:
         require_backend(backend)
         path = find_model(model).absolute()
         card = read_card(path)
+        with naming(path):
+            scope = ModelScope.of_card(card.training)
         return cls(
             path=str(path),
             sha256=digest(path),
             patch=card.config.patch,
-            scope=ModelScope.of_card(card.training),
+            scope=scope,
             device=device,
             precision=precision,
             batch_size=batch_size,

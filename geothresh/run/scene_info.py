@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.geobox import PixelSize
-from geothresh.nn.modelfile import read_card
+from geothresh.nn.modelfile import naming, read_card
 from geothresh.nn.packaged import find_model
 from geothresh.nn.scope import MAX_RESAMPLING, ModelScope
 from geothresh.raster.pixelsize import pixel_size
@@ -90,7 +90,9 @@ class ComparedModel:
             ModelError: the model is missing or damaged.
         """
         file = find_model(model)
-        return cls(name=file.stem, scope=ModelScope.of_card(read_card(file).training))
+        card = read_card(file)
+        with naming(file):
+            return cls(name=file.stem, scope=ModelScope.of_card(card.training))
 
 
 def describe(opened: Scene, model: ComparedModel) -> SceneInfo:

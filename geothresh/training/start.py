@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.errors import names, warn
-from geothresh.nn.modelfile import beside, digest, read_card
+from geothresh.nn.modelfile import beside, digest, naming, read_card
 from geothresh.nn.scope import ENTRY, GroundSampleDistance, ModelScope
 from geothresh.splitting import Split
 
@@ -38,7 +38,8 @@ class Start:
     @property
     def scope(self) -> ModelScope:
         """Theme and pixel sizes of the model; ModelError if an entry of its card is invalid."""
-        return ModelScope.of_card(self.training)
+        with naming(self.path):
+            return ModelScope.of_card(self.training)
 
     def facts(self, seen: GroundSampleDistance | None) -> dict[str, Any]:
         """Entries for the card of the new model.

@@ -178,11 +178,22 @@ def test_truncated_files_are_refused(model: Path) -> None:
         ({"config": json.dumps({**TINY.as_dict(), "shuffle": [2]})}, "not a whole number"),
         ({"config": json.dumps({**TINY.as_dict(), "patch": 16.0})}, "not a whole number"),
         ({"training": "not json"}, "not a geothresh model"),
+        ({"training": '{"strength": 7}'}, "strength 7"),
+        ({"training": '{"ground_sample_distance": 7}'}, "ground_sample_distance is 7"),
     ],
 )
 def test_metadata_is_not_trusted(model: Path, metadata: dict[str, str], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as caught:
         load_model(rewritten(model, **metadata))
+    assert str(caught.value).startswith(f"{model}: ")
+
+
+def test_an_infinite_version_is_no_version(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    header = b'{"__metadata__":{"format":"geothresh-threshnet","format_version":Infinity}}'
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ModelError, match="not a geothresh model"):
+        read_card(path)
 
 
 def test_damaged_tensors_are_refused(model: Path) -> None:

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from geothresh.errors import DeviceLostError, GeothreshError, ModelError, UsageError
+from geothresh.errors import DeviceLostError, GeothreshError, InputError, ModelError, UsageError
 from geothresh.nn.config import PRESETS, NetworkConfig
 from geothresh.nn.cuda import recorded_size
+from geothresh.nn.device import pick_device
 from geothresh.nn.network import ThreshNet, fold, unfold
 from geothresh.nn.refiner import TorchRefiner
 from tests.support.networks import TINY, network
@@ -345,3 +346,9 @@ def test_a_fault_of_the_device_while_a_network_is_loaded_is_told(
     with pytest.raises(expected, match=message) as caught:
         TorchRefiner({}, TINY, device="cpu")
     assert "device=cpu" not in str(caught.value)
+
+
+@pytest.mark.parametrize("index", [127, 128, 200, 255])
+def test_a_gpu_of_a_number_that_torch_wraps_around_is_not_there(index: int) -> None:
+    with pytest.raises((InputError, UsageError), match=f"cuda:{index}"):
+        pick_device(f"cuda:{index}")
