@@ -355,6 +355,13 @@ class Batches:
             self.size = min(self.size, size // 2)
 
 
+def is_of_device(error: Exception) -> bool:
+    """Whether an error is one of the device: its memory has run out, or it has failed."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) or out_of_memory(error)
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether an error of any of the libraries means that memory has run out."""
     text = str(error).lower()

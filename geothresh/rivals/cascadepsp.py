@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.nn.device import full_memory_reported, is_of_device, pick_device
 from geothresh.options import PathLike
 from geothresh.rivals.protocol import require_image
 from geothresh.types import Float32Array, UInt8Array
@@ -35,13 +36,14 @@ class CascadePSP:
 
         Args:
             weights: the file ``model`` that the authors publish.
-            device: cpu or cuda.
+            device: auto, cpu, cuda, cuda:i or mps.
             fast: run the global step alone.
 
         Raises:
             UsageError: the package is not installed.
-            InputError: the file of weights does not exist.
-            ModelError: the file holds other weights.
+            InputError: the file of weights, or the device, does not exist.
+            ModelError: the file holds other weights, or they do not fit in memory.
+            DeviceLostError: the GPU has failed.
         """
         path = Path(weights)
         if not path.is_file():
@@ -55,13 +57,20 @@ class CascadePSP:
                 f"CascadePSP needs a package that is not installed ({error}); {_INSTALL}"
             ) from error
         self.fast = fast
-        with tempfile.TemporaryDirectory() as folder:
+        # Chosen first, so that a device that is not there is not taken for a fault of the weights.
+        place = pick_device(device)
+        with (
+            full_memory_reported(place, self.name),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             (Path(folder) / "model").symlink_to(path.resolve())
             try:
                 self._refiner = package.Refiner(
-                    device=device, model_folder=folder, download_and_check_model=False
+                    device=str(place), model_folder=folder, download_and_check_model=False
                 )
             except Exception as error:  # unpickling fails in many ways
+                if is_of_device(error):
+                    raise
                 text = " ".join(str(error).split())[:200]
                 raise ModelError(
                     f"{path}: not the weights of CascadePSP ({text}); fetch what its authors "

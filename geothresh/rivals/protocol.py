@@ -33,12 +33,12 @@ class Rival(Protocol):
 
 
 def require_image(name: str, confidence: Float32Array, image: UInt8Array | None) -> UInt8Array:
-    """Return the image; UsageError if it is missing or not of the map's size."""
+    """Return the image; UsageError if it is missing, has no three bands, or another size."""
     if image is None:
         raise UsageError(f"{name} looks at the image, and there is none; give the folder of images")
     if image.shape != (*confidence.shape, 3):
         raise UsageError(
-            f"{name}: the image has {image.shape[0]} x {image.shape[1]} pixels, its map "
-            f"{confidence.shape[0]} x {confidence.shape[1]}; bring them to one size"
+            f"{name}: the image has the shape {image.shape}, its map {confidence.shape}; give an "
+            "image (H, W, 3), red, green and blue, of the map's size"
         )
     return image

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from geothresh.errors import InputError, ModelError, UsageError
+from geothresh.errors import DeviceLostError, InputError, ModelError, UsageError
 from geothresh.rivals.cascadepsp import CascadePSP
 from geothresh.rivals.densecrf import (
     CRFSettings,
@@ -143,7 +145,7 @@ def test_images_that_do_not_fit_are_told() -> None:
     confidence, image, _ = scene()
     with pytest.raises(UsageError, match="DenseCRF looks at the image, and there is none"):
         DenseCRF()(confidence)
-    with pytest.raises(UsageError, match="has 8 x 8 pixels, its map 16 x 16"):
+    with pytest.raises(UsageError, match="the shape .8, 8, 3., its map .16, 16.;"):
         DenseCRF()(confidence, image[:8, :8])
     with pytest.raises(UsageError, match="widths of the kernels are above 0"):
         CRFSettings(place=0)
@@ -188,3 +190,33 @@ def test_cascadepsp_gets_the_cut_and_its_answer_is_a_confidence(tmp_path, monkey
     (tmp_path / "other").write_bytes(b"others")
     with pytest.raises(ModelError, match="not the weights of CascadePSP .invalid magic number"):
         CascadePSP(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), ModelError, "CascadePSP does not fit in"),
+        (torch.AcceleratorError("CUDA error: launch failure"), DeviceLostError, "is lost"),
+    ],
+)
+def test_faults_of_the_device_are_not_blamed_on_the_weights(
+    tmp_path, monkeypatch, fault, expected, message
+) -> None:
+    class Refiner:
+        def __init__(self, **_: object) -> None:
+            raise fault
+
+    package = type("package", (), {"Refiner": Refiner})
+    monkeypatch.setattr(importlib, "import_module", lambda name: package)
+    (tmp_path / "model").write_bytes(b"weights")
+    with pytest.raises(expected, match=message):
+        CascadePSP(tmp_path / "model")
+    with pytest.raises(InputError, match="device cuda:99"):
+        CascadePSP(tmp_path / "model", device="cuda:99")
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (8,), (8, 8), (9, 8, 3)])
+def test_an_image_of_another_shape_is_told_with_it(shape) -> None:
+    told = re.escape(f"the shape {shape}, its map (8, 8); give an image (H, W, 3)")
+    with pytest.raises(UsageError, match=told):
+        DenseCRF()(np.full((8, 8), 0.6, np.float32), np.zeros(shape, np.uint8))
