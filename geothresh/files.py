@@ -134,9 +134,7 @@ def check_output(
         raise UsageError(f"{str(target)!r} is not the name of a file; name the output otherwise")
     for source in inputs:
         if _same_file(target, Path(os.fspath(source))):
-            raise UsageError(
-                f"{target}: the output is the input {source}; name another file with `output`"
-            )
+            raise UsageError(f"{target}: the output is the input {source}; name another file")
     try:
         found = target.lstat()
         parent = target.parent.stat()

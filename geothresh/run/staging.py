@@ -137,7 +137,7 @@ class Staging:
         for local, address in self.addresses.items():
             if address.is_at(source.location):
                 raise UsageError(
-                    f"{address}: the output is the input {source.name}; name another with `output`"
+                    f"{address}: the output is the input {source.name}; name another object"
                 )
             if is_there(address) and not overwrite and local not in resumed:
                 raise OutputError(

@@ -117,6 +117,14 @@ def test_what_is_refused_before_any_work(
     assert os.listdir() == ["x.tif"]
 
 
+def test_the_scene_as_any_output_is_told_without_the_name_of_another_option(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(20, 20))
+    for outputs in ({"output": scene}, {"confidence": scene}, {"report": scene.with_name("x.tif")}):
+        with pytest.raises(UsageError) as caught:
+            refine(scene, **{"output": tmp_path / "m.tif", **outputs})
+        assert "`output`" not in str(caught.value)
+
+
 def test_directories_are_made_where_asked_and_go_if_nothing_comes(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "scene.tif", np.full((40, 50), 0.7, np.float32))
     out = tmp_path / "a" / "b" / "mask.tif"
