@@ -264,8 +264,14 @@ def create_beside(target: Path) -> Path:
     try:
         folder, descriptor = _locked_folder(target)
         temporary = folder / f"file{_TEMPORARY}"
-        # O_EXCL: never an existing file or link.
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            # O_EXCL: never an existing file or link.
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except BaseException:
+            with suppress(OSError):
+                folder.rmdir()
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise OutputError(
             f"{target}: no file can be created in {target.parent} ({error.strerror})"

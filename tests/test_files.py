@@ -176,6 +176,24 @@ def test_a_work_directory_is_ours_where_the_file_system_chooses_the_owner(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_that_cannot_be_created_leaves_neither_folder_nor_descriptor(
+    tmp_path: Path, monkeypatch
+) -> None:
+    opened = os.open
+
+    def full(path: object, flags: int, *more: object, **options: object) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, flags, *more, **options)
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+        patch.setattr(os, "open", full)
+        create_beside(tmp_path / "roads.gpkg")
+    assert os.listdir(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_a_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     with replacing(tmp_path / "new") as temporary:
