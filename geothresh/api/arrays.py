@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geothresh.errors import InputError
 from geothresh.fields import Number, checked, require, require_only
-from geothresh.mosaic import mosaic_array, where_asked
+from geothresh.mosaic import ArrayReader, mosaic_array, where_asked
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import IN_THIS_PROCESS, Compute, Progress, Refining, Tiling
 from geothresh.run.calibrated import apply_calibration
@@ -65,10 +66,14 @@ def refine_array(
     )
     if ground_sample_distance is not None:
         require("ground_sample_distance", ground_sample_distance, Number(least=0, above=True))
-    values = np.asarray(confidence)
+    try:
+        values = np.asarray(confidence)
+    except ValueError as error:
+        raise InputError(f"no confidence array ({error}); give rows of equal length") from error
     if np.ma.isMaskedArray(confidence) and np.issubdtype(values.dtype, np.floating):
         # np.asarray returns the values under the mask.
         values = confidence.filled(np.nan)
+    ArrayReader(values)  # made for its errors, before the width is measured
     chosen = apply_calibration(model, refining).choose(
         compute, metres=ground_sample_distance, width=partial(_width, values)
     )
@@ -89,4 +94,5 @@ def refine_array(
 def _width(values: NDArray[Any]) -> float | None:
     """The width of the foreground in pixels, measured in the middle of a large array."""
     middle = tuple(slice(max(0, n // 2 - _SIDE), n // 2 + _SIDE) for n in values.shape)
-    return foreground_width(values[middle] >= 0.5)
+    part = values[middle]
+    return foreground_width((part >= 0.5) & np.isfinite(part))

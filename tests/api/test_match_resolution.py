@@ -231,6 +231,12 @@ def test_without_a_place_on_the_ground_the_width_of_the_foreground_decides(
     array = refine_array(confidence, model=wide, **grouped(**OPTIONS))
     same = refine_array(confidence, model=wide, ground_sample_distance=0.5, **grouped(**OPTIONS))
     assert np.array_equal(array, same)
+    # Infinities are missing data, no foreground: their square is as wide as a tile.
+    confidence[:28, :28] = np.nan
+    holed = refine_array(confidence, model=wide, **grouped(**OPTIONS))
+    confidence[:28, :28] = np.inf
+    again = refine_array(confidence, model=wide, **grouped(**OPTIONS))
+    np.testing.assert_array_equal(again, holed)
     # The ground decides where it is known.
     assert refine(scene(tmp_path, 1), model=wide, **grouped(**OPTIONS)).resampling == 1
 

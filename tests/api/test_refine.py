@@ -326,6 +326,23 @@ def test_arrays(tmp_path: Path) -> None:
         geothresh.refine_array(values * 100, model=IdentityRefiner(16), **grouped(**SMALL))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        [["a", "b"], ["c", "d"]],
+        [[None, 1.0], [0.2, 0.3]],
+        [[1.0], [1.0, 0.5]],
+        np.zeros((4, 4), complex),
+        np.zeros((4, 4), np.uint8),
+        0.5,
+    ],
+)
+@pytest.mark.parametrize("model", ["roads-tiny", IdentityRefiner(16)])
+def test_what_is_no_array_of_confidences_is_told(given: Any, model: Any) -> None:
+    with pytest.raises(InputError, match="give"):
+        geothresh.refine_array(given, model=model)
+
+
 @given(st.data())
 def test_the_thresholded_input_is_what_was_read(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
