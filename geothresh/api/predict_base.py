@@ -315,7 +315,9 @@ def _predict_pictures(
         target = picture.with_name(f"{picture.stem}_confidence.png") if output is None else output
         maps = {picture: Path(os.fspath(target))}
     else:
-        target = image.with_name(f"{image.name}_confidence") if output is None else output
+        # "." and ".." have no name of their own.
+        named = image if image.name not in ("", "..") else image.resolve()
+        target = named.parent / f"{named.name}_confidence" if output is None else output
         maps = {picture: Path(os.fspath(target)) / f"{i}.png" for i, picture in pictures.items()}
     # Made for its errors alone: only the last picture may be larger than a tile.
     network.grid(RasterSize(height=1, width=1))

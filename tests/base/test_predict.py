@@ -250,6 +250,18 @@ def test_a_folder_gives_a_folder_of_maps(model: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["images"] == 3
 
 
+def test_the_working_directory_is_a_folder_with_a_name(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = image_set(tmp_path / "d", 1, side=70)
+    (folder / "sub").mkdir()
+    for here, named in ((folder, "."), (folder / "sub", "..")):
+        monkeypatch.chdir(here)
+        result = predict_base(named, model=model, **grouped(**QUICK, overwrite=True, base=True))
+        assert result.output == tmp_path / "d_confidence"
+    assert (tmp_path / "d_confidence" / "r0.png").is_file()
+
+
 def test_what_a_folder_cannot_have_is_said_before_the_first_map(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
