@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from geothresh.addresses import is_remote
+from geothresh.addresses import Address
 from geothresh.errors import OutputError
 
 Arguments = ParamSpec("Arguments")
@@ -38,7 +38,8 @@ def with_directories(function: Callable[Arguments, Result]) -> Callable[Argument
         files = [
             Path(os.fspath(file))
             for file in named
-            if isinstance(file, str | os.PathLike) and not is_remote(file)
+            # Raises for URLs that lost a slash, which would become directories.
+            if isinstance(file, str | os.PathLike) and Address.of(file) is None
         ]
         with directories_of(files):
             return function(*arguments, **options)

@@ -143,6 +143,20 @@ def test_directories_are_made_where_asked_and_go_if_nothing_comes(tmp_path: Path
     assert shapes.output.is_file()
 
 
+def test_no_directory_is_made_of_a_url_that_lost_a_slash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mask = write_raster(Path("m.tif"), np.ones((20, 20), np.uint8))
+    scene = write_raster(Path("x.tif"), smooth(20, 20))
+    with pytest.raises(UsageError, match="lost a slash"):
+        geothresh.vectorize(mask, Path("s3://b/v.gpkg"), writing=VectorWriting(parents=True))
+    with pytest.raises(UsageError, match="lost a slash"):
+        lost = Outputs(confidence=Path("s3://b/c.tif"))
+        refine(scene, "new/m.tif", outputs=lost, writing=Writing(parents=True))
+    assert sorted(os.listdir()) == ["m.tif", "x.tif"]
+
+
 def test_odd_names_of_directories_to_be_made(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "scene.tif", np.full((40, 50), 0.7, np.float32))
     making = Writing(parents=True)
