@@ -142,6 +142,26 @@ def test_numbers_of_numpy_and_paths_are_accepted() -> None:
             "`ground_sample_distance` '1': give a number above 0",
         ),
         (
+            lambda: geothresh.load_model(3),  # type: ignore[arg-type]
+            "`model` 3: give a name or a path",
+        ),
+        (
+            lambda: geothresh.load_model(device=None),  # type: ignore[arg-type]
+            "`device` None: give a text",
+        ),
+        (
+            lambda: geothresh.load_model(batch_size=True),
+            "`batch_size` True: give auto or a whole number of at least 1",
+        ),
+        (
+            lambda: geothresh.load_model(batch_size="a"),  # type: ignore[arg-type]
+            "`batch_size` 'a': give auto or a whole number of at least 1",
+        ),
+        (
+            lambda: geothresh.load_model(compiled="no"),  # type: ignore[arg-type]
+            "`compiled` 'no': give True or False",
+        ),
+        (
             lambda: geothresh.TrainCallbacks(on_step=3),
             "`on_step` 3: give a function",
         ),

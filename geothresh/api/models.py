@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geothresh.errors import UsageError
+from geothresh.fields import Text, checked, known
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.nn.refiner import ModelSource
-from geothresh.options import Backend, BatchSize, Precision
+from geothresh.options import Backend, BatchSize, Compute, Precision
 
 if TYPE_CHECKING:
     from geothresh.nn.backends import CompiledRefiner
     from geothresh.nn.refiner import TorchRefiner
 
+_COMPUTE = known(Compute)
 
+
+@checked(
+    model=Text(or_path=True),
+    **{name: _COMPUTE[name].accepts for name in ("device", "precision", "batch_size", "backend")},
+)
 def load_model(
     model: str | Path = DEFAULT_MODEL,
     *,
