@@ -38,6 +38,9 @@ _OVERLAP = 128
 # Most raster pixels in one call if they are smaller than the model's pixels: 64 MiB.
 _BATCH_PIXELS = 2**24
 _USUAL_TILING = Tiling()
+# What refiners and sources have, see `geothresh.mosaic.protocols`.
+_OF_REFINERS = ("patch", "name", "digest")
+_OF_SOURCES = ("patch",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,9 +236,22 @@ def find_source(model: Model, compute: Compute) -> Refiner | RefinerSource:
             all_gpus=not compute.remote,
             backend=compute.backend,
         )
+    _require_refiner(model)
+    return model
+
+
+def _require_refiner(model: object) -> None:
+    """Refuse what is neither a refiner nor a source of one, such as a torch module."""
     if not callable(model) and not hasattr(model, "load"):
         raise UsageError(f"{model!r} is no model; give a name, a file, a refiner or its source")
-    return model
+    needed = _OF_REFINERS if callable(model) else _OF_SOURCES
+    lacking = [name for name in needed if not hasattr(model, name)]
+    if lacking:
+        raise UsageError(
+            f"a model of type {type(model).__name__} is no refiner, as it has no "
+            f"{' and no '.join(lacking)}: a refiner takes (N, T, T) float32 tiles and has patch, "
+            "name and digest; train a model with geothresh, or load one by load_model"
+        )
 
 
 def choose_model(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import geothresh
 from geothresh.errors import GeothreshError, InputError, ModelError, OutputError, UsageError
@@ -171,6 +172,24 @@ def test_odd_names_of_directories_to_be_made(tmp_path: Path) -> None:
 def test_a_scene_may_have_the_longest_name(tmp_path: Path) -> None:
     path = write_raster(tmp_path / f"{'n' * 251}.tif", np.full((40, 50), 0.7, np.float32))
     assert refine(path, tmp_path / "mask.tif").mask.is_file()
+
+
+class Module(torch.nn.Module):
+    """A network, which has no patch."""
+
+
+@pytest.mark.parametrize("model", [Module(), lambda tiles: tiles, IdentityRefiner])
+def test_a_network_or_a_function_is_no_refiner(tmp_path: Path, model: Any) -> None:
+    scene = write_raster(tmp_path / "x.tif", smooth(20, 20))
+    for call in (
+        lambda: geothresh.refine(scene, model=model),
+        lambda: geothresh.refine_array(smooth(20, 20), model=model),
+        lambda: geothresh.refine_many([scene], tmp_path / "out", model=model),
+        lambda: geothresh.evaluate(scene, mask=scene, model=model),
+    ):
+        with pytest.raises(UsageError, match="is no refiner, as it has no patch"):
+            call()
+    assert os.listdir(tmp_path) == ["x.tif"]
 
 
 @pytest.mark.parametrize(
