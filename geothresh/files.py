@@ -52,6 +52,12 @@ def is_directory(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir() fails there
 
 
+def files_among(*named: object) -> list[Path]:
+    """The paths of files among values that may be others, such as the name of a model."""
+    paths = [Path(os.fspath(name)) for name in named if isinstance(name, str | os.PathLike)]
+    return [path for path in paths if is_file(path)]
+
+
 def too_long(name: str) -> str:
     """The message for a name that the file system refuses as too long."""
     return f"{name}: the name is too long for the file system; shorten it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from geothresh.evaluation.scoring import Sample, Tally
 from geothresh.fields import checked, require_only
 from geothresh.files import (
     check_output,
+    files_among,
     is_file,
     make_directory,
     paths_of,
@@ -154,7 +154,7 @@ def evaluate(
     pairs = _pairs_of(folders, mask, reading)
     _require_use(pairs, model, maps, refining, reading, compute)
     inputs = [*folders, *(path for pair in pairs for path in (pair.scene, pair.mask))]
-    inputs += _files_of(model, maps.ids, refining.calibration)
+    inputs += files_among(model, maps.ids, refining.calibration)
     target, shown = _written(scoring, inputs)
     sizes = pixel_sizes(folders, maps, as_raster=bool(pairs))
     applied = None if model is None else apply_calibration(model, refining)
@@ -191,12 +191,6 @@ def evaluate(
 
         write_text(shown, evaluate_page(report, plan.galleries))
     return report
-
-
-def _files_of(*named: object) -> list[Path]:
-    """The files among a model, ids and a calibration, none of which may be overwritten."""
-    paths = [Path(os.fspath(name)) for name in named if isinstance(name, str | os.PathLike)]
-    return [path for path in paths if is_file(path)]
 
 
 def _written(scoring: Scoring, inputs: Sequence[Path]) -> tuple[Path | None, Path | None]:

@@ -13,6 +13,7 @@ from typing import Any
 from geothresh.durability import Journal, finished_outputs
 from geothresh.errors import InputError, warn
 from geothresh.fields import checked, plain
+from geothresh.files import files_among
 from geothresh.nn.packaged import DEFAULT_MODEL
 from geothresh.options import (
     Compute,
@@ -185,8 +186,9 @@ def refine(
         ready = staging.ready(source, overwrite=writing.overwrite, finished=finished)
         stack.enter_context(ready)
         files = check_outputs(
-            source, staging.mask, staging.outputs, writing.overwrite, finished, staging.addresses
-        )
+            source, staging.mask, staging.outputs, writing.overwrite, finished, staging.addresses,
+            files_among(model, refining.calibration, reading.aoi),
+        )  # fmt: skip
         opened = stack.enter_context(open_scene(source, reading))
         if files.vector is not None:
             _require_place(opened, files.vector)

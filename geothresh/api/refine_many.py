@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from geothresh.addresses import Address
 from geothresh.durability import record
 from geothresh.errors import OutputError, warn
 from geothresh.fields import checked, plain
-from geothresh.files import file_digest, is_file, make_directory
+from geothresh.files import file_digest, files_among, is_file, make_directory
 from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
 from geothresh.many.inputs import BadFile, find_inputs
@@ -216,7 +216,8 @@ def refine_many(
     destination.fetch_record()
     with ExitStack() as stack:
         kept = stack.enter_context(record.opened(directory))
-        polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack)
+        read = files_among(model, refining.calibration, reading.aoi, *_lists(scenes))
+        polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack, read)
         run = Run(
             destination=destination, units=units, many=many, compute=compute, writing=writing,
             record=kept, progress=progress,
@@ -258,6 +259,7 @@ class _Polygons:
         writing: Writing,
         inputs: Sequence[RasterSource],
         stack: ExitStack,
+        read: Sequence[Path],
     ) -> _Polygons | None:
         """Check the vector file that is asked for; it is sent when the stack is closed.
 
@@ -269,7 +271,7 @@ class _Polygons:
         address = Address.of(vector)
         if address is None:
             path = Path(os.fspath(vector))
-            check_vector(path, writing.overwrite, kept.vector_files())
+            check_vector(path, writing.overwrite, kept.vector_files(), read)
             return cls(name=path, key=str(path.absolute()), file=path, sent=False, drawn=False)
         existing = digest_of(address)
         ours = kept.has_drawn(address.location, existing)
@@ -319,6 +321,12 @@ class _Renamed:
         leaf = self.key.rpartition("/")[2]
         file = next(made[path] for path in made if path.name == leaf)
         self.record.record_vectors({self.key: file_digest(file)}, **facts)
+
+
+def _lists(scenes: Iterable[object]) -> Iterator[object]:
+    """The names of scenes; those of lists without their @."""
+    for scene in scenes:
+        yield scene[1:] if isinstance(scene, str) and scene.startswith("@") else scene
 
 
 def _totals(run: Run) -> Counter[str]:

@@ -72,6 +72,7 @@ def check_outputs(
     overwrite: bool,
     finished: Collection[Path] = (),
     sent: Collection[Path] = (),
+    read: Collection[Path] = (),
 ) -> OutputFiles:
     """Check every output before any work is done.
 
@@ -83,10 +84,11 @@ def check_outputs(
         finished: outputs that may exist in any case, because the resumed run has made them.
         sent: local files of outputs that go to an object store. They may be replaced, and there is
             no manifest, because it could not name the objects.
+        read: other files that the run reads: model, calibration, area.
 
     Raises:
-        UsageError: an output is the scene, two outputs are the same file, or a raster has the
-            extension of another format than GeoTIFF.
+        UsageError: an output is the scene or another file that is read, two outputs are the same
+            file, or a raster has the extension of another format than GeoTIFF.
         OutputError: an output exists and `overwrite` is False, or it cannot be written.
     """
     checked: list[Path] = []
@@ -101,15 +103,16 @@ def check_outputs(
     for path in files:
         ours = path.absolute() in finished or path in sent
         if path in files.rasters:
-            target = check_raster(path, [source], overwrite=overwrite, ours=ours)
+            target = check_raster(path, [source], overwrite=overwrite, ours=ours, read=read)
         else:
-            target = check_output(path, overwrite=overwrite or ours, inputs=local_files([source]))
+            inputs = [*local_files([source]), *read]
+            target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # Compared by real path: with links or `..`, the second would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):
             raise UsageError(f"{target}: two outputs have this name; give each its own")
         checked.append(target)
     if files.vector is not None:
-        check_vector(files.vector, overwrite or files.vector in sent, finished)
+        check_vector(files.vector, overwrite or files.vector in sent, finished, read)
     return files
 
 
@@ -120,6 +123,7 @@ def check_raster(
     overwrite: bool,
     ours: bool = False,
     cleared: bool = False,
+    read: Collection[Path] = (),
 ) -> Path:
     """Return `path` as a Path if a GeoTIFF may be written there.
 
@@ -129,10 +133,11 @@ def check_raster(
         overwrite: whether the file and its sidecar files may exist.
         ours: whether the file may exist in any case, but not sidecar files of another program.
         cleared: see `geothresh.files.check_output`.
+        read: other files that must not be overwritten.
 
     Raises:
-        UsageError: the path is one of `sources`, has the extension of another format, or is not
-            UTF-8.
+        UsageError: the path is one of `sources` or `read`, has the extension of another format, or
+            is not UTF-8.
         OutputError: the file exists, or no file can be written there.
     """
     target = Path(os.fspath(path))
@@ -145,13 +150,16 @@ def check_raster(
             "another"
         ) from error
     target = check_output(
-        target, overwrite=overwrite or ours, inputs=local_files(sources), cleared=cleared
-    )
+        target, overwrite=overwrite or ours, inputs=[*local_files(sources), *read],
+        cleared=cleared,
+    )  # fmt: skip
     check_sidecars(target, overwrite=overwrite)
     return target
 
 
-def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> None:
+def check_vector(
+    vector: Path, overwrite: bool, finished: Collection[Path], read: Collection[Path] = ()
+) -> None:
     """Check a vector output; arguments and errors are those of `check_outputs`."""
     # Imported here so that geopandas is loaded only if it is needed.
     from geothresh.vector.outputs import Existing, check_vector_output
@@ -160,7 +168,7 @@ def check_vector(vector: Path, overwrite: bool, finished: Collection[Path]) -> N
     stem = vector.absolute().with_suffix("")
     ours = any(path.with_suffix("") == stem for path in finished)
     existing = Existing.REPLACE if overwrite or ours else Existing.REFUSE
-    check_vector_output(vector, existing=existing)
+    check_vector_output(vector, existing=existing, inputs=list(read))
 
 
 class Engine(Protocol):

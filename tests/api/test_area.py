@@ -16,6 +16,7 @@ from rasterio.features import geometry_mask
 from rasterio.transform import Affine
 
 import geothresh
+from geothresh import Many, Outputs, Refining, Writing
 from geothresh.errors import GeothreshWarning, InputError, UsageError
 from tests.support.fakes import FakeSource, Recognisable, UnevenRefiner
 from tests.support.flat import grouped
@@ -197,3 +198,41 @@ def test_a_scene_without_georeference_has_no_areas(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", values(), crs=None, transform=None)
     with pytest.raises(InputError, match="has no georeference, so that no area"):
         geothresh.refine(scene, model=UnevenRefiner(), **grouped(bounds=(0, 0, 9, 9), **TILES))
+
+
+@pytest.mark.parametrize("named", ["area.gpkg", "./area.gpkg", "link.gpkg"])
+def test_no_output_replaces_the_area_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene = write_raster(Path("scene.tif"), values())
+    area = write_area(Path("area.gpkg"), in_map(NORTH_UP, [(0, 0), (50, 0), (50, 50)]))
+    Path("link.gpkg").symlink_to(area)
+    before = area.read_bytes()
+    options = grouped(**TILES, aoi=area, overwrite=True, model=UnevenRefiner())
+    with pytest.raises(UsageError, match="the output is the input"):
+        geothresh.refine(scene, "m.tif", **options, outputs=Outputs(vector=named))
+    with pytest.raises(UsageError, match="the output is the input"):
+        geothresh.refine_many([scene], "out", **options, many=Many(vector=named))
+    assert area.read_bytes() == before and not Path("m.tif").exists()
+
+
+def test_no_output_replaces_the_calibration_or_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene = write_raster(Path("scene.tif"), values())
+    calibration, index = Path("c.html"), Path("list.gpkg")
+    calibration.write_text("{}")
+    index.write_text("scene.tif\n")
+    writing = Writing(overwrite=True)
+    with pytest.raises(UsageError, match="the output is the input"):
+        geothresh.refine(
+            scene, "m.tif", outputs=Outputs(report=calibration), writing=writing,
+            refining=Refining(calibration=calibration),
+        )  # fmt: skip
+    with pytest.raises(UsageError, match="the output is the input"):
+        geothresh.refine_many(
+            ["@list.gpkg"], "out", writing=writing, many=Many(vector=index), model=UnevenRefiner()
+        )
+    assert calibration.read_text() == "{}" and index.read_text() == "scene.tif\n"
