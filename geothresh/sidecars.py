@@ -1,4 +1,4 @@
-"""Sidecar files of an output: styles for QGIS (``.qml``), and GDAL's files beside a raster.
+"""Sidecar files of an output: styles for QGIS (``.qml``), GDAL's files, and manifests.
 
 A style that geothresh wrote has a mark with a digest of the rest of the file. A style that was
 changed by hand, or saved from QGIS, does not match the digest, and is never replaced or removed.
@@ -7,13 +7,15 @@ changed by hand, or saved from QGIS, does not match the digest, and is never rep
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from geothresh.errors import OutputError, warn
-from geothresh.files import LONGEST_NAME, write_text
+from geothresh.files import LONGEST_NAME, is_file, write_text
 
 Kind = Literal["raster", "vector"]
 
@@ -21,6 +23,7 @@ RASTER_ENDINGS = (".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr", ".msk.aux.xml", ".
 """Suffixes of GDAL's sidecar files, which follow the name of a raster: ``NAME.tif.ovr``."""
 
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MARK = re.compile(r"<!-- geothresh (raster|vector) ([0-9a-f]{16}) -->\n")
 
 
@@ -133,6 +136,37 @@ def check_sidecars(raster: Path, *, overwrite: bool) -> None:
             f"{raster}: {path.name} is left of another file of that name, and would be taken for "
             "part of the new one; delete it or add `overwrite=True`"
         )
+
+
+def manifest_path(mask: Path) -> Path:
+    """The JSON file with the digests of a mask and the other outputs of its run."""
+    return mask.with_suffix(".manifest.json")
+
+
+def manifest_text(digests: Mapping[str, str], version: str) -> str:
+    """The text of a manifest: the sha256 of each output by name, and the version of geothresh."""
+    return json.dumps({"geothresh": version, "sha256": dict(digests)}, indent=2) + "\n"
+
+
+def files_of_manifest(manifest: Path) -> list[Path] | None:
+    """The files that a manifest names; None if there is none, or geothresh did not write it."""
+    try:
+        content = json.loads(manifest.read_bytes()) if is_file(manifest) else None
+    except (OSError, ValueError, RecursionError):  # not readable, or no JSON: the user's own
+        return None
+    if not isinstance(content, dict) or content.keys() != {"geothresh", "sha256"}:
+        return None
+    digests = content["sha256"]
+    if not isinstance(digests, dict) or not all(_SHA256.match(str(d)) for d in digests.values()):
+        return None
+    return [manifest.parent / name for name in digests]
+
+
+def manifests_of(raster: Path) -> list[Path]:
+    """The manifest beside a raster that names it, and is false once the raster is replaced."""
+    manifest = manifest_path(raster)
+    files = files_of_manifest(manifest) or ()
+    return [manifest] if any(file.name == raster.name for file in files) else []
 
 
 def _read(path: Path) -> str | None:

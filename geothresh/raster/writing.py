@@ -34,7 +34,7 @@ from geothresh.raster.creation import (
 from geothresh.raster.dataset import BlockInventory, BlockLayout
 from geothresh.raster.gdal import RASTER_ERRORS, filtered_warnings, gdal_environment, reason
 from geothresh.raster.georeference import Georeference
-from geothresh.sidecars import sidecars_of
+from geothresh.sidecars import manifests_of, sidecars_of
 from geothresh.types import Float32Array, LayerArray
 from geothresh.windows import PixelWindow
 
@@ -284,10 +284,13 @@ class RasterWriter:
     def publish(self) -> None:
         """Rename the finished file to its final name, and remove the sidecar files of an old one.
 
+        A manifest with the digest of the old one is removed too.
+
         Raises:
             OutputError: it cannot be flushed to the disk or renamed.
         """
-        publish(self.finished_file, self.target, replaced=sidecars_of(self.target))
+        old = [*sidecars_of(self.target), *manifests_of(self.target)]
+        publish(self.finished_file, self.target, replaced=old)
 
     def discard(self) -> None:
         """Remove the temporary file, unless it was published."""

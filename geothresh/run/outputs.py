@@ -27,7 +27,15 @@ from geothresh.raster.creation import BandFormat, least_bytes, require_tiff_name
 from geothresh.raster.paths import RasterSource, head_digest, local_files
 from geothresh.raster.styles import class_description, raster_style
 from geothresh.raster.writing import RasterWriter
-from geothresh.sidecars import check_sidecars, put_description, put_style, style_path
+from geothresh.sidecars import (
+    check_sidecars,
+    files_of_manifest,
+    manifest_path,
+    manifest_text,
+    put_description,
+    put_style,
+    style_path,
+)
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
@@ -96,12 +104,15 @@ def check_outputs(
         name: None if path is None else Path(os.fspath(path))
         for name, path in asdict(outputs).items()
     }
-    manifest = mask.with_suffix(".manifest.json") if any(others.values()) and not sent else None
+    manifest = manifest_path(mask) if any(others.values()) and not sent else None
     files = OutputFiles(mask=mask, manifest=manifest, **others)
     if files.report is not None:
         require_page(files.report)
     for path in files:
         ours = path.absolute() in finished or path in sent
+        # A manifest of files that are all gone is in nobody's way.
+        left = files_of_manifest(path) if path == manifest else None
+        ours = ours or (left is not None and not any(map(os.path.lexists, left)))
         if path in files.rasters:
             target = check_raster(path, [source], overwrite=overwrite, ours=ours, read=read)
         else:
@@ -348,8 +359,7 @@ def write_manifest(manifest: Path, journal: Journal) -> None:
         for path, digest in digests.items()
         if path != manifest.absolute()
     }
-    text = json.dumps({"geothresh": __version__, "sha256": files}, indent=2) + "\n"
-    write_small(manifest, text, journal)
+    write_small(manifest, manifest_text(files, __version__), journal)
 
 
 def write_small(target: Path, text: str, journal: Journal) -> None:

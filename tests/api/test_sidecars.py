@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -15,7 +16,7 @@ from rasterio.enums import Resampling
 
 from geothresh import refine
 from geothresh.errors import GeothreshWarning, OutputError
-from geothresh.files import create_beside, publish
+from geothresh.files import create_beside, file_digest, publish
 from geothresh.options import Compute, Outputs, Tiling, Writing
 from geothresh.raster.creation import CHANGES, CONFIDENCE, mask_band
 from geothresh.raster.scene import open_scene
@@ -92,6 +93,56 @@ def test_a_style_that_somebody_changed_is_theirs(scene: Path) -> None:
     style.unlink()
     run(scene, overwrite=True)
     assert is_ours(style.read_text(), "raster")
+
+
+def test_a_manifest_does_not_outlive_its_mask(scene: Path) -> None:
+    confidence, manifest = scene.with_name("c.tif"), scene.with_name("x_mask.manifest.json")
+    outputs = Outputs(confidence=confidence)
+    mask = run(scene, outputs)
+    assert set(json.loads(manifest.read_text())["sha256"]) == {"x_mask.tif", "c.tif"}
+    run(scene, overwrite=True)
+    assert not manifest.exists() and confidence.exists()
+    run(scene, outputs, overwrite=True)
+    digests = json.loads(manifest.read_text())["sha256"]
+    assert all(digests[file.name] == file_digest(file) for file in (mask, confidence))
+    mask.unlink()
+    with pytest.raises(OutputError, match=r"c\.tif: exists already"):
+        run(scene, outputs)
+    confidence.unlink()
+    assert manifest.exists()
+    run(scene, outputs)  # nothing that it names is in the way
+    assert json.loads(manifest.read_text())["sha256"] == digests
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[" * 9999, '{"geothresh": "1"}', '{"geothresh": "1", "sha256": {"x_mask.tif": 3}}'],
+)
+def test_a_manifest_of_somebody_else_is_theirs(scene: Path, text: str) -> None:
+    manifest = scene.with_name("x_mask.manifest.json")
+    manifest.write_text(text)
+    run(scene)
+    run(scene, overwrite=True)
+    assert manifest.read_text() == text
+    scene.with_name("x_mask.tif").unlink()
+    with pytest.raises(OutputError, match="manifest.json: exists already"):
+        run(scene, Outputs(confidence=scene.with_name("c.tif")))
+
+
+def test_no_false_manifest_lies_beside_a_new_mask_at_any_time(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = run(scene, Outputs(confidence=scene.with_name("c.tif")))
+    manifest, replace, seen = scene.with_name("x_mask.manifest.json"), Path.replace, []
+
+    def watched(source: Path, place: Path) -> Path:
+        if place == mask:
+            seen.append(manifest.exists())
+        return replace(source, place)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    run(scene, Outputs(confidence=scene.with_name("c.tif")), overwrite=True)
+    assert seen == [False] and manifest.exists()
 
 
 def test_without_styles(scene: Path) -> None:
