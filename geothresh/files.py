@@ -173,6 +173,19 @@ def check_output(
     return target
 
 
+def require_apart(outputs: Iterable[Path], read: Iterable[Path]) -> None:
+    """Check that none of many outputs is one of many files that are read.
+
+    Raises:
+        UsageError: one is, by name or through a link.
+    """
+    inputs = {os.path.realpath(path): path for path in read}
+    for target in outputs:
+        same = inputs.get(os.path.realpath(target))
+        if same is not None:
+            raise UsageError(f"{target}: the output is the input {same}; name another file")
+
+
 def require_page(path: Path) -> None:
     """Refuse a report whose name is not that of an HTML page.
 

@@ -22,7 +22,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output, file_digest, is_file, paths_of
+from geothresh.files import check_output, file_digest, is_file, paths_of, require_apart
 from geothresh.nn.modelfile import THRESHNET
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
@@ -112,9 +112,7 @@ def calibrate(
     # Loaded before the data is read, so that faults of models are found first.
     found = {name: make() for name, make in choose.items()}
     labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
-    images = None
-    if calibrating.images is not None and isinstance(labelled, FolderMaps):
-        images = MapsWithImages.of(labelled.named, Path(calibrating.images))
+    images = _images(labelled, calibrating, (output, diagram))
     counted, dealt = count_maps(labelled, choose, tiling, calibrating, progress)
     passes = 1 + len(choose)
     if images is not None:
@@ -347,6 +345,21 @@ def _outputs(
         raise UsageError(f"{output}: a calibration is JSON; name it .json")
     png = output.with_suffix(".png")
     return output, check_output(png, overwrite=calibrating.overwrite, inputs=inputs)
+
+
+def _images(
+    maps: FolderMaps | SceneMaps, calibrating: Calibrating, outputs: Sequence[Path | None]
+) -> MapsWithImages | None:
+    """The images, if asked for; refuses outputs that are one of the maps, masks or images."""
+    if not isinstance(maps, FolderMaps):
+        return None
+    images = None
+    if calibrating.images is not None:
+        images = MapsWithImages.of(maps.named, Path(calibrating.images))
+    read = [path for pair in maps.pairs for path in (pair.confidence, pair.mask)]
+    read += () if images is None else images.images.values()
+    require_apart([path for path in outputs if path is not None], read)
+    return images
 
 
 def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:

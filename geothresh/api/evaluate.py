@@ -25,6 +25,7 @@ from geothresh.files import (
     is_file,
     make_directory,
     paths_of,
+    require_apart,
     require_page,
     write_text,
 )
@@ -93,10 +94,14 @@ class _Plan:
             self.galleries[source].add(sample)
         if self.figures is None:
             return
-        folder = self.figures / source.replace("/", "_")
-        make_directory(folder)
+        target = _figure_path(self.figures, source, sample.id)
+        make_directory(target.parent)
         picture = figure(sample, threshold=self.refining.threshold, source=source, keep=self.keep)
-        write_png(folder / f"{sample.id}.png", picture)
+        write_png(target, picture)
+
+
+def _figure_path(folder: Path, source: str, name: str) -> Path:
+    return folder / source.replace("/", "_") / f"{name}.png"
 
 
 @checked()
@@ -161,18 +166,20 @@ def evaluate(
     refining = refining if applied is None else applied.refining
     # Gives name, digest and patch; each data set has a resolution of its own.
     chosen = None if applied is None else choose_model(applied.model, compute)
+    groups = [] if pairs else by_source(chosen_pairs(folders, maps))
+    written = [path for path in (target, shown) if path is not None]
     plan = _Plan(
         model=None if applied is None else partial(applied.choose, compute),
         keep=None if chosen is None else chosen.keep(refining),
         patch=scoring.patch or (DEFAULT_PATCH if chosen is None else chosen.patch),
-        figures=_figures_folder(scoring),
+        figures=_figures_folder(scoring, groups, written),
         galleries=None if scoring.report is None else {},
         sizes=sizes, refining=refining, scoring=scoring, tiling=tiling, progress=progress,
     )  # fmt: skip
     if pairs:
         sources = [_evaluate_rasters(folders, pairs, reading, plan)]
     else:
-        sources = _evaluate_pairs(by_source(chosen_pairs(folders, maps)), plan)
+        sources = _evaluate_pairs(groups, plan)
     report = Report(
         sources=tuple(sources),
         model=None if chosen is None else chosen.name,
@@ -239,10 +246,21 @@ def _pairs_of(
     return scene_pairs(data, paths_of(mask), allow_vrt=reading.allow_vrt)
 
 
-def _figures_folder(scoring: Scoring) -> Path | None:
-    if scoring.figures is None:
+def _figures_folder(
+    scoring: Scoring, groups: Sequence[tuple[str, list[Pair]]], written: Sequence[Path]
+) -> Path | None:
+    """The folder of the figures, None without; nothing that is written may be a map or a mask."""
+    folder = None if scoring.figures is None else Path(scoring.figures)
+    figures = [
+        _figure_path(folder, name, pair.id)
+        for name, group in groups
+        for pair in group
+        if folder is not None
+    ]
+    read = [path for _, group in groups for pair in group for path in (pair.confidence, pair.mask)]
+    require_apart([*written, *figures], read)
+    if folder is None:
         return None
-    folder = Path(scoring.figures)
     make_directory(folder)
     if not scoring.overwrite and any(folder.iterdir()):
         raise OutputError(f"{folder}: holds files already; choose another or add `overwrite=True`")

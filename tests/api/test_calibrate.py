@@ -96,6 +96,14 @@ def read(path: Path) -> Any:
         return file.read(1), file.tags()
 
 
+def test_the_diagram_does_not_replace_a_map(data: Path) -> None:
+    one = data / "confidence" / "p00_0.png"
+    before, writing = one.read_bytes(), Calibrating(output=one.with_suffix(".json"), overwrite=True)
+    with pytest.raises(UsageError, match=r"p00_0\.png: the output is the input"):
+        calibrate(data, models=(), calibrating=writing)
+    assert one.read_bytes() == before and not one.with_suffix(".json").exists()
+
+
 def test_the_best_threshold_is_found_and_followed(data: Path, tmp_path: Path) -> None:
     """No model knows better than the threshold that these maps were made with."""
     output = tmp_path / "calibration.json"

@@ -226,6 +226,23 @@ def test_figures_and_report_are_written_where_nothing_is_in_the_way(tmp_path: Pa
     assert isinstance(again, Report)
 
 
+def test_no_figure_or_report_replaces_a_map_or_a_mask(tmp_path: Path) -> None:
+    data, confidence = write_pairs(tmp_path, range(2))
+    one = confidence / "place1.png"
+    before, mask = one.read_bytes(), next(Path(data).rglob("place0_mask.png"))
+    (tmp_path / "link").symlink_to(confidence.parent)
+    maps = Maps(confidence=[confidence])
+    for scoring in (
+        Scoring(figures=confidence.parent, overwrite=True),
+        Scoring(figures=tmp_path / "link", overwrite=True),
+        Scoring(output=one, overwrite=True),
+        Scoring(output=mask, figures=tmp_path / "new", overwrite=True),
+    ):
+        with pytest.raises(UsageError, match="the output is the input .*place"):
+            evaluate(data, model=None, maps=maps, scoring=scoring)
+    assert one.read_bytes() == before and not (tmp_path / "new").exists()
+
+
 RASTER = {"data": "{file}", "mask": "{file}"}
 
 
