@@ -142,11 +142,11 @@ def test_numbers_of_numpy_and_paths_are_accepted() -> None:
             "`ground_sample_distance` '1': give a number above 0",
         ),
         (
-            lambda: geothresh.load_model(3),  # type: ignore[arg-type]
+            lambda: geothresh.load_model(3),
             "`model` 3: give a name or a path",
         ),
         (
-            lambda: geothresh.load_model(device=None),  # type: ignore[arg-type]
+            lambda: geothresh.load_model(device=None),
             "`device` None: give a text",
         ),
         (
@@ -154,11 +154,11 @@ def test_numbers_of_numpy_and_paths_are_accepted() -> None:
             "`batch_size` True: give auto or a whole number of at least 1",
         ),
         (
-            lambda: geothresh.load_model(batch_size="a"),  # type: ignore[arg-type]
+            lambda: geothresh.load_model(batch_size="a"),
             "`batch_size` 'a': give auto or a whole number of at least 1",
         ),
         (
-            lambda: geothresh.load_model(compiled="no"),  # type: ignore[arg-type]
+            lambda: geothresh.load_model(compiled="no"),
             "`compiled` 'no': give True or False",
         ),
         (
@@ -171,6 +171,12 @@ def test_arguments_of_a_wrong_kind_are_refused_at_once(call: Any, said: str) -> 
     with pytest.raises(UsageError) as caught:
         call()
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("single", ["place", Path("place")])
+def test_a_single_path_is_a_sequence_of_one(single: Any) -> None:
+    assert list(geothresh.FolderData(folders=single).folders) == [single]
+    assert list(geothresh.SceneData(scenes=single, labels=["l.gpkg"]).scenes) == [single]
 
 
 def test_idle_options_are_refused() -> None:

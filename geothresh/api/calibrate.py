@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ _OnShare: TypeAlias = Callable[[float], None]
 def calibrate(
     data: PathLike | Sequence[PathLike] | SceneData,
     *,
-    models: Sequence[PathLike] | None = None,
+    models: PathLike | Sequence[PathLike] | None = None,
     maps: Maps = Maps(),
     refining: Refining = Refining(),
     calibrating: Calibrating = Calibrating(),
@@ -66,7 +67,8 @@ def calibrate(
         data: folders with masks (``<id>_mask.png``, or ``mask/`` and ``confidence/``); or a scene
             with its labels, whose cells of 512 x 512 pixels are the maps, and squares of cells the
             places.
-        models: names of packaged models, or model files; None = all packaged models, () = none.
+        models: one or several names of packaged models, or model files; None = all packaged
+            models, () = none.
         maps: which maps of folders are taken, and the size of their pixels on the ground.
         refining: test-time augmentation and resolution of the models.
         calibrating: folds, places, images to compare DenseCRF with, and what is written.
@@ -362,8 +364,10 @@ def _images(
     return images
 
 
-def _models(models: Sequence[PathLike] | None) -> dict[str, str | Path]:
+def _models(models: PathLike | Sequence[PathLike] | None) -> dict[str, str | Path]:
     """Find the models, by name; UsageError where two have one name."""
+    if isinstance(models, str | os.PathLike):
+        models = [models]
     given = list(packaged_models()) if models is None else list(models)
     found: dict[str, str | Path] = {}
     for model in given:

@@ -19,7 +19,7 @@ from geothresh.fields import checked, plain
 from geothresh.files import file_digest, files_among, is_file, make_directory
 from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
-from geothresh.many.inputs import BadFile, find_inputs
+from geothresh.many.inputs import BadFile, each_of, find_inputs
 from geothresh.many.options import Many
 from geothresh.many.places import destination_of, require_other_objects
 from geothresh.many.planning import (
@@ -132,7 +132,7 @@ class RefineManyResult:
 
 @checked()
 def refine_many(
-    scenes: Sequence[PathLike],
+    scenes: PathLike | Sequence[PathLike | Any] | Any,
     output_dir: PathLike,
     *,
     model: Model = DEFAULT_MODEL,
@@ -154,8 +154,9 @@ def refine_many(
     a run is interrupted: the same call resumes it.
 
     Args:
-        scenes: paths, URLs, directories of GeoTIFFs (``s3://BUCKET/NAME/`` in a store),
-            ``@list.txt`` with one name a line, and GDAL tile indexes (.gti.gpkg).
+        scenes: one or several of: paths, URLs, open rasterio datasets, directories of GeoTIFFs
+            (``s3://BUCKET/NAME/`` in a store), ``@list.txt`` with one name a line, and GDAL tile
+            indexes (.gti.gpkg).
         output_dir: directory for outputs, SCENE_mask.tif and so on; made if it is not there. In
             an object store (``s3://BUCKET/NAME``, ``gs://``, ``az://``) each is sent as soon as it
             is finished.
@@ -191,7 +192,7 @@ def refine_many(
     destination = destination_of(output_dir)
     directory = destination.directory
     inputs = find_inputs(
-        scenes, destination.address or directory, allow_vrt=reading.allow_vrt,
+        each_of(scenes), destination.address or directory, allow_vrt=reading.allow_vrt,
         skip_bad=many.skip_bad,
     )  # fmt: skip
     files = examine_all(inputs.sources, reading, many)
@@ -202,8 +203,7 @@ def refine_many(
         format_of(Path(os.fspath(many.vector))).require_crs(box.name, box.crs)
     options = RunOptions(
         model=model if refining.calibration is not None else find_source(model, compute),
-        reading=reading, refining=refining, tiling=tiling, compute=compute,
-        writing=writing,
+        reading=reading, refining=refining, tiling=tiling, compute=compute, writing=writing,
     )  # fmt: skip
     surfaces = [plan_surface(grid, files, many, options) for grid in grids]
     units = plan_units(surfaces, many)
@@ -216,7 +216,7 @@ def refine_many(
     destination.fetch_record()
     with ExitStack() as stack:
         kept = stack.enter_context(record.opened(directory))
-        read = files_among(model, refining.calibration, reading.aoi, *_lists(scenes))
+        read = files_among(model, refining.calibration, reading.aoi, *_lists(each_of(scenes)))
         polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack, read)
         run = Run(
             destination=destination, units=units, many=many, compute=compute, writing=writing,

@@ -13,7 +13,7 @@ from geothresh.addresses import OBJECT_STORES, Address, is_remote, without_secre
 from geothresh.errors import InputError, UsageError
 from geothresh.files import is_directory, is_file
 from geothresh.options import PathLike
-from geothresh.raster.paths import RasterSource, find_raster, local_files
+from geothresh.raster.paths import RasterSource, find_raster, local_files, name_of
 
 TILE_INDEX = ".gti.gpkg"
 """File name extension of GDAL's raster tile indexes."""
@@ -76,6 +76,19 @@ def find_rasters(named: Any, *, allow_vrt: bool) -> Rasters:
     return Rasters(name=name, sources=found, several=True)
 
 
+def each_of(named: Any) -> list[Any]:
+    """The names in a sequence; a single name, or an open dataset, is a sequence of one.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(named, str | os.PathLike) or hasattr(named, "read"):
+        return [named]
+    if not isinstance(named, Iterable):
+        raise UsageError(f"{type(named).__name__} is no scene; give paths, or a list of them")
+    return list(named)
+
+
 def names_several(name: Any) -> bool:
     """Whether a name stands for several rasters: a directory, a list or an index."""
     if not isinstance(name, str | os.PathLike):
@@ -105,9 +118,9 @@ def find_inputs(
     """Find all rasters that are named.
 
     Args:
-        named: files, URLs, directories of GeoTIFFs, also in stores (a bucket, or a name that ends
-            in a slash), ``@list.txt`` with one name per line, and tile indexes (.gti.gpkg). Names
-            in lists and indexes are relative to these.
+        named: files, URLs, open rasterio datasets, directories of GeoTIFFs, also in stores (a
+            bucket, or a name that ends in a slash), ``@list.txt`` with one name per line, and tile
+            indexes (.gti.gpkg). Names in lists and indexes are relative to these.
         output_dir: the directory of the outputs, which must not be an input; None = no check.
         allow_vrt: whether a VRT is accepted, as a single scene.
         skip_bad: list bad files instead of raising an error for the first.
@@ -156,7 +169,7 @@ def _expanded(
     if not named:
         raise UsageError("no scene is named; give files, directories, @list.txt or an index")
     for name in named:
-        text = os.fspath(name)
+        text = name_of(name)
         if text.startswith("@"):
             yield from _of_list(Path(text[1:]))
         elif _is_store_directory(text):

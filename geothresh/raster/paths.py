@@ -159,7 +159,7 @@ def find_raster(
     """
     if isinstance(scene, RasterSource):
         return scene
-    name = scene if isinstance(scene, str) else _name_of(scene)
+    name = name_of(scene)
     if not name or "\0" in name:
         raise UsageError(f"{name!r} is not the name of a file")
     if _SPECIAL.match(name):
@@ -173,8 +173,13 @@ def find_raster(
     return _local(name, Path(name), allow_vrt)
 
 
-def _name_of(scene: Any) -> str:
-    if isinstance(scene, os.PathLike):
+def name_of(scene: str | os.PathLike[str] | Any) -> str:
+    """The name of a raster: a path or URL, or that of an open rasterio dataset.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(scene, str | os.PathLike):
         return os.fsdecode(scene)
     name = getattr(scene, "name", None)
     if isinstance(name, str) and hasattr(scene, "read"):

@@ -116,7 +116,7 @@ def check_outputs(
         if path in files.rasters:
             target = check_raster(path, [source], overwrite=overwrite, ours=ours, read=read)
         else:
-            inputs = [*local_files([source]), *read]
+            inputs: list[PathLike] = [*local_files([source]), *read]
             target = check_output(path, overwrite=overwrite or ours, inputs=inputs)
         # Compared by real path: with links or `..`, the second would silently replace the first.
         if any(os.path.realpath(target) == os.path.realpath(other) for other in checked):

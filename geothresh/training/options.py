@@ -5,6 +5,7 @@ Neither torch nor numpy is imported here: the command line makes its options of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
@@ -43,6 +44,13 @@ def _ground_sample_distance() -> Any:
     )
 
 
+def _as_several(options: Options, name: str) -> None:
+    """Make a single path in a field a sequence of one."""
+    value = getattr(options, name)
+    if isinstance(value, str | os.PathLike):
+        object.__setattr__(options, name, (value,))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderData(Options):
     """Confidence maps and masks in folders, paired by id; see `geothresh.raster.pairs`."""
@@ -60,6 +68,10 @@ class FolderData(Options):
     layout: LayoutOption = layout_option()
     resize: int | None = resize_option()
     ground_sample_distance: Sequence[Size] = _ground_sample_distance()
+
+    def __post_init__(self) -> None:
+        _as_several(self, "folders")
+        check(self)
 
 
 SCENE_READING = ("bidx", "scale", "nodata")
@@ -111,6 +123,7 @@ class SceneData(Options):
     """Needed only if the georeference of the scenes does not tell it."""
 
     def __post_init__(self) -> None:
+        _as_several(self, "scenes")
         check(self)
         require_only(self.reading, *SCENE_READING, why="is not for training")
 

@@ -104,6 +104,11 @@ def test_the_diagram_does_not_replace_a_map(data: Path) -> None:
     assert one.read_bytes() == before and not one.with_suffix(".json").exists()
 
 
+def test_one_model_may_be_named_without_a_list(data: Path, model: Path) -> None:
+    for one in (model, str(model)):
+        assert "random" in {c.model for c in calibrate(data, models=one).choice.candidates}
+
+
 def test_the_best_threshold_is_found_and_followed(data: Path, tmp_path: Path) -> None:
     """No model knows better than the threshold that these maps were made with."""
     output = tmp_path / "calibration.json"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geothresh import Many, Tiling, refine, vectorize
+from geothresh import Many, Tiling, info, refine, vectorize
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.files import require_file
 from tests.support.fakes import IdentityRefiner
@@ -189,3 +189,24 @@ def test_a_file_that_is_damaged_in_the_middle_leaves_the_others(
     assert {one.name for one in result.bad} == {str(tiles / f"{n}.tif") for n in ("p10", "p11")}
     assert all("p10.tif: block (6, 0)" in one.reason for one in result.bad)
     assert [part.name for part in result.parts] == ["p00", "p01", "p02", "p12"]
+
+
+def test_a_single_name_is_a_sequence_of_one(tiles: Path, tmp_path: Path) -> None:
+    for number, named in enumerate((tiles, str(tiles), tiles / "p00.tif", [str(tiles)])):
+        result = run(named, tmp_path / f"out{number}")
+        assert result.scenes == (1 if named == tiles / "p00.tif" else 6)
+    with pytest.raises(UsageError, match="int is no scene; give paths"):
+        run(3, tmp_path / "out")
+    with pytest.raises(UsageError, match="int is not a raster"):
+        run([3], tmp_path / "out")  # type: ignore[list-item]
+
+
+def test_open_datasets_are_read_by_their_names(tiles: Path, tmp_path: Path) -> None:
+    with rasterio.open(tiles / "p00.tif") as one, rasterio.open(tiles / "p01.tif") as other:
+        assert run([one, other], tmp_path / "out").scenes == 2
+        assert run(one, tmp_path / "single").scenes == 1
+        assert len(info([one, other]).files) == 2
+    masks = [tmp_path / "out" / f"{name}_mask.tif" for name in ("p00", "p01")]
+    expected = vectorize(masks, tmp_path / "a.gpkg").features
+    with rasterio.open(masks[0]) as one, rasterio.open(masks[1]) as other:
+        assert vectorize([one, other], tmp_path / "b.gpkg").features == expected
