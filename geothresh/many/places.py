@@ -14,7 +14,6 @@ from geothresh.addresses import Address
 from geothresh.durability import finished_outputs
 from geothresh.durability.record import RECORD, FinishedUnit
 from geothresh.errors import OutputError, UsageError
-from geothresh.many.options import LAYERS
 from geothresh.many.units import output_name, output_path
 from geothresh.options import PathLike
 from geothresh.raster.provenance import unit_of
@@ -51,8 +50,8 @@ class Destination(Protocol):
     def is_of(self, name: str, unit: str, digest: str) -> bool:
         """Whether an output that is not in the record was made by a unit with the same digest."""
 
-    def remove(self, unit: str, entry: FinishedUnit) -> None:
-        """Remove the outputs of a unit."""
+    def remove(self, name: str) -> None:
+        """Remove an output if it exists."""
 
     def fetch_record(self) -> None:
         """Download the record of a run on another machine, if there is none on this one."""
@@ -111,16 +110,17 @@ class Directory:
         finished = finished_outputs(output_path(self.directory, unit, "mask"))
         return path.absolute() in finished or unit_of(path) == digest
 
-    def remove(self, unit: str, entry: FinishedUnit) -> None:
+    def remove(self, name: str) -> None:
         """See `Destination`; sidecar files are removed, too."""
-        for layer in LAYERS:
-            output = output_path(self.directory, unit, layer)
-            try:
-                for path in (*sidecars_of(output), output):
-                    path.unlink(missing_ok=True)
-            except OSError as error:
-                raise OutputError(f"{output}: cannot be removed ({error.strerror})") from error
-            put_style(output, None, "raster")
+        output = self.directory / name
+        try:
+            for path in (*sidecars_of(output), output):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{output}: cannot be removed ({error.strerror}); check its permissions"
+            ) from error
+        put_style(output, None, "raster")
 
     def fetch_record(self) -> None:
         """See `Destination`: it is in the directory already."""
@@ -179,10 +179,9 @@ class Store:
         """See `Destination`."""
         return name in self.existing([name]) and self._units[name] == digest
 
-    def remove(self, unit: str, entry: FinishedUnit) -> None:
+    def remove(self, name: str) -> None:
         """See `Destination`."""
-        for name in entry.files:
-            remove(self._at(name))
+        remove(self._at(name))
 
     def fetch_record(self) -> None:
         """See `Destination`.

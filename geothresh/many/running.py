@@ -98,7 +98,8 @@ class Run:
         for name in self.removed:
             entry = self.record.finished[name]
             if is_whole(self.destination, entry):
-                self.destination.remove(name, entry)
+                for output in entry.files:
+                    self.destination.remove(output)
             self.record.drop(name)
 
     def _unfinished(self, *, anew: bool, free: bool) -> list[PlannedUnit]:
