@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geothresh.durability import Journal, finished_outputs
-from geothresh.errors import InputError, warn
+from geothresh.errors import warn
 from geothresh.fields import checked, plain
 from geothresh.files import files_among
 from geothresh.nn.packaged import DEFAULT_MODEL
@@ -28,16 +28,21 @@ from geothresh.options import (
 from geothresh.raster.creation import require_creation
 from geothresh.raster.paths import find_raster
 from geothresh.raster.pixelsize import pixel_size
-from geothresh.raster.scene import Scene, open_scene
+from geothresh.raster.scene import open_scene
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.directories import with_directories
 from geothresh.run.jobs import Job, Method, RunOptions
 from geothresh.run.models import Model
 from geothresh.run.outcome import remarks
-from geothresh.run.outputs import OutputFiles, check_outputs, write_manifest, write_small
+from geothresh.run.outputs import (
+    OutputFiles,
+    check_outputs,
+    require_place,
+    write_manifest,
+    write_small,
+)
 from geothresh.run.resolution import sampled_width
 from geothresh.run.staging import Staging
-from geothresh.vector.formats import format_of
 from geothresh.vector.options import VectorWriting
 
 
@@ -191,7 +196,7 @@ def refine(
         )  # fmt: skip
         opened = stack.enter_context(open_scene(source, reading))
         if files.vector is not None:
-            _require_place(opened, files.vector)
+            require_place(opened.box, files.vector)
         options = RunOptions(
             model=model, reading=reading, refining=refining, tiling=tiling, compute=compute,
             writing=writing,
@@ -246,16 +251,6 @@ def _result(
         features=journal.noted("features"),
         seconds=round(seconds, 3),
     )
-
-
-def _require_place(scene: Scene, vector: Path) -> None:
-    """Refuse a scene whose polygons would have no place in the vector file."""
-    if not scene.box.has_transform:
-        raise InputError(
-            f"{scene.name}: has no georeference, so that polygons have no place on the map; "
-            "leave out the vector output, or georeference the scene"
-        )
-    format_of(vector).require_crs(scene.name, scene.box.crs)
 
 
 def _warn_of(job: Job, journal: Journal) -> None:

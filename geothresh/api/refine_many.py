@@ -42,9 +42,8 @@ from geothresh.run.changes import ChangeCounts
 from geothresh.run.jobs import RunOptions
 from geothresh.run.models import Model, find_source
 from geothresh.run.outcome import remarks
-from geothresh.run.outputs import check_vector
+from geothresh.run.outputs import check_vector, require_place
 from geothresh.run.staging import staged
-from geothresh.vector.formats import format_of
 from geothresh.vector.options import VectorWriting
 
 # The most grids that a message names.
@@ -199,8 +198,7 @@ def refine_many(
     grids = group(files, separately=many.separately)
     _tell_grids(grids, files, many)
     if many.vector is not None:
-        box = one_surface(files.boxes).box
-        format_of(Path(os.fspath(many.vector))).require_crs(box.name, box.crs)
+        require_place(one_surface(files.boxes).box, Path(os.fspath(many.vector)))
     options = RunOptions(
         model=model if refining.calibration is not None else find_source(model, compute),
         reading=reading, refining=refining, tiling=tiling, compute=compute, writing=writing,

@@ -18,8 +18,9 @@ from typing import Protocol
 from geothresh._version import __version__
 from geothresh.addresses import identity
 from geothresh.durability import Journal
-from geothresh.errors import OutputError, UsageError, warn
+from geothresh.errors import InputError, OutputError, UsageError, warn
 from geothresh.files import check_output, free_bytes, replacing, require_page
+from geothresh.geobox import GeoBox
 from geothresh.mosaic import Finish, Layers, MosaicStats, Sink
 from geothresh.options import Outputs, PathLike
 from geothresh.packed import PackedLayer
@@ -36,6 +37,7 @@ from geothresh.sidecars import (
     put_style,
     style_path,
 )
+from geothresh.vector.formats import format_of
 from geothresh.windows import PixelWindow, RasterSize
 
 Facts = Callable[[], Mapping[str, int]]
@@ -166,6 +168,20 @@ def check_raster(
     )  # fmt: skip
     check_sidecars(target, overwrite=overwrite)
     return target
+
+
+def require_place(box: GeoBox, vector: Path) -> None:
+    """Refuse polygons of a scene without a place, or without one in their format.
+
+    Raises:
+        InputError: the scene has no transform, or no CRS, which the format needs.
+    """
+    if not box.has_transform:
+        raise InputError(
+            f"{box.name}: has no georeference, so that polygons have no place on the map; leave "
+            "out the vector output, or georeference the scene"
+        )
+    format_of(vector).require_crs(box.name, box.crs)
 
 
 def check_vector(

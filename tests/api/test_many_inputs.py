@@ -12,7 +12,7 @@ import rasterio
 from geothresh import Many, Tiling, info, refine, vectorize
 from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.files import require_file
-from tests.support.fakes import IdentityRefiner
+from tests.support.fakes import IdentityRefiner, Recognisable
 from tests.support.many import VALUES, WINDOWS, read, run, write_part, write_tiles
 from tests.support.objects import object_store
 from tests.support.rasters import write_raster
@@ -143,6 +143,15 @@ def test_inputs_without_georeference_have_no_place(tiles: Path, tmp_path: Path) 
         run([tiles], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert len(run([tiles], tmp_path / "out", many=Many(separately=True)).parts) == 7
+
+
+def test_polygons_without_georeference_are_refused_before_any_work(tmp_path: Path) -> None:
+    bare = write_raster(tmp_path / "bare.tif", VALUES, crs=None, transform=None)
+    model = Recognisable()
+    many = Many(vector=tmp_path / "v.gpkg")
+    with pytest.raises(InputError, match="bare.tif: has no georeference.*leave out the vector"):
+        run([bare], tmp_path / "out", model=model, many=many)
+    assert not model.tiles and not (tmp_path / "out").exists()
 
 
 def test_an_empty_directory_and_nothing_are_refused(tmp_path: Path) -> None:
