@@ -16,12 +16,12 @@ from geothresh.addresses import Address
 from geothresh.durability import record
 from geothresh.errors import OutputError, warn
 from geothresh.fields import checked, plain
-from geothresh.files import file_digest, files_among, is_file, make_directory
+from geothresh.files import check_output, file_digest, files_among, is_file, make_directory
 from geothresh.many.examining import Examination, examine_all, group
 from geothresh.many.indexes import write_indexes
 from geothresh.many.inputs import BadFile, each_of, find_inputs
 from geothresh.many.options import Many
-from geothresh.many.places import destination_of, require_other_objects
+from geothresh.many.places import Destination, destination_of, require_other_objects
 from geothresh.many.planning import (
     PlannedSurface,
     PlannedUnit,
@@ -39,6 +39,7 @@ from geothresh.raster.joined import one_surface
 from geothresh.raster.paths import RasterSource
 from geothresh.raster.uploading import digest_of
 from geothresh.run.changes import ChangeCounts
+from geothresh.run.directories import directories_of
 from geothresh.run.jobs import RunOptions
 from geothresh.run.models import Model, find_source
 from geothresh.run.outcome import remarks
@@ -208,11 +209,9 @@ def refine_many(
     require_apart(units, many, directory)
     names = [output_name(unit.name, layer) for unit in units for layer in many.written]
     require_other_objects(destination, names, (source.location for source in inputs.sources))
-    if is_file(directory):
-        raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
-    make_directory(directory, parents=writing.parents or destination.address is not None)
-    destination.fetch_record()
     with ExitStack() as stack:
+        _make_directories(many.vector, destination, writing, stack)
+        destination.fetch_record()
         kept = stack.enter_context(record.opened(directory))
         read = files_among(model, refining.calibration, reading.aoi, *_lists(each_of(scenes)))
         polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack, read)
@@ -232,6 +231,29 @@ def refine_many(
     bad = (*inputs.bad, *files.bad, *run.bad)
     drawn = polygons.name if polygons is not None and done else None
     return _result(run, surfaces, totals, bad, drawn, indexes, started)
+
+
+def _make_directories(
+    vector: PathLike | None, destination: Destination, writing: Writing, stack: ExitStack
+) -> None:
+    """Make the directory of the outputs, after that of the vector file is checked.
+
+    If `parents` is given, the latter is created, and removed again if the run fails before the
+    stack is closed.
+
+    Raises:
+        OutputError: the vector file's does not exist, or one cannot be created.
+    """
+    directory = destination.directory
+    if is_file(directory):
+        raise OutputError(f"{directory}: is a file; name a directory with `output_dir`")
+    if vector is not None and Address.of(vector) is None:
+        file = Path(os.fspath(vector))
+        if writing.parents:
+            stack.enter_context(directories_of([file]))
+        elif os.path.realpath(file.parent) != os.path.realpath(directory):
+            check_output(file, overwrite=True)
+    make_directory(directory, parents=writing.parents or destination.address is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

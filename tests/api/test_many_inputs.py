@@ -154,6 +154,21 @@ def test_polygons_without_georeference_are_refused_before_any_work(tmp_path: Pat
     assert not model.tiles and not (tmp_path / "out").exists()
 
 
+def test_the_directory_of_the_polygons_is_made_or_missed_at_once(
+    tiles: Path, tmp_path: Path
+) -> None:
+    vector, out = tmp_path / "new" / "v.gpkg", tmp_path / "deep" / "out"
+    many = Many(vector=vector)
+    with pytest.raises(OutputError, match="the directory .*new does not exist; create it first"):
+        run([tiles], tmp_path / "out", many=many)
+    assert not (tmp_path / "out").exists()
+    damaged = Recognisable(2)  # raises KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        run([tiles], out, many=many, model=damaged, parents=True)
+    assert out.exists() and not vector.parent.exists()
+    assert run([tiles], out, many=many, parents=True).vector == vector and vector.exists()
+
+
 def test_an_empty_directory_and_nothing_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no .tif file"):
