@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geothresh.addresses import Address
+from geothresh.addresses import Address, is_remote
 from geothresh.durability import record
 from geothresh.errors import OutputError, warn
 from geothresh.fields import checked, plain
 from geothresh.files import check_output, file_digest, files_among, is_file, make_directory
 from geothresh.many.examining import Examination, examine_all, group
-from geothresh.many.indexes import write_indexes
+from geothresh.many.indexes import Indexes, index_names
 from geothresh.many.inputs import BadFile, each_of, find_inputs
 from geothresh.many.options import Many
 from geothresh.many.places import Destination, destination_of, require_other_objects
@@ -206,9 +206,9 @@ def refine_many(
     )  # fmt: skip
     surfaces = [plan_surface(grid, files, many, options) for grid in grids]
     units = plan_units(surfaces, many)
-    require_apart(units, many, directory)
     names = [output_name(unit.name, layer) for unit in units for layer in many.written]
-    require_other_objects(destination, names, (source.location for source in inputs.sources))
+    names += index_names(len(surfaces), many)
+    _require_others(destination, names, scenes, inputs.sources)
     with ExitStack() as stack:
         _make_directories(many.vector, destination, writing, stack)
         destination.fetch_record()
@@ -218,10 +218,11 @@ def refine_many(
         run = Run(
             destination=destination, units=units, many=many, compute=compute, writing=writing,
             record=kept, progress=progress,
+            indexes=Indexes(destination, kept, surfaces, many, units),
         )  # fmt: skip
         run.do()
         done = run.done.values()
-        indexes = () if many.separately else write_indexes(destination, surfaces, done, many)
+        indexes = run.indexes.write(done)
         if polygons is not None and done:
             polygons.draw(run)
         kept.end()
@@ -231,6 +232,23 @@ def refine_many(
     bad = (*inputs.bad, *files.bad, *run.bad)
     drawn = polygons.name if polygons is not None and done else None
     return _result(run, surfaces, totals, bad, drawn, indexes, started)
+
+
+def _require_others(
+    destination: Destination,
+    names: Sequence[str],
+    scenes: Sequence[PathLike],
+    sources: Sequence[RasterSource],
+) -> None:
+    """Refuse outputs that are inputs: rasters, lists or tile indexes.
+
+    Raises:
+        UsageError: an output is an input.
+    """
+    read = [source.location for source in sources]
+    read += [os.fspath(name).removeprefix("@") for name in scenes]
+    require_apart(destination.directory, names, (name for name in read if not is_remote(name)))
+    require_other_objects(destination, names, read)
 
 
 def _make_directories(

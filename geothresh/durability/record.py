@@ -91,6 +91,9 @@ class Record:
         """Parameters by name that all units of the last run share; None without an earlier run."""
         self._vectors = Vectors()
         self._drawn: set[tuple[str, str]] = set()
+        self.indexes: dict[str, str] = {}
+        """sha256 of the newest index of each name; it may not be in place yet."""
+        self._indexed: set[tuple[str, str | None]] = set()
         self.complete = False
         """Whether the last run was complete."""
         for entry in log.entries:
@@ -99,6 +102,13 @@ class Record:
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         """Update the state by one entry of the log."""
+        if "indexed" in entry:
+            self.indexes.update(entry["indexed"])
+            self._indexed.update(entry["indexed"].items())
+            return
+        if "unindexed" in entry:
+            self.indexes.pop(entry["unindexed"], None)
+            return
         self.complete = bool(entry.get("complete"))
         if "method" in entry:
             self.method = entry["method"]
@@ -138,6 +148,18 @@ class Record:
     def drop(self, unit: str) -> None:
         """Log that a unit is no longer part of the outputs."""
         self._note({"dropped": unit})
+
+    def add_index(self, name: str, sha256: str) -> None:
+        """Log an index of the outputs before it is put in place."""
+        self._note({"indexed": {name: sha256}})
+
+    def drop_index(self, name: str) -> None:
+        """Log that there is no index of this name any more."""
+        self._note({"unindexed": name})
+
+    def has_indexed(self, name: str, sha256: str | None) -> bool:
+        """Whether any run made an index of this name and digest."""
+        return (name, sha256) in self._indexed
 
     def record_made(self, made: Mapping[Path, Path], **facts: int) -> None:
         """Log vector files of all finished units before they are renamed into place.

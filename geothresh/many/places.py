@@ -14,10 +14,11 @@ from geothresh.addresses import Address
 from geothresh.durability import finished_outputs
 from geothresh.durability.record import RECORD, FinishedUnit
 from geothresh.errors import OutputError, UsageError
+from geothresh.files import file_digest, is_file
 from geothresh.many.units import output_name, output_path
 from geothresh.options import PathLike
 from geothresh.raster.provenance import unit_of
-from geothresh.raster.uploading import fetch_file, remove, send, unit_there
+from geothresh.raster.uploading import digest_of, fetch_file, remove, send, unit_there
 from geothresh.run.staging import work_directory_of
 from geothresh.sidecars import put_style, sidecars_of
 
@@ -52,6 +53,16 @@ class Destination(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove an output if it exists."""
+
+    def digest(self, name: str) -> str | None:
+        """The sha256 of a file beside the outputs.
+
+        Returns:
+            None if nothing of that name exists; empty if it is not a regular file.
+        """
+
+    def fetch(self, name: str, folder: Path) -> Path | None:
+        """A regular file beside the outputs, or its copy in a folder; None if it does not exist."""
 
     def fetch_record(self) -> None:
         """Download the record of a run on another machine, if there is none on this one."""
@@ -122,6 +133,27 @@ class Directory:
             ) from error
         put_style(output, None, "raster")
 
+    def digest(self, name: str) -> str | None:
+        """See `Destination`.
+
+        Raises:
+            OutputError: the file cannot be read.
+        """
+        path = self.directory / name
+        if not is_file(path):
+            return "" if os.path.lexists(path) else None
+        try:
+            return file_digest(path)
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot be read ({error.strerror}); check its permissions"
+            ) from error
+
+    def fetch(self, name: str, folder: Path) -> Path | None:
+        """See `Destination`."""
+        path = self.directory / name
+        return path if is_file(path) else None
+
     def fetch_record(self) -> None:
         """See `Destination`: it is in the directory already."""
 
@@ -182,6 +214,24 @@ class Store:
     def remove(self, name: str) -> None:
         """See `Destination`."""
         remove(self._at(name))
+        self._units.pop(name, None)
+
+    def digest(self, name: str) -> str | None:
+        """See `Destination`.
+
+        Raises:
+            OutputError: the object cannot be read.
+        """
+        return digest_of(self._at(name))
+
+    def fetch(self, name: str, folder: Path) -> Path | None:
+        """See `Destination`.
+
+        Raises:
+            OutputError: the object cannot be read.
+        """
+        file = folder / name
+        return file if fetch_file(self._at(name), file) else None
 
     def fetch_record(self) -> None:
         """See `Destination`.

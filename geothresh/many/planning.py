@@ -22,7 +22,6 @@ from geothresh.addresses import identity
 from geothresh.errors import UsageError
 from geothresh.many.examining import Examination, WholeSurface
 from geothresh.many.options import Many
-from geothresh.many.units import output_name, output_path
 from geothresh.mosaic.blending import AxisWeights
 from geothresh.mosaic.readers import window_read
 from geothresh.options import Blend
@@ -239,25 +238,23 @@ def _share_tiles(units: Sequence[PlannedUnit]) -> bool:
     return all(unit.shares_tiles for unit in units)
 
 
-def require_apart(units: Sequence[PlannedUnit], many: Many, directory: Path) -> None:
+def require_apart(directory: Path, names: Iterable[str], inputs: Iterable[str]) -> None:
     """Refuse outputs that are inputs, by name, through a link or by ``..``.
+
+    Args:
+        directory: where the outputs go.
+        names: names of the outputs.
+        inputs: local files.
 
     Raises:
         UsageError: an output is an input.
     """
-    inputs: set[str] = set()
-    for home in {id(unit.home): unit.home for unit in units}.values():
-        inputs |= {spec.source.location for spec in home.specs if not spec.source.remote}
-    near = _names_in(directory, inputs)
-    if not near:
-        return
-    for unit in units:
-        for layer in many.written:
-            if output_name(unit.name, layer) in near:
-                path = output_path(directory, unit.name, layer)
-                raise UsageError(
-                    f"{path}: is an input and would be an output; name another `output_dir`"
-                )
+    near = _names_in(directory, set(inputs))
+    name = next((name for name in names if name in near), None) if near else None
+    if name is not None:
+        raise UsageError(
+            f"{directory / name}: is an input and would be an output; name another `output_dir`"
+        )
 
 
 def _names_in(directory: Path, files: Iterable[str]) -> set[str]:

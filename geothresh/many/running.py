@@ -10,8 +10,9 @@ from pathlib import Path
 
 from geothresh.durability.record import FinishedUnit, Record
 from geothresh.durability.resuming import require_same_run
-from geothresh.errors import OutputError, UsageError, names, number_of
+from geothresh.errors import OutputError, UsageError, names, number_of, warn
 from geothresh.files import remove_stale
+from geothresh.many.indexes import Indexes
 from geothresh.many.inputs import BadFile
 from geothresh.many.options import Many
 from geothresh.many.places import Destination, is_whole
@@ -32,6 +33,7 @@ class Run:
     compute: Compute
     writing: Writing
     record: Record
+    indexes: Indexes
     progress: Progress | None
     done: dict[str, PlannedUnit] = field(default_factory=dict)
     """Finished units, by name."""
@@ -70,9 +72,11 @@ class Run:
             )
         self._check_others()
         waiting = self._unfinished(anew=anew, free=free)
+        self.indexes.check(overwrite=self.writing.overwrite)
         self.record.begin(shared)
         remove_stale(self.directory)
-        self._remove_others()
+        self._remove_others(waiting)
+        self.indexes.remove_others(self.indexes.names)
         self._tiles = sum(unit.tiles for unit in self.units)
         self._tiles_done = sum(unit.tiles for unit in self.done.values())
         with self._noting():
@@ -93,14 +97,29 @@ class Run:
                 "remove those that nobody has changed"
             )
 
-    def _remove_others(self) -> None:
-        """Remove unchanged outputs of units that are not in the plan any more."""
-        for name in self.removed:
-            entry = self.record.finished[name]
-            if is_whole(self.destination, entry):
-                for output in entry.files:
-                    self.destination.remove(output)
-            self.record.drop(name)
+    def _remove_others(self, waiting: Sequence[PlannedUnit]) -> None:
+        """Remove unchanged outputs that are not written any more: of other units and layers."""
+        finished = self.record.finished
+        left = {name: finished[unit] for unit in self.removed for name in finished[unit].files}
+        for unit in waiting:
+            entry = finished.get(unit.name)
+            if entry is not None:
+                written = {output_name(unit.name, layer) for layer in self.many.written}
+                left |= {name: entry for name in entry.files if name not in written}
+        existing = self.destination.existing(left) if left else set()
+        changed = []
+        for name, entry in left.items():
+            if name in existing and self.destination.is_as_made(name, entry):
+                self.destination.remove(name)
+            elif name in existing:
+                changed.append(name)
+        if changed:
+            warn(
+                f"{number_of(len(changed), 'output')} of an earlier run ({names(changed, 3)}) "
+                "changed since, so that they are kept; remove those that you do not need"
+            )
+        for unit_name in self.removed:
+            self.record.drop(unit_name)
 
     def _unfinished(self, *, anew: bool, free: bool) -> list[PlannedUnit]:
         """The units to do; finished ones are added to `done`."""

@@ -6,11 +6,12 @@ GDAL opens a file only when its pixels are read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# These functions write XML; none is parsed here.
-from xml.sax.saxutils import escape, quoteattr  # nosec B406
+# These functions write and read text; no XML is parsed here.
+from xml.sax.saxutils import escape, quoteattr, unescape  # nosec B406
 
 from geothresh.geobox import GeoBox
 from geothresh.raster.creation import BandFormat
@@ -85,3 +86,27 @@ def _source(source: VirtualSource, kind: str, nodata: float) -> str:
         f"      <NODATA>{nodata:g}</NODATA>\n"
         "    </ComplexSource>\n"
     )
+
+
+_WRITTEN = re.compile(
+    "    <ComplexSource>\n"
+    '      <SourceFilename relativeToVRT="1">([^<]*)</SourceFilename>\n'
+    "      <SourceBand>1</SourceBand>\n"
+    r'      <SourceProperties RasterXSize="\d+" RasterYSize="\d+" DataType="\w+"/>\n'
+    r'      <SrcRect xOff="0" yOff="0" xSize="\d+" ySize="\d+"/>\n'
+    r'      <DstRect xOff="\d+" yOff="\d+" xSize="\d+" ySize="\d+"/>\n'
+    r"      <NODATA>[^<]*</NODATA>\n"
+    "    </ComplexSource>\n"
+)
+
+
+def files_of(text: str) -> list[str]:
+    """The files of a virtual raster that `virtual_raster` wrote; empty for another text."""
+    files = _WRITTEN.findall(text)
+    rest = _WRITTEN.sub("", text)
+    ours = rest.startswith("<VRTDataset rasterXSize=") and "Source" not in rest
+    return [unescape(re.sub(r"^&#(\d+);", _character, file)) for file in files] if ours else []
+
+
+def _character(reference: re.Match[str]) -> str:
+    return chr(int(reference[1]))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from geothresh.errors import InputError, OutputError
+from geothresh.errors import InputError, OutputError, UsageError
 from geothresh.files import replacing
 from geothresh.geobox import GeoBox
 from geothresh.vector.layers import Layer
@@ -40,6 +40,19 @@ def indexed_files(index: Path) -> list[str]:
     if not files:
         raise InputError(f"{index}: the tile index names no raster")
     return files
+
+
+def plain_files(index: Path) -> list[str]:
+    """The files of a tile index without other fields, as `write_tile_index` makes it.
+
+    Returns:
+        Empty if the file is another index, or none.
+    """
+    try:
+        layer = find_layer(index, option=None)
+        return indexed_files(index) if list(layer.fields) == [_LOCATION] else []
+    except (InputError, UsageError):
+        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
