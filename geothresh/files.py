@@ -173,7 +173,7 @@ def check_output(
     return target
 
 
-def require_apart(outputs: Iterable[Path], read: Iterable[Path]) -> None:
+def require_other_files(outputs: Iterable[Path], read: Iterable[Path]) -> None:
     """Check that none of many outputs is one of many files that are read.
 
     Raises:

@@ -23,7 +23,7 @@ from geothresh.errors import InputError, UsageError
 from geothresh.evaluation.options import Maps
 from geothresh.evaluation.scoring import Sample
 from geothresh.fields import checked, require_only
-from geothresh.files import check_output, file_digest, is_file, paths_of, require_apart
+from geothresh.files import check_output, file_digest, is_file, paths_of, require_other_files
 from geothresh.nn.modelfile import THRESHNET
 from geothresh.nn.packaged import find_model, packaged_models
 from geothresh.nn.refiner import ModelSource
@@ -360,7 +360,7 @@ def _images(
         images = MapsWithImages.of(maps.named, Path(calibrating.images))
     read = [path for pair in maps.pairs for path in (pair.confidence, pair.mask)]
     read += () if images is None else images.images.values()
-    require_apart([path for path in outputs if path is not None], read)
+    require_other_files([path for path in outputs if path is not None], read)
     return images
 
 

@@ -25,7 +25,7 @@ from geothresh.files import (
     is_file,
     make_directory,
     paths_of,
-    require_apart,
+    require_other_files,
     require_page,
     write_text,
 )
@@ -258,7 +258,7 @@ def _figures_folder(
         if folder is not None
     ]
     read = [path for _, group in groups for pair in group for path in (pair.confidence, pair.mask)]
-    require_apart([*written, *figures], read)
+    require_other_files([*written, *figures], read)
     if folder is None:
         return None
     make_directory(folder)

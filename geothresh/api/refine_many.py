@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -189,10 +189,11 @@ def refine_many(
     """
     started = time.perf_counter()
     require_creation(writing)
+    named = each_of(scenes)
     destination = destination_of(output_dir)
     directory = destination.directory
     inputs = find_inputs(
-        each_of(scenes), destination.address or directory, allow_vrt=reading.allow_vrt,
+        named, destination.address or directory, allow_vrt=reading.allow_vrt,
         skip_bad=many.skip_bad,
     )  # fmt: skip
     files = examine_all(inputs.sources, reading, many)
@@ -208,12 +209,13 @@ def refine_many(
     units = plan_units(surfaces, many)
     names = [output_name(unit.name, layer) for unit in units for layer in many.written]
     names += index_names(len(surfaces), many)
-    _require_others(destination, names, scenes, inputs.sources)
+    lists = _lists(named)
+    _require_others(destination, names, lists, inputs.sources)
     with ExitStack() as stack:
         _make_directories(many.vector, destination, writing, stack)
         destination.fetch_record()
         kept = stack.enter_context(record.opened(directory))
-        read = files_among(model, refining.calibration, reading.aoi, *_lists(each_of(scenes)))
+        read = files_among(model, refining.calibration, reading.aoi, *lists)
         polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack, read)
         run = Run(
             destination=destination, units=units, many=many, compute=compute, writing=writing,
@@ -237,7 +239,7 @@ def refine_many(
 def _require_others(
     destination: Destination,
     names: Sequence[str],
-    scenes: Sequence[PathLike],
+    lists: Sequence[str],
     sources: Sequence[RasterSource],
 ) -> None:
     """Refuse outputs that are inputs: rasters, lists or tile indexes.
@@ -245,8 +247,7 @@ def _require_others(
     Raises:
         UsageError: an output is an input.
     """
-    read = [source.location for source in sources]
-    read += [os.fspath(name).removeprefix("@") for name in scenes]
+    read = [*lists, *(source.location for source in sources)]
     require_apart(destination.directory, names, (name for name in read if not is_remote(name)))
     require_other_objects(destination, names, read)
 
@@ -361,10 +362,11 @@ class _Renamed:
         self.record.record_vectors({self.key: file_digest(file)}, **facts)
 
 
-def _lists(scenes: Iterable[object]) -> Iterator[object]:
-    """The names of scenes; those of lists without their @."""
-    for scene in scenes:
-        yield scene[1:] if isinstance(scene, str) and scene.startswith("@") else scene
+def _lists(named: Iterable[object]) -> list[str]:
+    """The paths among what is named, those of lists without their @."""
+    return [
+        os.fspath(name).removeprefix("@") for name in named if isinstance(name, str | os.PathLike)
+    ]
 
 
 def _totals(run: Run) -> Counter[str]:

@@ -48,6 +48,7 @@ from geothresh.machine import usable_cores
 from geothresh.many.examining import examine_all, group
 from geothresh.many.inputs import find_inputs
 from geothresh.many.planning import PlannedSurface, plan_surface, plan_units, require_apart
+from geothresh.many.units import output_name
 from geothresh.mosaic import fleet
 from geothresh.run.jobs import RunOptions
 from geothresh.tiling import TileGrid
@@ -123,7 +124,9 @@ def plan(count: int) -> None:
         files = step("examine", lambda: examine_all(inputs.sources, Reading(), many))
         surfaces = step("put together", lambda: planned(files, many))
         units = step("cut into units", lambda: plan_units(surfaces, many))
-        step("compare names", lambda: require_apart(units, many, nowhere))
+        names = [output_name(unit.name, layer) for unit in units for layer in many.written]
+        locations = [source.location for source in inputs.sources]
+        step("compare names", lambda: require_apart(nowhere, names, locations))
         step("what a rerun asks: digests", lambda: [unit.digest() for unit in units])
     print(table(["step", "s", "ms a file", "of processors", "peak MB"], rows))
 
