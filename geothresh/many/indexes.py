@@ -151,7 +151,7 @@ class Indexes:
         ]
         with self._logged(vrt) as temporary:
             write_text(temporary, virtual_raster(whole, band, sources))
-        a, b, c, d, e, f = whole.transform
+        a, b, _, d, e, _ = whole.transform
         if not whole.has_transform or whole.crs is None or b or d or a < 0 or e > 0:
             return [vrt]
         # Imported here because it loads geopandas.
@@ -161,7 +161,7 @@ class Indexes:
         boxes = [
             replace(
                 whole, size=unit.window.size,
-                transform=(a, b, c + a * unit.window.col, d, e, f + e * unit.window.row),
+                transform=whole.transform_at(unit.window.col, unit.window.row),
             )
             for unit in units
         ]  # fmt: skip
