@@ -79,7 +79,8 @@ def require_file(name: str, path: Path) -> os.stat_result:
             ) from error
         if lost_a_slash(path):
             raise InputError(
-                f"{name}: only files on this machine are read here; copy it first"
+                f"{name}: no such file; if it is a URL, give it as a text with both slashes, and "
+                "copy the file first where URLs are not read"
             ) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{name}: no such file; check the path") from error

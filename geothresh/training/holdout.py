@@ -139,8 +139,8 @@ def split_scenes(
     if len(places) < 2:
         raise UsageError(
             f"{len(places)} block of the scenes holds anything that counts, and one is to be "
-            "trained on and another validated on; lower `chip_size`, on which the default of "
-            "`block_size` depends, give a larger scene, or name what to validate on with "
+            "trained on and another validated on; lower `block_size`, or `chip_size`, on which its "
+            "default depends, give a larger scene, or name what to validate on with "
             "`validation_aoi`"
         )
     order = _shuffled(places, seed)

@@ -96,7 +96,7 @@ def test_a_name_that_is_too_long_is_told(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["s3://bucket/list.txt", "https://example.com/a.gpkg"])
 def test_a_file_that_must_be_local_is_told_so(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="only files on this machine are read here"):
+    with pytest.raises(InputError, match="if it is a URL, give it as a text with both slashes"):
         require_file(name, Path(name))
 
 

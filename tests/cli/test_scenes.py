@@ -160,7 +160,9 @@ def test_bad_input_is_one_line_before_the_first_epoch(site: Path, tmp_path: Path
                 train_flat(data, output, recipe=QUICK, device="cpu", patch=32, **options)
         assert "\n" not in str(caught.value), message
     large = dataclasses.replace(QUICK, chip_size=384)
-    with pytest.raises(UsageError, match="no chip of 384 pixels fits"):
+    with pytest.raises(
+        UsageError, match=r"scene: no chip of 384 pixels .* lower `chip_size` to 256"
+    ):
         train_flat([scene], output, recipe=large, device="cpu", block_size=128, **wide)
     assert not list(tmp_path.glob("m.*"))
 

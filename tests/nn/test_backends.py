@@ -329,7 +329,7 @@ def test_a_missing_package_is_one_line(package: str, monkeypatch: pytest.MonkeyP
         ("onnxruntime", {"batch_size": 0}, UsageError, "`batch_size` 0"),
         ("openvino", {"precision": "fp16"}, UsageError, "needs a GPU"),
         ("openvino", {"device": "cuda"}, UsageError, "'cuda'"),
-        ("tensorrt", {}, UsageError, "one of torch, onnxruntime, openvino"),
+        ("tensorrt", {}, UsageError, "give torch or onnxruntime or openvino"),
     ],
 )
 def test_what_a_backend_lacks_is_refused(
