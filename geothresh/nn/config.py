@@ -148,3 +148,10 @@ class LossWeights(Options):
         AMOUNT,
         flags=("--centerline-weight",),
     )
+    harm: float = option(
+        0.0,
+        "IoU that a chip loses against the cut of its input at 0.5, if it loses (not in the "
+        "paper): fewer maps get worse, and the mean gains a little less.",
+        AMOUNT,
+        flags=("--harm-weight",),
+    )

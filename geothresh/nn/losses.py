@@ -1,4 +1,4 @@
-"""Losses of the paper (section 3.5), and two more: soft IoU and soft clDice.
+"""Losses of the paper (section 3.5), and three more: soft IoU, soft clDice and harm.
 
 Focal and boundary terms compare with the region-thresholded target, cross entropy with the ground
 truth. Predictions in [0, 1] and targets in {0, 1} are float tensors (B, 1, H, W). They are passed
@@ -30,6 +30,9 @@ from geothresh.nn.config import LossWeights
 _MARGIN = 1e-6
 #: Edge maps are exactly 0 wherever a map is flat, so their margin is wider.
 _EDGE_MARGIN = 1e-3
+
+#: Confidences of 0.27 and 0.73 become 0.02 and 0.98: nearly the mask, and there is a gradient.
+_SHARPNESS = 4
 
 #: Skeletons are computed at half of the chip's resolution, in a quarter of the time: roads are
 #: wider than two pixels.
@@ -65,11 +68,27 @@ def overlap_loss(*, prediction: Tensor, target: Tensor, valid: Tensor | None = N
     One pixel is added to intersection and union, so that the false positives of a chip without
     foreground are still penalised.
     """
-    dims = (-3, -2, -1)
-    prediction, target = _known(prediction, valid), _known(target, valid)
-    intersection = (prediction * target).sum(dims)
-    union = (prediction + target - prediction * target).sum(dims)
-    return torch.mean(1 - (intersection + 1) / (union + 1))
+    return torch.mean(1 - _soft_iou(prediction, target, valid))
+
+
+def harm_loss(
+    *, confidence: Tensor, prediction: Tensor, target: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """IoU that the prediction loses against the input confidence, averaged over chips.
+
+    A chip that gains counts as 0. So a change that is right on average is made less readily where
+    it may also be wrong. Both maps are sharpened first, so that what counts is how they would be
+    cut at 0.5: their soft IoU would rise by surer predictions alone.
+
+    Args:
+        confidence: the chips that the network has read, in [0, 1], float (B, 1, H, W).
+        prediction: confidences in [0, 1], the same shape.
+        target: 0 or 1, the same shape.
+        valid: 1 where a pixel counts, the same shape; None = everywhere.
+    """
+    with torch.no_grad():
+        before = _soft_iou(_sharpened(confidence), target, valid)
+    return torch.mean(F.relu(before - _soft_iou(_sharpened(prediction), target, valid)))
 
 
 def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -88,6 +107,7 @@ def edge_map(confidence: Tensor, valid: Tensor | None = None) -> Tensor:
 
 def threshnet_loss(
     *,
+    confidence: Tensor,
     logits: Sequence[Tensor],
     region_target: Tensor,
     truth: Tensor,
@@ -97,6 +117,7 @@ def threshnet_loss(
     """The training loss and its parts, each averaged over the branches.
 
     Args:
+        confidence: the chips that the network has read, (B, 1, T, T).
         logits: logits of each branch, (B, 1, T, T).
         region_target: Y_th, the confidence map cut at its best region-specific thresholds.
         truth: Y, the ground truth.
@@ -105,8 +126,8 @@ def threshnet_loss(
 
     Returns:
         ``total`` (to be differentiated), and the unweighted ``focal``, ``boundary``,
-        ``cross_entropy`` and ``overlap``. ``centerline`` takes time, so it is only there if its
-        weight is not 0.
+        ``cross_entropy`` and ``overlap``. ``centerline`` and ``harm``, which is that of the mean
+        of the branches, take time, so they are only there if their weights are not 0.
     """
     prediction = torch.stack([branch.float() for branch in logits]).sigmoid()
     parts = {
@@ -130,6 +151,11 @@ def threshnet_loss(
     )
     if weights.centerline:
         total = total + weights.centerline * parts["centerline"]
+    if weights.harm:
+        parts["harm"] = harm_loss(
+            confidence=confidence.float(), prediction=prediction.mean(0), target=truth, valid=valid
+        )
+        total = total + weights.harm * parts["harm"]
     return {"total": total, **parts}
 
 
@@ -140,6 +166,21 @@ def _inside(values: Tensor, margin: float) -> Tensor:
 def _cross_entropy(prediction: Tensor, target: Tensor, margin: float) -> Tensor:
     p = _inside(prediction, margin)
     return -target * torch.log(p) - (1 - target) * torch.log(1 - p)
+
+
+def _soft_iou(prediction: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Soft IoU of each chip, (..., B), with one pixel more in intersection and union."""
+    dims = (-3, -2, -1)
+    prediction, target = _known(prediction, valid), _known(target, valid)
+    intersection = (prediction * target).sum(dims)
+    union = (prediction + target - prediction * target).sum(dims)
+    return (intersection + 1) / (union + 1)
+
+
+def _sharpened(confidence: Tensor) -> Tensor:
+    """The logistic of `_SHARPNESS` times the logit; finite at 0 and 1."""
+    for_, against = confidence**_SHARPNESS, (1 - confidence) ** _SHARPNESS
+    return for_ / (for_ + against)
 
 
 def _known(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -175,6 +175,7 @@ class ThreshNetTask(Task):
         with self.autocast():
             logits = self.network(confidence.contiguous(memory_format=self._layout))
         return threshnet_loss(
+            confidence=confidence,
             logits=logits,
             region_target=region_target,
             truth=truth,

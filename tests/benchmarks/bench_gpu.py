@@ -274,7 +274,7 @@ def training(presets: list[str]) -> None:
                 with torch.autocast("cuda", torch.bfloat16):
                     logits = net(chips.contiguous(memory_format=torch.channels_last))
                 losses = threshnet_loss(
-                    logits=logits, region_target=truth, truth=truth, valid=None,
+                    confidence=chips, logits=logits, region_target=truth, truth=truth, valid=None,
                     weights=LossWeights(overlap=1.0, centerline=0.5),
                 )  # fmt: skip
                 optimizer.zero_grad(set_to_none=True)

@@ -65,7 +65,9 @@ def test_false_roads_on_an_empty_chip_are_pulled_down() -> None:
 def test_the_term_joins_the_total_where_it_has_a_weight() -> None:
     logits = (torch.logit(0.8 * road(gap=10) + 0.1), torch.logit(0.5 * road() + 0.2))
     plain, weighed = (
-        threshnet_loss(logits=logits, region_target=road(), truth=road(), weights=weights)
+        threshnet_loss(
+            confidence=road(), logits=logits, region_target=road(), truth=road(), weights=weights
+        )
         for weights in (LossWeights(), LossWeights(centerline=0.5))
     )
     assert "centerline" not in plain

@@ -106,8 +106,9 @@ def test_the_total_weighs_the_parts_as_section_3_5_does() -> None:
     branches = (torch.logit(prediction), torch.logit(prediction) / 2)
     weights = LossWeights(region=0.7, focal=1.0, boundary=1.0, overlap=0.0)
     found = threshnet_loss(
-        logits=branches, region_target=region_target, truth=truth, weights=weights
-    )
+        confidence=prediction, logits=branches, region_target=region_target, truth=truth,
+        weights=weights,
+    )  # fmt: skip
     expected = 0.0
     for branch in branches:
         p = branch.sigmoid()
@@ -117,6 +118,7 @@ def test_the_total_weighs_the_parts_as_section_3_5_does() -> None:
         expected += (0.7 * region + 0.3 * regular).item() / 2
     assert found["total"].item() == pytest.approx(expected, rel=1e-5)
     with_overlap = threshnet_loss(
+        confidence=prediction,
         logits=branches,
         region_target=region_target,
         truth=truth,
@@ -124,6 +126,58 @@ def test_the_total_weighs_the_parts_as_section_3_5_does() -> None:
     )
     extra = with_overlap["total"] - found["total"]
     assert extra.item() == pytest.approx(2 * found["overlap"].item(), rel=1e-4)
+
+
+def test_harm_is_the_iou_that_a_mask_loses_and_nothing_where_it_gains() -> None:
+    confidence, target = maps(11)
+    cut = (confidence >= 0.5).double()
+    worse, better = torch.minimum(cut, 1 - target), torch.maximum(cut, target)
+    lost = losses.harm_loss(confidence=cut, prediction=worse, target=target)
+    overlaps = [losses.overlap_loss(prediction=mask, target=target) for mask in (worse, cut)]
+    assert lost.item() == pytest.approx((overlaps[0] - overlaps[1]).item())
+    assert losses.harm_loss(confidence=cut, prediction=better, target=target) == 0
+    assert losses.harm_loss(confidence=cut, prediction=cut, target=target) == 0
+
+
+def test_harm_counts_each_chip_by_itself_and_the_cut_not_the_certainty() -> None:
+    target = maps(12)[1]
+    unsure, wrong = 0.25 + 0.5 * target, 1 - target
+    one_of_two = torch.cat([1 - unsure[:1], target[1:]])
+    half = losses.harm_loss(confidence=unsure, prediction=one_of_two, target=target)
+    whole = losses.harm_loss(confidence=unsure[:1], prediction=1 - unsure[:1], target=target[:1])
+    assert half.item() == pytest.approx(whole.item() / 2, rel=0.05)
+    sure = losses.harm_loss(confidence=unsure, prediction=wrong, target=target)
+    as_unsure = losses.harm_loss(confidence=unsure, prediction=1 - unsure, target=target)
+    assert as_unsure.item() == pytest.approx(sure.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_harm_and_its_gradient_are_finite_at_0_and_1(value: float) -> None:
+    target = maps(13)[1].float()
+    confidence = torch.full_like(target, value)
+    for prediction in (torch.full_like(target, value), target.clone(), 1 - target):
+        prediction.requires_grad_(True)
+        result = losses.harm_loss(confidence=confidence, prediction=prediction, target=target)
+        result.backward()
+        assert torch.isfinite(result)
+        assert torch.isfinite(prediction.grad).all()
+
+
+def test_harm_joins_the_total_where_it_has_a_weight() -> None:
+    confidence, target = (part.float() for part in maps(14))
+    logits = (torch.logit(0.2 + 0.6 * (1 - target)), torch.logit(0.4 + 0.2 * target))
+    plain, weighed = (
+        threshnet_loss(
+            confidence=confidence, logits=logits, region_target=target, truth=target,
+            weights=weights,
+        )
+        for weights in (LossWeights(), LossWeights(harm=3.0))
+    )  # fmt: skip
+    assert "harm" not in plain
+    mean = torch.stack(logits).sigmoid().mean(0)
+    lost = losses.harm_loss(confidence=confidence, prediction=mean, target=target)
+    assert lost > 0.01
+    assert (weighed["total"] - plain["total"]).item() == pytest.approx(3 * lost.item(), rel=1e-4)
 
 
 def holes(seed: int) -> torch.Tensor:

@@ -182,10 +182,11 @@ def test_values_without_data_change_nothing(site: Path, tmp_path: Path) -> None:
         batch = [torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True)]
         confidence, target, true, valid = batch
         logits = [(confidence * s - 1).requires_grad_(True) for s in (3, 2)]
-        weights = LossWeights(overlap=1.0, centerline=1.0)
+        weights = LossWeights(overlap=1.0, centerline=1.0, harm=1.0)
         found = threshnet_loss(
-            logits=logits, region_target=target, truth=true, weights=weights, valid=valid
-        )
+            confidence=confidence, logits=logits, region_target=target, truth=true,
+            weights=weights, valid=valid,
+        )  # fmt: skip
         gradients = torch.autograd.grad(found["total"], logits)
         outcomes.append((batch, found["total"], gradients, material.described["sha256"]))
     (batch, loss, gradients, digest), (others, other_loss, other_gradients, other_digest) = outcomes

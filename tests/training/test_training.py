@@ -409,10 +409,11 @@ def test_maps_in_folders_are_valid_everywhere_and_the_mask_changes_no_loss(data)
     outcomes = []
     for mask in (None, valid):
         found = threshnet_loss(
+            confidence=confidence,
             logits=logits,
             region_target=target,
             truth=truth,
-            weights=LossWeights(overlap=1.0, centerline=1.0),
+            weights=LossWeights(overlap=1.0, centerline=1.0, harm=1.0),
             valid=mask,
         )
         outcomes.append((found, torch.autograd.grad(found["total"], logits)))
