@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from geothresh.raster.pictures import read_rgb
+from tests.support.blobs import write_pairs
+
 BENCHMARKS = Path(__file__).parent
 
 
@@ -68,3 +71,25 @@ def test_a_benchmark_prints_its_figures(command: str, told: str) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert told in done.stdout
+
+
+def test_the_worst_maps_of_a_row_are_drawn(tmp_path: Path) -> None:
+    masks, confidence = write_pairs(tmp_path, range(5))
+    maps = tmp_path / "maps" / "roads" / "roads-town"
+    maps.mkdir(parents=True)
+    masks.rename(maps.parents[2] / "roads-town")
+    confidence.rename(maps / "unet")
+    ids = sorted(path.stem for path in (maps / "unet").glob("*.png"))
+    (tmp_path / "ids.txt").write_text("\n".join(ids[:4]))
+    done = subprocess.run(
+        [
+            sys.executable, BENCHMARKS / "shortfalls.py", "roads-tiny", "--row", "roads-town/unet",
+            "--data", tmp_path, "--maps", tmp_path / "maps",
+            "--ids", tmp_path / "ids.txt", "--worst", "1", "-o", tmp_path / "picture.png",
+        ],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "roads-town/unet: 4 maps, gain" in done.stdout
+    height, width = read_rgb(tmp_path / "picture.png").shape[:2]
+    assert height > width > 900, "three maps below each other, three panels each"

@@ -1,0 +1,121 @@
+r"""Pictures of held-out maps that a model makes worst, and of one in the middle, as a PNG.
+
+    python tests/benchmarks/shortfalls.py roads --data DATA --maps MAPS --ids RUN/held-out.txt \
+        --row roads-penang/fcn8s-tu-tf_efficientnet_lite0 --gsd 0.85 -o roads_shortfalls.png
+
+A row of the picture is a map: its confidence, the cut at 0.5 and what refining changes, with the
+IoU before and after. The truth is not drawn, unless ``--truth`` asks for it: masks of most sets
+must not be published. Maps are refined with defaults, as in the table of the model's card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from measuring import script_parser
+
+from geothresh.api.arrays import refine_array
+from geothresh.api.models import load_model
+from geothresh.metrics import Counts
+from geothresh.raster.pairs import read_confidence, read_mask
+from geothresh.raster.pictures import (
+    Panel,
+    change_picture,
+    confidence_picture,
+    mask_picture,
+    sheet,
+    write_png,
+)
+from geothresh.types import BoolArray, Float32Array, UInt8Array
+
+SIDE = 320
+"""Pixels of a panel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A map before and after refining."""
+
+    id: str
+    confidence: Float32Array
+    refined: BoolArray
+    truth: BoolArray
+
+    @property
+    def cut(self) -> BoolArray:
+        """The map cut at 0.5."""
+        return np.asarray(self.confidence >= 0.5)
+
+    def iou(self, mask: BoolArray) -> float:
+        """IoU with the truth, in points."""
+        return 100 * Counts.of(prediction=mask, target=self.truth).iou()
+
+    @property
+    def gain(self) -> float:
+        """What refining gains, in points of IoU."""
+        return self.iou(self.refined) - self.iou(self.cut)
+
+    def panels(self, *, truth: bool) -> list[Panel]:
+        """Confidence, cut, changes, and the truth if it may be shown."""
+        everywhere = np.ones_like(self.truth)
+        images = {
+            f"{self.id}: confidence": confidence_picture(self.confidence, everywhere),
+            f"cut at 0.5: IoU {self.iou(self.cut):.1f}": mask_picture(self.cut, everywhere),
+            f"refined: IoU {self.iou(self.refined):.1f}": change_picture(
+                self.cut, self.refined, everywhere
+            ),
+        }
+        if truth:
+            images["truth"] = mask_picture(self.truth, everywhere)
+        return [Panel(title=title, image=fitted(image)) for title, image in images.items()]
+
+
+def fitted(image: UInt8Array) -> UInt8Array:
+    """A square picture at the size of a panel, by nearest neighbours."""
+    rows, columns = (np.arange(SIDE) * n // SIDE for n in image.shape[:2])
+    return image[rows][:, columns]
+
+
+def main() -> None:
+    """Refine the maps of a row, print their gains, and draw some."""
+    parser = script_parser(__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--maps", type=Path, required=True)
+    parser.add_argument("--ids", type=Path, required=True)
+    parser.add_argument("--row", required=True, help="set and network, as in the card's table")
+    parser.add_argument("--gsd", type=float, help="metres of a pixel; without it, not known")
+    parser.add_argument("--worst", type=int, default=2, help="maps that lose most")
+    parser.add_argument("--truth", action="store_true")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    dataset, network = arguments.row.split("/")
+    wanted = set(arguments.ids.read_text().split())
+    folder = arguments.maps / dataset.split("-")[0] / dataset / network
+    model = load_model(arguments.model, device="cpu")
+    outcomes = []
+    for path in sorted(p for p in folder.glob("*.png") if p.stem in wanted):
+        confidence = read_confidence(path)
+        refined = refine_array(confidence, model=model, ground_sample_distance=arguments.gsd)
+        truth = read_mask(arguments.data / dataset / f"{path.stem}_mask.png")
+        outcomes.append(
+            Outcome(id=path.stem, confidence=confidence, refined=refined >= 0.5, truth=truth)
+        )
+    outcomes.sort(key=lambda outcome: outcome.gain)
+    gains = [outcome.gain for outcome in outcomes]
+    print(f"{arguments.row}: {len(gains)} maps, gain {np.mean(gains):+.1f}, from {gains[0]:+.1f}")
+    drawn = [*outcomes[: arguments.worst], outcomes[len(outcomes) // 2], outcomes[-1]]
+    write_png(
+        arguments.output,
+        sheet(
+            f"{arguments.row}: worst, middle and best of {len(gains)} maps; added blue, removed "
+            "red",
+            [outcome.panels(truth=arguments.truth) for outcome in drawn],
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
