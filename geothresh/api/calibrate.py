@@ -110,7 +110,7 @@ def calibrate(
         )
 
     choose = {name: chooser(model) for name, model in files.items()}
-    tuning = _tuning(folders, maps, calibrating, recipe, compute.device, bool(files))
+    tuning = _tuning(folders, maps, calibrating, recipe, compute.device, _paths(files))
     # Loaded before the data is read, so that faults of models are found first.
     found = {name: make() for name, make in choose.items()}
     labelled = FolderMaps.of(folders, maps) if scene is None else SceneMaps.of(scene)
@@ -282,12 +282,12 @@ def _tuning(
     calibrating: Calibrating,
     recipe: Recipe | None,
     device: str,
-    has_models: bool,
+    models: Sequence[Path],
 ) -> _FineTuning | None:
     """The fine-tuning, or None if it is not asked for; raises as `calibrate` does."""
     if not calibrating.fine_tune or calibrating.output is None:
         return None
-    if not has_models:
+    if not models:
         raise UsageError("`fine_tune` starts from one of the models, and there is none; name one")
     if maps.ids is not None:
         raise UsageError(
@@ -299,7 +299,7 @@ def _tuning(
     # What is in the way is found here, before the maps are scored, which takes long.
     # At most so many folds: there are fewer where there are fewer places.
     files = endings(Splitting(folds=calibrating.folds, fold_models=True))
-    with training_output(model, THRESHNET, files, resume=None, overwrite=overwrite):
+    with training_output(model, THRESHNET, files, resume=None, overwrite=overwrite, inputs=models):
         return _FineTuning(
             data=FolderData(
                 folders=folders, confidence=maps.confidence, skip_unpaired=maps.skip_unpaired,

@@ -349,6 +349,17 @@ def test_a_model_in_the_way_of_a_fine_tuning_is_found_before_a_map_is_scored(
     assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
+def test_a_fine_tuned_model_does_not_replace_one_that_is_compared(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    file = shutil.copy(model, tmp_path / "c.last.safetensors")
+    before = file.read_bytes()
+    calibrating = Calibrating(output=tmp_path / "c.json", fine_tune=True, overwrite=True)
+    with pytest.raises(UsageError, match=r"c\.last\.safetensors: the output is the input"):
+        calibrate(data, models=[model, file], calibrating=calibrating, tiling=TILES)
+    assert file.read_bytes() == before
+
+
 def test_a_calibration_does_not_replace_what_it_is_made_of(data: Path, tmp_path: Path) -> None:
     ids = tmp_path / "ids.json"
     ids.write_text(json.dumps({"train": [], "validation": ["p00_0", "p01_1"]}))
