@@ -210,12 +210,12 @@ def refine_many(
     names = [output_name(unit.name, layer) for unit in units for layer in many.written]
     names += index_names(len(surfaces), many)
     lists = _lists(named)
-    _require_others(destination, names, lists, inputs.sources)
+    read = files_among(model, refining.calibration, reading.aoi, *lists)
+    _require_others(destination, names, [*lists, *map(str, read)], inputs.sources)
     with ExitStack() as stack:
         _make_directories(many.vector, destination, writing, stack)
         destination.fetch_record()
         kept = stack.enter_context(record.opened(directory))
-        read = files_among(model, refining.calibration, reading.aoi, *lists)
         polygons = _Polygons.of(many.vector, kept, writing, inputs.sources, stack, read)
         run = Run(
             destination=destination, units=units, many=many, compute=compute, writing=writing,
@@ -239,15 +239,15 @@ def refine_many(
 def _require_others(
     destination: Destination,
     names: Sequence[str],
-    lists: Sequence[str],
+    files: Sequence[str],
     sources: Sequence[RasterSource],
 ) -> None:
-    """Refuse outputs that are inputs: rasters, lists or tile indexes.
+    """Refuse outputs that are inputs: rasters, or lists, indexes, areas and other files.
 
     Raises:
         UsageError: an output is an input.
     """
-    read = [*lists, *(source.location for source in sources)]
+    read = [*files, *(source.location for source in sources)]
     require_apart(destination.directory, names, (name for name in read if not is_remote(name)))
     require_other_objects(destination, names, read)
 

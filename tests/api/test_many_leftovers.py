@@ -72,6 +72,17 @@ def test_an_index_that_no_run_has_made_is_replaced_by_overwrite_alone(
         run([tiles], out)
 
 
+def test_an_area_is_never_replaced_by_an_index(tiles: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    area = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1e7, 1e7)], crs="EPSG:32632")
+    area.to_file(folder / "mask.gti.gpkg")
+    before = (folder / "mask.gti.gpkg").read_bytes()
+    with pytest.raises(UsageError, match=r"mask.gti.gpkg: is an input and would be an output"):
+        run([tiles], folder, aoi=folder / "mask.gti.gpkg", overwrite=True)
+    assert (folder / "mask.gti.gpkg").read_bytes() == before
+
+
 def test_an_index_that_is_an_input_is_never_replaced(tiles: Path, tmp_path: Path) -> None:
     index = tiles.parent / "mask.gti.gpkg"
     outlines = shapely.box([0, 1], 0, [1, 2], 1)
