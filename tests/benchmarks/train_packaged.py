@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--zoom", default="3")
     parser.add_argument("--balance", default="0.6")
     parser.add_argument("--harm-weight", default="0")
+    parser.add_argument("--jitter", default="0.5")
     parser.add_argument("--seed", default="0")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -150,6 +151,7 @@ def main() -> None:
         "--skip-unpaired", "--recipe", "best", "--zoom", arguments.zoom,
         "--balance", arguments.balance, "--chip-size", str(arguments.chip_size),
         "--learning-rate", arguments.learning_rate, "--harm-weight", arguments.harm_weight,
+        "--jitter", arguments.jitter,
         "--seed", arguments.seed, "--epochs", "1",
         "--chips-per-epoch", str(8 * arguments.steps), "--validation-fraction", "0.02",
         "--device", "cpu", "-o", str(arguments.output / f"{arguments.theme}.safetensors"),
