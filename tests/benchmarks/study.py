@@ -54,7 +54,7 @@ ADDED: dict[str, Any] = {
 }
 #: Of these, what the packaged model's recipe had: tried together as well.
 TOGETHER = ("jitter", "regional_jitter", "zoom", "weight_decay", "ema", "schedule")
-ADDED_LOSSES: dict[str, float] = {"centerline": 0.5}
+ADDED_LOSSES: dict[str, float] = {"centerline": 0.5, "harm": 3.0}
 #: How long is trained, on what chips and with what seed is no ingredient.
 NO_INGREDIENTS = (
     "name",

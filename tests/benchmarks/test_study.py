@@ -108,6 +108,7 @@ def test_the_ablation_takes_one_thing_away_at_a_time(modules, monkeypatch, data,
     assert (loss.region, loss.focal, loss.boundary, loss.overlap) == (1, 1, 0, 0)
     assert runs["with-degrade"].recipe.degrade > 0
     assert runs["without-centerline-loss"].recipe.loss.centerline == 0
+    assert runs["with-harm-loss"].recipe.loss.harm > 0
     paper = runs.pop("paper").recipe
     assert (paper.head, paper.schedule, paper.jitter) == ("confidence", "plateau", 0)
     assert (paper.chip_size, paper.epochs) == (best.chip_size, best.epochs)
