@@ -1,6 +1,6 @@
 r"""What a model gains on held-out maps, at several scales, keep thresholds and strengths.
 
-    python tests/benchmarks/judge.py MODEL --data DATA --maps MAPS --ids held-out.txt \
+    python tests/benchmarks/judge.py MODEL --data DATA --maps MAPS --ids RUN/held-out \
         --theme roads --keep 0.5 --keep 0.2 --scale 1 --scale 0.5
 
 For each set and network a row: maps, IoU of the cut at 0.5, the best single threshold and the bound
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import script_parser
+from measuring import ids_of, script_parser
 from scipy.special import expit, logit
 
 from geothresh.api.models import load_model
@@ -37,8 +37,8 @@ from geothresh.types import BoolArray, Float32Array
 
 def maps_of(arguments: argparse.Namespace) -> Iterator[tuple[str, str, list[Path], Path]]:
     """Set, network, maps that are judged, and the folder of masks."""
-    wanted = set(arguments.ids.read_text().split())
     for masks in sorted(arguments.data.glob(f"{arguments.theme}-*")):
+        wanted = ids_of(arguments.ids, masks.name)
         folders = [
             *sorted((arguments.data / "confidence" / masks.name).glob("*")),
             *sorted((arguments.maps / arguments.theme / masks.name).glob("[!.]*")),

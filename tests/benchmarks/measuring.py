@@ -21,6 +21,20 @@ def script_parser(text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
 
 
+def ids_file(ids: Path, dataset: str) -> Path:
+    """The file with the ids of a set: ``ids/SET.txt`` in a folder, or `ids` itself, for all sets.
+
+    Sets number their maps alike, so that one file is for ids of sets whose names differ.
+    """
+    return ids / f"{dataset}.txt" if ids.is_dir() else ids
+
+
+def ids_of(ids: Path, dataset: str) -> set[str]:
+    """The ids of a set, none where there is no file for it; see `ids_file`."""
+    file = ids_file(ids, dataset)
+    return set(file.read_text().split()) if file.exists() else set()
+
+
 def machine(*packages: str) -> str:
     """What a table was measured on: processor, cores, how busy they are, versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)

@@ -1,6 +1,6 @@
 r"""The table of a model card: what a model gains by default on maps of places it has not seen.
 
-    python tests/benchmarks/model_table.py roads --data DATA --maps MAPS --ids held-out.txt \
+    python tests/benchmarks/model_table.py roads --data DATA --maps MAPS --ids RUN/held-out \
         --gsd roads-cil=0.387 --gsd roads-massachusetts=1 -o table.json
 
 MODEL is a packaged name or a file, DATA and MAPS are as for make_maps.py. Each row is printed as
@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measuring import put_between, script_parser
+from measuring import ids_file, ids_of, put_between, script_parser
 
 import geothresh
 from geothresh.evaluation.options import Maps, Scoring
@@ -35,7 +35,7 @@ def measured(arguments: argparse.Namespace, masks: Path, folder: Path) -> dict[s
         masks,
         model=arguments.model,
         maps=Maps(
-            confidence=[folder], ids=arguments.ids, skip_unpaired=True,
+            confidence=[folder], ids=ids_file(arguments.ids, masks.name), skip_unpaired=True,
             ground_sample_distance=() if size is None else [float(size)],
         ),
         scoring=Scoring(),
@@ -111,12 +111,12 @@ def main() -> None:
     parser.add_argument("--card", type=Path, help="model card, a Markdown file with marks")
     arguments = parser.parse_args()
     known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    wanted = set(arguments.ids.read_text().split())
     print(HEAD)
     for masks in sorted(arguments.data.glob("*-*")):
         theme = masks.name.split("-")[0]
         if arguments.theme and theme not in arguments.theme:
             continue
+        wanted = ids_of(arguments.ids, masks.name)
         for folder in [
             *sorted((arguments.data / "confidence" / masks.name).glob("*")),
             *sorted((arguments.maps / theme / masks.name).glob("[!.]*")),

@@ -1,11 +1,12 @@
 r"""Pictures of held-out maps that a model makes worst, and of one in the middle, as a PNG.
 
-    python tests/benchmarks/shortfalls.py roads --data DATA --maps MAPS --ids RUN/held-out.txt \
+    python tests/benchmarks/shortfalls.py roads --data DATA --maps MAPS --ids RUN/held-out \
         --row roads-penang/fcn8s-tu-tf_efficientnet_lite0 --gsd 0.85 -o roads_shortfalls.png
 
-A row of the picture is a map: its confidence, the cut at 0.5 and what refining changes, with the
-IoU before and after. The truth is not drawn, unless ``--truth`` asks for it: masks of most sets
-must not be published. Maps are refined with defaults, as in the table of the model's card.
+A row of the picture is a map: its confidence, the cut at 0.5 and what refining changes (added blue,
+removed red), with the IoU before and after. The truth is not drawn, unless ``--truth`` asks for it:
+masks of most sets must not be published. Maps are refined with defaults, as in the table of the
+model's card.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from measuring import script_parser
+from measuring import ids_of, script_parser
 
 from geothresh.api.arrays import refine_array
 from geothresh.api.models import load_model
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     dataset, network = arguments.row.split("/")
-    wanted = set(arguments.ids.read_text().split())
+    wanted = ids_of(arguments.ids, dataset)
     folder = arguments.maps / dataset.split("-")[0] / dataset / network
     model = load_model(arguments.model, device="cpu")
     outcomes = []
@@ -107,14 +108,9 @@ def main() -> None:
     gains = [outcome.gain for outcome in outcomes]
     print(f"{arguments.row}: {len(gains)} maps, gain {np.mean(gains):+.1f}, from {gains[0]:+.1f}")
     drawn = [*outcomes[: arguments.worst], outcomes[len(outcomes) // 2], outcomes[-1]]
-    write_png(
-        arguments.output,
-        sheet(
-            f"{arguments.row}: worst, middle and best of {len(gains)} maps; added blue, removed "
-            "red",
-            [outcome.panels(truth=arguments.truth) for outcome in drawn],
-        ),
-    )
+    rows = [outcome.panels(truth=arguments.truth) for outcome in drawn]
+    heading = f"{arguments.row}: worst, middle, best of {len(gains)} maps"
+    write_png(arguments.output, sheet(heading, rows))
 
 
 if __name__ == "__main__":

@@ -80,12 +80,15 @@ def test_the_worst_maps_of_a_row_are_drawn(tmp_path: Path) -> None:
     masks.rename(maps.parents[2] / "roads-town")
     confidence.rename(maps / "unet")
     ids = sorted(path.stem for path in (maps / "unet").glob("*.png"))
-    (tmp_path / "ids.txt").write_text("\n".join(ids[:4]))
+    (tmp_path / "ids").mkdir()
+    (tmp_path / "ids" / "roads-town.txt").write_text("\n".join(ids[:4]))
+    # Sets number their places alike: that of another set is not one of this.
+    (tmp_path / "ids" / "roads-village.txt").write_text(ids[4])
     done = subprocess.run(
         [
             sys.executable, BENCHMARKS / "shortfalls.py", "roads-tiny", "--row", "roads-town/unet",
             "--data", tmp_path, "--maps", tmp_path / "maps",
-            "--ids", tmp_path / "ids.txt", "--worst", "1", "-o", tmp_path / "picture.png",
+            "--ids", tmp_path / "ids", "--worst", "1", "-o", tmp_path / "picture.png",
         ],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

@@ -4,8 +4,8 @@
 
 DATA holds folders of masks (``roads-cil/<id>_mask.png``), and perhaps further maps, as
 ``confidence/<set>/<network>/<id>.png``; MAPS is what make_maps.py has written. RUN gets
-``held-out.txt``, the ids that the model is judged on later, ``data/`` and ``maps/``, links to all
-others, and the model. The same command goes on with a run that was stopped.
+``held-out/SET.txt``, the ids that the model is judged on later, ``data/`` and ``maps/``, links to
+all others, and the model. The same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
     """Link masks and maps that may be seen; the folders of masks, and those of maps."""
     data = arguments.output / "data"
     folders, maps = [], []
-    kept: list[str] = []
+    kept = arguments.output / "held-out"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
     for source in sorted(arguments.data.iterdir()):
         dataset = source.name
         left_out = any(fnmatchcase(dataset, p) for p in arguments.leave_set)
@@ -97,7 +99,7 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
             continue
         masks = {p.name.removesuffix("_mask.png"): p for p in source.glob("*_mask.png")}
         away = list(masks) if left_out else held_out(dataset, list(masks), arguments.split)
-        kept += away
+        (kept / f"{dataset}.txt").write_text("\n".join(sorted(away)) + "\n")
         if len(away) == len(masks):
             continue
         folder = data / dataset
@@ -115,7 +117,6 @@ def lay(arguments: argparse.Namespace, themes: tuple[str, ...]) -> tuple[list[Pa
                 if path.stem in seen:
                     (copy / f"{dataset}.{path.name}").symlink_to(path.resolve())
             maps.append(copy)
-    (arguments.output / "held-out.txt").write_text("\n".join(sorted(kept)) + "\n")
     return folders, maps
 
 
