@@ -1,4 +1,4 @@
-"""Warnings about the result of a run, such as more foreground removed than on any training map."""
+"""Warnings about the result of a run, such as more foreground removed than on training maps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from geothresh.raster.scene import INFINITIES
 from geothresh.run.changes import ChangeCounts
 from geothresh.run.models import ChosenModel
 
-#: Share of the foreground that is removed; no set of training maps has a larger one.
+#: Share of the foreground that is removed; of no set of training maps more than 0.2 is.
 MOST_REMOVED = 1 / 3
-#: Share of all pixels that are changed; no set of training maps has a larger one.
+#: Share of all pixels that are changed; few sets of training maps have a larger one, 0.16 at most.
 MOST_CHANGED = 1 / 10
 #: Foreground this many times wider or narrower than the model's range is unlike the maps of any of
 #: the networks that it was trained on. Of 500 single maps of New York, one is farther off.
@@ -50,7 +50,7 @@ def doubts(
     others: Sequence[str] = (GENERAL,),
     width: float | None = None,
 ) -> str | None:
-    """A warning if the result differs from all results on training maps.
+    """A warning if the result differs from those on nearly all training maps.
 
     Args:
         counts: counts over the whole run.
@@ -67,7 +67,7 @@ def doubts(
         ...     valid=10**6, foreground_before=90_000, foreground_after=13_000, changed=79_000
         ... )
         >>> print(doubts(counts, model="roads", scope=ModelScope(theme="roads and streets")))
-        refinement removed 87 % of the foreground, unlike on any map of its training: the model \
+        refinement removed 87 % of the foreground, unlike on most maps of its training: the model \
 roads is for roads and streets; if this is something else, name another with `model` (general \
 fits any binary map)
     """
@@ -81,7 +81,7 @@ fits any binary map)
         changes.append(f"changed {100 * counts.changed_share:.0f} % of all pixels")
     reasons = []
     if changes:
-        reasons.append(f"refinement {' and '.join(changes)}, unlike on any map of its training")
+        reasons.append(f"refinement {' and '.join(changes)}, unlike on most maps of its training")
     if width is not None and scope.widths is not None:
         ratio = scope.widths.ratio(width)
         if max(ratio, 1 / ratio) > MOST_WIDER:
