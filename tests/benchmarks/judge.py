@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import ids_of, script_parser
+from measuring import ids_of, map_folders, maps_parser
 from scipy.special import expit, logit
 
 from geothresh.api.models import load_model
@@ -39,11 +39,7 @@ def maps_of(arguments: argparse.Namespace) -> Iterator[tuple[str, str, list[Path
     """Set, network, maps that are judged, and the folder of masks."""
     for masks in sorted(arguments.data.glob(f"{arguments.theme}-*")):
         wanted = ids_of(arguments.ids, masks.name)
-        folders = [
-            *sorted((arguments.data / "confidence" / masks.name).glob("*")),
-            *sorted((arguments.maps / arguments.theme / masks.name).glob("[!.]*")),
-        ]
-        for folder in folders:
+        for folder in map_folders(arguments.data, arguments.maps, masks.name):
             if arguments.network and folder.name not in arguments.network:
                 continue
             found = sorted(p for p in folder.glob("*.png") if p.stem in wanted)
@@ -66,11 +62,8 @@ def gain(values: list[float], base: list[float]) -> tuple[float, float, float]:
 
 def main() -> None:
     """Print the table, and write it as JSON where that is asked for."""
-    parser = script_parser(__doc__)
+    parser = maps_parser(__doc__)
     parser.add_argument("model")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--maps", type=Path, required=True)
-    parser.add_argument("--ids", type=Path, required=True)
     parser.add_argument("--theme", default="roads")
     parser.add_argument("--network", action="append")
     parser.add_argument("--keep", type=float, action="append")

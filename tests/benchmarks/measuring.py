@@ -21,6 +21,23 @@ def script_parser(text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
 
 
+def maps_parser(text: str | None) -> argparse.ArgumentParser:
+    """`script_parser` with where data and maps are, and which ids are judged."""
+    parser = script_parser(text)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--maps", type=Path, required=True)
+    parser.add_argument("--ids", type=Path, required=True, help="see `ids_file`")
+    return parser
+
+
+def map_folders(data: Path, maps: Path, dataset: str) -> list[Path]:
+    """Folders with maps of a set, one a network: those of `data`, then those of make_maps.py."""
+    return [
+        *sorted((data / "confidence" / dataset).glob("*")),
+        *sorted((maps / dataset.split("-")[0] / dataset).glob("[!.]*")),
+    ]
+
+
 def ids_file(ids: Path, dataset: str) -> Path:
     """The file with the ids of a set: ``ids/SET.txt`` in a folder, or `ids` itself, for all sets.
 

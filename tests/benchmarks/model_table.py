@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measuring import ids_file, ids_of, put_between, script_parser
+from measuring import ids_file, ids_of, map_folders, maps_parser, put_between
 
 import geothresh
 from geothresh.evaluation.options import Maps, Scoring
@@ -100,11 +100,8 @@ def summary(known: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = script_parser(__doc__)
+    parser = maps_parser(__doc__)
     parser.add_argument("model")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--maps", type=Path, required=True)
-    parser.add_argument("--ids", type=Path, required=True)
     parser.add_argument("--theme", action="append")
     parser.add_argument("--gsd", action="append", default=[], metavar="SET=METRES")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -117,10 +114,7 @@ def main() -> None:
         if arguments.theme and theme not in arguments.theme:
             continue
         wanted = ids_of(arguments.ids, masks.name)
-        for folder in [
-            *sorted((arguments.data / "confidence" / masks.name).glob("*")),
-            *sorted((arguments.maps / theme / masks.name).glob("[!.]*")),
-        ]:
+        for folder in map_folders(arguments.data, arguments.maps, masks.name):
             name = f"{masks.name}/{folder.name}"
             if not any(path.stem in wanted for path in folder.glob("*.png")):
                 continue

@@ -11,11 +11,12 @@ model's card.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from measuring import ids_of, script_parser
+from measuring import ids_of, map_folders, maps_parser
 
 from geothresh.api.arrays import refine_array
 from geothresh.api.models import load_model
@@ -73,6 +74,15 @@ class Outcome:
         return [Panel(title=title, image=fitted(image)) for title, image in images.items()]
 
 
+def shares(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """Share of all pixels that are changed, and of the foreground that is removed."""
+    pixels = sum(outcome.cut.size for outcome in outcomes)
+    changed = sum(int((outcome.cut != outcome.refined).sum()) for outcome in outcomes)
+    before = sum(int(outcome.cut.sum()) for outcome in outcomes)
+    removed = sum(int((outcome.cut & ~outcome.refined).sum()) for outcome in outcomes)
+    return changed / pixels, removed / max(1, before)
+
+
 def fitted(image: UInt8Array) -> UInt8Array:
     """A square picture at the size of a panel, by nearest neighbours."""
     rows, columns = (np.arange(SIDE) * n // SIDE for n in image.shape[:2])
@@ -81,11 +91,8 @@ def fitted(image: UInt8Array) -> UInt8Array:
 
 def main() -> None:
     """Refine the maps of a row, print their gains, and draw some."""
-    parser = script_parser(__doc__)
+    parser = maps_parser(__doc__)
     parser.add_argument("model")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--maps", type=Path, required=True)
-    parser.add_argument("--ids", type=Path, required=True)
     parser.add_argument("--row", required=True, help="set and network, as in the card's table")
     parser.add_argument("--gsd", type=float, help="metres of a pixel; without it, not known")
     parser.add_argument("--worst", type=int, default=2, help="maps that lose most")
@@ -94,19 +101,26 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset, network = arguments.row.split("/")
     wanted = ids_of(arguments.ids, dataset)
-    folder = arguments.maps / dataset.split("-")[0] / dataset / network
+    folders = map_folders(arguments.data, arguments.maps, dataset)
+    paths = [p for folder in folders if folder.name == network for p in folder.glob("*.png")]
     model = load_model(arguments.model, device="cpu")
     outcomes = []
-    for path in sorted(p for p in folder.glob("*.png") if p.stem in wanted):
+    for path in sorted(p for p in paths if p.stem in wanted):
         confidence = read_confidence(path)
         refined = refine_array(confidence, model=model, ground_sample_distance=arguments.gsd)
         truth = read_mask(arguments.data / dataset / f"{path.stem}_mask.png")
         outcomes.append(
             Outcome(id=path.stem, confidence=confidence, refined=refined >= 0.5, truth=truth)
         )
+    if not outcomes:
+        parser.error(f"{arguments.row}: has no map with one of these ids")
     outcomes.sort(key=lambda outcome: outcome.gain)
     gains = [outcome.gain for outcome in outcomes]
-    print(f"{arguments.row}: {len(gains)} maps, gain {np.mean(gains):+.1f}, from {gains[0]:+.1f}")
+    changed, removed = shares(outcomes)
+    print(
+        f"{arguments.row}: {len(gains)} maps, gain {np.mean(gains):+.1f}, from {gains[0]:+.1f}; "
+        f"{changed:.1%} of the pixels changed, {removed:.1%} of the foreground removed"
+    )
     drawn = [*outcomes[: arguments.worst], outcomes[len(outcomes) // 2], outcomes[-1]]
     rows = [outcome.panels(truth=arguments.truth) for outcome in drawn]
     heading = f"{arguments.row}: worst, middle, best of {len(gains)} maps"
