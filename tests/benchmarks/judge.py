@@ -7,15 +7,16 @@ For each set and network a row: maps, IoU of the cut at 0.5, the best single thr
 (region-specific thresholds, P = 64), and for each scale and keep threshold the gain in miou over
 the cut at 0.5 with its standard error, and the share of maps that lose more than a point. A scale
 of 0.5 reads the map at half its size, a strength of 0.5 is the mean of the input's logit and the
-refined one (a strength in the model's own card is not looked at). Choosing by these figures makes
-them kinder than those of maps never looked at.
+refined one (a strength in the model's own card is not looked at). Several models are an ensemble:
+the mean of their confidences counts, and all are read as the first one's card says. Choosing by
+these figures makes them kinder than those of maps never looked at.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def gain(values: list[float], base: list[float]) -> tuple[float, float, float]:
 def main() -> None:
     """Print the table, and write it as JSON where that is asked for."""
     parser = maps_parser(__doc__)
-    parser.add_argument("model")
+    parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--theme", default="roads")
     parser.add_argument("--network", action="append")
     parser.add_argument("--keep", type=float, action="append")
@@ -75,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keeps, scales = arguments.keep or [0.5, 0.2], arguments.scale or [1.0]
     shifts, strengths = arguments.shift or [0.0], arguments.strength or [1.0]
-    model = load_model(arguments.model, device="cpu")
+    models = [load_model(name, device="cpu") for name in arguments.models]
     rows: list[dict[str, Any]] = []
     for dataset, network, files, masks in maps_of(arguments):
         base: list[float] = []
@@ -91,9 +92,9 @@ def main() -> None:
             bound.append(iou(region_target(confidence, truth, patch=64), truth))
             for scale, shift in product(scales, shifts):
                 biased = shifted(confidence, shift)
-                result = refine(model, biased, scale)
+                result = refine(models, biased, scale)
                 agreement[scale, shift] += Counts.of(prediction=result >= 0.5, target=biased >= 0.5)
-                seen = smoothed(biased) if model.scope.smooth else biased
+                seen = smoothed(biased) if models[0].scope.smooth else biased
                 for strength, keep in product(strengths, keeps):
                     mixed = Transformation(strength=strength).mixed(seen, result)
                     mask = cut_mask(mixed, before, threshold=0.5, keep=keep)
@@ -140,13 +141,22 @@ def shifted(confidence: Float32Array, shift: float) -> Float32Array:
     return expit(logit(np.clip(confidence, level, 1 - level)) + shift).astype(np.float32)
 
 
-def refine(model: Any, confidence: Float32Array, scale: float) -> Float32Array:
-    """As `geothresh.refine_array` does, at a scale of the map's pixels."""
-    patch = resampled_patch(model.patch, scale)
-    refiner: Any = wrapped(model, patch=patch, smooth=model.scope.smooth)
-    tile = 512 // model.patch * refiner.patch
-    overlap = 128 // model.patch * refiner.patch
-    return mosaic_array(confidence, refiner, tile=tile, overlap=overlap, batch_size=1)
+def refine(models: Sequence[Any], confidence: Float32Array, scale: float) -> Float32Array:
+    """As `geothresh.refine_array` does, at a scale of the map's pixels; the mean of the models."""
+    own, smooth = models[0].patch, models[0].scope.smooth
+    patch = resampled_patch(own, scale)
+    tile, overlap = 512 // own * patch, 128 // own * patch
+    refined = [
+        mosaic_array(
+            confidence,
+            wrapped(model, patch=patch, smooth=smooth),
+            tile=tile,
+            overlap=overlap,
+            batch_size=1,
+        )
+        for model in models
+    ]
+    return np.mean(refined, axis=0, dtype=np.float32)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Confidence maps to train and to judge ThreshNet on, made again by one command.
 
-    python tests/benchmarks/make_maps.py --data DATA --weights lite0.safetensors -o MAPS
+    python tests/benchmarks/make_maps.py --data DATA --weights WEIGHTS -o MAPS
 
-The weights are ImageNet's for segmentation-models-pytorch's encoder tu-tf_efficientnet_lite0. DATA
-holds folders of labelled images (``roads-cil/<id>_sat.jpg``, ``<id>_mask.png``, and so on).
+WEIGHTS holds ImageNet's for encoders of segmentation-models-pytorch, ``ENCODER.safetensors`` for
+tu-tf_efficientnet_lite0 and tu-tf_efficientnet_lite1. DATA holds folders of labelled images
+(``roads-cil/<id>_sat.jpg``, ``<id>_mask.png``, and so on).
 Two kinds of maps are made of each theme, by networks that start from the encoder's weights:
 
 - out of fold: ``MAPS/THEME/<set>/<network>/<id>.png``, by `geothresh base crossfit`;
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from measuring import script_parser
 
-ENCODER = "tu-tf_efficientnet_lite0"
+LITE0, LITE1 = "tu-tf_efficientnet_lite0", "tu-tf_efficientnet_lite1"
 ROADS = ("cil", "handannotated", "massachusetts", "newyork", "penang")
 LANDSLIDES = ("bijie", "hrgldd", "mars", "sichuan", "uav")
 #: The sets that a network is trained on, and those that it then predicts.
@@ -61,13 +62,14 @@ class Job:
     steps: int
     crop: int = 256
     elsewhere: bool = False
-    weights: bool = True
-    """Whether the encoder starts from the file, or from random numbers."""
+    encoder: str = LITE0
+    snapshots: int = 0
+    """Earlier steps, evenly spread, whose networks make maps too: weaker ones."""
 
     @property
     def name(self) -> str:
         kind = "elsewhere" if self.elsewhere else "crossfit"
-        return f"{self.theme}-{self.network}-{kind}"
+        return f"{self.theme}-{self.network}-{kind}{'-snapshots' if self.snapshots else ''}"
 
 
 #: In the order of their worth. LinkNet and D-LinkNet learn slowly: after 120 steps not one of
@@ -89,6 +91,7 @@ JOBS = (
     Job(theme="roads", network="unet", steps=90, elsewhere=True),
     Job(theme="roads", network="linknet", steps=900),
     Job(theme="roads", network="dlinknet", steps=900),
+    Job(theme="roads", network="pspnet", encoder=LITE1, steps=390, snapshots=2),
 )
 
 
@@ -120,8 +123,9 @@ class Maker:
     def _training(self, job: Job) -> list[str]:
         pattern = PLACES[job.theme]
         return [
-            "--network", job.network, "--encoder", ENCODER,
-            "--encoder-weights", str(self.weights) if job.weights else "none",
+            "--network", job.network, "--encoder", job.encoder,
+            "--encoder-weights", str(self.weights / f"{job.encoder}.safetensors"),
+            *(("--snapshots", str(job.snapshots)) if job.snapshots else ()),
             "--steps", str(job.steps), "--crop-size", str(job.crop), "--learning-rate", "1e-3",
             *(() if pattern is None else ("--place-pattern", pattern)),
             "--device", "cpu", "-q",
@@ -165,7 +169,7 @@ def main() -> None:
     """Make the maps of all jobs, or of those that are named."""
     parser = script_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--weights", type=Path, required=True, help=f"state dict of {ENCODER}")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of them")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the maps")
     parser.add_argument("--only", action="append", help="pattern of names of jobs")
     arguments = parser.parse_args()

@@ -109,6 +109,7 @@ def test_the_ablation_takes_one_thing_away_at_a_time(modules, monkeypatch, data,
     assert runs["with-degrade"].recipe.degrade > 0
     assert runs["without-centerline-loss"].recipe.loss.centerline == 0
     assert runs["with-harm-loss"].recipe.loss.harm > 0
+    assert runs["more-boundary-loss"].recipe.loss.boundary > best.loss.boundary
     paper = runs.pop("paper").recipe
     assert (paper.head, paper.schedule, paper.jitter) == ("confidence", "plateau", 0)
     assert (paper.chip_size, paper.epochs) == (best.chip_size, best.epochs)
@@ -125,6 +126,22 @@ def test_a_network_can_be_left_out_of_an_ablation(modules, monkeypatch, data, tm
     left_out = min(families)
     runs = planned(modules, monkeypatch, data, tmp_path, "ablation", "--leave-out", left_out)
     assert all({maps.family for maps in run.maps} == families - {left_out} for run in runs)
+
+
+def test_a_data_set_can_be_left_out_of_an_ablation(modules, monkeypatch, data, tmp_path) -> None:
+    runs = planned(modules, monkeypatch, data, tmp_path, "ablation", "--leave-set", "two")
+    assert all({maps.dataset for maps in run.maps} == {"one"} for run in runs)
+    command = ["ablation", "--leave-set", "three", "--data", str(data)]
+    result = runner().invoke(modules[0].main, [*command, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1 and "three: there is no such data set" in result.stderr
+
+
+def test_a_wider_and_a_finer_network_are_tried_by_studies_alone(modules, data, tmp_path) -> None:
+    study, _ = modules
+    command = ["seeds", "--data", str(data), "-o", str(tmp_path / "out"), "--preset", "wide"]
+    result = runner().invoke(study.main, [*command, "--only", "none"])
+    assert "no run is named like none" in result.stderr
+    assert not study.PRESETS.keys() & study.TRIED.keys()
 
 
 def test_patches_share_their_chips_and_seeds_their_all_else(
