@@ -265,11 +265,7 @@ def _facts(
 
 def _check_recipe(recipe: Recipe, config: NetworkConfig, device: str) -> None:
     pick_dtype(recipe.precision, pick_device(device))
-    if recipe.chip_size % config.patch:
-        raise UsageError(
-            f"`chip_size` {recipe.chip_size} is no multiple of the patch {config.patch}, which "
-            "keeps its grid inside every chip"
-        )
+    recipe.require_whole_patches(config.patch)
     require_batch(
         config,
         chip_size=recipe.chip_size,

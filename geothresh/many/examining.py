@@ -20,6 +20,7 @@ from geothresh.raster.surface import (
     OpenScenes,
     SurfaceReader,
     crs_normaliser,
+    decide_each,
     decide_together,
     merged_warnings,
 )
@@ -89,15 +90,8 @@ def _decided(
     def bad(file: Examined, error: InputError) -> None:
         leave_out(file.spec.source, error)
 
-    if not separately:
-        return decide_together(files, reading, on_bad=bad)
-    decided: dict[Examined, SceneSpec] = {}
-    for file in files:
-        try:
-            decided |= decide_together([file], reading)
-        except InputError as error:
-            bad(file, error)
-    return decided
+    decide = decide_each if separately else decide_together
+    return decide(files, reading, on_bad=bad)
 
 
 def group(files: Examination, *, separately: bool) -> list[Surface]:

@@ -16,7 +16,12 @@ from geothresh.raster.alike import examine_each
 from geothresh.raster.checks import MOST_PIXELS
 from geothresh.raster.grids import surfaces_of
 from geothresh.raster.scene import BandKind, Examined, SceneSpec
-from geothresh.raster.surface import crs_normaliser, decide_together, merged_warnings
+from geothresh.raster.surface import (
+    crs_normaliser,
+    decide_each,
+    decide_together,
+    merged_warnings,
+)
 from geothresh.run.scene_info import ComparedModel, SceneInfo, describe
 
 # More threads gain nothing, because decoding alternates with Python code.
@@ -123,9 +128,5 @@ def _decided(
         try:
             decided |= decide_together(alike, reading, on_bad=bad)
         except InputError:
-            for file in alike:
-                try:
-                    decided |= decide_together([file], reading)
-                except InputError as error:
-                    bad(file, error)
+            decided |= decide_each(alike, reading, on_bad=bad)
     return decided

@@ -84,6 +84,31 @@ def decide_together(
     return decided
 
 
+def decide_each(
+    files: Sequence[Examined], reading: Reading, *, on_bad: Callable[[Examined, InputError], None]
+) -> dict[Examined, SceneSpec]:
+    """Decide how each file is read from its own values alone.
+
+    Args:
+        files: the examined files.
+        reading: as in `decide_together`.
+        on_bad: called with a file that is damaged or holds no confidences, which is then left out.
+
+    Returns:
+        How each file is read.
+
+    Raises:
+        UsageError: see `decide_scaling`.
+    """
+    decided: dict[Examined, SceneSpec] = {}
+    for file in files:
+        try:
+            decided |= decide_together([file], reading)
+        except InputError as error:
+            on_bad(file, error)
+    return decided
+
+
 def _sample(file: Examined, pixels: int) -> NDArray[Any]:
     with open_raster(file.spec.source, lambda _, dataset: dataset) as dataset:
         return file.sample(dataset, pixels)

@@ -139,10 +139,7 @@ class Staging:
                 raise UsageError(
                     f"{address}: the output is the input {source.name}; name another object"
                 )
-            if is_there(address) and not overwrite and local not in resumed:
-                raise OutputError(
-                    f"{address}: exists already; choose another name or add `overwrite=True`"
-                )
+            _require_free(address, overwrite=overwrite or local in resumed)
         for local in self.addresses:
             make_directory(local.parent, parents=True)
         try:
@@ -170,6 +167,12 @@ class Staging:
                 for name, path in asdict(files).items()}  # fmt: skip
 
 
+def _require_free(address: Address, *, overwrite: bool) -> None:
+    # Asked in any case: so a store that cannot be reached is found before any work.
+    if is_there(address) and not overwrite:
+        raise OutputError(f"{address}: exists already; choose another name or add `overwrite=True`")
+
+
 @contextmanager
 def staged(output: PathLike, *, overwrite: bool, inputs: Iterable[str] = ()) -> Iterator[Path]:
     """Stage an output that is written in a single step.
@@ -194,8 +197,7 @@ def staged(output: PathLike, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
     require_one_file(address)
     if any(address.is_at(location) for location in inputs):
         raise UsageError(f"{address}: the output is an input; name another")
-    if is_there(address) and not overwrite:
-        raise OutputError(f"{address}: exists already; choose another name or add `overwrite=True`")
+    _require_free(address, overwrite=overwrite)
     home = work_directory_of(address)
     make_directory(home, parents=True)
     remove_stale(home)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch.utils.data import Dataset
 
-from geothresh.errors import UsageError
 from geothresh.nn.transformation import clipped_logit
 from geothresh.nn.wrappers import resize_map, smoothed
 from geothresh.thresholding import region_target
@@ -45,11 +44,7 @@ class ChipDataset(Dataset[Chip]):
     """The chips of one epoch; `set_epoch` draws those of another one."""
 
     def __init__(self, sources: Sequence[ChipSource], recipe: Recipe, *, patch: int) -> None:
-        if recipe.chip_size % patch:
-            raise UsageError(
-                f"`chip_size` {recipe.chip_size} is no multiple of the patch {patch}, which keeps "
-                "its grid inside every chip"
-            )
+        recipe.require_whole_patches(patch)
         self.sources = list(sources)
         self.recipe = recipe
         self.patch = patch

@@ -130,6 +130,18 @@ class Recipe(Options):
     )
     seed: int = option(0, "Seed of all random numbers.", SEED)
 
+    def require_whole_patches(self, patch: int) -> None:
+        """Check that chips hold whole patches, of this side in pixels.
+
+        Raises:
+            UsageError: they do not.
+        """
+        if self.chip_size % patch:
+            raise UsageError(
+                f"`chip_size` {self.chip_size} is no multiple of the patch {patch}, which keeps "
+                "its grid inside every chip"
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the values as JSON types."""
         return asdict(self)
