@@ -8,7 +8,7 @@ tu-tf_efficientnet_lite0 and tu-tf_efficientnet_lite1. DATA holds folders of lab
 Two kinds of maps are made of each theme, by networks that start from the encoder's weights:
 
 - out of fold: ``MAPS/THEME/<set>/<network>/<id>.png``, by `geothresh base crossfit`;
-- across places: ``MAPS/THEME/<set>/<network>-elsewhere/<id>.png``, by a network that was trained on
+- across places: ``MAPS/THEME/<set>/NETWORK-elsewhere/<id>.png``, by a network that was trained on
   other sets alone, which is how most maps of strangers come about, and the most biased.
 
 What is there is not made again, so that a run that was stopped goes on by the same command;
@@ -67,9 +67,14 @@ class Job:
     """Earlier steps, evenly spread, whose networks make maps too: weaker ones."""
 
     @property
+    def maker(self) -> str:
+        """The network, with its encoder where that is not the usual one."""
+        return self.network if self.encoder == LITE0 else f"{self.network}-lite1"
+
+    @property
     def name(self) -> str:
         kind = "elsewhere" if self.elsewhere else "crossfit"
-        return f"{self.theme}-{self.network}-{kind}{'-snapshots' if self.snapshots else ''}"
+        return f"{self.theme}-{self.maker}-{kind}"
 
 
 #: In the order of their worth. LinkNet and D-LinkNet learn slowly: after 120 steps not one of
@@ -92,6 +97,7 @@ JOBS = (
     Job(theme="roads", network="linknet", steps=900),
     Job(theme="roads", network="dlinknet", steps=900),
     Job(theme="roads", network="pspnet", encoder=LITE1, steps=390, snapshots=2),
+    Job(theme="roads", network="pspnet", encoder=LITE1, steps=90, elsewhere=True),
 )
 
 
@@ -155,7 +161,7 @@ class Maker:
                 yield ["base", "train", *folders, "-o", str(model), *self._training(job)]
             for name in strange:
                 images = self.data / f"{job.theme}-{name}"
-                target = self.output / job.theme / images.name / f"{job.network}-elsewhere"
+                target = self.output / job.theme / images.name / f"{job.maker}-elsewhere"
                 if target.exists():
                     continue
                 half = target.with_name(f".{target.name}.{os.getpid()}")

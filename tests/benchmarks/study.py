@@ -26,10 +26,9 @@ from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import click
-from study_runs import Maps, Run, Setting, find_maps, perform, stepped
+from study_runs import TRIED, Maps, Run, Setting, find_maps, perform, stepped
 from study_tables import page
 
 import geothresh
@@ -58,12 +57,6 @@ TOGETHER = ("jitter", "regional_jitter", "zoom", "weight_decay", "ema", "schedul
 ADDED_LOSSES: dict[str, float] = {"centerline": 0.5, "harm": 3.0}
 #: Times the paper's weight.
 MORE_BOUNDARY = 3.0
-#: Tried here, and no preset of the command line: `small` with twice the channels, which are four
-#: times the operations, and `small` with its first level at half of the resolution, likewise.
-TRIED = {
-    "wide": replace(PRESETS["small"], widths=(64, 128, 192, 256)),
-    "fine": replace(PRESETS["small"], shuffle=2),
-}
 #: How long is trained, on what chips and with what seed is no ingredient.
 NO_INGREDIENTS = (
     "name",
@@ -178,10 +171,8 @@ def _write(stem: Path, name: str, text: str, results: list[dict[str, Any]]) -> N
 
 
 @click.group()
-@click.pass_context
-def main(context: click.Context) -> None:
+def main() -> None:
     """Studies of the method; each is one command."""
-    context.with_resource(mock.patch.dict(PRESETS, TRIED))
 
 
 @study("Each base network is left out of training, in all data sets, and refined.")
@@ -293,7 +284,7 @@ def patch(asked: Study, seed: int) -> Runs:
     recipe = replace(asked.recipe, chip_size=PATCH_CHIP, batch_size=PATCH_BATCH)
     recipe = stepped(recipe, asked.steps)
     for side in (256, 128, 64, 32, 16):
-        if side % PRESETS[asked.preset].multiple == 0:
+        if side % (TRIED | PRESETS)[asked.preset].multiple == 0:
             yield _seeded(Run(name=f"p{side}", maps=asked.maps, recipe=recipe, patch=side), seed)
 
 

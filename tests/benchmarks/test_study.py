@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from geothresh.nn.modelfile import read_card
 from geothresh.training import RECIPES
 from tests.support.cli_runner import runner
 from tests.support.roads import make_roads
@@ -136,12 +137,18 @@ def test_a_data_set_can_be_left_out_of_an_ablation(modules, monkeypatch, data, t
     assert result.exit_code == 1 and "three: there is no such data set" in result.stderr
 
 
-def test_a_wider_and_a_finer_network_are_tried_by_studies_alone(modules, data, tmp_path) -> None:
-    study, _ = modules
+def test_a_wider_network_is_tried_and_is_no_preset(modules, monkeypatch, data, tmp_path) -> None:
+    study, study_runs = modules
+    small = {"chip_size": 64, "batch_size": 2, "precision": "fp32"}
+    monkeypatch.setitem(study.RECIPES, "best", study.replace(RECIPES["best"], **small))
+    wide = study.replace(study.PRESETS["small"], widths=(8, 8, 8, 16))
+    monkeypatch.setitem(study_runs.TRIED, "wide", wide)
     command = ["seeds", "--data", str(data), "-o", str(tmp_path / "out"), "--preset", "wide"]
-    result = runner().invoke(study.main, [*command, "--only", "none"])
-    assert "no run is named like none" in result.stderr
-    assert not study.PRESETS.keys() & study.TRIED.keys()
+    command += ["--split", str(data / "split.json"), "--steps", "1", "--device", "cpu"]
+    result = runner().invoke(study.main, [*command, "--only", "all"])
+    assert result.exit_code == 0, result.output
+    card = read_card(tmp_path / "out" / "runs" / "all" / "model.last.safetensors")
+    assert card.config.widths == wide.widths != study.PRESETS["small"].widths
 
 
 def test_patches_share_their_chips_and_seeds_their_all_else(
