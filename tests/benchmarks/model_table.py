@@ -124,7 +124,7 @@ def main() -> None:
             print(line(name, known[name]), flush=True)
     print(f"\n{summary(known)}")
     if arguments.card:
-        rows = "\n".join(line(*row) for row in known.items())
+        rows = "\n".join(line(*row) for row in sorted(known.items()))
         text = f"{HEAD}\n{rows}\n\n{summary(known)}"
         put_between(arguments.card, text, mark="measured")
 
