@@ -33,11 +33,8 @@ from geothresh.training import Recipe
 from geothresh.training.options import FolderData, NetworkChoice, Splitting
 
 #: Networks that are no presets of the command line: `small` with twice the channels, which are four
-#: times the operations, and `small` with its first level at half of the resolution, likewise.
-TRIED = {
-    "wide": replace(PRESETS["small"], widths=(64, 128, 192, 256)),
-    "fine": replace(PRESETS["small"], shuffle=2),
-}
+#: times the operations.
+TRIED = {"wide": replace(PRESETS["small"], widths=(64, 128, 192, 256))}
 SNAPSHOT = re.compile(r"-step\d+$")
 #: Steps between two validations, about, which take as long as a few hundred steps; a run that is
 #: stopped goes on from the last of them.
