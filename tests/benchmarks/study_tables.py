@@ -30,18 +30,31 @@ def page(title: str, text: str, results: Sequence[Mapping[str, Any]], *, command
 
 def _gains(results: Sequence[Mapping[str, Any]]) -> str:
     names = list(results[0]["scores"])
-    lines = _table_head(["run", *names, "mean"])
+    lines = _table_head(["run", *names, "mean", "mean of *", "of *, maps that lose > 1"])
     for result in results:
         cells = []
         for name in names:
             gains = [_gain(result, name, measure) for measure in MEASURES]
             mark = "" if _seen(result, name) == "yes" else " *"
             cells.append(" / ".join(f"{gain:+.2f}" for gain in gains) + mark)
-        means = [fmean(_gain(result, name, measure) for name in names) for measure in MEASURES]
-        cells.append(" / ".join(f"{mean:+.2f}" for mean in means))
+        unseen = [name for name in names if _seen(result, name) != "yes"]
+        cells += [_mean_gain(result, names), _mean_gain(result, unseen), _losses(result, unseen)]
         lines.append(_line([result["run"]["name"], *cells]))
     note = "miou / Boundary IoU, in points, on the held-out ids. * = not trained on such maps."
     return "\n".join([*lines, "", note])
+
+
+def _mean_gain(result: Mapping[str, Any], names: Sequence[str]) -> str:
+    if not names:
+        return "-"
+    means = (fmean(_gain(result, name, measure) for name in names) for measure in MEASURES)
+    return " / ".join(f"{mean:+.2f}" for mean in means)
+
+
+def _losses(result: Mapping[str, Any], names: Sequence[str]) -> str:
+    scores = [result["scores"][name] for name in names]
+    lost = sum(score["changes"]["iou"]["n_worse_by_a_point"] for score in scores)
+    return f"{lost} of {sum(score['n'] for score in scores)}" if scores else "-"
 
 
 def _spread(results: Sequence[Mapping[str, Any]]) -> str:

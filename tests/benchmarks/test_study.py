@@ -191,6 +191,13 @@ def test_a_study_from_data_to_page(modules, monkeypatch, data: Path, tmp_path: P
     text = page.read_text()
     assert "| without-two | one/net1 | yes | 2 | miou |" in text
     assert "| without-two | two/net1 | no such labels | 2 | Boundary IoU |" in text
+    scores = {name: score["rows"] for name, score in result["scores"].items()}
+    unseen = [rows["refined"]["miou"] - rows["cut"]["miou"] for name, rows in scores.items()
+              if name.startswith("two/")]  # fmt: skip
+    (gains,) = (row for row in text.splitlines() if row.startswith("| without-two |") and "*" in row
+                and "**" not in row)  # fmt: skip
+    assert gains.split(" | ")[-2].split(" / ")[0] == f"{50 * sum(unseen):+.2f}"
+    assert gains.split(" | ")[-1].removesuffix(" |").endswith(" of 4")
 
     assert runner().invoke(study.main, [*command, "--only", "all"]).exit_code == 0
 
